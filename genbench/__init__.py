@@ -1,0 +1,3 @@
+"""genbench: generative families under one trainer and one evaluation harness."""
+
+__version__ = '0.1.0'

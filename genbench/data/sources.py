@@ -1,0 +1,142 @@
+"""TFDS image data sets by name, read from prepared array_record folders without TensorFlow."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+
+EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on first use
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """One split in memory: images (n, height, width, channels) uint8, labels (n,) int32; zeros when unlabelled."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def cache_dir() -> pathlib.Path:
+    """The user's cache folder of genbench."""
+    return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'genbench'
+
+
+def default_data_dir(name: str) -> str:
+    """Where `name` is looked for when `data.data_dir` is empty."""
+    if name in EMBEDDED:
+        return str(cache_dir() / 'tfds')
+    return os.environ.get('TFDS_DATA_DIR') or str(pathlib.Path.home() / 'tensorflow_datasets')
+
+
+def _tfds():
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    import tensorflow_datasets as tfds
+
+    from genbench.data import digits  # noqa: F401 (registers the embedded builder)
+
+    tfds.disable_progress_bar()
+    return tfds
+
+
+def names() -> list[str]:
+    """Every data set name TFDS knows without the network, the embedded ones included."""
+    return sorted(_tfds().list_builders(with_community_datasets=False))
+
+
+def _builder(name: str, data_dir: str):
+    tfds = _tfds()
+    folder = pathlib.Path(data_dir or default_data_dir(name)).expanduser()
+    if data_dir and not folder.is_dir() and name not in EMBEDDED:
+        raise UserError(f'The data folder {folder} (data.data_dir) does not exist.')
+    try:
+        return tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f'No data set is called {name!r} (data.name). {did_you_mean(name, names())}') from None
+    except PermissionError as error:
+        raise UserError(f'The data folder {folder} cannot be used: {error.strerror}.') from None
+
+
+def prepare(name: str, data_dir: str = '') -> str:
+    """Write the array_record files of a data set and return their folder.
+
+    Embedded sets need nothing; official builders download and need TensorFlow (`pip install 'genbench[prepare]'`).
+    """
+    builder = _builder(name, data_dir)
+    if builder.is_prepared():
+        return str(builder.data_path)
+    if name not in EMBEDDED:
+        try:
+            import tensorflow  # noqa: F401 # pyright: ignore
+        except ImportError:
+            raise UserError(
+                f'Preparing {name} needs TensorFlow, which is not installed: pip install "genbench[prepare]".'
+            ) from None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder.download_and_prepare()
+    except Exception as error:
+        if not _builder(name, data_dir).is_prepared():  # another process may have been faster
+            if isinstance(error, OSError):
+                raise UserError(f'{name} cannot be prepared in {builder.data_path}: {error}.') from error
+            raise
+    return str(builder.data_path)
+
+
+def open_builder(name: str, data_dir: str = '') -> Any:
+    """The TFDS builder of a prepared data set.
+
+    Raises:
+      UserError: the name is unknown, the folder is missing, or the set is not prepared there.
+    """
+    builder = _builder(name, data_dir)
+    if not builder.is_prepared() and name in EMBEDDED:
+        prepare(name, data_dir)
+        builder = _builder(name, data_dir)
+    if not builder.is_prepared():
+        flag = f' --data_dir={data_dir}' if data_dir else ''
+        raise UserError(
+            f'{name} is not prepared as array_record in {data_dir or default_data_dir(name)}. '
+            f'Run: genbench data prepare {name}{flag}   or point data.data_dir at a folder that holds it.'
+        )
+    return builder
+
+
+def spec_of(builder: Any) -> DataSpec:
+    """The specification a prepared builder implies: 8-bit images unless its metadata states `levels`."""
+    features = builder.info.features
+    if 'image' not in features:
+        raise UserError(f'{builder.name} has no feature called "image"; genbench reads image data sets.')
+    shape = features['image'].shape
+    if len(shape) != 3 or None in shape:
+        raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); genbench needs one size.')
+    levels = (builder.info.metadata or {}).get('levels', 256)
+    classes = getattr(dict(features).get('label'), 'num_classes', None) or 0
+    return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes)
+
+
+def load(builder: Any, split: str) -> Arrays:
+    """Decode one split into memory; TFDS slices such as 'train[:1000]' are understood."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            source = builder.as_data_source(split)
+            records = source.__getitems__(range(len(source)))
+    except (ValueError, KeyError) as error:
+        known = ', '.join(builder.info.splits)
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'{builder.name} has no split {split!r} (it has {known}): {reason}') from None
+    images = np.stack([record['image'] for record in records])
+    labels = np.asarray([record.get('label', 0) for record in records], np.int32)
+    return Arrays(images, labels)

@@ -1,0 +1,98 @@
+"""What a network predicts, and the one conversion between predictions.
+
+Every prediction is y = a(t) x + b(t) ε for two known coefficients. With x_t = α x + σ ε this is a 2×2 system, so any
+prediction gives the clean image x, the noise ε, and from them every other prediction.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genbench.errors import UserError, did_you_mean
+from genbench.interpolants.schedules import Schedule, expand
+
+Array = jax.Array
+
+
+class Prediction(NamedTuple):
+    """The clean image and the noise that a network sees in x_t, both shaped like x_t."""
+
+    x: Array
+    noise: Array
+
+
+Denoiser = Callable[[Array, Array], Prediction]  # (x_t, t (batch,)) → Prediction
+
+# (α, σ, dα/dt, dσ/dt) → (a, b)
+_COEFFICIENTS = {
+    'noise': lambda a, s, a_dot, s_dot: (jnp.zeros_like(a), jnp.ones_like(a)),
+    'x': lambda a, s, a_dot, s_dot: (jnp.ones_like(a), jnp.zeros_like(a)),
+    'v': lambda a, s, a_dot, s_dot: (-s, a),  # Salimans & Ho 2022, appendix D
+    'velocity': lambda a, s, a_dot, s_dot: (a_dot, s_dot),  # dx_t/dt at fixed x and ε
+    'score': lambda a, s, a_dot, s_dot: (jnp.zeros_like(a), -1 / s),  # ∇ log p(x_t | x)
+}
+NAMES = tuple(_COEFFICIENTS)
+
+
+def check(name: str) -> str:
+    """The name itself; a UserError when no prediction is called so."""
+    if name not in _COEFFICIENTS:
+        raise UserError(f'No prediction is called {name!r}. {did_you_mean(name, NAMES)}')
+    return name
+
+
+def target(name: str, schedule: Schedule, x: Array, noise: Array, t: Array) -> Array:
+    """The value a perfect network returns for x_t = α x + σ ε."""
+    a, b = _COEFFICIENTS[check(name)](*schedule.coefficients(t))
+    return expand(a, x) * x + expand(b, x) * noise
+
+
+def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
+    """A network's output y at (x_t, t) → the clean image and the noise it implies."""
+    coefficients = schedule.coefficients(t)
+    a, b = _COEFFICIENTS[check(name)](*coefficients)
+    alpha, sigma = coefficients[:2]
+    determinant = alpha * b - sigma * a
+    a, b, alpha, sigma, determinant = (expand(v, x_t) for v in (a, b, alpha, sigma, determinant))
+    return Prediction(x=(b * x_t - sigma * y) / determinant, noise=(alpha * y - a * x_t) / determinant)
+
+
+def velocity(schedule: Schedule, prediction: Prediction, t: Array) -> Array:
+    """dx_t/dt of the probability-flow ODE: α' x + σ' ε with the predicted x and ε."""
+    return target('velocity', schedule, prediction.x, prediction.noise, t)
+
+
+def denoiser(
+    network: Callable[..., Array],
+    name: str,
+    schedule: Schedule,
+    labels: Array | None = None,
+    guidance: Array | float = 0.0,
+    clip: bool = False,
+) -> Denoiser:
+    """Wrap a network(x_t, t, labels) into a function that predicts the clean image and the noise.
+
+    Args:
+      guidance: w of classifier-free guidance, y = (1 + w) y(labels) − w y(null) (Ho & Salimans 2022, equation 6);
+        0 uses the conditional network alone.
+      clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
+    """
+    guided = labels is not None and not (isinstance(guidance, float) and guidance == 0.0)
+
+    def apply(x_t, t):
+        seen = schedule.condition(t)
+        y = network(x_t, seen, labels)
+        if guided:
+            y = y + guidance * (y - network(x_t, seen, None))
+        prediction = convert(name, schedule, y, x_t, t)
+        return _clipped(schedule, prediction, x_t, t) if clip else prediction
+
+    return apply
+
+
+def _clipped(schedule: Schedule, prediction: Prediction, x_t: Array, t: Array) -> Prediction:
+    alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+    x = jnp.clip(prediction.x, -1, 1)
+    return Prediction(x, (x_t - alpha * x) / sigma)

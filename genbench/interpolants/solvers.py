@@ -1,0 +1,177 @@
+"""Solvers that carry noise to data, one step a function; all run on any denoiser whose mathematics they fit.
+
+A step goes from time t to an earlier time s. The number of steps is a traced integer, so one compiled program serves
+every step count. Noise is drawn for each image from its own key: samples do not depend on the batch they are in.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genbench.errors import UserError, did_you_mean
+from genbench.interpolants.predictions import Denoiser, velocity
+from genbench.interpolants.schedules import Schedule
+
+Array = jax.Array
+
+
+class Step(NamedTuple):
+    """What a solver step may use: scalars t > s, the state x_t, a denoiser and standard normal noise on demand."""
+
+    schedule: Schedule
+    denoise: Denoiser
+    x_t: Array
+    t: Array
+    s: Array
+    noise: Callable[[], Array]
+
+    def predict(self, x: Array, t: Array):
+        return self.denoise(x, jnp.full(x.shape[0], t))
+
+
+def ancestral(step: Step) -> Array:
+    """x_s ~ q(x_s | x_t, x̂) (Ho et al. 2020, equations 6–7; Kingma et al. 2021, equation 4 for any schedule)."""
+    mean, std = posterior(step.schedule, step.predict(step.x_t, step.t).x, step.x_t, step.t, step.s)
+    return mean + std * step.noise()
+
+
+def posterior(schedule: Schedule, x: Array, x_t: Array, t: Array, s: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of q(x_s | x_t, x) for s < t (Kingma et al. 2021, appendix A)."""
+    alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
+    ratio = schedule.alpha(t) / alpha_s
+    variance_t = jnp.square(schedule.sigma(t))
+    variance_ts = jnp.maximum(variance_t - jnp.square(ratio * sigma_s), 0)
+    mean = (ratio * jnp.square(sigma_s) * x_t + alpha_s * variance_ts * x) / variance_t
+    return mean, sigma_s * jnp.sqrt(variance_ts / variance_t)
+
+
+def ddim(step: Step) -> Array:
+    """x_s = α_s x̂ + σ_s ε̂ (Song et al. 2021, equation 12 with η = 0)."""
+    prediction = step.predict(step.x_t, step.t)
+    return step.schedule.alpha(step.s) * prediction.x + step.schedule.sigma(step.s) * prediction.noise
+
+
+def _slope(step: Step, x: Array, t: Array) -> Array:
+    return velocity(step.schedule, step.predict(x, t), jnp.full(x.shape[0], t))
+
+
+def euler(step: Step) -> Array:
+    """x_s = x_t + (s − t) dx/dt."""
+    return step.x_t + (step.s - step.t) * _slope(step, step.x_t, step.t)
+
+
+def heun(step: Step) -> Array:
+    """The trapezoidal rule, and Euler on the last step to σ = 0 (Karras et al. 2022, algorithm 1)."""
+    first = _slope(step, step.x_t, step.t)
+    guess = step.x_t + (step.s - step.t) * first
+    safe = jnp.maximum(step.s, step.schedule.t_min)  # the last step ends where the slope of some paths is undefined
+
+    def corrected():
+        return step.x_t + (step.s - step.t) * (first + _slope(step, guess, safe)) / 2
+
+    return jax.lax.cond(step.schedule.sigma(step.s) > 0, corrected, lambda: guess)
+
+
+def multistep_consistency(step: Step) -> Array:
+    """Jump to the clean image, then add fresh noise of level s (Song et al. 2023, algorithm 1)."""
+    clean = step.predict(step.x_t, step.t).x
+    return step.schedule.alpha(step.s) * clean + step.schedule.sigma(step.s) * step.noise()
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """A step function and its price: evaluations for n steps."""
+
+    step: Callable[[Step], Array]
+    evaluations: Callable[[Array], Array]
+    needs: str = 'denoiser'  # 'denoiser': predicts E[x | x_t]; 'consistency': predicts the end of the trajectory
+
+
+SOLVERS = {
+    'ancestral': Solver(ancestral, lambda n: n),
+    'ddim': Solver(ddim, lambda n: n),
+    'euler': Solver(euler, lambda n: n),
+    'heun': Solver(heun, lambda n: 2 * n - 1),
+    'consistency': Solver(multistep_consistency, lambda n: n, needs='consistency'),
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Solvers for a network of the kind 'denoiser' or 'consistency'."""
+    return tuple(name for name, solver in SOLVERS.items() if solver.needs == kind)
+
+
+def get(name: str, kind: str) -> Solver:
+    """The solver called `name`, if it fits a network of this kind.
+
+    Raises:
+      UserError: the name is unknown, or the mathematics do not allow it; the message says why.
+    """
+    if name not in SOLVERS:
+        raise UserError(f'No sampler is called {name!r}. {did_you_mean(name, SOLVERS)}')
+    solver = SOLVERS[name]
+    if solver.needs == kind:
+        return solver
+    reason = {
+        'denoiser': 'it jumps to the end of the trajectory in one evaluation, and this network predicts '
+        'the mean of the clean images instead, which is no sample',
+        'consistency': 'it follows the slope of a trajectory, and a consistency function gives only its end point',
+    }[kind]
+    raise UserError(f'The sampler {name!r} does not fit here: {reason}. Use {" or ".join(names(kind))}.')
+
+
+class Path(NamedTuple):
+    """The end of a sampling run, its cost, and x_t on the way: (frames, batch, …); frames may be 0."""
+
+    x: Array
+    evaluations: Array
+    frames: Array
+
+
+def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
+    """x at t_max, one image a key: σ(t_max) ε."""
+    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape))(keys)
+    return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
+
+
+def solve(
+    solver: Solver,
+    schedule: Schedule,
+    denoise: Denoiser,
+    start: Array,
+    keys: Array,
+    num_steps: Array | int,
+    frames: int = 0,
+) -> Path:
+    """Carry `start`, x at t_max, to clean images in `num_steps` steps.
+
+    Args:
+      keys: one key an image, (batch,).
+      num_steps: may be traced.
+      frames: how many states to keep, evenly spread from the start to the end.
+    """
+    n = jnp.asarray(num_steps)
+    kept = jnp.zeros((frames, *start.shape), start.dtype)
+
+    def keep(kept, x, index):
+        if not frames:
+            return kept
+        wanted = jnp.round(jnp.arange(frames) * n / max(frames - 1, 1)).astype(int) == index
+        return jnp.where(wanted.reshape(-1, *[1] * x.ndim), x, kept)
+
+    def body(index, carry):
+        x, kept = carry
+        t, s = schedule.time(index / n), schedule.time((index + 1) / n)
+
+        def noise():
+            draw = lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:])  # noqa: E731
+            return jax.vmap(draw)(keys)
+
+        x = solver.step(Step(schedule, denoise, x, t, s, noise))
+        return x, keep(kept, x, index + 1)
+
+    x, kept = jax.lax.fori_loop(0, n, body, (start, keep(kept, start, 0)))
+    return Path(x, solver.evaluations(n), kept)

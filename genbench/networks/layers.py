@@ -1,0 +1,134 @@
+"""Layers shared by the networks. Images are channels-last: (batch, height, width, channels)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Array = jax.Array
+
+zeros = nnx.initializers.zeros_init()
+
+
+def timestep_embedding(t: Array, size: int, max_period: float = 10_000.0) -> Array:
+    """Sinusoidal features of `t` (batch,) in [0, 1] → (batch, size). Vaswani et al. 2017, section 3.5.
+
+    Times are stretched to [0, 1000], the range of DDPM's integer steps.
+    """
+    half = size // 2
+    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half) / half)
+    angles = 1000.0 * t[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class Conv(nnx.Conv):
+    """3×3 convolution unless `kernel` says otherwise."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, rngs: nnx.Rngs, **options):
+        super().__init__(inputs, outputs, (kernel, kernel), strides=(stride, stride), rngs=rngs, **options)
+
+
+class Conditioning(nnx.Module):
+    """Times and labels (batch,) → the vector (batch, outputs) that residual blocks are conditioned on.
+
+    Label `classes` is the null label of classifier-free guidance (Ho & Salimans 2022).
+    """
+
+    def __init__(self, features: int, outputs: int, classes: int, *, rngs: nnx.Rngs):
+        self.features, self.classes = features, classes
+        self.hidden = nnx.Linear(features, outputs, rngs=rngs)
+        self.output = nnx.Linear(outputs, outputs, rngs=rngs)
+        self.labels = nnx.Embed(classes + 1, outputs, rngs=rngs) if classes else None
+
+    def __call__(self, t: Array, labels: Array | None) -> Array:
+        h = self.output(nnx.silu(self.hidden(timestep_embedding(t, self.features))))
+        if self.labels is not None:
+            h = h + self.labels(jnp.full(t.shape, self.classes) if labels is None else labels)
+        return nnx.silu(h)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu & He 2018) with its statistics in float32: x (batch, height, width, channels)."""
+
+    def __init__(self, channels: int, *, groups: int = 32):
+        self.groups = math.gcd(groups, channels)
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        size = channels // self.groups
+        sums = jnp.stack([x.sum((1, 2)), jnp.square(x).sum((1, 2))])
+        mean, square = sums.reshape(2, batch, self.groups, size).sum(-1) / (height * width * size)
+        inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
+        scale = jnp.repeat(inverse, size, axis=-1) * self.scale[...]
+        shift = self.bias[...] - jnp.repeat(mean, size, axis=-1) * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+class Attention(nnx.Module):
+    """Self-attention over pixels with a residual connection (Ho et al. 2020, appendix B)."""
+
+    def __init__(self, channels: int, *, heads: int = 1, rngs: nnx.Rngs):
+        self.heads = heads
+        self.norm = GroupNorm(channels)
+        self.inputs = nnx.Linear(channels, 3 * channels, rngs=rngs)
+        self.output = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        qkv = self.inputs(self.norm(x)).reshape(batch, height * width, 3, self.heads, channels // self.heads)
+        mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return x + self.output(mixed.reshape(x.shape))
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Inverted dropout; no key means evaluation."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+class Downsample(nnx.Module):
+    """Halves height and width with a strided convolution."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, stride=2, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Doubles height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        wide = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+        return self.conv(wide.reshape(batch, 2 * height, 2 * width, channels))
+
+
+class ResidualBlock(nnx.Module):
+    """Norm, activation, convolution, twice; the condition is added between them (Ho et al. 2020, appendix B)."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, condition: int = 0, dropout: float = 0.0, groups: int = 32, rngs: nnx.Rngs
+    ):
+        self.norm_in = GroupNorm(inputs, groups=groups)
+        self.conv_in = Conv(inputs, outputs, rngs=rngs)
+        self.condition = nnx.Linear(condition, outputs, rngs=rngs) if condition else None
+        self.norm_out = GroupNorm(outputs, groups=groups)
+        self.conv_out = Conv(outputs, outputs, kernel_init=zeros, rngs=rngs)
+        self.shortcut = nnx.Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
+        self.dropout = dropout
+
+    def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:
+        h = self.conv_in(nnx.silu(self.norm_in(x)))
+        if self.condition is not None:
+            h = h + self.condition(condition)[:, None, None]
+        h = self.conv_out(dropout(nnx.silu(self.norm_out(h)), self.dropout, key))
+        return h + (x if self.shortcut is None else self.shortcut(x))

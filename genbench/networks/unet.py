@@ -1,0 +1,94 @@
+"""The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks at each resolution, attention at some."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.networks import layers
+
+DEFAULTS = {
+    'channels': 32,
+    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
+    'blocks': 1,  # residual blocks at each resolution; one more on the way up
+    'attention': (),  # heights (in pixels) at which the blocks are followed by self-attention
+    'heads': 1,
+    'groups': 8,  # of the group normalisation
+    'dropout': 0.0,
+}
+
+
+class Level(nnx.Module):
+    """One residual block, and attention after it where asked."""
+
+    def __init__(self, inputs: int, outputs: int, *, attention: bool, heads: int, rngs: nnx.Rngs, **options):
+        self.block = layers.ResidualBlock(inputs, outputs, rngs=rngs, **options)
+        self.attention = layers.Attention(outputs, heads=heads, rngs=rngs) if attention else None
+
+    def __call__(self, x, condition, key):
+        h = self.block(x, condition, key)
+        return h if self.attention is None else self.attention(h)
+
+
+class UNet(nnx.Module):
+    """(x_t, t, labels) → an array shaped like x_t.
+
+    Args:
+      size: height and width of the images; divisible by 2 ** (len(multipliers) - 1).
+      image_channels: channels of the images.
+      classes: number of labels; 0 for an unconditional network.
+    """
+
+    def __init__(
+        self, size: int, image_channels: int, classes: int, *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
+        groups: int, dropout: float, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        def level(inputs, outputs, resolution):
+            return Level(
+                inputs, outputs, attention=resolution in attention, heads=heads, condition=4 * channels,
+                groups=groups, dropout=dropout, rngs=rngs,
+            )  # fmt: skip
+
+        self.conditioning = layers.Conditioning(channels, 4 * channels, classes, rngs=rngs)
+        self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
+        width, skips, down, up = channels, [channels], [], []
+        for depth, multiplier in enumerate(multipliers):
+            if depth:
+                down.append(layers.Downsample(width, rngs=rngs))
+                skips.append(width)
+            for _ in range(blocks):
+                down.append(level(width, channels * multiplier, size >> depth))
+                width = channels * multiplier
+                skips.append(width)
+        bottom = size >> (len(multipliers) - 1)
+        self.middle = nnx.List([level(width, width, bottom), level(width, width, 0)])
+        for depth, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                up.append(level(width + skips.pop(), channels * multiplier, size >> depth))
+                width = channels * multiplier
+            if depth:
+                up.append(layers.Upsample(width, rngs=rngs))
+        self.down, self.up = nnx.List(down), nnx.List(up)
+        self.norm_out = layers.GroupNorm(width, groups=groups)
+        self.conv_out = layers.Conv(width, image_channels, kernel_init=layers.zeros, rngs=rngs)
+
+    def __call__(self, x: jax.Array, t: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None):
+        """x (batch, height, width, channels), t (batch,) in [0, 1], labels (batch,) or None; `key` turns dropout on."""
+
+        def draw(index):
+            return None if key is None else jax.random.fold_in(key, index)
+
+        condition = self.conditioning(t, labels)
+        h = self.conv_in(x)
+        skips = [h]
+        for index, layer in enumerate(self.down):
+            h = layer(h, condition, draw(index)) if isinstance(layer, Level) else layer(h)
+            skips.append(h)
+        for index, layer in enumerate(self.middle):
+            h = layer(h, condition, draw(1000 + index))
+        for index, layer in enumerate(self.up):
+            if isinstance(layer, Level):
+                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, draw(2000 + index))
+            else:
+                h = layer(h)
+        return self.conv_out(nnx.silu(self.norm_out(h)))

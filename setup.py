@@ -1,0 +1,50 @@
+"""Installation of genbench; tools are configured in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genbench' / '__init__.py').read_text()).group(1)
+
+CORE = [
+    'absl-py>=2.1',
+    'altair>=6.0',
+    'array-record>=0.8',
+    'flax>=0.12.8',
+    'grain>=0.2.18',
+    'importlib-resources>=6.0',  # needed by tensorflow-datasets, which does not declare it
+    'jax>=0.10,<0.13',
+    'ml-collections>=1.1',
+    'numpy>=2.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12',
+    'pillow>=11.0',
+    'rich>=14.0',
+    'scikit-learn>=1.6',
+    'scipy>=1.15',
+    'tensorboardX>=2.6.4',
+    'tensorflow-datasets>=4.9.10',
+    'vl-convert-python>=1.9',
+]
+
+setuptools.setup(
+    name='genbench',
+    version=VERSION,
+    description='Generative families as interchangeable modules under one JAX trainer and one evaluation harness.',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11,<3.14',
+    packages=setuptools.find_packages(include=['genbench', 'genbench.*']),
+    package_data={'genbench.report': ['*.css', '*.js']},
+    install_requires=CORE,
+    extras_require={
+        'test': ['import-linter>=2.4', 'pyright>=1.1.400', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14'],
+        'gpu': ['jax[cuda12]>=0.10,<0.13'],
+        'tpu': ['jax[tpu]>=0.10,<0.13'],
+        'prepare': ['tensorflow>=2.20'],
+    },
+    entry_points={'console_scripts': ['genbench = genbench.cli:main']},
+)
