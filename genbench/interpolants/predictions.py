@@ -69,7 +69,7 @@ def denoiser(
     name: str,
     schedule: Schedule,
     labels: Array | None = None,
-    guidance: Array | float = 0.0,
+    guidance: float = 0.0,
     clip: bool = False,
 ) -> Denoiser:
     """Wrap a network(x_t, t, labels) into a function that predicts the clean image and the noise.
@@ -79,7 +79,7 @@ def denoiser(
         0 uses the conditional network alone.
       clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
     """
-    guided = labels is not None and not (isinstance(guidance, float) and guidance == 0.0)
+    guided = labels is not None and guidance != 0
 
     def apply(x_t, t):
         seen = schedule.condition(t)

@@ -1,0 +1,36 @@
+"""Networks: they know images, times and labels, and no family. `network.name` in a config picks one."""
+
+from typing import Any
+
+from flax import nnx
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+from genbench.networks import autoencoder, resnet, unet
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    'unet': unet.DEFAULTS,
+    'autoencoder': autoencoder.DEFAULTS,
+    'resnet': resnet.DEFAULTS,
+    'none': {},
+}
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The keys of `config.network` for a network, with their defaults."""
+    if name not in DEFAULTS:
+        raise UserError(f'No network is called {name!r} (network.name). {did_you_mean(name, DEFAULTS)}')
+    return {'name': name, **DEFAULTS[name]}
+
+
+def denoiser(config: Any, spec: DataSpec, classes: int, rngs: nnx.Rngs) -> nnx.Module:
+    """A network (x_t, t, labels) → array like x_t."""
+    if config.name != 'unet':
+        raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet.')
+    height, width, channels = spec.shape
+    factor = 2 ** (len(config.multipliers) - 1)
+    if height != width or height % factor:
+        raise UserError(f'A U-Net with {len(config.multipliers)} resolutions needs square images whose height is '
+                        f'divisible by {factor}; {spec.name} has {height}×{width}.')  # fmt: skip
+    options = {key: value for key, value in config.items() if key != 'name'}
+    return unet.UNet(height, channels, classes, rngs=rngs, **options)

@@ -1,0 +1,14 @@
+"""DDPM with the cosine schedule and v prediction on digits.
+
+genbench train --config=configs/digits/diffusion.py --workdir=runs/diffusion
+"""
+
+
+def get_config():
+    return {
+        'data': {'name': 'digits'},
+        'family': {'name': 'diffusion'},
+        'network': {'multipliers': (1, 1)},
+        'train': {'num_steps': 900, 'ema_decay': 0.99},
+        'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+    }

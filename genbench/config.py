@@ -1,0 +1,248 @@
+"""Configs: defaults, a file that holds what differs, typed overrides, and the snapshot a run keeps.
+
+A config file defines `get_config()`, which returns a dict or a ConfigDict of the keys that differ from the defaults.
+Which keys exist depends on `family.name` and `network.name`: each family and each network brings its own.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from genbench import families, networks
+from genbench.errors import UserError, did_you_mean
+
+DEFAULTS: dict[str, Any] = {
+    'data': {
+        'name': 'digits',
+        'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
+        'flip': False,  # mirror training images at random
+        'resident_bytes': 2**30,  # larger sets are streamed from disk
+    },
+    'family': {'name': ''},
+    'network': {'name': 'none'},
+    'train': {
+        'num_steps': 1000,
+        'batch_size': 128,
+        'seed': 0,
+        'ema_decay': 0.999,
+        'log_every': 50,
+        'sample_every': 0,  # steps between sample grids; 0: only at the end
+        'skip_limit': 20,  # stop after this many non-finite updates in a row
+    },
+    'optimizer': {
+        'name': 'adam',  # or 'adamw', 'sgd'
+        'learning_rate': 1e-3,
+        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run
+        'warmup_steps': 0,
+        'b1': 0.9,
+        'b2': 0.999,
+        'weight_decay': 0.0,
+        'clip_norm': 1.0,  # of the gradient; 0: none
+    },
+    'checkpoint': {
+        'every': 1000,  # steps; the last step is always saved
+        'keep': 3,
+    },
+    'evaluation': {
+        'split': 'test',
+        'average': 'ema',  # which parameters: 'ema', another average of the family, or 'current'
+        'batch_size': 256,
+        'num_samples': 1000,
+        'seed': 0,
+        'samplers': (),  # 'name:steps' or 'name:steps:guidance'; (): the family's default
+        'metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed'),
+        'iwae_draws': 64,
+        'vlb_draws': 20,
+        'ode': {'num_steps': 32, 'probes': 1},  # probes: 0 for the exact divergence
+        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
+    },
+}
+
+# What may change without making another experiment of a run.
+_FREE = ('data.data_dir', 'data.resident_bytes', 'checkpoint', 'evaluation', 'train.log_every', 'train.sample_every')
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The resolved config of a file and 'key=value' overrides."""
+    return resolve(read_file(path), overrides)
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """What `get_config()` of a config file returns.
+
+    Raises:
+      UserError: no such file, no get_config, or an error inside the file.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
+        raise UserError(f'There is no config file {path}. {did_you_mean(path, near) if near else ""}'.strip())
+    module_spec = importlib.util.spec_from_file_location('genbench_config', file)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f'{path} is not a Python file; a config file ends in .py and defines get_config().')
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        get_config = getattr(module, 'get_config', None)
+        if get_config is None:
+            raise UserError(f'The config file {path} does not define get_config().')
+        values = get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'The config file {path} cannot be read: {type(error).__name__}: {error}.') from None
+    if not isinstance(values, Mapping | ConfigDict):
+        raise UserError(f'get_config() of {path} returns a {type(values).__name__}; it should return a ConfigDict.')
+    return plain(values)
+
+
+def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
+    """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked."""
+    pairs = [_split(override) for override in overrides]
+    given = {**dict(flatten(values)), **dict(pairs)}
+    family = families.get(str(given.get('family.name', '')))
+    sections = family.defaults()
+    network = given.get('network.name', sections.get('network', {}).get('name', 'none'))
+    config = ConfigDict(plain(DEFAULTS))
+    config.family = ConfigDict({'name': family.name})
+    config.network = ConfigDict(networks.defaults(str(network)))
+    for key, value in flatten(sections):
+        section, name = key.split('.', 1)
+        if name not in ('name',):
+            _assign(config, key, value, add=section in ('family', 'network'))
+    for key, value in flatten(values):
+        _assign(config, key, value)
+    for key, text in pairs:
+        _assign(config, key, _parse(key, text, _lookup(config, key)))
+    return config.lock()
+
+
+def flatten(values: Mapping[str, Any] | ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """('section.key', value) pairs in order."""
+    for key, value in values.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def plain(values: Any) -> Any:
+    """Nested dicts and tuples instead of ConfigDicts and lists."""
+    if isinstance(values, Mapping | ConfigDict):
+        return {key: plain(value) for key, value in values.items()}
+    return tuple(values) if isinstance(values, list | tuple) else values
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, text = override.partition('=')
+    if not equals:
+        raise UserError(f'The override {override!r} has no value; write --config.{key}=VALUE.')
+    return key, text
+
+
+def _lookup(config: ConfigDict, key: str) -> Any:
+    value = config
+    for part in key.split('.'):
+        if not isinstance(value, ConfigDict) or part not in value:
+            known = [name for name, _ in flatten(config)]
+            raise UserError(f'There is no config key {key!r}. {_nearest(key, known)}')
+        value = value[part]
+    if isinstance(value, ConfigDict):
+        inside = ', '.join(f'{key}.{name}' for name in value)
+        raise UserError(f'{key!r} is a section of the config, not a key. It holds {inside}.')
+    return value
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    last = [name for name in known if name.split('.')[-1] == key.split('.')[-1]]
+    return f'Did you mean {" or ".join(last)}?' if last else did_you_mean(key, known)
+
+
+def _assign(config: ConfigDict, key: str, value: Any, add: bool = False) -> None:
+    section, _, name = key.rpartition('.')
+    if add and name not in _section(config, section):
+        _section(config, section)[name] = value
+        return
+    old = _lookup(config, key)
+    _section(config, section)[name] = _coerce(key, value, old)
+
+
+def _section(config: ConfigDict, dotted: str) -> ConfigDict:
+    for part in dotted.split('.'):
+        config = config[part]
+    return config
+
+
+def _coerce(key: str, value: Any, old: Any) -> Any:
+    """`value` as the type of `old`; whole floats are fine integers and integers are fine floats."""
+    kind = type(old)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is tuple:
+        value = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if old and any(type(item) is not type(old[0]) for item in value):
+            raise UserError(f'{key} expects a tuple of {type(old[0]).__name__}, for example {old}; got {value!r}.')
+        return value
+    if type(value) is not kind:
+        raise UserError(f'{key} expects {_article(kind)}; got {value!r}.')
+    return value
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    """The text of an override as a value for a key that holds `old`."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        words = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+        if text.lower() not in words:
+            raise UserError(f'{key} expects true or false; got {text!r}.')
+        return words[text.lower()]
+    if isinstance(old, tuple):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = tuple(part for part in text.strip('()').split(',') if part)
+        return value if isinstance(value, tuple | list) else (value,)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f'{key} expects {_article(type(old))}; got {text!r}.') from None
+
+
+def _article(kind: type) -> str:
+    name = {'int': 'integer', 'str': 'string', 'bool': 'boolean'}.get(kind.__name__, kind.__name__)
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
+
+
+def to_json(config: ConfigDict) -> str:
+    """The snapshot a run keeps; `from_json` reads it back."""
+    return json.dumps(plain(config), indent=2) + '\n'
+
+
+def from_json(text: str) -> ConfigDict:
+    return resolve(plain(json.loads(text)))
+
+
+def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | ConfigDict) -> dict[str, tuple]:
+    """Keys whose values differ → (left, right); a missing key reads as None."""
+    a, b = dict(flatten(left)), dict(flatten(right))
+    keys = [*a, *(key for key in b if key not in a)]
+    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+
+
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
+    return {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of `identity`."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,241 @@
+"""The contract of a family: how its networks are built, trained, sampled and scored.
+
+Everything else (data, trainer, checkpoints, evaluation, studies, report) is written against this file.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from flax import nnx
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+
+Array = jax.Array
+Batch = Mapping[str, Array]  # 'image': integers (batch, height, width, channels); 'label': integers (batch,)
+Scalars = dict[str, Array]
+
+
+class Networks(Mapping[str, Any]):
+    """The modules of a family by name, and the same modules with averaged parameters.
+
+    `networks['decoder']` holds current parameters, `networks.averaged('ema')['decoder']` those of that average; a
+    network outside the average keeps its current ones. `networks.borrowed[run][network]` holds the parameters of a
+    borrowed run, at initialisation only.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nnx.Module],
+        averages: Mapping[str, Mapping[str, nnx.Module]] | None = None,
+        borrowed: Mapping[str, Any] | None = None,
+    ):
+        self._modules, self._averages = dict(modules), averages or {}
+        self.borrowed = borrowed or {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def averaged(self, name: str) -> 'Networks':
+        return Networks({**self._modules, **self._averages[name]})
+
+
+LossFunction = Callable[[Networks, Batch, Array, Array], tuple[Array, Scalars]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """One entry of a training step; the trainer runs the list in order, each seeing what the ones before it did.
+
+    Attributes:
+      name: keys the optimizer state and prefixes the metrics.
+      networks: the networks whose parameters it moves.
+      loss: (networks, batch, key, step) → (scalar, named scalars). Variables of a module that are not parameters
+        (batch statistics, spectral-norm vectors, codebooks) keep the values the loss leaves in them.
+      optimizer: keys of `config.optimizer` to replace; None moves no parameter and only keeps such variables.
+      every: run on steps divisible by this.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    loss: LossFunction
+    optimizer: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+    every: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """An exponential moving average of the parameters of some networks, taken after every step.
+
+    With `warmup` the decay is min(decay, (1 + step) / (10 + step)), so that early weights are forgotten.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    decay: float
+    warmup: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a run with its own networks and updates, ending at step `until` (None: the end of the run)."""
+
+    name: str
+    until: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Borrowed:
+    """The description of a finished run that another one builds on; its parameters come with `Networks.borrowed`."""
+
+    config: Any
+    spec: DataSpec
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How to sample: a solver's name, its number of steps (may be traced), guidance, frames to keep."""
+
+    name: str = dataclasses.field(metadata={'static': True})
+    num_steps: Any = 1
+    guidance: float = dataclasses.field(default=0.0, metadata={'static': True})
+    frames: int = dataclasses.field(default=0, metadata={'static': True})
+
+
+class Samples(NamedTuple):
+    """Integer images (batch, …), network evaluations for each image, states on the way (frames, batch, …) or None."""
+
+    images: Array
+    evaluations: Array | int
+    frames: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """One way to score images.
+
+    Attributes:
+      method: name of the result, e.g. 'elbo'.
+      kind: 'exact', 'lower_bound' or 'estimate'; kinds are never ranked as equals.
+      log_prob: (networks, integer images, labels, one key an image) → log-likelihood of the discrete image in nats.
+      protocol: what the number depends on beside the checkpoint: dequantisation, draws, solver, …
+    """
+
+    method: str
+    kind: str
+    log_prob: Callable[[Networks, Array, Array | None, Array], Array]
+    protocol: Mapping[str, Any]
+
+
+class Family:
+    """Base class. A family overrides `networks`, `updates` and `sample`, and what else it needs.
+
+    Args:
+      config: the resolved config.
+      spec: the data.
+      borrowed: the runs named by `borrows`.
+    """
+
+    name: ClassVar[str]
+    samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
+    default_steps: ClassVar[int] = 1  # of the default sampler
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
+        self.conditional = bool(config.family.get('conditional', False))
+        if self.conditional and not spec.classes:
+            raise UserError(f'family.conditional needs labels, and {spec.name} has none.')
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Sections of the config that this family sets or adds to, e.g. {'family': {...}, 'network': {...}}."""
+        return {'family': {'conditional': False}}
+
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        """Finished runs this one needs: name → run folder."""
+        return {}
+
+    @property
+    def classes(self) -> int:
+        """Number of labels the networks see; 0 for an unconditional model."""
+        return self.spec.classes if self.conditional else 0
+
+    def labels(self, batch: Batch) -> Array | None:
+        """The labels to condition on, or None."""
+        return batch['label'] if self.conditional else None
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        """Freshly initialised modules by name."""
+        raise NotImplementedError
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        """Data-dependent initialisation: may change the modules in place; sees the first batch."""
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        raise NotImplementedError
+
+    @property
+    def averages(self) -> tuple[Average, ...]:
+        """By default one average, 'ema', of every network that an optimizer moves."""
+        moved = [name for update in self.updates if update.optimizer is not None for name in update.networks]
+        if not moved:
+            return ()
+        return (Average('ema', tuple(dict.fromkeys(moved)), self.config.train.ema_decay),)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage('main'),)
+
+    def at(self, stage: str) -> 'Family':
+        """The family as it is in this stage, e.g. with another resolution."""
+        return self
+
+    def carry(self, old: Networks, new: Networks) -> None:
+        """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family."""
+
+    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+        """Images from one key each (batch,); must not depend on which images share a batch."""
+        raise NotImplementedError
+
+    def evaluations(self, sampler: Sampler) -> int:
+        """Network evaluations for one image with this sampler."""
+        return 1
+
+    def check_sampler(self, name: str) -> None:
+        """Raise a UserError that says why when this family cannot be sampled so."""
+        if name not in self.samplers:
+            raise UserError(f'{self.name} cannot use the sampler {name!r}: it has {", ".join(self.samplers)}.')
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """What can be computed; empty for a family without a likelihood."""
+        return ()
+
+
+_REGISTRY: dict[str, type[Family]] = {}
+
+
+def register(name: str) -> Callable[[type[Family]], type[Family]]:
+    """Class decorator: configs may say `family.name = name`."""
+
+    def add(cls: type[Family]) -> type[Family]:
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def registered() -> Mapping[str, type[Family]]:
+    return _REGISTRY

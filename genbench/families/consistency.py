@@ -1,0 +1,137 @@
+"""Consistency distillation of a diffusion or flow-matching teacher.
+
+Y. Song, P. Dhariwal, M. Chen, I. Sutskever, Consistency Models, 2023.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import networks as modules
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Average, Batch, Borrowed, Likelihood, Networks, Update, register
+from genbench.families.paths import PathFamily, scalars
+from genbench.interpolants import predictions, solvers
+
+# x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
+BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity')
+
+
+@register('consistency')
+class Consistency(PathFamily):
+    """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
+
+    Networks: 'student' (moved), 'teacher' (frozen), and the average 'target' of the student that its loss looks at.
+    Data, schedule, prediction and network come from the teacher's run.
+    """
+
+    samplers = solvers.names('consistency')
+    default_steps = 2
+    kind = 'consistency'
+    main_network = 'student'
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        self.teacher = (borrowed or {})['teacher']
+        _check_teacher(self.teacher, spec)
+        super().__init__(config, spec, borrowed)
+        if self.conditional and not self.teacher.config.family.conditional:
+            raise UserError('family.conditional needs a conditional teacher, and this one was trained without labels.')
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        options = {
+            'teacher': '',  # run folder of a finished diffusion or flow-matching run
+            'discretisation': 18,  # N, the number of times on the trajectory
+            'target_decay': 0.95,  # μ, of the target network
+            'huber': 0.03,  # c of the pseudo-Huber distance √(‖a − b‖² + c² d) − c √d; 0 for the squared distance
+        }
+        return {'family': {'conditional': False, **options}, 'network': {'name': 'none'}}
+
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        return {'teacher': config.family.teacher}
+
+    @property
+    def path_config(self) -> Any:
+        return self.teacher.config.family
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        config = self.teacher.config
+        classes = self.spec.classes if config.family.conditional else 0
+        return {name: modules.denoiser(config.network, self.spec, classes, rngs) for name in ('student', 'teacher')}
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        """The teacher's weights go to both networks (section 4, algorithm 2)."""
+        for name in ('student', 'teacher'):
+            nnx.update(networks[name], networks.borrowed['teacher']['denoiser'])
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (Update('student', ('student',), self.loss),)
+
+    @property
+    def averages(self) -> tuple[Average, ...]:
+        target = Average('target', ('student',), self.config.family.target_decay, warmup=False)
+        return (*super().averages, target)
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
+        """d(f(x_{t_{n+1}}), f⁻(x̂_{t_n})): algorithm 2, with one Heun step of the teacher from t_{n+1} to t_n."""
+        key_n, key = jax.random.split(key)
+        size, total = batch['label'].shape, self.config.family.discretisation
+        n = jax.random.randint(key_n, size, 0, total)
+        t, s = self.schedule.time(n / total), self.schedule.time((n + 1) / total)
+        _, _, x_t = self.perturbed(batch, key, t)
+        labels = self.labels(batch)
+        teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, labels)
+        x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
+        target = jax.lax.stop_gradient(self._jump(networks.averaged('target')['student'], x_s, s, labels))
+        difference = self._jump(networks['student'], x_t, t, labels) - target
+        return scalars(self._distance(difference).mean())
+
+    def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None) -> Array:
+        """f(x_t, t), the predicted end of the trajectory."""
+        return predictions.denoiser(network, self.prediction, self.schedule, labels)(x_t, t).x
+
+    def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
+        """Heun's rule with a time for each image; Euler's where s is the end."""
+
+        def slope(x, t):
+            return predictions.velocity(self.schedule, teacher(x, t), t)
+
+        h = (s - t)[:, None, None, None]
+        first = slope(x_t, t)
+        guess = x_t + h * first
+        second = slope(guess, jnp.maximum(s, self.schedule.t_min))
+        inside = (s > 0)[:, None, None, None]
+        return jnp.where(inside, x_t + h * (first + second) / 2, guess)
+
+    def _distance(self, difference: Array) -> Array:
+        """Pseudo-Huber (Song & Dhariwal 2024, equation 10) or mean squared distance, (batch,)."""
+        squared = jnp.square(difference).mean((1, 2, 3))
+        c = self.config.family.huber
+        return jnp.sqrt(squared + c**2) - c if c else squared
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """None: f is not the drift of a flow."""
+        return ()
+
+
+def _check_teacher(teacher: Borrowed, spec: DataSpec) -> None:
+    config = teacher.config
+    if teacher.spec != spec:
+        raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {spec}.')
+    if 'prediction' not in config.family or 'schedule' not in config.family:
+        raise UserError(
+            f'The teacher is a {config.family.name} model, which has no path from noise to data; '
+            'use a diffusion or flow_matching run.'
+        )
+    if config.family.prediction not in BOUNDARY_PREDICTIONS:
+        raise UserError(
+            f'The teacher predicts {config.family.prediction!r}; a consistency function needs a prediction whose image '
+            f'tends to x_t as the noise vanishes: {", ".join(BOUNDARY_PREDICTIONS)}.'
+        )

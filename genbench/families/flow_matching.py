@@ -1,0 +1,46 @@
+"""Flow matching on the straight path.
+
+Y. Lipman et al., Flow Matching for Generative Modeling, 2023; X. Liu et al., Flow Straight and Fast (rectified flow),
+2023; P. Esser et al., Scaling Rectified Flow Transformers, 2024 (logit-normal times).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Array, Batch, Networks, Update, register
+from genbench.families.paths import PathFamily, scalars
+
+TIME_SAMPLERS = {
+    'uniform': lambda key, shape: jax.random.uniform(key, shape),
+    'logit_normal': lambda key, shape: jax.nn.sigmoid(jax.random.normal(key, shape)),
+}
+
+
+@register('flow_matching')
+class FlowMatching(PathFamily):
+    """A velocity field trained on ‖u(x_t, t) − (ε − x)‖² (Lipman et al. 2023, equation 23, with time reversed)."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        base = super().defaults()
+        options = {'schedule': 'straight', 'prediction': 'velocity', 'time_sampler': 'uniform'}
+        return {**base, 'family': {**base['family'], **options}}
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (Update('denoiser', ('denoiser',), self.loss),)
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
+        key_t, key = jax.random.split(key)
+        errors = self.regression(networks, batch, key, self.times(key_t, batch['label'].shape))
+        return scalars(errors.mean())
+
+    def times(self, key: Array, shape: tuple[int, ...]) -> Array:
+        name = self.config.family.time_sampler
+        if name not in TIME_SAMPLERS:
+            raise UserError(f'No time sampler is called {name!r}. {did_you_mean(name, TIME_SAMPLERS)}')
+        t = TIME_SAMPLERS[name](key, shape)
+        return jnp.maximum(t * self.schedule.t_max, self.schedule.t_min)

@@ -1,0 +1,135 @@
+"""What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, the ODE's density."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import networks as modules
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
+from genbench.interpolants import density, predictions, schedules, solvers
+
+
+class PathFamily(Family):
+    """x_t = α x + σ ε with a network, called 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
+
+    samplers = ('heun', *[name for name in solvers.names('denoiser') if name != 'heun'])
+    default_steps = 25
+    kind = 'denoiser'
+    main_network = 'denoiser'
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        self.schedule = schedules.get(self.path_config.schedule)
+        self.prediction = predictions.check(self.path_config.prediction)
+        if self.path_config.dequantisation not in ('uniform', 'none'):
+            raise UserError(
+                f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.'
+            )
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        path = {
+            'schedule': '',
+            'prediction': '',
+            'dequantisation': 'uniform',  # or 'none': images sit at the centres of their bins
+            'label_dropout': 0.1,  # of a conditional network, for classifier-free guidance
+            'clip': False,  # clip the predicted image while sampling
+        }
+        return {'family': {**super().defaults()['family'], **path}, 'network': {'name': 'unet'}}
+
+    @property
+    def path_config(self) -> Any:
+        """The config section that says schedule, prediction and dequantisation."""
+        return self.config.family
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        return {'denoiser': modules.denoiser(self.config.network, self.spec, self.classes, rngs)}
+
+    def perturbed(self, batch: Batch, key: Array, t: Array) -> tuple[Array, Array, Array]:
+        """(x, noise, x_t) for a batch at times t."""
+        key_u, key_noise = jax.random.split(key)
+        x = self.real_images(batch['image'], key_u)
+        noise = jax.random.normal(key_noise, x.shape)
+        return x, noise, self.schedule.perturb(x, noise, t)
+
+    def real_images(self, images: Array, key: Array) -> Array:
+        uniform = self.path_config.dequantisation == 'uniform'
+        return self.spec.dequantise(images, jax.random.uniform(key, images.shape) if uniform else 0.5)
+
+    def dropped_labels(self, batch: Batch, key: Array) -> Array | None:
+        """Labels with some replaced by the null label, or None for an unconditional model."""
+        labels = self.labels(batch)
+        if labels is None:
+            return None
+        dropped = jax.random.bernoulli(key, self.path_config.label_dropout, labels.shape)
+        return jnp.where(dropped, self.classes, labels)
+
+    def regression(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
+        """Squared error of the prediction for each image (batch,), averaged over dimensions.
+
+        E‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t).
+        """
+        key_path, key_labels, key_dropout = jax.random.split(key, 3)
+        x, noise, x_t = self.perturbed(batch, key_path, t)
+        labels = self.dropped_labels(batch, key_labels)
+        y = networks['denoiser'](x_t, self.schedule.condition(t), labels, key=key_dropout)
+        error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
+        return jnp.square(error).mean((1, 2, 3))
+
+    def denoise(self, networks: Networks, labels: Array | None, guidance: float = 0.0, clip: bool = False):
+        """The clean image and the noise in x_t, as a function of (x_t, t)."""
+        network = networks[self.main_network]
+        return predictions.denoiser(network, self.prediction, self.schedule, labels, guidance, clip)
+
+    def check_sampler(self, name: str) -> None:
+        solvers.get(name, self.kind)
+
+    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+        solver = solvers.get(sampler.name, self.kind)
+        denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
+        start = solvers.initial_noise(self.schedule, keys, self.spec.shape)
+        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps, sampler.frames)
+        evaluations = path.evaluations * (2 if labels is not None and sampler.guidance else 1)
+        return Samples(self.spec.quantise(path.x), evaluations, path.frames if sampler.frames else None)
+
+    def evaluations(self, sampler: Sampler) -> int:
+        guided = 2 if self.conditional and sampler.guidance else 1
+        return int(solvers.get(sampler.name, self.kind).evaluations(sampler.num_steps)) * guided
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        options = self.config.evaluation.ode
+        protocol = {
+            'dequantisation': 'uniform',
+            'solver': 'heun',
+            'ode_steps': options.num_steps,
+            'divergence': f'hutchinson-rademacher-{options.probes}' if options.probes else 'exact',
+            't_min': self.schedule.t_min,
+            't_max': self.schedule.t_max,
+        }
+        return (Likelihood('ode', 'estimate', self._ode_log_prob, protocol),)
+
+    def _ode_log_prob(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
+        options = self.config.evaluation.ode
+        keys_u, keys_probe = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(keys)
+        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys_u)
+        denoise = self.denoise(networks, labels)
+
+        def velocity(x_t, t):
+            return predictions.velocity(self.schedule, denoise(x_t, t), t)
+
+        log_p = density.log_density(
+            self.schedule, velocity, self.spec.dequantise(images, u), keys_probe,
+            num_steps=options.num_steps, probes=options.probes,
+        )  # fmt: skip
+        return log_p + self.spec.num_dims * self.spec.log_bin_width
+
+
+def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:
+    """A scalar loss and the named scalars that are logged with it."""
+    return loss, {'loss': loss, **others}

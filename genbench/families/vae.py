@@ -1,0 +1,140 @@
+"""Variational autoencoder.
+
+D. Kingma, M. Welling, Auto-Encoding Variational Bayes, 2014 (VAE); Y. Burda, R. Grosse, R. Salakhutdinov, Importance
+Weighted Autoencoders, 2016 (IWAE); T. Salimans et al., PixelCNN++, 2017 (discretised logistic decoder).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.errors import UserError
+from genbench.families.base import (
+    Array,
+    Batch,
+    Family,
+    Likelihood,
+    Networks,
+    Sampler,
+    Samples,
+    Scalars,
+    Update,
+    register,
+)
+from genbench.networks import autoencoder, decoders
+
+
+@register('vae')
+class VAE(Family):
+    """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x | z) independent over pixels and channels."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        options = {
+            'latent': 16,  # dimensions of z
+            'decoder': 'categorical',  # or 'logistic', discretised
+            'beta': 1.0,  # weight of the KL term while training; the bound is always that of 1
+        }
+        return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
+
+    @property
+    def _outputs_per_value(self) -> int:
+        """Decoder outputs for each pixel and channel: level logits, or mean and log-scale."""
+        kinds = {'categorical': self.spec.levels, 'logistic': 2}
+        if self.config.family.decoder not in kinds:
+            raise UserError(f'family.decoder is {self.config.family.decoder!r}; it can be {" or ".join(kinds)}.')
+        return kinds[self.config.family.decoder]
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        size, _, channels = self.spec.shape
+        options = {key: value for key, value in self.config.network.items() if key != 'name'}
+        latent = self.config.family.latent
+        return {
+            'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.classes, rngs=rngs, **options),
+            'decoder': autoencoder.Decoder(
+                size, latent, channels * self._outputs_per_value, self.classes, rngs=rngs, **options
+            ),
+        }
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (Update('elbo', ('encoder', 'decoder'), self.loss),)
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """−ELBO in bits per dimension (VAE, equation 10), with the KL term weighted by β."""
+        images, labels = batch['image'], self.labels(batch)
+        key_z, key_encoder, key_decoder = jax.random.split(key, 3)
+        mean, log_std = self._encode(networks, images, labels, key_encoder)
+        z = mean + jnp.exp(log_std) * jax.random.normal(key_z, mean.shape)
+        log_p = self._log_observation(networks, z, images, labels, key_decoder)
+        kl = (jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std).sum(-1)
+        bits = self.spec.bits_per_dim
+        loss = bits((log_p - self.config.family.beta * kl).mean())
+        return loss, {'loss': loss, 'elbo': bits((log_p - kl).mean()), 'kl': -bits(kl.mean())}
+
+    def _encode(
+        self, networks: Networks, images: Array, labels: Array | None, key: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Mean and log standard deviation of q(z | x), each (batch, latent)."""
+        mean, log_std = jnp.split(networks['encoder'](self.spec.encode(images), labels, key), 2, axis=-1)
+        return mean, jnp.clip(log_std, -7, 7)
+
+    def _decode(self, networks: Networks, z: Array, labels: Array | None, key: Array | None = None) -> Array:
+        """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
+        h = networks['decoder'](z, labels, key)
+        return h.reshape(len(z), *self.spec.shape, self._outputs_per_value)
+
+    def _log_observation(
+        self, networks: Networks, z: Array, images: Array, labels: Array | None, key: Array | None = None
+    ) -> Array:
+        """log p(x | z), (batch,)."""
+        h = self._decode(networks, z, labels, key)
+        if self.config.family.decoder == 'categorical':
+            log_p = decoders.categorical(h, images)
+        else:
+            log_p = decoders.discretised_logistic(h[..., 0], _log_scale(h), images, self.spec.levels)
+        return log_p.sum((1, 2, 3))
+
+    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+        """z from the prior, then one draw from p(x | z)."""
+        keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
+        z = jax.vmap(lambda key: jax.random.normal(key, (self.config.family.latent,)))(keys_z)
+        h = self._decode(networks, z, labels)
+        if self.config.family.decoder == 'categorical':
+            return Samples(jax.vmap(jax.random.categorical)(keys_x, h), 1)
+        noise = jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(keys_x)
+        return Samples(self.spec.decode(h[..., 0] + jnp.exp(_log_scale(h)) * noise), 1)
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        def bound(draws):
+            def log_prob(networks, images, labels, keys):
+                return self._importance_bound(networks, images, labels, keys, draws)
+
+            name = 'elbo' if draws == 1 else f'iwae_{draws}'
+            return Likelihood(name, 'lower_bound', log_prob, {'dequantisation': 'none', 'draws': draws})
+
+        return tuple(bound(draws) for draws in (1, self.config.evaluation.iwae_draws))
+
+    def _importance_bound(
+        self, networks: Networks, images: Array, labels: Array | None, keys: Array, draws: int
+    ) -> Array:
+        """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
+        mean, log_std = self._encode(networks, images, labels)
+
+        def log_weight(_, index):
+            draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), mean.shape[1:])  # noqa: E731
+            noise = jax.vmap(draw)(keys)
+            z = mean + jnp.exp(log_std) * noise
+            log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std).sum(-1)  # log p(z) − log q(z | x)
+            return None, self._log_observation(networks, z, images, labels) + log_ratio
+
+        _, log_weights = jax.lax.scan(log_weight, None, jnp.arange(draws))
+        return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(draws)
+
+
+def _log_scale(h: Array) -> Array:
+    """Log-scale of the logistic from the decoder's second output, kept in a range where bins do not vanish."""
+    return jnp.clip(h[..., 1] - 2, -7, 3)

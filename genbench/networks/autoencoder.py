@@ -1,0 +1,91 @@
+"""Convolutional encoder and decoder of an autoencoder, mirror images of each other."""
+
+import jax
+from flax import nnx
+
+from genbench.networks import layers
+
+DEFAULTS = {
+    'channels': 32,
+    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
+    'blocks': 1,  # residual blocks at each resolution
+    'groups': 8,  # of the group normalisation
+    'dropout': 0.0,
+}
+
+
+class LabelEmbedding(nnx.Module):
+    """Labels (batch,) → (batch, size), or None for an unconditional network."""
+
+    def __init__(self, classes: int, size: int, *, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(classes, size, rngs=rngs) if classes else None
+
+    def __call__(self, labels: jax.Array | None) -> jax.Array | None:
+        return None if self.embed is None else self.embed(labels)
+
+
+class Encoder(nnx.Module):
+    """Images in [−1, 1] (batch, size, size, channels) → features (batch, outputs)."""
+
+    def __init__(
+        self, size: int, image_channels: int, outputs: int, classes: int, *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        condition = channels if classes else 0
+        options = dict(condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+        self.labels = LabelEmbedding(classes, condition, rngs=rngs)
+        self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
+        width, body = channels, []
+        for depth, multiplier in enumerate(multipliers):
+            if depth:
+                body.append(layers.Downsample(width, rngs=rngs))
+            for _ in range(blocks):
+                body.append(layers.ResidualBlock(width, channels * multiplier, **options))
+                width = channels * multiplier
+        self.body = nnx.List(body)
+        self.norm_out = layers.GroupNorm(width, groups=groups)
+        bottom = size >> (len(multipliers) - 1)
+        self.output = nnx.Linear(bottom * bottom * width, outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
+        condition = self.labels(labels)
+        h = self.conv_in(x)
+        for index, layer in enumerate(self.body):
+            h = layer(h) if isinstance(layer, layers.Downsample) else layer(h, condition, _fold(key, index))
+        h = nnx.silu(self.norm_out(h))
+        return self.output(h.reshape(len(h), -1))
+
+
+class Decoder(nnx.Module):
+    """Codes (batch, inputs) → (batch, size, size, outputs)."""
+
+    def __init__(
+        self, size: int, inputs: int, outputs: int, classes: int, *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        condition = channels if classes else 0
+        options = dict(condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+        self.labels = LabelEmbedding(classes, condition, rngs=rngs)
+        self.bottom = size >> (len(multipliers) - 1)
+        width, body = channels * multipliers[-1], []
+        self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
+        for depth, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks):
+                body.append(layers.ResidualBlock(width, channels * multiplier, **options))
+                width = channels * multiplier
+            if depth:
+                body.append(layers.Upsample(width, rngs=rngs))
+        self.body = nnx.List(body)
+        self.norm_out = layers.GroupNorm(width, groups=groups)
+        self.conv_out = layers.Conv(width, outputs, rngs=rngs)
+
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
+        condition = self.labels(labels)
+        h = self.input(z).reshape(len(z), self.bottom, self.bottom, -1)
+        for index, layer in enumerate(self.body):
+            h = layer(h) if isinstance(layer, layers.Upsample) else layer(h, condition, _fold(key, index))
+        return self.conv_out(nnx.silu(self.norm_out(h)))
+
+
+def _fold(key: jax.Array | None, index: int) -> jax.Array | None:
+    return None if key is None else jax.random.fold_in(key, index)

@@ -1,0 +1,93 @@
+"""Residual generator and discriminator for adversarial training, without normalisation (Mescheder et al. 2018, E.1)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.networks import layers
+
+DEFAULTS = {
+    'channels': 32,
+    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
+    'blocks': 1,  # residual blocks at each resolution
+    'latent': 64,  # dimensions of the generator's input
+    'label_features': 16,  # of the generator's label embedding
+}
+
+
+class Block(nnx.Module):
+    """x + h/10, h = two convolutions behind leaky rectifiers (Mescheder et al. 2018, appendix E.1)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.conv_in = layers.Conv(inputs, outputs, rngs=rngs)
+        self.conv_out = layers.Conv(outputs, outputs, rngs=rngs)
+        self.shortcut = nnx.Linear(inputs, outputs, use_bias=False, rngs=rngs) if inputs != outputs else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = self.conv_out(_activate(self.conv_in(_activate(x))))
+        return (x if self.shortcut is None else self.shortcut(x)) + 0.1 * h
+
+
+def _activate(x: jax.Array) -> jax.Array:
+    return nnx.leaky_relu(x, 0.2)
+
+
+class Generator(nnx.Module):
+    """Latents (batch, latent) → images in [−1, 1] (batch, size, size, image_channels)."""
+
+    def __init__(
+        self, size: int, image_channels: int, classes: int, *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, latent: int, label_features: int, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.bottom = size >> (len(multipliers) - 1)
+        self.labels = nnx.Embed(classes, label_features, rngs=rngs) if classes else None
+        width, body = channels * multipliers[-1], []
+        inputs = latent + (label_features if classes else 0)
+        self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
+        for depth, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks):
+                body.append(Block(width, channels * multiplier, rngs=rngs))
+                width = channels * multiplier
+            if depth:
+                body.append(layers.Upsample(width, rngs=rngs))
+        self.body = nnx.List(body)
+        self.conv_out = layers.Conv(width, image_channels, rngs=rngs)
+
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        if self.labels is not None:
+            embedded = self.labels(labels)
+            embedded = embedded / jnp.linalg.norm(embedded, axis=-1, keepdims=True)
+            z = jnp.concatenate([z, embedded * math.sqrt(embedded.shape[-1])], axis=-1)
+        h = self.input(z).reshape(len(z), self.bottom, self.bottom, -1)
+        for layer in self.body:
+            h = layer(h)
+        return jnp.tanh(self.conv_out(_activate(h)))
+
+
+class Discriminator(nnx.Module):
+    """Images in [−1, 1] → logits (batch,); the label picks one of the outputs."""
+
+    def __init__(
+        self, size: int, image_channels: int, classes: int, *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
+        width, body = channels, []
+        for depth, multiplier in enumerate(multipliers):
+            if depth:
+                body.append(layers.Downsample(width, rngs=rngs))
+            for _ in range(blocks):
+                body.append(Block(width, channels * multiplier, rngs=rngs))
+                width = channels * multiplier
+        self.body = nnx.List(body)
+        bottom = size >> (len(multipliers) - 1)
+        self.output = nnx.Linear(bottom * bottom * width, max(classes, 1), rngs=rngs)
+
+    def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        h = self.conv_in(x)
+        for layer in self.body:
+            h = layer(h)
+        logits = self.output(_activate(h).reshape(len(h), -1))
+        return logits[:, 0] if labels is None else jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]

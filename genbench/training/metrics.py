@@ -1,0 +1,93 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and progress for whoever watches."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file; a half-written last line is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class MetricsLog:
+    """Appends rows of scalars; a resumed run first drops the rows past the step it restored."""
+
+    def __init__(self, path: pathlib.Path, events: pathlib.Path, restored_step: int):
+        rows = [row for row in read_rows(path) if row['step'] <= restored_step]
+        partial = path.with_name(f'.{path.name}')
+        partial.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        partial.replace(path)
+        self.wall_time = rows[-1]['wall_time'] if rows else 0.0  # seconds of training before this start
+        self._file = path.open('a')
+        self._events_folder, self._purge = events, restored_step + 1
+        self._events: Any = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row: step, wall_time, images_seen, then slash-named scalars."""
+        self._file.write(json.dumps(row) + '\n')
+        self._file.flush()
+        if self._events is None:
+            import tensorboardX
+
+            self._events = tensorboardX.SummaryWriter(str(self._events_folder), purge_step=self._purge)
+        for name, value in row.items():
+            if name not in ('step', 'wall_time'):
+                self._events.add_scalar(name, value, row['step'])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class Progress:
+    """A live bar on a terminal, a plain line every few seconds elsewhere; both on stderr."""
+
+    def __init__(self, title: str, start: int, total: int, unit: str = 'step', quiet: bool = False):
+        self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
+        self._began, self._first = time.monotonic(), start
+        self._said = -1e9
+        self._bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            from rich import console, progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn('{task.description}'),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn('{task.fields[note]}'),
+                progress.TimeRemainingColumn(),
+                console=console.Console(stderr=True),
+            )
+            self._task = self._bar.add_task(title, total=total, completed=start, note='')
+            self._bar.start()
+
+    def update(self, done: int, note: str = '') -> None:
+        """`done` of the total are done; `note` says how fast or how well."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if self._quiet or (now - self._said < 5 and done < self._total):
+            return
+        self._said = now
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        left = f'{(self._total - done) / rate:.0f} s left' if rate > 0 else '? s left'
+        print(f'{self._title}: {self._unit} {done} of {self._total}, {note + ", " if note else ""}{left}',
+              file=sys.stderr, flush=True)  # fmt: skip
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,258 @@
+"""The folder of a run: its config, its manifest, and what another run or an evaluation reads from it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from genbench import config as configs
+from genbench import families
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Borrowed, Family, Networks
+from genbench.training.checkpoint import Checkpoints, DamagedError
+from genbench.training.state import Blueprint, State, count
+
+MANIFEST_FORMAT = 1
+LIBRARIES = ('genbench', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Names of the files of a run."""
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        return self.path / 'config.json'
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        return self.path / 'manifest.json'
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / 'metrics.jsonl'
+
+    @property
+    def results(self) -> pathlib.Path:
+        return self.path / 'results.jsonl'
+
+    @property
+    def summary(self) -> pathlib.Path:
+        return self.path / 'summary.json'
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / 'checkpoints'
+
+    @property
+    def samples(self) -> pathlib.Path:
+        return self.path / 'samples'
+
+    def read_summary(self) -> dict[str, Any] | None:
+        return json.loads(self.summary.read_text()) if self.summary.is_file() else None
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Replace a file in one move, so that readers never see half of it."""
+    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def claim(workdir: str | pathlib.Path, config: ConfigDict) -> Folder:
+    """Make the folder of a run, or check that it belongs to this config.
+
+    Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
+    """
+    folder = Folder(pathlib.Path(workdir))
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.samples.mkdir(exist_ok=True)
+        if folder.config.is_file():
+            _check_same(folder, config)
+        write_atomically(folder.config, configs.to_json(config))
+    except OSError as error:
+        raise UserError(f'The run folder {folder.path} cannot be written: {error.strerror}.') from None
+    return folder
+
+
+def _check_same(folder: Folder, config: ConfigDict) -> None:
+    old = configs.from_json(folder.config.read_text())
+    changed = configs.difference(configs.identity(old), configs.identity(config))
+    if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
+        changed.pop('train.num_steps', None)
+    if changed:
+        shown = ', '.join(f'{key} is {a!r} there and {b!r} here' for key, (a, b) in list(changed.items())[:3])
+        raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
+
+
+def commit() -> str:
+    """Git commit of the installed sources, with '+' when they differ from it; '' outside a checkout."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ''
+
+    try:
+        head = git('rev-parse', 'HEAD')
+        return head + ('+' if head and git('status', '--porcelain', '--', str(here.parent)) else '')
+    except OSError:
+        return ''
+
+
+def versions() -> dict[str, str]:
+    found = {'python': sys.version.split()[0]}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = 'not installed'
+    return found
+
+
+def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
+    """Everything a reader of the run needs to rebuild and trust it."""
+    return {
+        'format': MANIFEST_FORMAT,
+        'family': family.name,
+        'data': dataclasses.asdict(family.spec),
+        'config_hash': configs.config_hash(family.config),
+        'versions': versions(),
+        'commit': commit(),
+        'parameters': {name: count(tree) for name, tree in params.items()},
+        'devices': [f'{device.platform}:{device.device_kind}' for device in jax.devices()],
+        'borrowed': {name: loan.description for name, loan in lent.items()},
+    }
+
+
+def spec_from(values: Mapping[str, Any]) -> DataSpec:
+    return DataSpec(**{**values, 'shape': tuple(values['shape'])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Loan:
+    """A run lent to another: what the manifest says of it, and the parameters of its average."""
+
+    description: dict[str, Any]
+    params: Mapping[str, Any]
+
+
+def borrow(config: ConfigDict) -> dict[str, Loan]:
+    """Load the runs that a config builds on, through their manifests."""
+    loans = {}
+    for name, path in families.get(config.family.name).borrows(config).items():
+        if not path:
+            raise UserError(f'family.{name} names no run; give the folder of a finished one.')
+        run = open_run(path, what=f'family.{name}')
+        step, state = run.restore()
+        average = 'ema' if 'ema' in state['averages'] else 'current'
+        description = {
+            'run': str(path),
+            'config': configs.plain(run.config),
+            'data': dataclasses.asdict(run.family.spec),
+            'step': step,
+            'average': average,
+        }
+        loans[name] = Loan(description, {**state['params'], **state['averages'].get(average, {})})
+    return loans
+
+
+def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
+    """The 'borrowed' part of a manifest as a family wants it."""
+    return {
+        name: Borrowed(configs.resolve(configs.plain(entry['config'])), spec_from(entry['data']))
+        for name, entry in descriptions.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run on disk, ready to restore."""
+
+    folder: Folder
+    config: ConfigDict
+    manifest: dict[str, Any]
+    family: Family
+
+    def blueprint(self, step: int) -> Blueprint:
+        """The networks as they are after `step` updates."""
+        return Blueprint(self.family.at(stage_at(self.family, step - 1).name))
+
+    def restore(self, step: int | None = None) -> tuple[int, State]:
+        """(step, state) of one checkpoint, by default the newest that can be read."""
+        checkpoints = Checkpoints(self.folder.checkpoints)
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(f'{self.folder.path} has no checkpoint yet; train it first.')
+        if step is not None and step not in steps:
+            raise UserError(f'{self.folder.path} has no checkpoint {step}; it has {", ".join(map(str, steps))}.')
+        try:
+            for candidate in [step] if step is not None else reversed(steps):
+                try:
+                    return candidate, checkpoints.restore(abstract_state(self.blueprint(candidate)), candidate)
+                except DamagedError as error:
+                    print(f'Warning: checkpoint {candidate} of {self.folder.path} is damaged ({error}).'[:200])
+        finally:
+            checkpoints.close()
+        raise UserError(f'No checkpoint of {self.folder.path} can be read.')
+
+    def networks(self, step: int, state: State, average: str) -> tuple[Blueprint, State]:
+        """Blueprint and the state with the parameters of `average` ('current' for those of the last step)."""
+        if average != 'current':
+            if average not in state['averages']:
+                if not state['averages']:
+                    return self.blueprint(step), state  # nothing was trained by an optimizer
+                known = ', '.join(['current', *state['averages']])
+                raise UserError(f'evaluation.average is {average!r}; this run has {known}.')
+            state = {**state, 'params': {**state['params'], **state['averages'][average]}}
+        return self.blueprint(step), state
+
+
+def open_run(path: str | pathlib.Path, what: str = 'The run') -> Run:
+    """A run folder by its manifest.
+
+    Raises:
+      UserError: there is no run, or its manifest cannot be read.
+    """
+    folder = Folder(pathlib.Path(path))
+    if not folder.manifest.is_file():
+        raise UserError(f'{what}: {folder.path} holds no run (no manifest.json). Train one first: genbench train '
+                        f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
+    try:
+        values = json.loads(folder.manifest.read_text())
+        config = configs.from_json(folder.config.read_text())
+        spec = spec_from(values['data'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{what}: the manifest of {folder.path} cannot be read ({error}).') from None
+    family = families.get(config.family.name)(config, spec, describe(values['borrowed']))
+    return Run(folder, config, values, family)
+
+
+def stage_at(family: Family, step: int) -> Any:
+    """The stage that does the update after `step` updates."""
+    for stage in family.stages:
+        if stage.until is None or step < stage.until:
+            return stage
+    return family.stages[-1]
+
+
+def abstract_state(blueprint: Blueprint) -> State:
+    """Shapes and types of the state, without computing anything."""
+
+    def build(key: jax.Array) -> State:
+        return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(key))))
+
+    return jax.eval_shape(build, jax.random.key(0))

@@ -1,0 +1,111 @@
+"""Drawing samples from a trained state, batch by batch, and putting them into picture files."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Family, Sampler
+from genbench.training.state import Blueprint, State
+
+
+def parse_sampler(text: str, family: Family) -> Sampler:
+    """'name', 'name:steps' or 'name:steps:guidance' → a sampler that this family accepts.
+
+    Raises:
+      UserError: the text is no sampler, or the family cannot be sampled so; the message says why.
+    """
+    name, *numbers = text.split(':')
+    try:
+        steps = int(float(numbers[0])) if numbers else 1
+        guidance = float(numbers[1]) if len(numbers) > 1 else 0.0
+    except ValueError:
+        raise UserError(f'The sampler {text!r} is not NAME, NAME:STEPS or NAME:STEPS:GUIDANCE.') from None
+    if steps < 1:
+        raise UserError(f'The sampler {text!r} needs at least one step.')
+    family.check_sampler(name)
+    if guidance and not family.conditional:
+        raise UserError(f'The sampler {text!r} asks for guidance, which needs family.conditional.')
+    return Sampler(name, steps, guidance)
+
+
+def sample_keys(seed: int, start: int, count: int) -> jax.Array:
+    """One key for each image; image i of a seed is the same in whatever batch it is drawn."""
+    root = jax.random.key(seed)
+    return jax.vmap(lambda index: jax.random.fold_in(root, index))(np.arange(start, start + count))
+
+
+class Drawer:
+    """Compiled sampling of one run; a program serves every step count of a solver."""
+
+    def __init__(self, blueprint: Blueprint, batch_size: int):
+        self.family = blueprint.family
+        self._blueprint, self._batch_size = blueprint, batch_size
+        self._programs: dict[Any, Any] = {}
+
+    def draw(
+        self, state: State, sampler: Sampler, count: int, seed: int, labels: np.ndarray | None = None, progress=None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """(images (count, …) integers, frames (frames, count, …) or None)."""
+        size = min(self._batch_size, count)
+        images, frames = [], []
+        for start in range(0, count, size):
+            chosen = None
+            if labels is not None:
+                chosen = np.resize(labels[start : start + size], size)
+            samples = self._program(sampler)(
+                state['params'], state['aux'], sample_keys(seed, start, size), chosen, sampler
+            )
+            images.append(np.asarray(samples.images))
+            if samples.frames is not None:
+                frames.append(np.asarray(samples.frames))
+            if progress is not None:
+                progress(min(start + size, count))
+        joined = np.concatenate(frames, axis=1)[:, :count] if frames else None
+        return np.concatenate(images)[:count], joined
+
+    def _program(self, sampler: Sampler) -> Any:
+        key = dataclasses.replace(sampler, num_steps=0)
+        if key not in self._programs:
+            self._programs[key] = jax.jit(functools.partial(_sample, self._blueprint))
+        return self._programs[key]
+
+
+def _sample(blueprint: Blueprint, params: Any, aux: Any, keys: Any, labels: Any, sampler: Sampler) -> Any:
+    return blueprint.family.sample(blueprint.bind(params, aux), keys, labels, sampler)
+
+
+def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Integer levels → 0 … 255."""
+    return np.round(images * (255 / (spec.levels - 1))).astype(np.uint8)
+
+
+def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> np.ndarray:
+    """uint8 images (n, height, width, 1 or 3) → one picture (H, W, 3), rows of `columns`, enlarged `scale` times."""
+    images = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
+    if images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    n, height, width, _ = images.shape
+    rows = -(-n // columns)
+    picture = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 96, np.uint8)
+    for index, image in enumerate(images):
+        top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
+        picture[top : top + height, left : left + width] = image
+    return picture
+
+
+def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec, columns: int = 10) -> None:
+    """Write integer images as a PNG, enlarged so that small ones can be looked at."""
+    scale = max(1, 256 // max(spec.shape[:2]) // 8)
+    Image.fromarray(grid(to_uint8(images, spec), columns, scale=scale)).save(path)
+
+
+def default_sampler(family: Family) -> Sampler:
+    """What a run is sampled with when nobody says: the family's first sampler and its default steps."""
+    return Sampler(family.samplers[0], family.default_steps)

@@ -1,0 +1,139 @@
+"""The training state: nested dicts of arrays, and the modules they make when bound to a family's structure.
+
+    step      updates done so far, int32
+    params    {network: parameters}
+    aux       {network: every other variable}
+    opt       {update: optimizer state}
+    averages  {average: {network: parameters}}
+    skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_row'}
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from genbench.families.base import Average, Family, Networks
+from genbench.training import optimizer
+
+State = dict[str, Any]
+Tree = Any
+
+INIT, TRAIN, SAMPLE = range(3)  # purposes that keys are folded with
+
+
+def purpose_key(seed: int, purpose: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+class Blueprint:
+    """A family's networks without their arrays: binds states to modules and takes modules apart again."""
+
+    def __init__(self, family: Family):
+        self.family = family
+        abstract = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
+        self._definitions = {name: _split(module)[0] for name, module in abstract.items()}
+        self.averages: tuple[Average, ...] = family.averages
+
+    def bind(self, params: Tree, aux: Tree, averages: Tree | None = None) -> Networks:
+        """Modules that hold these arrays."""
+
+        def merge(name, params):
+            return nnx.merge(self._definitions[name], params, aux[name])
+
+        modules = {name: merge(name, params[name]) for name in self._definitions}
+        averaged = {
+            average: {name: merge(name, values) for name, values in networks.items()}
+            for average, networks in (averages or {}).items()
+        }
+        return Networks(modules, averaged)
+
+    def bind_state(self, state: State) -> Networks:
+        return self.bind(state['params'], state['aux'], state['averages'])
+
+    def params(self, networks: Mapping[str, Any]) -> Tree:
+        return {name: _split(networks[name])[1] for name in self._definitions}
+
+    def aux(self, networks: Mapping[str, Any]) -> Tree:
+        return {name: _split(networks[name])[2] for name in self._definitions}
+
+    @functools.cached_property
+    def optimizers(self) -> dict[str, optax.GradientTransformation]:
+        """One for each update that has one."""
+        config = self.family.config
+        return {
+            update.name: optimizer.build({**config.optimizer, **update.optimizer}, config.train.num_steps)
+            for update in self.family.updates
+            if update.optimizer is not None
+        }
+
+    def initial_state(
+        self, key: jax.Array, batch: Any, borrowed: Mapping[str, Tree], previous: Networks | None = None
+    ) -> State:
+        """Fresh networks, or those carried over from an earlier stage; call it under `jax.jit`."""
+        networks = Networks(self.family.networks(nnx.Rngs(jax.random.fold_in(key, 0))), borrowed=borrowed)
+        if previous is None:
+            self.family.initialise(networks, batch, jax.random.fold_in(key, 1))
+        else:
+            self.family.carry(previous, networks)
+        return self.fresh_state(networks)
+
+    def fresh_state(self, networks: Networks) -> State:
+        """The state of these networks before the first update."""
+        params = self.params(networks)
+        return {
+            'step': jnp.zeros((), jnp.int32),
+            'params': params,
+            'aux': self.aux(networks),
+            'opt': {
+                update.name: self.optimizers[update.name].init({name: params[name] for name in update.networks})
+                for update in self.family.updates
+                if update.optimizer is not None
+            },
+            'averages': {
+                average.name: {name: jax.tree.map(jnp.copy, params[name]) for name in average.networks}
+                for average in self.averages
+            },
+            'skipped': {'total': jnp.zeros((), jnp.int32), 'in_a_row': jnp.zeros((), jnp.int32)},
+        }
+
+
+def _split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
+    definition, params, aux = nnx.split(module, nnx.Param, ...)
+    return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(aux)
+
+
+def flatten(state: Tree) -> dict[str, Any]:
+    """{'params/denoiser/conv_in/kernel': array, …} in canonical order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+    return dict(sorted(named.items()))
+
+
+def unflatten(named: Mapping[str, Any], like: Tree) -> Tree:
+    """Inverse of `flatten` for a state with the structure of `like`."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    return structure.unflatten(
+        [named[jax.tree_util.keystr(path, simple=True, separator='/')] for path, _ in leaves]
+    )
+
+
+def sha256(named: Mapping[str, Any]) -> str:
+    """Hash of names, types, shapes and bytes of a flat state."""
+    digest = hashlib.sha256()
+    for name in sorted(named):
+        value = np.asarray(named[name])
+        digest.update(f'{name} {value.dtype} {value.shape}\n'.encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def count(params: Tree) -> int:
+    """Number of scalars in a tree."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

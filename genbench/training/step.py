@@ -1,0 +1,92 @@
+"""One training step: every update of the family in order, then the averages. Written once, for any family."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from genbench.data import pipeline
+from genbench.families.base import Average, Scalars, Update
+from genbench.training.state import Blueprint, State, Tree
+
+FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
+
+
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, sharding: Any) -> Callable[..., Any]:
+    """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
+
+    Args:
+      root: key of the training run; a step's key is `fold_in(root, step)`.
+      sharding: of the batch.
+    """
+    flip = blueprint.family.config.data.flip
+
+    def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
+        key = jax.random.fold_in(root, state['step'])
+        batch = jax.lax.with_sharding_constraint(feed.batch(constants, inputs), sharding)
+        if flip:
+            batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
+        scalars, finite = {}, jnp.asarray(True)
+        for index, update in enumerate(blueprint.family.updates):
+            if update.name in active:
+                state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index))
+                scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
+                finite &= ok
+        averages = {average.name: _average(average, state) for average in blueprint.averages}
+        skipped = {
+            'total': state['skipped']['total'] + ~finite,
+            'in_a_row': jnp.where(finite, 0, state['skipped']['in_a_row'] + 1),
+        }
+        state = {**state, 'averages': averages, 'skipped': skipped, 'step': state['step'] + 1}
+        return state, {**scalars, 'skipped/in_a_row': skipped['in_a_row'], 'skipped/total': skipped['total']}
+
+    return jax.jit(step, donate_argnums=0, static_argnums=3)
+
+
+def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
+    """Names of the updates that run at a step."""
+    return tuple(update.name for update in blueprint.family.updates if step % update.every == 0)
+
+
+def _apply(
+    blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array
+) -> tuple[State, Scalars, jax.Array]:
+    """One update, or the state unchanged where the loss or the gradient is not finite."""
+
+    def loss(moved: Tree) -> tuple[jax.Array, tuple[Scalars, Tree]]:
+        networks = blueprint.bind({**state['params'], **moved}, state['aux'], state['averages'])
+        value, scalars = update.loss(networks, batch, key, state['step'])
+        return value, (scalars, blueprint.aux(networks))
+
+    if update.optimizer is None:
+        value, (scalars, aux) = loss({})
+        finite = jnp.isfinite(value)
+        return {**state, 'aux': _select(finite, aux, state['aux'])}, scalars, finite
+
+    moved = {name: state['params'][name] for name in update.networks}
+    (value, (scalars, aux)), gradient = jax.value_and_grad(loss, has_aux=True)(moved)
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    changes, opt = blueprint.optimizers[update.name].update(gradient, state['opt'][update.name], moved)
+    changed = {
+        'params': {**state['params'], **optax.apply_updates(moved, changes)},
+        'aux': aux,
+        'opt': {**state['opt'], update.name: opt},
+    }
+    kept = {name: state[name] for name in changed}
+    return {**state, **_select(finite, changed, kept)}, {**scalars, 'gradient_norm': norm}, finite
+
+
+def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def _average(average: Average, state: State) -> Tree:
+    done = state['step'] + 1.0
+    decay = jnp.minimum(average.decay, (1 + done) / (10 + done)) if average.warmup else average.decay
+    return {
+        name: jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), old, state['params'][name])
+        for name, old in state['averages'][average.name].items()
+    }
