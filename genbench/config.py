@@ -123,6 +123,12 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigD
     return config.lock()
 
 
+def locate(path: str) -> ConfigDict:
+    """The resolved config of a config file, or of a run folder."""
+    snapshot = pathlib.Path(path) / 'config.json'
+    return from_json(snapshot.read_text()) if snapshot.is_file() else load(path)
+
+
 def flatten(values: Mapping[str, Any] | ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """('section.key', value) pairs in order."""
     for key, value in values.items():

@@ -55,6 +55,17 @@ def names() -> list[str]:
     return sorted(_tfds().list_builders(with_community_datasets=False))
 
 
+def prepared(data_dir: str = '') -> list[str]:
+    """'name  folder' of the data sets found on this machine."""
+    found = []
+    folders = [data_dir] if data_dir else sorted({default_data_dir(name) for name in (*EMBEDDED, '')})
+    for folder in map(pathlib.Path, folders):
+        versions = folder.glob('*/*/dataset_info.json')
+        found += [f'{version.parent.parent.name:16} {version.parent}' for version in sorted(versions)]
+    embedded = [f'{name:16} ships with genbench' for name in EMBEDDED if not any(f.startswith(name) for f in found)]
+    return embedded + found
+
+
 def _builder(name: str, data_dir: str):
     tfds = _tfds()
     folder = pathlib.Path(data_dir or default_data_dir(name)).expanduser()

@@ -70,7 +70,7 @@ class Checkpoints:
         return error
 
     def restore(self, like: Any, step: int) -> Any:
-        """The state saved at a step, with the structure and placement of `like` (arrays or shapes).
+        """The state saved at a step, with the structure and placement of `like` (shapes, types, shardings).
 
         Raises:
           UserError: the checkpoint holds other parameters than the config describes, said in words.
@@ -84,7 +84,7 @@ class Checkpoints:
             raise DamagedError(str(error)) from error
         _check_shapes(saved, {name: tuple(leaf.shape) for name, leaf in wanted.items()}, self._folder / str(step))
         abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None))
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
             for name, leaf in wanted.items()
         }
         try:

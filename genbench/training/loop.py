@@ -105,9 +105,7 @@ class _Training:
 
     def _abstract(self, step: int) -> Any:
         stage = runs.stage_at(self.family, step - 1)
-        shapes = runs.abstract_state(self._blueprint(stage.name))
-        place = meshes.replicated(self.mesh)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+        return runs.abstract_state(self._blueprint(stage.name))
 
     def _enter(self, stage: str, step: int, state: Any) -> Any:
         """The state to start or go on with in a stage: restored, fresh, or carried over from the stage before."""

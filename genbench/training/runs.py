@@ -6,9 +6,9 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 import jax
 from flax import nnx
@@ -19,6 +19,7 @@ from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Family, Networks
+from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.state import Blueprint, State, count
 
@@ -66,8 +67,15 @@ class Folder:
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replace a file in one move, so that readers never see half of it."""
+    write_bytes_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Like `write_atomically`, for a function that writes to an open file; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    partial.write_text(text)
+    with partial.open('wb') as file:
+        write(file)
     os.replace(partial, path)
 
 
@@ -221,8 +229,8 @@ class Run:
         return self.blueprint(step), state
 
 
-def open_run(path: str | pathlib.Path, what: str = 'The run') -> Run:
-    """A run folder by its manifest.
+def open_run(path: str | pathlib.Path, what: str = 'The run', config: ConfigDict | None = None) -> Run:
+    """A run folder by its manifest, with its own config unless another is given.
 
     Raises:
       UserError: there is no run, or its manifest cannot be read.
@@ -233,7 +241,7 @@ def open_run(path: str | pathlib.Path, what: str = 'The run') -> Run:
                         f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
     try:
         values = json.loads(folder.manifest.read_text())
-        config = configs.from_json(folder.config.read_text())
+        config = config or configs.from_json(folder.config.read_text())
         spec = spec_from(values['data'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{what}: the manifest of {folder.path} cannot be read ({error}).') from None
@@ -250,9 +258,11 @@ def stage_at(family: Family, step: int) -> Any:
 
 
 def abstract_state(blueprint: Blueprint) -> State:
-    """Shapes and types of the state, without computing anything."""
+    """Shapes, types and places of the state, without computing anything."""
 
     def build(key: jax.Array) -> State:
         return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(key))))
 
-    return jax.eval_shape(build, jax.random.key(0))
+    place = meshes.replicated(meshes.make_mesh())
+    shapes = jax.eval_shape(build, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from PIL import Image
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
+from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State
 
 
@@ -35,6 +37,18 @@ def parse_sampler(text: str, family: Family) -> Sampler:
     return Sampler(name, steps, guidance)
 
 
+def replicate(state: State) -> State:
+    """The state on every device."""
+    return jax.device_put(state, meshes.replicated(meshes.make_mesh()))
+
+
+def split_over_devices(batch: Any) -> Any:
+    """Arrays with their first axis over all devices, or on one where the devices do not divide it."""
+    mesh = meshes.make_mesh()
+    divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(batch))
+    return jax.device_put(batch, meshes.split_batch(mesh) if divides else meshes.replicated(mesh))
+
+
 def sample_keys(seed: int, start: int, count: int) -> jax.Array:
     """One key for each image; image i of a seed is the same in whatever batch it is drawn."""
     root = jax.random.key(seed)
@@ -50,18 +64,16 @@ class Drawer:
         self._programs: dict[Any, Any] = {}
 
     def draw(
-        self, state: State, sampler: Sampler, count: int, seed: int, labels: np.ndarray | None = None, progress=None
+        self, state: State, sampler: Sampler, count: int, seed: int, labels: np.ndarray | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """(images (count, …) integers, frames (frames, count, …) or None)."""
         size = min(self._batch_size, count)
         images, frames = [], []
         for start in range(0, count, size):
-            chosen = None
-            if labels is not None:
-                chosen = np.resize(labels[start : start + size], size)
-            samples = self._program(sampler)(
-                state['params'], state['aux'], sample_keys(seed, start, size), chosen, sampler
-            )
+            chosen = None if labels is None else np.resize(labels[start : start + size], size)
+            batch = split_over_devices((sample_keys(seed, start, size), chosen))
+            samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
             images.append(np.asarray(samples.images))
             if samples.frames is not None:
                 frames.append(np.asarray(samples.frames))

@@ -1,0 +1,13 @@
+"""Consistency distillation of the digits diffusion run.
+
+genbench train --config=configs/digits/consistency.py --workdir=runs/consistency
+"""
+
+
+def get_config():
+    return {
+        'data': {'name': 'digits'},
+        'family': {'name': 'consistency', 'teacher': 'runs/diffusion'},
+        'train': {'num_steps': 500, 'ema_decay': 0.99},
+        'optimizer': {'learning_rate': 1e-3},
+    }
