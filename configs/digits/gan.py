@@ -8,7 +8,7 @@ def get_config():
     return {
         'data': {'name': 'digits'},
         'family': {'name': 'gan'},
-        'network': {'channels': 24, 'multipliers': (1, 2)},
-        'train': {'num_steps': 900, 'ema_decay': 0.99},
-        'optimizer': {'learning_rate': 1e-3},
+        'network': {'channels': 16},
+        'train': {'num_steps': 600, 'ema_decay': 0.99},
+        'optimizer': {'learning_rate': 2e-3, 'schedule': 'linear'},
     }

@@ -8,7 +8,7 @@ def get_config():
     return {
         'data': {'name': 'digits'},
         'family': {'name': 'vae'},
-        'network': {'channels': 24, 'multipliers': (1, 2), 'dropout': 0.1},
-        'train': {'num_steps': 900, 'ema_decay': 0.99},
+        'network': {'channels': 16, 'dropout': 0.1},
+        'train': {'num_steps': 500, 'ema_decay': 0.99},
         'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
     }

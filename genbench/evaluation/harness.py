@@ -212,7 +212,8 @@ class Evaluation:
         def program(params, aux, images, labels, keys):
             return likelihood.log_prob(self.blueprint.bind(params, aux), images, labels, keys)
 
-        size = min(self.options.batch_size, len(self.split))
+        batches = -(-len(self.split) // self.options.batch_size)
+        size = -(-len(self.split) // batches)  # batches of equal size waste no padding
         progress = Progress(f'score {likelihood.method}', 0, len(self.split), 'image', quiet=self.quiet)
         found = []
         for images, labels, mask, indices in pipeline.padded_batches(self.split, size):
@@ -230,7 +231,8 @@ class Evaluation:
             columns = {'sampler': sampler.name, 'nfe': self.family.evaluations(sampler), 'kind': 'cost'}
             drawn = self._sampling_protocol(sampler)
             self._add('evaluations_per_image', columns['nfe'], protocol=drawn, **columns)
-        parameters = sum(self.run.manifest['parameters'].values())
+        trained = {name for update in self.family.updates for name in update.networks}
+        parameters = sum(count for name, count in self.run.manifest['parameters'].items() if name in trained)
         for metric, value in (
             ('parameters', parameters),
             ('training_flops', summary.get('training_flops')),
@@ -242,3 +244,28 @@ class Evaluation:
 def slug(sampler: Sampler) -> str:
     """File-name form of a sampler: heun_25, or heun_25_g2.0 with guidance."""
     return f'{sampler.name}_{int(sampler.num_steps)}' + (f'_g{sampler.guidance}' if sampler.guidance else '')
+
+
+def score_real(resolved: Sequence[ConfigDict], path: pathlib.Path) -> None:
+    """Score the evaluation split as if it were samples, for each data set and feature network among the configs.
+
+    A floor to read other rows against: no model can be expected below it, bar differences of set size.
+    """
+    results, seen = Results(path, fresh=True), set()
+    for config in resolved:
+        options = config.evaluation
+        key = (config.data.name, options.split, options.classifier.to_json())
+        metrics = [name for name in SAMPLE_METRICS if name in options.metrics]
+        if key in seen or not metrics:
+            continue
+        seen.add(key)
+        builder = sources.open_builder(config.data.name, config.data.data_dir)
+        spec, train = sources.spec_of(builder), sources.load(builder, 'train')
+        real = sources.load(builder, options.split).images
+        reference = make_reference(spec, train, options, quiet=False)
+        protocol = {'images': f'{spec.name}:{options.split}', 'features': reference.network.name,
+                    'reference': reference.description}  # fmt: skip
+        for name, (value, error) in sample_scores(reference, real, metrics).items():
+            results.add(family='real', dataset=spec.name, split=options.split, metric=name, value=value, std_err=error,
+                        kind='distance' if name in ('fd', 'kd') else 'score', n=len(real),
+                        features=reference.network.name, protocol=protocol)  # fmt: skip

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from genbench.families.base import Array, Batch, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
+from genbench.interpolants.predictions import Denoiser
 from genbench.networks.decoders import discretised_normal
 
 
@@ -43,52 +44,73 @@ class Diffusion(PathFamily):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         protocol = {
-            'dequantisation': 'none',
+            'dequantisation': self.config.family.dequantisation,
             'timesteps': self.config.family.num_timesteps,
             'timestep_draws': self.config.evaluation.vlb_draws,
         }
         return (*super().likelihoods, Likelihood('vlb', 'lower_bound', self._vlb, protocol))
 
     def _vlb(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-        """−(L_T + Σ L_{n−1} + L_0) of DDPM, equation 5, in nats.
+        """−(L_T + Σ L_{n−1} + L_0) of DDPM, equation 5, in nats (batch,).
 
-        The T − 1 middle terms are estimated without bias from stratified draws of n, one noise each.
+        The T − 1 middle terms are estimated without bias: steps n are drawn in strata of equal change of log SNR,
+        where the terms are nearly equal, and weighted by their probability; one noise for each.
         """
-        num_terms = self.config.family.num_timesteps - 1
-        draws = min(self.config.evaluation.vlb_draws, num_terms)
-        x = self.spec.dequantise(images)
-        denoise = self.denoise(networks, labels)
+        x, keys = self._scored_images(images, keys)
+        denoise, draws = self.denoise(networks, labels), self.config.evaluation.vlb_draws
+        probability = self._step_probabilities()
 
         def normal(index):
             return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), self.spec.shape))(keys)
 
         def middle(total, index):
-            u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 100_000 + index)))(keys)
-            n = 2 + jnp.floor((index + u) / draws * num_terms)  # n = 2 … T
-            return total + self._kl(denoise, x, normal(index), n), None
+            u = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, draws + 1 + index)))(keys)
+            chosen = jnp.searchsorted(jnp.cumsum(probability), (index + u) / draws)
+            chosen = jnp.clip(chosen, 0, len(probability) - 1)
+            kl = self._kl(denoise, x, normal(index), chosen + 2)
+            return total + kl / (draws * probability[chosen]), None
 
         total, _ = jax.lax.scan(middle, jnp.zeros(len(x)), jnp.arange(draws))
-        first = self._reconstruction(denoise, x, images, normal(200_000))
-        return first - total * (num_terms / draws) - self._prior_kl(x)
+        return self._reconstruction(denoise, x, images, normal(draws)) - total - self._prior_kl(x)
 
-    def _kl(self, denoise, x: Array, noise: Array, n: Array) -> Array:
-        """KL(q(x_s | x_t, x) ‖ q(x_s | x_t, x̂)) with s, t = steps n − 1, n: both Gaussians with the same variance."""
+    def _scored_images(self, images: Array, keys: Array) -> tuple[Array, Array]:
+        """Images as the model was trained on them: dequantised by one uniform draw, or at the centres of their bins."""
+        if self.config.family.dequantisation == 'none':
+            return self.spec.dequantise(images), keys
+        keys_u, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys_u)
+        return self.spec.dequantise(images, u), keys
+
+    def _step_probabilities(self) -> Array:
+        """Probability of drawing the middle terms n = 2 … T, proportional to the change of log SNR over the step."""
+        log_snr = self.schedule.log_snr(self.time(jnp.arange(1, self.config.family.num_timesteps + 1)))
+        change = log_snr[:-1] - log_snr[1:]
+        return change / change.sum()
+
+    def _kl(self, denoise: Denoiser, x: Array, noise: Array, n: Array) -> Array:
+        """KL(q(x_s | x_t, x) ‖ q(x_s | x_t, x̂)), s and t the steps n − 1 and n: Gaussians of the same variance.
+
+        ½ (SNR(s) − SNR(t)) ‖x − x̂‖² (VDM, equation 13).
+        """
         t, s = self.time(n), self.time(n - 1)
         x_t = self.schedule.perturb(x, noise, t)
-        snr_difference = jnp.exp(self.schedule.log_snr(s)) - jnp.exp(self.schedule.log_snr(t))
-        error = jnp.square(x - denoise(x_t, t).x).sum((1, 2, 3))
-        return 0.5 * snr_difference * error  # VDM, equation 13
+        difference = jnp.exp(self.schedule.log_snr(s)) - jnp.exp(self.schedule.log_snr(t))
+        return 0.5 * difference * jnp.square(x - denoise(x_t, t).x).sum((1, 2, 3))
 
-    def _reconstruction(self, denoise, x: Array, images: Array, noise: Array) -> Array:
-        """log p(image | x_1): the Gaussian of DDPM, equation 13, integrated over the image's bin."""
-        t = jnp.full(len(x), self.time(jnp.asarray(1.0)))
-        x_t = self.schedule.perturb(x, noise, t)
-        alpha, sigma = self.schedule.alpha(t[0]), self.schedule.sigma(t[0])
-        return discretised_normal(denoise(x_t, t).x, sigma / alpha, images, self.spec.levels).sum((1, 2, 3))
+    def _reconstruction(self, denoise: Denoiser, x: Array, images: Array, noise: Array) -> Array:
+        """log p(image | x_1) under N(x̂, (σ_1 / α_1)²).
+
+        Integrated over the image's bin (DDPM, equation 13) for images at the centres of their bins; for dequantised
+        ones the density, times the width of a bin.
+        """
+        t = self.time(jnp.ones(len(x)))
+        mean = denoise(self.schedule.perturb(x, noise, t), t).x
+        scale = self.schedule.sigma(t[0]) / self.schedule.alpha(t[0])
+        if self.config.family.dequantisation == 'none':
+            return discretised_normal(mean, scale, images, self.spec.levels).sum((1, 2, 3))
+        return (jax.scipy.stats.norm.logpdf(x, mean, scale) + self.spec.log_bin_width).sum((1, 2, 3))
 
     def _prior_kl(self, x: Array) -> Array:
-        """KL(q(x_T | x) ‖ N(0, σ_T²)), closed form; zero variance mismatch by construction."""
+        """KL(N(α_T x, σ_T²) ‖ N(0, σ_T²)), the noise that sampling starts from."""
         t = jnp.asarray(self.schedule.t_max)
-        ratio = self.schedule.alpha(t) / self.schedule.sigma(t)
-        return 0.5 * jnp.square(ratio * x).sum((1, 2, 3))
-
+        return 0.5 * jnp.square(self.schedule.alpha(t) / self.schedule.sigma(t) * x).sum((1, 2, 3))

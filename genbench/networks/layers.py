@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 Array = jax.Array
@@ -49,7 +50,11 @@ class Conditioning(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation (Wu & He 2018) with its statistics in float32: x (batch, height, width, channels)."""
+    """Group normalisation (Wu & He 2018) with its statistics in float32: x (batch, height, width, channels).
+
+    Sums over a group's channels are a product with a constant matrix: on CPU the gradient of reshapes and repeats
+    makes XLA recompute whole residual chains, which costs a fifth of a U-Net's training step.
+    """
 
     def __init__(self, channels: int, *, groups: int = 32):
         self.groups = math.gcd(groups, channels)
@@ -57,14 +62,14 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Array) -> Array:
-        batch, height, width, channels = x.shape
+        _, height, width, channels = x.shape
         size = channels // self.groups
-        sums = jnp.stack([x.sum((1, 2)), jnp.square(x).sum((1, 2))])
-        mean, square = sums.reshape(2, batch, self.groups, size).sum(-1) / (height * width * size)
-        inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
-        scale = jnp.repeat(inverse, size, axis=-1) * self.scale[...]
-        shift = self.bias[...] - jnp.repeat(mean, size, axis=-1) * scale
-        return x * scale[:, None, None] + shift[:, None, None]
+        average = np.kron(np.eye(self.groups), np.full((size, size), 1 / (height * width * size))).astype(np.float32)
+        sums = x.astype(jnp.float32).sum((1, 2)), jnp.square(x.astype(jnp.float32)).sum((1, 2))
+        mean, square = (jnp.matmul(total, average, precision='highest') for total in sums)
+        scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6) * self.scale[...]
+        shift = self.bias[...] - mean * scale
+        return x * scale[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
 
 class Attention(nnx.Module):

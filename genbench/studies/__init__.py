@@ -1,0 +1,1 @@
+"""Studies: many trials, run where something is missing, and collected on one page."""

@@ -1,0 +1,48 @@
+"""The process of one trial: train, evaluate, and say in status.json how it went."""
+
+import json
+import pathlib
+import sys
+import traceback
+
+from genbench import cli, startup
+from genbench import config as configs
+from genbench.errors import UserError
+from genbench.training.runs import write_atomically
+
+
+def main(config_json: str, workdir: str) -> int:
+    """Exit status as of the command line: 0 done, 2 a mistake of the user, 75 stopped and saved."""
+    folder = pathlib.Path(workdir)
+    config = configs.from_json(pathlib.Path(config_json).read_text())
+    startup.prepare()
+    try:
+        status = _work(config, folder)
+    except UserError as error:
+        print(f'genbench: {error}', file=sys.stderr, flush=True)
+        return _say(folder, 'failed', 2, str(error))
+    except BaseException as error:
+        traceback.print_exc()
+        return _say(folder, 'failed', 1, f'{type(error).__name__}: {error}')
+    return _say(folder, 'done' if status == 0 else 'interrupted', status)
+
+
+def _work(config, folder: pathlib.Path) -> int:
+    from genbench.evaluation import harness
+    from genbench.training.loop import train
+
+    _say(folder, 'training', 0)
+    if not train(config, folder).complete:
+        return cli.INTERRUPTED
+    _say(folder, 'evaluating', 0)
+    harness.evaluate(folder)
+    return 0
+
+
+def _say(folder: pathlib.Path, state: str, status: int, reason: str = '') -> int:
+    write_atomically(folder / 'status.json', json.dumps({'state': state, 'reason': reason}) + '\n')
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
