@@ -41,7 +41,7 @@ setuptools.setup(
     package_data={'genbench.report': ['*.css', '*.js']},
     install_requires=CORE,
     extras_require={
-        'test': ['import-linter>=2.4', 'pyright>=1.1.400', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14'],
+        'test': ['import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14'],
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],

@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from genbench import __version__
-from genbench.errors import UserError
-
-INTERRUPTED = 75  # exit status of a run that was stopped and saved: start the same command again
+from genbench.errors import INTERRUPTED, UserError
 
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
 
@@ -21,7 +19,10 @@ OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
-        prog='genbench', description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog='genbench',
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     main.add_argument('--version', action='version', version=f'genbench {__version__}')
     verbs = main.add_subparsers(dest='verb', required=True, metavar='VERB')
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('workdir', help='the folder of a run')
     sample.add_argument('--out', required=True, help='a .png (one grid) or .npz (integer images) file')
     sample.add_argument('--count', type=int, default=100, help='how many images (100)')
-    sample.add_argument('--sampler', default='', help='NAME:STEPS or NAME:STEPS:GUIDANCE; by default the family\'s')
+    sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:GUIDANCE; by default the family's")
     sample.add_argument('--seed', type=int, default=0)
     sample.add_argument('--label', type=int, help='for a conditional family; by default the labels in turn')
 

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from genbench import families, networks
 from genbench.errors import UserError, did_you_mean
 
+Config = Any  # a locked ConfigDict: its keys and types are checked when it is resolved, not by the type checker
+
 DEFAULTS: dict[str, Any] = {
     'data': {
         'name': 'digits',
@@ -68,7 +70,7 @@ DEFAULTS: dict[str, Any] = {
 _FREE = ('data.data_dir', 'data.resident_bytes', 'checkpoint', 'evaluation', 'train.log_every', 'train.sample_every')
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a file and 'key=value' overrides."""
     return resolve(read_file(path), overrides)
 
@@ -102,7 +104,7 @@ def read_file(path: str) -> dict[str, Any]:
     return plain(values)
 
 
-def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
+def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked."""
     pairs = [_split(override) for override in overrides]
     given = {**dict(flatten(values)), **dict(pairs)}
@@ -123,7 +125,7 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigD
     return config.lock()
 
 
-def locate(path: str) -> ConfigDict:
+def locate(path: str) -> Config:
     """The resolved config of a config file, or of a run folder."""
     snapshot = pathlib.Path(path) / 'config.json'
     return from_json(snapshot.read_text()) if snapshot.is_file() else load(path)
@@ -152,7 +154,7 @@ def _split(override: str) -> tuple[str, str]:
     return key, text
 
 
-def _lookup(config: ConfigDict, key: str) -> Any:
+def _lookup(config: Config, key: str) -> Any:
     value = config
     for part in key.split('.'):
         if not isinstance(value, ConfigDict) or part not in value:
@@ -170,7 +172,7 @@ def _nearest(key: str, known: list[str]) -> str:
     return f'Did you mean {" or ".join(last)}?' if last else did_you_mean(key, known)
 
 
-def _assign(config: ConfigDict, key: str, value: Any, add: bool = False) -> None:
+def _assign(config: Config, key: str, value: Any, add: bool = False) -> None:
     section, _, name = key.rpartition('.')
     if add and name not in _section(config, section):
         _section(config, section)[name] = value
@@ -179,7 +181,7 @@ def _assign(config: ConfigDict, key: str, value: Any, add: bool = False) -> None
     _section(config, section)[name] = _coerce(key, value, old)
 
 
-def _section(config: ConfigDict, dotted: str) -> ConfigDict:
+def _section(config: Config, dotted: str) -> Config:
     for part in dotted.split('.'):
         config = config[part]
     return config
@@ -228,12 +230,12 @@ def _article(kind: type) -> str:
     return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 
-def to_json(config: ConfigDict) -> str:
+def to_json(config: Config) -> str:
     """The snapshot a run keeps; `from_json` reads it back."""
     return json.dumps(plain(config), indent=2) + '\n'
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str) -> Config:
     return resolve(plain(json.loads(text)))
 
 
@@ -244,11 +246,11 @@ def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | 
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
-def identity(config: ConfigDict) -> dict[str, Any]:
+def identity(config: Config) -> dict[str, Any]:
     """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
     return {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
 
 
-def config_hash(config: ConfigDict) -> str:
+def config_hash(config: Config) -> str:
     """Twelve hexadecimal digits of the SHA-256 of `identity`."""
     return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:12]

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 75  # exit status of a run that was stopped and saved: the same command goes on from there
+
 
 class UserError(Exception):
     """A mistake that the message explains and the user can mend; the command line prints it and exits with 2."""

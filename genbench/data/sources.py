@@ -89,7 +89,7 @@ def prepare(name: str, data_dir: str = '') -> str:
         return str(builder.data_path)
     if name not in EMBEDDED:
         try:
-            import tensorflow  # noqa: F401 # pyright: ignore
+            import tensorflow  # noqa: F401
         except ImportError:
             raise UserError(
                 f'Preparing {name} needs TensorFlow, which is not installed: pip install "genbench[prepare]".'

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +44,10 @@ class DataSpec:
         """Integers → the point at fraction `u` of their bin; 0.5 is the centre."""
         return (images.astype(jnp.float32) + u) * (2 / self.levels) - 1
 
-    def quantise(self, x: jax.Array) -> jax.Array:
+    def quantise(self, x: jax.typing.ArrayLike) -> jax.Array:
         """The level whose bin holds each value, clipped to the range: inverse of `dequantise` for every u."""
-        return jnp.clip(jnp.floor((x + 1) * (self.levels / 2)), 0, self.levels - 1).astype(jnp.int32)
+        return jnp.clip(jnp.floor((jnp.asarray(x) + 1) * (self.levels / 2)), 0, self.levels - 1).astype(jnp.int32)
 
-    def bits_per_dim(self, nats: float) -> float:
+    def bits_per_dim(self, nats: Any) -> Any:
         """Log-likelihood of a discrete image in nats → bits for each dimension."""
         return -nats / (self.num_dims * math.log(2))

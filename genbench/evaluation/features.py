@@ -69,7 +69,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     else:
         params, accuracy = _fit(model, definition, spec, train, options, quiet)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-        named = {f'p{index}': leaf for index, leaf in enumerate(leaves)}
+        named: dict[str, Any] = {f'p{index}': leaf for index, leaf in enumerate(leaves)}
         write_bytes_atomically(path, lambda file: np.savez(file, accuracy=accuracy, **named))
     params = jax.tree.unflatten(structure, leaves)
     apply = jax.jit(lambda params, images: nnx.merge(definition, params)(spec.encode(images)))
@@ -109,14 +109,13 @@ def _fit(model, definition, spec: DataSpec, train: Arrays, options: Any, quiet: 
         changes, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, changes), state, (logits.argmax(-1) == labels).mean()
 
-    state, recent = optimizer.init(params), []
+    state = optimizer.init(params)
+    recent: list[jax.Array] = []
     progress = Progress(f'train the feature classifier of {spec.name}', 0, options.num_steps, quiet=quiet)
     for index in range(options.num_steps):
         chosen = order.indices(index * BATCH_SIZE, BATCH_SIZE)
         key = jax.random.fold_in(jax.random.key(options.seed), index)
-        params, state, accuracy = step(
-            params, state, train.images[chosen].astype(np.int32), train.labels[chosen], key
-        )
+        params, state, accuracy = step(params, state, train.images[chosen].astype(np.int32), train.labels[chosen], key)
         recent = [*recent[-19:], accuracy]
         progress.update(index + 1)
     progress.close()

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from genbench import config as configs
+from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import distances, features
@@ -58,7 +58,7 @@ class Reference:
         return distances.moments(self.features)
 
 
-def make_reference(spec: Any, train: sources.Arrays, options: ConfigDict, quiet: bool) -> Reference:
+def make_reference(spec: Any, train: sources.Arrays, options: Config, quiet: bool) -> Reference:
     """The whole train split, without augmentation, in the features of genbench's classifier."""
     network = features.classifier(spec, train, options.classifier, quiet=quiet)
     description = {'dataset': spec.name, 'split': 'train', 'n': len(train), 'augmentation': 'none'}
@@ -83,7 +83,7 @@ def sample_scores(reference: Reference, images: np.ndarray, metrics: Sequence[st
 class Evaluation:
     """One checkpoint under one evaluation config."""
 
-    def __init__(self, run: runs.Run, config: ConfigDict, step: int, state: Any, quiet: bool):
+    def __init__(self, run: runs.Run, config: Config, step: int, state: Any, quiet: bool):
         self.run, self.options, self.step, self.quiet = run, config.evaluation, step, quiet
         unknown = [name for name in self.options.metrics if name not in METRICS]
         if unknown:
@@ -202,8 +202,9 @@ class Evaluation:
             return
         nats = self._log_probs(likelihood)
         bits = np.asarray([self.spec.bits_per_dim(value) for value in nats])
-        self._add('bits_per_dim', float(bits.mean()), std_err=float(bits.std(ddof=1) / np.sqrt(len(bits))), kind=likelihood.kind,
-                  n=len(bits), seed=self.options.seed, protocol=protocol)  # fmt: skip
+        error = bits.std(ddof=1) / np.sqrt(len(bits))
+        self._add('bits_per_dim', float(bits.mean()), std_err=float(error), kind=likelihood.kind, n=len(bits),
+                  seed=self.options.seed, protocol=protocol)  # fmt: skip
 
     def _log_probs(self, likelihood: Likelihood) -> np.ndarray:
         """Nats for every image of the split (n,); the last batch is padded and masked."""
@@ -228,16 +229,13 @@ class Evaluation:
     def _costs(self) -> None:
         summary = self.run.folder.read_summary() or {}
         for sampler in self.samplers:
-            columns = {'sampler': sampler.name, 'nfe': self.family.evaluations(sampler), 'kind': 'cost'}
-            drawn = self._sampling_protocol(sampler)
-            self._add('evaluations_per_image', columns['nfe'], protocol=drawn, **columns)
+            nfe = self.family.evaluations(sampler)
+            self._add('evaluations_per_image', nfe, protocol=self._sampling_protocol(sampler), sampler=sampler.name,
+                      nfe=nfe, kind='cost')  # fmt: skip
         trained = {name for update in self.family.updates for name in update.networks}
         parameters = sum(count for name, count in self.run.manifest['parameters'].items() if name in trained)
-        for metric, value in (
-            ('parameters', parameters),
-            ('training_flops', summary.get('training_flops')),
-            ('training_seconds', summary.get('training_seconds')),
-        ):
+        costs = {'parameters': parameters} | {key: summary.get(key) for key in ('training_flops', 'training_seconds')}
+        for metric, value in costs.items():
             self._add(metric, value, protocol={'devices': self.run.manifest['devices']}, kind='cost', split='train')
 
 
@@ -246,7 +244,7 @@ def slug(sampler: Sampler) -> str:
     return f'{sampler.name}_{int(sampler.num_steps)}' + (f'_g{sampler.guidance}' if sampler.guidance else '')
 
 
-def score_real(resolved: Sequence[ConfigDict], path: pathlib.Path) -> None:
+def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
     """Score the evaluation split as if it were samples, for each data set and feature network among the configs.
 
     A floor to read other rows against: no model can be expected below it, bar differences of set size.

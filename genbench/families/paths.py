@@ -27,9 +27,7 @@ class PathFamily(Family):
         self.schedule = schedules.get(self.path_config.schedule)
         self.prediction = predictions.check(self.path_config.prediction)
         if self.path_config.dequantisation not in ('uniform', 'none'):
-            raise UserError(
-                f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.'
-            )
+            raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -35,9 +35,7 @@ def rademacher(keys: Array, count: int, shape: tuple[int, ...]) -> Array:
     return jnp.moveaxis(jax.vmap(draw)(keys), 1, 0)
 
 
-def log_density(
-    schedule: Schedule, velocity: Velocity, x: Array, keys: Array, *, num_steps: int, probes: int
-) -> Array:
+def log_density(schedule: Schedule, velocity: Velocity, x: Array, keys: Array, *, num_steps: int, probes: int) -> Array:
     """log p of x at t_min in nats, shape (batch,): Heun's rule from t_min to t_max, and the Gaussian prior there.
 
     Steps are spaced evenly in the cube root of t, so that small times, where the drift bends, get more of them.

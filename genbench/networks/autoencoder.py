@@ -21,7 +21,7 @@ class LabelEmbedding(nnx.Module):
         self.embed = nnx.Embed(classes, size, rngs=rngs) if classes else None
 
     def __call__(self, labels: jax.Array | None) -> jax.Array | None:
-        return None if self.embed is None else self.embed(labels)
+        return None if self.embed is None or labels is None else self.embed(labels)
 
 
 class Encoder(nnx.Module):
@@ -32,7 +32,10 @@ class Encoder(nnx.Module):
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
     ):  # fmt: skip
         condition = channels if classes else 0
-        options = dict(condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+
+        def block(inputs, outputs):
+            return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+
         self.labels = LabelEmbedding(classes, condition, rngs=rngs)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
         width, body = channels, []
@@ -40,7 +43,7 @@ class Encoder(nnx.Module):
             if depth:
                 body.append(layers.Downsample(width, rngs=rngs))
             for _ in range(blocks):
-                body.append(layers.ResidualBlock(width, channels * multiplier, **options))
+                body.append(block(width, channels * multiplier))
                 width = channels * multiplier
         self.body = nnx.List(body)
         self.norm_out = layers.GroupNorm(width, groups=groups)
@@ -64,14 +67,17 @@ class Decoder(nnx.Module):
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
     ):  # fmt: skip
         condition = channels if classes else 0
-        options = dict(condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+
+        def block(inputs, outputs):
+            return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+
         self.labels = LabelEmbedding(classes, condition, rngs=rngs)
         self.bottom = size >> (len(multipliers) - 1)
         width, body = channels * multipliers[-1], []
         self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks):
-                body.append(layers.ResidualBlock(width, channels * multiplier, **options))
+                body.append(block(width, channels * multiplier))
                 width = channels * multiplier
             if depth:
                 body.append(layers.Upsample(width, rngs=rngs))

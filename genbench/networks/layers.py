@@ -133,7 +133,7 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:
         h = self.conv_in(nnx.silu(self.norm_in(x)))
-        if self.condition is not None:
+        if self.condition is not None and condition is not None:
             h = h + self.condition(condition)[:, None, None]
         h = self.conv_out(dropout(nnx.silu(self.norm_out(h)), self.dropout, key))
         return h + (x if self.shortcut is None else self.shortcut(x))

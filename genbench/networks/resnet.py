@@ -43,7 +43,8 @@ class Generator(nnx.Module):
     ):  # fmt: skip
         self.bottom = size >> (len(multipliers) - 1)
         self.labels = nnx.Embed(classes, label_features, rngs=rngs) if classes else None
-        width, body = channels * multipliers[-1], []
+        width = channels * multipliers[-1]
+        body: list[nnx.Module] = []
         inputs = latent + (label_features if classes else 0)
         self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
@@ -56,7 +57,7 @@ class Generator(nnx.Module):
         self.conv_out = layers.Conv(width, image_channels, rngs=rngs)
 
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        if self.labels is not None:
+        if self.labels is not None and labels is not None:
             embedded = self.labels(labels)
             embedded = embedded / jnp.linalg.norm(embedded, axis=-1, keepdims=True)
             z = jnp.concatenate([z, embedded * math.sqrt(embedded.shape[-1])], axis=-1)
@@ -74,7 +75,8 @@ class Discriminator(nnx.Module):
         channels: int, multipliers: tuple[int, ...], blocks: int, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
-        width, body = channels, []
+        width = channels
+        body: list[nnx.Module] = []
         for depth, multiplier in enumerate(multipliers):
             if depth:
                 body.append(layers.Downsample(width, rngs=rngs))

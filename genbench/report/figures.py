@@ -12,7 +12,7 @@ INK = '#808890'  # legible on light and on dark
 CURVE_POINTS = 200
 
 
-def _styled(chart: alt.Chart | alt.LayerChart, height: int) -> dict[str, Any]:
+def _styled(chart: Any, height: int) -> dict[str, Any]:
     """The chart's specification, as wide as its place on the page."""
     chart = chart.properties(width='container', height=height, background='transparent')
     chart = (

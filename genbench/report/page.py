@@ -35,7 +35,8 @@ def html(study: StudyRecord) -> str:
         _films(study), _losses(study, specs), _provenance(study),
     ))  # fmt: skip
     scripts = ''.join(
-        f'<script type="application/json" id="spec-{index}">{_script(spec)}</script>' for index, spec in enumerate(specs)
+        f'<script type="application/json" id="spec-{index}">{_script(spec)}</script>'
+        for index, spec in enumerate(specs)
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -54,7 +55,7 @@ def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed, to be used without a network."""
     import vl_convert
 
-    code = vl_convert.javascript_bundle()
+    code = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the defaults
     return code.replace('</script', '<\\/script')
 
 
@@ -71,7 +72,8 @@ def _header(study: StudyRecord) -> str:
     failed = [trial for trial in study.trials if trial.status['state'] == 'failed']
     unfinished = [trial for trial in study.trials if trial.status['state'] not in ('done', 'failed')]
     notes = ''.join(
-        f'<p class="failed"><b>{escape(trial.name)} failed:</b> {escape(trial.status["reason"])}</p>' for trial in failed
+        f'<p class="failed"><b>{escape(trial.name)} failed:</b> {escape(trial.status["reason"])}</p>'
+        for trial in failed
     )
     if unfinished:
         names = ', '.join(f'{trial.name} ({trial.status["state"]})' for trial in unfinished)
@@ -160,7 +162,8 @@ def _losses(study: StudyRecord, specs: list[dict[str, Any]]) -> str:
 def _panel(title: str, image: pathlib.Path) -> str:
     data = base64.b64encode(image.read_bytes()).decode()
     alt = escape(f'Picture of {title}', quote=True)
-    return f'<figure class="panel"><h3>{escape(title)}</h3><img alt="{alt}" src="data:image/png;base64,{data}"></figure>'
+    picture = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return f'<figure class="panel"><h3>{escape(title)}</h3>{picture}</figure>'
 
 
 def _provenance(study: StudyRecord) -> str:
@@ -179,19 +182,18 @@ def _provenance(study: StudyRecord) -> str:
 
 
 def _trial_details(trial: TrialRecord) -> str:
-    names = {'family.name': trial.config['family']['name']}
-    base = configs.resolve({'family': {'name': names['family.name']}, 'network': {'name': trial.config['network']['name']}})
-    lines = [f'family.name: {names["family.name"]}']
-    lines += [
-        f'{key}: {new!r} (default {old!r})'
-        for key, (old, new) in configs.difference(base, configs.plain(trial.config)).items()
-    ]
+    named = {section: {'name': trial.config[section]['name']} for section in ('family', 'network')}
+    changed = configs.difference(configs.resolve(named), configs.plain(trial.config))
+    lines = [f'family.name: {named["family"]["name"]}']
+    lines += [f'{key}: {new!r} (default {old!r})' for key, (old, new) in changed.items()]
     summary = json.dumps({key: trial.summary.get(key) for key in _SUMMARY_KEYS}, indent=2) if trial.summary else ''
     title = f'{trial.name}: config {trial.summary.get("config_hash", "")}, {trial.status["state"]}'
     return f'<details><summary>{escape(title)}</summary>{_pre(lines)}{_pre([summary])}</details>'
 
 
-_SUMMARY_KEYS = ('step', 'images_seen', 'training_seconds', 'flops_per_step', 'skipped_updates', 'state_sha256', 'devices')
+_SUMMARY_KEYS = (
+    'step', 'images_seen', 'training_seconds', 'flops_per_step', 'skipped_updates', 'state_sha256', 'devices',
+)  # fmt: skip
 
 
 def _pre(lines: Sequence[str]) -> str:

@@ -10,9 +10,8 @@ import sys
 import time
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from genbench import config as configs
+from genbench.config import Config
 from genbench.errors import UserError
 from genbench.studies import study as studies
 from genbench.training.metrics import read_rows
@@ -27,7 +26,7 @@ class Job:
     """A trial on its way."""
 
     trial: studies.Trial
-    config: ConfigDict
+    config: Config
     folder: Folder
     process: subprocess.Popen | None = None
     slot: int = -1
@@ -68,9 +67,7 @@ def run(path: str, out: str, *, jobs: int = 0) -> bool:
         trials.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'The study folder {folder} cannot be written: {error.strerror}.') from None
-    queue = [
-        Job(trial, studies.resolve(trial, trials), Folder(trials / trial.name)) for trial in study.trials
-    ]
+    queue = [Job(trial, studies.resolve(trial, trials), Folder(trials / trial.name)) for trial in study.trials]
     _describe(folder, study, path)
     _score_real(folder, queue)
     interrupted = _Pool(queue, jobs or _default_jobs()).work()
@@ -128,7 +125,8 @@ class _Pool:
 
     def __init__(self, queue: list[Job], slots: int):
         self._waiting = [job for job in queue if not job.done]
-        self._jobs, self._free, self._running = queue, list(range(slots)), []
+        self._jobs, self._free = queue, list(range(slots))
+        self._running: list[Job] = []
         self._pin = slots > 1 and hasattr(os, 'sched_setaffinity')
         self._stop = False
         self._began = self._said = time.monotonic()
@@ -150,7 +148,8 @@ class _Pool:
     def _interrupt(self, *_: Any) -> None:
         self._stop = True
         for job in self._running:
-            job.process.send_signal(signal.SIGINT)
+            if job.process is not None:
+                job.process.send_signal(signal.SIGINT)
 
     def _start(self) -> None:
         states = {job.trial.name: job for job in self._jobs}

@@ -4,9 +4,8 @@ import dataclasses
 import importlib.util
 import pathlib
 
-from ml_collections import ConfigDict
-
 from genbench import config as configs
+from genbench.config import Config
 from genbench.errors import UserError
 
 
@@ -76,6 +75,6 @@ def _locate(config: str, file: pathlib.Path) -> pathlib.Path:
     return beside if beside.is_file() else pathlib.Path(config)
 
 
-def resolve(trial: Trial, trials: pathlib.Path) -> ConfigDict:
+def resolve(trial: Trial, trials: pathlib.Path) -> Config:
     """The resolved config of a trial whose study keeps its trials in a folder."""
     return configs.load(trial.config, [override.format(trials=trials) for override in trial.overrides])

@@ -5,9 +5,9 @@ import pathlib
 import sys
 import traceback
 
-from genbench import cli, startup
 from genbench import config as configs
-from genbench.errors import UserError
+from genbench import startup
+from genbench.errors import INTERRUPTED, UserError
 from genbench.training.runs import write_atomically
 
 
@@ -33,7 +33,7 @@ def _work(config, folder: pathlib.Path) -> int:
 
     _say(folder, 'training', 0)
     if not train(config, folder).complete:
-        return cli.INTERRUPTED
+        return INTERRUPTED
     _say(folder, 'evaluating', 0)
     harness.evaluate(folder)
     return 0

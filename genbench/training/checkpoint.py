@@ -28,8 +28,9 @@ class Checkpoints:
             from orbax.checkpoint import v1 as ocp
 
             policies = ocp.training.preservation_policies
-            policy = policies.LatestN(self._keep) if self._keep else policies.PreserveAll()
-            self._checkpointer = ocp.training.Checkpointer(self._folder.absolute(), preservation_policy=policy)
+            policy: Any = policies.LatestN(self._keep) if self._keep else policies.PreserveAll()
+            folder: Any = self._folder.absolute()
+            self._checkpointer = ocp.training.Checkpointer(folder, preservation_policy=policy)
         return self._checkpointer
 
     def steps(self) -> list[int]:
@@ -84,8 +85,7 @@ class Checkpoints:
             raise DamagedError(str(error)) from error
         _check_shapes(saved, {name: tuple(leaf.shape) for name, leaf in wanted.items()}, self._folder / str(step))
         abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in wanted.items()
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in wanted.items()
         }
         try:
             named = self._open().load(step, abstract)

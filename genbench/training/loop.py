@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from genbench import config as configs
 from genbench import families
+from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError
 from genbench.families.base import Family
@@ -38,7 +38,7 @@ class Outcome:
         return self.summary['complete']
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path, *, quiet: bool = False) -> Outcome:
+def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -> Outcome:
     """Train, or go on from the newest checkpoint, until step `config.train.num_steps`.
 
     Raises:
@@ -59,7 +59,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, quiet: bool = Fals
     return _Training(config, folder, family, feed, mesh, loans, quiet).run()
 
 
-def _make_feed(config: ConfigDict, builder: Any) -> pipeline.Feed:
+def _make_feed(config: Config, builder: Any) -> pipeline.Feed:
     size = builder.info.splits['train'].num_examples
     order = pipeline.Order(size, config.train.seed)
     if size * int(np.prod(builder.info.features['image'].shape)) <= config.data.resident_bytes:

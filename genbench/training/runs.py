@@ -12,10 +12,10 @@ from typing import IO, Any
 
 import jax
 from flax import nnx
-from ml_collections import ConfigDict
 
 from genbench import config as configs
 from genbench import families
+from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Family, Networks
@@ -79,7 +79,7 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
     os.replace(partial, path)
 
 
-def claim(workdir: str | pathlib.Path, config: ConfigDict) -> Folder:
+def claim(workdir: str | pathlib.Path, config: Config) -> Folder:
     """Make the folder of a run, or check that it belongs to this config.
 
     Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
@@ -96,7 +96,7 @@ def claim(workdir: str | pathlib.Path, config: ConfigDict) -> Folder:
     return folder
 
 
-def _check_same(folder: Folder, config: ConfigDict) -> None:
+def _check_same(folder: Folder, config: Config) -> None:
     old = configs.from_json(folder.config.read_text())
     changed = configs.difference(configs.identity(old), configs.identity(config))
     if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
@@ -158,7 +158,7 @@ class Loan:
     params: Mapping[str, Any]
 
 
-def borrow(config: ConfigDict) -> dict[str, Loan]:
+def borrow(config: Config) -> dict[str, Loan]:
     """Load the runs that a config builds on, through their manifests."""
     loans = {}
     for name, path in families.get(config.family.name).borrows(config).items():
@@ -191,7 +191,7 @@ class Run:
     """A run on disk, ready to restore."""
 
     folder: Folder
-    config: ConfigDict
+    config: Config
     manifest: dict[str, Any]
     family: Family
 
@@ -229,7 +229,7 @@ class Run:
         return self.blueprint(step), state
 
 
-def open_run(path: str | pathlib.Path, what: str = 'The run', config: ConfigDict | None = None) -> Run:
+def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:
     """A run folder by its manifest, with its own config unless another is given.
 
     Raises:
@@ -241,7 +241,7 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: ConfigDict
                         f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
     try:
         values = json.loads(folder.manifest.read_text())
-        config = config or configs.from_json(folder.config.read_text())
+        config = configs.from_json(folder.config.read_text()) if config is None else config
         spec = spec_from(values['data'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{what}: the manifest of {folder.path} cannot be read ({error}).') from None

@@ -64,7 +64,12 @@ class Drawer:
         self._programs: dict[Any, Any] = {}
 
     def draw(
-        self, state: State, sampler: Sampler, count: int, seed: int, labels: np.ndarray | None = None,
+        self,
+        state: State,
+        sampler: Sampler,
+        count: int,
+        seed: int,
+        labels: np.ndarray | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """(images (count, …) integers, frames (frames, count, …) or None)."""

@@ -1,11 +1,11 @@
 """The training state: nested dicts of arrays, and the modules they make when bound to a family's structure.
 
-    step      updates done so far, int32
-    params    {network: parameters}
-    aux       {network: every other variable}
-    opt       {update: optimizer state}
-    averages  {average: {network: parameters}}
-    skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_row'}
+step      updates done so far, int32
+params    {network: parameters}
+aux       {network: every other variable}
+opt       {update: optimizer state}
+averages  {average: {network: parameters}}
+skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_row'}
 """
 
 import functools
@@ -105,8 +105,8 @@ class Blueprint:
 
 
 def _split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
-    definition, params, aux = nnx.split(module, nnx.Param, ...)
-    return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(aux)
+    parts: Any = nnx.split(module, nnx.Param, ...)
+    return parts[0], nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
 
 
 def flatten(state: Tree) -> dict[str, Any]:
@@ -119,9 +119,8 @@ def flatten(state: Tree) -> dict[str, Any]:
 def unflatten(named: Mapping[str, Any], like: Tree) -> Tree:
     """Inverse of `flatten` for a state with the structure of `like`."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    return structure.unflatten(
-        [named[jax.tree_util.keystr(path, simple=True, separator='/')] for path, _ in leaves]
-    )
+    ordered = [named[jax.tree_util.keystr(path, simple=True, separator='/')] for path, _ in leaves]
+    return jax.tree.unflatten(structure, ordered)
 
 
 def sha256(named: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """One training step: every update of the family in order, then the averages. Written once, for any family."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from genbench.training.state import Blueprint, State, Tree
 FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
 
 
-def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, sharding: Any) -> Callable[..., Any]:
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, sharding: Any) -> Any:
     """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
     Args:
@@ -28,7 +27,8 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, shardi
         batch = jax.lax.with_sharding_constraint(feed.batch(constants, inputs), sharding)
         if flip:
             batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
-        scalars, finite = {}, jnp.asarray(True)
+        scalars: Scalars = {}
+        finite = jnp.asarray(True)
         for index, update in enumerate(blueprint.family.updates):
             if update.name in active:
                 state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index))
@@ -71,12 +71,16 @@ def _apply(
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     changes, opt = blueprint.optimizers[update.name].update(gradient, state['opt'][update.name], moved)
     changed = {
-        'params': {**state['params'], **optax.apply_updates(moved, changes)},
+        'params': {**state['params'], **_moved(moved, changes)},
         'aux': aux,
         'opt': {**state['opt'], update.name: opt},
     }
     kept = {name: state[name] for name in changed}
     return {**state, **_select(finite, changed, kept)}, {**scalars, 'gradient_norm': norm}, finite
+
+
+def _moved(params: Tree, changes: Tree) -> dict[str, Tree]:
+    return cast(dict[str, Tree], optax.apply_updates(params, changes))
 
 
 def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
