@@ -41,7 +41,7 @@ def default_data_dir(name: str) -> str:
 
 
 def _tfds():
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
     import tensorflow_datasets as tfds
 
     from genbench.data import digits  # noqa: F401 (registers the embedded builder)

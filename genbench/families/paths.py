@@ -17,7 +17,7 @@ from genbench.interpolants import density, predictions, schedules, solvers
 class PathFamily(Family):
     """x_t = α x + σ ε with a network, called 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
 
-    samplers = ('heun', *[name for name in solvers.names('denoiser') if name != 'heun'])
+    samplers = ('ddim', *[name for name in solvers.names('denoiser') if name != 'ddim'])
     default_steps = 25
     kind = 'denoiser'
     main_network = 'denoiser'

@@ -40,7 +40,7 @@ def distance_against_evaluations(study: StudyRecord) -> dict[str, Any] | None:
     data = [{key: row[key] for key in ('trial', 'sampler', 'nfe', 'value', 'n')} for row in rows]
     pick = alt.selection_point(fields=['trial'], bind='legend')
     base = alt.Chart(alt.Data(values=data)).encode(
-        x=alt.X('nfe:Q', scale=alt.Scale(type='log'), title='network evaluations per image'),
+        x=alt.X('nfe:Q', scale=alt.Scale(type='log', nice=False, padding=12), title='network evaluations per image'),
         y=alt.Y('value:Q', scale=alt.Scale(type='log'), title='Fréchet distance to the train set'),
         color=_colour(study),
         detail='sampler:N',

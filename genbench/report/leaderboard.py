@@ -26,7 +26,7 @@ COLUMNS = (
     Column('precision', 'precision', '{:.2f}', False),
     Column('recall', 'recall', '{:.2f}', False),
     Column('bits/dim', 'bits_per_dim', '{:.3f}', None, of_sampler=False),
-    Column('network evaluations', 'evaluations_per_image', '{:.0f}', None),
+    Column('NFE', 'evaluations_per_image', '{:.0f}', None),
     Column('images/s', 'sampling_images_per_second', '{:,.0f}', None),
     Column('parameters', 'parameters', '{:,.0f}', None, of_sampler=False),
     Column('training FLOPs', 'training_flops', '{:.1e}', None, of_sampler=False),

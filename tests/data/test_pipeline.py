@@ -1,0 +1,97 @@
+"""The order of training images and the feeds that deliver it."""
+
+import jax
+import numpy as np
+import pytest
+
+from genbench.data.pipeline import Order, ResidentFeed, StreamedFeed, flip, padded_batches
+from genbench.data.sources import Arrays
+
+SIZE, BATCH = 23, 7  # batches straddle the ends of epochs
+
+
+def arrays(size=SIZE):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (size, 4, 4, 3)).astype(np.uint8)
+    return Arrays(images, np.arange(size, dtype=np.int32))
+
+
+def records(data):
+    return [{'image': image, 'label': label} for image, label in zip(data.images, data.labels, strict=True)]
+
+
+def delivered(feed, step):
+    batch = jax.jit(feed.batch)(feed.constants, feed.inputs(step))
+    return {name: np.asarray(values) for name, values in batch.items()}
+
+
+def assert_equal_batches(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        assert left[name].dtype == right[name].dtype == np.int32
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+@pytest.mark.parametrize('epoch', [0, 1, 5])
+def test_each_epoch_is_a_permutation(epoch):
+    indices = Order(SIZE, seed=3).indices(epoch * SIZE, SIZE)
+    np.testing.assert_array_equal(np.sort(indices), np.arange(SIZE))
+
+
+def test_epochs_and_seeds_have_their_own_permutations():
+    first = Order(SIZE, seed=3).indices(0, SIZE)
+    assert (first != Order(SIZE, seed=3).indices(SIZE, SIZE)).any()
+    assert (first != Order(SIZE, seed=4).indices(0, SIZE)).any()
+
+
+def test_an_index_is_a_function_of_seed_and_position_alone():
+    whole = Order(SIZE, seed=3).indices(0, 4 * SIZE)
+    for position in (70, 0, 22, 23, 46):
+        assert Order(SIZE, seed=3).indices(position, 1) == whole[position]
+    np.testing.assert_array_equal(Order(SIZE, seed=3).indices(20, 50), whole[20:70])
+
+
+def test_resident_and_streamed_feeds_deliver_equal_batches():
+    data, order = arrays(), Order(SIZE, seed=1)
+    resident = ResidentFeed(data, order, BATCH)
+    streamed = StreamedFeed(records(data), order, BATCH, threads=2, ahead=3)
+    for step in (0, 1, 2, 3, 9, 10, 2):  # in sequence, ahead and back, as after a restart
+        assert_equal_batches(delivered(resident, step), delivered(streamed, step))
+
+
+def test_a_batch_larger_than_the_data_runs_on_into_the_next_epoch():
+    data = arrays(5)
+    labels = delivered(ResidentFeed(data, Order(5, seed=0), 10), 0)['label']
+    np.testing.assert_array_equal(np.sort(labels), np.repeat(np.arange(5), 2))
+
+
+def test_a_batch_keeps_images_with_their_labels():
+    data = arrays()
+    batch = delivered(ResidentFeed(data, Order(SIZE, seed=1), BATCH), 4)
+    np.testing.assert_array_equal(batch['image'], data.images[batch['label']])
+
+
+def test_unlabelled_images_get_label_zero():
+    source = [{'image': image} for image in arrays().images]
+    batch = delivered(StreamedFeed(source, Order(SIZE, seed=1), BATCH, threads=1, ahead=1), 0)
+    np.testing.assert_array_equal(batch['label'], np.zeros(BATCH))
+
+
+def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
+    images = arrays(400).images
+    flipped = np.asarray(flip(images, jax.random.key(0)))
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250  # five standard deviations
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 23, 50])
+def test_padded_batches_cover_every_image_once_in_order(batch_size):
+    data = arrays()
+    batches = list(padded_batches(data, batch_size))
+    images, labels, masks, indices = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert all(len(batch[0]) == batch_size for batch in batches)
+    np.testing.assert_array_equal(indices[masks], np.arange(SIZE))
+    np.testing.assert_array_equal(images[masks], data.images)
+    np.testing.assert_array_equal(labels[masks], data.labels)

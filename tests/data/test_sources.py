@@ -1,0 +1,103 @@
+"""Data sets by name: the embedded digits, official sets where they lie prepared, and mistakes with a name or a folder."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from genbench.data import sources
+from genbench.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+OFFICIAL = pathlib.Path(os.environ.get('GENBENCH_TEST_DATA') or ROOT.parent / 'shared' / 'data' / 'tfds')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp('tfds'))
+
+
+@pytest.fixture(scope='module')
+def digits(folder):
+    return sources.open_builder('digits', folder)
+
+
+def test_digits_are_scikit_learns_split_by_writer(digits):
+    train, test = sources.load(digits, 'train'), sources.load(digits, 'test')
+    assert (len(train), len(test)) == (1437, 360)
+    images, labels = datasets.load_digits(return_X_y=True)
+    np.testing.assert_array_equal(np.concatenate([train.images, test.images]).reshape(-1, 64), images)
+    np.testing.assert_array_equal(np.concatenate([train.labels, test.labels]), labels)
+
+
+def test_digits_have_17_levels_and_10_classes(digits):
+    spec = sources.spec_of(digits)
+    assert (spec.name, spec.shape, spec.levels, spec.classes) == ('digits', (8, 8, 1), 17, 10)
+    images = sources.load(digits, 'train').images
+    assert (images.dtype, images.min(), images.max()) == (np.uint8, 0, spec.levels - 1)
+
+
+def test_a_slice_of_a_split_is_its_first_images(digits):
+    part, whole = sources.load(digits, 'train[:100]'), sources.load(digits, 'train')
+    assert len(part) == 100
+    np.testing.assert_array_equal(part.images, whole.images[:100])
+    np.testing.assert_array_equal(part.labels, whole.labels[:100])
+
+
+def test_preparing_twice_finds_the_same_folder(digits, folder):
+    assert sources.prepare('digits', folder) == sources.prepare('digits', folder) == str(digits.data_path)
+    assert any(line.split() == ['digits', str(digits.data_path)] for line in sources.prepared(folder))
+
+
+def test_an_unknown_split_names_those_that_exist(digits):
+    with pytest.raises(UserError, match="no split 'validation'.*train, test"):
+        sources.load(digits, 'validation')
+
+
+def test_an_unknown_data_set_is_answered_with_the_nearest_name(tmp_path):
+    with pytest.raises(UserError, match="'fashon_mnist'.*Did you mean.*fashion_mnist"):
+        sources.open_builder('fashon_mnist', str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    missing = tmp_path / 'nowhere'
+    with pytest.raises(UserError, match=f'{missing}.*data.data_dir.*does not exist'):
+        sources.open_builder('mnist', str(missing))
+
+
+def test_an_unprepared_data_set_names_the_command_that_prepares_it(tmp_path):
+    with pytest.raises(UserError, match=f'genbench data prepare mnist --data_dir={tmp_path}'):
+        sources.open_builder('mnist', str(tmp_path))
+
+
+def test_a_set_without_images_is_refused(tmp_path):
+    class Builder:
+        name = 'speech'
+        info = type('Info', (), {'features': {'audio': None}, 'metadata': None})
+
+    with pytest.raises(UserError, match='speech has no feature called "image"'):
+        sources.spec_of(Builder)
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape', 'train_size', 'test_labels'),
+    [
+        ('mnist', (28, 28, 1), 60_000, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+        ('fashion_mnist', (28, 28, 1), 60_000, [1000] * 10),
+        ('cifar10', (32, 32, 3), 50_000, None),  # copies with a part of its test split are in use
+    ],
+)
+def test_official_sets_have_their_published_sizes(name, shape, train_size, test_labels):
+    if not (OFFICIAL / name).is_dir():
+        pytest.skip(f'{name} is not prepared in {OFFICIAL} (GENBENCH_TEST_DATA)')
+    builder = sources.open_builder(name, str(OFFICIAL))
+    spec, test = sources.spec_of(builder), sources.load(builder, 'test')
+    assert (spec.shape, spec.levels, spec.classes) == (shape, 256, 10)
+    assert builder.info.splits['train'].num_examples == train_size
+    assert test.images.shape == (builder.info.splits['test'].num_examples, *shape)
+    assert (test.images.dtype, test.images.min(), test.images.max()) == (np.uint8, 0, 255)
+    assert set(test.labels) == set(range(10))
+    if test_labels:
+        np.testing.assert_array_equal(np.bincount(test.labels), test_labels)

@@ -1,0 +1,112 @@
+"""What networks predict: every prediction determines the clean image and the noise, and through them all others."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench.errors import UserError
+from genbench.interpolants import predictions, schedules
+
+ALL = {**schedules.SCHEDULES, 'edm': schedules.edm}
+everywhere = pytest.mark.parametrize('schedule', [make() for make in ALL.values()], ids=list(ALL))
+SHAPE = (6, 3, 2, 1)
+
+
+def drawn(schedule):
+    """(x, noise, t, x_t) at times from early to late."""
+    x, noise = jax.random.normal(jax.random.key(0), (2, *SHAPE))
+    t = schedule.time(jnp.linspace(0.9, 0.1, SHAPE[0]))
+    return x, noise, t, schedule.perturb(x, noise, t)
+
+
+@everywhere
+@pytest.mark.parametrize('name', predictions.NAMES)
+def test_converting_a_perfect_prediction_gives_the_image_and_the_noise(schedule, name):
+    x, noise, t, x_t = drawn(schedule)
+    result = predictions.convert(name, schedule, predictions.target(name, schedule, x, noise, t), x_t, t)
+    scale = schedules.expand(schedule.sigma(t) / schedule.alpha(t), x)  # late on, x drowns in the rounding of x_t
+    np.testing.assert_allclose((result.x - x) / (1 + scale), 0, atol=2e-5)
+    np.testing.assert_allclose((result.noise - noise) * scale / (1 + scale), 0, atol=2e-5)
+
+
+@everywhere
+@pytest.mark.parametrize(('source', 'goal'), list(itertools.permutations(predictions.NAMES, 2)))
+def test_every_prediction_gives_every_other(schedule, source, goal):
+    x, noise, t, x_t = drawn(schedule)
+    given = predictions.convert(source, schedule, predictions.target(source, schedule, x, noise, t), x_t, t)
+    found = predictions.target(goal, schedule, *given, t)
+    wanted = predictions.target(goal, schedule, x, noise, t)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(jnp.abs(wanted).max()))
+
+
+@everywhere
+def test_velocity_is_the_time_derivative_of_the_path(schedule):
+    x, noise, t, _ = drawn(schedule)
+    _, slope = jax.jvp(lambda t: schedule.perturb(x, noise, t), (t,), (jnp.ones_like(t),))
+    given = predictions.Prediction(x, noise)
+    np.testing.assert_allclose(predictions.velocity(schedule, given, t), slope, rtol=1e-5, atol=1e-5)
+
+
+@everywhere
+def test_score_is_the_gradient_of_the_log_density_of_x_t(schedule):
+    x, noise, t, x_t = drawn(schedule)
+    mean, std = (schedules.expand(values, x) for values in (schedule.alpha(t), schedule.sigma(t)))
+    score = jax.grad(lambda x_t: jax.scipy.stats.norm.logpdf(x_t, mean * x, std).sum())(x_t)
+    np.testing.assert_allclose(predictions.target('score', schedule, x, noise, t), score, rtol=1e-3, atol=1e-3)
+
+
+def test_v_is_salimans_and_hos():
+    schedule = schedules.cosine()
+    x, noise, t, _ = drawn(schedule)
+    angle = schedules.expand(jnp.arctan2(schedule.sigma(t), schedule.alpha(t)), x)
+    wanted = jnp.cos(angle) * noise - jnp.sin(angle) * x
+    np.testing.assert_allclose(predictions.target('v', schedule, x, noise, t), wanted, atol=1e-6)
+
+
+def labelled_network(x_t, t, labels):
+    """A network that predicts the noise as 1 without labels and as the label with them."""
+    return jnp.ones_like(x_t) if labels is None else jnp.broadcast_to(labels[:, None, None, None], x_t.shape)
+
+
+@pytest.mark.parametrize('guidance', [0.0, 0.5, 3.0])
+def test_guidance_extrapolates_from_the_null_label(guidance):
+    schedule, labels = schedules.cosine(), jnp.arange(SHAPE[0], dtype=jnp.float32)
+    _, _, t, x_t = drawn(schedule)
+    noise = predictions.denoiser(labelled_network, 'noise', schedule, labels, guidance)(x_t, t).noise
+    np.testing.assert_allclose(noise[:, 0, 0, 0], (1 + guidance) * labels - guidance, atol=1e-5)
+
+
+def test_without_guidance_the_network_is_evaluated_once():
+    schedule, calls = schedules.cosine(), []
+    _, _, t, x_t = drawn(schedule)
+
+    def network(x_t, t, labels):
+        calls.append(labels)
+        return x_t
+
+    predictions.denoiser(network, 'noise', schedule, jnp.zeros(SHAPE[0], int), guidance=0.0)(x_t, t)
+    assert len(calls) == 1 and calls[0] is not None
+
+
+def test_the_network_sees_the_schedules_condition():
+    schedule, seen = schedules.edm(), []
+    _, _, t, x_t = drawn(schedule)
+    predictions.denoiser(lambda x_t, t, labels: seen.append(t) or x_t, 'noise', schedule)(x_t, t)
+    np.testing.assert_array_equal(seen[0], schedule.condition(t))
+
+
+@everywhere
+def test_a_clipped_image_still_explains_x_t(schedule):
+    x, noise, t, x_t = drawn(schedule)
+    network = lambda x_t, t, labels: 5 * x  # noqa: E731
+    clipped = predictions.denoiser(network, 'x', schedule, clip=True)(x_t, t)
+    np.testing.assert_allclose(clipped.x, jnp.clip(5 * x, -1, 1), atol=1e-6)
+    np.testing.assert_allclose(schedule.perturb(*clipped, t), x_t, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_prediction_is_answered_with_the_nearest_name():
+    with pytest.raises(UserError, match="'velocty'.*Did you mean velocity"):
+        predictions.check('velocty')

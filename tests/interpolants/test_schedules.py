@@ -1,0 +1,101 @@
+"""Schedules against the tables and formulas of their papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench.errors import UserError
+from genbench.interpolants import schedules
+
+ALL = {**schedules.SCHEDULES, 'edm': schedules.edm}
+BETAS = np.linspace(1e-4, 0.02, 1000)
+everywhere = pytest.mark.parametrize('schedule', [make() for make in ALL.values()], ids=list(ALL))
+
+
+def inner_times(schedule, count=9):
+    return np.linspace(schedule.t_min, schedule.t_max, count + 2)[1:-1]
+
+
+def test_linear_is_ddpms_table():
+    n = np.arange(1, 1001)
+    t, schedule = jnp.asarray(n / 1000, jnp.float32), schedules.linear()
+    alpha_bar = np.cumprod(1 - BETAS)
+    np.testing.assert_allclose(schedule.alpha(t) ** 2, alpha_bar, rtol=1e-4)
+    np.testing.assert_allclose(schedule.sigma(t) ** 2, 1 - alpha_bar, rtol=1e-4)
+
+
+def test_cosine_is_the_formula_of_improved_ddpm():
+    t = np.linspace(0, 0.995, 50)
+    f = np.cos(np.pi / 2 * (t + 0.008) / 1.008) ** 2
+    np.testing.assert_allclose(schedules.cosine().alpha(jnp.asarray(t)) ** 2, f / f[0], rtol=1e-4, atol=1e-7)
+
+
+def test_straight_goes_from_data_to_noise_at_constant_speed():
+    t = jnp.linspace(0, 1, 5)
+    alpha, sigma, alpha_dot, sigma_dot = schedules.straight().coefficients(t)
+    np.testing.assert_allclose(alpha + sigma, 1)
+    np.testing.assert_allclose([alpha_dot, sigma_dot], [[-1] * 5, [1] * 5])
+
+
+def test_edm_spaces_times_evenly_in_their_seventh_root():
+    schedule, fraction = schedules.edm(), jnp.linspace(0, 1, 11)
+    t = np.asarray(schedule.time(fraction))
+    np.testing.assert_allclose(t[[0, -1]], [80, 0], rtol=1e-5)
+    roots = 80 ** (1 / 7) + fraction[:-1] * (0.002 ** (1 / 7) - 80 ** (1 / 7))
+    np.testing.assert_allclose(t[:-1] ** (1 / 7), roots, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine'])
+def test_variance_is_preserved(name):
+    schedule = schedules.get(name)
+    t = jnp.linspace(0, schedule.t_max, 20)
+    np.testing.assert_allclose(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, 1, rtol=1e-5)
+
+
+@everywhere
+def test_derivatives_are_finite_differences(schedule):
+    with jax.enable_x64(True):
+        t, h = jnp.asarray(inner_times(schedule), jnp.float64), 1e-5
+        _, _, alpha_dot, sigma_dot = schedule.coefficients(t)
+        for function, derivative in ((schedule.alpha, alpha_dot), (schedule.sigma, sigma_dot)):
+            difference = (function(t + h) - function(t - h)) / (2 * h)
+            np.testing.assert_allclose(derivative, difference, rtol=1e-6, atol=1e-8)
+
+
+@everywhere
+def test_data_is_clean_at_time_zero_and_noisier_ever_after(schedule):
+    t = jnp.asarray([0.0, schedule.t_min, *inner_times(schedule), schedule.t_max])
+    np.testing.assert_array_equal([schedule.alpha(t)[0], schedule.sigma(t)[0]], [1, 0])
+    assert (np.diff(schedule.log_snr(t)[1:-1]) < 0).all()
+    assert (schedule.sigma(t)[1:] > 0).all()
+
+
+@everywhere
+def test_a_solver_starts_at_t_max_and_ends_at_zero(schedule):
+    times = np.asarray(schedule.time(jnp.linspace(0, 1, 8)))
+    np.testing.assert_allclose(times[[0, -1]], [schedule.t_max, 0], rtol=1e-5)
+    assert (np.diff(times) < 0).all()
+
+
+@everywhere
+def test_networks_see_times_of_order_one(schedule):
+    seen = np.asarray(schedule.condition(jnp.linspace(schedule.t_min, schedule.t_max, 20)))
+    assert (seen >= 0).all() and (seen <= 1 + 1e-6).all()
+    assert (np.diff(seen) > 0).all()
+
+
+@everywhere
+def test_perturb_is_alpha_x_plus_sigma_noise_for_each_image(schedule):
+    t = jnp.asarray(inner_times(schedule, 3), jnp.float32)
+    x, noise = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 1))
+    x_t = schedule.perturb(x, noise, t)
+    for i in range(3):
+        np.testing.assert_allclose(
+            x_t[i], schedule.alpha(t[i]) * x[i] + schedule.sigma(t[i]) * noise[i], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_an_unknown_schedule_is_answered_with_the_nearest_name():
+    with pytest.raises(UserError, match="'cosin'.*Did you mean cosine"):
+        schedules.get('cosin')

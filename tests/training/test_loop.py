@@ -1,0 +1,302 @@
+"""The loop trains any family: exactly N updates, in order, resumable bit for bit."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genbench import families
+from genbench.data import pipeline
+from genbench.errors import UserError
+from genbench.evaluation import draw, harness
+from genbench.families.base import Average, Family, Likelihood, Samples, Stage, Update, register
+from genbench.networks import decoders
+from genbench.training import runs
+from genbench.training.loop import train
+from genbench.training.metrics import read_rows
+
+SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
+ONE_A_STEP = ('optimizer.name=sgd', 'optimizer.learning_rate=1', 'optimizer.b1=0', 'optimizer.clip_norm=0')
+
+
+# A whole family: one categorical distribution for each pixel.
+class Logits(nnx.Module):
+    def __init__(self, shape):
+        self.values = nnx.Param(jnp.zeros(shape))
+
+
+@register('histograms')
+class Histograms(Family):
+    def networks(self, rngs):
+        return {'pixels': Logits((*self.spec.shape, self.spec.levels))}
+
+    @property
+    def updates(self):
+        return (Update('pixels', ('pixels',), self.loss),)
+
+    def loss(self, networks, batch, key, step):
+        loss = -self.log_prob(networks, batch['image'], None, None).mean()
+        return loss, {'loss': loss}
+
+    def log_prob(self, networks, images, labels, keys):
+        logits = jnp.broadcast_to(networks['pixels'].values[...], (*images.shape, self.spec.levels))
+        return decoders.categorical(logits, images).sum((1, 2, 3))
+
+    def sample(self, networks, keys, labels, sampler):
+        return Samples(jax.vmap(lambda key: jax.random.categorical(key, networks['pixels'].values[...]))(keys), 1)
+
+    @property
+    def likelihoods(self):
+        return (Likelihood('histograms', 'exact', self.log_prob, {'dequantisation': 'none'}),)
+
+
+@register('mute_histograms')
+class MuteHistograms(Histograms):
+    likelihoods = ()
+
+
+# Families whose weights can be foretold: with plain SGD at rate 1, a loss `w` moves w by −1 at each update.
+class Line(nnx.Module):
+    def __init__(self, width=1):
+        self.w = nnx.Param(jnp.zeros(width))
+        self.calls = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.first_batch = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self):
+        self.calls[...] += 1
+        return self.w[...].sum()
+
+
+class Toy(Family):
+    def networks(self, rngs):
+        return {'line': Line()}
+
+    def loss(self, networks, batch, key, step):
+        value = networks['line']()
+        return value, {'loss': value}
+
+    @property
+    def updates(self):
+        return (Update('line', ('line',), self.loss),)
+
+    def sample(self, networks, keys, labels, sampler):
+        return Samples(jnp.zeros((len(keys), *self.spec.shape), jnp.int32), 1)
+
+
+@register('ramp')
+class Ramp(Toy):
+    """Its line falls by one a step, and remembers the first batch."""
+
+    def initialise(self, networks, batch, key):
+        networks['line'].first_batch[...] = batch['image'].sum()
+
+
+@register('chain')
+class Chain(Toy):
+    """'second' follows what 'first' has just become, every other step; 'frozen' takes part in the loss only."""
+
+    def networks(self, rngs):
+        return {'first': Line(), 'second': Line(), 'frozen': Line()}
+
+    @property
+    def updates(self):
+        return (
+            Update('first', ('first',), lambda networks, *_: (networks['first']() + networks['frozen'](), {})),
+            Update(
+                'second', ('second',), lambda networks, *_: (networks['second']() * networks['first'](), {}), every=2
+            ),
+        )
+
+
+@register('poisoned')
+class Poisoned(Toy):
+    """Its loss, or the gradient of its loss, is not a number at one step, or from that step on."""
+
+    @classmethod
+    def defaults(cls):
+        return {'family': {**super().defaults()['family'], 'poison': 'loss', 'lasting': False}}
+
+    def loss(self, networks, batch, key, step):
+        options, value = self.config.family, networks['line']()
+        bad = step >= 2 if options.lasting else step == 2
+        if options.poison == 'loss':
+            return value + jnp.where(bad, jnp.nan, 0.0), {'loss': value}
+        hidden = jnp.where(bad, value - jax.lax.stop_gradient(value), 1.0)
+        return value + jnp.sqrt(hidden), {'loss': value}
+
+
+@register('growing')
+class Growing(Toy):
+    """Two weights and one network for three steps, then four weights and another network beside them."""
+
+    stages = (Stage('narrow', until=3), Stage('wide'))
+    wide = False
+
+    def at(self, stage):
+        other = type(self)(self.config, self.spec)
+        other.wide = stage == 'wide'
+        return other
+
+    def networks(self, rngs):
+        return {'line': Line(4), 'extra': Line()} if self.wide else {'line': Line(2)}
+
+    @property
+    def updates(self):
+        first = Update('line', ('line',), self.loss)
+        return (first, Update('extra', ('extra',), lambda networks, *_: (networks['extra'](), {}))) * self.wide or (
+            first,
+        )
+
+    def carry(self, old, new):
+        new['line'].w[...] = jnp.concatenate([old['line'].w[...], jnp.full(2, 100.0)])
+
+
+def final_state(folder, step=None):
+    return jax.device_get(runs.open_run(folder).restore(step)[1])
+
+
+def weight(state, network='line'):
+    return state['params'][network]['w'][0]
+
+
+@pytest.mark.parametrize(('family', 'kind'), [('histograms', 'exact'), ('mute_histograms', 'none')])
+def test_a_family_of_one_class_trains_and_is_scored(tiny, tmp_path, family, kind):
+    config = tiny(family, 'train.num_steps=30', 'optimizer.learning_rate=0.3', 'checkpoint.every=100')
+    train(config, tmp_path, quiet=True)
+    rows = {row['metric']: row for row in harness.evaluate(tmp_path, quiet=True)}
+    bits = rows['bits_per_dim']
+    assert rows['fd']['value'] > 0
+    assert bits['kind'] == kind
+    assert bits['value'] < 0.8 * np.log2(17) if kind == 'exact' else bits['value'] is None
+
+
+def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
+    train(tiny('histograms'), tmp_path, quiet=True)
+    draw.draw_to_file(tmp_path, tmp_path / 'x.npz', count=5, sampler='', seed=0, label=None)
+    assert np.load(tmp_path / 'x.npz')['images'].shape == (5, 8, 8, 1)
+
+
+@pytest.mark.parametrize('family', SHIPPED)
+def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path, diffusion_run, family):
+    lenders = families.get(family).borrows(tiny(family))
+    loans = [f'family.{name}={diffusion_run}' for name in lenders]
+    short, full = tiny(family, 'train.num_steps=2', *loans), tiny(family, *loans)
+    train(short, tmp_path / 'resumed', quiet=True)
+    resumed = train(full, tmp_path / 'resumed', quiet=True)
+    unbroken = train(full, tmp_path / 'unbroken', quiet=True)
+    assert not resumed.already
+    assert resumed.summary['step'] == 4
+    assert resumed.summary['state_sha256'] == unbroken.summary['state_sha256']
+
+
+def test_steps_change_the_state(tiny, tmp_path):
+    """Or equal hashes would mean nothing."""
+    short, full = (train(tiny('ramp', f'train.num_steps={n}'), tmp_path / str(n), quiet=True) for n in (2, 4))
+    assert short.summary['state_sha256'] != full.summary['state_sha256']
+
+
+@pytest.mark.parametrize('steps', [1, 5])
+def test_n_steps_are_n_updates(tiny, tmp_path, steps):
+    train(tiny('ramp', f'train.num_steps={steps}', *ONE_A_STEP), tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert state['step'] == steps
+    assert weight(state) == -steps
+
+
+def test_a_checkpoint_called_k_holds_k_updates(tiny, tmp_path):
+    train(tiny('ramp', 'checkpoint.every=2', *ONE_A_STEP), tmp_path, quiet=True)
+    assert [weight(final_state(tmp_path, step)) for step in (2, 4)] == [-2, -4]
+
+
+def test_a_complete_run_is_left_alone(tiny, tmp_path):
+    config = tiny('ramp')
+    train(config, tmp_path, quiet=True)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'checkpoints').rglob('*')}
+    assert train(config, tmp_path, quiet=True).already
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'checkpoints').rglob('*')} == before
+
+
+@pytest.mark.parametrize('warmup', [True, False])
+def test_averages_follow_their_formula(tiny, tmp_path, monkeypatch, warmup):
+    monkeypatch.setattr(Ramp, 'averages', (Average('ema', ('line',), 0.3, warmup),))
+    train(tiny('ramp', 'train.num_steps=5', *ONE_A_STEP), tmp_path, quiet=True)
+    expected = 0.0
+    for step in range(1, 6):
+        decay = min(0.3, (1 + step) / (10 + step)) if warmup else 0.3
+        expected = decay * expected + (1 - decay) * -step
+    assert final_state(tmp_path)['averages']['ema']['line']['w'][0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_updates_run_in_order_and_as_often_as_they_say(tiny, tmp_path):
+    train(tiny('chain', 'train.num_steps=5', *ONE_A_STEP), tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert weight(state, 'first') == -5
+    assert weight(state, 'second') == 1 + 3 + 5  # minus the first line after the updates of steps 0, 2 and 4
+
+
+def test_frozen_networks_do_not_move(tiny, tmp_path):
+    train(tiny('chain', *ONE_A_STEP), tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert weight(state, 'frozen') == 0
+    assert 'frozen' not in state['averages']['ema']
+    assert set(state['opt']) == {'first', 'second'}
+
+
+def test_auxiliary_variables_are_kept_and_restored(tiny, tmp_path):
+    for steps in (2, 5):
+        train(tiny('ramp', f'train.num_steps={steps}'), tmp_path, quiet=True)
+        assert final_state(tmp_path)['aux']['line']['calls'] == steps
+
+
+def test_initialisation_sees_the_first_batch(tiny, tmp_path, digits):
+    train(tiny('ramp'), tmp_path, quiet=True)
+    train_split = digits[1]
+    indices = pipeline.Order(len(train_split), seed=0).indices(0, 32)
+    assert final_state(tmp_path)['aux']['line']['first_batch'] == train_split.images[indices].sum(dtype=int)
+
+
+def test_a_stage_goes_on_from_the_one_before(tiny, tmp_path):
+    train(tiny('growing', 'train.num_steps=5', *ONE_A_STEP), tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert state['step'] == 5
+    assert state['params']['line']['w'].tolist() == [-5, -5, 98, 98]
+    assert weight(state, 'extra') == -2
+
+
+@pytest.mark.parametrize('stop', [2, 3, 4])
+def test_a_run_resumes_across_the_boundary_of_stages(tiny, tmp_path, stop):
+    short, full = (tiny('growing', f'train.num_steps={steps}') for steps in (stop, 6))
+    train(short, tmp_path / 'resumed', quiet=True)
+    resumed = train(full, tmp_path / 'resumed', quiet=True)
+    unbroken = train(full, tmp_path / 'unbroken', quiet=True)
+    assert resumed.summary['state_sha256'] == unbroken.summary['state_sha256']
+
+
+@pytest.mark.parametrize('poison', ['loss', 'gradient'])
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path, poison):
+    config = tiny('poisoned', f'family.poison={poison}', 'train.num_steps=5', *ONE_A_STEP)
+    outcome = train(config, tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert weight(state) == -4
+    assert state['aux']['line']['calls'] == 4
+    assert state['skipped'] == {'total': 1, 'in_a_row': 0}
+    assert outcome.summary['skipped_updates'] == 1
+    assert [row['skipped/total'] for row in read_rows(tmp_path / 'metrics.jsonl')] == [0, 0, 1, 1, 1]
+
+
+def test_updates_that_stay_not_finite_stop_the_run(tiny, tmp_path):
+    config = tiny('poisoned', 'family.lasting=true', 'train.skip_limit=3', 'train.num_steps=50', *ONE_A_STEP)
+    with pytest.raises(UserError, match='last 3 updates were not finite.*stopped at step 5 '):
+        train(config, tmp_path, quiet=True)
+    assert read_rows(tmp_path / 'metrics.jsonl')[-1]['step'] == 5
+
+
+def test_the_summary_says_what_the_run_was(tiny, tmp_path):
+    outcome = train(tiny('ramp'), tmp_path, quiet=True)
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary == outcome.summary
+    assert (summary['complete'], summary['step'], summary['images_seen']) == (True, 4, 128)
+    assert summary['parameters'] == {'line': 1}
