@@ -10,9 +10,9 @@ from genbench.errors import INTERRUPTED, UserError, disk_trouble
 
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
 
-  genbench run experiments/digits_families.py --out runs/digits_families
-  genbench train --config=configs/digits/diffusion.py --config.optimizer.learning_rate=1e-3 --workdir=runs/diffusion
-  genbench evaluate runs/diffusion --config.evaluation.samplers=ddim:10,heun:25
+  genbench run experiments/STUDY.py --out runs/STUDY
+  genbench train --config=configs/DATASET/FAMILY.py --config.optimizer.learning_rate=1e-3 --workdir=runs/NAME
+  genbench evaluate runs/NAME --config.evaluation.samplers=ddim:10,heun:25
 """
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 

@@ -23,7 +23,7 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks.gaussian import Moments
+from genbench.networks.moments import Moments
 
 
 @register('gaussian')

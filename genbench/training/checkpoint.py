@@ -3,6 +3,7 @@
 Orbax's v1 names still move; nothing else in genbench imports it.
 """
 
+import errno
 import pathlib
 import shutil
 import warnings
@@ -43,6 +44,7 @@ class Checkpoints:
         """Start writing the state in the background and return its hash."""
         named = jax.device_get(states.flatten(state))
         digest = states.sha256(named)
+        self._check_space(sum(value.nbytes for value in named.values()))
         try:
             self._open().save_async(step, named, force=True, custom_metadata={'state_sha256': digest})
         except Exception as error:
@@ -61,6 +63,12 @@ class Checkpoints:
         if self._checkpointer is not None:
             checkpointer, self._checkpointer = self._checkpointer, None
             checkpointer.close()
+
+    def _check_space(self, needed: int) -> None:
+        """A write that fails half way leaves tracebacks of background threads on the screen; ask first."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._folder).free < 1.2 * needed + 2**18:
+            raise self._explained(OSError(errno.ENOSPC, 'No space left on device'))
 
     def _explained(self, error: Exception) -> Exception:
         text = str(error)
