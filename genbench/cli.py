@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from genbench import __version__
-from genbench.errors import INTERRUPTED, UserError, disk_trouble
+from genbench.errors import INTERRUPTED, UserError
 
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
 
@@ -87,11 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        trouble = disk_trouble(error)
-        if trouble is None:
-            raise
-        return _complain(trouble)
     except KeyboardInterrupt:
         print('genbench: interrupted', file=sys.stderr)
         return INTERRUPTED

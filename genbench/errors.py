@@ -1,8 +1,9 @@
 """The one exception for mistakes a user can make, and the suggestion that goes with an unknown name."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 INTERRUPTED = 75  # exit status of a run that was stopped and saved: the same command goes on from there
 
@@ -11,18 +12,27 @@ class UserError(Exception):
     """A mistake that the message explains and the user can mend; the command line prints it and exits with 2."""
 
 
-def disk_trouble(error: OSError) -> str | None:
-    """One line for an error that freeing space or changing permissions mends; None for any other."""
-    reasons = {
-        errno.ENOSPC: 'the disk is full',
-        errno.EDQUOT: 'the disk quota is used up',
-        errno.EACCES: 'permission is denied',
-        errno.EPERM: 'it is not permitted',
-        errno.EROFS: 'the file system is read-only',
-        errno.ENOTDIR: 'part of the path is a file, not a folder',
-    }
-    reason = reasons.get(error.errno or 0)
-    return f'{error.filename or "A file"} cannot be written: {reason}. What was saved before stays.' if reason else None
+@contextlib.contextmanager
+def explained_disk_errors() -> Iterator[None]:
+    """Errors that freeing space or changing permissions mends become a UserError; also a decorator."""
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK_TROUBLE.get(error.errno or 0)
+        if reason is None:
+            raise
+        where = error.filename or 'A file'
+        raise UserError(f'{where} cannot be written: {reason}. What was saved before stays.') from error
+
+
+_DISK_TROUBLE = {
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'the disk quota is used up',
+    errno.EACCES: 'permission is denied',
+    errno.EPERM: 'it is not permitted',
+    errno.EROFS: 'the file system is read-only',
+    errno.ENOTDIR: 'part of the path is a file, not a folder',
+}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from genbench import config as configs
 from genbench.config import Config
 from genbench.data import pipeline, sources
-from genbench.errors import UserError, did_you_mean
+from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.evaluation import distances, features
 from genbench.evaluation.results import Results
 from genbench.families.base import Likelihood, Sampler
@@ -26,6 +26,7 @@ SHOWN = 100  # images in a saved grid
 FILM_IMAGES, FILM_FRAMES = 8, 9
 
 
+@explained_disk_errors()
 def evaluate(
     workdir: str | pathlib.Path, overrides: Sequence[str] = (), *, step: int | None = None, quiet: bool = False
 ) -> list[dict[str, Any]]:

@@ -10,11 +10,13 @@ from html import escape
 from typing import Any
 
 from genbench import config as configs
+from genbench.errors import explained_disk_errors
 from genbench.report import collect, figures, leaderboard
 from genbench.report.collect import StudyRecord, TrialRecord
 from genbench.training.runs import write_atomically
 
 
+@explained_disk_errors()
 def write(folder: str | pathlib.Path) -> pathlib.Path:
     """Write the page of a study's folder and return its path.
 

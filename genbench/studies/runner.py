@@ -12,7 +12,7 @@ from typing import Any
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.errors import UserError
+from genbench.errors import UserError, explained_disk_errors
 from genbench.studies import study as studies
 from genbench.training.metrics import read_rows
 from genbench.training.runs import Folder, commit, write_atomically
@@ -52,6 +52,7 @@ class Job:
         return f'step {rows[-1]["step"] if rows else 0} of {self.config.train.num_steps}'
 
 
+@explained_disk_errors()
 def run(path: str, out: str, *, jobs: int = 0) -> bool:
     """Train and evaluate the trials of a study that are not done, then write its results and its page.
 

@@ -7,7 +7,7 @@ import traceback
 
 from genbench import config as configs
 from genbench import startup
-from genbench.errors import INTERRUPTED, UserError, disk_trouble
+from genbench.errors import INTERRUPTED, UserError
 from genbench.training.runs import write_atomically
 
 
@@ -18,12 +18,9 @@ def main(config_json: str, workdir: str) -> int:
     startup.prepare()
     try:
         status = _work(config, folder)
-    except (UserError, OSError) as error:
-        message = str(error) if isinstance(error, UserError) else disk_trouble(error)
-        if message is None:
-            raise
-        print(f'genbench: {message}', file=sys.stderr, flush=True)
-        return _say(folder, 'failed', 2, message)
+    except UserError as error:
+        print(f'genbench: {error}', file=sys.stderr, flush=True)
+        return _say(folder, 'failed', 2, str(error))
     except KeyboardInterrupt:
         return _say(folder, 'interrupted', INTERRUPTED)
     except Exception as error:

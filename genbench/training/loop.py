@@ -14,7 +14,7 @@ from genbench import config as configs
 from genbench import families
 from genbench.config import Config
 from genbench.data import pipeline, sources
-from genbench.errors import UserError
+from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
 from genbench.training import mesh as meshes
 from genbench.training import runs, sampling
@@ -38,6 +38,7 @@ class Outcome:
         return self.summary['complete']
 
 
+@explained_disk_errors()
 def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -> Outcome:
     """Train, or go on from the newest checkpoint, until step `config.train.num_steps`.
 

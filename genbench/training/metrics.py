@@ -33,25 +33,47 @@ class MetricsLog:
         self.wall_time: float = last.get('wall_time', 0.0)  # seconds of training before this start
         self.flops: float = last.get('train/flops', 0.0)  # operations before this start
         self._file = path.open('a')
-        self._events_folder, self._purge = events, restored_step + 1
-        self._events: Any = None
+        self._events = Events(events, restored_step + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row: step, wall_time, images_seen, then slash-named scalars."""
         self._file.write(json.dumps(row) + '\n')
         self._file.flush()
-        if self._events is None:
-            import tensorboardX
-
-            self._events = tensorboardX.SummaryWriter(str(self._events_folder), purge_step=self._purge)
-        for name, value in row.items():
-            if name not in ('step', 'wall_time'):
-                self._events.add_scalar(name, value, row['step'])
+        self._events.write(row['step'], {key: row[key] for key in row if key not in ('step', 'wall_time')})
 
     def close(self) -> None:
+        self._events.close()
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+
+
+class Events:
+    """TensorBoard events, written in this thread: tensorboardX's own waits for ever once its thread met a full disk.
+
+    Events of an earlier start from `purge_step` on are hidden.
+    """
+
+    def __init__(self, folder: pathlib.Path, purge_step: int):
+        self._folder, self._purge_step = folder, purge_step
+        self._writer: Any = None
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One event that holds all scalars of a step."""
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        if self._writer is None:
+            self._folder.mkdir(exist_ok=True)
+            self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'))
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.write_event(event_pb2.Event(step=self._purge_step, session_log=start))
+        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary_pb2.Summary(value=values))
+        self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Progress:
