@@ -215,7 +215,11 @@ class Family:
     def check_sampler(self, name: str) -> None:
         """Raise a UserError that says why when this family cannot be sampled so."""
         if name not in self.samplers:
-            raise UserError(f'{self.name} cannot use the sampler {name!r}: it has {", ".join(self.samplers)}.')
+            known = ', '.join(self.samplers)
+            raise UserError(
+                f'{self.name} cannot use the sampler {name!r}: it has no path from noise to data that a solver could '
+                f'follow. Use {known}.'
+            )
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

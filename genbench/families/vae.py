@@ -30,6 +30,8 @@ from genbench.networks import autoencoder, decoders
 class VAE(Family):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x | z) independent over pixels and channels."""
 
+    samplers = ('mean', 'direct')
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
@@ -98,13 +100,17 @@ class VAE(Family):
         return log_p.sum((1, 2, 3))
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        """z from the prior, then one draw from p(x | z)."""
+        """z from the prior; 'mean' shows the mean level of p(x | z), as papers do, 'direct' draws each pixel."""
         keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
         z = jax.vmap(lambda key: jax.random.normal(key, (self.config.family.latent,)))(keys_z)
         h = self._decode(networks, z, labels)
-        if self.config.family.decoder == 'categorical':
+        categorical, mean = self.config.family.decoder == 'categorical', sampler.name == 'mean'
+        if categorical and mean:
+            expected = (jax.nn.softmax(h) * jnp.arange(self.spec.levels)).sum(-1)
+            return Samples(jnp.round(expected).astype(jnp.int32), 1)
+        if categorical:
             return Samples(jax.vmap(jax.random.categorical)(keys_x, h), 1)
-        noise = jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(keys_x)
+        noise = 0.0 if mean else jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(keys_x)
         return Samples(self.spec.decode(h[..., 0] + jnp.exp(_log_scale(h)) * noise), 1)
 
     @property

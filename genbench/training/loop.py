@@ -47,7 +47,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -
     """
     mesh = meshes.make_mesh()
     meshes.check_batch(config.train.batch_size, mesh)
-    folder = runs.claim(workdir, config)
+    folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
         return Outcome(finished, already=True)
@@ -56,6 +56,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -
     spec = sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, spec, borrowed)
+    runs.claim(folder, config)
     feed = _make_feed(config, builder)
     return _Training(config, folder, family, feed, mesh, loans, quiet).run()
 

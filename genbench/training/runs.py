@@ -79,21 +79,25 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
     os.replace(partial, path)
 
 
-def claim(workdir: str | pathlib.Path, config: Config) -> Folder:
-    """Make the folder of a run, or check that it belongs to this config.
+def check(workdir: str | pathlib.Path, config: Config) -> Folder:
+    """The folder of a run, which is new or belongs to this config; nothing is written.
 
     Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
     """
     folder = Folder(pathlib.Path(workdir))
+    if folder.config.is_file():
+        _check_same(folder, config)
+    return folder
+
+
+def claim(folder: Folder, config: Config) -> None:
+    """Make the folder and write the config into it."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.samples.mkdir(exist_ok=True)
-        if folder.config.is_file():
-            _check_same(folder, config)
         write_atomically(folder.config, configs.to_json(config))
     except OSError as error:
         raise UserError(f'The run folder {folder.path} cannot be written: {error.strerror}.') from None
-    return folder
 
 
 def _check_same(folder: Folder, config: Config) -> None:
