@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f'genbench: {message}', file=sys.stderr)
+    print('genbench:', ' '.join(message.split()), file=sys.stderr)
     return 2
 
 

@@ -100,7 +100,7 @@ def read_file(path: str) -> dict[str, Any]:
     except Exception as error:
         raise UserError(f'The config file {path} cannot be read: {type(error).__name__}: {error}.') from None
     if not isinstance(values, Mapping | ConfigDict):
-        raise UserError(f'get_config() of {path} returns a {type(values).__name__}; it should return a ConfigDict.')
+        raise UserError(f'get_config() of {path} should return a ConfigDict or a dict, not {type(values).__name__}.')
     return plain(values)
 
 

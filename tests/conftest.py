@@ -38,10 +38,6 @@ SMALL = {
 }
 
 
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'slow: takes more than some fifteen seconds on one core')
-
-
 def tiny_config(family, *overrides):
     """The resolved config of a few quick steps of a family on digits, with 'key=value' changes."""
     section = families.get(family).defaults().get('network', {})

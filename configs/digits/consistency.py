@@ -9,6 +9,5 @@ def get_config():
         'data': {'name': 'digits'},
         'family': {'name': 'consistency', 'teacher': 'runs/diffusion'},
         'train': {'num_steps': 250, 'ema_decay': 0.99},
-        'optimizer': {'learning_rate': 1e-3},
-        'evaluation': {'samplers': ('consistency:1', 'consistency:2', 'consistency:4')},
+        'evaluation': {'samplers': ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4')},
     }

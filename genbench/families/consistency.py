@@ -29,9 +29,9 @@ class Consistency(PathFamily):
     Data, schedule, prediction and network come from the teacher's run.
     """
 
-    samplers = solvers.names('consistency')
+    samplers = solvers.names('endpoint')
     default_steps = 2
-    kind = 'consistency'
+    kind = 'endpoint'
     main_network = 'student'
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):

@@ -87,7 +87,7 @@ class Solver:
 
     step: Callable[[Step], Array]
     evaluations: Callable[[Array], Array]
-    needs: str = 'denoiser'  # 'denoiser': predicts E[x | x_t]; 'consistency': predicts the end of the trajectory
+    needs: str = 'denoiser'  # 'denoiser': predicts E[x | x_t]; 'endpoint': predicts the end of the trajectory
 
 
 SOLVERS = {
@@ -95,12 +95,12 @@ SOLVERS = {
     'ddim': Solver(ddim, lambda n: n),
     'euler': Solver(euler, lambda n: n),
     'heun': Solver(heun, lambda n: 2 * n - 1),
-    'consistency': Solver(multistep_consistency, lambda n: n, needs='consistency'),
+    'multistep_consistency': Solver(multistep_consistency, lambda n: n, needs='endpoint'),
 }
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Solvers for a network of the kind 'denoiser' or 'consistency'."""
+    """Solvers for a network of the kind 'denoiser' or 'endpoint'."""
     return tuple(name for name, solver in SOLVERS.items() if solver.needs == kind)
 
 
@@ -118,7 +118,7 @@ def get(name: str, kind: str) -> Solver:
     reason = {
         'denoiser': 'it jumps to the end of the trajectory in one evaluation, and this network predicts '
         'the mean of the clean images instead, which is no sample',
-        'consistency': 'it follows the slope of a trajectory, and a consistency function gives only its end point',
+        'endpoint': 'it follows the slope of a trajectory, and this network gives only its end point',
     }[kind]
     raise UserError(f'The sampler {name!r} does not fit here: {reason}. Use {" or ".join(names(kind))}.')
 

@@ -48,13 +48,15 @@ def load(path: str) -> Study:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
+        if not hasattr(module, 'get_study'):
+            raise UserError(f'The study {path} does not define get_study().')
+        study = module.get_study()
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f'The study {path} cannot be read: {type(error).__name__}: {error}.') from None
-    if not hasattr(module, 'get_study'):
-        raise UserError(f'The study {path} does not define get_study().')
-    study = module.get_study()
     if not isinstance(study, Study):
-        raise UserError(f'get_study() of {path} returns a {type(study).__name__}; it should return a Study.')
+        raise UserError(f'get_study() of {path} should return a Study, not {type(study).__name__}.')
     return _checked(study, file)
 
 

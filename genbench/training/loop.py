@@ -137,7 +137,7 @@ class _Training:
         config, blueprint = self.config, self._blueprint(stage)
         root = states.purpose_key(config.train.seed, states.TRAIN)
         program = make_step(blueprint, self.feed, root, meshes.split_batch(self.mesh))
-        compiled: dict[tuple[str, ...], Any] = {}
+        compiled: dict[tuple[str, ...], tuple[Any, float]] = {}  # by active updates: the program and its FLOPs
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
@@ -146,14 +146,16 @@ class _Training:
             while step < end and not self._stop:
                 active, inputs = active_updates(blueprint, step), self.feed.inputs(step)
                 if active not in compiled:
-                    compiled[active] = program.lower(state, self.constants, inputs, active).compile()
-                state, scalars = compiled[active](state, self.constants, inputs)
+                    executable = program.lower(state, self.constants, inputs, active).compile()
+                    compiled[active] = executable, _flops(executable)
+                execute, flops = compiled[active]
+                state, scalars = execute(state, self.constants, inputs)
                 step += 1
-                log.flops += _flops(compiled[active])
+                log.flops += flops
                 pending.append(scalars)
                 if len(pending) > 1:
                     jax.block_until_ready(pending[-2])  # stay one step ahead of the device, not more
-                if step % config.train.log_every == 0 or step == end:
+                if step % config.train.log_every == 0 or step == end or self._stop:
                     now = time.monotonic()
                     rate = (step - last_log[0]) * config.train.batch_size / (now - last_log[1])
                     log.wall_time, last_log = base + now - began, (step, now)
@@ -168,7 +170,7 @@ class _Training:
             progress.close()
         log.wall_time = base + time.monotonic() - began
         if step not in self.checkpoints.steps():
-            self.digest = self.checkpoints.save(step, state)
+            self.checkpoints.save(step, state)
         return step, state
 
     def _log(self, step: int, pending: list[dict[str, jax.Array]], rate: float, log: MetricsLog) -> dict[str, Any]:
@@ -206,7 +208,7 @@ class _Training:
         complete = step >= self.config.train.num_steps
         self.checkpoints.wait()
         if complete:
-            self._save_samples(self._blueprint(self.family.stages[-1].name), state, step)
+            self._save_samples(self._blueprint(runs.stage_at(self.family, step - 1).name), state, step)
         images = step * self.config.train.batch_size
         summary = {
             'family': self.family.name,

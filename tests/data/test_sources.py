@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, official sets where they lie prepared, and mistakes with a name or a folder."""
+"""Data sets by name: the embedded digits, official sets where they lie prepared, mistakes with names and folders."""
 
 import os
 import pathlib

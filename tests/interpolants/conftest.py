@@ -10,16 +10,14 @@ from genbench.interpolants.schedules import expand
 
 
 def _denoiser(schedule, mean, covariance):
-    """E[x | x_t] = m + α S (α² S + σ² I)⁻¹ (x_t − α m) for images shaped (batch, 1, 1, d)."""
-    mean, covariance = jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32)
+    """E[x | x_t] = m + α S (α² S + σ² I)⁻¹ (x_t − α m) for images (batch, 1, 1, d), in the eigenbasis of S."""
+    values, vectors = (jnp.asarray(part, jnp.float32) for part in np.linalg.eigh(covariance))
+    mean = jnp.asarray(mean, jnp.float32)
 
     def denoise(x_t, t):
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        marginal = expand(alpha, jnp.zeros((1, 1, 1))) ** 2 * covariance
-        marginal += expand(sigma, jnp.zeros((1, 1, 1))) ** 2 * jnp.eye(len(mean))
-        residual = (x_t - expand(alpha, x_t) * mean).reshape(len(x_t), -1)
-        white = jnp.linalg.solve(marginal, residual[..., None])[..., 0].reshape(x_t.shape)
-        return Prediction(mean + expand(alpha, x_t) * (white @ covariance), expand(sigma, x_t) * white)
+        alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+        white = (x_t - alpha * mean) @ vectors / (alpha**2 * values + sigma**2)
+        return Prediction(mean + alpha * (white * values) @ vectors.T, sigma * white @ vectors.T)
 
     return denoise
 

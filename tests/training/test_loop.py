@@ -179,7 +179,9 @@ def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
     assert np.load(tmp_path / 'x.npz')['images'].shape == (5, 8, 8, 1)
 
 
-@pytest.mark.parametrize('family', SHIPPED)
+@pytest.mark.parametrize(
+    'family', [pytest.param(name, marks=[pytest.mark.slow] * (name == 'consistency')) for name in SHIPPED]
+)
 def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path, diffusion_run, family):
     lenders = families.get(family).borrows(tiny(family))
     loans = [f'family.{name}={diffusion_run}' for name in lenders]

@@ -1,0 +1,181 @@
+"""Consistency distillation of a teacher whose trajectories are known: isotropic Gaussian data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Borrowed, Networks
+from genbench.families.consistency import BOUNDARY_PREDICTIONS
+from genbench.interpolants import predictions, schedules
+from genbench.interpolants.schedules import expand
+
+STD = 0.5  # of the data
+PATHS = [('cosine', 'v'), ('linear', 'noise'), ('straight', 'velocity')]
+every_path = pytest.mark.parametrize(('schedule', 'prediction'), PATHS)
+SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
+
+
+def marginal_std(schedule, t, like):
+    return jnp.sqrt((expand(schedule.alpha(t), like) * STD) ** 2 + expand(schedule.sigma(t), like) ** 2)
+
+
+def teacher(schedule):
+    """The exact denoiser of N(0, STD² I)."""
+
+    def denoise(x_t, t):
+        alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+        white = x_t / marginal_std(schedule, t, x_t) ** 2
+        return predictions.Prediction(alpha * STD**2 * white, sigma * white)
+
+    return denoise
+
+
+def exact(schedule):
+    """The exact consistency function: x_t STD / √(α² STD² + σ²)."""
+
+    def jump(x_t, t):
+        x = x_t * STD / marginal_std(schedule, t, x_t)
+        sigma = expand(schedule.sigma(t), x_t)
+        noise = (x_t - expand(schedule.alpha(t), x_t) * x) / jnp.where(sigma > 0, sigma, 1)
+        return predictions.Prediction(x, noise)
+
+    return jump
+
+
+def as_network(prediction, schedule, denoise):
+    """The network whose output means this image and noise; finite where the noise vanishes and slopes do not."""
+
+    def network(x_t, t, labels):
+        return jnp.nan_to_num(predictions.target(prediction, schedule, *denoise(x_t, t), t))
+
+    return network
+
+
+@pytest.fixture
+def student_of(make_family, resolve):
+    def make(schedule, prediction, **options):
+        config = resolve('diffusion', schedule=schedule, prediction=prediction)
+        return make_family('consistency', borrowed={'teacher': Borrowed(config, SPEC)}, **options)
+
+    return make
+
+
+def loss(family, student, batch):
+    """The loss of a student that is its own target, before the compiler's view of it as a constant."""
+    name, schedule = family.prediction, family.schedule
+    networks = {
+        'teacher': as_network(name, schedule, teacher(schedule)),
+        'student': as_network(name, schedule, student),
+    }
+    networks = Networks(networks, {'target': {'student': networks['student']}})
+    return float(jax.jit(lambda key: family.loss(networks, batch, key, 0)[0])(jax.random.key(0)))
+
+
+@every_path
+def test_a_step_of_the_teacher_has_an_error_of_third_order(schedule, prediction, student_of):
+    """Heun's rule is of second order over a whole trajectory, so halving one step divides its error by eight."""
+    family = student_of(schedule, prediction)
+    x = jax.random.normal(jax.random.key(0), (3, 2, 2, 1))
+    t = jnp.asarray([0.5, 0.6, 0.7])
+
+    def error(h):
+        stepped = family._teacher_step(teacher(family.schedule), x, t, t - h)
+        exact = x * marginal_std(family.schedule, t - h, x) / marginal_std(family.schedule, t, x)
+        return float(jnp.abs(stepped - exact).max())
+
+    with jax.enable_x64(True):
+        x, t = x.astype(jnp.float64), t.astype(jnp.float64)
+        assert np.log2(error(0.1) / error(0.05)) == pytest.approx(3, abs=0.4)
+
+
+@every_path
+def test_the_exact_consistency_function_of_the_teacher_has_almost_no_loss(schedule, prediction, student_of, batch):
+    batch = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}
+    coarse, fine = (student_of(schedule, prediction, discretisation=n, huber=0.0) for n in (8, 64))
+    assert loss(fine, exact(fine.schedule), batch) < 2e-4
+    assert loss(fine, exact(fine.schedule), batch) < loss(coarse, exact(coarse.schedule), batch) / 4
+    assert loss(fine, teacher(fine.schedule), batch) > 3 * loss(fine, exact(fine.schedule), batch)
+
+
+@pytest.mark.parametrize('schedule', schedules.SCHEDULES)
+@pytest.mark.parametrize('prediction', BOUNDARY_PREDICTIONS)
+def test_at_time_zero_every_student_returns_its_input(schedule, prediction, student_of):
+    family = student_of(schedule, prediction)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    jumped = family._jump(lambda x_t, t, labels: jnp.sin(5 * x_t), x, jnp.zeros(2), None)
+    np.testing.assert_allclose(jumped, x, atol=1e-6)
+
+
+@pytest.fixture
+def optimised():
+    """Compiled as in production: the tests' own setting leaves out the rewriting that is asked about."""
+    before = jax.config.read('jax_disable_most_optimizations')
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', before)
+
+
+@every_path
+def test_the_loss_and_its_gradient_are_finite_over_the_whole_trajectory(
+    schedule, prediction, student_of, batch, optimised
+):
+    """Rounding must not carry the last time past zero."""
+    family = student_of(schedule, prediction, discretisation=3)
+    batch = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}  # every n is drawn
+
+    def value(scale):
+        network = lambda x_t, t, labels: scale * jnp.sin(x_t)  # noqa: E731
+        networks = Networks({'teacher': network, 'student': network}, {'target': {'student': network}})
+        return family.loss(networks, batch, jax.random.key(0), 0)[0]
+
+    assert all(np.isfinite(part) for part in jax.jit(jax.value_and_grad(value))(0.5))
+
+
+def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away(student_of):
+    family = student_of('cosine', 'v', huber=0.1)
+    near, far = (family._distance(jnp.full((1, 4, 4, 3), size))[0] for size in (1e-2, 10.0))
+    assert near == pytest.approx(1e-4 / (2 * 0.1), rel=0.01)
+    assert far == pytest.approx(10 - 0.1, rel=0.001)
+    assert student_of('cosine', 'v', huber=0.0)._distance(jnp.full((1, 4, 4, 3), 3.0))[0] == pytest.approx(9)
+
+
+def test_student_and_teacher_start_as_the_borrowed_network(built, batch):
+    _, _, borrowed = built('diffusion')
+    family = built('consistency')[0]
+    networks = Networks(family.networks(nnx.Rngs(3)), borrowed={'teacher': borrowed['params']})
+    family.initialise(networks, batch, jax.random.key(0))
+    for name in ('student', 'teacher'):
+        found = nnx.to_pure_dict(nnx.state(networks[name], nnx.Param))
+        jax.tree.map(np.testing.assert_array_equal, found, borrowed['params']['denoiser'])
+
+
+def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(built):
+    family = built('consistency')[0]
+    assert [update.networks for update in family.updates] == [('student',)]
+    target = {average.name: average for average in family.averages}['target']
+    assert (target.networks, target.decay, target.warmup) == (('student',), 0.95, False)
+    assert family.likelihoods == ()
+
+
+REFUSALS = {
+    'other data': (('diffusion', {}, DataSpec('other', (4, 4, 3), 5, 3)), 'was trained on.*other.*this run trains on'),
+    'image prediction': (('diffusion', {'prediction': 'x'}, SPEC), "predicts 'x'.*tends to x_t.*noise, v, velocity"),
+    'score prediction': (('diffusion', {'prediction': 'score'}, SPEC), "predicts 'score'"),
+    'no path': (('gan', {}, SPEC), 'is a gan model, which has no path from noise to data'),
+}
+
+
+@pytest.mark.parametrize(('given', 'why'), REFUSALS.values(), ids=REFUSALS)
+def test_a_teacher_that_does_not_fit_is_refused_in_words(given, why, make_family, resolve):
+    name, options, spec = given
+    with pytest.raises(UserError, match=why):
+        make_family('consistency', spec=SPEC, borrowed={'teacher': Borrowed(resolve(name, **options), spec)})
+
+
+def test_a_conditional_student_needs_a_conditional_teacher(make_family, resolve):
+    with pytest.raises(UserError, match='needs a conditional teacher'):
+        make_family('consistency', True, borrowed={'teacher': Borrowed(resolve('diffusion'), SPEC)})

@@ -1,0 +1,203 @@
+"""Diffusion with the exact denoiser of Gaussian data: its bound, its model and its loss are known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.diffusion import Diffusion
+from genbench.interpolants import predictions, schedules
+from genbench.interpolants.schedules import expand
+
+# So many levels that where in its bin an image lies matters to none of the tests.
+SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
+MEAN, VARIANCE = np.array([0.1, -0.2]), np.array([0.2, 0.05])
+LOG_BIN = 2 * SPEC.log_bin_width
+
+
+class Exact(Diffusion):
+    """The network is E[x | x_t] of data N(MEAN, diag VARIANCE)."""
+
+    def denoise(self, networks, labels, guidance=0.0, clip=False):
+        def denoise(x_t, t):
+            alpha, sigma = expand(self.schedule.alpha(t), x_t), expand(self.schedule.sigma(t), x_t)
+            white = (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+            return predictions.Prediction(MEAN + alpha * VARIANCE * white, sigma * white)
+
+        return denoise
+
+
+class Chain:
+    """The same model in textbook form: variances of each step, and the affine denoiser x̂ = m + gain (x_t − α m)."""
+
+    def __init__(self, family):
+        steps = family.config.family.num_timesteps
+        t = family.time(jnp.arange(1, steps + 1))
+        self.alpha, self.sigma = (
+            np.asarray(f(t), float)[:, None] for f in (family.schedule.alpha, family.schedule.sigma)
+        )
+        self.gain = self.alpha * VARIANCE / (self.alpha**2 * VARIANCE + self.sigma**2)
+
+    def posterior(self, n):
+        """Weights of x_t and x in the mean of q(x_s | x_t, x), and its variance (DDPM, equations 6 and 7)."""
+        ratio = self.alpha[n] / self.alpha[n - 1]
+        step = self.sigma[n] ** 2 - ratio**2 * self.sigma[n - 1] ** 2
+        variance = step * self.sigma[n - 1] ** 2 / self.sigma[n] ** 2
+        return (
+            ratio * self.sigma[n - 1] ** 2 / self.sigma[n] ** 2,
+            self.alpha[n - 1] * step / self.sigma[n] ** 2,
+            variance,
+        )
+
+    def squared_error(self, x, n):
+        """E‖x − x̂(x_t)‖² over the noise, for each dimension."""
+        return ((x - MEAN) * (1 - self.gain[n] * self.alpha[n])) ** 2 + (self.gain[n] * self.sigma[n]) ** 2
+
+    def bound(self, x):
+        """−(L_T + Σ L_{n−1} + L_0) of DDPM, equation 5, for x (count, 2)."""
+        total = -((self.alpha[-1] * x / self.sigma[-1]) ** 2) / 2
+        for n in range(1, len(self.alpha)):
+            _, weight, variance = self.posterior(n)
+            total -= weight**2 * self.squared_error(x, n) / (2 * variance)
+        scale = self.sigma[0] / self.alpha[0]
+        total += stats.norm.logpdf(0, scale=scale) - self.squared_error(x, 0) / (2 * scale**2)
+        return total.sum(1)
+
+    def log_likelihood(self, x):
+        """log p(x): ancestral sampling is affine, so the model is Gaussian at every step."""
+        mean, variance = np.zeros(2), self.sigma[-1] ** 2
+        for n in range(len(self.alpha) - 1, 0, -1):
+            of_x_t, of_x, added = self.posterior(n)
+            slope = of_x_t + of_x * self.gain[n]
+            mean = slope * mean + of_x * (1 - self.gain[n] * self.alpha[n]) * MEAN
+            variance = slope**2 * variance + added
+        mean = self.gain[0] * mean + (1 - self.gain[0] * self.alpha[0]) * MEAN
+        variance = self.gain[0] ** 2 * variance + (self.sigma[0] / self.alpha[0]) ** 2
+        return stats.norm.logpdf(x, mean, np.sqrt(variance)).sum(1)
+
+
+@pytest.fixture
+def exact(resolve):
+    def make(num_timesteps=1000, schedule='cosine', draws=20, dequantisation='uniform'):
+        config = resolve('diffusion', num_timesteps=num_timesteps, schedule=schedule, dequantisation=dequantisation)
+        config = config.copy_and_resolve_references()
+        config.evaluation.vlb_draws = draws
+        return Exact(config, SPEC)
+
+    return make
+
+
+def images(count=1):
+    x = MEAN + np.sqrt(VARIANCE) * np.random.default_rng(0).normal(size=(count, 2))
+    return np.asarray(SPEC.quantise(x.astype(np.float32)).reshape(count, 1, 1, 2))
+
+
+def centres(integers):
+    return np.asarray(SPEC.dequantise(jnp.asarray(integers)), float).reshape(-1, 2)
+
+
+def estimates(family, integers, keys, repeats):
+    """`repeats` estimates of the bound of each image, (image, repeat)."""
+    score = jax.jit(lambda images, keys: family._vlb(None, images, None, keys))
+    values = score(jnp.repeat(integers, repeats, axis=0), keys(len(integers) * repeats))
+    return np.asarray(values, float).reshape(len(integers), repeats)
+
+
+@pytest.mark.parametrize('schedule', ['linear', 'cosine', 'straight'])
+@pytest.mark.parametrize(('num_timesteps', 'draws'), [(8, 1), (8, 20), (200, 2)])
+def test_the_estimated_bound_has_the_mean_of_the_full_sum(schedule, num_timesteps, draws, exact, keys):
+    family, repeats = exact(num_timesteps, schedule, draws), 4000
+    found = estimates(family, images(), keys, repeats)[0]
+    wanted = Chain(family).bound(centres(images()))[0] + LOG_BIN
+    assert found.std() > 0
+    assert found.mean() == pytest.approx(wanted, abs=5 * found.std() / np.sqrt(repeats) + 2e-3)
+
+
+@pytest.mark.parametrize('num_timesteps', [4, 30, 300])
+def test_the_bound_is_below_the_exact_log_likelihood_of_the_model(num_timesteps, exact):
+    family, x = exact(num_timesteps), centres(images(50))
+    chain = Chain(family)
+    assert (chain.bound(x) < chain.log_likelihood(x)).all()
+
+
+def test_many_timesteps_close_the_gap_to_the_data_but_for_the_first_steps(exact, keys):
+    """While the signal-to-noise ratio falls as 1 / n, Σ 1 / (n − 1) − log(n / (n − 1)) = γ, half for each dimension."""
+    x = centres(images(200))
+    truth = stats.norm.logpdf(x, MEAN, np.sqrt(VARIANCE)).sum(1)
+    gaps = [(truth - Chain(exact(n)).bound(x)).mean() for n in (100, 1000, 5000)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] == pytest.approx(2 * np.euler_gamma / 2, abs=0.1)
+    found = estimates(exact(5000, draws=50), images(200), keys, 20).mean()
+    assert found == pytest.approx(truth.mean() - gaps[2] + LOG_BIN, abs=0.03)
+
+
+@pytest.mark.parametrize('schedule', schedules.SCHEDULES)
+@pytest.mark.parametrize('prediction', predictions.NAMES)
+def test_a_prediction_is_refused_or_tells_the_image_where_sampling_starts(schedule, prediction, make_family):
+    """Where α = 0, the noise in x_t says nothing of the image."""
+    try:
+        family = make_family('diffusion', schedule=schedule, prediction=prediction)
+    except UserError:
+        return
+    x_t, t = jnp.ones((1, 4, 4, 3)), jnp.full(1, family.schedule.t_max)
+    given = predictions.convert(prediction, family.schedule, 0.3 * x_t, x_t, t)
+    assert np.isfinite(given.x).all() and np.isfinite(given.noise).all()
+
+
+def test_images_at_the_centres_of_their_bins_have_the_bound_of_dequantised_ones_where_bins_are_narrow(exact, keys):
+    """The integral over a narrow bin is the density times its width."""
+    found = [estimates(exact(50, dequantisation=way), images(4), keys, 500).mean(1) for way in ('uniform', 'none')]
+    np.testing.assert_allclose(*found, atol=0.2)
+
+
+def test_the_likelihood_of_the_ode_is_the_density_times_the_volume_of_the_bin(exact, keys):
+    family = exact(schedule='straight')
+    score = jax.jit(lambda images, keys: family.likelihoods[0].log_prob(None, images, None, keys))
+    found = score(jnp.asarray(images(20)), keys(20))
+    alpha, sigma = 1 - 1e-3, 1e-3
+    std = np.sqrt(alpha**2 * VARIANCE + sigma**2)
+    wanted = stats.norm.logpdf(centres(images(20)), alpha * MEAN, std).sum(1) + LOG_BIN
+    assert np.mean(found - wanted) == pytest.approx(0, abs=0.05)
+    assert np.corrcoef(found, wanted)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize('prediction', predictions.NAMES)
+@pytest.mark.parametrize('schedule', schedules.SCHEDULES)
+def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch):
+    """Data that is one image, at the centres of its bins, shows its noise in x_t."""
+    family = make_family('diffusion', prediction=prediction, schedule=schedule, dequantisation='none', num_timesteps=8)
+    batch = {**batch, 'image': jnp.broadcast_to(batch['image'][:1], batch['image'].shape)}
+    x = family.spec.dequantise(batch['image'])
+
+    def network(x_t, t, labels, key=None):
+        noise = (x_t - expand(family.schedule.alpha(t), x) * x) / expand(family.schedule.sigma(t), x)
+        return predictions.target(prediction, family.schedule, x, noise, t)
+
+    def loss(network):
+        return family.loss({'denoiser': network}, batch, jax.random.key(0), jnp.zeros(()))[0]
+
+    assert loss(network) == pytest.approx(0, abs=1e-4)
+    assert loss(lambda *inputs, key=None: network(*inputs) + 0.5) == pytest.approx(0.25, rel=0.01)
+
+
+def test_labels_are_dropped_to_the_null_label_at_the_given_rate(make_family):
+    family, labels = make_family('diffusion', True, label_dropout=0.25), jnp.zeros(10_000, int) + 1
+    seen = np.asarray(family.dropped_labels({'label': labels}, jax.random.key(0)))
+    assert set(np.unique(seen)) == {1, 3}
+    assert (seen == 3).mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75) / 100)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'why'),
+    [
+        ('schedule', 'cosin', 'Did you mean cosine'),
+        ('prediction', 'velocty', 'Did you mean velocity'),
+        ('dequantisation', 'normal', 'can be uniform or none'),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
+    with pytest.raises(UserError, match=why):
+        make_family('diffusion', **{option: value})

@@ -1,0 +1,93 @@
+"""The closed-form Gaussian against numpy and scipy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genbench.data.spec import DataSpec
+from genbench.families.base import Sampler
+
+SPEC = DataSpec('vectors', (1, 2, 2), levels=64, classes=2)
+NOISE = SPEC.levels**-2 / 3 * np.eye(4)  # variance of a uniform draw from a bin of width 2 / L
+
+
+def images(count=600):
+    """Correlated integers, the second half with another law; labels say which half."""
+    rng, label = np.random.default_rng(0), np.repeat([0, 1], count // 2)
+    x = rng.normal(size=(count, 4)) @ rng.normal(size=(4, 4)) * np.where(label, 2, 4)[:, None] + 30 + 4 * label[:, None]
+    return np.clip(np.round(x), 0, 63).astype(np.int32), label
+
+
+def centres(x):
+    return (2 * x + 1) / SPEC.levels - 1
+
+
+@pytest.fixture
+def fitted(make_family):
+    def fit(conditional=False, chunk=150):
+        family = make_family('gaussian', conditional, spec=SPEC)
+        networks = jax.tree.map(lambda x: x, family.networks(None))
+        x, label = images()
+        order = np.random.default_rng(1).permutation(len(x)).reshape(-1, chunk)
+        for part in order:
+            batch = {'image': jnp.asarray(x[part]).reshape(-1, 1, 2, 2), 'label': jnp.asarray(label[part])}
+            family.loss(networks, batch, jax.random.key(0), jnp.zeros(()))
+        return family, networks
+
+    return fit
+
+
+@pytest.mark.parametrize('chunk', [600, 50])
+def test_batches_that_cover_the_data_once_give_the_maximum_likelihood_fit(chunk, fitted):
+    _, networks = fitted(chunk=chunk)
+    (mean,), (covariance,) = networks['moments'].moments()
+    x = centres(images()[0])
+    np.testing.assert_allclose(mean, x.mean(0), atol=1e-5)
+    np.testing.assert_allclose(covariance, np.cov(x.T, ddof=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_conditional_gaussian_fits_each_label(fitted):
+    _, networks = fitted(conditional=True)
+    means, covariances = networks['moments'].moments()
+    x, label = images()
+    for index in range(2):
+        members = centres(x[label == index])
+        np.testing.assert_allclose(means[index], members.mean(0), atol=1e-5)
+        np.testing.assert_allclose(covariances[index], np.cov(members.T, ddof=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('conditional', [False, True])
+def test_the_log_probability_is_scipys_over_the_bin(conditional, fitted, keys):
+    """Averaged over draws from the bin: a quadratic in x gains −tr(Σ⁻¹) w² / 24 over its value at the centre."""
+    (family, networks), count, (x, label) = fitted(conditional), 4000, images()
+    covered = x[label == 1] if conditional else x
+    covariance = np.cov(centres(covered).T, ddof=0) + NOISE
+    density = stats.multivariate_normal(centres(covered).mean(0), covariance).logpdf(centres(x[500]))
+    wanted = density - np.trace(np.linalg.inv(covariance) @ NOISE) / 2 + 4 * np.log(2 / SPEC.levels)
+    repeated = jnp.broadcast_to(jnp.asarray(x[500]).reshape(1, 2, 2), (count, 1, 2, 2))
+    labels = jnp.ones(count, int) if conditional else None
+    found = np.asarray(family.likelihoods[0].log_prob(networks, repeated, labels, keys(count)))
+    assert found.mean() == pytest.approx(wanted, abs=5 * found.std() / np.sqrt(count))
+    assert found.std() > 0
+
+
+@pytest.mark.parametrize('label', [None, 0, 1])
+def test_samples_have_the_moments_of_the_fit(label, fitted, keys):
+    family, networks = fitted(conditional=label is not None)
+    labels = None if label is None else jnp.full(20_000, label)
+    sample = jax.jit(lambda keys: family.sample(networks, keys, labels, Sampler('direct')).images)
+    found = np.reshape(centres(sample(keys(20_000))), (-1, 4))
+    x, given = images()
+    wanted = centres(x if label is None else x[given == label])
+    covariance = np.cov(wanted.T, ddof=0) + 2 * NOISE  # of the model, and of putting a draw into a bin
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((found.mean(0) - wanted.mean(0)) / scale, 0, atol=5 / np.sqrt(20_000))
+    np.testing.assert_allclose((np.cov(found.T) - covariance) / np.outer(scale, scale), 0, atol=5 * np.sqrt(2 / 20_000))
+
+
+def test_no_parameter_is_trained(make_family):
+    family = make_family('gaussian')
+    assert [update.optimizer for update in family.updates] == [None]
+    assert family.averages == ()

@@ -1,0 +1,148 @@
+"""The VAE's bound on probabilistic PCA, whose marginal is known, and its decoders' draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Sampler
+from genbench.families.vae import VAE
+from genbench.networks import decoders
+
+W = np.array([[1.0, 0.5], [0.5, -1.0], [0.0, 0.8], [0.3, 0.0]])
+W[3, 0] = -(W[:3, 0] @ W[:3, 1]) / 1e9  # keep the columns orthogonal: then the posterior's covariance is diagonal
+MU, NOISE = np.array([0.2, -0.1, 0.4, 0.0]), 0.6
+SPEC = DataSpec('vectors', (1, 1, 4), levels=2)
+MARGINAL = stats.multivariate_normal(MU, W @ W.T + NOISE**2 * np.eye(4))
+
+
+class PPCA(VAE):
+    """x = W z + μ + noise in place of the networks; `shift` and `stretch` move the encoder off the posterior."""
+
+    shift, stretch = 0.0, 1.0
+
+    def _encode(self, networks, images, labels, key=None):
+        precision = (W**2).sum(0) + NOISE**2  # the diagonal of M = WᵀW + σ² I
+        mean = (images.reshape(len(images), -1) - MU) @ W / precision
+        std = self.stretch * NOISE / np.sqrt(precision)
+        return mean + self.shift, jnp.broadcast_to(jnp.log(std), mean.shape)
+
+    def _log_observation(self, networks, z, images, labels, key=None):
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1)
+
+
+@pytest.fixture
+def ppca(resolve):
+    def make(shift=0.0, stretch=1.0):
+        family = PPCA(resolve('vae', latent=2), SPEC)
+        family.shift, family.stretch = shift, stretch
+        return family
+
+    return make
+
+
+def vectors(count):
+    return jnp.asarray(MARGINAL.rvs(count, random_state=0), jnp.float32).reshape(count, 1, 1, 4)
+
+
+def bound(family, x, draws, keys):
+    return np.asarray(jax.jit(lambda x, keys: family._importance_bound({}, x, None, keys, draws))(x, keys))
+
+
+def test_the_latent_directions_are_orthogonal():
+    assert W[:, 0] @ W[:, 1] == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize('draws', [1, 5])
+def test_the_bound_is_tight_at_the_exact_posterior(draws, ppca, keys):
+    """Every importance weight is then p(x) itself, so not even a single draw has variance."""
+    x = vectors(20)
+    wanted = MARGINAL.logpdf(np.reshape(x, (20, 4)))
+    np.testing.assert_allclose(bound(ppca(), x, draws, keys(20)), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_worse_encoder_has_a_lower_elbo_by_its_divergence_from_the_posterior(ppca, keys):
+    shift, stretch, count = 0.3, 1.3, 20_000
+    x = jnp.broadcast_to(vectors(1), (count, 1, 1, 4))
+    variance = NOISE**2 / ((W**2).sum(0) + NOISE**2)
+    divergence = (shift**2 / variance + stretch**2 - 1 - 2 * np.log(stretch)).sum() / 2
+    elbo = bound(ppca(shift, stretch), x, 1, keys(count))
+    wanted = MARGINAL.logpdf(np.ravel(x[0])) - divergence
+    assert elbo.mean() == pytest.approx(wanted, abs=5 * elbo.std() / np.sqrt(count))
+
+
+def test_more_draws_bring_the_bound_nearer_to_the_likelihood(ppca, keys):
+    x, family = jnp.broadcast_to(vectors(1), (4000, 1, 1, 4)), ppca(0.3, 1.3)
+    means = [bound(family, x, draws, keys(4000)).mean() for draws in (1, 4, 16, 64)]
+    truth = MARGINAL.logpdf(np.ravel(x[0]))
+    assert (np.diff(means) > 0).all()
+    assert means[0] < truth - 0.3
+    assert means[-1] == pytest.approx(truth, abs=0.02)
+
+
+@pytest.mark.parametrize('beta', [1.0, 4.0])
+def test_the_training_loss_is_the_elbo_in_bits_with_its_divergence_weighted(beta, ppca, resolve):
+    """E log p(x | z) − β KL; at the posterior and β = 1 its mean is log p(x), though a draw has variance."""
+    family, count = PPCA(resolve('vae', latent=2, beta=beta), SPEC), 20_000
+    x = jnp.broadcast_to(vectors(1), (count, 1, 1, 4))
+    batch = {'image': x, 'label': jnp.zeros(count, int)}
+    loss, scalars = jax.jit(lambda batch, key: family.loss({}, batch, key, 0))(batch, jax.random.key(0))
+    assert scalars['elbo'] == pytest.approx(SPEC.bits_per_dim(MARGINAL.logpdf(np.ravel(x[0]))), abs=0.01)
+    mean, log_std = family._encode({}, x[:1], None)
+    kl = ((mean**2 + np.exp(2 * log_std) - 1 - 2 * log_std) / 2).sum() / (4 * np.log(2))
+    assert scalars['kl'] == pytest.approx(float(kl), rel=1e-4)
+    assert loss == pytest.approx(float(scalars['elbo'] + (beta - 1) * kl), rel=1e-4)
+
+
+def test_the_likelihoods_are_lower_bounds_with_one_and_many_draws(built):
+    family = built('vae')[0]
+    assert [(one.method, one.kind) for one in family.likelihoods] == [
+        ('elbo', 'lower_bound'),
+        ('iwae_64', 'lower_bound'),
+    ]
+
+
+LOGITS = jnp.linspace(-1, 1, 10).reshape(2, 5) ** 2  # of two pixels with five levels
+LOGISTIC = jnp.array([[0.5, 1.5], [-0.9, 1.0]])  # mean, and the log-scale plus 2
+DECODERS = {
+    'categorical': (LOGITS, jax.nn.log_softmax(LOGITS)),
+    'logistic': (LOGISTIC, decoders.discretised_logistic(LOGISTIC[:, :1], LOGISTIC[:, 1:] - 2, jnp.arange(5), 5)),
+}
+
+
+@pytest.fixture
+def drawn(resolve, keys):
+    """`drawn(decoder, sampler)` → many draws (count, 2) of a decoder that puts the above out whatever z is."""
+
+    def draw(decoder, sampler):
+        family, (h, _) = (
+            VAE(resolve('vae', decoder=decoder), DataSpec('pixels', (1, 1, 2), levels=5)),
+            DECODERS[decoder],
+        )
+        networks = {'decoder': lambda z, labels, key: jnp.broadcast_to(h.ravel(), (len(z), 1, 1, h.size))}
+        sample = jax.jit(lambda keys: family.sample(networks, keys, None, Sampler(sampler)).images)
+        return np.reshape(sample(keys(20_000)), (-1, 2))
+
+    return draw
+
+
+@pytest.mark.parametrize('decoder', DECODERS)
+def test_draws_have_the_probabilities_that_the_bound_scores(decoder, drawn):
+    images = drawn(decoder, 'direct')
+    shares = [np.bincount(pixel, minlength=5) / len(images) for pixel in images.T]
+    np.testing.assert_allclose(shares, np.exp(DECODERS[decoder][1]), atol=5 * 0.5 / np.sqrt(20_000))
+
+
+@pytest.mark.parametrize('decoder', DECODERS)
+def test_the_mean_sampler_shows_the_level_nearest_to_the_mean_of_the_draws(decoder, drawn):
+    expected = np.round(drawn(decoder, 'direct').mean(0))
+    np.testing.assert_array_equal(drawn(decoder, 'mean'), np.tile(expected, (20_000, 1)))
+
+
+def test_an_unknown_decoder_is_refused(make_family):
+    family = make_family('vae', decoder='normal')
+    with pytest.raises(UserError, match="family.decoder is 'normal'; it can be categorical or logistic"):
+        family._outputs_per_value  # noqa: B018

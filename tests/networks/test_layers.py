@@ -1,0 +1,85 @@
+"""Layers against independent implementations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genbench.networks import layers
+
+
+def images(*shape, seed=0):
+    return 3 + 2 * jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize(('channels', 'groups'), [(12, 4), (8, 8), (6, 1)])
+def test_group_norm_equals_flax_in_value_and_gradient(channels, groups):
+    x, weights = images(3, 5, 4, channels), images(3, 5, 4, channels, seed=1)
+    ours = layers.GroupNorm(channels, groups=groups)
+    flax = nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, rngs=nnx.Rngs(0))
+    scale, bias = images(2, channels, seed=2)
+
+    def weighted(build, x, scale, bias):
+        module = nnx.clone(build)
+        module.scale[...], module.bias[...] = scale, bias
+        return (weights * module(x)).sum()
+
+    found, wanted = (
+        jax.jit(jax.value_and_grad(lambda *inputs, m=m: weighted(m, *inputs), (0, 1, 2)))(x, scale, bias)
+        for m in (ours, flax)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3), found, wanted)
+
+
+def test_group_norm_takes_the_largest_number_of_groups_that_divides_the_channels():
+    assert layers.GroupNorm(12, groups=32).groups == 4
+
+
+def test_attention_is_a_softmax_over_pixels():
+    module = layers.Attention(8, heads=2, rngs=nnx.Rngs(0))
+    module.output.kernel[...] = images(8, 8)
+    x = images(2, 3, 3, 8)
+    qkv = np.asarray(module.inputs(module.norm(x))).reshape(2, 9, 3, 2, 4)
+    q, k, v = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+    logits = q @ k.swapaxes(-1, -2) / np.sqrt(4)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    mixed = (weights / weights.sum(-1, keepdims=True)) @ v
+    wanted = x + module.output(jnp.asarray(mixed.transpose(0, 2, 1, 3).reshape(2, 3, 3, 8)))
+    np.testing.assert_allclose(module(x), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_residual_layers_are_the_identity():
+    x = images(2, 4, 4, 8)
+    np.testing.assert_array_equal(layers.Attention(8, rngs=nnx.Rngs(0))(x), x)
+    np.testing.assert_array_equal(layers.ResidualBlock(8, 8, groups=4, rngs=nnx.Rngs(0))(x), x)
+
+
+def test_downsampling_halves_and_upsampling_doubles():
+    x = images(2, 6, 4, 8)
+    assert layers.Downsample(8, rngs=nnx.Rngs(0))(x).shape == (2, 3, 2, 8)
+    assert layers.Upsample(8, rngs=nnx.Rngs(0))(x).shape == (2, 12, 8, 8)
+
+
+def test_upsampling_repeats_each_pixel_before_its_convolution():
+    module = layers.Upsample(2, rngs=nnx.Rngs(0))
+    module.conv.kernel[...] = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(jnp.eye(2))
+    x = images(1, 3, 2, 2)
+    np.testing.assert_allclose(module(x), x.repeat(2, 1).repeat(2, 2), rtol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_needs_a_key():
+    x = jnp.ones((100, 100))
+    dropped = np.asarray(layers.dropout(x, 0.3, jax.random.key(0)))
+    np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.7], rtol=1e-6)
+    assert dropped.mean() == pytest.approx(1, abs=5 * np.sqrt(0.3 / 0.7) / 100)
+    np.testing.assert_array_equal(layers.dropout(x, 0.3, None), x)
+
+
+def test_similarity_of_two_timestep_embeddings_depends_on_their_difference_alone():
+    t = jnp.linspace(0, 0.5, 6)
+    here, later = layers.timestep_embedding(t, 32), layers.timestep_embedding(t + 0.1, 32)
+    np.testing.assert_allclose((here * here).sum(-1), 16, rtol=1e-5)
+    similarity = np.asarray((here * later).sum(-1))
+    np.testing.assert_allclose(similarity, similarity[0], atol=0.01)
+    assert similarity[0] < 15

@@ -1,0 +1,155 @@
+"""The page is one file that needs no network, shows every row, and takes text as text."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from genbench.errors import UserError
+from genbench.evaluation.results import KEYS
+from genbench.report import page
+
+NASTY = '</script><script>alert("x")</script>&amp;'
+SAMPLING = {'sampler': 'direct', 'steps': 1, 'nfe': 1, 'guidance': 0.0, 'reference': NASTY}
+
+
+class Reader(html.parser.HTMLParser):
+    """Elements with their attributes, the texts of scripts, and the text outside them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.styles, self.text = [], [], [], ''
+        self._inside = ''
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag if tag in ('script', 'style') else ''
+        if tag == 'script':
+            self.scripts.append('')
+
+    def handle_endtag(self, tag):
+        self._inside = ''
+
+    def handle_data(self, data):
+        if self._inside == 'script':
+            self.scripts[-1] += data
+        elif self._inside == 'style':
+            self.styles.append(data)
+        else:
+            self.text += data
+
+
+def row(trial, metric, value, **more):
+    return {
+        'trial': trial,
+        **dict.fromkeys(KEYS),
+        'metric': metric,
+        'value': value,
+        'n': 64,
+        'protocol': SAMPLING,
+        **more,
+    }
+
+
+def trial_files(folder, name, state, reason=''):
+    path = folder / 'trials' / name
+    path.mkdir(parents=True)
+    (path / 'status.json').write_text(json.dumps({'state': state, 'reason': reason}))
+    losses = [{'step': step, 'wall_time': step, 'net/loss': 1 / step} for step in (1, 2)]
+    (path / 'metrics.jsonl').write_text(''.join(json.dumps(loss) + '\n' for loss in losses))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A study's folder made by hand: two trials done, one failed, one that has not begun."""
+    folder = tmp_path_factory.mktemp('study')
+    trial_files(folder, 'near', 'done')
+    trial_files(folder, 'far', 'done')
+    trial_files(folder, 'broken', 'failed', f'It says {NASTY}.')
+    drawn = {'sampler': 'direct', 'nfe': 1, 'kind': 'distance', 'features': NASTY}
+    rows = [
+        row('real', 'fd', 1.25, **{**drawn, 'sampler': None, 'nfe': None}),
+        row('far', 'fd', 20.5, **drawn),
+        row('near', 'fd', 2.75, **drawn),
+        row('near', 'fd', 9.75, **{**drawn, 'sampler': 'other', 'nfe': 4}),
+        row('near', 'bits_per_dim', 3.125, std_err=0.01, kind='lower_bound', protocol={'method': NASTY}),
+        row('far', 'bits_per_dim', None, kind='none', protocol={'likelihood': 'none'}),
+    ]
+    (folder / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    description = {'title': f'A {NASTY}', 'claim': NASTY, 'study': 's.py', 'command': NASTY, 'commit': ''}
+    trials = ['near', 'far', 'broken', 'late']
+    (folder / 'study.json').write_text(json.dumps({**description, 'trials': trials}))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def read(folder):
+    path = page.write(folder)
+    assert path == folder / 'report.html'
+    return Reader(path.read_text())
+
+
+def test_nothing_is_loaded_from_elsewhere(read):
+    links = [value for _, attributes in read.elements for name, value in attributes.items() if name in ('src', 'href')]
+    assert [link for link in links if not link.startswith(('data:', '#'))] == []
+    assert not any(tag in ('link', 'iframe', 'object') for tag, _ in read.elements)
+    assert not any(re.search(r'@import|url\((?!["\']?data:)', style) for style in read.styles)
+
+
+def test_the_leaderboard_has_a_row_for_each_trial_with_numbers_best_first(read):
+    shown = [read.text.index(words) for words in ('held-out real images (floor)', 'near direct · 1', 'far direct · 1')]
+    assert shown == sorted(shown)
+    for number in ('1.25', '2.75', '20.50', '≤ 3.125 ± 0.010 lower bound'):
+        assert number in read.text
+    assert '9.75' not in read.text  # near has a better sampler
+
+
+def test_trials_that_failed_or_wait_are_named(read):
+    assert f'broken failed: It says {NASTY}.' in read.text
+    assert 'Not finished: late (queued)' in read.text
+
+
+def test_a_family_without_likelihood_is_named(read):
+    assert 'Without a likelihood: far.' in read.text
+
+
+def test_text_is_text(read):
+    assert f'A {NASTY}' in read.text
+    assert not any(script.startswith('alert') for script in read.scripts)
+
+
+def test_figures_hold_their_data(read):
+    charts = [attributes['data-spec'] for _, attributes in read.elements if 'data-spec' in attributes]
+    given = {attributes['id']: json.loads(text) for (tag, attributes), text in specs(read)}
+    assert sorted(charts) == sorted(given)
+    assert len(charts) == 5  # distances, likelihoods, and the losses of three trials
+    assert {2.75, 9.75, 20.5, 3.125} <= set(numbers(given))
+
+
+def specs(read):
+    """(element, text) of the scripts that hold a figure."""
+    elements = [element for element in read.elements if element[0] == 'script']
+    pairs = zip(elements, read.scripts, strict=True)
+    return [(element, text) for element, text in pairs if element[1].get('type') == 'application/json']
+
+
+def numbers(values):
+    """Every number in nested lists and dicts."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, list):
+        return [number for value in values for number in numbers(value)]
+    return [values] if isinstance(values, float) else []
+
+
+def test_the_page_is_the_same_when_written_again(folder, read):
+    before = (folder / 'report.html').read_bytes()
+    assert page.write(folder).read_bytes() == before
+
+
+def test_a_folder_without_a_study_is_said(tmp_path):
+    with pytest.raises(UserError, match='holds no study'):
+        page.write(tmp_path)

@@ -1,0 +1,102 @@
+"""metrics.jsonl survives a crash in mid-line, and a resumed run continues it without gaps or repeats."""
+
+import json
+import shutil
+
+import pytest
+
+from genbench.training.loop import train
+from genbench.training.metrics import MetricsLog, Progress, read_rows
+
+
+def row(step):
+    return {'step': step, 'wall_time': 0.5 * step, 'images_seen': 32 * step, 'net/loss': 1 / step}
+
+
+def write_rows(path, steps, tail=''):
+    path.write_text(''.join(json.dumps(row(step)) + '\n' for step in steps) + tail)
+
+
+def reopened(path, restored_step):
+    return MetricsLog(path, path.with_name('events'), restored_step)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'metrics.jsonl'
+
+
+def test_a_file_that_is_not_there_has_no_rows(path):
+    assert read_rows(path) == []
+
+
+def test_a_half_written_last_line_is_left_out(path):
+    write_rows(path, [1, 2], tail=json.dumps(row(3))[:17])
+    assert read_rows(path) == [row(1), row(2)]
+
+
+def test_a_row_after_a_half_written_line_stands_on_a_line_of_its_own(path):
+    write_rows(path, [1, 2], tail='{"step": 3, "wal')
+    log = reopened(path, restored_step=2)
+    log.write(row(3))
+    log.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [row(1), row(2), row(3)]
+
+
+def test_rows_past_the_restored_step_are_dropped(path):
+    write_rows(path, [1, 2, 3, 4])
+    log = reopened(path, restored_step=2)
+    log.close()
+    assert read_rows(path) == [row(1), row(2)]
+    assert log.wall_time == row(2)['wall_time']
+
+
+def test_a_fresh_run_starts_an_empty_file(path):
+    write_rows(path, [1, 2])
+    log = reopened(path, restored_step=0)
+    log.close()
+    assert (read_rows(path), log.wall_time) == ([], 0.0)
+
+
+def test_scalars_go_to_tensorboard_too(path):
+    log = reopened(path, restored_step=0)
+    log.write(row(1))
+    log.close()
+    (events,) = path.with_name('events').iterdir()
+    assert b'net/loss' in events.read_bytes()
+
+
+def test_a_resumed_run_neither_repeats_nor_loses_a_row(tiny, tmp_path):
+    """Its newest checkpoint is gone, so it repeats steps that it has logged."""
+    short, full = (tiny('gaussian', 'checkpoint.every=2', f'train.num_steps={steps}') for steps in (4, 6))
+    train(short, tmp_path, quiet=True)
+    shutil.rmtree(tmp_path / 'checkpoints' / '4')
+    train(full, tmp_path, quiet=True)
+    rows = read_rows(tmp_path / 'metrics.jsonl')
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    times = [row['wall_time'] for row in rows]
+    assert times == sorted(times)
+    assert [row['moments/images'] for row in rows] == [32 * step for step in range(1, 7)]
+
+
+def test_rows_hold_the_mean_since_the_row_before(tiny, tmp_path):
+    train(tiny('gaussian', 'train.log_every=2', 'train.num_steps=5'), tmp_path, quiet=True)
+    rows = {row['step']: row['moments/images'] for row in read_rows(tmp_path / 'metrics.jsonl')}
+    assert rows == {2: 48, 4: 112, 5: 160}
+
+
+def test_progress_is_a_plain_line_off_a_terminal(capsys):
+    progress = Progress('train x', 0, 10)
+    progress.update(1, 'loss 3')
+    progress.update(2, 'too soon after the first')
+    progress.update(10)
+    progress.close()
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith('train x: step 1 of 10, loss 3')
+    assert last.startswith('train x: step 10 of 10')
+
+
+def test_quiet_progress_says_nothing(capsys):
+    progress = Progress('train x', 0, 1, quiet=True)
+    progress.update(1)
+    assert capsys.readouterr() == ('', '')

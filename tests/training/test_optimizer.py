@@ -1,0 +1,65 @@
+"""Schedules and optimizers do what their names say."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genbench.config import DEFAULTS
+from genbench.errors import UserError
+from genbench.training import optimizer
+
+
+def options(**changes):
+    return {**DEFAULTS['optimizer'], **changes}
+
+
+def rate(step, num_steps=100, **changes):
+    return float(optimizer.learning_rate(options(learning_rate=2.0, **changes), num_steps)(step))
+
+
+def moved(gradient, start=0.0, **changes):
+    """Where one update leads from `start`."""
+    built = optimizer.build(options(learning_rate=0.1, **changes), 10)
+    params = jnp.full(len(gradient), start)
+    steps, _ = built.update(jnp.asarray(gradient), built.init(params), params)
+    return np.asarray(optax.apply_updates(params, steps))
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'middle', 'end'), [('constant', 2.0, 2.0), ('linear', 1.0, 0.0), ('cosine', 1.0, 0.0)]
+)
+def test_a_schedule_starts_at_the_peak_and_ends_with_the_run(schedule, middle, end):
+    values = [rate(step, schedule=schedule) for step in (0, 50, 100)]
+    assert values == pytest.approx([2.0, middle, end], abs=1e-6)
+
+
+@pytest.mark.parametrize('schedule', list(optimizer.DECAYS))
+def test_warm_up_is_linear_and_the_decay_fills_the_rest(schedule):
+    warming = [rate(step, schedule=schedule, warmup_steps=20) for step in (0, 10, 20)]
+    assert warming == pytest.approx([0.0, 1.0, 2.0], abs=1e-6)
+    assert rate(100, schedule=schedule, warmup_steps=20) == pytest.approx(rate(100, schedule=schedule), abs=1e-6)
+
+
+@pytest.mark.parametrize('changes', [{'name': 'adm'}, {'schedule': 'cosin'}])
+def test_an_unknown_name_brings_a_suggestion(changes):
+    with pytest.raises(UserError, match='Did you mean'):
+        optimizer.build(options(**changes), 10)
+
+
+def test_sgd_is_the_rate_times_the_gradient():
+    assert moved([3.0, 4.0], name='sgd', clip_norm=0.0) == pytest.approx([-0.3, -0.4])
+
+
+def test_the_norm_of_all_gradients_together_is_clipped():
+    assert moved([3.0, 4.0], name='sgd', clip_norm=1.0) == pytest.approx([-0.06, -0.08])
+    assert moved([0.3, 0.4], name='sgd', clip_norm=1.0) == pytest.approx([-0.03, -0.04])
+
+
+def test_the_first_step_of_adam_is_the_rate():
+    assert moved([5.0, -0.01], name='adam') == pytest.approx([-0.1, 0.1], rel=1e-3)
+
+
+def test_adamw_decays_weights_that_have_no_gradient():
+    assert moved([0.0], start=1.0, name='adamw', weight_decay=0.5) == pytest.approx([1 - 0.1 * 0.5])
+    assert moved([0.0], start=1.0, name='adam', weight_decay=0.5) == pytest.approx([1.0])
