@@ -51,7 +51,7 @@ def test_a_config_file_that_is_not_there(complaint, tmp_path):
         ('import nowhere_to_be_found\n', 'ModuleNotFoundError'),
         ('def get_config():\n    raise ValueError("one\\ntwo")\n', 'ValueError'),
         ('CONFIG = {}\n', 'does not define get_config()'),
-        ('def get_config():\n    return 3\n', 'it should return a ConfigDict'),
+        ('def get_config():\n    return 3\n', 'should return a ConfigDict'),
         ('def get_config():\n    return {"family": {"name": "vea"}}\n', "No family is called 'vea'"),
         ('def get_config():\n    return {"train": {}}\n', 'Set family.name'),
         ('def get_config():\n    return {"family": "gan"}\n', 'family'),

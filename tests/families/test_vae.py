@@ -105,7 +105,7 @@ def test_the_likelihoods_are_lower_bounds_with_one_and_many_draws(built):
     ]
 
 
-LOGITS = jnp.linspace(-1, 1, 10).reshape(2, 5) ** 2  # of two pixels with five levels
+LOGITS = 2 * jnp.linspace(-1, 1, 10).reshape(2, 5) ** 2  # of two pixels with five levels
 LOGISTIC = jnp.array([[0.5, 1.5], [-0.9, 1.0]])  # mean, and the log-scale plus 2
 DECODERS = {
     'categorical': (LOGITS, jax.nn.log_softmax(LOGITS)),
@@ -136,10 +136,14 @@ def test_draws_have_the_probabilities_that_the_bound_scores(decoder, drawn):
     np.testing.assert_allclose(shares, np.exp(DECODERS[decoder][1]), atol=5 * 0.5 / np.sqrt(20_000))
 
 
-@pytest.mark.parametrize('decoder', DECODERS)
-def test_the_mean_sampler_shows_the_level_nearest_to_the_mean_of_the_draws(decoder, drawn):
-    expected = np.round(drawn(decoder, 'direct').mean(0))
-    np.testing.assert_array_equal(drawn(decoder, 'mean'), np.tile(expected, (20_000, 1)))
+def test_the_mean_sampler_shows_the_level_nearest_to_the_expected_one(drawn):
+    expected = np.exp(DECODERS['categorical'][1]) @ np.arange(5)
+    np.testing.assert_array_equal(drawn('categorical', 'mean'), np.tile(np.round(expected), (20_000, 1)))
+
+
+def test_the_mean_sampler_shows_the_level_nearest_to_the_mean_of_a_logistic(drawn):
+    """0.5 and −0.9 among levels at −1, −½, 0, ½ and 1."""
+    np.testing.assert_array_equal(drawn('logistic', 'mean'), np.tile([3, 0], (20_000, 1)))
 
 
 def test_an_unknown_decoder_is_refused(make_family):
