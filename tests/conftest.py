@@ -13,7 +13,6 @@ os.environ['XDG_CACHE_HOME'] = str(CACHE)
 os.environ['TFDS_DATA_DIR'] = str(CACHE / 'tensorflow_datasets')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / 'xla')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # tiny networks spend their time in the compiler
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
 
 import shutil  # noqa: E402

@@ -45,7 +45,7 @@ class DataSpec:
         return (images.astype(jnp.float32) + u) * (2 / self.levels) - 1
 
     def quantise(self, x: jax.typing.ArrayLike) -> jax.Array:
-        """The level whose bin holds each value, clipped to the range: inverse of `dequantise` for every u."""
+        """The level whose bin holds each value, clipped to the range: inverse of `dequantise` for u inside (0, 1)."""
         return jnp.clip(jnp.floor((jnp.asarray(x) + 1) * (self.levels / 2)), 0, self.levels - 1).astype(jnp.int32)
 
     def bits_per_dim(self, nats: Any) -> Any:

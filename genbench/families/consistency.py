@@ -83,7 +83,7 @@ class Consistency(PathFamily):
         key_n, key = jax.random.split(key)
         size, total = batch['label'].shape, self.config.family.discretisation
         n = jax.random.randint(key_n, size, 0, total)
-        t, s = self.schedule.time(n / total), self.schedule.time((n + 1) / total)
+        t, s = self.schedule.time((n + 1) / total), self.schedule.time(n / total)
         _, _, x_t = self.perturbed(batch, key, t)
         labels = self.labels(batch)
         teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, labels)
@@ -93,8 +93,10 @@ class Consistency(PathFamily):
         return scalars(self._distance(difference).mean())
 
     def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None) -> Array:
-        """f(x_t, t), the predicted end of the trajectory."""
-        return predictions.denoiser(network, self.prediction, self.schedule, labels)(x_t, t).x
+        """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
+        denoise = predictions.denoiser(network, self.prediction, self.schedule, labels)
+        ended = (t <= 0)[:, None, None, None]
+        return jnp.where(ended, x_t, denoise(x_t, jnp.maximum(t, self.schedule.t_min)).x)
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
         """Heun's rule with a time for each image; Euler's where s is the end."""

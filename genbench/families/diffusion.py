@@ -84,7 +84,8 @@ class Diffusion(PathFamily):
     def _step_probabilities(self) -> Array:
         """Probability of drawing the middle terms n = 2 … T, proportional to the change of log SNR over the step."""
         log_snr = self.schedule.log_snr(self.time(jnp.arange(1, self.config.family.num_timesteps + 1)))
-        change = log_snr[:-1] - log_snr[1:]
+        log_snr = jnp.clip(log_snr, -20, 20)  # some paths end in pure noise
+        change = log_snr[:-1] - log_snr[1:] + 1e-6
         return change / change.sum()
 
     def _kl(self, denoise: Denoiser, x: Array, noise: Array, n: Array) -> Array:

@@ -26,6 +26,11 @@ class PathFamily(Family):
         super().__init__(config, spec, borrowed)
         self.schedule = schedules.get(self.path_config.schedule)
         self.prediction = predictions.check(self.path_config.prediction)
+        if self.prediction in ('noise', 'score') and self.schedule.alpha(jnp.asarray(self.schedule.t_max)) <= 0:
+            raise UserError(
+                f'The prediction {self.prediction!r} says nothing of the image where the schedule '
+                f'{self.schedule.name!r} starts, at pure noise; use x, v or velocity.'
+            )
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
 

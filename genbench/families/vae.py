@@ -100,7 +100,7 @@ class VAE(Family):
         return log_p.sum((1, 2, 3))
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        """z from the prior; 'mean' shows the mean level of p(x | z), as papers do, 'direct' draws each pixel."""
+        """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
         z = jax.vmap(lambda key: jax.random.normal(key, (self.config.family.latent,)))(keys_z)
         h = self._decode(networks, z, labels)

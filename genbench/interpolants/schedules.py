@@ -22,7 +22,7 @@ class Schedule:
       t_min: the smallest time at which a network is trained and a density is evaluated (σ > 0 there).
       t_max: the time at which sampling starts, and x_t is taken to be N(0, σ(t_max)²).
       condition: what networks see of t, in [0, 1] or of that order.
-      grid: fraction of the way from noise to data, in [0, 1] → time.
+      grid: share of a solver's way that is still ahead, from 1 (noise) to 0 (data) → time.
     """
 
     name: str
@@ -44,11 +44,13 @@ class Schedule:
         """log α² / σ²."""
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
-    def time(self, fraction: Array) -> Array:
-        """The time of a solver that has gone `fraction` of its way from t_max (0) to clean data (1)."""
-        if self.grid is not None:
-            return self.grid(fraction)
-        return self.t_max * (1 - fraction)
+    def time(self, ahead: Array) -> Array:
+        """The time of a solver with the share `ahead` of its way to go: t_max at 1, and 0, exactly, at 0.
+
+        The share that is ahead, not the share that is done: 1 − n / n is not always zero once XLA has multiplied by
+        the reciprocal of n.
+        """
+        return self.t_max * ahead if self.grid is None else self.grid(ahead)
 
     def perturb(self, x: Array, noise: Array, t: Array) -> Array:
         """x_t for images x and noise (batch, …) at times t (batch,)."""
@@ -106,11 +108,14 @@ def straight() -> Schedule:
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
-    """x_t = x + t ε with t the noise level itself, solver times spaced as in Karras et al. 2022, equation 5."""
+    """x_t = x + t ε with t the noise level itself.
+
+    Solver times are spaced evenly in t^(1/ρ) as in Karras et al. 2022, equation 5, with zero in the place of σ_min.
+    """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
-    def grid(fraction):
-        return jnp.where(fraction >= 1, 0.0, (high + fraction * (low - high)) ** rho)
+    def grid(ahead):
+        return jnp.where(ahead <= 0, 0.0, (low + ahead * (high - low)) ** rho)
 
     def condition(t):
         return (jnp.log(jnp.maximum(t, sigma_min)) - math.log(sigma_min)) / math.log(sigma_max / sigma_min)

@@ -164,7 +164,7 @@ def solve(
 
     def body(index, carry):
         x, kept = carry
-        t, s = schedule.time(index / n), schedule.time((index + 1) / n)
+        t, s = schedule.time((n - index) / n), schedule.time((n - index - 1) / n)
 
         def noise():
             draw = lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:])  # noqa: E731

@@ -10,7 +10,7 @@ DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution; one more on the way up
-    'attention': (),  # heights (in pixels) at which the blocks are followed by self-attention
+    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; any: the middle as well
     'heads': 1,
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
@@ -43,9 +43,9 @@ class UNet(nnx.Module):
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, rngs: nnx.Rngs,
     ):  # fmt: skip
-        def level(inputs, outputs, resolution):
+        def level(inputs, outputs, attend):
             return Level(
-                inputs, outputs, attention=resolution in attention, heads=heads, condition=4 * channels,
+                inputs, outputs, attention=attend, heads=heads, condition=4 * channels,
                 groups=groups, dropout=dropout, rngs=rngs,
             )  # fmt: skip
 
@@ -57,14 +57,13 @@ class UNet(nnx.Module):
                 down.append(layers.Downsample(width, rngs=rngs))
                 skips.append(width)
             for _ in range(blocks):
-                down.append(level(width, channels * multiplier, size >> depth))
+                down.append(level(width, channels * multiplier, size >> depth in attention))
                 width = channels * multiplier
                 skips.append(width)
-        bottom = size >> (len(multipliers) - 1)
-        self.middle = nnx.List([level(width, width, bottom), level(width, width, 0)])
+        self.middle = nnx.List([level(width, width, bool(attention)), level(width, width, False)])
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
-                up.append(level(width + skips.pop(), channels * multiplier, size >> depth))
+                up.append(level(width + skips.pop(), channels * multiplier, size >> depth in attention))
                 width = channels * multiplier
             if depth:
                 up.append(layers.Upsample(width, rngs=rngs))

@@ -1,5 +1,7 @@
 """Diffusion with the exact denoiser of Gaussian data: its bound, its model and its loss are known in closed form."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,8 @@ from genbench.interpolants.schedules import expand
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 MEAN, VARIANCE = np.array([0.1, -0.2]), np.array([0.2, 0.05])
 LOG_BIN = 2 * SPEC.log_bin_width
+BLIND = {('noise', 'straight'), ('score', 'straight')}  # refused: at pure noise they say nothing of the image
+FITTING = [pair for pair in itertools.product(predictions.NAMES, schedules.SCHEDULES) if pair not in BLIND]
 
 
 class Exact(Diffusion):
@@ -133,20 +137,21 @@ def test_many_timesteps_close_the_gap_to_the_data_but_for_the_first_steps(exact,
     found = estimates(exact(5000, draws=50), images(200), keys, 20)
     error = found.std(1).mean() / np.sqrt(found.size)
     assert found.mean() == pytest.approx(truth.mean() - gaps[2] + LOG_BIN, abs=5 * error)
-    assert error < 0.03
+    assert error < 0.05
 
 
-@pytest.mark.parametrize('schedule', schedules.SCHEDULES)
-@pytest.mark.parametrize('prediction', predictions.NAMES)
-def test_a_prediction_is_refused_or_tells_the_image_where_sampling_starts(schedule, prediction, make_family):
-    """Where α = 0, the noise in x_t says nothing of the image."""
-    try:
-        family = make_family('diffusion', schedule=schedule, prediction=prediction)
-    except UserError:
-        return
+@pytest.mark.parametrize(('prediction', 'schedule'), FITTING)
+def test_a_prediction_tells_the_image_where_sampling_starts(prediction, schedule, make_family):
+    family = make_family('diffusion', schedule=schedule, prediction=prediction)
     x_t, t = jnp.ones((1, 4, 4, 3)), jnp.full(1, family.schedule.t_max)
     given = predictions.convert(prediction, family.schedule, 0.3 * x_t, x_t, t)
     assert np.isfinite(given.x).all() and np.isfinite(given.noise).all()
+
+
+@pytest.mark.parametrize(('prediction', 'schedule'), sorted(BLIND))
+def test_a_prediction_that_says_nothing_of_the_image_at_the_start_is_refused(prediction, schedule, make_family):
+    with pytest.raises(UserError, match='says nothing of the image'):
+        make_family('diffusion', schedule=schedule, prediction=prediction)
 
 
 def test_images_at_the_centres_of_their_bins_have_the_bound_of_dequantised_ones_where_bins_are_narrow(exact, keys):
@@ -166,8 +171,7 @@ def test_the_likelihood_of_the_ode_is_the_density_times_the_volume_of_the_bin(ex
     assert np.corrcoef(found, wanted)[0, 1] > 0.99
 
 
-@pytest.mark.parametrize('prediction', predictions.NAMES)
-@pytest.mark.parametrize('schedule', schedules.SCHEDULES)
+@pytest.mark.parametrize(('prediction', 'schedule'), FITTING)
 def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch):
     """Data that is one image, at the centres of its bins, shows its noise in x_t."""
     family = make_family('diffusion', prediction=prediction, schedule=schedule, dequantisation='none', num_timesteps=8)

@@ -40,7 +40,7 @@ def test_straight_goes_from_data_to_noise_at_constant_speed():
 
 def test_edm_spaces_times_evenly_in_their_seventh_root():
     schedule, fraction = schedules.edm(), jnp.linspace(0, 1, 11)
-    t = np.asarray(schedule.time(fraction))
+    t = np.asarray(schedule.time(1 - fraction))
     np.testing.assert_allclose(t[[0, -1]], [80, 0], rtol=1e-5)
     roots = 80 ** (1 / 7) + fraction[:-1] * (0.002 ** (1 / 7) - 80 ** (1 / 7))
     np.testing.assert_allclose(t[:-1] ** (1 / 7), roots, rtol=1e-5)
@@ -73,7 +73,7 @@ def test_data_is_clean_at_time_zero_and_noisier_ever_after(schedule):
 
 @everywhere
 def test_a_solver_starts_at_t_max_and_ends_at_zero(schedule):
-    times = np.asarray(schedule.time(jnp.linspace(0, 1, 8)))
+    times = np.asarray(schedule.time(jnp.linspace(1, 0, 8)))
     np.testing.assert_allclose(times[[0, -1]], [schedule.t_max, 0], rtol=1e-5)
     assert (np.diff(times) < 0).all()
 
