@@ -47,7 +47,9 @@ def distance_against_evaluations(study: StudyRecord) -> dict[str, Any] | None:
         opacity=alt.condition(pick, alt.value(1.0), alt.value(0.12)),
         tooltip=['trial:N', 'sampler:N', 'nfe:Q', alt.Tooltip('value:Q', format='.3f', title='FD'), 'n:Q'],
     )
-    points = base.mark_point(filled=True, size=80).encode(shape=alt.Shape('sampler:N', title='sampler'))
+    points = base.mark_point(filled=True, size=80).encode(
+        shape=alt.Shape('sampler:N', title='sampler', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK))
+    )
     layers = [base.mark_line(strokeWidth=2), points.add_params(pick)]
     floor = [row['value'] for row in study.select('fd') if row['trial'] == 'real']
     if floor:
@@ -87,7 +89,7 @@ def bits_per_dim(study: StudyRecord) -> dict[str, Any] | None:
                 scale=alt.Scale(zero=False)), x2='high:Q',
     )  # fmt: skip
     shape = alt.Shape(
-        'kind:N', title='kind',
+        'kind:N', title='kind', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK),
         scale=alt.Scale(domain=['exact', 'lower bound', 'estimate'], range=['square', 'triangle-left', 'circle']),
     )  # fmt: skip
     points = base.mark_point(filled=True, size=110).encode(

@@ -29,8 +29,8 @@ COLUMNS = (
     Column('NFE', 'evaluations_per_image', '{:.0f}', None),
     Column('images/s', 'sampling_images_per_second', '{:,.0f}', None),
     Column('parameters', 'parameters', '{:,.0f}', None, of_sampler=False),
-    Column('training FLOPs', 'training_flops', '{:.1e}', None, of_sampler=False),
-    Column('training s', 'training_seconds', '{:.0f}', None, of_sampler=False),
+    Column('train FLOPs', 'training_flops', '{:.1e}', None, of_sampler=False),
+    Column('train s', 'training_seconds', '{:.0f}', None, of_sampler=False),
 )
 
 

@@ -117,11 +117,7 @@ def _bits(study: StudyRecord, specs: list[dict[str, Any]]) -> str:
 
 
 def _grids(study: StudyRecord) -> str:
-    panels = [
-        _panel(f'{trial.name} · {_best_grid(study, trial).stem.replace("_", " · ")}', _best_grid(study, trial))
-        for trial in study.trials
-        if _best_grid(study, trial).is_file()
-    ]
+    panels = [_panel(title, path) for trial in study.trials for title, path in _best_grid(study, trial)]
     if not panels:
         return ''
     return (
@@ -130,14 +126,16 @@ def _grids(study: StudyRecord) -> str:
     )
 
 
-def _best_grid(study: StudyRecord, trial: TrialRecord) -> pathlib.Path:
-    """The grid of the sampler that the leaderboard shows."""
+def _best_grid(study: StudyRecord, trial: TrialRecord) -> list[tuple[str, pathlib.Path]]:
+    """Title and picture of the sampler that the leaderboard shows; none where nothing was sampled."""
     rows = [row for row in study.select('fd') if row['trial'] == trial.name]
     if not rows:
-        return trial.folder.samples / 'none.png'
+        return []
     protocol = min(rows, key=lambda row: row['value'])['protocol']
     guided = f'_g{protocol["guidance"]}' if protocol['guidance'] else ''
-    return trial.folder.samples / f'{protocol["sampler"]}_{protocol["steps"]}{guided}.png'
+    path = trial.folder.samples / f'{protocol["sampler"]}_{protocol["steps"]}{guided}.png'
+    steps = f', {protocol["steps"]} steps' if protocol['steps'] > 1 else ''
+    return [(f'{trial.name} · {protocol["sampler"]}{steps}', path)] if path.is_file() else []
 
 
 def _films(study: StudyRecord) -> str:
