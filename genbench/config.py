@@ -66,6 +66,12 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
+_AT_LEAST_ONE = (
+    'train.num_steps', 'train.batch_size', 'train.log_every', 'train.skip_limit', 'checkpoint.every',
+    'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.iwae_draws',
+    'evaluation.vlb_draws', 'evaluation.ode.num_steps', 'evaluation.classifier.num_steps',
+)  # fmt: skip
+
 # What may change without making another experiment of a run.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'checkpoint', 'evaluation', 'train.log_every', 'train.sample_every')
 
@@ -122,7 +128,15 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
         _assign(config, key, value)
     for key, text in pairs:
         _assign(config, key, _parse(key, text, _lookup(config, key)))
+    _check_ranges(config)
     return config.lock()
+
+
+def _check_ranges(config: Config) -> None:
+    for key in _AT_LEAST_ONE:
+        value = _lookup(config, key)
+        if value < 1:
+            raise UserError(f'{key} is {value}; it should be at least 1.')
 
 
 def locate(path: str) -> Config:
@@ -252,5 +266,10 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of `identity`."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits of the SHA-256 of `identity` without the folders of borrowed runs.
+
+    What was borrowed is in the manifest, by the hash of its state.
+    """
+    folders = {f'family.{name}' for name in families.get(config.family.name).borrows(config)}
+    named = {key: value for key, value in identity(config).items() if key not in folders}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]

@@ -6,27 +6,31 @@ genbench train --config=configs/cifar10/diffusion.py --workdir=runs/cifar10_diff
 The paper's numbers: FID 3.17 with ancestral:1000, VLB <= 3.75 bits/dim. Not yet reproduced here.
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'cifar10', 'flip': True},
-        'family': {
-            'name': 'diffusion',
-            'schedule': 'linear',
-            'prediction': 'noise',
-            'dequantisation': 'none',
-            'clip': True,
-        },
-        'network': {
-            'channels': 128,
-            'multipliers': (1, 2, 2, 2),
-            'blocks': 2,
-            'attention': (16,),
-            'groups': 32,
-            'dropout': 0.1,
-        },
-        'train': {'num_steps': 800_000, 'ema_decay': 0.9999},
-        'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
-        'checkpoint': {'every': 10_000},
-        'evaluation': {'samplers': ('ancestral:1000', 'ddim:50')},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'cifar10', 'flip': True},
+            'family': {
+                'name': 'diffusion',
+                'schedule': 'linear',
+                'prediction': 'noise',
+                'dequantisation': 'none',
+                'clip': True,
+            },
+            'network': {
+                'channels': 128,
+                'multipliers': (1, 2, 2, 2),
+                'blocks': 2,
+                'attention': (16,),
+                'groups': 32,
+                'dropout': 0.1,
+            },
+            'train': {'num_steps': 800_000, 'ema_decay': 0.9999},
+            'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
+            'checkpoint': {'every': 10_000},
+            'evaluation': {'samplers': ('ancestral:1000', 'ddim:50')},
+        }
+    )

@@ -6,11 +6,15 @@ genbench train --config=configs/fashion_mnist/consistency.py --workdir=runs/fash
 A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'fashion_mnist'},
-        'family': {'name': 'consistency', 'teacher': 'runs/fashion_mnist_diffusion'},
-        'train': {'num_steps': 10_000, 'ema_decay': 0.9995},
-        'optimizer': {'learning_rate': 3e-4},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'fashion_mnist'},
+            'family': {'name': 'consistency', 'teacher': 'runs/fashion_mnist_diffusion'},
+            'train': {'num_steps': 10_000, 'ema_decay': 0.9995},
+            'optimizer': {'learning_rate': 3e-4},
+        }
+    )

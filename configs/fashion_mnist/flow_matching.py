@@ -6,12 +6,16 @@ genbench train --config=configs/fashion_mnist/flow_matching.py --workdir=runs/fa
 A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'fashion_mnist'},
-        'family': {'name': 'flow_matching'},
-        'network': {'multipliers': (1, 2, 2)},
-        'train': {'num_steps': 20_000, 'ema_decay': 0.9995},
-        'optimizer': {'learning_rate': 5e-4, 'warmup_steps': 100},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'fashion_mnist'},
+            'family': {'name': 'flow_matching'},
+            'network': {'multipliers': (1, 2, 2)},
+            'train': {'num_steps': 20_000, 'ema_decay': 0.9995},
+            'optimizer': {'learning_rate': 5e-4, 'warmup_steps': 100},
+        }
+    )

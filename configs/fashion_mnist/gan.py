@@ -6,12 +6,16 @@ genbench train --config=configs/fashion_mnist/gan.py --workdir=runs/fashion_mnis
 A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'fashion_mnist'},
-        'family': {'name': 'gan', 'r1_weight': 2.0},
-        'network': {'multipliers': (1, 2, 2)},
-        'train': {'num_steps': 20_000, 'ema_decay': 0.998},
-        'optimizer': {'learning_rate': 1e-3},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'fashion_mnist'},
+            'family': {'name': 'gan', 'r1_weight': 2.0},
+            'network': {'multipliers': (1, 2, 2)},
+            'train': {'num_steps': 20_000, 'ema_decay': 0.998},
+            'optimizer': {'learning_rate': 1e-3},
+        }
+    )

@@ -4,10 +4,14 @@ genbench train --config=configs/fashion_mnist/gaussian.py --workdir=runs/fashion
     --config.data.data_dir=DIR
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'fashion_mnist'},
-        'family': {'name': 'gaussian'},
-        'train': {'num_steps': 120, 'batch_size': 500},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'fashion_mnist'},
+            'family': {'name': 'gaussian'},
+            'train': {'num_steps': 120, 'batch_size': 500},
+        }
+    )

@@ -6,12 +6,16 @@ genbench train --config=configs/fashion_mnist/vae.py --workdir=runs/fashion_mnis
 A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
 """
 
+from ml_collections import ConfigDict
 
-def get_config():
-    return {
-        'data': {'name': 'fashion_mnist'},
-        'family': {'name': 'vae', 'latent': 32, 'decoder': 'logistic'},
-        'network': {'multipliers': (1, 2, 2)},
-        'train': {'num_steps': 20_000},
-        'optimizer': {'warmup_steps': 100},
-    }
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'fashion_mnist'},
+            'family': {'name': 'vae', 'latent': 32, 'decoder': 'logistic'},
+            'network': {'multipliers': (1, 2, 2)},
+            'train': {'num_steps': 20_000},
+            'optimizer': {'warmup_steps': 100},
+        }
+    )

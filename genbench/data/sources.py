@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError, did_you_mean
+from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on first use
 
@@ -70,20 +70,34 @@ def _builder(name: str, data_dir: str):
     tfds = _tfds()
     folder = pathlib.Path(data_dir or default_data_dir(name)).expanduser()
     if data_dir and not folder.is_dir() and name not in EMBEDDED:
-        raise UserError(f'The data folder {folder} (data.data_dir) does not exist.')
+        raise UserError(
+            f'The data folder {folder} (data.data_dir) does not exist. '
+            f'Make it with: genbench data prepare {name} --data_dir={data_dir}'
+        )
     try:
         return tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
     except tfds.core.DatasetNotFoundError:
         raise UserError(f'No data set is called {name!r} (data.name). {did_you_mean(name, names())}') from None
-    except PermissionError as error:
-        raise UserError(f'The data folder {folder} cannot be used: {error.strerror}.') from None
+    except (ValueError, AssertionError, PermissionError) as error:
+        if 'File format' in str(error):
+            raise UserError(
+                f'{name} is prepared in {folder} in another file format; genbench reads array_record. Write it to '
+                f'another folder: genbench data prepare {name} --data_dir=DIR'
+            ) from None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f'The data set {name!r} (data.name) cannot be opened in {folder}: {reason} {did_you_mean(name, names())}'
+        ) from None
 
 
+@explained_disk_errors()
 def prepare(name: str, data_dir: str = '') -> str:
     """Write the array_record files of a data set and return their folder.
 
-    Embedded sets need nothing; official builders download and need TensorFlow (`pip install 'genbench[prepare]'`).
+    Embedded sets need nothing; official builders download and need TensorFlow (the extra `prepare`).
     """
+    if data_dir:
+        pathlib.Path(data_dir).expanduser().mkdir(parents=True, exist_ok=True)
     builder = _builder(name, data_dir)
     if builder.is_prepared():
         return str(builder.data_path)
@@ -92,7 +106,7 @@ def prepare(name: str, data_dir: str = '') -> str:
             import tensorflow  # noqa: F401
         except ImportError:
             raise UserError(
-                f'Preparing {name} needs TensorFlow, which is not installed: pip install "genbench[prepare]".'
+                f"Preparing {name} needs TensorFlow, which is not installed: pip install -e '.[prepare]'"
             ) from None
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -148,6 +162,9 @@ def load(builder: Any, split: str) -> Arrays:
         known = ', '.join(builder.info.splits)
         reason = str(error).strip().splitlines()[0]
         raise UserError(f'{builder.name} has no split {split!r} (it has {known}): {reason}') from None
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'The files of {builder.name} in {builder.data_path} cannot be read: {reason}') from None
     images = np.stack([record['image'] for record in records])
     labels = np.asarray([record.get('label', 0) for record in records], np.int32)
     return Arrays(images, labels)

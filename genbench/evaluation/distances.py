@@ -63,7 +63,7 @@ def _cubed(values: np.ndarray) -> np.ndarray:
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
-    """Share of fakes inside the real manifold, and of reals inside the fake one (Kynkäänniemi et al. 2019, equation 3).
+    """Share of fakes inside the real manifold, and of reals inside the fake one (Kynkäänniemi et al. 2019, equation 2).
 
     A manifold is the union of balls that reach each point's k-th neighbour in its own set, itself not counted.
     """

@@ -32,6 +32,7 @@ class FeatureNetwork:
     """Images → features (n, 64) float64, with the name that results carry."""
 
     name: str
+    weights: str  # hash of the parameters: the same recipe gives others on another device
     spec: DataSpec
     accuracy: float  # on the train images it was fitted to
     _params: Any
@@ -72,8 +73,14 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
         named: dict[str, Any] = {f'p{index}': leaf for index, leaf in enumerate(leaves)}
         write_bytes_atomically(path, lambda file: np.savez(file, accuracy=accuracy, **named))
     params = jax.tree.unflatten(structure, leaves)
-    apply = jax.jit(lambda params, images: nnx.merge(definition, params)(spec.encode(images)))
-    return FeatureNetwork(f'classifier-{spec.name}-{digest}', spec, accuracy, params, apply)
+
+    @jax.jit
+    def apply(params, images):
+        with jax.default_matmul_precision('highest'):
+            return nnx.merge(definition, params)(spec.encode(images))
+
+    weights = hashlib.sha256(b''.join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:12]
+    return FeatureNetwork(f'classifier-{spec.name}-{digest}', weights, spec, accuracy, params, apply)
 
 
 def _hash(spec: DataSpec, train: Arrays, options: Any) -> str:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +20,16 @@ from genbench.evaluation import distances, features
 from genbench.evaluation.results import Results
 from genbench.families.base import Likelihood, Sampler
 from genbench.training import runs, sampling
-from genbench.training.metrics import Progress
+from genbench.training.metrics import Progress, read_rows
 
 SAMPLE_METRICS = ('fd', 'kd', 'precision', 'recall')
 METRICS = (*SAMPLE_METRICS, 'likelihood', 'speed')
+METRIC_PROTOCOL: dict[str, dict[str, Any]] = {
+    'fd': {},
+    'kd': {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0},
+    'precision': {'neighbours': 3},
+    'recall': {'neighbours': 3},
+}
 SHOWN = 100  # images in a saved grid
 FILM_IMAGES, FILM_FRAMES = 8, 9
 
@@ -62,7 +70,15 @@ class Reference:
 def make_reference(spec: Any, train: sources.Arrays, options: Config, quiet: bool) -> Reference:
     """The whole train split, without augmentation, in the features of genbench's classifier."""
     network = features.classifier(spec, train, options.classifier, quiet=quiet)
-    description = {'dataset': spec.name, 'split': 'train', 'n': len(train), 'augmentation': 'none'}
+    description = {
+        'dataset': spec.name,
+        'split': 'train',
+        'n': len(train),
+        'augmentation': 'none',
+        'features': network.name,
+        'weights': network.weights,
+        'input': f'integers in [0, {spec.levels})',
+    }
     return Reference(network, network(train.images), description)
 
 
@@ -72,9 +88,8 @@ def sample_scores(reference: Reference, images: np.ndarray, metrics: Sequence[st
     scores: dict[str, tuple[float, float | None]] = {}
     if 'fd' in metrics:
         scores['fd'] = (distances.frechet_distance(*reference.moments, *distances.moments(seen)), None)
-    if 'kd' in metrics:
-        value, spread = distances.kernel_distance(reference.features, seen)
-        scores['kd'] = (value, spread / 10)  # 100 subsets
+    if 'kd' in metrics:  # its subsets overlap: their spread is no standard error
+        scores['kd'] = (distances.kernel_distance(reference.features, seen)[0], None)
     if 'precision' in metrics or 'recall' in metrics:
         precision, recall = distances.precision_recall(reference.features, seen)
         scores |= {'precision': (precision, None), 'recall': (recall, None)}
@@ -99,7 +114,9 @@ class Evaluation:
         self.state = sampling.replicate({key: state[key] for key in ('params', 'aux')})
         self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
         self.results = Results(run.folder.results)
-        self.config_hash = run.manifest['config_hash']
+        self.config_hash = configs.config_hash(run.config)
+        self.average = self.options.average if self.blueprint.averages else 'current'
+        self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}
         self.added: list[dict[str, Any]] = []
 
     def _samplers(self) -> list[Sampler]:
@@ -146,7 +163,8 @@ class Evaluation:
             'steps': int(sampler.num_steps),
             'nfe': self.family.evaluations(sampler),
             'guidance': sampler.guidance,
-            'average': self.options.average,
+            'average': self.average,
+            'borrowed': self.borrowed,
             'num_samples': self.options.num_samples,
             'seed': self.options.seed,
             'labels': 'train frequencies' if self.family.conditional else 'none',
@@ -155,19 +173,22 @@ class Evaluation:
     def _score_samples(self, sampler: Sampler) -> None:
         metrics = [name for name in SAMPLE_METRICS if name in self.options.metrics]
         drawn = self._sampling_protocol(sampler)
-        compared = {**drawn, 'features': self.reference.network.name, 'reference': self.reference.description,
-                    'input': f'integers in [0, {self.spec.levels})'}  # fmt: skip
-        columns = {'sampler': sampler.name, 'nfe': drawn['nfe'], 'seed': self.options.seed, 'split': 'train'}
         speed = 'speed' in self.options.metrics
-        wanted = [(name, compared) for name in metrics] + [('sampling_images_per_second', drawn)] * speed
+        columns = {'sampler': sampler.name, 'nfe': drawn['nfe'], 'seed': self.options.seed, 'split': 'train'}
+        compared = {
+            name: {**drawn, 'reference': self.reference.description, **METRIC_PROTOCOL[name]} for name in metrics
+        }
+        timed = {**drawn, 'batch_size': self.options.batch_size, 'machine': machine()}
+        wanted = [*compared.items(), *([('sampling_images_per_second', timed)] if speed else [])]
         if all(self.results.has(name, protocol, self.step, self.config_hash) for name, protocol in wanted):
             return
         images, seconds = self._draw(sampler)
         if speed:
-            self._add('sampling_images_per_second', len(images) / seconds, protocol=drawn, n=len(images), **columns)
+            self._add('sampling_images_per_second', len(images) / seconds, protocol=timed, n=len(images), kind='cost',
+                      **columns)  # fmt: skip
         for name, (value, error) in sample_scores(self.reference, images, metrics).items():
             self._add(name, value, std_err=error, kind='distance' if name in ('fd', 'kd') else 'score', n=len(images),
-                      features=self.reference.network.name, protocol=compared, **columns)  # fmt: skip
+                      features=self.reference.network.name, protocol=compared[name], **columns)  # fmt: skip
         sampling.save_grid(self.run.folder.samples / f'{slug(sampler)}.png', images[:SHOWN], self.spec)
 
     def _draw(self, sampler: Sampler) -> tuple[np.ndarray, float]:
@@ -197,8 +218,9 @@ class Evaluation:
         sampling.save_grid(path, images, self.spec, columns=frames.shape[0])
 
     def _score_likelihood(self, likelihood: Likelihood) -> None:
-        protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.options.average,
-                    'split': self.options.split, 'seed': self.options.seed, 'levels': self.spec.levels}  # fmt: skip
+        protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
+                    'borrowed': self.borrowed, 'split': self.options.split, 'seed': self.options.seed,
+                    'levels': self.spec.levels, 'labels': 'true' if self.family.conditional else 'none'}  # fmt: skip
         if self.results.has('bits_per_dim', protocol, self.step, self.config_hash):
             return
         nats = self._log_probs(likelihood)
@@ -215,7 +237,7 @@ class Evaluation:
             return likelihood.log_prob(self.blueprint.bind(params, aux), images, labels, keys)
 
         batches = -(-len(self.split) // self.options.batch_size)
-        size = -(-len(self.split) // batches)  # batches of equal size waste no padding
+        size = sampling.whole_batches(-(-len(self.split) // batches))  # batches of equal size waste no padding
         progress = Progress(f'score {likelihood.method}', 0, len(self.split), 'image', quiet=self.quiet)
         found = []
         for images, labels, mask, indices in pipeline.padded_batches(self.split, size):
@@ -228,16 +250,28 @@ class Evaluation:
         return np.concatenate(found)
 
     def _costs(self) -> None:
-        summary = self.run.folder.read_summary() or {}
         for sampler in self.samplers:
             nfe = self.family.evaluations(sampler)
             self._add('evaluations_per_image', nfe, protocol=self._sampling_protocol(sampler), sampler=sampler.name,
                       nfe=nfe, kind='cost')  # fmt: skip
         trained = {name for update in self.family.updates for name in update.networks}
-        parameters = sum(count for name, count in self.run.manifest['parameters'].items() if name in trained)
-        costs = {'parameters': parameters} | {key: summary.get(key) for key in ('training_flops', 'training_seconds')}
+        logged = [row for row in read_rows(self.run.folder.metrics) if row['step'] == self.step]
+        costs = {
+            'parameters': sum(count for name, count in self.run.manifest['parameters'].items() if name in trained),
+            'training_flops': logged[-1]['train/flops'] if logged else None,
+            'training_seconds': logged[-1]['wall_time'] if logged else None,
+        }
+        protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
         for metric, value in costs.items():
-            self._add(metric, value, protocol={'devices': self.run.manifest['devices']}, kind='cost', split='train')
+            if value:
+                self._add(metric, value, protocol=protocol, kind='cost', split='train')
+
+
+def machine() -> dict[str, Any]:
+    """Where a speed was measured."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
+    return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}
 
 
 def slug(sampler: Sampler) -> str:
@@ -250,7 +284,7 @@ def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
 
     A floor to read other rows against: no model can be expected below it, bar differences of set size.
     """
-    results, seen = Results(path, fresh=True), set()
+    results, seen = Results(path), set()
     for config in resolved:
         options = config.evaluation
         key = (config.data.name, options.split, options.classifier.to_json())
@@ -262,9 +296,11 @@ def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
         spec, train = sources.spec_of(builder), sources.load(builder, 'train')
         real = sources.load(builder, options.split).images
         reference = make_reference(spec, train, options, quiet=False)
-        protocol = {'images': f'{spec.name}:{options.split}', 'features': reference.network.name,
-                    'reference': reference.description}  # fmt: skip
+        shared = {'images': f'{spec.name}:{options.split}', 'reference': reference.description}
+        protocols = {name: {**shared, **METRIC_PROTOCOL[name]} for name in metrics}
+        if all(results.has(name, protocol, None, None) for name, protocol in protocols.items()):
+            continue
         for name, (value, error) in sample_scores(reference, real, metrics).items():
             results.add(family='real', dataset=spec.name, split=options.split, metric=name, value=value, std_err=error,
                         kind='distance' if name in ('fd', 'kd') else 'score', n=len(real),
-                        features=reference.network.name, protocol=protocol)  # fmt: skip
+                        features=reference.network.name, protocol=protocols[name])  # fmt: skip

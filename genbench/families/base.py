@@ -147,7 +147,8 @@ class Family:
 
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
-    default_steps: ClassVar[int] = 1  # of the default sampler
+    default_steps: ClassVar[int] = 1  # of a sampler whose steps nobody says
+    guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})

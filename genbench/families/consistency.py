@@ -32,6 +32,7 @@ class Consistency(PathFamily):
     samplers = solvers.names('endpoint')
     default_steps = 2
     kind = 'endpoint'
+    guidable = False  # the student never sees the null label
     main_network = 'student'
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
@@ -45,9 +46,9 @@ class Consistency(PathFamily):
     def defaults(cls) -> dict[str, Any]:
         options = {
             'teacher': '',  # run folder of a finished diffusion or flow-matching run
-            'discretisation': 18,  # N, the number of times on the trajectory
+            'discretisation': 18,  # N, the number of steps from t_max to 0
             'target_decay': 0.95,  # μ, of the target network
-            'huber': 0.03,  # c of the pseudo-Huber distance √(‖a − b‖² + c² d) − c √d; 0 for the squared distance
+            'huber': 0.03,  # c of the pseudo-Huber distance √(mean (a − b)² + c²) − c; 0 for the squared distance
         }
         return {'family': {'conditional': False, **options}, 'network': {'name': 'none'}}
 
@@ -112,7 +113,7 @@ class Consistency(PathFamily):
         return jnp.where(inside, x_t + h * (first + second) / 2, guess)
 
     def _distance(self, difference: Array) -> Array:
-        """Pseudo-Huber (Song & Dhariwal 2024, equation 10) or mean squared distance, (batch,)."""
+        """Pseudo-Huber (Song & Dhariwal 2024, section 3.3) or mean squared distance, (batch,)."""
         squared = jnp.square(difference).mean((1, 2, 3))
         c = self.config.family.huber
         return jnp.sqrt(squared + c**2) - c if c else squared
@@ -134,6 +135,6 @@ def _check_teacher(teacher: Borrowed, spec: DataSpec) -> None:
         )
     if config.family.prediction not in BOUNDARY_PREDICTIONS:
         raise UserError(
-            f'The teacher predicts {config.family.prediction!r}; a consistency function needs a prediction whose image '
-            f'tends to x_t as the noise vanishes: {", ".join(BOUNDARY_PREDICTIONS)}.'
+            f'The teacher predicts {config.family.prediction!r}; the image that a student predicts must '
+            f'tend to x_t as the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.'
         )

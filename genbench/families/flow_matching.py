@@ -4,13 +4,15 @@ Y. Lipman et al., Flow Matching for Generative Modeling, 2023; X. Liu et al., Fl
 2023; P. Esser et al., Scaling Rectified Flow Transformers, 2024 (logit-normal times).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.families.base import Array, Batch, Networks, Update, register
+from genbench.families.base import Array, Batch, Borrowed, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
 
 TIME_SAMPLERS = {
@@ -29,6 +31,12 @@ class FlowMatching(PathFamily):
         options = {'schedule': 'straight', 'prediction': 'velocity', 'time_sampler': 'uniform'}
         return {**base, 'family': {**base['family'], **options}}
 
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        name = config.family.time_sampler
+        if name not in TIME_SAMPLERS:
+            raise UserError(f'No time sampler is called {name!r}. {did_you_mean(name, TIME_SAMPLERS)}')
+
     @property
     def updates(self) -> tuple[Update, ...]:
         return (Update('denoiser', ('denoiser',), self.loss),)
@@ -39,8 +47,5 @@ class FlowMatching(PathFamily):
         return scalars(errors.mean())
 
     def times(self, key: Array, shape: tuple[int, ...]) -> Array:
-        name = self.config.family.time_sampler
-        if name not in TIME_SAMPLERS:
-            raise UserError(f'No time sampler is called {name!r}. {did_you_mean(name, TIME_SAMPLERS)}')
-        t = TIME_SAMPLERS[name](key, shape)
+        t = TIME_SAMPLERS[self.config.family.time_sampler](key, shape)
         return jnp.maximum(t * self.schedule.t_max, self.schedule.t_min)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.families.base import Array, Average, Batch, Family, Networks, Sampler, Samples, Scalars, Update, register
-from genbench.networks import resnet
+from genbench.networks import resnet, square_size
 
 
 @register('gan')
@@ -31,7 +31,7 @@ class GAN(Family):
         }
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, _, channels = self.spec.shape
+        size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
         network = self.config.network
         shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks')}
         return {

@@ -62,12 +62,14 @@ class Gaussian(Family):
         mean, factor = self._cholesky(networks)
         component = self._components(labels, len(keys))
         z = jax.vmap(lambda key: jax.random.normal(key, (self.spec.num_dims,)))(keys)
-        x = mean[component] + jax.vmap(lambda c, z: factor[c] @ z)(component, z)
+        x = mean[component] + jax.vmap(lambda c, z: jnp.matmul(factor[c], z, precision='highest'))(component, z)
         return Samples(self.spec.quantise(x).reshape(len(keys), *self.spec.shape), 1)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        return (Likelihood('density', 'exact', self._log_prob, {'dequantisation': 'uniform'}),)
+        return (
+            Likelihood('density', 'exact', self._log_prob, {'dequantisation': 'uniform', 'dequantisation_draws': 1}),
+        )
 
     def _log_prob(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
         u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)

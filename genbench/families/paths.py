@@ -20,6 +20,7 @@ class PathFamily(Family):
     samplers = ('ddim', *[name for name in solvers.names('denoiser') if name != 'ddim'])
     default_steps = 25
     kind = 'denoiser'
+    guidable = True
     main_network = 'denoiser'
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
@@ -109,7 +110,9 @@ class PathFamily(Family):
         options = self.config.evaluation.ode
         protocol = {
             'dequantisation': 'uniform',
+            'dequantisation_draws': 1,
             'solver': 'heun',
+            'grid': 'even in the cube root of t',
             'ode_steps': options.num_steps,
             'divergence': f'hutchinson-rademacher-{options.probes}' if options.probes else 'exact',
             't_min': self.schedule.t_min,

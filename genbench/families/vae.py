@@ -23,7 +23,7 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import autoencoder, decoders
+from genbench.networks import autoencoder, decoders, square_size
 
 
 @register('vae')
@@ -50,7 +50,7 @@ class VAE(Family):
         return kinds[self.config.family.decoder]
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, _, channels = self.spec.shape
+        size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
         options = {key: value for key, value in self.config.network.items() if key != 'name'}
         latent = self.config.family.latent
         return {

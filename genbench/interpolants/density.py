@@ -1,4 +1,4 @@
-"""log p(x) by the probability-flow ODE (Song et al. 2021, equations 39–40; Chen et al. 2018, equation 8)."""
+"""log p(x) by the probability-flow ODE (Y. Song et al. 2021, equations 39–40; Chen et al. 2018, equation 8)."""
 
 from collections.abc import Callable
 

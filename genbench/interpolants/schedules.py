@@ -93,12 +93,16 @@ def cosine(offset: float = 0.008) -> Schedule:
 
     Where they clip β at 0.999, sampling starts at t_max = 0.995 (α = 0.008), so that no division by zero is met.
     """
-    start = math.cos(math.pi / 2 * offset / (1 + offset))
+    rate = math.pi / 2 / (1 + offset)
+    start = math.cos(rate * offset)
 
     def alpha(t):
-        return jnp.cos(math.pi / 2 * (t + offset) / (1 + offset)) / start
+        return jnp.cos(rate * (t + offset)) / start
 
-    return Schedule('cosine', alpha, lambda t: jnp.sqrt(1 - jnp.square(alpha(t))), t_min=1e-3, t_max=0.995)
+    def sigma(t):  # √(1 − α²) as a product: exactly 0 at t = 0, without cancellation
+        return jnp.sqrt(jnp.sin(rate * t) * jnp.sin(rate * (t + 2 * offset))) / start
+
+    return Schedule('cosine', alpha, sigma, t_min=1e-3, t_max=0.995)
 
 
 def straight() -> Schedule:

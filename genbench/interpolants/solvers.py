@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 def ancestral(step: Step) -> Array:
-    """x_s ~ q(x_s | x_t, x̂) (Ho et al. 2020, equations 6–7; Kingma et al. 2021, equation 4 for any schedule)."""
+    """x_s ~ q(x_s | x_t, x̂) (Ho et al. 2020, equations 6–7; for any schedule Kingma et al. 2021, appendix A)."""
     mean, std = posterior(step.schedule, step.predict(step.x_t, step.t).x, step.x_t, step.t, step.s)
     return mean + std * step.noise()
 
@@ -49,7 +49,7 @@ def posterior(schedule: Schedule, x: Array, x_t: Array, t: Array, s: Array) -> t
 
 
 def ddim(step: Step) -> Array:
-    """x_s = α_s x̂ + σ_s ε̂ (Song et al. 2021, equation 12 with η = 0)."""
+    """x_s = α_s x̂ + σ_s ε̂ (J. Song et al. 2021, DDIM, equation 12 with η = 0)."""
     prediction = step.predict(step.x_t, step.t)
     return step.schedule.alpha(step.s) * prediction.x + step.schedule.sigma(step.s) * prediction.noise
 
@@ -76,7 +76,7 @@ def heun(step: Step) -> Array:
 
 
 def multistep_consistency(step: Step) -> Array:
-    """Jump to the clean image, then add fresh noise of level s (Song et al. 2023, algorithm 1)."""
+    """Jump to the clean image, then add fresh noise of level s (Y. Song et al. 2023, algorithm 1)."""
     clean = step.predict(step.x_t, step.t).x
     return step.schedule.alpha(step.s) * clean + step.schedule.sigma(step.s) * step.noise()
 

@@ -27,10 +27,22 @@ def denoiser(config: Any, spec: DataSpec, classes: int, rngs: nnx.Rngs) -> nnx.M
     """A network (x_t, t, labels) → array like x_t."""
     if config.name != 'unet':
         raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet.')
-    height, width, channels = spec.shape
+    size = square_size(config, spec)
+    options = {key: value for key, value in config.items() if key != 'name'}
+    return unet.UNet(size, spec.shape[2], classes, rngs=rngs, **options)
+
+
+def square_size(config: Any, spec: DataSpec) -> int:
+    """Height of images that a network with one resolution for each of `config.multipliers` can halve.
+
+    Raises:
+      UserError: the images are not square, or cannot be halved so often.
+    """
+    height, width, _ = spec.shape
     factor = 2 ** (len(config.multipliers) - 1)
     if height != width or height % factor:
-        raise UserError(f'A U-Net with {len(config.multipliers)} resolutions needs square images whose height is '
-                        f'divisible by {factor}; {spec.name} has {height}×{width}.')  # fmt: skip
-    options = {key: value for key, value in config.items() if key != 'name'}
-    return unet.UNet(height, channels, classes, rngs=rngs, **options)
+        raise UserError(
+            f'A network with {len(config.multipliers)} resolutions (network.multipliers) needs square images whose '
+            f'height is divisible by {factor}; {spec.name} has {height}×{width}.'
+        )
+    return height

@@ -75,9 +75,9 @@ class GroupNorm(nnx.Module):
 class Attention(nnx.Module):
     """Self-attention over pixels with a residual connection (Ho et al. 2020, appendix B)."""
 
-    def __init__(self, channels: int, *, heads: int = 1, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, rngs: nnx.Rngs):
         self.heads = heads
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, groups=groups)
         self.inputs = nnx.Linear(channels, 3 * channels, rngs=rngs)
         self.output = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
 

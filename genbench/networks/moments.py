@@ -18,12 +18,12 @@ class Moments(nnx.Module):
         member = jax.nn.one_hot(component, len(self.count[...]), axis=0)  # (components, batch)
         added = member.sum(1)
         total = self.count[...] + added
-        mean = (member @ x) / jnp.maximum(added, 1)[:, None]
+        mean = jnp.matmul(member, x, precision='highest') / jnp.maximum(added, 1)[:, None]
         residual = (x - mean[:, None]) * member[..., None]
         shift = mean - self.mean[...]
         weight = self.count[...] * added / jnp.maximum(total, 1)
         between = shift[:, :, None] * shift[:, None] * weight[:, None, None]
-        self.scatter[...] += jnp.einsum('cbi,cbj->cij', residual, residual) + between
+        self.scatter[...] += jnp.einsum('cbi,cbj->cij', residual, residual, precision='highest') + between
         self.mean[...] += shift * (added / jnp.maximum(total, 1))[:, None]
         self.count[...] = total
 

@@ -20,9 +20,11 @@ DEFAULTS = {
 class Level(nnx.Module):
     """One residual block, and attention after it where asked."""
 
-    def __init__(self, inputs: int, outputs: int, *, attention: bool, heads: int, rngs: nnx.Rngs, **options):
-        self.block = layers.ResidualBlock(inputs, outputs, rngs=rngs, **options)
-        self.attention = layers.Attention(outputs, heads=heads, rngs=rngs) if attention else None
+    def __init__(
+        self, inputs: int, outputs: int, *, attention: bool, heads: int, groups: int, rngs: nnx.Rngs, **options
+    ):
+        self.block = layers.ResidualBlock(inputs, outputs, groups=groups, rngs=rngs, **options)
+        self.attention = layers.Attention(outputs, heads=heads, groups=groups, rngs=rngs) if attention else None
 
     def __call__(self, x, condition, key):
         h = self.block(x, condition, key)

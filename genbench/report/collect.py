@@ -22,6 +22,12 @@ class TrialRecord:
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
 
+    def owns(self, row: dict[str, Any]) -> bool:
+        """Whether a result row is of the trial's last step and of its own evaluation config."""
+        options, protocol = self.config.get('evaluation', {}), row['protocol']
+        same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'seed'))
+        return same and row['checkpoint_step'] == self.summary.get('step')
+
 
 @dataclasses.dataclass(frozen=True)
 class StudyRecord:
@@ -33,8 +39,13 @@ class StudyRecord:
     trials: list[TrialRecord]
 
     def select(self, metric: str) -> list[dict[str, Any]]:
-        """Rows of a metric that hold a number."""
-        return [row for row in self.rows if row['metric'] == metric and row['value'] is not None]
+        """Rows of a metric that hold a number and were made under the study's own evaluation.
+
+        Later evaluations of a trial (other counts, seeds, checkpoints) stay in results.jsonl and off the page.
+        """
+        trials = {trial.name: trial for trial in self.trials}
+        rows = [row for row in self.rows if row['metric'] == metric and row['value'] is not None]
+        return [row for row in rows if row['trial'] not in trials or trials[row['trial']].owns(row)]
 
 
 def read(folder: str | pathlib.Path) -> StudyRecord:

@@ -10,6 +10,7 @@ from genbench.report.collect import StudyRecord
 COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c6d31', '#7f7f7f']  # Okabe & Ito 2008
 INK = '#808890'  # legible on light and on dark
 CURVE_POINTS = 200
+KINDS = ['exact', 'lower bound', 'estimate']
 
 
 def _styled(chart: Any, height: int) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def bits_per_dim(study: StudyRecord) -> dict[str, Any] | None:
         }
         for row in rows
     ]
-    order = alt.EncodingSortField('value', order='ascending')
+    data.sort(key=lambda point: (KINDS.index(point['kind']), point['value']))  # kinds are not ranked as equals
+    order = [point['name'] for point in data]
     base = alt.Chart(alt.Data(values=data)).encode(
         y=alt.Y('name:N', sort=order, title=None, axis=alt.Axis(labelLimit=240)), color=_colour(study)
     )
@@ -90,7 +92,7 @@ def bits_per_dim(study: StudyRecord) -> dict[str, Any] | None:
     )  # fmt: skip
     shape = alt.Shape(
         'kind:N', title='kind', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK),
-        scale=alt.Scale(domain=['exact', 'lower bound', 'estimate'], range=['square', 'triangle-left', 'circle']),
+        scale=alt.Scale(domain=KINDS, range=['square', 'triangle-left', 'circle']),
     )  # fmt: skip
     points = base.mark_point(filled=True, size=110).encode(
         x='value:Q', shape=shape,
@@ -107,7 +109,7 @@ def loss_curves(study: StudyRecord) -> list[tuple[str, dict[str, Any]]]:
             {'step': row['step'], 'loss': name.removesuffix('/loss'), 'value': value}
             for row in _thinned(trial.metrics)
             for name, value in row.items()
-            if name.endswith('/loss')
+            if name.endswith('/loss') and value is not None
         ]
         if len({point['step'] for point in data}) < 2:
             continue

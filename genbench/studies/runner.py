@@ -32,6 +32,11 @@ class Job:
     slot: int = -1
 
     @property
+    def wanted(self) -> pathlib.Path:
+        """The resolved config that the trial's process reads."""
+        return self.folder.path / 'wanted.json'
+
+    @property
     def status(self) -> dict[str, Any]:
         path = self.folder.path / 'status.json'
         return json.loads(path.read_text()) if path.is_file() else {'state': 'queued', 'reason': ''}
@@ -69,8 +74,13 @@ def run(path: str, out: str, *, jobs: int = 0) -> bool:
     except OSError as error:
         raise UserError(f'The study folder {folder} cannot be written: {error.strerror}.') from None
     queue = [Job(trial, studies.resolve(trial, trials), Folder(trials / trial.name)) for trial in study.trials]
+    for job in queue:
+        job.folder.path.mkdir(exist_ok=True)
+        if not job.done:
+            write_atomically(job.wanted, configs.to_json(job.config))
     _describe(folder, study, path)
-    _score_real(folder, queue)
+    if not (folder / 'real.jsonl').is_file() or not all(job.done for job in queue):
+        _score_real(folder, queue)
     interrupted = _Pool(queue, jobs or _default_jobs()).work()
     _collect(folder, queue)
     from genbench.report import page
@@ -109,16 +119,18 @@ def _describe(folder: pathlib.Path, study: studies.Study, path: str) -> None:
 
 
 def _score_real(folder: pathlib.Path, queue: list[Job]) -> None:
-    """The floor: test images scored as if they were samples, once for each data set of the study."""
-    from genbench import startup
+    """The floor: test images scored as if they were samples, once for each data set of the study.
 
-    path = folder / 'real.jsonl'
-    if path.is_file() and read_rows(path):
-        return
-    startup.prepare()
-    from genbench.evaluation import harness
+    In a process of its own: an accelerator belongs to the first process that asks for it, and trials come after.
+    """
+    command = _worker('real', '', folder / 'real.jsonl', *[job.wanted for job in queue])
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError(f'Real images cannot be scored: {done.stderr.strip().splitlines()[-1]}')
 
-    harness.score_real([job.config for job in queue], path)
+
+def _worker(*arguments: object) -> list[str]:
+    return [sys.executable, '-m', 'genbench.studies.worker', *map(str, arguments)]
 
 
 class _Pool:
@@ -128,7 +140,10 @@ class _Pool:
         self._waiting = [job for job in queue if not job.done]
         self._jobs, self._free = queue, list(range(slots))
         self._running: list[Job] = []
-        self._pin = slots > 1 and hasattr(os, 'sched_setaffinity')
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+        used = max(1, min(slots, len(self._waiting)))
+        share = len(cores) // used
+        self._cores = [cores[slot * share : (slot + 1) * share] if slots > 1 else [] for slot in range(slots)]
         self._stop = False
         self._began = self._said = time.monotonic()
 
@@ -153,33 +168,29 @@ class _Pool:
                 job.process.send_signal(signal.SIGINT)
 
     def _start(self) -> None:
+        if self._stop:
+            return
         states = {job.trial.name: job for job in self._jobs}
         for job in list(self._waiting):
             before = [states[name] for name in job.trial.after]
             if any(other not in self._waiting + self._running and not other.done for other in before):
                 self._waiting.remove(job)
                 self._mark(job, f'{job.trial.after[0]} failed, which it builds on')
-            elif self._free and not self._stop and all(other.done for other in before):
+            elif self._free and all(other.done for other in before):
                 self._waiting.remove(job)
                 self._launch(job)
 
     def _mark(self, job: Job, reason: str) -> None:
-        job.folder.path.mkdir(exist_ok=True)
         write_atomically(job.folder.path / 'status.json', json.dumps({'state': 'failed', 'reason': reason}) + '\n')
 
     def _launch(self, job: Job) -> None:
-        job.folder.path.mkdir(exist_ok=True)
         job.slot = self._free.pop(0)
-        wanted = job.folder.path / 'wanted.json'
-        write_atomically(wanted, configs.to_json(job.config))
         write_atomically(job.folder.path / 'status.json', json.dumps({'state': 'starting', 'reason': ''}) + '\n')
-        cores = sorted(os.sched_getaffinity(0)) if self._pin else []
-        pin = {cores[job.slot % len(cores)]} if cores else None
+        cores = ','.join(map(str, self._cores[job.slot]))
         with (job.folder.path / 'log.txt').open('a') as log:
             job.process = subprocess.Popen(
-                [sys.executable, '-m', 'genbench.studies.worker', str(wanted), str(job.folder.path)],
+                _worker('trial', cores, job.wanted, job.folder.path),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                preexec_fn=(lambda: os.sched_setaffinity(0, pin)) if pin else None,
             )  # fmt: skip
         self._running.append(job)
 

@@ -1,6 +1,7 @@
-"""The process of one trial: train, evaluate, and say in status.json how it went."""
+"""The processes of a study: one trial (train, evaluate, say how it went), or the floor of real images."""
 
 import json
+import os
 import pathlib
 import sys
 import traceback
@@ -11,11 +12,34 @@ from genbench.errors import INTERRUPTED, UserError
 from genbench.training.runs import write_atomically
 
 
-def main(config_json: str, workdir: str) -> int:
+def main(job: str, cores: str, *arguments: str) -> int:
+    """`trial CORES WANTED FOLDER` or `real CORES RESULTS WANTED…`; a job of its own process holds the devices.
+
+    Args:
+      cores: processors to run on, joined by commas; '' for all.
+    """
+    if cores:
+        os.sched_setaffinity(0, {int(core) for core in cores.split(',')})
+    startup.prepare()
+    return _real(*arguments) if job == 'real' else _trial(*arguments)
+
+
+def _real(results: str, *wanted: str) -> int:
+    from genbench.evaluation import harness
+
+    resolved = [configs.from_json(pathlib.Path(path).read_text()) for path in wanted]
+    try:
+        harness.score_real(resolved, pathlib.Path(results))
+    except UserError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def _trial(wanted: str, workdir: str) -> int:
     """Exit status as of the command line: 0 done, 2 a mistake of the user, 75 stopped and saved."""
     folder = pathlib.Path(workdir)
-    config = configs.from_json(pathlib.Path(config_json).read_text())
-    startup.prepare()
+    config = configs.from_json(pathlib.Path(wanted).read_text())
     try:
         status = _work(config, folder)
     except UserError as error:

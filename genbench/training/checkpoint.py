@@ -117,6 +117,11 @@ class Checkpoints:
                 aside = self._set_aside(step)
                 reason = str(error).strip().splitlines()[0][:120]
                 warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=2)
+                if not self.steps():
+                    raise UserError(
+                        f'No checkpoint of {self._folder.parent} can be read; they are in {aside.parent}. The same '
+                        'command, given again, trains from the start.'
+                    ) from error
         return None
 
     def _set_aside(self, step: int) -> pathlib.Path:

@@ -50,15 +50,24 @@ def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
+        runs.claim(folder, config)  # what does not make another run, such as evaluation, may have changed
         return Outcome(finished, already=True)
-    loans = runs.borrow(config)
+    loans = runs.resumed_loans(folder) or runs.borrow(config)
     builder = sources.open_builder(config.data.name, config.data.data_dir)
-    spec = sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
-    family = families.get(config.family.name)(config, spec, borrowed)
+    family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
+    _check_names(family)
     runs.claim(folder, config)
-    feed = _make_feed(config, builder)
-    return _Training(config, folder, family, feed, mesh, loans, quiet).run()
+    with runs.lock(folder):
+        return _Training(config, folder, family, _make_feed(config, builder), mesh, loans, quiet).run()
+
+
+def _check_names(family: Family) -> None:
+    """Find what the config misnames before anything is written."""
+    first = states.Blueprint(family.at(family.stages[0].name))
+    _ = first.optimizers
+    for text in family.config.evaluation.samplers:
+        sampling.parse_sampler(text, family)
 
 
 def _make_feed(config: Config, builder: Any) -> pipeline.Feed:
@@ -117,6 +126,7 @@ class _Training:
         blueprint = self._blueprint(stage)
         owner = runs.stage_at(self.family, step - 1).name
         if state is not None and (owner == stage or step == 0):
+            self._write_manifest(state)
             return state
         key = jax.random.fold_in(states.purpose_key(self.config.train.seed, states.INIT), step)
         batch = self.feed.inputs(step)
@@ -128,15 +138,17 @@ class _Training:
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         state = jax.jit(build, out_shardings=meshes.replicated(self.mesh))(self.constants, batch, lent, state)
-        if step == 0:
-            values = runs.manifest(self.family, state['params'], self.loans)
-            runs.write_atomically(self.folder.manifest, json.dumps(values, indent=2) + '\n')
+        self._write_manifest(state)
         return state
+
+    def _write_manifest(self, state: Any) -> None:
+        values = runs.manifest(self.family, state['params'], self.loans)
+        runs.write_atomically(self.folder.manifest, json.dumps(values, indent=2) + '\n')
 
     def _run_stage(self, stage: str, step: int, end: int, state: Any, log: MetricsLog) -> tuple[int, Any]:
         config, blueprint = self.config, self._blueprint(stage)
         root = states.purpose_key(config.train.seed, states.TRAIN)
-        program = make_step(blueprint, self.feed, root, meshes.split_batch(self.mesh))
+        program = make_step(blueprint, self.feed, root, self.mesh)
         compiled: dict[tuple[str, ...], tuple[Any, float]] = {}  # by active updates: the program and its FLOPs
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
         pending: list[dict[str, jax.Array]] = []
@@ -177,7 +189,8 @@ class _Training:
         """Write the mean of the scalars since the last row; stop where nothing but non-finite updates came."""
         rows = jax.device_get(pending)
         names = dict.fromkeys(name for row in rows for name in row)
-        means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+        averaged = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+        means: dict[str, Any] = {name: value if np.isfinite(value) else None for name, value in averaged.items()}
         means |= {name: int(rows[-1][name]) for name in ('skipped/total', 'skipped/in_a_row')}
         row = {
             'step': step,
@@ -237,5 +250,5 @@ def _flops(compiled: Any) -> float:
 
 
 def _note(row: dict[str, Any], rate: float) -> str:
-    losses = [f'{name.split("/")[0]} {value:.4g}' for name, value in row.items() if name.endswith('/loss')]
+    losses = [f'{name.split("/")[0]} {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')]
     return ', '.join([*losses, f'{rate:.0f} images/s'])

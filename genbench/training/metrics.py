@@ -56,8 +56,8 @@ class Events:
         self._folder, self._purge_step = folder, purge_step
         self._writer: Any = None
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One event that holds all scalars of a step."""
+    def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
+        """One event that holds all scalars of a step; one that is not finite is left out."""
         from tensorboardX import event_file_writer
         from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -66,7 +66,8 @@ class Events:
             self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'))
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._writer.write_event(event_pb2.Event(step=self._purge_step, session_log=start))
-        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        finite = {tag: value for tag, value in scalars.items() if value is not None}
+        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
         event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary_pb2.Summary(value=values))
         self._writer.write_event(event)
         self._writer.flush()

@@ -1,12 +1,14 @@
 """The folder of a run: its config, its manifest, and what another run or an evaluation reads from it."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import IO, Any
 
@@ -62,7 +64,10 @@ class Folder:
         return self.path / 'samples'
 
     def read_summary(self) -> dict[str, Any] | None:
-        return json.loads(self.summary.read_text()) if self.summary.is_file() else None
+        try:
+            return json.loads(self.summary.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -85,7 +90,7 @@ def check(workdir: str | pathlib.Path, config: Config) -> Folder:
     Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
     """
     folder = Folder(pathlib.Path(workdir))
-    if folder.config.is_file():
+    if folder.config.is_file() and folder.manifest.is_file():  # without a manifest it never started
         _check_same(folder, config)
     return folder
 
@@ -98,6 +103,19 @@ def claim(folder: Folder, config: Config) -> None:
         write_atomically(folder.config, configs.to_json(config))
     except OSError as error:
         raise UserError(f'The run folder {folder.path} cannot be written: {error.strerror}.') from None
+
+
+@contextlib.contextmanager
+def lock(folder: Folder) -> Iterator[None]:
+    """Hold a run's folder for this process; a UserError when another one trains there."""
+    import fcntl
+
+    with (folder.path / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'Another process is training in {folder.path}; wait for it or stop it.') from None
+        yield
 
 
 def _check_same(folder: Folder, config: Config) -> None:
@@ -169,6 +187,9 @@ def borrow(config: Config) -> dict[str, Loan]:
         if not path:
             raise UserError(f'family.{name} names no run; give the folder of a finished one.')
         run = open_run(path, what=f'family.{name}')
+        summary = run.folder.read_summary()
+        if not summary or not summary['complete']:
+            raise UserError(f'family.{name}: {path} is not finished; its own training command goes on with it.')
         step, state = run.restore()
         average = 'ema' if 'ema' in state['averages'] else 'current'
         description = {
@@ -177,9 +198,19 @@ def borrow(config: Config) -> dict[str, Loan]:
             'data': dataclasses.asdict(run.family.spec),
             'step': step,
             'average': average,
+            'config_hash': configs.config_hash(run.config),
+            'state_sha256': summary['state_sha256'],
         }
         loans[name] = Loan(description, {**state['params'], **state['averages'].get(average, {})})
     return loans
+
+
+def resumed_loans(folder: Folder) -> dict[str, Loan]:
+    """What a run that has a checkpoint has borrowed: its weights are in its own state by now."""
+    if not Checkpoints(folder.checkpoints).steps() or not folder.manifest.is_file():
+        return {}
+    borrowed = json.loads(folder.manifest.read_text())['borrowed']
+    return {name: Loan(description, {}) for name, description in borrowed.items()}
 
 
 def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
@@ -216,7 +247,9 @@ class Run:
                 try:
                     return candidate, checkpoints.restore(abstract_state(self.blueprint(candidate)), candidate)
                 except DamagedError as error:
-                    print(f'Warning: checkpoint {candidate} of {self.folder.path} is damaged ({error}).'[:200])
+                    warnings.warn(
+                        f'Checkpoint {candidate} of {self.folder.path} is damaged ({error}).'[:200], stacklevel=2
+                    )
         finally:
             checkpoints.close()
         raise UserError(f'No checkpoint of {self.folder.path} can be read.')

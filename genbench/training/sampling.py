@@ -25,15 +25,18 @@ def parse_sampler(text: str, family: Family) -> Sampler:
     """
     name, *numbers = text.split(':')
     try:
-        steps = int(float(numbers[0])) if numbers else 1
+        steps = int(numbers[0]) if numbers else family.default_steps
         guidance = float(numbers[1]) if len(numbers) > 1 else 0.0
     except ValueError:
-        raise UserError(f'The sampler {text!r} is not NAME, NAME:STEPS or NAME:STEPS:GUIDANCE.') from None
+        numbers = ['', '', 'unreadable']
+    if len(numbers) > 2:
+        raise UserError(f'The sampler {text!r} is not NAME, NAME:STEPS or NAME:STEPS:GUIDANCE.')
     if steps < 1:
         raise UserError(f'The sampler {text!r} needs at least one step.')
     family.check_sampler(name)
-    if guidance and not family.conditional:
-        raise UserError(f'The sampler {text!r} asks for guidance, which needs family.conditional.')
+    if guidance and not (family.conditional and family.guidable):
+        raise UserError(f'The sampler {text!r} asks for guidance, which needs family.conditional and a network that '
+                        'was trained with labels left out.')  # fmt: skip
     return Sampler(name, steps, guidance)
 
 
@@ -47,6 +50,11 @@ def split_over_devices(batch: Any) -> Any:
     mesh = meshes.make_mesh()
     divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(batch))
     return jax.device_put(batch, meshes.split_batch(mesh) if divides else meshes.replicated(mesh))
+
+
+def whole_batches(size: int) -> int:
+    """The next number that all devices divide."""
+    return -(-size // jax.device_count()) * jax.device_count()
 
 
 def sample_keys(seed: int, start: int, count: int) -> jax.Array:
@@ -73,7 +81,7 @@ class Drawer:
         progress: Callable[[int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """(images (count, …) integers, frames (frames, count, …) or None)."""
-        size = min(self._batch_size, count)
+        size = whole_batches(min(self._batch_size, count))
         images, frames = [], []
         for start in range(0, count, size):
             chosen = None if labels is None else np.resize(labels[start : start + size], size)

@@ -8,23 +8,24 @@ import optax
 
 from genbench.data import pipeline
 from genbench.families.base import Average, Scalars, Update
+from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
 
 FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
 
 
-def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, sharding: Any) -> Any:
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, mesh: jax.sharding.Mesh) -> Any:
     """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
     Args:
       root: key of the training run; a step's key is `fold_in(root, step)`.
-      sharding: of the batch.
+      mesh: batches are split over it, the state is on every device.
     """
     flip = blueprint.family.config.data.flip
 
     def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
         key = jax.random.fold_in(root, state['step'])
-        batch = jax.lax.with_sharding_constraint(feed.batch(constants, inputs), sharding)
+        batch = jax.lax.with_sharding_constraint(feed.batch(constants, inputs), meshes.split_batch(mesh))
         if flip:
             batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
         scalars: Scalars = {}
@@ -42,7 +43,7 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, shardi
         state = {**state, 'averages': averages, 'skipped': skipped, 'step': state['step'] + 1}
         return state, {**scalars, 'skipped/in_a_row': skipped['in_a_row'], 'skipped/total': skipped['total']}
 
-    return jax.jit(step, donate_argnums=0, static_argnums=3)
+    return jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=meshes.replicated(mesh))
 
 
 def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:

@@ -35,9 +35,9 @@ def test_the_batch_size_changes_no_number(evaluated, diffusion_copy):
     parts = by_name(harness.evaluate(diffusion_copy, [UNEVEN], quiet=True))
     assert parts.keys() == whole.keys()
     for key, row in parts.items():
-        assert row['protocol'] == whole[key]['protocol']
         assert row['n'] == whole[key]['n']
-        if row['metric'] != 'sampling_images_per_second':
+        if row['metric'] != 'sampling_images_per_second':  # a speed does depend on it, and says so
+            assert row['protocol'] == whole[key]['protocol']
             assert row['value'] == pytest.approx(whole[key]['value'], rel=1e-4), key
             assert (row['std_err'] or 0) == pytest.approx(whole[key]['std_err'] or 0, rel=1e-3), key
 
@@ -59,7 +59,7 @@ def test_likelihoods_are_typed_and_scored_on_the_whole_split(evaluated):
 
 def test_what_is_there_is_not_computed_again(evaluated):
     before = (evaluated / 'results.jsonl').read_bytes()
-    assert harness.evaluate(evaluated, [UNEVEN], quiet=True) == []
+    assert harness.evaluate(evaluated, [EVEN], quiet=True) == []
     assert (evaluated / 'results.jsonl').read_bytes() == before
 
 

@@ -159,7 +159,7 @@ def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(
 
 REFUSALS = {
     'other data': (('diffusion', {}, DataSpec('other', (4, 4, 3), 5, 3)), 'was trained on.*other.*this run trains on'),
-    'image prediction': (('diffusion', {'prediction': 'x'}, SPEC), "predicts 'x'.*tends to x_t.*noise, v, velocity"),
+    'image prediction': (('diffusion', {'prediction': 'x'}, SPEC), "predicts 'x'.*tend to x_t.*noise, v, velocity"),
     'score prediction': (('diffusion', {'prediction': 'score'}, SPEC), "predicts 'score'"),
     'no path': (('gan', {}, SPEC), 'is a gan model, which has no path from noise to data'),
 }
