@@ -98,3 +98,12 @@ def test_perturb_is_alpha_x_plus_sigma_noise_for_each_image(schedule):
 def test_an_unknown_schedule_is_answered_with_the_nearest_name():
     with pytest.raises(UserError, match="'cosin'.*Did you mean cosine"):
         schedules.get('cosin')
+
+
+def test_cosine_noise_starts_at_exactly_zero_and_has_no_cancellation():
+    schedule, t = schedules.cosine(), np.linspace(0, 0.995, 200)
+    sigma = np.asarray(jax.jit(schedule.sigma)(jnp.asarray(t, jnp.float32)), np.float64)
+    offset = 0.008
+    alpha = np.cos(np.pi / 2 * (t + offset) / (1 + offset)) / np.cos(np.pi / 2 * offset / (1 + offset))
+    assert sigma[0] == 0
+    np.testing.assert_allclose(sigma[1:], np.sqrt(1 - alpha[1:] ** 2), rtol=1e-5)
