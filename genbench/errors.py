@@ -36,9 +36,11 @@ _DISK_TROUBLE = {
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known words, or all of them when none is near."""
+    """A sentence that names the nearest known words, or all of a few when none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f'Did you mean {" or ".join(near)}?'
+    if len(known) > 20:
+        return f'None of the {len(known)} known names is like it.'
     return f'Known: {", ".join(known)}.' if known else 'None is known.'
