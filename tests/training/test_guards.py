@@ -70,3 +70,12 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so_and_keeps_them(tiny, tm
     with pytest.warns(UserWarning, match='damaged'), pytest.raises(UserError, match='No checkpoint .* can be read'):
         train(tiny('gaussian', 'train.num_steps=4'), tmp_path, quiet=True)
     assert list((tmp_path / 'damaged').iterdir())
+
+
+def test_streamed_and_resident_data_train_the_same_run(tiny, tmp_path):
+    """The order of images is a function of seed and step alone, however they reach the device."""
+    ends = [
+        train(tiny('vae', f'data.resident_bytes={size}'), tmp_path / str(size), quiet=True).summary['state_sha256']
+        for size in (0, 10**9)
+    ]
+    assert ends[0] == ends[1]
