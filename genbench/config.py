@@ -55,21 +55,43 @@ DEFAULTS: dict[str, Any] = {
         'split': 'test',
         'average': 'ema',  # which parameters: 'ema', another average of the family, or 'current'
         'batch_size': 256,
-        'num_samples': 1000,
+        'num_samples': 1000,  # in a set
+        'sets': 1,  # disjoint sets of samples; with two or more, every sample metric has a standard deviation
         'seed': 0,
         'samplers': (),  # 'name:steps' or 'name:steps:guidance'; (): the family's default
         'metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed'),
+        'features': {
+            'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'
+            'convention': '',  # how images become the network's input; '': its own first
+            'weights': '',  # a file; '': the published one
+            'weights_sha256': '',  # of a file that is not the published one
+        },
+        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
+        'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
         'iwae_draws': 64,
         'vlb_draws': 20,
-        'ode': {'num_steps': 32, 'probes': 1},  # probes: 0 for the exact divergence
-        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
+        'ode': {
+            'solver': 'heun',  # or 'rk4' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
+            'num_steps': 32,  # of a fixed grid
+            'tolerance': 1e-4,  # of adaptive steps, relative and absolute
+            'probes': 1,  # of Hutchinson's estimate; 0 for the exact divergence
+        },
+        'refine_images': 64,  # how many images are scored again, finer, for discretisation_error; 0: none
+        'ais': {
+            'num_steps': 500,  # intermediate distributions
+            'chains': 16,
+            'leapfrog': 10,  # steps of a Hamiltonian transition
+            'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
+            'num_images': 100,  # of the split; 0: all
+        },
     },
 }
 
 _AT_LEAST_ONE = (
     'train.num_steps', 'train.batch_size', 'train.log_every', 'train.skip_limit', 'checkpoint.every',
-    'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.iwae_draws',
-    'evaluation.vlb_draws', 'evaluation.ode.num_steps', 'evaluation.classifier.num_steps',
+    'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.sets', 'evaluation.iwae_draws',
+    'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
+    'evaluation.classifier.num_steps', 'evaluation.ais.num_steps', 'evaluation.ais.chains', 'evaluation.ais.leapfrog',
 )  # fmt: skip
 
 # What may change without making another experiment of a run.

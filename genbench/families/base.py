@@ -126,14 +126,18 @@ class Likelihood:
     Attributes:
       method: name of the result, e.g. 'elbo'.
       kind: 'exact', 'lower_bound' or 'estimate'; kinds are never ranked as equals.
-      log_prob: (networks, integer images, labels, one key an image) → log-likelihood of the discrete image in nats.
+      log_prob: (networks, integer images, labels, one key an image) → log-likelihood of the discrete image in nats,
+        (batch,); or a mapping with it under 'log_prob' and its parts (prior, KL terms, decoder, …) under their names.
       protocol: what the number depends on beside the checkpoint: dequantisation, draws, solver, …
+      refined: the same with a finer discretisation (twice the steps, a tenth of the tolerance), where there is one;
+        the difference is reported as `discretisation_error`.
     """
 
     method: str
     kind: str
-    log_prob: Callable[[Networks, Array, Array | None, Array], Array]
+    log_prob: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]]
     protocol: Mapping[str, Any]
+    refined: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]] | None = None
 
 
 class Family:
