@@ -19,33 +19,15 @@ from genbench.data import pipeline, sources
 from genbench.data.sources import Arrays
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.evaluation.features import network
+from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks.classifier import Classifier
+from genbench.training.files import write_bytes_atomically
 from genbench.training.metrics import Progress
-from genbench.training.runs import write_bytes_atomically
 
-BATCH_SIZE = 128
+BATCH_SIZE = 128  # of training
+EXTRACTION_BATCH = 512
 VERSION = 1  # raise when training changes: it is part of the hash
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureNetwork:
-    """Images → features (n, 64) float64, with the name that results carry."""
-
-    name: str
-    weights: str  # hash of the parameters: the same recipe gives others on another device
-    spec: DataSpec
-    accuracy: float  # on the train images it was fitted to
-    _params: Any
-    _apply: Any
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features of integer images (n, height, width, channels), whatever n."""
-        size = min(512, len(images))
-        rows = []
-        for start in range(0, len(images), size):
-            taken = np.resize(np.arange(start, min(start + size, len(images))), size)
-            rows.append(np.asarray(self._apply(self._params, images[taken].astype(np.int32)), np.float64))
-        return np.concatenate(rows)[: len(images)]
 
 
 def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = False) -> FeatureNetwork:
@@ -58,7 +40,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     """
     if not spec.classes:
         raise UserError(f'{spec.name} has no labels, so genbench cannot train its feature classifier on it; leave fd, '
-                        'kd, precision and recall out of evaluation.metrics.')  # fmt: skip
+                        'kd, precision and recall out of evaluation.metrics, or name other features.')  # fmt: skip
     digest = _hash(spec, train, options)
     model = functools.partial(Classifier, spec.shape[2], spec.classes, options.channels)
     definition = nnx.split(nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0))))[0]
@@ -74,13 +56,19 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
         write_bytes_atomically(path, lambda file: np.savez(file, accuracy=accuracy, **named))
     params = jax.tree.unflatten(structure, leaves)
 
-    @jax.jit
-    def apply(params, images):
-        with jax.default_matmul_precision('highest'):
-            return nnx.merge(definition, params)(spec.encode(images))
+    def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        return {'features': nnx.merge(definition, params)(spec.encode(images))}
 
     weights = hashlib.sha256(b''.join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:12]
-    return FeatureNetwork(f'classifier-{spec.name}-{digest}', weights, spec, accuracy, params, apply)
+    protocol = {
+        'weights': weights,  # the same recipe gives others on another device
+        'input': f'integers in [0, {spec.levels})',
+        'dimensions': Classifier.FEATURES,
+    }
+    return network.make(
+        f'classifier-{spec.name}-{digest}', apply, params, protocol, batch_size=EXTRACTION_BATCH, levels=spec.levels,
+        accuracy=accuracy,
+    )  # fmt: skip
 
 
 def _hash(spec: DataSpec, train: Arrays, options: Any) -> str:

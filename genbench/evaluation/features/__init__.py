@@ -1,0 +1,77 @@
+"""Feature networks: what images are compared in. `get` opens one by name.
+
+Metrics in the features of the published Inception are called FID, KID and so on; in any other features they are `fd`,
+`kd`, …, and compare only with themselves.
+"""
+
+from typing import Any
+
+from genbench.data.sources import Arrays
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+from genbench.evaluation.features import dinov2, inception, pixels
+from genbench.evaluation.features.fitted import classifier
+from genbench.evaluation.features.network import FeatureNetwork
+
+__all__ = ['NAMES', 'FeatureNetwork', 'classifier', 'get']
+
+NAMES = ('inception', *dinov2.ARCHITECTURES, 'classifier', 'pixels')
+ALIASES = {'dinov2': 'dinov2-vitb14'}
+
+
+def get(
+    name: str,
+    *,
+    convention: str = '',
+    weights: str = '',
+    weights_sha256: str = '',
+    batch_size: int = 64,
+    spec: DataSpec | None = None,
+    train: Arrays | None = None,
+    classifier_options: Any = None,
+    quiet: bool = False,
+) -> FeatureNetwork:
+    """The feature network of a name: see `NAMES`.
+
+    Args:
+      convention: how images become the network's input; '' for its first: 'ttur' of 'ttur', 'pytorch-fid' and 'clean'
+        for the Inception, 'dgm-eval' of 'dgm-eval' and 'clean' for DINOv2. The others have one.
+      weights: a file of weights; '' for the published ones, which are fetched once.
+      weights_sha256: the hash of that file, where it is not the published one.
+      batch_size: at most so many images at a time; on CPU the large networks take fewer.
+      spec, train, classifier_options: the data set, its train split, and `evaluation.classifier` of a config, for the
+        classifier.
+
+    Raises:
+      UserError: no such network or convention; weights that are not there or wrong; a classifier without labels.
+    """
+    chosen = ALIASES.get(name, name)
+    if chosen not in NAMES:
+        raise UserError(f'No feature network is called {name!r} (evaluation.features.name). '
+                        f'{did_you_mean(name, (*NAMES, *ALIASES))}')  # fmt: skip
+    convention = _convention(chosen, convention)
+    if chosen in ('classifier', 'pixels') and (weights or weights_sha256):
+        raise UserError(f'The features {chosen!r} take no evaluation.features.weights.')
+    if chosen == 'pixels':
+        return pixels.open_network(batch_size=batch_size)
+    if chosen == 'classifier':
+        if spec is None or train is None or classifier_options is None:
+            raise UserError("The features 'classifier' are trained on a data set, and there is none here.")
+        return classifier(spec, train, classifier_options, quiet=quiet)
+    options: dict[str, Any] = {'batch_size': batch_size, 'quiet': quiet}
+    if chosen == 'inception':
+        return inception.open_network(convention, weights, weights_sha256, **options)
+    return dinov2.open_network(chosen, convention, weights, weights_sha256, **options)
+
+
+def _convention(name: str, convention: str) -> str:
+    """The convention that is asked of a network, or its first; '' for those that have none."""
+    known: tuple[str, ...] = ('',)
+    if name == 'inception':
+        known = tuple(inception.CONVENTIONS)
+    elif name in dinov2.ARCHITECTURES:
+        known = tuple(dinov2.CONVENTIONS)
+    if convention and convention not in known:
+        has = f'has {", ".join(known)}' if known[0] else 'has none'
+        raise UserError(f'{name} {has}, not the convention {convention!r} (evaluation.features.convention).')
+    return convention or known[0]

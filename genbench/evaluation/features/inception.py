@@ -1,0 +1,72 @@
+"""The Inception that FID is defined on, with its published weights, under the conventions in use."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from genbench.evaluation.features import network, resize, weights
+from genbench.evaluation.features.network import FeatureNetwork
+from genbench.networks import inception as networks
+
+# Converted from the graph of 2015-12-05; pytorch-fid publishes the same file under another name.
+PUBLISHED = weights.Published(
+    'the Inception of 2015-12-05',
+    'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth',
+    '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+)
+OUTPUTS = ('features', 'spatial', 'logits')
+
+# The rule of resizing, whether values are cut to 0 … 255 after it, and the scaling; with words for the protocol.
+CONVENTIONS: dict[str, tuple[Callable[[int, int], np.ndarray], bool, Callable[[jax.Array], jax.Array], str, str]] = {
+    'ttur': (resize.tf1_bilinear, False, lambda x: (x - 128) / 128, 'TF1 bilinear', '(x − 128) / 128'),
+    'pytorch-fid': (
+        resize.half_pixel_bilinear, False, lambda x: x / 127.5 - 1, 'half-pixel bilinear', 'x / 127.5 − 1',
+    ),
+    'clean': (
+        resize.pillow_bicubic, True, lambda x: (x - 128) / 128, 'Pillow bicubic in float32, cut to 0 … 255',
+        '(x − 128) / 128',
+    ),
+}  # fmt: skip
+
+
+def scaled(images: jax.Array, convention: str) -> jax.Array:
+    """Integer images (n, height, width, 1 or 3) in 0 … 255 → the network's input (n, 299, 299, 3)."""
+    rule, cut, scale, _, _ = CONVENTIONS[convention]
+    rows, columns = (rule(length, networks.SIZE) for length in images.shape[1:3])
+    x = resize.resample(images.astype(jnp.float32), rows, columns)
+    return jnp.broadcast_to(scale(jnp.clip(x, 0, 255) if cut else x), (*x.shape[:3], 3))
+
+
+def open_network(
+    convention: str = 'ttur', path: str = '', sha256: str = '', *, batch_size: int = 64, quiet: bool = False
+) -> FeatureNetwork:
+    """The network of 2015 under a convention, with the weights of a file or the published ones.
+
+    Raises:
+      UserError: the weights are not there, have another hash, or are of another network.
+    """
+    file = weights.find(PUBLISHED, path, sha256, quiet=quiet)
+    definition, state = nnx.split(nnx.eval_shape(networks.Inception))
+    abstract = nnx.to_pure_dict(state)
+    tensors = weights.checked(
+        file, networks.published_shapes(weights.by_path(abstract)), unused=('num_batches_tracked',)
+    )
+    params = weights.fill(abstract, functools.partial(networks.folded, tensors=tensors))
+
+    def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        return nnx.merge(definition, params)(scaled(images, convention))
+
+    _, _, _, resized, scaling = CONVENTIONS[convention]
+    protocol = {
+        'weights': file.sha256, 'convention': convention, 'resize': f'{resized} to 299×299', 'input': scaling,
+        'dimensions': networks.FEATURES, 'spatial': 'first 7 channels of Mixed_6d.branch1x1', 'logits': 'without bias',
+    }  # fmt: skip
+    return network.make(
+        'inception', apply, params, protocol, batch_size=network.small_on_cpu(batch_size), outputs=OUTPUTS,
+        published=file.published,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What every feature network is: images to named arrays, and what a number that was made with them depends on."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from genbench.errors import UserError
+from genbench.training import sampling
+
+Apply = Callable[[Any, jax.Array], Mapping[str, jax.Array]]  # (parameters, integer images) → outputs by name
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+    """Integer images → features, on all devices.
+
+    Attributes:
+      name: 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels' or 'classifier-<data set>-<hash>'.
+      protocol: everything of the network that a number depends on.
+      outputs: of 'features', 'spatial' and 'logits'; 'features' is always there.
+      levels: images are integers in [0, levels).
+      published: whether this is the Inception of 2015 with its published weights, so that metrics may be called FID.
+      accuracy: of a trained classifier, on the train images it was fitted to.
+    """
+
+    name: str
+    protocol: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    levels: int
+    published: bool
+    _batch_size: int
+    _params: Any
+    _program: Callable[..., dict[str, jax.Array]]
+    accuracy: float | None = None
+
+    @property
+    def weights(self) -> str:
+        """Hash of the weights, or '' when there are none."""
+        return self.protocol.get('weights', '')
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features (n, d) of integer images (n, height, width, channels)."""
+        return self.extract(images)['features']
+
+    def extract(
+        self,
+        images: np.ndarray,
+        outputs: Sequence[str] = ('features',),
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The wanted outputs, each (n, d) float32, of integer images (n, height, width, 1 or 3), whatever n.
+
+        Batches are of one size, the last one padded with copies that are cut off again, so that images of one shape
+        compile once. `progress` hears how many images are done.
+
+        Raises:
+          UserError: no images, or not of one or three channels.
+        """
+        if images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
+            raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, and as '
+                            '(n, height, width, 1 or 3).')  # fmt: skip
+        size, count = sampling.whole_batches(self._batch_size), len(images)
+        images = images if images.dtype == np.uint8 else images.astype(np.int32)
+        found: list[dict[str, np.ndarray]] = []
+        running: dict[str, jax.Array] = {}
+        for start in range(0, count, size):
+            indices = np.resize(np.arange(start, min(start + size, count)), size)
+            batch = sampling.split_over_devices(images[indices])
+            before, running = running, self._program(self._params, batch, tuple(outputs))
+            found += [jax.device_get(before)] if before else []  # while the device works on the next one
+            if progress is not None:
+                progress(min(start + size, count))
+        found.append(jax.device_get(running))
+        return {name: np.concatenate([part[name] for part in found])[:count] for name in outputs}
+
+
+def make(
+    name: str,
+    apply: Apply,
+    params: Any,
+    protocol: Mapping[str, Any],
+    *,
+    batch_size: int,
+    outputs: tuple[str, ...] = ('features',),
+    levels: int = 256,
+    published: bool = False,
+    accuracy: float | None = None,
+) -> FeatureNetwork:
+    """A feature network of a function, compiled for the outputs asked of it, with its parameters on all devices."""
+
+    def program(params: Any, images: jax.Array, wanted: tuple[str, ...]) -> dict[str, jax.Array]:
+        with jax.default_matmul_precision('highest'):
+            found = apply(params, images)
+        return {name: found[name] for name in wanted}
+
+    return FeatureNetwork(
+        name, {'features': name, **protocol, 'precision': 'float32'}, outputs, levels, published, batch_size,
+        sampling.replicate(params), jax.jit(program, static_argnums=2), accuracy,
+    )  # fmt: skip
+
+
+def small_on_cpu(batch_size: int, largest: int = 8) -> int:
+    """The batch of a large network: on CPU few images a device, whose activations stay in the cache."""
+    return min(batch_size, largest * jax.device_count()) if jax.default_backend() == 'cpu' else batch_size

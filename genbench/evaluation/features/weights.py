@@ -1,0 +1,187 @@
+"""Published weights: where they are, whether they are the right ones, and what they hold.
+
+A file is taken from the path a user names, or from the cache, into which it is fetched once from its published
+address. Either way its SHA-256 is checked before anything in it is read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import IO, Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from genbench.data.sources import cache_dir
+from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation.features import torch_file
+from genbench.training.metrics import Progress
+
+MEBIBYTE = 2**20
+
+_SAFETENSORS: dict[str, Any] = {
+    'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
+    'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8, 'BOOL': np.bool_,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A file of weights that somebody publishes."""
+
+    title: str
+    address: str
+    sha256: str
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Where the cache keeps it."""
+        return cache_dir() / 'weights' / self.address.rpartition('/')[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A file whose hash is known to be the wanted one."""
+
+    path: pathlib.Path
+    sha256: str
+    published: bool
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors in the file by name; a UserError when it cannot be read."""
+        return (read_safetensors if self.path.suffix == '.safetensors' else torch_file.read)(self.path)
+
+
+def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool = False) -> Weights:
+    """The user's file, or the published one, which is fetched into the cache when it is not there.
+
+    Args:
+      path: the user's file; '' for the published one.
+      sha256: what the user's file must have; '' when it must be the published one.
+
+    Raises:
+      UserError: no such file, another hash, or no way to fetch it; the message says what to do.
+    """
+    if not path:
+        if sha256 and sha256.lower() != published.sha256:
+            raise UserError('evaluation.features.weights_sha256 is the hash of a file, which '
+                            'evaluation.features.weights should name.')  # fmt: skip
+        if not published.path.is_file():
+            fetch(published, quiet=quiet)
+    file = pathlib.Path(path).expanduser() if path else published.path
+    expected, found = sha256.lower() or published.sha256, _hash_of(file)
+    if found != expected:
+        whose = 'evaluation.features.weights_sha256' if sha256 else published.title
+        remedy = f'To use other weights, set evaluation.features.weights_sha256={found}'
+        if not path:
+            remedy = 'Delete it to have it fetched again.'
+        elif sha256:
+            remedy = 'Correct one of them.'
+        raise UserError(f'{file} has the sha256 {found}, not {expected} of {whose}. {remedy}')
+    return Weights(file, found, found == published.sha256)
+
+
+def _hash_of(path: pathlib.Path) -> str:
+    try:
+        with path.open('rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise UserError(f'The weights {path} (evaluation.features.weights) cannot be read: {error.strerror}.') from None
+
+
+@explained_disk_errors()
+def fetch(published: Published, *, quiet: bool = False) -> None:
+    """Download a file into the cache, all of it or nothing."""
+    published.path.parent.mkdir(parents=True, exist_ok=True)
+    partial = published.path.with_name(f'.{published.path.name}.{os.getpid()}')
+    try:
+        with partial.open('wb') as file:
+            found = _download(published, file, quiet)
+        if found != published.sha256:
+            raise UserError(f'{published.address} gave a file with the sha256 {found}, not {published.sha256}; fetch '
+                            f'{published.title} elsewhere and put it at {published.path}.')  # fmt: skip
+        os.replace(partial, published.path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _download(published: Published, file: IO[bytes], quiet: bool) -> str:
+    """Write what the address gives to an open file, and return its hash."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(published.address, timeout=30) as answer:
+            total = -(-int(answer.headers.get('Content-Length') or 0) // MEBIBYTE)
+            progress = Progress(f'fetch {published.path.name}', 0, total, 'MiB', quiet=quiet)
+            while block := answer.read(MEBIBYTE):
+                file.write(block)
+                digest.update(block)
+                done += len(block)
+                progress.update(done // MEBIBYTE)
+            progress.close()
+    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, 'reason', None) or error
+        raise UserError(f'{published.title} cannot be fetched ({reason}). Put {published.address} (sha256 '
+                        f'{published.sha256}) at {published.path}, or name it with evaluation.features.weights '
+                        '(--weights of genbench metrics).') from None  # fmt: skip
+    return digest.hexdigest()
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file by name: eight bytes of length, a JSON header, then the values."""
+    try:
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], 'little')
+        header = json.loads(data[8 : 8 + length])
+        header.pop('__metadata__', None)
+        found = {}
+        for name, entry in header.items():
+            begin, end = entry['data_offsets']
+            values = memoryview(data)[8 + length + begin : 8 + length + end]
+            found[name] = np.frombuffer(values, _SAFETENSORS[entry['dtype']]).reshape(entry['shape'])
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{path} is no safetensors file, or is damaged ({error}).') from None
+
+
+def checked(
+    weights: Weights, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """The tensors of a file as float32, which must have these names and shapes and no others.
+
+    Args:
+      unused: last parts of names that may be there and are left out.
+
+    Raises:
+      UserError: a tensor is missing, has another shape, or is not expected.
+    """
+    tensors = {name: value for name, value in weights.tensors().items() if name.rpartition('.')[2] not in unused}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise UserError(f'{weights.path} has no tensor {name}, so it is not of this network.')
+        if tensors[name].shape != shape:
+            raise UserError(
+                f'{name} in {weights.path} has the shape {tensors[name].shape}; this network needs {shape}.'
+            )
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        raise UserError(f'{weights.path} holds {unknown[0]}, which this network does not have.')
+    return {name: np.asarray(tensors[name], np.float32) for name in shapes}
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of nested dictionaries by their dotted paths."""
+    return {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def fill(tree: Any, value: Callable[[str], np.ndarray]) -> Any:
+    """Nested dictionaries like `tree` whose leaf at a dotted path is `value(path)`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: value(_dotted(path)), tree)
+
+
+def _dotted(path: Sequence[Any]) -> str:
+    return '.'.join(str(key.key) for key in path)
