@@ -33,15 +33,20 @@ DEFAULTS: dict[str, Any] = {
         'batch_size': 128,
         'seed': 0,
         'ema_decay': 0.999,
+        'ema_warmup': True,  # a smaller decay in the first steps
+        'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), called 'ema_0.99', …
+        'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be had after training
+        'snapshot_every': 0,  # steps between the snapshots that it is made of; 0: sixteen of them
         'log_every': 50,
         'sample_every': 0,  # steps between sample grids; 0: only at the end
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
     'optimizer': {
-        'name': 'adam',  # or 'adamw', 'sgd'
+        'name': 'adam',  # or 'adamw', 'lion', 'muon', 'sgd'
         'learning_rate': 1e-3,
-        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run
+        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt'
         'warmup_steps': 0,
+        'decay_start': 0,  # step from which 'inverse_sqrt' falls; 0: the end of warm-up
         'b1': 0.9,
         'b2': 0.999,
         'weight_decay': 0.0,
@@ -53,7 +58,7 @@ DEFAULTS: dict[str, Any] = {
     },
     'evaluation': {
         'split': 'test',
-        'average': 'ema',  # which parameters: 'ema', another average of the family, or 'current'
+        'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
         'batch_size': 256,
         'num_samples': 1000,  # in a set
         'sets': 1,  # disjoint sets of samples; with two or more, every sample metric has a standard deviation
@@ -159,6 +164,11 @@ def _check_ranges(config: Config) -> None:
         value = _lookup(config, key)
         if value < 1:
             raise UserError(f'{key} is {value}; it should be at least 1.')
+
+
+def defaults_of(section: str) -> Config:
+    """The default values of a dotted section, e.g. 'evaluation.classifier'."""
+    return _section(ConfigDict(plain(DEFAULTS)), section)
 
 
 def locate(path: str) -> Config:

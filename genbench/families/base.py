@@ -73,15 +73,20 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """An exponential moving average of the parameters of some networks, taken after every step.
+    """An average of the parameters of some networks, taken after every step.
 
-    With `warmup` the decay is min(decay, (1 + step) / (10 + step)), so that early weights are forgotten.
+    Attributes:
+      decay: of an exponential moving average.
+      warmup: take min(decay, (1 + step) / (10 + step)), so that early weights are forgotten.
+      width: above zero, a power-function average instead, as wide as this share of the training so far
+        (Karras et al. 2024); snapshots of these make averages of any width after training.
     """
 
     name: str
     networks: tuple[str, ...]
-    decay: float
+    decay: float = 0.0
     warmup: bool = True
+    width: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,11 +197,21 @@ class Family:
 
     @property
     def averages(self) -> tuple[Average, ...]:
-        """By default one average, 'ema', of every network that an optimizer moves."""
-        moved = [name for update in self.updates if update.optimizer is not None for name in update.networks]
-        if not moved:
+        """'ema', and what `train.extra_decays` and `train.power_widths` add: 'ema_0.99', 'power_0.05', …."""
+        names, options = self.averaged, self.config.train
+        if not names:
             return ()
-        return (Average('ema', tuple(dict.fromkeys(moved)), self.config.train.ema_decay),)
+        return (
+            Average('ema', names, options.ema_decay, options.ema_warmup),
+            *(Average(f'ema_{decay:g}', names, decay, options.ema_warmup) for decay in options.extra_decays),
+            *(Average(f'power_{width:g}', names, width=width) for width in options.power_widths),
+        )
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The networks of the averages: by default every one that an optimizer moves."""
+        moved = [name for update in self.updates if update.optimizer is not None for name in update.networks]
+        return tuple(dict.fromkeys(moved))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -14,8 +14,9 @@ from genbench import config as configs
 from genbench.config import Config
 from genbench.errors import UserError, explained_disk_errors
 from genbench.studies import study as studies
+from genbench.training.files import write_atomically
 from genbench.training.metrics import read_rows
-from genbench.training.runs import Folder, commit, write_atomically
+from genbench.training.runs import Folder, commit
 
 POLL_SECONDS = 0.2
 SAY_SECONDS = 10.0

@@ -9,7 +9,7 @@ import traceback
 from genbench import config as configs
 from genbench import startup
 from genbench.errors import INTERRUPTED, UserError
-from genbench.training.runs import write_atomically
+from genbench.training.files import write_atomically
 
 
 def main(job: str, cores: str, *arguments: str) -> int:

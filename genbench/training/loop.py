@@ -16,10 +16,11 @@ from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
+from genbench.training import averages, runs, sampling
 from genbench.training import mesh as meshes
-from genbench.training import runs, sampling
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints
+from genbench.training.files import write_atomically
 from genbench.training.metrics import MetricsLog, Progress
 from genbench.training.step import active_updates, make_step
 
@@ -66,6 +67,9 @@ def _check_names(family: Family) -> None:
     """Find what the config misnames before anything is written."""
     first = states.Blueprint(family.at(family.stages[0].name))
     _ = first.optimizers
+    for average in first.averages:
+        if average.width:
+            averages.exponent(average.width)
     for text in family.config.evaluation.samplers:
         sampling.parse_sampler(text, family)
 
@@ -86,12 +90,14 @@ class _Training:
         self.mesh, self.loans, self.quiet = mesh, loans, quiet
         self.checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
         self.constants = jax.device_put(feed.constants, meshes.replicated(mesh))
+        self.snapshots = averages.Snapshots(folder.snapshots)
         self._stop = False
 
     def run(self) -> Outcome:
         restored = self.checkpoints.restore_latest(self._abstract)
         step, state = restored if restored else (0, None)
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step)
+        self.snapshots.drop_after(step)
         previous = {sig: signal.signal(sig, self._request_stop) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
             for stage in self.family.stages:
@@ -110,6 +116,10 @@ class _Training:
                 signal.signal(sig, handler)
             log.close()
             self.checkpoints.close()
+
+    def _snapshot_is_due(self, step: int) -> bool:
+        options = self.config.train
+        return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == options.num_steps
 
     def _request_stop(self, *_: Any) -> None:
         self._stop = True
@@ -143,7 +153,7 @@ class _Training:
 
     def _write_manifest(self, state: Any) -> None:
         values = runs.manifest(self.family, state['params'], self.loans)
-        runs.write_atomically(self.folder.manifest, json.dumps(values, indent=2) + '\n')
+        write_atomically(self.folder.manifest, json.dumps(values, indent=2) + '\n')
 
     def _run_stage(self, stage: str, step: int, end: int, state: Any, log: MetricsLog) -> tuple[int, Any]:
         config, blueprint = self.config, self._blueprint(stage)
@@ -176,6 +186,8 @@ class _Training:
                     progress.update(step, _note(row, rate))
                 if step % config.checkpoint.every == 0 and step < end:
                     self.checkpoints.save(step, state)
+                if self._snapshot_is_due(step) and any(average.width for average in blueprint.averages):
+                    self.snapshots.save(step, blueprint.averages, state['averages'])
                 if config.train.sample_every and step % config.train.sample_every == 0 and step < end:
                     self._save_samples(blueprint, state, step)
         finally:
@@ -238,7 +250,7 @@ class _Training:
             'state_sha256': states.sha256(jax.device_get(states.flatten(state))),
             'devices': len(self.mesh.devices.flat),
         }
-        runs.write_atomically(self.folder.summary, json.dumps(summary, indent=2) + '\n')
+        write_atomically(self.folder.summary, json.dumps(summary, indent=2) + '\n')
         return Outcome(summary)
 
 

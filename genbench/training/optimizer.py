@@ -3,21 +3,50 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from genbench.errors import UserError, did_you_mean
 
 OPTIMIZERS = {
     'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2']),
     'adamw': lambda rate, o: optax.adamw(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
+    'lion': lambda rate, o: optax.lion(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
+    'muon': lambda rate, o: optax.contrib.muon(
+        rate, weight_decay=o['weight_decay'], adam_b1=o['b1'], adam_b2=o['b2'], consistent_rms=0.2,
+        adam_weight_decay=o['weight_decay'], muon_weight_dimension_numbers=_matrices,
+    ),
     'sgd': lambda rate, o: optax.sgd(rate, momentum=o['b1'] or None),
-}
+}  # fmt: skip
+
+
+def _matrices(params: Any) -> Any:
+    """Which parameters Muon orthogonalises, the others take Adam: kernels, inputs against outputs.
+
+    A convolution's window counts as input (K. Jordan et al. 2024). `consistent_rms` scales its steps to the size of
+    Adam's, so one learning rate serves both (Liu et al. 2025, equation 4).
+    """
+    numbers = optax.contrib.MuonDimensionNumbers
+    return jax.tree.map(
+        lambda leaf: numbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,)) if leaf.ndim > 1 else None, params
+    )
+
 
 DECAYS = {
-    'constant': lambda peak, steps: optax.constant_schedule(peak),
-    'cosine': lambda peak, steps: optax.cosine_decay_schedule(peak, max(steps, 1)),
-    'linear': lambda peak, steps: optax.linear_schedule(peak, 0.0, max(steps, 1)),
+    'constant': lambda o, steps: optax.constant_schedule(o['learning_rate']),
+    'cosine': lambda o, steps: optax.cosine_decay_schedule(o['learning_rate'], max(steps, 1)),
+    'linear': lambda o, steps: optax.linear_schedule(o['learning_rate'], 0.0, max(steps, 1)),
+    'inverse_sqrt': lambda o, steps: _inverse_sqrt(o),
 }
+
+
+def _inverse_sqrt(options: Mapping[str, Any]) -> optax.Schedule:
+    """The peak until step t_ref, by default the end of warm-up, then peak · √(t_ref / step) (EDM2, equation 67)."""
+    warmup = options['warmup_steps']
+    reference = max(options['decay_start'] or warmup, 1)
+    return lambda count: options['learning_rate'] / jnp.sqrt(jnp.maximum((count + warmup) / reference, 1.0))
 
 
 def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
@@ -25,7 +54,7 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     name, peak, warmup = options['schedule'], options['learning_rate'], options['warmup_steps']
     if name not in DECAYS:
         raise UserError(f'No schedule is called {name!r} (optimizer.schedule). {did_you_mean(name, DECAYS)}')
-    decay = DECAYS[name](peak, num_steps - warmup)
+    decay = DECAYS[name](options, num_steps - warmup)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
 
 

@@ -3,14 +3,13 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 import jax
 from flax import nnx
@@ -21,8 +20,10 @@ from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Family, Networks
+from genbench.training import averages
 from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
+from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
@@ -60,6 +61,10 @@ class Folder:
         return self.path / 'checkpoints'
 
     @property
+    def snapshots(self) -> pathlib.Path:
+        return self.path / 'snapshots'
+
+    @property
     def samples(self) -> pathlib.Path:
         return self.path / 'samples'
 
@@ -68,20 +73,6 @@ class Folder:
             return json.loads(self.summary.read_text())
         except (FileNotFoundError, ValueError):
             return None
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replace a file in one move, so that readers never see half of it."""
-    write_bytes_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Like `write_atomically`, for a function that writes to an open file; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    with partial.open('wb') as file:
-        write(file)
-    os.replace(partial, path)
 
 
 def check(workdir: str | pathlib.Path, config: Config) -> Folder:
@@ -255,15 +246,32 @@ class Run:
         raise UserError(f'No checkpoint of {self.folder.path} can be read.')
 
     def networks(self, step: int, state: State, average: str) -> tuple[Blueprint, State]:
-        """Blueprint and the state with the parameters of `average` ('current' for those of the last step)."""
-        if average != 'current':
-            if average not in state['averages']:
-                if not state['averages']:
-                    return self.blueprint(step), state  # nothing was trained by an optimizer
-                known = ', '.join(['current', *state['averages']])
-                raise UserError(f'evaluation.average is {average!r}; this run has {known}.')
-            state = {**state, 'params': {**state['params'], **state['averages'][average]}}
-        return self.blueprint(step), state
+        """Blueprint and the state with the parameters of `average`.
+
+        'current' are those of the last step, 'power:WIDTH' the power-function average of any width, made of snapshots.
+        """
+        blueprint = self.blueprint(step)
+        if average == 'current' or not state['averages']:  # or nothing was trained by an optimizer
+            return blueprint, state
+        if average.startswith('power:'):
+            chosen = self._reconstructed(step, blueprint, state, average)
+        elif average in state['averages']:
+            chosen = state['averages'][average]
+        else:
+            known = ', '.join(['current', *state['averages']])
+            raise UserError(f'evaluation.average is {average!r}; this run has {known}.')
+        return blueprint, {**state, 'params': {**state['params'], **chosen}}
+
+    def _reconstructed(self, step: int, blueprint: Blueprint, state: State, average: str) -> Any:
+        try:
+            width = float(average.removeprefix('power:'))
+        except ValueError:
+            raise UserError(f'evaluation.average is {average!r}; write power:WIDTH, for example power:0.07.') from None
+        tracked = [entry for entry in blueprint.averages if entry.width]
+        if not tracked:
+            raise UserError('This run keeps no power-function averages; train with train.power_widths=0.05,0.1.')
+        like = {name: state['params'][name] for name in tracked[0].networks}
+        return averages.Snapshots(self.folder.snapshots).reconstruct(width, step, like)
 
 
 def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:

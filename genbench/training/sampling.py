@@ -79,13 +79,14 @@ class Drawer:
         seed: int,
         labels: np.ndarray | None = None,
         progress: Callable[[int], None] | None = None,
+        first: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(images (count, …) integers, frames (frames, count, …) or None)."""
+        """(images (count, …) integers, frames (frames, count, …) or None) of the numbers `first` on of this seed."""
         size = whole_batches(min(self._batch_size, count))
         images, frames = [], []
         for start in range(0, count, size):
             chosen = None if labels is None else np.resize(labels[start : start + size], size)
-            batch = split_over_devices((sample_keys(seed, start, size), chosen))
+            batch = split_over_devices((sample_keys(seed, first + start, size), chosen))
             samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
             images.append(np.asarray(samples.images))
             if samples.frames is not None:

@@ -8,6 +8,7 @@ import optax
 
 from genbench.data import pipeline
 from genbench.families.base import Average, Scalars, Update
+from genbench.training import averages
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
 
@@ -35,12 +36,12 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, mesh: 
                 state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index))
                 scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
                 finite &= ok
-        averages = {average.name: _average(average, state) for average in blueprint.averages}
+        averaged = {average.name: _average(average, state) for average in blueprint.averages}
         skipped = {
             'total': state['skipped']['total'] + ~finite,
             'in_a_row': jnp.where(finite, 0, state['skipped']['in_a_row'] + 1),
         }
-        state = {**state, 'averages': averages, 'skipped': skipped, 'step': state['step'] + 1}
+        state = {**state, 'averages': averaged, 'skipped': skipped, 'step': state['step'] + 1}
         return state, {**scalars, 'skipped/in_a_row': skipped['in_a_row'], 'skipped/total': skipped['total']}
 
     return jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=meshes.replicated(mesh))
@@ -90,8 +91,11 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 def _average(average: Average, state: State) -> Tree:
     done = state['step'] + 1.0
-    decay = jnp.minimum(average.decay, (1 + done) / (10 + done)) if average.warmup else average.decay
+    if average.width:
+        kept = averages.decay(averages.exponent(average.width), done)
+    else:
+        kept = jnp.minimum(average.decay, (1 + done) / (10 + done)) if average.warmup else average.decay
     return {
-        name: jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), old, state['params'][name])
+        name: jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), old, state['params'][name])
         for name, old in state['averages'][average.name].items()
     }

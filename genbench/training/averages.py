@@ -1,0 +1,109 @@
+"""Power-function averages of parameters, and the average of any width reconstructed after training.
+
+T. Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models, 2024 (EDM2), sections 3 and C.
+"""
+
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genbench.errors import UserError
+from genbench.families.base import Average
+from genbench.training import state as states
+from genbench.training.files import write_bytes_atomically
+
+Tree = Any
+
+
+def exponent(width: float) -> float:
+    """γ of the profile p(τ) ∝ τ^γ on [0, t] whose standard deviation is `width` · t (EDM2, equation 126).
+
+    σ² = (γ + 1) / ((γ + 2)² (γ + 3)) has one root γ ≥ 0 for 0 < σ ≤ 12^(−1/2).
+    """
+    if not 0 < width <= 12**-0.5:
+        raise UserError(f'An average has a width above 0 and up to {12**-0.5:.4f} of the training so far, not {width}.')
+    squared = width**-2
+    roots = np.roots([1, 7, 16 - squared, 12 - squared])
+    return float(roots.real.max())
+
+
+def decay(gamma: float, done: Any) -> Any:
+    """β of the update θ̂ ← β θ̂ + (1 − β) θ after `done` = 1, 2, … steps (EDM2, equation 127)."""
+    return (1 - 1 / done) ** (gamma + 1)
+
+
+def weights(times: Sequence[int], gammas: Sequence[float], time: int, gamma: float) -> np.ndarray:
+    """Coefficients of snapshots whose profiles (times, gammas) come nearest to the profile (time, gamma).
+
+    Least squares over profiles on the real line (EDM2, algorithm 3).
+    """
+    t, g = np.asarray(times, np.float64), np.asarray(gammas, np.float64)
+    left = _products(t[:, None], g[:, None], t[None], g[None])
+    right = _products(t, g, np.float64(time), np.float64(gamma))
+    return np.linalg.lstsq(left, right, rcond=None)[0]
+
+
+def _products(t_a: Any, g_a: Any, t_b: Any, g_b: Any) -> Any:
+    """∫ p_a p_b for power-function profiles (EDM2, equation 135)."""
+    least, most = np.minimum(t_a, t_b), np.maximum(t_a, t_b)
+    of_later = np.where(t_a < t_b, g_b, g_a)
+    return (g_a + 1) * (g_b + 1) / ((g_a + g_b + 1) * most) * (least / most) ** of_later
+
+
+class Snapshots:
+    """Power-function averages of a run at several steps, one file a step."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+
+    def steps(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob('*.npz') if path.stem.isdigit())
+
+    def save(self, step: int, tracked: Sequence[Average], trees: Mapping[str, Tree]) -> None:
+        """The power-function averages among `tracked` as they are after `step` updates."""
+        widths = {average.name: average.width for average in tracked if average.width}
+        named = states.flatten({f'{width:.6g}': trees[name] for name, width in widths.items()})
+        values = {name: np.asarray(leaf) for name, leaf in named.items()}
+        write_bytes_atomically(self._folder / f'{step}.npz', lambda file: np.savez(file, **values))
+
+    def drop_after(self, step: int) -> None:
+        """Forget what a resumed run will do again."""
+        for later in self.steps():
+            if later > step:
+                (self._folder / f'{later}.npz').unlink()
+
+    def reconstruct(self, width: float, step: int, like: Tree) -> Tree:
+        """The average of `width` as it would be after `step` updates, shaped like {network: parameters}.
+
+        Raises:
+          UserError: fewer than two snapshots lie at or before `step`, or the width is out of range.
+        """
+        gamma = exponent(width)
+        found = [(at, self._read(at)) for at in self.steps() if at <= step]
+        if len(found) < 2:
+            raise UserError(
+                f'{self._folder} holds {len(found)} snapshots up to step {step}; an average of another width is made '
+                'of at least two. Train with train.power_widths and train.snapshot_every.'
+            )
+        parts = [(at, float(w), values) for at, by_width in found for w, values in by_width.items()]
+        share = weights([at for at, _, _ in parts], [exponent(w) for _, w, _ in parts], step, gamma)
+        total: dict[str, np.ndarray] = {}
+        for weight, (_, _, values) in zip(share, parts, strict=True):
+            for name, value in values.items():
+                total[name] = total.get(name, 0.0) + weight * value.astype(np.float64)
+        return states.unflatten({name: value.astype(np.float32) for name, value in total.items()}, like)
+
+    def _read(self, step: int) -> dict[str, dict[str, np.ndarray]]:
+        """{width: {parameter: values}}"""
+        try:
+            with np.load(self._folder / f'{step}.npz') as file:
+                found: dict[str, dict[str, np.ndarray]] = {}
+                for name in file.files:
+                    width, _, rest = name.partition('/')
+                    found.setdefault(width, {})[rest] = file[name]
+                return found
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+            raise UserError(f'The snapshot {self._folder / f"{step}.npz"} cannot be read.') from None
