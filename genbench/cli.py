@@ -14,6 +14,8 @@ DESCRIPTION = """Generative families under one trainer and one evaluation harnes
   genbench train --config=configs/DATASET/FAMILY.py --config.optimizer.learning_rate=1e-3 --workdir=runs/NAME
   genbench evaluate runs/NAME --config.evaluation.samplers=ddim:10,heun:25
 """
+METRICS = """A and B are folders of images, .npy or .npz arrays of uint8 images (N, H, W, C), tfds:NAME:SPLIT,
+folders of runs, or (B) moments saved by "genbench metrics moments IMAGES --out FILE.npz", or published (mu, sigma)."""
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 
 
@@ -37,6 +39,18 @@ def parser() -> argparse.ArgumentParser:
     evaluate = verb('evaluate', 'Score a run and add the rows to its results.jsonl.', epilog=OVERRIDES)
     evaluate.add_argument('workdir', help='the folder of a run')
     evaluate.add_argument('--step', type=int, help='a checkpoint; by default the newest')
+    evaluate.add_argument(
+        '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
+        help='an axis of cells to evaluate: sampler, nfe or steps, guidance, average, seed; may be repeated',
+    )  # fmt: skip
+
+    metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
+    _metrics_flags(metrics)
+
+    compared = verb('compare-protocols', 'Print in what the protocols of two result rows differ.')
+    for side in ('left', 'right'):
+        compared.add_argument(side, metavar='ROW', help='PATH:LINE or PATH:METRIC of a results.jsonl, a run or study '
+                              'folder, or a JSON of genbench metrics')  # fmt: skip
 
     sample = verb('sample', 'Draw images from a run.', epilog=OVERRIDES)
     sample.add_argument('workdir', help='the folder of a run')
@@ -53,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = verb('report', 'Write the page of a study again from its results.')
     report.add_argument('folder', help='the --out folder of a study')
+    report.add_argument('--across-protocols', action='store_true', help='rank numbers that were not measured alike too')
 
     config = verb('config', 'Look at configs.').add_subparsers(dest='action', required=True, metavar='ACTION')
     show = verb('show', 'Print a config with every default filled in.', config, OVERRIDES)
@@ -71,6 +86,30 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument('name')
     prepare.add_argument('--data_dir', default='')
     return main
+
+
+def _metrics_flags(metrics: argparse.ArgumentParser) -> None:
+    metrics.add_argument('a', metavar='A', help='the samples; or the word "moments"')
+    metrics.add_argument('b', metavar='B', help='the reference; or, after "moments", the images')
+    metrics.add_argument('--metrics', default='fid,kid,pr,dc,is', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st,'
+                         ' memorisation; fd and kd with other features (fid,kid,pr,dc,is)')  # fmt: skip
+    metrics.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
+                         'classifier:DATASET or pixels')  # fmt: skip
+    metrics.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
+    metrics.add_argument('--weights', default='', help='a file with the weights; by default the published one')
+    metrics.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
+    metrics.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
+    metrics.add_argument('--json', default='', help='write the rows with their protocol to this file')
+    metrics.add_argument('--out', default='', help='of "moments": the .npz file')
+    metrics.add_argument('--sets', type=int, default=1, help='score this many disjoint parts of A: mean ± sd (1)')
+    metrics.add_argument('--seed', type=int, default=0, help='of the parts, and of samples drawn from a run (0)')
+    metrics.add_argument('--batch-size', type=int, default=64)
+    metrics.add_argument('--data-dir', default='', help='where tfds:NAME:SPLIT is prepared')
+    metrics.add_argument('--skip-unreadable', action='store_true', help='leave out image files that cannot be read')
+    metrics.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:GUIDANCE')
+    metrics.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
+    metrics.add_argument('--average', default='', help='of a run: which average of the parameters')
+    metrics.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,8 +162,45 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     startup.prepare()
     from genbench.evaluation import harness, table
 
-    rows = harness.evaluate(given.workdir, overrides, step=given.step)
+    rows = harness.evaluate(given.workdir, overrides, step=given.step, cells=given.grid)
     print(table.text(rows) if rows else f'{given.workdir}/results.jsonl has all of it already.')
+    return 0
+
+
+def _metrics(given: argparse.Namespace, _: Sequence[str]) -> int:
+    for flag, value, least in (('sets', given.sets, 1), ('batch-size', given.batch_size, 1),
+                               ('num-samples', given.num_samples, 0)):  # fmt: skip
+        if value < least:
+            raise UserError(f'--{flag} is {value}; it should be at least {least}.')
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.evaluation import standalone, table
+
+    options = standalone.Options(
+        features=given.features, convention=given.convention, weights=given.weights,
+        weights_sha256=given.weights_sha256, batch_size=given.batch_size, data_dir=given.data_dir,
+        skip_unreadable=given.skip_unreadable, sets=given.sets, seed=given.seed, sampler=given.sampler,
+        num_samples=given.num_samples, average=given.average, step=given.step,
+    )  # fmt: skip
+    if given.a == 'moments':
+        if not given.out:
+            raise UserError('genbench metrics moments IMAGES needs --out FILE.npz.')
+        protocol = standalone.save_moments(given.b, given.out, options)
+        print(f'{given.out}: moments of {protocol["reference"]["n"]} images')
+        return 0
+    names = [name for name in given.metrics.split(',') if name]
+    print(table.text(standalone.compare(given.a, given.b, names, options, held_out=given.held_out, out=given.json)))
+    return 0
+
+
+def _compare_protocols(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench.evaluation import protocol
+
+    verdict, different = protocol.compare(protocol.read_row(given.left), protocol.read_row(given.right))
+    for key, (left, right) in different.items():
+        print(f'{key}: {left!r} → {right!r}')
+    print(verdict)
     return 0
 
 
@@ -149,7 +225,7 @@ def _run(given: argparse.Namespace, _: Sequence[str]) -> int:
 def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.report import page
 
-    print(page.write(given.folder))
+    print(page.write(given.folder, across=given.across_protocols))
     return 0
 
 
@@ -181,6 +257,8 @@ def _data(given: argparse.Namespace, _: Sequence[str]) -> int:
 VERBS = {
     'train': _train,
     'evaluate': _evaluate,
+    'metrics': _metrics,
+    'compare-protocols': _compare_protocols,
     'sample': _sample,
     'run': _run,
     'report': _report,

@@ -13,7 +13,7 @@ from genbench.training import runs, sampling
 def draw_to_file(
     workdir: str, out: str, *, count: int, sampler: str, seed: int, label: int | None, overrides: Sequence[str] = ()
 ) -> None:
-    """Draw `count` images from the newest checkpoint into a .png grid or a .npz with 'images' and 'labels'."""
+    """Draw `count` images from the newest checkpoint into a .png grid, or a .npz of 'images', 'labels', 'levels'."""
     path = pathlib.Path(out)
     if path.suffix not in ('.png', '.npz'):
         raise UserError(f'--out is {out}; it should end in .png or .npz.')
@@ -33,7 +33,8 @@ def draw_to_file(
         if path.suffix == '.png':
             sampling.save_grid(path, images, family.spec)
         else:
-            np.savez(path, images=images, labels=np.zeros(0) if labels is None else labels)
+            known = np.zeros(0, np.int32) if labels is None else labels
+            np.savez(path, images=images, labels=known, levels=family.spec.levels)
     except OSError as error:
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
 

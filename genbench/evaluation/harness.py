@@ -5,8 +5,7 @@ import functools
 import os
 import pathlib
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,35 +13,42 @@ import numpy as np
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.data import pipeline, sources
+from genbench.data import sources
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
-from genbench.evaluation import distances, features
+from genbench.evaluation import features, grid, scoring
+from genbench.evaluation.features import FeatureNetwork
+from genbench.evaluation.images import ImageSet
+from genbench.evaluation.likelihood import LikelihoodScorer
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.reference import RealImages, network_images
 from genbench.evaluation.results import Results
+from genbench.evaluation.samples import SampleStore, slug
+from genbench.evaluation.scoring import Extracted
 from genbench.families.base import Likelihood, Sampler
 from genbench.training import runs, sampling
-from genbench.training.metrics import Progress, read_rows
+from genbench.training.metrics import read_rows
+from genbench.training.state import State
 
-SAMPLE_METRICS = ('fd', 'kd', 'precision', 'recall')
-METRICS = (*SAMPLE_METRICS, 'likelihood', 'speed')
-METRIC_PROTOCOL: dict[str, dict[str, Any]] = {
-    'fd': {},
-    'kd': {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0},
-    'precision': {'neighbours': 3},
-    'recall': {'neighbours': 3},
-}
+OTHER_METRICS = ('likelihood', 'speed')  # beside those of samples
 SHOWN = 100  # images in a saved grid
 FILM_IMAGES, FILM_FRAMES = 8, 9
 
 
 @explained_disk_errors()
 def evaluate(
-    workdir: str | pathlib.Path, overrides: Sequence[str] = (), *, step: int | None = None, quiet: bool = False
+    workdir: str | pathlib.Path,
+    overrides: Sequence[str] = (),
+    *,
+    step: int | None = None,
+    cells: Sequence[str] = (),
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Score a run and return the new rows of its results.jsonl; what is there under the same protocol is kept.
 
     Args:
       overrides: 'evaluation.key=value' changes to the run's config.
       step: a checkpoint; by default the newest.
+      cells: axes 'key=value,value' whose product is evaluated in place of the config's samplers (`grid.KEYS`).
     """
     run = runs.open_run(workdir)
     for override in overrides:
@@ -50,100 +56,110 @@ def evaluate(
             raise UserError(f'{override!r} would change the run; evaluate takes keys of evaluation, and data.data_dir.')
     config = configs.resolve(configs.plain(run.config), overrides)
     run = runs.open_run(workdir, config=config)
+    wanted = grid.cells(cells, run.family, config.evaluation)
     step, state = run.restore(step)
-    return Evaluation(run, config, step, state, quiet).run_all()
+    return Evaluation(run, config, step, state, wanted, quiet).run_all()
 
 
-@dataclasses.dataclass
-class Reference:
-    """Train images of a data set in feature space, and what a protocol says of them."""
+def sample_metrics(names: Sequence[str]) -> list[str]:
+    """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
+    chosen = [name for name in names if name not in OTHER_METRICS]
+    known = (*scoring.METRICS, *scoring.PUBLISHED, *scoring.ALIASES)
+    for name in chosen:
+        if name not in known:
+            raise UserError(f'No metric is called {name!r} (evaluation.metrics). '
+                            f'{did_you_mean(name, (*known, *OTHER_METRICS))}')  # fmt: skip
+    return chosen
 
-    network: features.FeatureNetwork
-    features: np.ndarray
-    description: dict[str, Any]
+
+def feature_network(config: Config, spec: Any, train: sources.Arrays, quiet: bool) -> FeatureNetwork:
+    """The network that `evaluation.features` names, checked against the metrics that are asked of it."""
+    options = config.evaluation.features
+    network = features.get(
+        options.name, convention=options.convention, weights=options.weights, weights_sha256=options.weights_sha256,
+        spec=spec, train=train, classifier_options=config.evaluation.classifier, quiet=quiet,
+    )  # fmt: skip
+    scoring.check_names(sample_metrics(config.evaluation.metrics), network)
+    return network
+
+
+class RealSets:
+    """The train split as reference, and the evaluation split as held-out images where a metric wants them."""
+
+    def __init__(self, config: Config, quiet: bool):
+        self._config, self._quiet = config, quiet
+        builder = sources.open_builder(config.data.name, config.data.data_dir)
+        self.spec = sources.spec_of(builder)
+        self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
+        self.names = scoring.resolve(sample_metrics(config.evaluation.metrics))
 
     @functools.cached_property
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        return distances.moments(self.features)
+    def network(self) -> FeatureNetwork:
+        return feature_network(self._config, self.spec, self.train, self._quiet)
 
+    @functools.cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return scoring.needed_outputs(self.names)
 
-def make_reference(spec: Any, train: sources.Arrays, options: Config, quiet: bool) -> Reference:
-    """The whole train split, without augmentation, in the features of genbench's classifier."""
-    network = features.classifier(spec, train, options.classifier, quiet=quiet)
-    description = {
-        'dataset': spec.name,
-        'split': 'train',
-        'n': len(train),
-        'augmentation': 'none',
-        'features': network.name,
-        'weights': network.weights,
-        'input': f'integers in [0, {spec.levels})',
-    }
-    return Reference(network, network(train.images), description)
+    @functools.cached_property
+    def reference(self) -> Extracted:
+        return RealImages(self.network, self.spec, 'train', self.train, self._quiet).extracted(self.outputs)
 
+    @functools.cached_property
+    def held_out(self) -> Extracted | None:
+        if not any(scoring.METRICS[name].needs_held_out for name in self.names):
+            return None
+        split = self._config.evaluation.split
+        return RealImages(self.network, self.spec, split, self.split, self._quiet).extracted(self.outputs)
 
-def sample_scores(reference: Reference, images: np.ndarray, metrics: Sequence[str]) -> dict[str, tuple]:
-    """{metric: (value, standard error or None)} of integer images against the reference."""
-    seen = reference.network(images)
-    scores: dict[str, tuple[float, float | None]] = {}
-    if 'fd' in metrics:
-        scores['fd'] = (distances.frechet_distance(*reference.moments, *distances.moments(seen)), None)
-    if 'kd' in metrics:  # its subsets overlap: their spread is no standard error
-        scores['kd'] = (distances.kernel_distance(reference.features, seen)[0], None)
-    if 'precision' in metrics or 'recall' in metrics:
-        precision, recall = distances.precision_recall(reference.features, seen)
-        scores |= {'precision': (precision, None), 'recall': (recall, None)}
-    return {name: score for name, score in scores.items() if name in metrics}
+    def protocol(self, name: str) -> dict[str, Any]:
+        return scoring.protocol(name, self.network, self.reference, self.held_out)
+
+    def extract(self, images: np.ndarray) -> Extracted:
+        """Integer images of this data set in feature space."""
+        batches = [network_images(images, self.spec, self.network)]
+        kept, moments, count, digest = scoring.extract(self.network, batches, self.outputs)
+        return Extracted({'images_sha256': digest}, kept, moments, count)
 
 
 class Evaluation:
     """One checkpoint under one evaluation config."""
 
-    def __init__(self, run: runs.Run, config: Config, step: int, state: Any, quiet: bool):
-        self.run, self.options, self.step, self.quiet = run, config.evaluation, step, quiet
-        unknown = [name for name in self.options.metrics if name not in METRICS]
-        if unknown:
-            raise UserError(f'No metric is called {unknown[0]!r} (evaluation.metrics). '
-                            f'{did_you_mean(unknown[0], METRICS)}')  # fmt: skip
+    def __init__(self, run: runs.Run, config: Config, step: int, state: State, cells: Sequence[grid.Cell], quiet: bool):
+        self.run, self.options, self.step, self.cells, self.quiet = run, config.evaluation, step, cells, quiet
+        self.state = state
         self.family, self.spec = run.family, run.family.spec
-        self.samplers = self._samplers()
-        builder = sources.open_builder(config.data.name, config.data.data_dir)
-        self.train = sources.load(builder, 'train')
-        self.split = sources.load(builder, self.options.split)
-        self.blueprint, state = run.networks(step, state, self.options.average)
-        self.state = sampling.replicate({key: state[key] for key in ('params', 'aux')})
-        self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
+        sample_metrics(self.options.metrics)
+        self.averages = list(dict.fromkeys(cell.average for cell in cells))
+        for average in self.averages:
+            run.networks(step, state, average)  # one that is not there is said before anything is computed
+        self.real = RealSets(config, quiet)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
-        self.average = self.options.average if self.blueprint.averages else 'current'
         self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}
         self.added: list[dict[str, Any]] = []
 
-    def _samplers(self) -> list[Sampler]:
-        if not self.options.samplers:
-            return [sampling.default_sampler(self.family)]
-        return [sampling.parse_sampler(text, self.family) for text in self.options.samplers]
-
     def run_all(self) -> list[dict[str, Any]]:
-        if set(self.options.metrics) & set(SAMPLE_METRICS):
-            for sampler in self.samplers:
-                self._score_samples(sampler)
-            self._save_film()
-        if 'likelihood' in self.options.metrics:
-            for likelihood in self.family.likelihoods:
-                self._score_likelihood(likelihood)
-            if not self.family.likelihoods:
-                self._add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
+        if self.real.names:
+            _ = self.real.network  # a network that cannot be had is said before anything is drawn
+        for average in self.averages:
+            weights = Weights(self, average)
+            if self.real.names:
+                for cell in self.cells:
+                    if cell.average == average:
+                        weights.score_samples(cell)
+                weights.save_film([cell.sampler for cell in self.cells])
+            if 'likelihood' in self.options.metrics:
+                weights.score_likelihoods()
         if 'speed' in self.options.metrics:
             self._costs()
         return self.added
 
-    @functools.cached_property
-    def reference(self) -> Reference:
-        return make_reference(self.spec, self.train, self.options, self.quiet)
+    def has(self, metric: str, protocol: Mapping[str, Any]) -> bool:
+        return self.results.has(metric, protocol, self.step, self.config_hash)
 
-    def _add(self, metric: str, value: float | None, *, protocol: Mapping[str, Any], **row: Any) -> None:
-        if self.results.has(metric, protocol, self.step, self.config_hash):
+    def add(self, metric: str, value: float | None, *, protocol: Mapping[str, Any], **row: Any) -> None:
+        if self.has(metric, protocol):
             return
         row = self.results.add(
             family=self.family.name, dataset=self.spec.name, metric=metric, value=value, protocol=protocol,
@@ -151,109 +167,34 @@ class Evaluation:
         )  # fmt: skip
         self.added.append(row)
 
-    def _labels(self, count: int) -> np.ndarray | None:
-        """Labels drawn from the train split's own, for a conditional family."""
+    def labels(self, shard: int, count: int) -> np.ndarray | None:
+        """Labels drawn from the train split's own for the images of a shard, for a conditional family."""
         if not self.family.conditional:
             return None
-        return np.random.Generator(np.random.Philox(self.options.seed)).choice(self.train.labels, count)
+        draw = np.random.Generator(np.random.Philox(key=[self.options.seed, shard]))
+        return draw.choice(self.real.train.labels, count)
 
-    def _sampling_protocol(self, sampler: Sampler) -> dict[str, Any]:
+    def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
+        sampler = cell.sampler
         return {
             'sampler': sampler.name,
             'steps': int(sampler.num_steps),
             'nfe': self.family.evaluations(sampler),
             'guidance': sampler.guidance,
-            'average': self.average,
+            'average': average,
             'borrowed': self.borrowed,
             'num_samples': self.options.num_samples,
-            'seed': self.options.seed,
+            'sets': self.options.sets,
+            'seed': cell.seed,
             'labels': 'train frequencies' if self.family.conditional else 'none',
         }
 
-    def _score_samples(self, sampler: Sampler) -> None:
-        metrics = [name for name in SAMPLE_METRICS if name in self.options.metrics]
-        drawn = self._sampling_protocol(sampler)
-        speed = 'speed' in self.options.metrics
-        columns = {'sampler': sampler.name, 'nfe': drawn['nfe'], 'seed': self.options.seed, 'split': 'train'}
-        compared = {
-            name: {**drawn, 'reference': self.reference.description, **METRIC_PROTOCOL[name]} for name in metrics
-        }
-        timed = {**drawn, 'batch_size': self.options.batch_size, 'machine': machine()}
-        wanted = [*compared.items(), *([('sampling_images_per_second', timed)] if speed else [])]
-        if all(self.results.has(name, protocol, self.step, self.config_hash) for name, protocol in wanted):
-            return
-        images, seconds = self._draw(sampler)
-        if speed:
-            self._add('sampling_images_per_second', len(images) / seconds, protocol=timed, n=len(images), kind='cost',
-                      **columns)  # fmt: skip
-        for name, (value, error) in sample_scores(self.reference, images, metrics).items():
-            self._add(name, value, std_err=error, kind='distance' if name in ('fd', 'kd') else 'score', n=len(images),
-                      features=self.reference.network.name, protocol=compared[name], **columns)  # fmt: skip
-        sampling.save_grid(self.run.folder.samples / f'{slug(sampler)}.png', images[:SHOWN], self.spec)
-
-    def _draw(self, sampler: Sampler) -> tuple[np.ndarray, float]:
-        """Integer images and the seconds they took, compilation left out."""
-        count = self.options.num_samples
-        labels = self._labels(count)
-        batch = min(self.options.batch_size, count)
-        self.drawer.draw(self.state, dataclasses.replace(sampler, num_steps=1), batch, 0, labels)
-        progress = Progress(f'sample {slug(sampler)}', 0, count, 'image', quiet=self.quiet)
-        began = time.monotonic()
-        images, _ = self.drawer.draw(self.state, sampler, count, self.options.seed, labels, progress.update)
-        seconds = time.monotonic() - began
-        progress.close()
-        return images, seconds
-
-    def _save_film(self) -> None:
-        """States on the way from noise to images, for families that have a way."""
-        sampler = max(self.samplers, key=lambda sampler: int(sampler.num_steps))
-        path = self.run.folder.samples / 'film.png'
-        if path.is_file() or int(sampler.num_steps) == 1:
-            return
-        film = dataclasses.replace(sampler, frames=min(FILM_FRAMES, int(sampler.num_steps) + 1))
-        _, frames = self.drawer.draw(self.state, film, FILM_IMAGES, self.options.seed, self._labels(FILM_IMAGES))
-        if frames is None:
-            return
-        images = np.asarray(self.spec.quantise(np.swapaxes(frames, 0, 1).reshape(-1, *self.spec.shape)))
-        sampling.save_grid(path, images, self.spec, columns=frames.shape[0])
-
-    def _score_likelihood(self, likelihood: Likelihood) -> None:
-        protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
-                    'borrowed': self.borrowed, 'split': self.options.split, 'seed': self.options.seed,
-                    'levels': self.spec.levels, 'labels': 'true' if self.family.conditional else 'none'}  # fmt: skip
-        if self.results.has('bits_per_dim', protocol, self.step, self.config_hash):
-            return
-        nats = self._log_probs(likelihood)
-        bits = np.asarray([self.spec.bits_per_dim(value) for value in nats])
-        error = bits.std(ddof=1) / np.sqrt(len(bits))
-        self._add('bits_per_dim', float(bits.mean()), std_err=float(error), kind=likelihood.kind, n=len(bits),
-                  seed=self.options.seed, protocol=protocol)  # fmt: skip
-
-    def _log_probs(self, likelihood: Likelihood) -> np.ndarray:
-        """Nats for every image of the split (n,); the last batch is padded and masked."""
-
-        @jax.jit
-        def program(params, aux, images, labels, keys):
-            return likelihood.log_prob(self.blueprint.bind(params, aux), images, labels, keys)
-
-        batches = -(-len(self.split) // self.options.batch_size)
-        size = sampling.whole_batches(-(-len(self.split) // batches))  # batches of equal size waste no padding
-        progress = Progress(f'score {likelihood.method}', 0, len(self.split), 'image', quiet=self.quiet)
-        found = []
-        for images, labels, mask, indices in pipeline.padded_batches(self.split, size):
-            keys = sampling.sample_keys(self.options.seed, int(indices[0]), size)
-            batch = sampling.split_over_devices((images, labels if self.family.conditional else None, keys))
-            values = np.asarray(program(self.state['params'], self.state['aux'], *batch), np.float64)
-            found.append(values[mask])
-            progress.update(min(int(indices[-1]) + 1, len(self.split)))
-        progress.close()
-        return np.concatenate(found)
-
     def _costs(self) -> None:
-        for sampler in self.samplers:
-            nfe = self.family.evaluations(sampler)
-            self._add('evaluations_per_image', nfe, protocol=self._sampling_protocol(sampler), sampler=sampler.name,
-                      nfe=nfe, kind='cost')  # fmt: skip
+        for cell in self.cells:
+            nfe = self.family.evaluations(cell.sampler)
+            protocol = {'sampler': cell.sampler.name, 'steps': int(cell.sampler.num_steps),
+                        'guidance': cell.sampler.guidance}  # fmt: skip
+            self.add('evaluations_per_image', nfe, protocol=protocol, sampler=cell.sampler.name, nfe=nfe, kind='cost')
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics) if row['step'] == self.step]
         costs = {
@@ -264,7 +205,142 @@ class Evaluation:
         protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
         for metric, value in costs.items():
             if value:
-                self._add(metric, value, protocol=protocol, kind='cost', split='train')
+                self.add(metric, value, protocol=protocol, kind='cost', split='train')
+
+
+class Weights:
+    """One average of a checkpoint's parameters, on the devices."""
+
+    def __init__(self, evaluation: Evaluation, average: str):
+        self.evaluation, self.options = evaluation, evaluation.options
+        self.blueprint, state = evaluation.run.networks(evaluation.step, evaluation.state, average)
+        self.state = sampling.replicate({key: state[key] for key in ('params', 'aux')})
+        self.average = average if self.blueprint.averages else 'current'
+        self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
+        self.kept = evaluation.run.folder.path / 'evaluation'  # samples and log-likelihoods of single images
+
+    def store(self, cell: grid.Cell) -> SampleStore:
+        one = self.evaluation
+        identity = {
+            'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'borrowed': one.borrowed,
+            'sampler': cell.sampler.name, 'steps': int(cell.sampler.num_steps), 'guidance': cell.sampler.guidance,
+            'seed': cell.seed,
+        }  # fmt: skip
+        return SampleStore(
+            folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
+            drawer=self.drawer, state=self.state, sampler=cell.sampler, seed=cell.seed,
+            batch_size=self.options.batch_size, labels=one.labels,
+            conditions={'batch_size': self.options.batch_size, 'machine': machine()}, quiet=one.quiet,
+        )  # fmt: skip
+
+    def sets(self, store: SampleStore) -> list[np.ndarray]:
+        """Disjoint sets of samples: images k · n … (k + 1) · n − 1 of the seed make set k."""
+        count = self.options.num_samples
+        return [
+            np.concatenate(list(store.batches(index * count, (index + 1) * count)))
+            for index in range(self.options.sets)
+        ]
+
+    def score_samples(self, cell: grid.Cell) -> None:
+        one, real = self.evaluation, self.evaluation.real
+        drawn = one.sampling_protocol(cell, self.average)
+        protocols = {name: {**drawn, **real.protocol(name)} for name in real.names}
+        missing = [name for name in real.names if not one.has(scoring.called(name, real.network), protocols[name])]
+        if not missing:
+            return
+        store = self.store(cell)
+        sets = self.sets(store)
+        columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed, 'split': 'train'}
+        scores = scoring.score(missing, real.network, real.reference, real.held_out, [real.extract(s) for s in sets])
+        speed = store.speed(sum(map(len, sets)))
+        if 'speed' in self.options.metrics and speed is not None:
+            one.add('sampling_images_per_second', speed, protocol={**drawn, **store.conditions}, kind='cost',
+                    n=sum(map(len, sets)), **columns)  # fmt: skip
+        for name, row in scores.items():
+            one.add(protocol=protocols[name], **row, **columns)
+        sampling.save_grid(one.run.folder.samples / f'{slug(cell.sampler)}.png', sets[0][:SHOWN], one.spec)
+
+    def save_film(self, samplers: Sequence[Sampler]) -> None:
+        """States on the way from noise to images, for families that have a way."""
+        sampler = max(samplers, key=lambda sampler: int(sampler.num_steps))
+        path = self.evaluation.run.folder.samples / 'film.png'
+        if path.is_file() or int(sampler.num_steps) == 1:
+            return
+        film = dataclasses.replace(sampler, frames=min(FILM_FRAMES, int(sampler.num_steps) + 1))
+        labels = self.evaluation.labels(0, FILM_IMAGES)
+        _, frames = self.drawer.draw(self.state, film, FILM_IMAGES, self.options.seed, labels)
+        if frames is None:
+            return
+        spec = self.evaluation.spec
+        images = np.asarray(spec.quantise(np.swapaxes(frames, 0, 1).reshape(-1, *spec.shape)))
+        sampling.save_grid(path, images, spec, columns=frames.shape[0])
+
+    def score_likelihoods(self) -> None:
+        family = self.evaluation.family
+        for likelihood in family.likelihoods:
+            self._score_likelihood(likelihood)
+        if not family.likelihoods:
+            self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
+
+    def _score_likelihood(self, likelihood: Likelihood) -> None:
+        one, options = self.evaluation, self.options
+        protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
+                    'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed,
+                    'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
+        if one.has('bits_per_dim', protocol):
+            return
+        scorer = LikelihoodScorer(
+            self.blueprint, self.state, one.real.split, options.seed, options.batch_size, one.quiet
+        )  # fmt: skip
+        name = Protocol({**protocol, 'step': one.step, 'config_hash': one.config_hash}).hash
+        nats = scorer.nats(likelihood, self.kept / 'likelihood' / f'{likelihood.method}-{name}.npz')
+        error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
+        bits = {part: one.spec.bits_per_dim(values) for part, values in nats.items()}
+        total = bits.pop('log_prob')
+        one.add(
+            'bits_per_dim', float(total.mean()), std_err=float(total.std(ddof=1) / np.sqrt(len(total))),
+            kind=likelihood.kind, n=len(total), seed=options.seed, protocol=protocol,
+            discretisation_error=None if error is None else -float(one.spec.bits_per_dim(error)),
+            details={part: float(values.mean()) for part, values in bits.items()} or None,
+        )  # fmt: skip
+
+
+def draw_run(
+    path: pathlib.Path,
+    *,
+    sampler: str,
+    count: int,
+    seed: int,
+    average: str,
+    step: int | None,
+    data_dir: str,
+    quiet: bool,
+) -> ImageSet:
+    """Samples of a run as a set of uint8 images; '' and 0 take what the run's own evaluation config says."""
+    run = runs.open_run(path)
+    options = {'samplers': (sampler,) if sampler else run.config.evaluation.samplers[:1]}
+    if count:
+        options['num_samples'] = count
+    if average:
+        options['average'] = average
+    values = configs.plain(run.config)
+    values['evaluation'] |= {**options, 'seed': seed, 'metrics': (), 'sets': 1}
+    if data_dir:
+        values['data']['data_dir'] = data_dir
+    config = configs.resolve(values)
+    run = runs.open_run(path, config=config)
+    (cell,) = grid.cells((), run.family, config.evaluation)
+    step, state = run.restore(step)
+    one = Evaluation(run, config, step, state, [cell], quiet)
+    store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
+
+    def batches() -> Iterator[np.ndarray]:
+        for part in store.batches(0, total):
+            yield sampling.to_uint8(part, run.family.spec)
+
+    drawn = one.sampling_protocol(cell, cell.average)
+    said = {'from': 'run', 'config_hash': one.config_hash, 'checkpoint_step': step, **drawn}
+    return ImageSet({key: value for key, value in said.items() if key not in ('num_samples', 'sets')}, total, batches)
 
 
 def machine() -> dict[str, Any]:
@@ -272,11 +348,6 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
     return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}
-
-
-def slug(sampler: Sampler) -> str:
-    """File-name form of a sampler: heun_25, or heun_25_g2.0 with guidance."""
-    return f'{sampler.name}_{int(sampler.num_steps)}' + (f'_g{sampler.guidance}' if sampler.guidance else '')
 
 
 def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
@@ -287,20 +358,21 @@ def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
     results, seen = Results(path), set()
     for config in resolved:
         options = config.evaluation
-        key = (config.data.name, options.split, options.classifier.to_json())
-        metrics = [name for name in SAMPLE_METRICS if name in options.metrics]
-        if key in seen or not metrics:
+        key = (config.data.name, options.split, options.features.to_json(), options.classifier.to_json())
+        if key in seen:
             continue
         seen.add(key)
-        builder = sources.open_builder(config.data.name, config.data.data_dir)
-        spec, train = sources.spec_of(builder), sources.load(builder, 'train')
-        real = sources.load(builder, options.split).images
-        reference = make_reference(spec, train, options, quiet=False)
-        shared = {'images': f'{spec.name}:{options.split}', 'reference': reference.description}
-        protocols = {name: {**shared, **METRIC_PROTOCOL[name]} for name in metrics}
-        if all(results.has(name, protocol, None, None) for name, protocol in protocols.items()):
+        real = RealSets(config, quiet=False)
+        names = [name for name in real.names if not scoring.METRICS[name].needs_held_out]
+        if not names:
             continue
-        for name, (value, error) in sample_scores(reference, real, metrics).items():
-            results.add(family='real', dataset=spec.name, split=options.split, metric=name, value=value, std_err=error,
-                        kind='distance' if name in ('fd', 'kd') else 'score', n=len(real),
-                        features=reference.network.name, protocol=protocols[name])  # fmt: skip
+        shared = {'images': f'{real.spec.name}:{options.split}'}
+        protocols = {name: {**shared, **real.protocol(name)} for name in names}
+        called = {name: scoring.called(name, real.network) for name in names}
+        if all(results.has(called[name], protocols[name], None, None) for name in names):
+            continue
+        fake = real.extract(real.split.images)
+        for name, row in scoring.score(names, real.network, real.reference, real.held_out, [fake]).items():
+            results.add(
+                family='real', dataset=real.spec.name, split=options.split, protocol=protocols[name], **row
+            )  # fmt: skip

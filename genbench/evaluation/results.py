@@ -6,17 +6,42 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from genbench.evaluation.protocol import Protocol
+from genbench.training.files import write_atomically
 from genbench.training.metrics import read_rows
-from genbench.training.runs import write_atomically
 
 KEYS = (
     'family', 'dataset', 'split', 'metric', 'value', 'std_err', 'kind', 'n', 'seed', 'sampler', 'nfe', 'features',
     'checkpoint_step', 'config_hash', 'protocol',
+    'protocol_hash',
+    'sd', 'values',  # over disjoint sets of samples; `value` is their mean
+    'discretisation_error',  # of a likelihood by a solver
+    'details',  # parts of a bound, spread over subsets, interval, …
 )  # fmt: skip
 
 
-def _identity(row: Mapping[str, Any]) -> str:
-    return json.dumps([row['metric'], row['checkpoint_step'], row['config_hash'], row['protocol']], sort_keys=True)
+def complete(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with every key, its protocol plain and hashed; what JSON has no word for (NaN) is null."""
+    unknown = set(row) - set(KEYS)
+    if unknown:
+        raise TypeError(f'not keys of a result row: {unknown}')
+    protocol = Protocol(row.get('protocol') or {})
+    filled = {key: row.get(key) for key in KEYS}
+    filled |= {'protocol': dict(protocol), 'protocol_hash': protocol.hash}
+    return {key: _finite(value) for key, value in filled.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    found = row.get('protocol_hash') or Protocol(row['protocol']).hash
+    return row['metric'], row['checkpoint_step'], row['config_hash'], found
 
 
 class Results:
@@ -25,28 +50,19 @@ class Results:
     def __init__(self, path: pathlib.Path):
         self._path = path
         self.rows = read_rows(path)
+        self._known = {_identity(row) for row in self.rows}
         kept = ''.join(json.dumps(row) + '\n' for row in self.rows)
         if path.is_file() and path.read_text() != kept:
             write_atomically(path, kept)  # without the half-written last line
 
     def has(self, metric: str, protocol: Mapping[str, Any], step: int | None, config_hash: str | None) -> bool:
-        wanted = {'metric': metric, 'checkpoint_step': step, 'config_hash': config_hash, 'protocol': _plain(protocol)}
-        return _identity(wanted) in {_identity(row) for row in self.rows}
+        return (metric, step, config_hash, Protocol(protocol).hash) in self._known
 
     def add(self, **row: Any) -> dict[str, Any]:
         """Append one row; keys that are not given are null."""
-        unknown = set(row) - set(KEYS)
-        if unknown:
-            raise TypeError(f'not keys of a result row: {unknown}')
-        complete = {key: row.get(key) for key in KEYS}
-        if complete['value'] is not None and not math.isfinite(complete['value']):
-            complete['value'] = None  # JSON has no NaN; the row says that there is no number
-        complete['protocol'] = _plain(row.get('protocol') or {})
+        filled = complete(row)
         with self._path.open('a') as file:
-            file.write(json.dumps(complete) + '\n')
-        self.rows.append(complete)
-        return complete
-
-
-def _plain(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(protocol)))
+            file.write(json.dumps(filled) + '\n')
+        self.rows.append(filled)
+        self._known.add(_identity(filled))
+        return filled

@@ -9,22 +9,30 @@ from rich.table import Table
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row: metric, value ± standard error, kind, sampler, evaluations, images."""
+    """One line a row: metric, value ± spread, kind, sampler, evaluations, images, features."""
     table = Table('metric', 'value', 'kind', 'sampler', 'nfe', 'n', box=None)
     for row in rows:
         method = row['protocol'].get('method')
+        sets = len(row.get('values') or ())
+        count = '' if row['n'] is None else str(row['n'])
         table.add_row(
             row['metric'] + (f' ({method})' if method else ''), value(row), row['kind'] or '', row['sampler'] or '',
-            *('' if row[key] is None else str(row[key]) for key in ('nfe', 'n')),
+            '' if row['nfe'] is None else str(row['nfe']), f'{sets} × {count}' if sets > 1 else count,
         )  # fmt: skip
     out = io.StringIO()
     Console(file=out, width=100).print(table)
-    return out.getvalue().rstrip()
+    shown = sorted({row['features'] for row in rows if row.get('features')})
+    return out.getvalue().rstrip() + (f'\nfeatures: {", ".join(shown)}' if shown else '')
 
 
 def value(row: Mapping[str, Any]) -> str:
-    """'2.031 ± 0.015', or a dash where there is no number."""
+    """'2.031 ± 0.015 se', '1.91 ± 0.2 sd', or a dash where there is no number.
+
+    ± is the standard deviation over sets of samples (sd), or of a likelihood the standard error over images (se).
+    """
     if row['value'] is None:
         return '–'
     shown = f'{row["value"]:,.4g}' if abs(row['value']) < 1e6 else f'{row["value"]:.3e}'
-    return shown + (f' ± {row["std_err"]:.2g}' if row['std_err'] is not None else '')
+    if row.get('sd') is not None:
+        return f'{shown} ± {row["sd"]:.2g} sd'
+    return shown + (f' ± {row["std_err"]:.2g} se' if row['std_err'] is not None else '')

@@ -25,7 +25,7 @@ class TrialRecord:
     def owns(self, row: dict[str, Any]) -> bool:
         """Whether a result row is of the trial's last step and of its own evaluation config."""
         options, protocol = self.config.get('evaluation', {}), row['protocol']
-        same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'seed'))
+        same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'sets', 'seed'))
         return same and row['checkpoint_step'] == self.summary.get('step')
 
 
@@ -46,6 +46,10 @@ class StudyRecord:
         trials = {trial.name: trial for trial in self.trials}
         rows = [row for row in self.rows if row['metric'] == metric and row['value'] is not None]
         return [row for row in rows if row['trial'] not in trials or trials[row['trial']].owns(row)]
+
+    def distances(self) -> list[dict[str, Any]]:
+        """Rows of the Fréchet distance: FID where there is any, else FD."""
+        return self.select('fid') or self.select('fd')
 
 
 def read(folder: str | pathlib.Path) -> StudyRecord:

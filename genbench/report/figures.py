@@ -35,7 +35,7 @@ def _colour(study: StudyRecord) -> alt.Color:
 
 def distance_against_evaluations(study: StudyRecord) -> dict[str, Any] | None:
     """Fréchet distance against network evaluations, both on log axes; dashed lines for one-shot families."""
-    rows = [row for row in study.select('fd') if row['trial'] != 'real']
+    rows = [row for row in study.distances() if row['trial'] != 'real']
     if not rows:
         return None
     data = [{key: row[key] for key in ('trial', 'sampler', 'nfe', 'value', 'n')} for row in rows]
@@ -52,7 +52,7 @@ def distance_against_evaluations(study: StudyRecord) -> dict[str, Any] | None:
         shape=alt.Shape('sampler:N', title='sampler', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK))
     )
     layers = [base.mark_line(strokeWidth=2), points.add_params(pick)]
-    floor = [row['value'] for row in study.select('fd') if row['trial'] == 'real']
+    floor = [row['value'] for row in study.distances() if row['trial'] == 'real']
     if floor:
         real = alt.Chart(alt.Data(values=[{'value': floor[0], 'label': 'held-out real images'}]))
         layers.append(real.mark_rule(strokeDash=[5, 4], color=INK).encode(y='value:Q'))

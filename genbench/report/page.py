@@ -13,27 +13,30 @@ from genbench import config as configs
 from genbench.errors import explained_disk_errors
 from genbench.report import collect, figures, leaderboard
 from genbench.report.collect import StudyRecord, TrialRecord
-from genbench.training.runs import write_atomically
+from genbench.training.files import write_atomically
 
 
 @explained_disk_errors()
-def write(folder: str | pathlib.Path) -> pathlib.Path:
+def write(folder: str | pathlib.Path, *, across: bool = False) -> pathlib.Path:
     """Write the page of a study's folder and return its path.
+
+    Args:
+      across: let the leaderboard rank numbers of different protocols, and say so.
 
     Raises:
       UserError: the folder holds no study.
     """
     study = collect.read(folder)
     path = study.folder / 'report.html'
-    write_atomically(path, html(study))
+    write_atomically(path, html(study, across=across))
     return path
 
 
-def html(study: StudyRecord) -> str:
+def html(study: StudyRecord, *, across: bool = False) -> str:
     """The whole page."""
     specs: list[dict[str, Any]] = []
     body = ''.join(part for part in (
-        _header(study), _leaderboard(study), _distance(study, specs), _bits(study, specs), _grids(study),
+        _header(study), _leaderboard(study, across), _distance(study, specs), _bits(study, specs), _grids(study),
         _films(study), _losses(study, specs), _provenance(study),
     ))  # fmt: skip
     scripts = ''.join(
@@ -87,16 +90,20 @@ def _header(study: StudyRecord) -> str:
     )
 
 
-def _leaderboard(study: StudyRecord) -> str:
+def _leaderboard(study: StudyRecord, across: bool) -> str:
     features = sorted({row['features'] for row in study.rows if row['features']})
     return (
-        '<h2>Leaderboard</h2>' + leaderboard.html(study) + '<p class="quiet">One row a model, at its sampler with the '
+        '<h2>Leaderboard</h2>'
+        + leaderboard.html(study, across=across)
+        + '<p class="quiet">One row a model, at its sampler with the '
         'lowest FD. FD and KD are Fréchet and kernel distances to the whole train split in the features of '
         f'{escape(", ".join(features))}, a classifier trained by genbench: they are no FID and no KID. The floor row '
         'scores the held-out split as if it were samples; it has other writers and fewer images than the samples, so '
         'a model close to the train set can come out below it. Likelihoods of different kinds (exact, ≤ bound, ≈ '
-        'estimate) are not ranked as equals. NFE: network evaluations per image. Hover a cell for its '
-        'protocol; press a heading to sort.</p>'
+        'estimate) are not ranked as equals. ± is the standard deviation over disjoint sets of samples, for likelihoods '
+        'the standard error over images; the best number of a column is bold, and those within twice the standard error '
+        'of their difference from it. NFE: network evaluations per image. Hover a cell for its protocol; press a '
+        'heading to sort.</p>'
     )
 
 
@@ -128,7 +135,7 @@ def _grids(study: StudyRecord) -> str:
 
 def _best_grid(study: StudyRecord, trial: TrialRecord) -> list[tuple[str, pathlib.Path]]:
     """Title and picture of the sampler that the leaderboard shows; none where nothing was sampled."""
-    rows = [row for row in study.select('fd') if row['trial'] == trial.name]
+    rows = [row for row in study.distances() if row['trial'] == trial.name]
     if not rows:
         return []
     protocol = min(rows, key=lambda row: row['value'])['protocol']

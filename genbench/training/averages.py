@@ -4,7 +4,6 @@ T. Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Mod
 """
 
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from genbench.errors import UserError
 from genbench.families.base import Average
 from genbench.training import state as states
-from genbench.training.files import write_bytes_atomically
+from genbench.training.files import read_npz, write_npz
 
 Tree = Any
 
@@ -66,8 +65,7 @@ class Snapshots:
         """The power-function averages among `tracked` as they are after `step` updates."""
         widths = {average.name: average.width for average in tracked if average.width}
         named = states.flatten({f'{width:.6g}': trees[name] for name, width in widths.items()})
-        values = {name: np.asarray(leaf) for name, leaf in named.items()}
-        write_bytes_atomically(self._folder / f'{step}.npz', lambda file: np.savez(file, **values))
+        write_npz(self._folder / f'{step}.npz', named)
 
     def drop_after(self, step: int) -> None:
         """Forget what a resumed run will do again."""
@@ -98,12 +96,11 @@ class Snapshots:
 
     def _read(self, step: int) -> dict[str, dict[str, np.ndarray]]:
         """{width: {parameter: values}}"""
-        try:
-            with np.load(self._folder / f'{step}.npz') as file:
-                found: dict[str, dict[str, np.ndarray]] = {}
-                for name in file.files:
-                    width, _, rest = name.partition('/')
-                    found.setdefault(width, {})[rest] = file[name]
-                return found
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile):
-            raise UserError(f'The snapshot {self._folder / f"{step}.npz"} cannot be read.') from None
+        values = read_npz(self._folder / f'{step}.npz')
+        if values is None:
+            raise UserError(f'The snapshot {self._folder / f"{step}.npz"} cannot be read.')
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for name, value in values.items():
+            width, _, rest = name.partition('/')
+            found.setdefault(width, {})[rest] = value
+        return found

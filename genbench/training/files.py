@@ -2,8 +2,11 @@
 
 import os
 import pathlib
-from collections.abc import Callable
-from typing import IO
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+import numpy as np
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -18,3 +21,18 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
     with partial.open('wb') as file:
         write(file)
     os.replace(partial, path)
+
+
+def write_npz(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Replace an .npz file of named arrays in one move."""
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
+    write_bytes_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file; None where it is missing or not whole."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+        return None

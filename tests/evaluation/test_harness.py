@@ -1,6 +1,9 @@
 """The harness: numbers that depend on their protocol only, rows that say all of it, and nothing done twice."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -53,8 +56,133 @@ def test_every_row_has_all_keys(evaluated):
 
 def test_likelihoods_are_typed_and_scored_on_the_whole_split(evaluated):
     rows = [row for row in read_rows(evaluated / 'results.jsonl') if row['metric'] == 'bits_per_dim']
-    assert {row['protocol']['method']: row['kind'] for row in rows} == {'ode': 'estimate', 'vlb': 'lower_bound'}
+    kinds = {'ode': 'estimate', 'vlb': 'lower_bound', 'vlb_continuous': 'lower_bound'}
+    assert {row['protocol']['method']: row['kind'] for row in rows} == kinds
     assert all(row['n'] == 360 and row['std_err'] > 0 for row in rows)
+
+
+def test_the_parts_of_a_bound_add_up_to_it(evaluated):
+    rows = [
+        row for row in read_rows(evaluated / 'results.jsonl') if row['protocol'].get('method', '').startswith('vlb')
+    ]
+    for row in rows:
+        assert len(row['details']) == 3
+        assert sum(row['details'].values()) == pytest.approx(row['value'], rel=1e-5)
+
+
+def test_a_solver_says_how_far_it_is_from_its_limit(evaluated, diffusion_copy):
+    def error(folder):
+        return by_name(read_rows(folder / 'results.jsonl'))['bits_per_dim', 'ode']['discretisation_error']
+
+    harness.evaluate(diffusion_copy, [EVEN, 'evaluation.metrics=likelihood', 'evaluation.ode.num_steps=16'], quiet=True)
+    assert 0 < error(diffusion_copy) < error(evaluated) / 4  # 16 steps against 2
+
+
+def test_disjoint_sets_of_samples_give_mean_and_spread(diffusion_copy):
+    rows = by_name(
+        harness.evaluate(diffusion_copy, ['evaluation.sets=3', 'evaluation.metrics=fd,kd,pr,dc'], quiet=True)
+    )
+    assert len(rows) == 6
+    for row in rows.values():
+        assert len(row['values']) == 3 and row['n'] == 64
+        assert row['value'] == pytest.approx(np.mean(row['values']))
+        assert row['sd'] == pytest.approx(np.std(row['values'], ddof=1))
+    assert len(set(rows['fd', None]['values'])) == 3
+
+
+def test_the_first_set_is_the_same_however_many_follow(diffusion_copy):
+    one, three = (
+        harness.evaluate(diffusion_copy, [f'evaluation.sets={sets}', 'evaluation.metrics=fd'], quiet=True)[0]
+        for sets in (1, 3)
+    )
+    assert one['values'][0] == three['values'][0]
+
+
+def test_samples_are_drawn_once_for_all_metrics(diffusion_copy, monkeypatch):
+    harness.evaluate(diffusion_copy, ['evaluation.metrics=fd'], quiet=True)
+    monkeypatch.setattr(sampling.Drawer, 'draw', lambda *_: pytest.fail('drawn again'))
+    rows = harness.evaluate(
+        diffusion_copy, ['evaluation.metrics=kd,c2st', 'evaluation.features.name=pixels'], quiet=True
+    )
+    assert {row['metric'] for row in rows} == {'kd', 'two_sample_accuracy'}
+
+
+def test_a_grid_scores_every_cell(diffusion_copy):
+    rows = harness.evaluate(
+        diffusion_copy, ['evaluation.metrics=fd'], cells=['sampler=ddim,heun', 'nfe=1,3', 'average=ema,current'],
+        quiet=True,
+    )  # fmt: skip
+    cells = {(row['sampler'], row['nfe'], row['protocol']['average']) for row in rows}
+    assert cells == {
+        (name, nfe, average) for name in ('ddim', 'heun') for nfe in (1, 3) for average in ('ema', 'current')
+    }
+    assert len({row['protocol_hash'] for row in rows}) == 8
+
+
+def test_an_interrupted_grid_goes_on_with_the_cell_it_was_in(diffusion_copy, monkeypatch):
+    words = {'cells': ['sampler=ddim', 'steps=1,2,3'], 'quiet': True}
+    whole = harness.Weights.score_samples
+
+    def stop_at_two(self, cell):
+        if int(cell.sampler.num_steps) == 2:
+            raise KeyboardInterrupt
+        whole(self, cell)
+
+    monkeypatch.setattr(harness.Weights, 'score_samples', stop_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        harness.evaluate(diffusion_copy, ['evaluation.metrics=fd'], **words)
+    assert [row['protocol']['steps'] for row in read_rows(diffusion_copy / 'results.jsonl')] == [1]
+    monkeypatch.setattr(harness.Weights, 'score_samples', whole)
+    added = harness.evaluate(diffusion_copy, ['evaluation.metrics=fd'], **words)
+    assert [row['protocol']['steps'] for row in added] == [2, 3]
+
+
+def test_an_interrupted_likelihood_goes_on_and_gives_the_same_number(evaluated, diffusion_copy, monkeypatch):
+    from genbench.evaluation import likelihood
+
+    monkeypatch.setattr(likelihood, 'SAVE_SECONDS', 0.0)
+    scored, batches = [], likelihood.pipeline.padded_batches
+
+    def two_batches(arrays, size):
+        for index, batch in enumerate(batches(arrays, size)):
+            if index == 2:
+                raise KeyboardInterrupt
+            scored.append(size)
+            yield batch
+
+    monkeypatch.setattr(likelihood.pipeline, 'padded_batches', two_batches)
+    with pytest.raises(KeyboardInterrupt):
+        harness.evaluate(diffusion_copy, [UNEVEN, 'evaluation.metrics=likelihood'], quiet=True)
+    assert len(scored) == 2 and read_rows(diffusion_copy / 'results.jsonl') == []
+    monkeypatch.setattr(likelihood.pipeline, 'padded_batches', batches)
+    rows = by_name(harness.evaluate(diffusion_copy, [UNEVEN, 'evaluation.metrics=likelihood'], quiet=True))
+    expected = by_name(read_rows(evaluated / 'results.jsonl'))
+    for key, row in rows.items():
+        assert row['n'] == 360
+        assert row['value'] == pytest.approx(expected[key]['value'], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_number_of_devices_changes_no_number(diffusion_copy, tmp_path):
+    found = {}
+    for devices in (1, 4):
+        folder = shutil.copytree(diffusion_copy, tmp_path / str(devices))
+        environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
+        words = [
+            'evaluate',
+            str(folder),
+            '--config.evaluation.metrics=fd,kd,pr,dc,likelihood',
+            '--config.evaluation.sets=2',
+        ]
+        done = subprocess.run(
+            [sys.executable, '-m', 'genbench', *words], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found[devices] = by_name(read_rows(folder / 'results.jsonl'))
+    assert found[1].keys() == found[4].keys()
+    for key, row in found[4].items():
+        assert row['protocol_hash'] == found[1][key]['protocol_hash']
+        assert row['value'] == pytest.approx(found[1][key]['value'], rel=1e-3), key
 
 
 def test_what_is_there_is_not_computed_again(evaluated):

@@ -1,0 +1,81 @@
+"""Cells of an evaluation: which sampler with which parameters, from a config or from --grid words."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Family, Sampler
+from genbench.training import sampling
+
+KEYS = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One way to sample a checkpoint: its average of the parameters, a sampler, a seed."""
+
+    average: str
+    sampler: Sampler
+    seed: int
+
+
+def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
+    """The product of 'key=value,value' words; without words, the config's samplers.
+
+    A budget `nfe` takes the most steps that cost no more evaluations; results hold what was really spent.
+
+    Raises:
+      UserError: a word that is none, a sampler that does not fit, a budget below one step.
+    """
+    axes = dict(_axis(word) for word in words)
+    if 'nfe' in axes and 'steps' in axes:
+        raise UserError('--grid takes nfe or steps, not both: one follows from the other.')
+    averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
+    if axes:
+        samplers = [
+            _sampler(dict(zip(axes, values, strict=True)), family) for values in itertools.product(*axes.values())
+        ]
+    elif options.samplers:
+        samplers = [sampling.parse_sampler(text, family) for text in options.samplers]
+    else:
+        samplers = [sampling.default_sampler(family)]
+    found = [
+        Cell(average, sampler, _number('seed', seed, int))
+        for average in averages for sampler in samplers for seed in seeds
+    ]  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+def _axis(word: str) -> tuple[str, list[str]]:
+    key, equals, values = word.partition('=')
+    if key not in KEYS:
+        raise UserError(f'--grid has no key {key!r}. {did_you_mean(key, KEYS)}')
+    chosen = [value.strip() for value in values.split(',') if value.strip()]
+    if not equals or not chosen:
+        raise UserError(f'--grid {word!r} has no values; write {key}=VALUE,VALUE.')
+    return key, chosen
+
+
+def _sampler(choice: dict[str, str], family: Family) -> Sampler:
+    guidance = f':{_number("guidance", choice.get("guidance", "0"), float)}'
+    name = choice.get('sampler', family.samplers[0])
+    if 'nfe' not in choice:
+        return sampling.parse_sampler(f'{name}:{choice.get("steps", family.default_steps)}{guidance}', family)
+    sampler, budget = sampling.parse_sampler(f'{name}:1{guidance}', family), _number('nfe', choice['nfe'], int)
+    if family.evaluations(sampler) > budget:
+        raise UserError(
+            f'--grid nfe={budget} is less than one step of {name}, {family.evaluations(sampler)} evaluations.'
+        )
+    steps = 1
+    while steps < budget and family.evaluations(dataclasses.replace(sampler, num_steps=steps + 1)) <= budget:
+        steps += 1
+    return dataclasses.replace(sampler, num_steps=steps)
+
+
+def _number(key: str, text: str, kind: Any) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f'--grid {key}={text} is not a number.') from None

@@ -1,0 +1,174 @@
+"""Sets of images from wherever users keep them: folders, arrays, TFDS splits; read in batches as uint8.
+
+What is said of a set goes into the protocol: its images are hashed as they are read, not by their file's name.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from genbench.data import sources
+from genbench.errors import UserError
+from genbench.training.sampling import to_uint8
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images of one size, (n, height, width, 1 or 3) uint8 when read.
+
+    Attributes:
+      description: what the protocol says beside number and hash of the images.
+      count: how many `batches` will give, at most.
+      batches: opens the set for one pass.
+    """
+
+    description: dict[str, Any]
+    count: int
+    batches: Callable[[], Iterator[np.ndarray]]
+
+
+def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
+    """Image files in a folder and below it, in the order of their paths.
+
+    Raises:
+      UserError: no images; several sizes or modes; files that cannot be read, unless they are to be skipped.
+    """
+    files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise UserError(f'{path} holds no images ({", ".join(SUFFIXES)}).')
+    kinds: dict[tuple[Any, ...], pathlib.Path] = {}
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                kinds.setdefault((image.size, image.mode), file)
+        except (UnidentifiedImageError, OSError, SyntaxError):
+            continue  # counted with the truncated ones when pixels are read
+    _check_kinds(path, kinds)
+    description: dict[str, Any] = {'from': 'folder'}
+
+    def batches() -> Iterator[np.ndarray]:
+        bad, batch = [], []
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    pixels = np.asarray(image, np.uint8)
+            except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+                bad.append(file)
+                continue
+            if bad and not skip_unreadable:
+                continue  # only to count the others
+            batch.append(pixels if pixels.ndim == 3 else pixels[..., None])
+            if len(batch) == BATCH:
+                yield np.stack(batch)
+                batch = []
+        if bad and not skip_unreadable:
+            names = ', '.join(str(file.relative_to(path)) for file in bad[:3]) + (', …' if len(bad) > 3 else '')
+            raise UserError(f'{len(bad)} of {len(files)} images in {path} cannot be read: {names}. Mend them, or leave '
+                            'them out with --skip-unreadable.')  # fmt: skip
+        if bad:
+            description['unreadable_skipped'] = len(bad)
+        if batch:
+            yield np.stack(batch)
+
+    return ImageSet(description, len(files), batches)
+
+
+def _check_kinds(path: pathlib.Path, kinds: dict[tuple[Any, ...], pathlib.Path]) -> None:
+    if len(kinds) > 1:
+        (a, b), (first, second) = list(kinds)[:2], list(kinds.values())[:2]
+        raise UserError(
+            f'The images in {path} are not of one kind: {first.relative_to(path)} is {a[0][0]}×{a[0][1]} {a[1]}, '
+            f'{second.relative_to(path)} is {b[0][0]}×{b[0][1]} {b[1]}. Bring them to one size and mode first; how '
+            'that is done changes every metric.'
+        )
+    for (_, mode), file in kinds.items():
+        if mode not in ('L', 'RGB'):
+            raise UserError(
+                f'The images in {path} have the mode {mode} ({file.name}); convert them to L (grey) or RGB.'
+            )
+
+
+def array(path: pathlib.Path) -> ImageSet:
+    """Images of a .npy file, or of a .npz file under 'images', 'arr_0' or its only name.
+
+    Values are whole numbers in 0 … 255, or floats in [0, 1] or [−1, 1] that are rounded to 256 levels; integers with
+    a value named 'levels' beside them (as genbench writes) are scaled to 0 … 255.
+    """
+    try:
+        loaded = np.load(path, mmap_mode='r' if path.suffix == '.npy' else None, allow_pickle=False)
+        values, levels = (loaded, 0) if isinstance(loaded, np.ndarray) else _named(path, loaded)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f'{path} cannot be read as an array of images: {reason}.') from None
+    if values.ndim == 3:
+        values = values[..., None]
+    if values.ndim != 4 or values.shape[-1] not in (1, 3) or not len(values):
+        raise UserError(f'{path} holds an array of shape {values.shape}; images are (N, height, width, 1 or 3).')
+    convert, said = _to_uint8(path, values, levels)
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(values), BATCH):
+            yield convert(np.asarray(values[start : start + BATCH]))
+
+    return ImageSet({'from': 'array', 'values': said}, len(values), batches)
+
+
+def _named(path: pathlib.Path, file: Any) -> tuple[np.ndarray, int]:
+    names = [name for name in file.files if name not in ('labels', 'levels')]
+    chosen = next((name for name in ('images', 'arr_0') if name in names), names[0] if len(names) == 1 else None)
+    if chosen is None:
+        raise UserError(f'{path} holds {", ".join(file.files)}; name the images "images".')
+    return file[chosen], int(file['levels']) if 'levels' in file.files else 0
+
+
+def _to_uint8(path: pathlib.Path, values: np.ndarray, levels: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """The conversion of an array's values to uint8, and its name."""
+    if values.dtype == np.uint8 and not levels:
+        return lambda part: part, 'uint8'
+    chunks = [np.asarray(values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
+    if values.dtype.kind == 'f' and not all(np.isfinite(chunk).all() for chunk in chunks):
+        raise UserError(f'{path} holds values that are not finite.')
+    low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
+    if levels:
+        return functools.partial(_rounded, scale=255 / (levels - 1), shift=0.0), f'integers of {levels} levels'
+    whole = values.dtype.kind in 'iu' or all((chunk == np.round(chunk)).all() for chunk in chunks)
+    if whole and values.dtype.kind in 'iuf' and low >= 0 and 1 < high <= 255:
+        return lambda part: part.astype(np.uint8), 'whole numbers in 0 … 255'
+    if values.dtype.kind == 'f':
+        for name, (least, most, scale, shift) in _RANGES.items():
+            if least - 1e-6 <= low and high <= most + 1e-6:
+                return functools.partial(_rounded, scale=scale, shift=shift), f'floats in {name}'
+    raise UserError(f'{path} holds {values.dtype} values from {low:.4g} to {high:.4g}; genbench reads whole '
+                    'numbers in 0 … 255, or floats in [0, 1] or [−1, 1].')  # fmt: skip
+
+
+_RANGES = {'[0, 1]': (0, 1, 255.0, 0.0), '[−1, 1]': (-1, 1, 127.5, 127.5)}
+
+
+def _rounded(part: np.ndarray, scale: float, shift: float) -> np.ndarray:
+    return np.clip(np.round(part * scale + shift), 0, 255).astype(np.uint8)
+
+
+def data_set(address: str, data_dir: str) -> ImageSet:
+    """'tfds:NAME:SPLIT' → the images of a prepared split, scaled to 0 … 255."""
+    _, _, rest = address.partition(':')
+    name, _, split = rest.partition(':')
+    if not name or not split:
+        raise UserError(f'{address!r} should be tfds:NAME:SPLIT, for example tfds:cifar10:train.')
+    builder = sources.open_builder(name, data_dir)
+    spec, arrays = sources.spec_of(builder), sources.load(builder, split)
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(arrays), BATCH):
+            yield to_uint8(arrays.images[start : start + BATCH], spec)
+
+    return ImageSet({'from': 'tfds', 'dataset': name, 'split': split}, len(arrays), batches)

@@ -1,0 +1,72 @@
+"""Log-likelihood of a whole split, kept on disk while it grows, so that an interruption loses seconds."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from genbench.data import pipeline
+from genbench.data.sources import Arrays
+from genbench.families.base import Likelihood
+from genbench.training import sampling
+from genbench.training.files import read_npz, write_npz
+from genbench.training.metrics import Progress
+from genbench.training.state import Blueprint, State
+
+SAVE_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodScorer:
+    """Scores images of one split with one checkpoint; image i has its own key, so batches do not matter."""
+
+    blueprint: Blueprint
+    state: State
+    split: Arrays
+    seed: int
+    batch_size: int
+    quiet: bool = False
+
+    def nats(self, likelihood: Likelihood, path: pathlib.Path) -> dict[str, np.ndarray]:
+        """{'log_prob': (n,), part: (n,), …} in nats for every image; `path` keeps them and goes on from there."""
+        return self._score(likelihood.log_prob, f'score {likelihood.method}', len(self.split), path)
+
+    def discretisation_error(self, likelihood: Likelihood, coarse: np.ndarray, count: int) -> float | None:
+        """Mean absolute difference, in nats, to the refined computation over the first `count` images."""
+        if likelihood.refined is None or not count:
+            return None
+        count = min(count, len(self.split))
+        fine = self._score(likelihood.refined, f'refine {likelihood.method}', count, None)['log_prob']
+        return float(np.abs(fine - coarse[:count]).mean())
+
+    def _score(self, log_prob: Any, title: str, count: int, path: pathlib.Path | None) -> dict[str, np.ndarray]:
+        @jax.jit
+        def program(params, aux, images, labels, keys):
+            found = log_prob(self.blueprint.bind(params, aux), images, labels, keys)
+            return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
+
+        found = (read_npz(path) if path else None) or {}  # what an earlier start has scored
+        done = len(found.get('log_prob', ()))
+        left = Arrays(self.split.images[done:count], self.split.labels[done:count])
+        batches = -(-len(left) // self.batch_size)
+        size = sampling.whole_batches(-(-len(left) // batches)) if batches else 1  # equal batches waste no padding
+        progress, saved = Progress(title, done, count, 'image', quiet=self.quiet), time.monotonic()
+        conditional = self.blueprint.family.conditional
+        for images, labels, mask, indices in pipeline.padded_batches(left, size):
+            keys = sampling.sample_keys(self.seed, done + int(indices[0]), size)
+            batch = sampling.split_over_devices((images, labels if conditional else None, keys))
+            values = jax.device_get(program(self.state['params'], self.state['aux'], *batch))
+            for name, value in values.items():
+                grown = np.asarray(value, np.float64)[mask]
+                found[name] = np.concatenate([found.get(name, np.zeros(0)), grown])
+            finished = len(found['log_prob']) == count
+            if path is not None and (finished or time.monotonic() - saved > SAVE_SECONDS):
+                write_npz(path, found)
+                saved = time.monotonic()
+            progress.update(len(found['log_prob']))
+        progress.close()
+        return found

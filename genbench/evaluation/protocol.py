@@ -1,0 +1,120 @@
+"""What a number depends on, as an object: its hash, the differences between two, and whether they may be ranked."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.training.metrics import read_rows
+
+# What was measured, against how it was measured: a comparison of two models may differ in these.
+MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'average', 'borrowed', 'labels', 'images')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Protocol(Mapping[str, Any]):
+    """Everything a number depends on beside the checkpoint. Two are equal when all their values are."""
+
+    values_: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'values_', json.loads(json.dumps(dict(self.values_))))
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values_[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self.hash == Protocol(other).hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the values in canonical order."""
+        return hashlib.sha256(json.dumps(self.values_, sort_keys=True).encode()).hexdigest()[:12]
+
+    @functools.cached_property
+    def measurement(self) -> 'Protocol':
+        """The protocol without what was measured: numbers with the same one may be ranked."""
+        return Protocol({key: value for key, value in self.values_.items() if key not in MODEL_KEYS})
+
+    def flatten(self) -> dict[str, Any]:
+        """{'reference.split': 'train', …}"""
+        return dict(_flatten(self.values_, ''))
+
+    def difference(self, other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Keys whose values differ → (here, there); a missing key reads as None."""
+        here, there = self.flatten(), Protocol(other).flatten()
+        keys = [*here, *(key for key in there if key not in here)]
+        return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def read_row(address: str) -> dict[str, Any]:
+    """The row that PATH:LINE or PATH:METRIC names, of a results.jsonl, a run folder, or a JSON of `genbench metrics`.
+
+    LINE counts from 1; METRIC takes the last row of that name.
+
+    Raises:
+      UserError: no such file, line or metric.
+    """
+    text, _, which = address.rpartition(':')
+    path = pathlib.Path(text)
+    if not text or not which:
+        raise UserError(f'{address!r} names no row; write PATH:LINE or PATH:METRIC, for example runs/a:3 or runs/a:fd.')
+    rows = _rows(path / 'results.jsonl' if path.is_dir() else path)
+    if which.isdigit():
+        if not 1 <= int(which) <= len(rows):
+            raise UserError(f'{path} has no row {which}; it has rows 1 to {len(rows)}.')
+        return rows[int(which) - 1]
+    named = [row for row in rows if row['metric'] == which]
+    if not named:
+        known = ', '.join(sorted({row['metric'] for row in rows})) or 'none'
+        raise UserError(f'{path} has no row of the metric {which!r}; it has {known}.')
+    return named[-1]
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f'There is no file {path} to read a row from.')
+    if path.suffix == '.jsonl':
+        return read_rows(path)
+    try:
+        return json.loads(path.read_text())['rows']
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f'{path} holds no result rows; it should be a results.jsonl or a JSON of genbench metrics.'
+        ) from None
+
+
+def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, dict[str, tuple[Any, Any]]]:
+    """(verdict, differences) of two result rows: whether their numbers may stand in one ranking."""
+    a, b = Protocol(left['protocol']), Protocol(right['protocol'])
+    different = a.difference(b)
+    for key in ('metric', 'kind', 'dataset', 'split', 'checkpoint_step', 'config_hash'):
+        if left.get(key) != right.get(key):
+            different = {key: (left.get(key), right.get(key)), **different}
+    same_measure = all(left.get(key) == right.get(key) for key in ('metric', 'kind', 'dataset', 'split'))
+    if a.hash == b.hash and same_measure:
+        return f'the same protocol, {a.hash}', different
+    if a.measurement.hash == b.measurement.hash and same_measure:
+        return f'measured alike ({a.measurement.hash}); what was measured differs: they may be ranked', different
+    return 'measured differently: not to be ranked without saying so', different

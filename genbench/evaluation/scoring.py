@@ -1,0 +1,280 @@
+"""The metrics of image sets: what each needs, what it is called, and how sets of samples give mean and spread."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genbench import evaluation
+from genbench.errors import UserError, did_you_mean
+from genbench.evaluation.features import FeatureNetwork
+from genbench.evaluation.protocol import Protocol
+
+Moments = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass
+class Extracted:
+    """A set of images in feature space.
+
+    Attributes:
+      description: what a protocol says of the images.
+      outputs: (n, d) arrays of the feature network by output; empty where only moments were kept.
+      moments: (mean, covariance) by output.
+      count: number of images.
+    """
+
+    description: dict[str, Any]
+    outputs: dict[str, np.ndarray]
+    moments: dict[str, Moments]
+    count: int
+
+    def part(self, chosen: np.ndarray) -> 'Extracted':
+        """The images of these indices; moments are computed again."""
+        outputs = {name: values[chosen] for name, values in self.outputs.items()}
+        return Extracted(self.description, outputs, all_moments(outputs), len(chosen))
+
+
+def all_moments(outputs: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+    """Mean and covariance of every output that has a Fréchet distance."""
+    return {name: evaluation.moments(outputs[name]) for name in ('features', 'spatial') if name in outputs}
+
+
+def extract(
+    network: FeatureNetwork, batches: Iterable[np.ndarray], outputs: Sequence[str], *, keep: bool = True
+) -> tuple[dict[str, np.ndarray], dict[str, Moments], int, str]:
+    """(outputs, moments, number of images, SHA-256 of the images) of batches of integer images, in one pass.
+
+    With `keep` False nothing but the moments stays in memory, so a set may be of any size.
+    """
+    digest, count = hashlib.sha256(), 0
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    sums: dict[str, Any] = {}
+    for images in batches:
+        hash_images(digest, images, first=count == 0)
+        count += len(images)
+        for name, values in network.extract(images, outputs).items():
+            if keep:
+                rows[name].append(values)
+            else:
+                sums.setdefault(name, evaluation.Moments(values.shape[1])).add(values)
+    if not count:
+        raise UserError('There are no images to compute features of.')
+    kept = {name: np.concatenate(parts) for name, parts in rows.items()} if keep else {}
+    moments = all_moments(kept) if keep and count > 1 else {name: total.result() for name, total in sums.items()}
+    return kept, moments, count, digest.hexdigest()[:16]
+
+
+def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
+    """Add integer images to a hash that depends on their shape and values, not on their type or batches."""
+    if first:
+        digest.update(str(images.shape[1:]).encode())
+    digest.update(np.ascontiguousarray(images.astype(np.uint8 if images.max(initial=0) < 256 else np.int32)).tobytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a metric may look at: the reference, held-out real images, and one set of samples."""
+
+    network: FeatureNetwork
+    reference: Extracted
+    held_out: Extracted | None
+    fake: Extracted
+
+    @functools.cached_property
+    def manifold(self) -> dict[str, float]:
+        """Precision, recall, density and coverage from one pass over the distances."""
+        return evaluation.manifold_scores(self.reference.outputs['features'], self.fake.outputs['features'])
+
+    @functools.cached_property
+    def memorisation(self) -> Any:
+        held_out = self.require_held_out('memorisation')
+        return evaluation.memorisation(
+            self.reference.outputs['features'], held_out.outputs['features'], self.fake.outputs['features']
+        )
+
+    def require_held_out(self, metric: str) -> Extracted:
+        if self.held_out is None:
+            raise UserError(f'{metric} needs held-out real images beside the reference; name them with --held-out.')
+        return self.held_out
+
+
+Value = tuple[float, dict[str, Any]]  # the number and further details of one set
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric of samples.
+
+    Attributes:
+      compute: scene → (value, details).
+      kind: 'distance' (lower is better) or 'score'.
+      protocol: its own settings.
+      output: the network's output it is computed from.
+      published: its name with the published Inception, where the field has one.
+      needs: 'moments' or 'features' of the reference, or 'nothing' of it.
+      needs_held_out: real images beside the reference.
+    """
+
+    compute: Callable[[Scene], Value]
+    kind: str
+    protocol: Mapping[str, Any]
+    output: str = 'features'
+    published: str = ''
+    needs: str = 'features'
+    needs_held_out: bool = False
+
+
+def _frechet(scene: Scene, output: str = 'features') -> Value:
+    return evaluation.frechet_distance(*scene.reference.moments[output], *scene.fake.moments[output]), {}
+
+
+def _frechet_infinity(scene: Scene) -> Value:
+    value, error = evaluation.fd_infinity(scene.reference.moments['features'], scene.fake.outputs['features'])
+    return value, {'intercept_std_err': error}
+
+
+def _kernel(scene: Scene) -> Value:
+    value, spread = evaluation.kernel_distance(scene.reference.outputs['features'], scene.fake.outputs['features'])
+    return value, {'subset_sd': spread}
+
+
+def _inception_score(scene: Scene) -> Value:
+    value, spread = evaluation.inception_score(scene.fake.outputs['logits'])
+    return value, {'split_sd': spread}
+
+
+def _two_sample(scene: Scene) -> Value:
+    real = scene.require_held_out('two_sample_accuracy').outputs['features']
+    test = evaluation.two_sample_test(real, scene.fake.outputs['features'])
+    return test.accuracy, {'low': test.low, 'high': test.high, 'n_scored': test.n}
+
+
+def _manifold(name: str) -> Callable[[Scene], Value]:
+    return lambda scene: (scene.manifold[name], {})
+
+
+def _memorised(name: str) -> Callable[[Scene], Value]:
+    return lambda scene: (float(getattr(scene.memorisation, name)), {})
+
+
+_SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0}
+_PRECISION = {'neighbours': 3, 'inside': '<='}
+_DENSITY = {'neighbours': 5, 'inside': '<'}
+METRICS: dict[str, Metric] = {
+    'fd': Metric(_frechet, 'distance', {}, published='fid', needs='moments'),
+    'sfd': Metric(
+        functools.partial(_frechet, output='spatial'), 'distance', {}, 'spatial', published='sfid', needs='moments'
+    ),
+    'fd_infinity': Metric(
+        _frechet_infinity, 'distance', {'extrapolation': 'linear in 1/n', 'points': 15}, published='fid_infinity',
+        needs='moments',
+    ),
+    'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
+    'precision': Metric(_manifold('precision'), 'score', _PRECISION),
+    'recall': Metric(_manifold('recall'), 'score', _PRECISION),
+    'density': Metric(_manifold('density'), 'score', _DENSITY),
+    'coverage': Metric(_manifold('coverage'), 'score', _DENSITY),
+    'inception_score': Metric(
+        _inception_score, 'score', {'splits': 10, 'shuffle_seed': 0}, 'logits', published='inception_score',
+        needs='nothing',
+    ),
+    'two_sample_accuracy': Metric(
+        _two_sample, 'distance', {'detector': 'logistic regression', 'folds': 5}, needs='nothing', needs_held_out=True
+    ),
+    'authenticity': Metric(_memorised('authenticity'), 'score', {'neighbours': 1}, needs_held_out=True),
+    'train_test_gap': Metric(_memorised('train_test_gap'), 'score', {'neighbours': 1}, needs_held_out=True),
+}  # fmt: skip
+ALIASES = {
+    'pr': ('precision', 'recall'),
+    'dc': ('density', 'coverage'),
+    'is': ('inception_score',),
+    'c2st': ('two_sample_accuracy',),
+    'memorisation': ('authenticity', 'train_test_gap'),
+}
+PUBLISHED = {metric.published: name for name, metric in METRICS.items() if metric.published}
+
+
+def resolve(names: Sequence[str]) -> list[str]:
+    """Names as users write them (fid, kid, pr, dc, is, …) → keys of METRICS, in order, each once.
+
+    Raises:
+      UserError: a name that is none.
+    """
+    found: list[str] = []
+    for name in names:
+        if name in ALIASES:
+            found += ALIASES[name]
+        elif name in METRICS or name in PUBLISHED:
+            found.append(PUBLISHED.get(name, name))
+        else:
+            raise UserError(f'No metric is called {name!r}. {did_you_mean(name, [*METRICS, *PUBLISHED, *ALIASES])}')
+    return list(dict.fromkeys(found))
+
+
+def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
+    """Refuse published names (fid, kid, …) and outputs that this network cannot give."""
+    for name in names:
+        if name in PUBLISHED and name not in METRICS and not network.published:
+            raise UserError(
+                f'{name} is the name for features of the 2015 Inception with its published weights; with '
+                f'{network.name} ask for {PUBLISHED[name]}.'
+            )
+    for name in resolve(names):
+        if METRICS[name].output not in network.outputs:
+            raise UserError(f'{name} needs the output {METRICS[name].output!r}, which {network.name} '
+                            f'({network.protocol.get("convention", "")}) does not have.')  # fmt: skip
+        if name == 'inception_score' and not network.published:
+            raise UserError(f'{name} needs the class probabilities of the published Inception, not of {network.name}.')
+
+
+def called(name: str, network: FeatureNetwork) -> str:
+    """What results call a metric: fid and its like only with the published 2015 Inception."""
+    return METRICS[name].published or name if network.published else name
+
+
+def needed_outputs(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(METRICS[name].output for name in names))
+
+
+def only_moments(names: Sequence[str]) -> bool:
+    """Whether moments of a set are enough for these metrics of it, as reference and as samples."""
+    return all(name in ('fd', 'sfd') for name in names)
+
+
+def score(
+    names: Sequence[str],
+    network: FeatureNetwork,
+    reference: Extracted,
+    held_out: Extracted | None,
+    sets: Sequence[Extracted],
+) -> dict[str, dict[str, Any]]:
+    """{metric: its part of a result row}: mean over the sets; its standard deviation and error from two sets on."""
+    scenes = [Scene(network, reference, held_out, fake) for fake in sets]
+    rows = {}
+    for name in names:
+        found = [METRICS[name].compute(scene) for scene in scenes]
+        values = [value for value, _ in found]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        details = {key: [part[key] for _, part in found] for key in found[0][1]}
+        rows[name] = {
+            'metric': called(name, network), 'value': float(np.mean(values)), 'sd': sd,
+            'std_err': None if sd is None else sd / len(values) ** 0.5, 'values': values,
+            'kind': METRICS[name].kind, 'n': sets[0].count, 'features': network.name,
+            'details': details or None,
+        }  # fmt: skip
+    return rows
+
+
+def protocol(name: str, network: FeatureNetwork, reference: Extracted, held_out: Extracted | None) -> dict[str, Any]:
+    """The measuring part of a metric's protocol."""
+    metric = METRICS[name]
+    parts: dict[str, Any] = {'features': dict(network.protocol), **metric.protocol}
+    if metric.needs != 'nothing':
+        parts['reference'] = reference.description
+    if held_out is not None and metric.needs_held_out:
+        parts['held_out'] = held_out.description
+    return dict(Protocol(parts))

@@ -1,0 +1,273 @@
+"""`genbench metrics`: compare two sets of images that need not come from genbench."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import genbench
+from genbench import config as configs
+from genbench.data import sources
+from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation import features, images, scoring
+from genbench.evaluation.features import FeatureNetwork
+from genbench.evaluation.images import ImageSet
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.results import complete
+from genbench.evaluation.scoring import Extracted
+from genbench.training.files import write_atomically, write_npz
+from genbench.training.metrics import Progress
+
+FORMAT = 1  # of the JSON and of saved moments
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags of `genbench metrics` say; an empty string or zero is the default."""
+
+    features: str = 'inception'
+    convention: str = ''
+    weights: str = ''
+    weights_sha256: str = ''
+    batch_size: int = 64
+    data_dir: str = ''
+    skip_unreadable: bool = False
+    sets: int = 1  # disjoint parts of A that are scored one by one
+    seed: int = 0
+    sampler: str = ''  # of a run
+    num_samples: int = 0  # of a run
+    average: str = ''  # of a run
+    step: int | None = None  # of a run
+    quiet: bool = False
+
+
+@explained_disk_errors()
+def compare(
+    samples: str, reference: str, metrics: Sequence[str], options: Options, *, held_out: str = '', out: str = ''
+) -> list[dict[str, Any]]:
+    """Rows of the metrics of `samples` (A) against `reference` (B).
+
+    A and B are folders of images, .npy or .npz arrays, tfds:NAME:SPLIT, run folders, or (B) saved moments.
+
+    Raises:
+      UserError: whatever is wrong with an input, in one line.
+    """
+    names = scoring.resolve(metrics)
+    if out:
+        check_writable(out)
+    network = open_network(options)
+    scoring.check_names(metrics, network)
+    outputs = scoring.needed_outputs(names)
+    real = _reference(reference, network, names, options)
+    held = _extract(held_out, network, outputs, options) if held_out else None
+    if held is None and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
+        raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
+    one_pass = options.sets == 1 and scoring.only_moments(names)
+    fake = _extract(samples, network, outputs, options, keep=not one_pass)
+    _check_alike(real, fake, outputs)
+    sets = _split(fake, options)
+    drawn = {'images': fake.description, 'num_samples': sets[0].count, 'sets': options.sets, 'seed': options.seed}
+    rows = []
+    for name, row in scoring.score(names, network, real, held, sets).items():
+        protocol = {**drawn, **scoring.protocol(name, network, real, held)}
+        rows.append(complete({**row, 'protocol': protocol, 'seed': options.seed}))
+    if out:
+        record = {'format': FORMAT, 'genbench': genbench.__version__, 'samples': samples, 'reference': reference}
+        write_atomically(pathlib.Path(out), json.dumps({**record, 'rows': rows}, indent=2) + '\n')
+    return rows
+
+
+@explained_disk_errors()
+def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
+    """Write mu, sigma and their protocol of a set of images into an .npz file, and return the protocol."""
+    if pathlib.Path(out).suffix != '.npz':
+        raise UserError(f'--out is {out}; moments are saved in an .npz file.')
+    check_writable(out)
+    network = open_network(options)
+    outputs = [name for name in ('features', 'spatial') if name in network.outputs]
+    found = _extract(source, network, outputs, options, keep=False)
+    _enough(found, 2, source)
+    protocol = {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
+    named = {
+        f'{prefix}{key}': value
+        for output, prefix in (('features', ''), ('spatial', 'spatial_'))
+        if output in found.moments
+        for key, value in zip(('mu', 'sigma'), found.moments[output], strict=True)
+    }
+    text = json.dumps(dict(Protocol(protocol)))
+    write_npz(pathlib.Path(out), {'protocol': text, 'n': found.count, **named})
+    return protocol
+
+
+def check_writable(out: str) -> None:
+    """Refuse a place that cannot be written before hours are spent on what belongs there."""
+    parent = pathlib.Path(out).parent
+    if pathlib.Path(out).is_dir():
+        raise UserError(f'{out} is a folder; name a file.')
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{out} cannot be written: {error.strerror}.') from None
+
+
+def open_network(options: Options) -> FeatureNetwork:
+    """The feature network that the flags name; 'classifier:DATASET' is the one of a data set."""
+    name, _, dataset = options.features.partition(':')
+    extra: dict[str, Any] = {}
+    if name == 'classifier':
+        if not dataset:
+            raise UserError('--features=classifier needs a data set whose classifier is meant: classifier:NAME.')
+        builder = sources.open_builder(dataset, options.data_dir)
+        extra = {
+            'spec': sources.spec_of(builder), 'train': sources.load(builder, 'train'),
+            'classifier_options': configs.defaults_of('evaluation.classifier'),
+        }  # fmt: skip
+    return features.get(
+        name, convention=options.convention, weights=options.weights, weights_sha256=options.weights_sha256,
+        batch_size=options.batch_size, quiet=options.quiet, **extra,
+    )  # fmt: skip
+
+
+def open_images(address: str, options: Options) -> ImageSet:
+    """The images that an address on the command line names."""
+    path = pathlib.Path(address)
+    if address.startswith('tfds:'):
+        return images.data_set(address, options.data_dir)
+    if (path / 'manifest.json').is_file():
+        return _run(path, options)
+    if path.is_dir():
+        return images.folder(path, skip_unreadable=options.skip_unreadable)
+    if not path.exists():
+        raise UserError(f'There is no {address}; give a folder of images, a .npy or .npz array, tfds:NAME:SPLIT, the '
+                        'folder of a run, or saved moments.')  # fmt: skip
+    if path.suffix not in ('.npy', '.npz'):
+        raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')
+    return images.array(path)
+
+
+def _run(path: pathlib.Path, options: Options) -> ImageSet:
+    """Samples of a trained run, drawn as `genbench evaluate` draws them and kept in its folder."""
+    from genbench.evaluation.harness import draw_run
+
+    return draw_run(
+        path, sampler=options.sampler, count=options.num_samples, seed=options.seed, average=options.average,
+        step=options.step, data_dir=options.data_dir, quiet=options.quiet,
+    )  # fmt: skip
+
+
+def _extract(
+    address: str, network: FeatureNetwork, outputs: Sequence[str], options: Options, *, keep: bool = True
+) -> Extracted:
+    if is_moments(address):
+        raise UserError(f'{address} holds moments; images are needed here.')
+    source = open_images(address, options)
+    progress = Progress(f'features of {address}', 0, source.count, 'image', quiet=options.quiet)
+
+    def batches() -> Iterator[np.ndarray]:
+        done = 0
+        for part in source.batches():
+            yield _in_levels(part, network)
+            done += len(part)
+            progress.update(done)
+
+    kept, moments, count, digest = scoring.extract(network, batches(), outputs, keep=keep)
+    progress.close()
+    return Extracted({**source.description, 'n': count, 'images_sha256': digest}, kept, moments, count)
+
+
+def _in_levels(part: np.ndarray, network: FeatureNetwork) -> np.ndarray:
+    return part if network.levels == 256 else np.round(part * ((network.levels - 1) / 255)).astype(np.uint8)
+
+
+def is_moments(address: str) -> bool:
+    """Whether a file is an .npz with mu and sigma."""
+    if not address.endswith('.npz') or not pathlib.Path(address).is_file():
+        return False
+    try:
+        with np.load(address) as file:
+            return 'mu' in file.files and 'sigma' in file.files
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def _reference(address: str, network: FeatureNetwork, names: Sequence[str], options: Options) -> Extracted:
+    outputs = scoring.needed_outputs(names)
+    if not is_moments(address):
+        return _extract(address, network, outputs, options, keep=not scoring.only_moments(names))
+    wanting = [name for name in names if scoring.METRICS[name].needs == 'features']
+    if wanting:
+        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
+    return read_moments(address, network, outputs)
+
+
+def read_moments(address: str, network: FeatureNetwork, outputs: Sequence[str]) -> Extracted:
+    """Moments that genbench saved, or an .npz with mu and sigma as others publish them.
+
+    Raises:
+      UserError: moments of another network, convention or dimension, or without those of an output.
+    """
+    with np.load(address) as file:
+        values = {name: file[name] for name in file.files}
+    bytes_ = values['mu'].tobytes() + values['sigma'].tobytes()
+    description: dict[str, Any] = {
+        'from': 'published moments, protocol unknown', 'moments_sha256': hashlib.sha256(bytes_).hexdigest()[:16],
+    }  # fmt: skip
+    if 'protocol' in values:
+        saved = json.loads(str(values['protocol']))
+        description = saved['reference']
+        different = Protocol(saved['features']).difference(network.protocol)
+        if different:
+            key, (there, here) = next(iter(different.items()))
+            raise UserError(f'{address} holds moments of another protocol: {key} is {there!r} there and {here!r} here.')
+    moments = {}
+    for output in outputs:
+        prefix = {'features': '', 'spatial': 'spatial_'}.get(output)
+        if prefix is None:
+            continue  # logits of the reference are not needed
+        if f'{prefix}mu' not in values:
+            raise UserError(f'{address} holds no moments of the output {output!r}.')
+        mu, sigma = (np.asarray(values[f'{prefix}{key}'], np.float64) for key in ('mu', 'sigma'))
+        if (
+            mu.ndim != 1
+            or sigma.shape != (len(mu), len(mu))
+            or not (np.isfinite(mu).all() and np.isfinite(sigma).all())
+        ):
+            raise UserError(f'{address}: mu {mu.shape} and sigma {sigma.shape} are no finite mean (d,) and covariance '
+                            '(d, d).')  # fmt: skip
+        moments[output] = (mu, sigma)
+    return Extracted(description, {}, moments, int(values.get('n', 0)))
+
+
+def _check_alike(real: Extracted, fake: Extracted, outputs: Sequence[str]) -> None:
+    for output in outputs:
+        sizes = [_dimension(part, output) for part in (real, fake)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise UserError(f'The features of A have {sizes[1]} dimensions and those of B {sizes[0]}; they must come '
+                            'from the same network (and for pixels from images of one size).')  # fmt: skip
+
+
+def _dimension(part: Extracted, output: str) -> int | None:
+    if output in part.outputs:
+        return part.outputs[output].shape[1]
+    return len(part.moments[output][0]) if output in part.moments else None
+
+
+def _enough(found: Extracted, least: int, address: str) -> None:
+    if found.count < least:
+        raise UserError(f'{address} holds {found.count} images; this needs at least {least}.')
+
+
+def _split(fake: Extracted, options: Options) -> list[Extracted]:
+    """Disjoint sets of equal size, shuffled by the seed."""
+    if options.sets == 1:
+        return [fake]
+    size = fake.count // options.sets
+    if size < 2:
+        raise UserError(f'{fake.count} images do not make {options.sets} sets.')
+    order = np.random.Generator(np.random.Philox(options.seed)).permutation(fake.count)
+    return [fake.part(order[index * size : (index + 1) * size]) for index in range(options.sets)]

@@ -1,0 +1,65 @@
+"""Cells of an evaluation grid: the product of its axes, budgets that are kept, and words that cannot be."""
+
+import pytest
+
+from genbench import families
+from genbench.errors import UserError
+from genbench.evaluation import grid
+
+
+@pytest.fixture
+def family(tiny, digits):
+    def build(name='diffusion', *overrides):
+        config = tiny(name, *overrides)
+        return families.get(name)(config, digits[0]), config.evaluation
+
+    return build
+
+
+def shown(cells):
+    return [(cell.average, cell.sampler.name, int(cell.sampler.num_steps)) for cell in cells]
+
+
+def test_without_words_the_config_says(family):
+    cells = grid.cells((), *family('diffusion', 'evaluation.samplers=heun:3,ddim:2'))
+    assert shown(cells) == [('ema', 'heun', 3), ('ema', 'ddim', 2)]
+
+
+def test_cells_are_the_product(family):
+    cells = grid.cells(['sampler=heun,ddim', 'steps=2,4', 'average=ema,current', 'seed=0,1'], *family())
+    assert len(cells) == len(set(cells)) == 16
+    assert {cell.seed for cell in cells} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ('name', 'budget', 'steps'), [('ddim', 10, 10), ('heun', 10, 5), ('heun', 9, 5), ('heun', 1, 1)]
+)
+def test_a_budget_buys_the_most_steps_it_can(family, name, budget, steps):
+    model, options = family()
+    (cell,) = grid.cells([f'sampler={name}', f'nfe={budget}'], model, options)
+    assert int(cell.sampler.num_steps) == steps
+    assert model.evaluations(cell.sampler) <= budget
+
+
+def test_guidance_costs_twice(family):
+    model, options = family('diffusion', 'family.conditional=True')
+    cells = grid.cells(['sampler=ddim', 'nfe=10', 'guidance=0,2'], model, options)
+    assert [(cell.sampler.guidance, int(cell.sampler.num_steps)) for cell in cells] == [(0.0, 10), (2.0, 5)]
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['smapler=ddim'], "no key 'smapler'.*Did you mean sampler"),
+        (['sampler='], 'has no values'),
+        (['nfe=ten'], 'is not a number'),
+        (['nfe=4', 'steps=4'], 'nfe or steps, not both'),
+        (['sampler=dimm'], 'ddim'),
+        (['sampler=direct'], 'direct'),
+        (['nfe=0'], 'less than one step'),
+        (['guidance=2'], 'guidance, which needs'),
+    ],
+)
+def test_a_grid_that_cannot_be_says_why(family, words, message):
+    with pytest.raises(UserError, match=message):
+        grid.cells(words, *family())
