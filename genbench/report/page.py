@@ -100,10 +100,10 @@ def _leaderboard(study: StudyRecord, across: bool) -> str:
         f'{escape(", ".join(features))}, a classifier trained by genbench: they are no FID and no KID. The floor row '
         'scores the held-out split as if it were samples; it has other writers and fewer images than the samples, so '
         'a model close to the train set can come out below it. Likelihoods of different kinds (exact, ≤ bound, ≈ '
-        'estimate) are not ranked as equals. ± is the standard deviation over disjoint sets of samples, for likelihoods '
-        'the standard error over images; the best number of a column is bold, and those within twice the standard error '
-        'of their difference from it. NFE: network evaluations per image. Hover a cell for its protocol; press a '
-        'heading to sort.</p>'
+        'estimate) are not ranked as equals. ± is the standard deviation over disjoint sets of samples, for '
+        'likelihoods the standard error over images; the best number of a column is bold, and those within twice the '
+        'standard error of their difference from it. NFE: network evaluations per image. Hover a cell for its '
+        'protocol; press a heading to sort.</p>'
     )
 
 
