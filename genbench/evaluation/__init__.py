@@ -1,5 +1,19 @@
 """The evaluation harness: features, distances, likelihoods, and rows that say everything a number depends on."""
 
-from genbench.evaluation.distances import frechet_distance, kernel_distance, moments, precision_recall
+from genbench.evaluation.copying import Memorisation, memorisation
+from genbench.evaluation.distances import (
+    Moments,
+    fd_infinity,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    squared_mmd,
+)
+from genbench.evaluation.manifolds import density_coverage, manifold_scores, precision_recall
+from genbench.evaluation.scores import TwoSample, inception_score, two_sample_test
 
-__all__ = ['frechet_distance', 'kernel_distance', 'moments', 'precision_recall']
+__all__ = [
+    'Memorisation', 'Moments', 'TwoSample', 'density_coverage', 'fd_infinity', 'frechet_distance', 'inception_score',
+    'kernel_distance', 'manifold_scores', 'memorisation', 'moments', 'precision_recall', 'squared_mmd',
+    'two_sample_test',
+]  # fmt: skip

@@ -1,41 +1,186 @@
-"""Distances between feature sets, (n, d) arrays, in float64."""
+"""Distances between the distributions of two feature sets: Fréchet, that extrapolated to n = ∞, and kernel.
+
+Under the names FID and KID only with the features of the 2015 Inception network.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from genbench.errors import UserError
+from genbench.evaluation.arrays import checked, checked_sets
+
+BLOCK = 1024  # rows that moments take at a time
+
+
+class Moments:
+    """Mean and covariance of features that arrive in batches, in float64.
+
+    Rows are taken about the first one, and scatter matrices about their own means are merged (Chan, Golub & LeVeque
+    1979), so an offset costs no digits. Blocks have a fixed size: the same rows in the same order give the same bits,
+    however they were batched.
+    """
+
+    def __init__(self, d: int):
+        self.count = 0
+        self._origin = np.zeros(d)
+        self._mean, self._scatter = np.zeros(d), np.zeros((d, d))
+        self._block, self._waiting = np.empty((BLOCK, d)), 0
+
+    def add(self, batch: np.ndarray) -> None:
+        """Count in a batch (m, d), m ≥ 1.
+
+        Raises:
+          UserError: another number of features, or values that are not finite.
+        """
+        batch = checked(batch, 'features', 1)
+        if batch.shape[1] != len(self._mean):
+            raise UserError(f'These moments have {len(self._mean)} features; the batch has {batch.shape[1]}.')
+        if not self.count:
+            self._origin = batch[0].astype(np.float64)
+        while len(batch):
+            taken, batch = np.split(batch, [BLOCK - self._waiting])
+            self._block[self._waiting : self._waiting + len(taken)] = taken - self._origin
+            self._waiting += len(taken)
+            self.count += len(taken)
+            if self._waiting == BLOCK:
+                self._mean, self._scatter = self._merged()
+                self._waiting = 0
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (d,) and covariance (d, d) with ddof = 1 of all rows so far; more may be added after.
+
+        Raises:
+          UserError: fewer than two rows.
+        """
+        if self.count < 2:
+            raise UserError(f'A covariance needs at least 2 rows of features; there are {self.count}.')
+        mean, scatter = self._merged()
+        return self._origin + mean, scatter / (self.count - 1)
+
+    def _merged(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean, from the origin, and scatter matrix with the waiting rows."""
+        rows, before = self._block[: self._waiting], self.count - self._waiting
+        if not len(rows):
+            return self._mean, self._scatter
+        mean = rows.mean(0)
+        shift = mean - self._mean
+        between = np.sqrt(before * len(rows) / self.count) * shift
+        spread = np.vstack([rows - mean, between])
+        return self._mean + shift * (len(rows) / self.count), self._scatter + spread.T @ spread
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d) with ddof = 1 of features (n, d), n ≥ 2."""
-    features = _checked(features, 'features')
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    """Mean (d,) and covariance (d, d) with ddof = 1 of features (n, d), n ≥ 2, in float64."""
+    features = checked(features, 'features')
+    total = Moments(features.shape[1])
+    total.add(features)
+    return total.result()
+
+
+class _Factored(NamedTuple):
+    """Moments and the Cholesky factor of Σ[order][:, order]; columns past the rank hold only rounding."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    lower: np.ndarray
+    order: np.ndarray
+    rank: int
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-    """‖μ₁ − μ₂‖² + Tr Σ₁ + Tr Σ₂ − 2 Tr (Σ₁Σ₂)^½ (Heusel et al. 2017, equation 6).
+    """‖μ₁ − μ₂‖² + Tr Σ₁ + Tr Σ₂ − 2 Tr (Σ₁Σ₂)^½ (Heusel et al. 2017, equation 6), without an epsilon.
 
-    The eigenvalues of Σ₁Σ₂ are those of the symmetric Σ₁^½ Σ₂ Σ₁^½, so no general matrix root is taken and rank
-    deficient covariances (n < d) are no special case. Under the name FID only with the 2015 Inception's features.
+    With Σ₁ = LLᵀ the eigenvalues of Σ₁Σ₂ that are not 0 are those of the symmetric LᵀΣ₂L, as many as the smaller rank:
+    no general matrix root, and covariances of fewer rows than features are no special case.
+
+    Raises:
+      UserError: means that are not (d,), covariances that are not (d, d), or values that are not finite.
     """
-    values, vectors = np.linalg.eigh(np.asarray(sigma1, np.float64))
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    product = np.linalg.eigvalsh(root @ np.asarray(sigma2, np.float64) @ root)
-    cross = np.sqrt(np.maximum(product, 0)).sum()
-    shift = np.asarray(mu1, np.float64) - np.asarray(mu2, np.float64)
-    return float(shift @ shift + np.trace(sigma1) + np.trace(sigma2) - 2 * cross)
+    return _frechet(_factored(mu1, sigma1), _factored(mu2, sigma2))
+
+
+def fd_infinity(
+    reference_moments: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    *,
+    points: int = 15,
+    least: int | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Fréchet distance extrapolated to infinitely many samples, and the standard error of the fit's intercept.
+
+    Chong & Forsyth 2020, section 3: the bias of the distance of N samples is linear in 1/N, so a line through the
+    distances of `points` random subsets is read at 1/N = 0. The subsets overlap: the error says how well the line fits,
+    not how much the value moves from one sample set to another. The bias of the reference stays.
+
+    Args:
+      reference_moments: (mean, covariance) of the reference.
+      features: (n, d) of the samples.
+      points: how many subsets, of sizes evenly spaced from `least` to n.
+      least: the smallest subset; by default n / 10 as in the paper, or 2 d where n allows, as the bias is not yet
+        linear where N is below d.
+
+    Raises:
+      UserError: fewer than three sizes to put a line through.
+    """
+    features = checked(features, 'features')
+    n, d = features.shape
+    least = least or max(2, n // 10, min(2 * d, n // 2))
+    sizes = np.unique(np.linspace(min(max(least, 2), n), n, points).astype(int))
+    if len(sizes) < 3:
+        raise UserError(f'The extrapolation needs 3 sizes or more between {least} and {n} images; '
+                        f'there are {len(sizes)}. Take more images or a smaller least.')  # fmt: skip
+    reference = _factored(*reference_moments)
+    draw = np.random.Generator(np.random.Philox(seed))
+    values = [_frechet(reference, _factored(*_moments_of(features, draw.permutation(n)[:size]))) for size in sizes]
+    (_, intercept), covariance = np.polyfit(1 / sizes, values, 1, cov=True)
+    return float(intercept), float(np.sqrt(covariance[1, 1]))
+
+
+def _moments_of(features: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    total = Moments(features.shape[1])
+    for start in range(0, len(chosen), BLOCK):
+        total.add(features[chosen[start : start + BLOCK]])
+    return total.result()
+
+
+def _frechet(first: _Factored, second: _Factored) -> float:
+    if len(first.mu) != len(second.mu):
+        raise UserError(f'The moments have different numbers of features, {len(first.mu)} and {len(second.mu)}. '
+                        'Take both from the same network.')  # fmt: skip
+    shift, traces = first.mu - second.mu, np.trace(first.sigma) + np.trace(second.sigma)
+    by, other = (first, second) if first.rank < second.rank else (second, first)
+    permuted = np.asfortranarray(other.sigma[np.ix_(by.order, by.order)])
+    product, _ = lapack.dsygst(permuted, by.lower, itype=2, lower=1, overwrite_a=1)  # LᵀΣL, its lower half
+    squared = np.linalg.eigvalsh(product[: by.rank, : by.rank])
+    return float(shift @ shift + traces - 2 * np.sqrt(np.maximum(squared, 0)).sum())
+
+
+def _factored(mu: np.ndarray, sigma: np.ndarray) -> _Factored:
+    mu, sigma = np.asarray(mu, np.float64), np.asarray(sigma, np.float64)
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise UserError(f'Moments are a mean (d,) and a covariance (d, d); these have the shapes {mu.shape} and '
+                        f'{sigma.shape}.')  # fmt: skip
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise UserError('The moments hold values that are not finite (NaN or infinity).')
+    lower, pivots, rank, _ = lapack.dpstrf(sigma, lower=1)
+    return _Factored(mu, sigma, lower, pivots - 1, rank)
 
 
 def kernel_distance(
     x: np.ndarray, y: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Unbiased squared MMD with the kernel (x·y / d + 1)³, mean and standard deviation over random subsets.
+    """`squared_mmd`, mean and standard deviation over random subsets (Bińkowski et al. 2018, section 4).
 
-    Bińkowski et al. 2018, section 4. Subsets are as large as the smaller set where that is below `subset_size`.
+    Subsets are as large as the smaller set where that is below `subset_size`; they overlap, so their spread is no
+    standard error.
     """
-    x, y = _checked(x, 'x'), _checked(y, 'y')
+    x, y = checked_sets(x=x, y=y)
     size = min(subset_size, len(x), len(y))
+    if size == len(x) == len(y):
+        return _mmd(x, y), 0.0  # every subset is the whole set
     draw = np.random.Generator(np.random.Philox(seed))
     values = [
         _mmd(x[draw.choice(len(x), size, replace=False)], y[draw.choice(len(y), size, replace=False)])
@@ -44,52 +189,19 @@ def kernel_distance(
     return float(np.mean(values)), float(np.std(values))
 
 
+def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased squared MMD of (n, d) and (m, d) with the kernel (x·y / d + 1)³ (Bińkowski et al. 2018, equation 4)."""
+    return _mmd(*checked_sets(x=x, y=y))
+
+
 def _mmd(x: np.ndarray, y: np.ndarray) -> float:
-    n = len(x)
-    within = sum((_kernel(a, a).sum() - _kernel_diagonal(a).sum()) / (n * (n - 1)) for a in (x, y))
-    return within - 2 * _kernel(x, y).mean()
-
-
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _cubed(x @ y.T / x.shape[1] + 1)
-
-
-def _kernel_diagonal(x: np.ndarray) -> np.ndarray:
-    return _cubed(np.square(x).sum(1) / x.shape[1] + 1)
-
-
-def _cubed(values: np.ndarray) -> np.ndarray:
-    return values * values * values  # ten times as fast as numpy's power
-
-
-def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
-    """Share of fakes inside the real manifold, and of reals inside the fake one (Kynkäänniemi et al. 2019, equation 2).
-
-    A manifold is the union of balls that reach each point's k-th neighbour in its own set, itself not counted.
-    """
-    real, fake = _checked(real, 'real', k + 1), _checked(fake, 'fake', k + 1)
-    squared = _squared_distances(real, fake)
-    precision = (squared <= _radii(real, k)[:, None]).any(0).mean()
-    recall = (squared <= _radii(fake, k)[None]).any(1).mean()
-    return float(precision), float(recall)
-
-
-def _radii(points: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each point to its k-th neighbour."""
-    squared = _squared_distances(points, points)
-    np.fill_diagonal(squared, -1.0)
-    return np.partition(squared, k, axis=1)[:, k]
-
-
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    squared = np.square(x).sum(1)[:, None] + np.square(y).sum(1)[None] - 2 * x @ y.T
-    return np.maximum(squared, 0)
-
-
-def _checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
-    features = np.asarray(features, np.float64)
-    if features.ndim != 2 or len(features) < least:
-        raise UserError(f'{name} needs at least {least} rows of features (n, d); it has the shape {features.shape}.')
-    if not np.isfinite(features).all():
-        raise UserError(f'{name} holds values that are not finite.')
-    return features
+    n, m = len(x), len(y)
+    both = np.concatenate([x, y], dtype=np.float64)
+    base = both @ both.T
+    base /= both.shape[1]
+    base += 1
+    kernel = base * base  # ten times as fast as numpy's power
+    kernel *= base
+    np.fill_diagonal(kernel, 0)
+    within = kernel[:n, :n].sum() / (n * (n - 1)) + kernel[n:, n:].sum() / (m * (m - 1))
+    return float(within - 2 * kernel[:n, n:].mean())

@@ -1,0 +1,75 @@
+"""Whether samples are copies of train images: nearest neighbours in feature space, with held-out images as control."""
+
+import dataclasses
+
+import numpy as np
+
+from genbench.evaluation import neighbours
+from genbench.evaluation.arrays import checked_sets
+
+FALSE_ALARMS = 0.01  # share of held-out images that the threshold for a copy lets pass as one
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Memorisation:
+    """What the nearest train images say of n samples.
+
+    Attributes:
+      nearest: index of each sample's nearest train image (n,).
+      distance: the distance to it (n,), 0 for a copy.
+      ratio: that distance over the one between this train image and the train image nearest to it (n,).
+      flagged: samples of a ratio so small that only 1% of the held-out images have it too (n,).
+      copied: their share; about 0.01 for fresh draws from the data's distribution.
+      authenticity: share of samples of ratio above 1 (Alaa et al. 2022, section 3.3).
+      held_out_authenticity: the same of the held-out images: what fresh draws show.
+      train_test_gap: how far samples lie from the train images against how far held-out images do, as the standard
+        score of the Mann-Whitney statistic (Meehan et al. 2020, section 3, in one cell). About N(0, 1) for fresh draws,
+        far below 0 for copies, far above 0 for samples that miss the data.
+    """
+
+    nearest: np.ndarray
+    distance: np.ndarray
+    ratio: np.ndarray
+    flagged: np.ndarray
+    copied: float
+    authenticity: float
+    held_out_authenticity: float
+    train_test_gap: float
+
+
+def memorisation(train: np.ndarray, test: np.ndarray, fake: np.ndarray) -> Memorisation:
+    """Compare samples with the images a model was trained on, and with held-out ones as a control.
+
+    Args:
+      train: features (N, d) of the train images.
+      test: features (m, d) of real images that the model has not seen.
+      fake: features (n, d) of samples.
+
+    Raises:
+      UserError: fewer than two images in a set, sets of different width, or values that are not finite.
+    """
+    points, tests, fakes = neighbours.centred(*checked_sets(train=train, test=test, fake=fake))
+    (held_out, held_out_distance), (found, distance) = (neighbours.nearest(x, points) for x in (tests, fakes))
+    needed, place = np.unique(np.concatenate([held_out, found]), return_inverse=True)
+    spacing = neighbours.nearest(points.at(needed), points, own=needed)[1][place]
+    control, ratio = _ratio(held_out_distance, spacing[: len(tests)]), _ratio(distance, spacing[len(tests) :])
+    flagged = ratio <= np.quantile(control, FALSE_ALARMS, method='lower')
+    return Memorisation(
+        found, distance, ratio, flagged, float(flagged.mean()), float((ratio > 1).mean()), float((control > 1).mean()),
+        _standard_score(distance, held_out_distance),
+    )  # fmt: skip
+
+
+def _ratio(distance: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """A copy has ratio 0, also of a train image that is there twice."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(distance == 0, 0.0, distance / spacing)
+
+
+def _standard_score(x: np.ndarray, y: np.ndarray) -> float:
+    """How often values of x lie above values of y, ties counted half, less its mean, over its standard deviation."""
+    from scipy.stats import rankdata
+
+    n, m = len(x), len(y)
+    above = rankdata(np.concatenate([x, y]))[:n].sum() - n * (n + 1) / 2
+    return float((above - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))

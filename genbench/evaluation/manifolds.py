@@ -1,0 +1,61 @@
+"""How far two feature sets cover each other, by balls that reach to nearest neighbours."""
+
+import numpy as np
+
+from genbench.evaluation import neighbours
+from genbench.evaluation.arrays import checked_sets
+
+
+def manifold_scores(
+    real: np.ndarray, fake: np.ndarray, precision_k: int | None = 3, density_k: int | None = 5
+) -> dict[str, float]:
+    """Precision, recall, density and coverage of (n, d) and (m, d) features from one pass over their distances.
+
+    A point's ball reaches its k-th neighbour in its own set, itself not counted. Precision is the share of fakes inside
+    a real ball, recall that of reals inside a fake one, boundary included (Kynkäänniemi et al. 2019, equations 1, 2);
+    density is the mean number of real balls around a fake, over k, coverage the share of real balls with a fake inside,
+    boundary excluded (Naeem et al. 2020, equations 5, 6). Distances are computed in float64, tile by tile; those equal
+    up to rounding count as equal, so that ties fall as the formulas say.
+
+    Args:
+      precision_k: neighbours for precision and recall; None leaves them out.
+      density_k: neighbours for density and coverage; None leaves them out.
+
+    Raises:
+      UserError: a set of no more images than neighbours, sets of different width, or values that are not finite.
+    """
+    most = max(precision_k or 0, density_k or 0)
+    real, fake = checked_sets(most + 1, real=real, fake=fake)
+    reals, fakes = neighbours.centred(real, fake)
+    slack = neighbours.rounding(reals, fakes)
+    real_radii = neighbours.neighbour_distances(reals, most)
+    precise, covered = np.zeros(len(fake), bool), np.zeros(len(real), bool)
+    recalled, balls = np.zeros(len(real), bool), 0
+    if precision_k:
+        fake_radii = neighbours.neighbour_distances(fakes, precision_k)[:, precision_k]
+    for rows, columns, squared in neighbours.tiles(reals, fakes):
+        if precision_k:
+            precise[columns] |= (squared <= real_radii[rows, precision_k, None] + slack).any(0)
+            recalled[rows] |= (squared <= fake_radii[columns] + slack).any(1)
+        if density_k:
+            inside = squared < real_radii[rows, density_k, None] - slack
+            covered[rows] |= inside.any(1)
+            balls += int(np.count_nonzero(inside))
+    scores: dict[str, float] = {}
+    if precision_k:
+        scores |= {'precision': float(precise.mean()), 'recall': float(recalled.mean())}
+    if density_k:
+        scores |= {'density': balls / (density_k * len(fake)), 'coverage': float(covered.mean())}
+    return scores
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
+    """(precision, recall) of `manifold_scores`."""
+    scores = manifold_scores(real, fake, k, None)
+    return scores['precision'], scores['recall']
+
+
+def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
+    """(density, coverage) of `manifold_scores`."""
+    scores = manifold_scores(real, fake, None, k)
+    return scores['density'], scores['coverage']

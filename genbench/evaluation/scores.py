@@ -1,0 +1,79 @@
+"""Scores of samples by a classifier: which classes it sees in them, and whether it tells them from real images."""
+
+import dataclasses
+
+import numpy as np
+from scipy import special
+
+from genbench.evaluation.arrays import checked, checked_sets
+
+
+def inception_score(logits: np.ndarray, splits: int = 10, seed: int | None = 0) -> tuple[float, float]:
+    """exp E KL(p(class | image) ‖ p(class)) of logits (n, classes): mean and standard deviation over splits.
+
+    Salimans et al. 2016, section 4; Inception Score only with the logits of the 2015 Inception.
+
+    Args:
+      splits: parts of nearly n / splits rows, each with its own p(class).
+      seed: of the shuffle before the split; None keeps the order.
+
+    Raises:
+      UserError: fewer rows than splits, or values that are not finite.
+    """
+    logits = checked(logits, 'logits', splits)
+    n = len(logits)
+    order = np.arange(n) if seed is None else np.random.Generator(np.random.Philox(seed)).permutation(n)
+    scores = []
+    for part in range(splits):
+        chosen = logits[order[part * n // splits : (part + 1) * n // splits]]
+        given = special.softmax(chosen.astype(np.float64), axis=1)
+        scores.append(np.exp(special.rel_entr(given, given.mean(0)).sum(1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSample:
+    """Accuracy of a detector on n images it was not fitted to, with its 95% interval; 0.5 is chance."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+
+def two_sample_test(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> TwoSample:
+    """How well a small detector tells samples from held-out real images (Lopez-Paz & Oquab 2017, section 3).
+
+    As many of each as the smaller set has are drawn from the seed. One half fits an L2-regularised logistic regression
+    on the standardised features and their squares, the best detector between two axis-aligned Gaussians; the other half
+    is classified. As these images are independent of the fit, the interval is binomial (Clopper & Pearson 1934).
+
+    Args:
+      real: features (n, d) of images that the samples' model was not trained on.
+      fake: features (m, d) of samples.
+
+    Raises:
+      UserError: fewer than four images in a set, sets of different width, or values that are not finite.
+    """
+    from scipy.stats import beta
+    from sklearn.linear_model import LogisticRegression
+
+    real, fake = checked_sets(4, real=real, fake=fake)
+    draw, size = np.random.Generator(np.random.Philox(seed)), min(len(real), len(fake))
+    chosen = [points[draw.permutation(len(points))[:size]] for points in (real, fake)]
+    half = size // 2
+    fitted = np.concatenate([points[:half] for points in chosen])
+    scored = np.concatenate([points[half:] for points in chosen])
+    mean, scale = fitted.mean(0, dtype=np.float64), fitted.std(0, dtype=np.float64)
+    scale[scale == 0] = 1
+
+    def inputs(points: np.ndarray) -> np.ndarray:
+        standard = (points - mean) / scale
+        return np.hstack([standard, np.square(standard)])
+
+    detector = LogisticRegression(C=0.1, max_iter=1000).fit(inputs(fitted), np.repeat([0, 1], half))
+    n = len(scored)
+    right = int((detector.predict(inputs(scored)) == np.repeat([0, 1], size - half)).sum())
+    low = beta.ppf(0.025, right, n - right + 1) if right else 0.0
+    high = beta.ppf(0.975, right + 1, n - right) if right < n else 1.0
+    return TwoSample(right / n, float(low), float(high), n)
