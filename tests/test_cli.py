@@ -278,3 +278,12 @@ def test_the_module_is_the_command():
         [sys.executable, '-m', 'genbench', '--version'], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.startswith('genbench ')
+
+
+def test_protocols_are_compared_row_by_row(diffusion_copy, capsys):
+    words = ['evaluate', str(diffusion_copy), '--grid=steps=1,2', '--config.evaluation.metrics=fd']
+    assert cli.main([*words, '--config.evaluation.num_samples=32', '--config.evaluation.features.name=pixels']) == 0
+    capsys.readouterr()
+    assert cli.main(['compare-protocols', f'{diffusion_copy}:1', f'{diffusion_copy}:2']) == 0
+    out = capsys.readouterr().out
+    assert 'steps: 1 → 2' in out and 'may be ranked' in out
