@@ -6,12 +6,13 @@ from flax import nnx
 
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, resnet, unet
+from genbench.networks import autoencoder, couplings, resnet, unet
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'unet': unet.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
+    'couplings': couplings.DEFAULTS,
     'none': {},
 }
 

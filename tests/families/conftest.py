@@ -22,6 +22,7 @@ NETWORKS = {
     'diffusion': UNET,
     'flow_matching': UNET,
     'consistency': {},
+    'normalizing_flow': {'channels': 8, 'multipliers': (1,), 'steps': 2},
 }
 
 

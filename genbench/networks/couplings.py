@@ -1,0 +1,227 @@
+"""An invertible network of affine couplings on images of several scales.
+
+L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (RealNVP: affine couplings, squeezing,
+factoring out, logits); D. Kingma, P. Dhariwal, Glow: Generative Flow with Invertible 1×1 Convolutions, 2018 (Glow:
+activation normalisation, learned 1×1 convolutions).
+
+Each layer maps x (batch, height, width, channels) to y and log |det dy/dx| (batch,), and its `inverse` maps y back.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.errors import UserError
+from genbench.networks import layers
+
+Array = jax.Array
+
+DEFAULTS = {
+    'channels': 64,
+    'multipliers': (1, 1),  # channels of the couplings' networks at each scale, in units of `channels`
+    'steps': 6,  # at each scale: normalisation, 1×1 convolution, coupling
+    'margin': 0.01,  # α of the logits: [−1, 1] is mapped into (α, 1 − α) before them
+    'dropout': 0.0,
+}
+LOG_SCALE_BOUND = 2.0  # of one coupling, so that neither direction overflows
+
+
+def squeeze(x: Array) -> Array:
+    """2×2 pixels become four times the channels: (b, 2h, 2w, c) → (b, h, w, 4c) (RealNVP, section 3.6)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def unsqueeze(x: Array) -> Array:
+    """Inverse of `squeeze`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+class Logit(nnx.Module):
+    """logit(α + (1 − 2α) (x + 1) / 2): where pixels are saturated, the range becomes a line (RealNVP, section 4.1)."""
+
+    def __init__(self, margin: float):
+        self.margin = margin
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        p = self.margin + (1 - 2 * self.margin) * (x + 1) / 2
+        y = jnp.log(p) - jnp.log1p(-p)
+        slope = math.log((1 - 2 * self.margin) / 2) - jnp.log(p) - jnp.log1p(-p)
+        return y, slope.sum((1, 2, 3))
+
+    def inverse(self, y: Array) -> Array:
+        return 2 * (nnx.sigmoid(y) - self.margin) / (1 - 2 * self.margin) - 1
+
+
+class Normalisation(nnx.Module):
+    """(x − shift) · scale in each channel ('actnorm': Glow, section 3.1)."""
+
+    def __init__(self, channels: int):
+        self.shift = nnx.Param(jnp.zeros(channels))
+        self.log_scale = nnx.Param(jnp.zeros(channels))
+
+    def fit(self, x: Array) -> None:
+        """Set both so that every channel of x comes out with mean 0 and variance 1."""
+        self.shift[...] = x.mean((0, 1, 2))
+        self.log_scale[...] = -jnp.log(x.std((0, 1, 2)) + 1e-6)
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        log_scale = self.log_scale[...]
+        log_det = x.shape[1] * x.shape[2] * log_scale.sum()
+        return (x - self.shift[...]) * jnp.exp(log_scale), jnp.broadcast_to(log_det, len(x))
+
+    def inverse(self, y: Array) -> Array:
+        return y * jnp.exp(-self.log_scale[...]) + self.shift[...]
+
+
+class Mixing(nnx.Module):
+    """1×1 convolution with W = P L U (Glow, equation 10), P the reversal of the channels.
+
+    L and U have unit diagonals, so the volume stays: the normalisation before it has the scales.
+    """
+
+    def __init__(self, channels: int):
+        self.kernel = nnx.Param(jnp.zeros((channels, channels)))
+
+    def _factors(self) -> tuple[Array, Array]:
+        one = jnp.eye(len(self.kernel[...]))
+        return jnp.tril(self.kernel[...], -1) + one, jnp.triu(self.kernel[...], 1) + one
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        weight = jnp.matmul(*self._factors(), precision='highest')
+        return jnp.matmul(x[..., ::-1], weight, precision='highest'), jnp.zeros(len(x))
+
+    def inverse(self, y: Array) -> Array:
+        lower, upper = self._factors()
+        columns = jax.scipy.linalg.solve_triangular(upper, y.reshape(-1, y.shape[-1]).T, trans='T')
+        columns = jax.scipy.linalg.solve_triangular(lower, columns, trans='T', lower=True)
+        return columns.T.reshape(y.shape)[..., ::-1]
+
+
+class Coupling(nnx.Module):
+    """y_a = x_a, y_b = (x_b + t(x_a)) · exp(s(x_a)) for the halves a, b of the channels (Glow, table 1).
+
+    The network of s and t starts at zero, where the layer is the identity.
+    """
+
+    def __init__(self, channels: int, classes: int, *, width: int, dropout: float, rngs: nnx.Rngs):
+        self.dropout, moved = dropout, channels // 2
+        self.conv_in = layers.Conv(channels - moved, width, rngs=rngs)
+        self.labels = nnx.Embed(classes, width, rngs=rngs) if classes else None
+        self.hidden = nnx.Linear(width, width, rngs=rngs)
+        self.conv_out = layers.Conv(width, 2 * moved, kernel_init=layers.zeros, rngs=rngs)
+
+    def _affine(self, kept: Array, labels: Array | None, key: Array | None) -> tuple[Array, Array]:
+        """Log-scale and shift."""
+        h = self.conv_in(kept)
+        if self.labels is not None and labels is not None:
+            h = h + self.labels(labels)[:, None, None]
+        h = layers.dropout(nnx.relu(self.hidden(nnx.relu(h))), self.dropout, key)
+        log_scale, shift = jnp.split(self.conv_out(h), 2, axis=-1)
+        return LOG_SCALE_BOUND * jnp.tanh(log_scale / LOG_SCALE_BOUND), shift
+
+    def __call__(self, x: Array, labels: Array | None = None, key: Array | None = None) -> tuple[Array, Array]:
+        kept, moved = jnp.split(x, [x.shape[-1] - x.shape[-1] // 2], axis=-1)
+        log_scale, shift = self._affine(kept, labels, key)
+        y = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
+        return y, log_scale.sum((1, 2, 3))
+
+    def inverse(self, y: Array, labels: Array | None = None) -> Array:
+        kept, moved = jnp.split(y, [y.shape[-1] - y.shape[-1] // 2], axis=-1)
+        log_scale, shift = self._affine(kept, labels, None)
+        return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)
+
+
+class Step(nnx.Module):
+    """Normalisation, 1×1 convolution, coupling (Glow, figure 2a)."""
+
+    def __init__(self, channels: int, classes: int, *, width: int, dropout: float = 0.0, rngs: nnx.Rngs):
+        self.normalisation = Normalisation(channels)
+        self.mixing = Mixing(channels)
+        self.coupling = Coupling(channels, classes, width=width, dropout=dropout, rngs=rngs)
+
+    def __call__(
+        self, x: Array, labels: Array | None = None, key: Array | None = None, fit: bool = False
+    ) -> tuple[Array, Array]:
+        if fit:
+            self.normalisation.fit(x)
+        x, normalised = self.normalisation(x)
+        x, mixed = self.mixing(x)
+        x, coupled = self.coupling(x, labels, key)
+        return x, normalised + mixed + coupled
+
+    def inverse(self, y: Array, labels: Array | None = None) -> Array:
+        return self.normalisation.inverse(self.mixing.inverse(self.coupling.inverse(y, labels)))
+
+
+class Flow(nnx.Module):
+    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal when trained (Glow, figure 2b).
+
+    Logits, then at each scale a squeeze and its steps; after each but the last, the half of the channels that the last
+    coupling moved is factored out.
+
+    Raises:
+      UserError: the images cannot be halved so often.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], classes: int, *,
+        channels: int, multipliers: tuple[int, ...], steps: int, margin: float, dropout: float, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        factor = 2 ** len(multipliers)
+        if shape[0] % factor or shape[1] % factor:
+            raise UserError(
+                f'A flow of {len(multipliers)} scales (network.multipliers) needs images whose height and width are '
+                f'divisible by {factor}; these have {shape[0]}×{shape[1]}.'
+            )
+        self.logit = Logit(margin)
+        scales, depth = [], shape[2]
+        self.shapes: list[tuple[int, int, int]] = []  # after the squeeze of each scale
+        for index, multiplier in enumerate(multipliers, start=1):
+            depth *= 4
+            self.shapes.append((shape[0] >> index, shape[1] >> index, depth))
+            width = channels * multiplier
+            scales.append(
+                nnx.List([Step(depth, classes, width=width, dropout=dropout, rngs=rngs) for _ in range(steps)])
+            )
+            depth //= 2
+        self.scales = nnx.List(scales)
+
+    def __call__(
+        self, x: Array, labels: Array | None = None, key: Array | None = None, fit: bool = False
+    ) -> tuple[Array, Array]:
+        """Vectors and log |det| (batch,).
+
+        Args:
+          key: for dropout, in training.
+          fit: initialise the normalisations on x, which should be a whole batch.
+        """
+        (x, log_det), factored = self.logit(x), []
+        for scale, steps in enumerate(self.scales):
+            x = squeeze(x)
+            for index, step in enumerate(steps):
+                x, change = step(x, labels, None if key is None else jax.random.fold_in(key, 1000 * scale + index), fit)
+                log_det += change
+            if scale < len(self.scales) - 1:
+                x, moved = jnp.split(x, 2, axis=-1)
+                factored.append(moved)
+        return jnp.concatenate([part.reshape(len(x), -1) for part in (*factored, x)], axis=-1), log_det
+
+    def inverse(self, z: Array, labels: Array | None = None) -> Array:
+        """Images from vectors."""
+        kept = [(height, width, depth // 2) for height, width, depth in self.shapes[:-1]] + [self.shapes[-1]]
+        ends = [sum(math.prod(shape) for shape in kept[: index + 1]) for index in range(len(kept) - 1)]
+        parts = [part.reshape(len(z), *shape) for part, shape in zip(jnp.split(z, ends, axis=-1), kept, strict=True)]
+        x = parts.pop()
+        for steps in reversed(self.scales):
+            for step in reversed(steps):
+                x = step.inverse(x, labels)
+            x = unsqueeze(x)
+            if parts:
+                x = jnp.concatenate([x, parts.pop()], axis=-1)
+        return self.logit.inverse(x)
