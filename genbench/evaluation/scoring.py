@@ -158,20 +158,26 @@ def _manifold(name: str) -> Callable[[Scene], Value]:
 
 
 def _memorised(name: str) -> Callable[[Scene], Value]:
-    return lambda scene: (float(getattr(scene.memorisation, name)), {})
+    def compute(scene: Scene) -> Value:
+        control = {'held_out_authenticity': scene.memorisation.held_out_authenticity}
+        return float(getattr(scene.memorisation, name)), control if name == 'authenticity' else {}
+
+    return compute
 
 
 _SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0}
 _PRECISION = {'neighbours': 3, 'inside': '<='}
 _DENSITY = {'neighbours': 5, 'inside': '<'}
+_EXTRAPOLATION = {'extrapolation': 'linear in 1/n', 'points': 15, 'least': 'max(n/10, min(2d, n/2))', 'subset_seed': 0}
+_DETECTOR = {'detector': 'logistic regression on features and squares', 'l2': 0.1, 'fitted_on': 'half', 'split_seed': 0}
+_MEMORY = {'neighbours': 1, 'copies': 'ratio of at most the lowest 1% of held-out images'}
 METRICS: dict[str, Metric] = {
     'fd': Metric(_frechet, 'distance', {}, published='fid', needs='moments'),
     'sfd': Metric(
         functools.partial(_frechet, output='spatial'), 'distance', {}, 'spatial', published='sfid', needs='moments'
     ),
     'fd_infinity': Metric(
-        _frechet_infinity, 'distance', {'extrapolation': 'linear in 1/n', 'points': 15}, published='fid_infinity',
-        needs='moments',
+        _frechet_infinity, 'distance', _EXTRAPOLATION, published='fid_infinity', needs='moments'
     ),
     'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
@@ -182,18 +188,17 @@ METRICS: dict[str, Metric] = {
         _inception_score, 'score', {'splits': 10, 'shuffle_seed': 0}, 'logits', published='inception_score',
         needs='nothing',
     ),
-    'two_sample_accuracy': Metric(
-        _two_sample, 'distance', {'detector': 'logistic regression', 'folds': 5}, needs='nothing', needs_held_out=True
-    ),
-    'authenticity': Metric(_memorised('authenticity'), 'score', {'neighbours': 1}, needs_held_out=True),
-    'train_test_gap': Metric(_memorised('train_test_gap'), 'score', {'neighbours': 1}, needs_held_out=True),
+    'two_sample_accuracy': Metric(_two_sample, 'distance', _DETECTOR, needs='nothing', needs_held_out=True),
+    'authenticity': Metric(_memorised('authenticity'), 'score', _MEMORY, needs_held_out=True),
+    'copied': Metric(_memorised('copied'), 'score', _MEMORY, needs_held_out=True),
+    'train_test_gap': Metric(_memorised('train_test_gap'), 'score', _MEMORY, needs_held_out=True),
 }  # fmt: skip
 ALIASES = {
     'pr': ('precision', 'recall'),
     'dc': ('density', 'coverage'),
     'is': ('inception_score',),
     'c2st': ('two_sample_accuracy',),
-    'memorisation': ('authenticity', 'train_test_gap'),
+    'memorisation': ('authenticity', 'copied', 'train_test_gap'),
 }
 PUBLISHED = {metric.published: name for name, metric in METRICS.items() if metric.published}
 
