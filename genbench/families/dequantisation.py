@@ -23,17 +23,19 @@ def uniform_bound(
     larger K is. The first draws of a larger K are those of a smaller one.
 
     Args:
-      log_density: (x (batch, …) in the encoding of `spec.dequantise`, one key an image) → nats (batch,).
+      log_density: (x (batch, …) in the encoding of `spec.dequantise`, one key an image) → nats (batch,). The keys are
+        the same in every draw: what noise a density has is then shared by an image's draws, and the logarithm of
+        their mean does not pick the luckiest.
       images: integers (batch, height, width, channels).
-      keys: one key an image, which draws its places in the bin and gives `log_density` its own key for each draw.
+      keys: one key an image.
       draws: K.
     """
 
-    def one_draw(pairs: Array) -> Array:
-        keys_u, keys_density = pairs
+    def one_draw(keys_u: Array) -> Array:
         u = jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys_u)
         return log_density(spec.dequantise(images, u), keys_density)
 
     pairs = jax.vmap(lambda key: jax.random.split(key, (draws, 2)), out_axes=2)(keys)  # (draws, 2, batch)
-    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, pairs), axis=0)
+    keys_density = pairs[0, 1]
+    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, pairs[:, 0]), axis=0)
     return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width

@@ -23,6 +23,7 @@ from genbench.families.base import (
     Update,
     register,
 )
+from genbench.families.dequantisation import uniform_bound
 from genbench.networks.moments import Moments
 
 
@@ -67,13 +68,11 @@ class Gaussian(Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        return (
-            Likelihood('density', 'exact', self._log_prob, {'dequantisation': 'uniform', 'dequantisation_draws': 1}),
-        )
+        draws = self.config.evaluation.dequantisation_draws
+        protocol = {'dequantisation': 'uniform', 'dequantisation_draws': draws}
+        return (Likelihood('density', 'exact', self._log_prob, protocol),)
 
     def _log_prob(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
-        x = self.spec.dequantise(images, u).reshape(len(images), -1)
         mean, factor = self._cholesky(networks)
 
         def log_prob(x, component):
@@ -81,5 +80,7 @@ class Gaussian(Family):
             log_determinant = jnp.log(jnp.diagonal(factor[component])).sum()
             return jax.scipy.stats.norm.logpdf(white).sum() - log_determinant
 
-        log_p = jax.vmap(log_prob)(x, self._components(labels, len(x)))
-        return log_p + self.spec.num_dims * self.spec.log_bin_width
+        def log_density(x, keys):
+            return jax.vmap(log_prob)(x.reshape(len(x), -1), self._components(labels, len(x)))
+
+        return uniform_bound(self.spec, log_density, images, keys, self.config.evaluation.dequantisation_draws)

@@ -1,5 +1,6 @@
-"""What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, the ODE's density."""
+"""What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from genbench import networks as modules
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
+from genbench.families.bounds import VariationalBound
+from genbench.families.dequantisation import uniform_bound
 from genbench.interpolants import density, predictions, schedules, solvers
 
 
@@ -34,6 +37,7 @@ class PathFamily(Family):
             )
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
+        self.ode = density.Ode(**config.evaluation.ode)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -107,33 +111,39 @@ class PathFamily(Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        options = self.config.evaluation.ode
-        protocol = {
-            'dequantisation': 'uniform',
-            'dequantisation_draws': 1,
-            'solver': 'heun',
-            'grid': 'even in the cube root of t',
-            'ode_steps': options.num_steps,
-            'divergence': f'hutchinson-rademacher-{options.probes}' if options.probes else 'exact',
-            't_min': self.schedule.t_min,
-            't_max': self.schedule.t_max,
-        }
-        return (Likelihood('ode', 'estimate', self._ode_log_prob, protocol),)
-
-    def _ode_log_prob(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-        options = self.config.evaluation.ode
-        keys_u, keys_probe = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(keys)
-        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys_u)
-        denoise = self.denoise(networks, labels)
-
-        def velocity(x_t, t):
-            return predictions.velocity(self.schedule, denoise(x_t, t), t)
-
-        log_p = density.log_density(
-            self.schedule, velocity, self.spec.dequantise(images, u), keys_probe,
-            num_steps=options.num_steps, probes=options.probes,
+        ode, options = self.ode, self.config.evaluation
+        if ode.solver in density.ADAPTIVE:
+            density.require_diffrax()  # before anything is scored
+        draws = {'dequantisation': 'uniform', 'dequantisation_draws': options.dequantisation_draws}
+        times = {'t_min': self.schedule.t_min, 't_max': self.schedule.t_max, 'time_draws': options.vlb_draws}
+        return (
+            Likelihood(
+                'ode', 'estimate', functools.partial(self._ode_log_prob, ode), {**draws, **ode.protocol(self.schedule)},
+                refined=functools.partial(self._ode_log_prob, ode.refined()),
+            ),
+            Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **times}),
         )  # fmt: skip
-        return log_p + self.spec.num_dims * self.spec.log_bin_width
+
+    def _ode_log_prob(
+        self, ode: density.Ode, networks: Networks, images: Array, labels: Array | None, keys: Array
+    ) -> Array:
+        def velocity(x_t, t, labels):
+            return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
+
+        def log_density(x, keys):
+            return density.log_density(self.schedule, velocity, x, keys, ode, labels)
+
+        return uniform_bound(self.spec, log_density, images, keys, self.config.evaluation.dequantisation_draws)
+
+    @property
+    def bound(self) -> VariationalBound:
+        uniform = self.path_config.dequantisation == 'uniform'
+        return VariationalBound(self.spec, self.schedule, uniform, self.config.evaluation.vlb_draws)
+
+    def _vlb_continuous(
+        self, networks: Networks, images: Array, labels: Array | None, keys: Array
+    ) -> Mapping[str, Array]:
+        return self.bound.in_continuous_time(self.denoise(networks, labels), images, keys)
 
 
 def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:

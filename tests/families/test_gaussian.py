@@ -73,6 +73,24 @@ def test_the_log_probability_is_scipys_over_the_bin(conditional, fitted, keys):
     assert found.std() > 0
 
 
+def test_many_draws_give_the_probability_of_the_whole_bin(fitted, keys):
+    family, networks = fitted()
+    family.config = family.config.copy_and_resolve_references()
+    family.config.evaluation.dequantisation_draws = 2000
+    (likelihood,), x = family.likelihoods, images()[0]
+    covariance = np.cov(centres(x).T, ddof=0) + NOISE
+    low, high = (centres(x[:3]) + side / SPEC.levels for side in (-1, 1))
+    wanted = [
+        stats.multivariate_normal(centres(x).mean(0), covariance).cdf(upper, lower_limit=lower)
+        for lower, upper in zip(low, high, strict=True)
+    ]
+    found = jax.jit(lambda x, keys: likelihood.log_prob(networks, x, None, keys))(
+        jnp.asarray(x[:3]).reshape(3, 1, 2, 2), keys(3)
+    )
+    np.testing.assert_allclose(found, np.log(wanted), atol=0.03)
+    assert likelihood.protocol['dequantisation_draws'] == 2000
+
+
 @pytest.mark.parametrize('label', [None, 0, 1])
 def test_samples_have_the_moments_of_the_fit(label, fitted, keys):
     family, networks = fitted(conditional=label is not None)

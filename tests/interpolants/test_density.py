@@ -1,6 +1,8 @@
 """The density of the probability-flow ODE where it is known in closed form."""
 
+import dataclasses
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genbench.interpolants import predictions, schedules
-from genbench.interpolants.density import exact_divergence, hutchinson_divergence, log_density, rademacher
+from genbench.errors import UserError
+from genbench.interpolants import density, predictions, schedules
+from genbench.interpolants.density import Ode, exact_divergence, hutchinson_divergence, log_density, rademacher
 
+FINE = Ode(num_steps=100, probes=0)
+SOLVERS = [FINE, Ode('rk4', num_steps=40, probes=0), Ode('dopri5', probes=0), Ode('tsit5', probes=0)]
 MIXTURE = np.array([0.3, 0.7]), np.array([[-0.8, 0.5], [0.6, -0.2]]), 0.35  # weights, means, standard deviation
 
 
 def drift(schedule, denoise):
-    return lambda x_t, t: predictions.velocity(schedule, denoise(x_t, t), t)
+    return lambda x_t, t, labels: predictions.velocity(schedule, denoise(x_t, t), t)
 
 
 def mixture_denoiser(schedule):
@@ -43,13 +48,26 @@ def mixture_density(schedule, points):
     return sum(w * stats.norm.pdf(points, alpha * m, std).prod(-1) for w, m in parts)
 
 
-@pytest.mark.parametrize('name', schedules.SCHEDULES)
-def test_a_gaussian_has_its_own_density_at_t_min(name, gaussian, gaussian_denoiser, keys):
+def evaluate(schedule, velocity, x, keys, ode, labels=None):
+    if ode.solver in density.ADAPTIVE:
+        pytest.importorskip('diffrax')
+    return np.asarray(
+        jax.jit(lambda *inputs: log_density(schedule, velocity, *inputs[:2], ode, *inputs[2:]))(
+            jnp.asarray(x, jnp.float32), keys, labels
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'ode'),
+    [*itertools.product(schedules.SCHEDULES, SOLVERS[:2]), ('cosine', SOLVERS[2]), ('straight', SOLVERS[3])],
+    ids=lambda value: getattr(value, 'solver', value),
+)
+def test_a_gaussian_has_its_own_density_at_t_min(name, ode, gaussian, gaussian_denoiser, keys):
     schedule, (mean, covariance) = schedules.get(name), gaussian
     x = np.random.default_rng(0).multivariate_normal(mean, 2 * covariance, 50)
     velocity = drift(schedule, gaussian_denoiser(schedule, mean, covariance))
-    images = jnp.asarray(x, jnp.float32).reshape(50, 1, 1, 2)
-    found = jax.jit(lambda x: log_density(schedule, velocity, x, keys(50), num_steps=100, probes=0))(images)
+    found = evaluate(schedule, velocity, x.reshape(50, 1, 1, 2), keys(50), ode)
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     wanted = stats.multivariate_normal(alpha * mean, alpha**2 * covariance + sigma**2 * np.eye(2)).logpdf(x)
     np.testing.assert_allclose(found, wanted, atol=0.02)  # α(t_max) is up to 0.008, and the prior takes it for 0
@@ -59,12 +77,10 @@ def test_a_gaussian_has_its_own_density_at_t_min(name, gaussian, gaussian_denois
 def test_a_mixture_has_its_own_density_and_integrates_to_one(name, keys):
     schedule, side = schedules.get(name), np.linspace(-2.5, 2.5, 41)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    images = jnp.asarray(points, jnp.float32).reshape(-1, 1, 1, 2)
     velocity = drift(schedule, mixture_denoiser(schedule))
-    solve = jax.jit(lambda x: log_density(schedule, velocity, x, keys(len(x)), num_steps=100, probes=0))
-    density = np.exp(solve(images))
-    assert density.sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
-    np.testing.assert_allclose(density, mixture_density(schedule, points), atol=0.02)
+    found = np.exp(evaluate(schedule, velocity, points.reshape(-1, 1, 1, 2), keys(len(points)), FINE))
+    assert found.sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(found, mixture_density(schedule, points), atol=0.02)
 
 
 def slope(x):
@@ -111,12 +127,102 @@ def test_probes_are_signs_that_each_image_draws_from_its_own_key(keys):
 def test_the_density_with_probes_agrees_with_the_exact_one_on_average(gaussian, gaussian_denoiser, keys):
     schedule = schedules.straight()
     velocity = drift(schedule, gaussian_denoiser(schedule, *gaussian))
-    x = jnp.full((400, 1, 1, 2), 0.2)
+    x = np.full((400, 1, 1, 2), 0.2)
     exact, estimates = (
-        np.asarray(
-            jax.jit(lambda x, p=probes: log_density(schedule, velocity, x, keys(400), num_steps=30, probes=p))(x)
-        )
-        for probes in (0, 1)
+        evaluate(schedule, velocity, x, keys(400), Ode(num_steps=30, probes=probes)) for probes in (0, 1)
     )
     assert estimates.std() > 1e-3  # the probes matter here
     assert estimates.mean() == pytest.approx(exact.mean(), abs=5 * estimates.std() / np.sqrt(400))
+
+
+STD = 0.5  # of isotropic data, under noise of standard deviation t from NEAR to FAR
+NEAR, FAR = 0.3, 5.0
+NOISE = dataclasses.replace(schedules.edm(), t_min=NEAR, t_max=FAR)
+
+
+def shrinking(x_t, t, labels):
+    """dx/dt = t x / (s² + t²), whose trajectories are x_t ∝ √(s² + t²)."""
+    t = schedules.expand(t, x_t)
+    return t * x_t / (STD**2 + t**2)
+
+
+def isotropic_density(x):
+    """Of x at NEAR, with N(0, FAR²) taken for the law of its end at FAR, as the ODE does."""
+    stretch = np.sqrt((STD**2 + FAR**2) / (STD**2 + NEAR**2))
+    return (stats.norm.logpdf(x * stretch, scale=FAR) + np.log(stretch)).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize(('solver', 'order', 'num_steps'), [('heun', 2, 8), ('rk4', 4, 4)])
+def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order, num_steps, keys):
+    x = np.random.default_rng(0).normal(size=(6, 1, 2, 2))
+    coarse = Ode(solver, num_steps=num_steps, probes=0)
+    errors = [
+        np.abs(evaluate(NOISE, shrinking, x, keys(6), ode) - isotropic_density(x)).max()
+        for ode in (coarse, coarse.refined())
+    ]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.5)
+
+
+def test_the_error_of_an_adaptive_solver_follows_its_tolerance(keys):
+    x = np.random.default_rng(0).normal(size=(6, 1, 2, 2))
+    errors = [
+        np.abs(evaluate(NOISE, shrinking, x, keys(6), ode) - isotropic_density(x)).max()
+        for ode in (Ode('dopri5', tolerance=1e-3, probes=0), Ode('dopri5', tolerance=1e-4, probes=0).refined())
+    ]
+    assert errors[0] > 20 * errors[1] and errors[1] < 1e-3
+
+
+@pytest.mark.parametrize('ode', [Ode('rk4', probes=0), Ode('tsit5', probes=3)], ids=lambda ode: ode.solver)
+def test_the_density_of_an_image_depends_on_its_label_and_on_no_neighbour(ode, keys):
+    """The label is the mean of the data; a neighbour that is far out needs steps of its own."""
+
+    def velocity(x_t, t, labels):
+        return shrinking(x_t - schedules.expand(labels, x_t), t, None)
+
+    near, labels = np.random.default_rng(0).normal(size=(5, 1, 1, 2)), jnp.arange(5.0) / 5
+    far = near * np.array([1, 1, 1, 30, 1]).reshape(5, 1, 1, 1)
+    densities = [
+        evaluate(NOISE, velocity, x, keys(5), ode, labels)
+        for x, labels in ((near, labels), (far, labels), (near, labels[::-1]))
+    ]
+    assert (densities[0] == densities[1]).tolist() == [True, True, True, False, True]
+    assert (np.abs(densities[0] - densities[2]) > 1e-3).tolist() == [True, True, False, True, True]
+    alone = evaluate(NOISE, velocity, near[4:], keys(5)[4:], ode, labels[4:])
+    np.testing.assert_allclose(alone, densities[0][4:], rtol=1e-4)  # rounding may move an adaptive step
+
+
+def test_a_trajectory_that_needs_too_many_steps_has_no_density(keys, monkeypatch):
+    monkeypatch.setattr(density, 'MAX_STEPS', 3)
+    assert np.isnan(evaluate(NOISE, shrinking, np.ones((2, 1, 1, 2)), keys(2), Ode('tsit5', probes=0))).all()
+
+
+@pytest.mark.parametrize(
+    ('options', 'why'),
+    [
+        ({'solver': 'huen'}, "'huen'.*Did you mean heun"),
+        ({'solver': 'dopri8'}, "'dopri8'.*Did you mean dopri5"),
+        ({'tolerance': 0.0}, 'tolerance should be above 0'),
+        ({'probes': -1}, 'probes at least 0'),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, why):
+    with pytest.raises(UserError, match=why):
+        Ode(**options)
+
+
+def test_a_missing_diffrax_is_said_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'diffrax', None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[ode\]'"):
+        density.require_diffrax()
+
+
+@pytest.mark.parametrize('ode', SOLVERS, ids=lambda ode: ode.solver)
+def test_the_protocol_changes_with_what_the_solver_listens_to(ode):
+    def protocol(**changes):
+        return dataclasses.replace(ode, **changes).protocol(NOISE)
+
+    adaptive = ode.solver in density.ADAPTIVE
+    assert (protocol(tolerance=1e-7) != protocol()) == adaptive
+    assert (protocol(num_steps=7) != protocol()) == (not adaptive)
+    assert len({str(protocol(probes=probes)) for probes in (0, 1, 2)}) == 3
+    assert (protocol()['t_min'], protocol()['t_max']) == (NEAR, FAR)

@@ -1,0 +1,146 @@
+"""Variational bounds of models on a Gaussian path, over T steps and in continuous time.
+
+J. Ho, A. Jain, P. Abbeel, Denoising Diffusion Probabilistic Models, 2020 (DDPM);
+D. Kingma, T. Salimans, B. Poole, J. Ho, Variational Diffusion Models, 2021 (VDM).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genbench.data.spec import DataSpec
+from genbench.interpolants.predictions import Denoiser
+from genbench.interpolants.schedules import Schedule
+from genbench.networks.decoders import discretised_normal
+
+Array = jax.Array
+Terms = dict[str, Array]
+INTERVALS = 1000  # among which the times of the continuous bound are drawn; any number is unbiased
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalBound:
+    """Lower bounds of log P(image), each the sum of its terms, in nats and (batch,).
+
+    * 'prior': −KL(q(x_t | x) ‖ N(0, σ_t²)) at the last time, where sampling starts from the latter;
+    * 'diffusion': minus the KLs of the steps, or their integral; estimated without bias;
+    * 'reconstruction': log-probability of the image given x_t at the first time;
+    * 'log_prob': their sum.
+
+    Attributes:
+      uniform: score the density at one uniform draw from the image's bin, times the volume of the bin, which is what a
+        model of dequantised images bounds; otherwise the probability of the image, with x at the centre of its bin.
+      draws: times at which an image's diffusion term is looked at, one in each of as many strata.
+    """
+
+    spec: DataSpec
+    schedule: Schedule
+    uniform: bool
+    draws: int
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How images become x."""
+        return {'dequantisation': 'uniform' if self.uniform else 'none', 'dequantisation_draws': int(self.uniform)}
+
+    def in_steps(self, denoise: Denoiser, images: Array, keys: Array, times: Array) -> Terms:
+        """DDPM, equation 5: the chain over `times` t_1 < … < t_T has T − 1 KLs and the decoder N(x̂, (σ_1 / α_1)²).
+
+        The decoder is integrated over the image's bin (equation 13), or its density taken times the bin's width.
+        """
+        x, keys_noise, keys_times = self._scored(images, keys)
+        first = jnp.full(len(x), times[0])
+        mean, scale = denoise(self.schedule.perturb(x, self._normal(keys_noise), first), first).x, self._scale(times[0])
+        if self.uniform:
+            reconstruction = jax.scipy.stats.norm.logpdf(x, mean, scale) + self.spec.log_bin_width
+        else:
+            reconstruction = discretised_normal(mean, scale, images, self.spec.levels)
+        diffusion = self._diffusion(denoise, x, keys_times, times, continuous=False) if len(times) > 1 else 0.0
+        return self._sum(x, times[-1], diffusion, reconstruction.sum((1, 2, 3)))
+
+    def in_continuous_time(self, denoise: Denoiser, images: Array, keys: Array) -> Terms:
+        """VDM, equation 11, from t_min to t_max; the decoder there is N(x_t / α, (σ / α)²) and asks no network.
+
+        It is integrated over the image's bin; for dequantised images the mean of its logarithm over x_t is known.
+        """
+        x, keys_noise, keys_times = self._scored(images, keys)
+        scale = self._scale(jnp.asarray(self.schedule.t_min))
+        if self.uniform:
+            entropy = jnp.log(scale) + math.log(2 * math.pi * math.e) / 2
+            reconstruction = jnp.full(len(x), self.spec.num_dims * (self.spec.log_bin_width - entropy))
+        else:
+            seen = x + scale * self._normal(keys_noise)
+            reconstruction = discretised_normal(seen, scale, images, self.spec.levels).sum((1, 2, 3))
+        low, high = self.schedule.t_min ** (1 / 3), self.schedule.t_max ** (1 / 3)
+        times = jnp.linspace(low, high, INTERVALS + 1) ** 3  # the grid of the ODE
+        diffusion = self._diffusion(denoise, x, keys_times, times, continuous=True)
+        return self._sum(x, times[-1], diffusion, reconstruction)
+
+    def _sum(self, x: Array, last: Array, diffusion: Array | float, reconstruction: Array) -> Terms:
+        prior = -0.5 * self._snr(last) * jnp.square(x).sum((1, 2, 3))
+        terms = {
+            'prior': prior,
+            'diffusion': jnp.broadcast_to(diffusion, prior.shape),
+            'reconstruction': reconstruction,
+        }
+        return {'log_prob': sum(terms.values(), jnp.zeros(())), **terms}
+
+    def _diffusion(self, denoise: Denoiser, x: Array, keys: Array, times: Array, continuous: bool) -> Array:
+        """−Σ ½ (SNR(s) − SNR(t)) ‖x − x̂(x_t)‖² over neighbours s < t of `times` (VDM, equation 13), or the limit of
+        finer and finer steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
+
+        The intervals (s, t) are drawn in proportion to the change of log(1 + SNR) over them, which the terms follow for
+        Gaussian data of variance one (Guo, Shamai, Verdú 2005, theorem 1), and weighted by their probability.
+        """
+        snr = self._snr(times)
+        information = -jnp.diff(jnp.log1p(snr))
+        probability = information + 1e-3 * information.mean()  # none is left out by rounding
+        probability /= probability.sum()
+        cumulative = jnp.cumsum(probability)
+
+        def add(total, index):
+            keys_u, keys_place, keys_noise = self._keys(keys, 3, index)
+            chosen = jnp.searchsorted(cumulative, (index + jax.vmap(jax.random.uniform)(keys_u)) / self.draws)
+            chosen = jnp.clip(chosen, 0, len(probability) - 1)
+            s, t = times[chosen], times[chosen + 1]
+            fall = snr[chosen] - snr[chosen + 1]
+            if continuous:
+                length, t = t - s, s + jax.vmap(jax.random.uniform)(keys_place) * (t - s)
+                fall = -length * jax.jvp(self._snr, (t,), (jnp.ones_like(t),))[1]
+            noise = self._normal(keys_noise)
+            error = jnp.square(x - denoise(self.schedule.perturb(x, noise, t), t).x).sum((1, 2, 3))
+            error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self.spec.num_dims)  # of mean zero
+            return total - 0.5 * fall * error / (self.draws * probability[chosen]), None
+
+        return jax.lax.scan(add, jnp.zeros(len(x)), jnp.arange(self.draws))[0]
+
+    def _noise_of_bins(self, t: Array) -> Array:
+        """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data whose variance is that of a uniform draw from one bin.
+
+        Where the noise is narrower than the bins, the errors of a model of dequantised images are about these; to
+        take their known mean in place of their draw halves the variance of the bound of the digits.
+        """
+        variance = math.exp(2 * self.spec.log_bin_width) / 12 if self.uniform else 0.0
+        return self._snr(t) * jnp.square(variance / (1 + self._snr(t) * variance))
+
+    def _snr(self, t: Array) -> Array:
+        return jnp.square(self.schedule.alpha(t) / self.schedule.sigma(t))
+
+    def _scale(self, t: Array) -> Array:
+        return self.schedule.sigma(t) / self.schedule.alpha(t)
+
+    def _scored(self, images: Array, keys: Array) -> tuple[Array, Array, Array]:
+        """Images as the model saw them in training, and two more keys for each."""
+        keys_u, keys_noise, keys_times = self._keys(keys, 3)
+        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys_u) if self.uniform else 0.5
+        return self.spec.dequantise(images, u), keys_noise, keys_times
+
+    def _normal(self, keys: Array) -> Array:
+        return jax.vmap(lambda key: jax.random.normal(key, self.spec.shape))(keys)
+
+    def _keys(self, keys: Array, count: int, index: Array | int = 0) -> Array:
+        """(count, batch) keys from (batch,)."""
+        return jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index), count), out_axes=1)(keys)

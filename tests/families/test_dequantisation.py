@@ -1,0 +1,66 @@
+"""The bound by uniform dequantisation, where the probability of every level is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from genbench.data.spec import DataSpec
+from genbench.families.dequantisation import uniform_bound
+
+SPEC = DataSpec('pixels', (1, 1, 1), levels=4)
+LAW = stats.norm(0.1, 0.2)
+EDGES = np.linspace(-1, 1, 5)
+WIDTH, REPEATS = 0.5, 4000
+
+
+def log_density(x, keys):
+    return jax.scipy.stats.norm.logpdf(x, 0.1, 0.2).sum((1, 2, 3))
+
+
+def bounds(keys, draws, density=log_density):
+    """(level, repeat)."""
+    images = jnp.repeat(jnp.arange(4), REPEATS).reshape(-1, 1, 1, 1)
+    score = jax.jit(lambda images, keys: uniform_bound(SPEC, density, images, keys, draws))
+    return np.asarray(score(images, keys(4 * REPEATS)), float).reshape(4, REPEATS)
+
+
+def standard_error(found):
+    return found.std(1) / np.sqrt(REPEATS)
+
+
+def test_one_draw_has_the_mean_of_the_log_density_over_the_bin(keys):
+    found = bounds(keys, 1)
+    wanted = [integrate.quad(LAW.logpdf, low, high)[0] / WIDTH for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)]
+    assert (np.abs(found.mean(1) - wanted - np.log(WIDTH)) < 5 * standard_error(found)).all()
+
+
+@pytest.mark.parametrize('draws', [1, 8])
+def test_its_exponential_is_the_probability_on_average(draws, keys):
+    found = np.exp(bounds(keys, draws))
+    assert (np.abs(found.mean(1) - np.diff(LAW.cdf(EDGES))) < 5 * standard_error(found)).all()
+
+
+def test_more_draws_come_nearer_to_the_log_probability_from_below(keys):
+    gaps = np.array([np.log(np.diff(LAW.cdf(EDGES))) - bounds(keys, draws).mean(1) for draws in (1, 4, 64)])
+    assert (gaps[0] > 2 * gaps[1]).all() and (gaps[1] > 2 * gaps[2]).all() and (gaps[2] > 0).all()
+    assert gaps[2].max() < 0.1
+
+
+def test_more_draws_do_not_profit_from_the_noise_of_an_estimate(keys):
+    """A flat density whose logarithm is known but for noise: the bound keeps its mean and its spread."""
+
+    def noisy(x, keys):
+        return jax.vmap(jax.random.normal)(keys)
+
+    found = bounds(keys, 16, noisy) - np.log(WIDTH)
+    assert (np.abs(found.mean(1)) < 5 * standard_error(found)).all()
+    assert found.std() == pytest.approx(1, abs=0.05)
+
+
+def test_an_image_has_its_own_draws(keys):
+    images = jnp.zeros((5, 1, 1, 1), int)
+    same, other = (uniform_bound(SPEC, log_density, x, keys(5), 3) for x in (images, images.at[:2].set(3)))
+    assert len(np.unique(same)) == 5
+    assert (same == other).tolist() == [False] * 2 + [True] * 3
