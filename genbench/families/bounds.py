@@ -43,8 +43,13 @@ class VariationalBound:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """How images become x."""
-        return {'dequantisation': 'uniform' if self.uniform else 'none', 'dequantisation_draws': int(self.uniform)}
+        """What both bounds depend on beside the model: how images become x, and where the terms are looked at."""
+        return {
+            'dequantisation': 'uniform' if self.uniform else 'none',
+            'dequantisation_draws': int(self.uniform),
+            'time_draws': self.draws,
+            'times': 'stratified, even in log(1 + SNR)',
+        }
 
     def in_steps(self, denoise: Denoiser, images: Array, keys: Array, times: Array) -> Terms:
         """DDPM, equation 5: the chain over `times` t_1 < … < t_T has T − 1 KLs and the decoder N(x̂, (σ_1 / α_1)²).

@@ -41,8 +41,10 @@ class Diffusion(PathFamily):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        options = {'timesteps': self.config.family.num_timesteps, 'timestep_draws': self.config.evaluation.vlb_draws}
-        return (*super().likelihoods, Likelihood('vlb', 'lower_bound', self._vlb, {**self.bound.protocol, **options}))
+        steps = self.config.family.num_timesteps
+        chain = {'timesteps': steps, 't_min': self.schedule.t_max / steps, 't_max': self.schedule.t_max}
+        protocol = {**self.bound.protocol, **chain, 'decoder': 'normal around the predicted image'}
+        return (*super().likelihoods, Likelihood('vlb', 'lower_bound', self._vlb, protocol))
 
     def _vlb(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))

@@ -115,13 +115,13 @@ class PathFamily(Family):
         if ode.solver in density.ADAPTIVE:
             density.require_diffrax()  # before anything is scored
         draws = {'dequantisation': 'uniform', 'dequantisation_draws': options.dequantisation_draws}
-        times = {'t_min': self.schedule.t_min, 't_max': self.schedule.t_max, 'time_draws': options.vlb_draws}
+        ends = {'t_min': self.schedule.t_min, 't_max': self.schedule.t_max, 'decoder': 'normal around x_t / alpha'}
         return (
             Likelihood(
                 'ode', 'estimate', functools.partial(self._ode_log_prob, ode), {**draws, **ode.protocol(self.schedule)},
                 refined=functools.partial(self._ode_log_prob, ode.refined()),
             ),
-            Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **times}),
+            Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **ends}),
         )  # fmt: skip
 
     def _ode_log_prob(
