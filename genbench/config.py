@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
         'resident_bytes': 2**30,  # larger sets are streamed from disk
+        'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
     },
     'family': {'name': ''},
     'network': {'name': 'none'},
@@ -52,9 +53,19 @@ DEFAULTS: dict[str, Any] = {
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # of the gradient; 0: none
     },
+    'mesh': {  # how the devices lie along the axes; one may be -1: the rest
+        'data': -1,  # each works on its part of the batch
+        'fsdp': 1,  # as 'data', and each keeps its part of the parameters, optimizer state and averages
+        'tensor': 1,  # each computes its part of attention and perceptrons
+        'rules': (),  # placements before the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
+    },
     'checkpoint': {
         'every': 1000,  # steps; the last step is always saved
-        'keep': 3,
+        'keep': 3,  # the newest stay
+        'keep_every': 0,  # those at multiples of this many steps stay too; 0: none
+        'keep_best': 0,  # this many with the best values of best_metric stay too
+        'best_metric': '',  # a scalar of metrics.jsonl; '': the first loss
+        'best_mode': 'min',  # or 'max'
     },
     'evaluation': {
         'split': 'test',
@@ -98,9 +109,11 @@ _AT_LEAST_ONE = (
     'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
     'evaluation.classifier.num_steps', 'evaluation.ais.num_steps', 'evaluation.ais.chains', 'evaluation.ais.leapfrog',
 )  # fmt: skip
+_AT_LEAST_ZERO = ('checkpoint.keep_every', 'checkpoint.keep_best', 'train.sample_every', 'train.snapshot_every')
 
 # What may change without making another experiment of a run.
-_FREE = ('data.data_dir', 'data.resident_bytes', 'checkpoint', 'evaluation', 'train.log_every', 'train.sample_every')
+_FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh',
+         'train.log_every', 'train.sample_every')  # fmt: skip
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -160,10 +173,13 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
 
 
 def _check_ranges(config: Config) -> None:
-    for key in _AT_LEAST_ONE:
-        value = _lookup(config, key)
-        if value < 1:
-            raise UserError(f'{key} is {value}; it should be at least 1.')
+    for keys, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+        for key in keys:
+            value = _lookup(config, key)
+            if value < least:
+                raise UserError(f'{key} is {value}; it should be at least {least}.')
+    if config.checkpoint.best_mode not in ('min', 'max'):
+        raise UserError(f'checkpoint.best_mode is {config.checkpoint.best_mode!r}; it can be min or max.')
 
 
 def defaults_of(section: str) -> Config:

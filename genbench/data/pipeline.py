@@ -42,47 +42,91 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
 class Feed(Protocol):
     """Where a training step gets its batch.
 
-    `constants` go to the device once; `inputs(step)` is what travels for each step; `batch` runs inside the step.
+    `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step.
     """
 
     constants: Any
+    order: Order
 
     def inputs(self, step: int) -> Any: ...
 
     def batch(self, constants: Any, inputs: Any) -> Batch: ...
 
 
+class Rows:
+    """The rows of a batch that this process brings to its devices; without a placement, all of them as they are."""
+
+    def __init__(self, batch_size: int, place: jax.sharding.Sharding | None):
+        self._place, self.batch_size = place, batch_size
+        parts = [slice(None)] if place is None else [
+            index[0] for index in place.addressable_devices_indices_map((batch_size,)).values() if index is not None
+        ]  # fmt: skip
+        self.numbers = np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+
+    def put(self, values: np.ndarray) -> Any:
+        """The rows `numbers` of an array → that array, of all rows, split over the devices of all processes."""
+        if self._place is None:
+            return values
+        if len(self.numbers) == self.batch_size:
+            return jax.device_put(values, self._place)
+
+        def part(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(self.batch_size)
+            return values[slice(*np.searchsorted(self.numbers, (first, last)))]
+
+        return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self._place, part)
+
+
 class ResidentFeed:
-    """The whole set lives on the device as integers; a step receives image numbers and gathers."""
+    """The whole set lives on the devices as integers; a step receives image numbers and gathers.
 
-    def __init__(self, arrays: Arrays, order: Order, batch_size: int):
+    Args:
+      place: how a batch is split over the devices; None leaves it to the step.
+    """
+
+    def __init__(self, arrays: Arrays, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None):
         self.constants = {'image': arrays.images, 'label': arrays.labels}
-        self._order, self._batch_size = order, batch_size
+        self.order, self._rows = order, Rows(batch_size, place)
 
-    def inputs(self, step: int) -> np.ndarray:
-        return self._order.indices(step * self._batch_size, self._batch_size)
+    def inputs(self, step: int) -> Any:
+        numbers = self.order.indices(step * self._rows.batch_size, self._rows.batch_size)
+        return self._rows.put(numbers[self._rows.numbers])
 
     def batch(self, constants: Any, inputs: jax.Array) -> Batch:
         return {name: values[inputs].astype(jnp.int32) for name, values in constants.items()}
 
 
 class StreamedFeed:
-    """Batches read from a random-access source by Grain threads, ahead of the step that needs them."""
+    """Batches that Grain reads from a random-access source ahead of the step that needs them.
+
+    Each process reads the rows of its own devices; two batches are on their way to the devices while a step runs.
+
+    Args:
+      place: how a batch is split over the devices; None leaves it to the step.
+      workers: processes that read and decode; with 0, threads of this process do.
+      threads: that read at the same time in this process, or in each worker.
+      ahead: batches that threads keep ready.
+    """
 
     constants: Any = ()
 
-    def __init__(self, source: Any, order: Order, batch_size: int, *, threads: int = 8, ahead: int = 64):
+    def __init__(
+        self, source: Any, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None, *,
+        workers: int = 0, threads: int = 8, ahead: int = 16,
+    ):  # fmt: skip
+        self.order, self._rows, self._workers = order, Rows(batch_size, place), workers
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        self._dataset = (
-            grain.MapDataset.range(2**62 // batch_size * batch_size)
-            .map(lambda position: _record(source[int(order.indices(int(position), 1)[0])]))
-            .batch(batch_size, drop_remainder=True)
-        )
+        read = functools.partial(_read, source, order, batch_size, self._rows.numbers)
+        self._batches = grain.MapDataset.range(2**62 // batch_size).map(read)
         self._next, self._iterator = -1, iter(())
 
     def inputs(self, step: int) -> Batch:
         if step != self._next:
-            self._iterator = iter(self._dataset[step:].to_iter_dataset(self._options))
+            batches = self._batches[step:].to_iter_dataset(self._options)
+            if self._workers:
+                batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+            on_devices = batches.map(lambda batch: {name: self._rows.put(values) for name, values in batch.items()})
+            self._iterator = iter(grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2))
         self._next = step + 1
         return next(self._iterator)
 
@@ -90,8 +134,15 @@ class StreamedFeed:
         return {name: values.astype(jnp.int32) for name, values in inputs.items()}
 
 
-def _record(example: dict[str, Any]) -> Batch:
-    return {'image': example['image'], 'label': np.int32(example.get('label', 0))}
+def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, step: int) -> Batch:
+    """Some rows of the batch of a step."""
+    numbers = order.indices(int(step) * batch_size, batch_size)[rows]
+    many = getattr(source, '__getitems__', None)
+    records = many(numbers.tolist()) if many else [source[int(number)] for number in numbers]
+    return {
+        'image': np.stack([record['image'] for record in records]),
+        'label': np.asarray([record.get('label', 0) for record in records], np.int32),
+    }
 
 
 def flip(images: jax.Array, key: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from genbench.errors import UserError
 from genbench.families.base import Average
+from genbench.training import processes
 from genbench.training import state as states
 from genbench.training.files import read_npz, write_npz
 
@@ -65,12 +66,14 @@ class Snapshots:
         """The power-function averages among `tracked` as they are after `step` updates."""
         widths = {average.name: average.width for average in tracked if average.width}
         named = states.flatten({f'{width:.6g}': trees[name] for name, width in widths.items()})
-        write_npz(self._folder / f'{step}.npz', named)
+        values = {name: states.whole(value) for name, value in named.items()}
+        if processes.is_first():
+            write_npz(self._folder / f'{step}.npz', values)
 
     def drop_after(self, step: int) -> None:
         """Forget what a resumed run will do again."""
         for later in self.steps():
-            if later > step:
+            if later > step and processes.is_first():
                 (self._folder / f'{later}.npz').unlink()
 
     def reconstruct(self, width: float, step: int, like: Tree) -> Tree:

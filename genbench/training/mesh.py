@@ -1,16 +1,40 @@
-"""The device mesh and where arrays live on it."""
+"""The device mesh, and how batches and whole arrays lie on it; where parameters lie is in `placement`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genbench.errors import UserError
 
+AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')  # a batch is split over both
 
 
-def make_mesh() -> Mesh:
-    """All devices along the axis 'data'; axes 'fsdp' and 'tensor' have size one."""
-    return jax.make_mesh((jax.device_count(), 1, 1), ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
+def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (by default all of all processes) along the axes 'data', 'fsdp' and 'tensor'.
+
+    Args:
+      sizes: of the axes, one of them may be -1: the rest. By default all devices lie along 'data'.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    number = len(devices) if devices is not None else jax.device_count()
+    shape = [(sizes or {'data': -1}).get(axis, 1) for axis in AXES]
+    known = int(np.prod([size for size in shape if size != -1]))
+    if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
+        raise UserError(f'mesh is {_words(shape)}; sizes are 1 or more, and one of them may be -1 for the rest.')
+    filled = [number // known if size == -1 else size for size in shape]
+    if int(np.prod(filled)) != number:
+        raise UserError(f'mesh is {_words(shape)}, which does not multiply to the number of devices, {number}.')
+    return jax.make_mesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _words(shape: Sequence[int]) -> str:
+    return ', '.join(f'{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -20,6 +44,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_batch(mesh: Mesh) -> NamedSharding:
     """The first axis over the batch axes of the mesh."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process holds alike, as global arrays; each process moves what its devices keep."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: _put_parts(leaf, sharding), tree)
+
+
+def _put_parts(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put_parts(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def check_batch(batch_size: int, mesh: Mesh, key: str = 'train.batch_size') -> None:

@@ -20,7 +20,7 @@ from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Family, Networks
-from genbench.training import averages
+from genbench.training import averages, placement
 from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
@@ -55,6 +55,14 @@ class Folder:
     @property
     def summary(self) -> pathlib.Path:
         return self.path / 'summary.json'
+
+    @property
+    def starts(self) -> pathlib.Path:
+        return self.path / 'starts.jsonl'
+
+    @property
+    def nonfinite(self) -> pathlib.Path:
+        return self.path / 'nonfinite.json'
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -302,12 +310,15 @@ def stage_at(family: Family, step: int) -> Any:
     return family.stages[-1]
 
 
-def abstract_state(blueprint: Blueprint) -> State:
-    """Shapes, types and places of the state, without computing anything."""
+def abstract_state(blueprint: Blueprint, mesh: jax.sharding.Mesh | None = None) -> State:
+    """Shapes, types and places of the state on a mesh, without computing anything.
+
+    Without a mesh, every device gets all of it.
+    """
 
     def build(key: jax.Array) -> State:
         return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(key))))
 
-    place = meshes.replicated(meshes.make_mesh())
     shapes = jax.eval_shape(build, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+    rules = placement.parse_rules(blueprint.family.config.mesh.rules)
+    return placement.of_state(shapes, mesh or meshes.make_mesh(), rules if mesh else ())

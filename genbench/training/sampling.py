@@ -42,14 +42,14 @@ def parse_sampler(text: str, family: Family) -> Sampler:
 
 def replicate(state: State) -> State:
     """The state on every device."""
-    return jax.device_put(state, meshes.replicated(meshes.make_mesh()))
+    return meshes.put(state, meshes.replicated(meshes.make_mesh()))
 
 
 def split_over_devices(batch: Any) -> Any:
     """Arrays with their first axis over all devices, or on one where the devices do not divide it."""
     mesh = meshes.make_mesh()
     divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(batch))
-    return jax.device_put(batch, meshes.split_batch(mesh) if divides else meshes.replicated(mesh))
+    return meshes.put(batch, meshes.split_batch(mesh) if divides else meshes.replicated(mesh))
 
 
 def whole_batches(size: int) -> int:
@@ -99,7 +99,8 @@ class Drawer:
     def _program(self, sampler: Sampler) -> Any:
         key = dataclasses.replace(sampler, num_steps=0)
         if key not in self._programs:
-            self._programs[key] = jax.jit(functools.partial(_sample, self._blueprint))
+            everywhere = meshes.replicated(meshes.make_mesh())  # so that each process has all images
+            self._programs[key] = jax.jit(functools.partial(_sample, self._blueprint), out_shardings=everywhere)
         return self._programs[key]
 
 

@@ -123,11 +123,20 @@ def unflatten(named: Mapping[str, Any], like: Tree) -> Tree:
     return jax.tree.unflatten(structure, ordered)
 
 
+def whole(array: Any) -> np.ndarray:
+    """The values of an array, however it is split; with several processes, all of them call it."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
 def sha256(named: Mapping[str, Any]) -> str:
-    """Hash of names, types, shapes and bytes of a flat state."""
+    """Hash of names, types, shapes and bytes of a flat state; it does not depend on how the arrays are split."""
     digest = hashlib.sha256()
     for name in sorted(named):
-        value = np.asarray(named[name])
+        value = whole(named[name])
         digest.update(f'{name} {value.dtype} {value.shape}\n'.encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""One process or many: how they find each other, who writes, and how all stop at the same step."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from genbench.errors import UserError
+
+_MESSAGE = 2048  # bytes of an error that the first process tells the others
+
+
+def connect(coordinator: str = '', num_processes: int | None = None, process_id: int | None = None, *,
+            detect: bool = False) -> None:  # fmt: skip
+    """Join the processes of a run, before jax is used; with nothing given, only inside a SLURM step of several tasks.
+
+    Args:
+      coordinator: HOST:PORT of process 0, given with the two numbers.
+      detect: ask the cluster (SLURM, Open MPI, Kubernetes, TPU pods) who the others are.
+
+    Raises:
+      UserError: the flags are incomplete, or no cluster is found.
+    """
+    given = [bool(coordinator), num_processes is not None, process_id is not None]
+    if any(given):
+        if not all(given):
+            raise UserError('--coordinator, --num-processes and --process-id are given together or not at all.')
+        if not 0 <= int(process_id or 0) < int(num_processes or 0):
+            raise UserError(f'--process-id is {process_id}; with --num-processes={num_processes} it counts from 0.')
+        _initialise(coordinator, num_processes, process_id)
+    elif detect or tasks(os.environ) > 1:
+        _initialise()
+
+
+def tasks(environment: Mapping[str, str]) -> int:
+    """Processes of the SLURM step that this one belongs to; 1 outside of one."""
+    number = environment.get('SLURM_STEP_NUM_TASKS', '1')
+    return int(number) if number.isdigit() and 'SLURM_PROCID' in environment else 1
+
+
+def _initialise(*words: Any) -> None:
+    try:
+        jax.distributed.initialize(*words)
+    except (ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'The processes of this run cannot be joined ({reason}). Name them with --coordinator, '
+                        '--num-processes and --process-id.') from error  # fmt: skip
+
+
+def require_one(what: str) -> None:
+    """Raise a UserError in a SLURM step of several tasks, for what one process does."""
+    number = max(tasks(os.environ), jax.process_count())
+    if number > 1:
+        raise UserError(f'{what} runs in one process, and here are {number}; it uses all devices that one can see. '
+                        'Under SLURM: srun --ntasks=1.')  # fmt: skip
+
+
+def is_first() -> bool:
+    """Whether this process writes what one process writes."""
+    return jax.process_index() == 0
+
+
+def first_does(action: Callable[[], object]) -> None:
+    """Run `action` in the first process; the others wait, and fail with its UserError where it has one."""
+    if jax.process_count() == 1:
+        action()
+        return
+    message = b''
+    if is_first():
+        try:
+            action()
+        except UserError as error:
+            message = str(error).encode()[:_MESSAGE]
+    text = bytes(_broadcast(np.frombuffer(message.ljust(_MESSAGE, b'\0'), np.uint8))).rstrip(b'\0')
+    if text:
+        raise UserError(text.decode(errors='ignore'))
+
+
+def all_agree(verdict: bool) -> bool:
+    """Whether it is true in every process."""
+    if jax.process_count() == 1:
+        return verdict
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(verdict))))
+
+
+def _broadcast(value: Any) -> np.ndarray:
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(value))
+
+
+class StopRequest:
+    """SIGTERM and SIGINT while it is entered: `reached` turns true, at the same step in every process, and stays so."""
+
+    def __init__(self) -> None:
+        self._asked = self._reached = False
+        self._shared = jax.distributed.is_initialized()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> 'StopRequest':
+        # jax itself listens for SIGTERM where processes are joined: a handler of ours would make it deaf.
+        own = {signal.SIGINT: _pass_on} if self._shared else {signal.SIGINT: self._ask, signal.SIGTERM: self._ask}
+        self._previous = {number: signal.signal(number, handler) for number, handler in own.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop before doing the update after `step`; every process asks at every step."""
+        if self._shared and not self._reached:
+            from jax.experimental import multihost_utils
+
+            self._reached = multihost_utils.reached_preemption_sync_point(step)
+        return self._reached or self._asked
+
+
+def _pass_on(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
