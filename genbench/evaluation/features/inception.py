@@ -1,5 +1,6 @@
 """The Inception that FID is defined on, with its published weights, under the conventions in use."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +22,25 @@ PUBLISHED = weights.Published(
 )
 OUTPUTS = ('features', 'spatial', 'logits')
 
-# The rule of resizing, whether values are cut to 0 … 255 after it, and the scaling; with words for the protocol.
-CONVENTIONS: dict[str, tuple[Callable[[int, int], np.ndarray], bool, Callable[[jax.Array], jax.Array], str, str]] = {
-    'ttur': (resize.tf1_bilinear, False, lambda x: (x - 128) / 128, 'TF1 bilinear', '(x − 128) / 128'),
-    'pytorch-fid': (
-        resize.half_pixel_bilinear, False, lambda x: x / 127.5 - 1, 'half-pixel bilinear', 'x / 127.5 − 1',
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """How integer images become the network's input: a rule of resizing, perhaps a cut to 0 … 255, and a scaling."""
+
+    rule: Callable[[int, int], np.ndarray]
+    resize: str  # the rule in words
+    cut: bool
+    scale: Callable[[jax.Array], jax.Array]
+    input: str  # the scaling in words
+
+
+CONVENTIONS = {
+    'ttur': Convention(resize.tf1_bilinear, 'TF1 bilinear', False, lambda x: (x - 128) / 128, '(x − 128) / 128'),
+    'pytorch-fid': Convention(
+        resize.half_pixel_bilinear, 'half-pixel bilinear', False, lambda x: x / 127.5 - 1, 'x / 127.5 − 1'
     ),
-    'clean': (
-        resize.pillow_bicubic, True, lambda x: (x - 128) / 128, 'Pillow bicubic in float32, cut to 0 … 255',
+    'clean': Convention(
+        resize.pillow_bicubic, 'Pillow bicubic in float32, cut to 0 … 255', True, lambda x: (x - 128) / 128,
         '(x − 128) / 128',
     ),
 }  # fmt: skip
@@ -36,10 +48,20 @@ CONVENTIONS: dict[str, tuple[Callable[[int, int], np.ndarray], bool, Callable[[j
 
 def scaled(images: jax.Array, convention: str) -> jax.Array:
     """Integer images (n, height, width, 1 or 3) in 0 … 255 → the network's input (n, 299, 299, 3)."""
-    rule, cut, scale, _, _ = CONVENTIONS[convention]
-    rows, columns = (rule(length, networks.SIZE) for length in images.shape[1:3])
+    chosen = CONVENTIONS[convention]
+    rows, columns = (chosen.rule(length, networks.SIZE) for length in images.shape[1:3])
     x = resize.resample(images.astype(jnp.float32), rows, columns)
-    return jnp.broadcast_to(scale(jnp.clip(x, 0, 255) if cut else x), (*x.shape[:3], 3))
+    x = chosen.scale(jnp.clip(x, 0, 255) if chosen.cut else x)
+    return jnp.broadcast_to(x, (*x.shape[:3], 3))
+
+
+def load(file: weights.Weights) -> tuple[Any, Any]:
+    """(definition, parameters) of the network with the weights of a file; a UserError when they are not its own."""
+    definition, state = nnx.split(nnx.eval_shape(networks.Inception))
+    abstract = nnx.to_pure_dict(state)
+    shapes = networks.published_shapes(weights.by_path(abstract))
+    tensors = weights.checked(file, shapes, unused=('num_batches_tracked',))
+    return definition, weights.fill(abstract, functools.partial(networks.folded, tensors=tensors))
 
 
 def open_network(
@@ -51,20 +73,16 @@ def open_network(
       UserError: the weights are not there, have another hash, or are of another network.
     """
     file = weights.find(PUBLISHED, path, sha256, quiet=quiet)
-    definition, state = nnx.split(nnx.eval_shape(networks.Inception))
-    abstract = nnx.to_pure_dict(state)
-    tensors = weights.checked(
-        file, networks.published_shapes(weights.by_path(abstract)), unused=('num_batches_tracked',)
-    )
-    params = weights.fill(abstract, functools.partial(networks.folded, tensors=tensors))
+    definition, params = load(file)
 
     def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
         return nnx.merge(definition, params)(scaled(images, convention))
 
-    _, _, _, resized, scaling = CONVENTIONS[convention]
+    chosen = CONVENTIONS[convention]
     protocol = {
-        'weights': file.sha256, 'convention': convention, 'resize': f'{resized} to 299×299', 'input': scaling,
-        'dimensions': networks.FEATURES, 'spatial': 'first 7 channels of Mixed_6d.branch1x1', 'logits': 'without bias',
+        'weights': file.sha256, 'convention': convention, 'resize': f'{chosen.resize} to 299×299',
+        'input': chosen.input, 'dimensions': networks.FEATURES, 'spatial': 'first 7 channels of Mixed_6d.branch1x1',
+        'logits': 'without bias',
     }  # fmt: skip
     return network.make(
         'inception', apply, params, protocol, batch_size=network.small_on_cpu(batch_size), outputs=OUTPUTS,

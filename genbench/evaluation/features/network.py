@@ -62,6 +62,8 @@ class FeatureNetwork:
         if images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
             raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, and as '
                             '(n, height, width, 1 or 3).')  # fmt: skip
+        if images.dtype.kind not in 'iu':
+            raise TypeError(f'images are integers in [0, {self.levels}), not {images.dtype}')
         size, count = sampling.whole_batches(self._batch_size), len(images)
         images = images if images.dtype == np.uint8 else images.astype(np.int32)
         found: list[dict[str, np.ndarray]] = []

@@ -36,6 +36,14 @@ class Storage:
     key: str
     size: int
 
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(DTYPES[self.kind])
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -69,7 +77,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
     except Exception as error:  # of a damaged pickle, which may fail anywhere
-        raise UserError(f'{path} is no file of tensors that torch wrote, or is damaged ({error}).') from None
+        raise UserError(f'{path} is no file of tensors that torch wrote, or is damaged ({error}).') from error
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
@@ -111,43 +119,34 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Read]:
         raise ValueError('its byte order is not little')
 
     def values(storage: Storage) -> np.ndarray:
-        dtype, name = np.dtype(DTYPES[storage.kind]), f'{prefix}data/{storage.key}'
-        if names[name] != storage.size * dtype.itemsize:
-            raise ValueError(f'storage {storage.key} has {names[name]} bytes')
-        return np.frombuffer(archive.read(name), dtype)
+        name = f'{prefix}data/{storage.key}'
+        if names[name] != storage.nbytes:
+            raise ValueError(f'storage {storage.key} has {names[name]} bytes, not {storage.nbytes}')
+        return np.frombuffer(archive.read(name), storage.dtype)
 
     return _Unpickler(archive.open(f'{prefix}data.pkl')).load(), values
 
 
 def _open_stream(file: IO[bytes]) -> tuple[Any, Read]:
     """Magic number, protocol, facts of the machine, the object, the keys of its storages, and then their values."""
-    if _Unpickler(file).load() != MAGIC or _Unpickler(file).load() != PROTOCOL:
+    magic, protocol, machine, loaded, keys = (_Unpickler(file).load() for _ in range(5))
+    if (magic, protocol) != (MAGIC, PROTOCOL):
         raise ValueError('it does not begin like one')
-    machine = _Unpickler(file).load()
     if not machine['little_endian']:
         raise ValueError('its byte order is not little')
-    unpickler = _Unpickler(file)
-    loaded = unpickler.load()
-    keys, begin, sizes = _Unpickler(file).load(), file.tell(), _storage_sizes(loaded)
+    storages = {value.storage.key: value.storage for value in loaded.values() if isinstance(value, Tensor)}
     starts = {}
-    for key in map(str, keys):  # each has its number of values before it
-        starts[key] = begin + 8
-        begin += 8 + sizes[key]
+    for key in keys:  # each stands behind its number of values, in eight bytes
+        starts[str(key)] = file.tell() + 8
+        file.seek(starts[str(key)] + storages[str(key)].nbytes)
 
     def values(storage: Storage) -> np.ndarray:
-        dtype = np.dtype(DTYPES[storage.kind])
         file.seek(starts[storage.key] - 8)
         if int.from_bytes(file.read(8), 'little') != storage.size:
             raise ValueError(f'storage {storage.key} has another size')
-        return np.frombuffer(file.read(storage.size * dtype.itemsize), dtype)
+        return np.frombuffer(file.read(storage.nbytes), storage.dtype)
 
     return loaded, values
-
-
-def _storage_sizes(loaded: dict[str, Tensor]) -> dict[str, int]:
-    """Bytes of each storage."""
-    storages = [value.storage for value in loaded.values() if isinstance(value, Tensor)]
-    return {storage.key: storage.size * np.dtype(DTYPES[storage.kind]).itemsize for storage in storages}
 
 
 def _array(name: str, tensor: Any, values: Read) -> np.ndarray:
