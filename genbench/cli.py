@@ -34,7 +34,15 @@ def parser() -> argparse.ArgumentParser:
 
     train = verb('train', 'Train one config, or go on with its run.', epilog=OVERRIDES)
     train.add_argument('--config', required=True, help='a config file, configs/DATASET/FAMILY.py')
-    train.add_argument('--workdir', required=True, help='the folder of the run')
+    train.add_argument('--workdir', help='the folder of the run')
+    train.add_argument('--dry-run', action='store_true', help='print the mesh, where every array lies, '
+                       'memory and FLOPs; train nothing')  # fmt: skip
+    joined = train.add_argument_group('several processes', 'Start the same command once a process, with one --workdir.')
+    joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
+    joined.add_argument('--num-processes', type=int, metavar='N')
+    joined.add_argument('--process-id', type=int, metavar='I', help='0 … N − 1')
+    joined.add_argument('--distributed', action='store_true',
+                        help='ask the cluster for these (TPU pod, Open MPI, …; a SLURM step is noticed)')  # fmt: skip
 
     evaluate = verb('evaluate', 'Score a run and add the rows to its results.jsonl.', epilog=OVERRIDES)
     evaluate.add_argument('workdir', help='the folder of a run')
@@ -140,11 +148,25 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import config, startup
 
     resolved = config.load(given.config, overrides)
+    if not given.workdir and not given.dry_run:
+        raise UserError('genbench train needs --workdir, the folder of the run.')
     startup.prepare()
+    from genbench.training import processes
+
+    processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
+    if given.dry_run:
+        from genbench.training import dry_run
+
+        lines = dry_run.describe(resolved)
+        if processes.is_first():
+            print('\n'.join(lines))
+        return 0
     from genbench.training.loop import train
 
     outcome = train(resolved, given.workdir)
     summary = outcome.summary
+    if not processes.is_first():
+        return 0 if outcome.complete else INTERRUPTED
     if outcome.already:
         print(f'{given.workdir} is complete: {summary["step"]} steps, {summary["training_seconds"]:.0f} s.')
         return 0
@@ -161,7 +183,9 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     startup.prepare()
     from genbench.evaluation import harness, table
+    from genbench.training import processes
 
+    processes.require_one('genbench evaluate')
     rows = harness.evaluate(given.workdir, overrides, step=given.step, cells=given.grid)
     print(table.text(rows) if rows else f'{given.workdir}/results.jsonl has all of it already.')
     return 0
@@ -209,7 +233,9 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     startup.prepare()
     from genbench.evaluation import draw
+    from genbench.training import processes
 
+    processes.require_one('genbench sample')
     draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
                       label=given.label, overrides=overrides)  # fmt: skip
     print(f'{given.count} images in {given.out}')

@@ -1,0 +1,77 @@
+"""What a run would put where, and what a step would cost, without training or writing anything into its folder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from genbench import families
+from genbench.config import Config
+from genbench.data import sources
+from genbench.training import loop, placement, runs, telemetry
+from genbench.training import mesh as meshes
+from genbench.training import state as states
+from genbench.training.step import active_updates, make_step
+
+
+def describe(config: Config) -> list[str]:
+    """Lines: the mesh, each array of the state with its placement, bytes of a device, and the compiled steps.
+
+    Raises:
+      UserError: what `train` would raise before its first step.
+    """
+    mesh = meshes.make_mesh(config.mesh)
+    meshes.check_batch(config.train.batch_size, mesh)
+    builder = sources.open_builder(config.data.name, config.data.data_dir)
+    borrowed = runs.describe({name: loan.description for name, loan in runs.borrow(config).items()})
+    family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
+    feed = loop.make_feed(config, builder, mesh)
+    ways = mesh.shape['data'] * mesh.shape['fsdp']
+    axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+    lines = [
+        f'mesh: {axes} = {mesh.size} devices ({jax.devices()[0].device_kind}), {jax.process_count()} processes',
+        f'batch: {config.train.batch_size} images, {config.train.batch_size // ways} for each of {ways} parts',
+    ]
+    for stage in family.stages:
+        blueprint = states.Blueprint(family.at(stage.name))
+        if len(family.stages) > 1:
+            lines += ['', f'stage {stage.name}']
+        placed = runs.abstract_state(blueprint, mesh)
+        lines += ['', *_placements(placed), '', *_memory(placed, feed.constants, mesh), '']
+        lines += _steps(blueprint, feed, placed, mesh, stage.until or config.train.num_steps)
+    return lines
+
+
+def _placements(placed: Any) -> Iterator[str]:
+    rows = [
+        (name, str(leaf.shape), str(leaf.dtype), str(leaf.sharding.spec), f'{placement.leaf_bytes(leaf):,}')
+        for name, leaf in states.flatten(placed).items()
+    ]
+    table = [('array', 'shape', 'type', 'placement', 'bytes per device'), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield '  '.join(word.ljust(width) for word, width in zip(row[:-1], widths, strict=False)) + '  ' + row[-1]
+
+
+def _memory(placed: states.State, constants: Any, mesh: jax.sharding.Mesh) -> Iterator[str]:
+    names = {'parameters': 'params', 'other variables': 'aux', 'optimizer': 'opt', 'averages': 'averages'}
+    parts = {word: placement.bytes_per_device(placed[key]) for word, key in names.items()}
+    parts['training images'] = sum(leaf.nbytes for leaf in jax.tree.leaves(constants))
+    for word, number in {**parts, 'all of it': sum(parts.values())}.items():
+        yield f'{word}: {number:,} bytes per device'
+
+
+def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: Any, end: int) -> Iterator[str]:
+    """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
+    root = states.purpose_key(blueprint.family.config.train.seed, states.TRAIN)
+    program = make_step(blueprint, feed, root, placement.shardings(placed))
+    whole = meshes.replicated(mesh)
+    constants = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), feed.constants)
+    period = max(update.every for update in blueprint.family.updates)
+    for active in dict.fromkeys(active_updates(blueprint, step) for step in range(min(period, end))):
+        compiled = program.lower(placed, constants, feed.inputs(0), active).compile()
+        analysis = compiled.memory_analysis()
+        memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
+        flops = telemetry.flops_of(compiled)
+        cost = f'{flops:.4g}' if flops else 'unknown'
+        yield f'step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs in all'
