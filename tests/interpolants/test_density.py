@@ -48,14 +48,15 @@ def mixture_density(schedule, points):
     return sum(w * stats.norm.pdf(points, alpha * m, std).prod(-1) for w, m in parts)
 
 
-def evaluate(schedule, velocity, x, keys, ode, labels=None):
+def compiled(schedule, velocity, ode):
+    """(x, keys, labels) → log-densities."""
     if ode.solver in density.ADAPTIVE:
         pytest.importorskip('diffrax')
-    return np.asarray(
-        jax.jit(lambda *inputs: log_density(schedule, velocity, *inputs[:2], ode, *inputs[2:]))(
-            jnp.asarray(x, jnp.float32), keys, labels
-        )
-    )
+    return jax.jit(lambda x, keys, labels: log_density(schedule, velocity, x, keys, ode, labels))
+
+
+def evaluate(schedule, velocity, x, keys, ode):
+    return np.asarray(compiled(schedule, velocity, ode)(jnp.asarray(x, jnp.float32), keys, None))
 
 
 @pytest.mark.parametrize(
@@ -181,13 +182,14 @@ def test_the_density_of_an_image_depends_on_its_label_and_on_no_neighbour(ode, k
 
     near, labels = np.random.default_rng(0).normal(size=(5, 1, 1, 2)), jnp.arange(5.0) / 5
     far = near * np.array([1, 1, 1, 30, 1]).reshape(5, 1, 1, 1)
+    score = compiled(NOISE, velocity, ode)
     densities = [
-        evaluate(NOISE, velocity, x, keys(5), ode, labels)
+        np.asarray(score(jnp.asarray(x, jnp.float32), keys(5), labels))
         for x, labels in ((near, labels), (far, labels), (near, labels[::-1]))
     ]
     assert (densities[0] == densities[1]).tolist() == [True, True, True, False, True]
     assert (np.abs(densities[0] - densities[2]) > 1e-3).tolist() == [True, True, False, True, True]
-    alone = evaluate(NOISE, velocity, near[4:], keys(5)[4:], ode, labels[4:])
+    alone = score(jnp.asarray(near[4:], jnp.float32), keys(5)[4:], labels[4:])
     np.testing.assert_allclose(alone, densities[0][4:], rtol=1e-4)  # rounding may move an adaptive step
 
 
