@@ -3,35 +3,77 @@
 Orbax's v1 names still move; nothing else in genbench imports it.
 """
 
+import dataclasses
 import errno
 import pathlib
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from genbench.errors import UserError
+from genbench.training import processes
 from genbench.training import state as states
 
 
-class Checkpoints:
-    """The checkpoints of a run. A checkpoint called k holds the state after k updates."""
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay: the newest `last`, those at multiples of `every`, and the `best` by a logged scalar.
 
-    def __init__(self, folder: pathlib.Path, keep: int | None = None):
+    Attributes:
+      metric: name of the scalar; a checkpoint saved without it is not among the best.
+      mode: 'min' or 'max'.
+    """
+
+    last: int
+    every: int = 0
+    best: int = 0
+    metric: str = ''
+    mode: str = 'min'
+
+    def reasons(self, scores: Mapping[int, float | None]) -> dict[int, list[str]]:
+        """Why each step stays, in words, given {step: value of the scalar}; nothing for one that goes."""
+        steps = sorted(scores)
+        scored = [(score, step) for step, score in sorted(scores.items()) if score is not None]
+        ranked = [step for _, step in sorted(scored, reverse=self.mode == 'max')]
+        kept = {
+            f'newest {self.last}': steps[-self.last :],
+            f'every {self.every}': [step for step in steps if self.every and step % self.every == 0],
+            f'best {self.best} by {self.metric}': ranked[: self.best],
+        }
+        return {step: [reason for reason, chosen in kept.items() if step in chosen] for step in steps}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """What Orbax asks after each save."""
+        reasons = self.reasons({entry.step: _score(entry.metrics, self.metric) for entry in checkpoints})
+        return [bool(reasons[entry.step]) for entry in checkpoints]
+
+
+def _score(metrics: Mapping[str, Any] | None, name: str) -> float | None:
+    return (metrics or {}).get(name)
+
+
+class Checkpoints:
+    """The checkpoints of a run. A checkpoint called k holds the state after k updates.
+
+    Args:
+      retention: which ones stay when another is saved; None only reads.
+    """
+
+    def __init__(self, folder: pathlib.Path, retention: Retention | None = None):
         self._folder = folder
-        self._keep = keep
+        self._retention = retention
         self._checkpointer: Any = None
 
     def _open(self) -> Any:
         if self._checkpointer is None:
             from orbax.checkpoint import v1 as ocp
 
-            policies = ocp.training.preservation_policies
-            policy: Any = policies.LatestN(self._keep) if self._keep else policies.PreserveAll()
-            folder: Any = self._folder.absolute()
-            self._checkpointer = ocp.training.Checkpointer(folder, preservation_policy=policy)
+            folder, policy = self._folder.absolute(), self._retention
+            options: dict[str, Any] = {'preservation_policy': policy, 'cleanup_tmp_directories': True} if policy else {}
+            self._checkpointer = ocp.training.Checkpointer(folder, **options)
         return self._checkpointer
 
     def steps(self) -> list[int]:
@@ -40,13 +82,31 @@ class Checkpoints:
             return []
         return sorted(checkpoint.step for checkpoint in self._open().checkpoints)
 
-    def save(self, step: int, state: Any) -> str:
-        """Start writing the state in the background and return its hash."""
-        named = jax.device_get(states.flatten(state))
+    @property
+    def metric(self) -> str:
+        """The scalar that ranks checkpoints; '' where none is kept for being best."""
+        return self._retention.metric if self._retention and self._retention.best else ''
+
+    def scores(self, metric: str) -> dict[int, float | None]:
+        """{step: the value of this scalar that the checkpoint was saved with}, ascending."""
+        if not self.steps():
+            return {}
+        return {entry.step: _score(entry.metrics, metric) for entry in self._open().checkpoints}
+
+    def save(self, step: int, state: Any, score: float | None = None) -> str:
+        """Start writing the state in the background and return its hash.
+
+        Args:
+          score: value of the scalar that `Retention.metric` names.
+        """
+        named = states.flatten(state)
+        if jax.process_count() == 1:
+            named = jax.device_get(named)
         digest = states.sha256(named)
         self._check_space(sum(value.nbytes for value in named.values()))
+        metrics = {self.metric: score} if self.metric and score is not None else None
         try:
-            self._open().save_async(step, named, force=True, custom_metadata={'state_sha256': digest})
+            self._open().save_async(step, named, force=True, metrics=metrics, custom_metadata={'state_sha256': digest})
         except Exception as error:
             raise self._explained(error) from error
         return digest
@@ -95,11 +155,14 @@ class Checkpoints:
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in wanted.items()
         }
+        problem: Exception | None = None
         try:
             named = self._open().load(step, abstract)
-            digest = states.sha256(jax.device_get(named))
         except Exception as error:
-            raise DamagedError(str(error)) from error
+            problem = error
+        if not processes.all_agree(problem is None):
+            raise DamagedError(str(problem or 'another process cannot read it')) from problem
+        digest = states.sha256(named)
         if digest != (metadata.custom_metadata or {}).get('state_sha256'):
             raise DamagedError('its contents do not have the hash they were saved with')
         return states.unflatten(named, like)
@@ -127,9 +190,14 @@ class Checkpoints:
     def _set_aside(self, step: int) -> pathlib.Path:
         self.close()
         parent = self._folder.parent / 'damaged'
-        parent.mkdir(exist_ok=True)
-        number = len(list(parent.iterdir()))
-        return pathlib.Path(shutil.move(self._folder / str(step), parent / f'{step}-{number}'))
+        aside = parent / f'{step}-{len(list(parent.iterdir())) if parent.is_dir() else 0}'
+
+        def move() -> None:
+            parent.mkdir(exist_ok=True)
+            shutil.move(self._folder / str(step), aside)
+
+        processes.first_does(move)
+        return aside
 
 
 class DamagedError(Exception):

@@ -23,6 +23,12 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
     os.replace(partial, path)
 
 
+def append_line(path: pathlib.Path, text: str) -> None:
+    """Add a line to a file that is read line by line."""
+    with path.open('a') as file:
+        file.write(text + '\n')
+
+
 def write_npz(path: pathlib.Path, values: Mapping[str, Any]) -> None:
     """Replace an .npz file of named arrays in one move."""
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}

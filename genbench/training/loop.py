@@ -1,9 +1,9 @@
 """The training loop: exactly N updates of any family, checkpoints, logs, and a clean stop on request."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
 import time
 from typing import Any
 
@@ -16,12 +16,12 @@ from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
-from genbench.training import averages, runs, sampling
+from genbench.training import averages, guards, placement, processes, runs, sampling, telemetry
 from genbench.training import mesh as meshes
 from genbench.training import state as states
-from genbench.training.checkpoint import Checkpoints
-from genbench.training.files import write_atomically
-from genbench.training.metrics import MetricsLog, Progress
+from genbench.training.checkpoint import Checkpoints, Retention
+from genbench.training.files import append_line, write_atomically
+from genbench.training.metrics import MetricsLog, Progress, means, read_rows
 from genbench.training.step import active_updates, make_step
 
 GRID_SIZE = 100  # images in a sample grid
@@ -40,27 +40,50 @@ class Outcome:
 
 
 @explained_disk_errors()
-def train(config: Config, workdir: str | pathlib.Path, *, quiet: bool = False) -> Outcome:
+def train(
+    config: Config,
+    workdir: str | pathlib.Path,
+    *,
+    quiet: bool = False,
+    debug: bool = False,
+    profile: tuple[int, int] | None = None,
+    began: float | None = None,
+) -> Outcome:
     """Train, or go on from the newest checkpoint, until step `config.train.num_steps`.
+
+    Args:
+      debug: check shapes first, trace what is not a number to the operation that made it, and stop there.
+      profile: write a trace of the steps [start, stop).
+      began: `time.monotonic()` of the start of the process, if its imports should count as initialisation.
 
     Raises:
       UserError: for everything a user can mend; see the message.
     """
-    mesh = meshes.make_mesh()
+    ledger_began = time.monotonic() if began is None else began
+    mesh = meshes.make_mesh(config.mesh)
+    placement.parse_rules(config.mesh.rules)
     meshes.check_batch(config.train.batch_size, mesh)
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
-        runs.claim(folder, config)  # what does not make another run, such as evaluation, may have changed
+        processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
     loans = runs.resumed_loans(folder) or runs.borrow(config)
     builder = sources.open_builder(config.data.name, config.data.data_dir)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
     _check_names(family)
-    runs.claim(folder, config)
-    with runs.lock(folder):
-        return _Training(config, folder, family, _make_feed(config, builder), mesh, loans, quiet).run()
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            runs.claim(folder, config)
+            held.enter_context(runs.lock(folder))
+
+        processes.first_does(take)
+        feed = make_feed(config, builder, mesh)
+        training = Training(config, folder, family, feed, mesh, loans)
+        with jax.debug_nans(True) if debug else contextlib.nullcontext():
+            return training.run(quiet or not processes.is_first(), debug, profile, ledger_began)
 
 
 def _check_names(family: Family) -> None:
@@ -74,166 +97,217 @@ def _check_names(family: Family) -> None:
         sampling.parse_sampler(text, family)
 
 
-def _make_feed(config: Config, builder: Any) -> pipeline.Feed:
+def make_feed(config: Config, builder: Any, mesh: jax.sharding.Mesh) -> pipeline.Feed:
+    """The training images of a config: on the devices where they fit, else streamed."""
     size = builder.info.splits['train'].num_examples
-    order = pipeline.Order(size, config.train.seed)
+    order, place = pipeline.Order(size, config.train.seed), meshes.split_batch(mesh)
     if size * int(np.prod(builder.info.features['image'].shape)) <= config.data.resident_bytes:
-        return pipeline.ResidentFeed(sources.load(builder, 'train'), order, config.train.batch_size)
-    return pipeline.StreamedFeed(builder.as_data_source('train'), order, config.train.batch_size)
+        return pipeline.ResidentFeed(sources.load(builder, 'train'), order, config.train.batch_size, place)
+    return pipeline.StreamedFeed(
+        builder.as_data_source('train'), order, config.train.batch_size, place, workers=config.data.workers
+    )
 
 
-class _Training:
-    """One call of `train`."""
+class Training:
+    """What one call of `train` or `replay` works with; nothing is written before `run`."""
 
-    def __init__(self, config, folder: runs.Folder, family: Family, feed, mesh, loans, quiet: bool):
+    def __init__(self, config: Config, folder: runs.Folder, family: Family, feed, mesh, loans):
         self.config, self.folder, self.family, self.feed = config, folder, family, feed
-        self.mesh, self.loans, self.quiet = mesh, loans, quiet
-        self.checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
-        self.constants = jax.device_put(feed.constants, meshes.replicated(mesh))
-        self.snapshots = averages.Snapshots(folder.snapshots)
-        self._stop = False
+        self.mesh, self.loans = mesh, loans
+        self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
 
-    def run(self) -> Outcome:
-        restored = self.checkpoints.restore_latest(self._abstract)
+    def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
+        self.quiet, self.debug = quiet, debug
+        self.checkpoints = Checkpoints(self.folder.checkpoints, retention(self.family))
+        self.snapshots = averages.Snapshots(self.folder.snapshots)
+        self.stop = processes.StopRequest()
+        restored = self.checkpoints.restore_latest(self.abstract)
         step, state = restored if restored else (0, None)
-        log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step)
+        self._note_start(step)
+        log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, silent=not processes.is_first())
+        self.ledger = telemetry.Ledger(log.seconds, began)
+        self.trace = telemetry.Trace(self.folder.path / 'profile', profile)
         self.snapshots.drop_after(step)
-        previous = {sig: signal.signal(sig, self._request_stop) for sig in (signal.SIGINT, signal.SIGTERM)}
+        self.ledger.add('init', self.ledger.since_began())
         try:
-            for stage in self.family.stages:
-                end = min(stage.until or self.config.train.num_steps, self.config.train.num_steps)
-                if step >= end and state is not None:
-                    continue
-                if self._stop:
-                    break
-                state = self._enter(stage.name, step, state)
-                step, state = self._run_stage(stage.name, step, end, state, log)
-            if state is None:
-                raise KeyboardInterrupt  # stopped before there was anything to save
-            return self._finish(step, state, log)
+            with self.stop:
+                for stage in self.family.stages:
+                    end = min(stage.until or self.config.train.num_steps, self.config.train.num_steps)
+                    if step >= end and state is not None:
+                        continue
+                    if self.stop.reached(step):
+                        break
+                    with self.ledger.spent('init'):
+                        state = self.enter(stage.name, step, state)
+                        self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
+                    step, state = self._run_stage(stage.name, step, end, state, log)
+                if state is None:
+                    raise KeyboardInterrupt  # stopped before there was anything to save
+                return self._finish(step, state, log)
         finally:
-            for sig, handler in previous.items():
-                signal.signal(sig, handler)
+            self.trace.stop()
             log.close()
             self.checkpoints.close()
+
+    def _note_start(self, step: int) -> None:
+        """Add to starts.jsonl from which step this start goes on and what of earlier ones it does again."""
+        lost = telemetry.lost_work(read_rows(self.folder.metrics), step)
+        row = {'time': round(time.time(), 3), 'step': step, **lost}
+        processes.first_does(lambda: append_line(self.folder.starts, json.dumps(row)))
 
     def _snapshot_is_due(self, step: int) -> bool:
         options = self.config.train
         return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == options.num_steps
 
-    def _request_stop(self, *_: Any) -> None:
-        self._stop = True
-
-    def _blueprint(self, stage: str) -> states.Blueprint:
+    def blueprint(self, stage: str) -> states.Blueprint:
         return states.Blueprint(self.family.at(stage))
 
-    def _abstract(self, step: int) -> Any:
+    def abstract(self, step: int) -> Any:
+        """Shapes, types and places of the state after `step` updates."""
         stage = runs.stage_at(self.family, step - 1)
-        return runs.abstract_state(self._blueprint(stage.name))
+        return runs.abstract_state(self.blueprint(stage.name), self.mesh)
 
-    def _enter(self, stage: str, step: int, state: Any) -> Any:
+    def enter(self, stage: str, step: int, state: Any) -> Any:
         """The state to start or go on with in a stage: restored, fresh, or carried over from the stage before."""
-        blueprint = self._blueprint(stage)
+        blueprint = self.blueprint(stage)
         owner = runs.stage_at(self.family, step - 1).name
         if state is not None and (owner == stage or step == 0):
-            self._write_manifest(state)
             return state
         key = jax.random.fold_in(states.purpose_key(self.config.train.seed, states.INIT), step)
         batch = self.feed.inputs(step)
         lent = {name: loan.params for name, loan in self.loans.items()}
 
         def build(constants, inputs, lent, old):
-            before = None if old is None else self._blueprint(owner).bind_state(old)
+            before = None if old is None else self.blueprint(owner).bind_state(old)
             fresh = blueprint.initial_state(key, self.feed.batch(constants, inputs), lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
-        state = jax.jit(build, out_shardings=meshes.replicated(self.mesh))(self.constants, batch, lent, state)
-        self._write_manifest(state)
-        return state
+        places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
+        return jax.jit(build, out_shardings=places)(self.constants, batch, lent, state)
 
-    def _write_manifest(self, state: Any) -> None:
-        values = runs.manifest(self.family, state['params'], self.loans)
-        write_atomically(self.folder.manifest, json.dumps(values, indent=2) + '\n')
+    def program(self, blueprint: states.Blueprint, state: Any) -> Any:
+        """The step as `make_step` makes it for a state that lies like this one."""
+        root = states.purpose_key(self.config.train.seed, states.TRAIN)
+        return make_step(blueprint, self.feed, root, placement.shardings(state))
+
+    def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
+        processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))
 
     def _run_stage(self, stage: str, step: int, end: int, state: Any, log: MetricsLog) -> tuple[int, Any]:
-        config, blueprint = self.config, self._blueprint(stage)
-        root = states.purpose_key(config.train.seed, states.TRAIN)
-        program = make_step(blueprint, self.feed, root, self.mesh)
-        compiled: dict[tuple[str, ...], tuple[Any, float]] = {}  # by active updates: the program and its FLOPs
+        config, blueprint, ledger = self.config, self.blueprint(stage), self.ledger
+        program, compiled = self.program(blueprint, state), {}
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
+        watch = guards.Watch(1 if self.debug else config.train.skip_limit)
+        meter = telemetry.Meter(ledger, config.train.batch_size, self._peak())
+        meter.start(step, log.flops)
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
-        last_log = (step, began)
+        if self.debug:
+            batch = jax.eval_shape(self.feed.batch, self.constants, self.feed.inputs(step))
+            guards.check_shapes(blueprint, state, batch)
+        stop = self.stop.reached(step)
         try:
-            while step < end and not self._stop:
-                active, inputs = active_updates(blueprint, step), self.feed.inputs(step)
+            while step < end and not stop:
+                self.trace.at(step, state)
+                active = active_updates(blueprint, step)
+                with ledger.spent('data_wait'):
+                    inputs = self.feed.inputs(step)
                 if active not in compiled:
-                    executable = program.lower(state, self.constants, inputs, active).compile()
-                    compiled[active] = executable, _flops(executable)
+                    with ledger.spent('compile'):
+                        compiled[active] = self._compile(program, state, inputs, active)
                 execute, flops = compiled[active]
-                state, scalars = execute(state, self.constants, inputs)
+                with ledger.spent('step'):
+                    state, scalars = execute(state, self.constants, inputs)
+                    watch.add(step, scalars)
+                    if ledger.first_step is None:
+                        jax.block_until_ready(state)
+                        ledger.first_step = round(ledger.since_began(), 3)
+                    tripped = watch.tripped(behind=1)  # and so stay one step ahead of the device, not more
                 step += 1
+                stop = self.stop.reached(step)
                 log.flops += flops
                 pending.append(scalars)
-                if len(pending) > 1:
-                    jax.block_until_ready(pending[-2])  # stay one step ahead of the device, not more
-                if step % config.train.log_every == 0 or step == end or self._stop:
-                    now = time.monotonic()
-                    rate = (step - last_log[0]) * config.train.batch_size / (now - last_log[1])
-                    log.wall_time, last_log = base + now - began, (step, now)
-                    row = self._log(step, pending, rate, log)
+                if step % config.train.log_every == 0 or step == end or stop or tripped or self.debug:
+                    with ledger.spent('step'):
+                        jax.block_until_ready(pending)
+                    log.wall_time = base + time.monotonic() - began
+                    row = self._log(step, means(pending), meter, log)
                     pending = []
-                    progress.update(step, _note(row, rate))
+                    progress.update(step, _note(row))
+                    if watch.tripped(behind=0):
+                        raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, self.indices)
+                if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step):
+                    with ledger.spent('checkpoint'):
+                        self.snapshots.save(step, blueprint.averages, state['averages'])
                 if step % config.checkpoint.every == 0 and step < end:
-                    self.checkpoints.save(step, state)
-                if self._snapshot_is_due(step) and any(average.width for average in blueprint.averages):
-                    self.snapshots.save(step, blueprint.averages, state['averages'])
+                    self._save(step, state, log)
                 if config.train.sample_every and step % config.train.sample_every == 0 and step < end:
                     self._save_samples(blueprint, state, step)
         finally:
             progress.close()
         log.wall_time = base + time.monotonic() - began
         if step not in self.checkpoints.steps():
-            self.checkpoints.save(step, state)
+            self._save(step, state, log)
         return step, state
 
-    def _log(self, step: int, pending: list[dict[str, jax.Array]], rate: float, log: MetricsLog) -> dict[str, Any]:
-        """Write the mean of the scalars since the last row; stop where nothing but non-finite updates came."""
-        rows = jax.device_get(pending)
-        names = dict.fromkeys(name for row in rows for name in row)
-        averaged = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-        means: dict[str, Any] = {name: value if np.isfinite(value) else None for name, value in averaged.items()}
-        means |= {name: int(rows[-1][name]) for name in ('skipped/total', 'skipped/in_a_row')}
+    def _compile(self, program: Any, state: Any, inputs: Any, active: tuple[str, ...]) -> tuple[Any, float]:
+        """A program of (state, constants, inputs), and its FLOPs.
+
+        To debug, it is compiled when called: only so can jax run it again, operation by operation.
+        """
+        if self.debug:
+            return lambda *arguments: program(*arguments, active), 0.0
+        executable = program.lower(state, self.constants, inputs, active).compile()
+        return executable, telemetry.flops_of(executable)
+
+    def _save(self, step: int, state: Any, log: MetricsLog) -> None:
+        metric = self.checkpoints.metric
+        with self.ledger.spent('checkpoint'):
+            self.checkpoints.save(step, state, log.last.get(metric))
+        if metric and log.last and metric not in log.last:
+            known = ', '.join(name for name in log.last if '/' in name)
+            raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
+
+    def _peak(self) -> float | None:
+        return telemetry.peak_flops(jax.devices()[0].device_kind)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Numbers of the training images in the batch of the update after `step` updates."""
+        return self.feed.order.indices(step * self.config.train.batch_size, self.config.train.batch_size)
+
+    def _log(self, step: int, scalars: dict[str, Any], meter: telemetry.Meter, log: MetricsLog) -> dict[str, Any]:
         row = {
             'step': step,
             'wall_time': round(log.wall_time, 3),
             'images_seen': step * self.config.train.batch_size,
-            **means,
-            'speed/images_per_second': round(rate, 1),
+            **scalars,
+            **meter.read(step, log.flops),
+            **{f'seconds/{part}': round(value, 4) for part, value in self.ledger.seconds().items()},
             'train/flops': log.flops,
         }
         log.write(row)
-        if means['skipped/in_a_row'] >= self.config.train.skip_limit:
-            raise UserError(
-                f'The last {means["skipped/in_a_row"]} updates were not finite and were skipped; stopped at step '
-                f'{step} (train.skip_limit). Lower optimizer.learning_rate, or start from {self.folder.checkpoints}.'
-            )
         return row
 
     def _save_samples(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
+        with self.ledger.spent('evaluation'):
+            self._draw(blueprint, state, step)
+
+    def _draw(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
         family = blueprint.family
         averaged = {**state['params'], **state['averages'].get('ema', {})}
         drawer = sampling.Drawer(blueprint, GRID_SIZE)
         sampler = sampling.default_sampler(family)
         labels = np.arange(GRID_SIZE) % family.classes if family.conditional else None
         images, _ = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)
-        sampling.save_grid(self.folder.samples / f'step_{step:07d}.png', images, family.spec)
+        path = self.folder.samples / f'step_{step:07d}.png'
+        processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
 
     def _finish(self, step: int, state: Any, log: MetricsLog) -> Outcome:
         complete = step >= self.config.train.num_steps
-        self.checkpoints.wait()
+        with self.ledger.spent('checkpoint'):
+            self.checkpoints.wait()
         if complete:
-            self._save_samples(self._blueprint(runs.stage_at(self.family, step - 1).name), state, step)
+            self._save_samples(self.blueprint(runs.stage_at(self.family, step - 1).name), state, step)
         images = step * self.config.train.batch_size
         summary = {
             'family': self.family.name,
@@ -247,20 +321,21 @@ class _Training:
             'parameters': {name: states.count(tree) for name, tree in state['params'].items()},
             'training_flops': log.flops or None,
             'skipped_updates': int(state['skipped']['total']),
-            'state_sha256': states.sha256(jax.device_get(states.flatten(state))),
+            'state_sha256': states.sha256(states.flatten(state)),
             'devices': len(self.mesh.devices.flat),
+            **telemetry.summary(self.ledger, step, log.flops, self._peak(), telemetry.read_starts(self.folder.starts)),
         }
-        write_atomically(self.folder.summary, json.dumps(summary, indent=2) + '\n')
+        self._write(self.folder.summary, summary)
         return Outcome(summary)
 
 
-def _flops(compiled: Any) -> float:
-    """Floating-point operations of one step as XLA counts them, over all devices; 0 where it does not say."""
-    analysis = compiled.cost_analysis()
-    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0)
-    return max(flops, 0.0) * jax.device_count()
+def retention(family: Family) -> Retention:
+    """Which checkpoints a run keeps; the scalar that ranks them is by default the loss of the first update."""
+    options = family.config.checkpoint
+    metric = options.best_metric or f'{family.at(family.stages[-1].name).updates[0].name}/loss'
+    return Retention(options.keep, options.keep_every, options.keep_best, metric, options.best_mode)
 
 
-def _note(row: dict[str, Any], rate: float) -> str:
+def _note(row: dict[str, Any]) -> str:
     losses = [f'{name.split("/")[0]} {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')]
-    return ', '.join([*losses, f'{rate:.0f} images/s'])
+    return ', '.join([*losses, f'{row["speed/images_per_second"]:.0f} images/s'])

@@ -4,8 +4,13 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from genbench.training.files import write_atomically
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -21,29 +26,46 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-class MetricsLog:
-    """Appends rows of scalars; a resumed run first drops the rows past the step it restored."""
+def means(pending: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of the scalars of some steps, None for one that is not finite; counts are those of the last step."""
+    rows = jax.device_get(pending)
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    finite: dict[str, Any] = {name: value if np.isfinite(value) else None for name, value in found.items()}
+    return finite | {name: int(value) for name, value in rows[-1].items() if name.startswith('skipped/')}
 
-    def __init__(self, path: pathlib.Path, events: pathlib.Path, restored_step: int):
+
+class MetricsLog:
+    """Appends rows of scalars; a resumed run first drops the rows past the step it restored.
+
+    A silent one only reads: it belongs to a process that leaves writing to the first.
+    """
+
+    def __init__(self, path: pathlib.Path, events: pathlib.Path, restored_step: int, silent: bool = False):
+        self._file: IO[str] | None = None
         rows = [row for row in read_rows(path) if row['step'] <= restored_step]
-        partial = path.with_name(f'.{path.name}')
-        partial.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        partial.replace(path)
-        last = rows[-1] if rows else {}
-        self.wall_time: float = last.get('wall_time', 0.0)  # seconds of training before this start
-        self.flops: float = last.get('train/flops', 0.0)  # operations before this start
-        self._file = path.open('a')
+        self.last: Mapping[str, Any] = rows[-1] if rows else {}
+        self.wall_time: float = self.last.get('wall_time', 0.0)  # seconds of training before this start
+        self.flops: float = self.last.get('train/flops', 0.0)  # operations before this start
+        self.seconds = {name[8:]: value for name, value in self.last.items() if name.startswith('seconds/')}
         self._events = Events(events, restored_step + 1)
+        if not silent:
+            write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
+            self._file = path.open('a')
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row: step, wall_time, images_seen, then slash-named scalars."""
+        self.last = row
+        if self._file is None:
+            return
         self._file.write(json.dumps(row) + '\n')
         self._file.flush()
         self._events.write(row['step'], {key: row[key] for key in row if key not in ('step', 'wall_time')})
 
     def close(self) -> None:
         self._events.close()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class Events:

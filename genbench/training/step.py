@@ -8,32 +8,31 @@ import optax
 
 from genbench.data import pipeline
 from genbench.families.base import Average, Scalars, Update
-from genbench.training import averages
+from genbench.training import averages, placement
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
 
 FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
 
 
-def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, mesh: jax.sharding.Mesh) -> Any:
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Any:
     """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
     Args:
       root: key of the training run; a step's key is `fold_in(root, step)`.
-      mesh: batches are split over it, the state is on every device.
+      places: shardings of the state (`placement.of_state`); batches are split over their mesh.
     """
-    flip = blueprint.family.config.data.flip
+    mesh = places['step'].mesh
 
     def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
         key = jax.random.fold_in(root, state['step'])
-        batch = jax.lax.with_sharding_constraint(feed.batch(constants, inputs), meshes.split_batch(mesh))
-        if flip:
-            batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
+        batch = take_batch(blueprint, feed, constants, inputs, key)
+        batch = jax.lax.with_sharding_constraint(batch, meshes.split_batch(mesh))
         scalars: Scalars = {}
         finite = jnp.asarray(True)
         for index, update in enumerate(blueprint.family.updates):
             if update.name in active:
-                state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index))
+                state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index), places)
                 scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
                 finite &= ok
         averaged = {average.name: _average(average, state) for average in blueprint.averages}
@@ -44,7 +43,15 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, mesh: 
         state = {**state, 'averages': averaged, 'skipped': skipped, 'step': state['step'] + 1}
         return state, {**scalars, 'skipped/in_a_row': skipped['in_a_row'], 'skipped/total': skipped['total']}
 
-    return jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=meshes.replicated(mesh))
+    return jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, meshes.replicated(mesh)))
+
+
+def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Any, inputs: Any, key: jax.Array) -> Any:
+    """The batch of a step as its losses see it; `key` is the step's."""
+    batch = feed.batch(constants, inputs)
+    if blueprint.family.config.data.flip:
+        batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
+    return batch
 
 
 def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
@@ -53,12 +60,14 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 
 
 def _apply(
-    blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array
+    blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
     """One update, or the state unchanged where the loss or the gradient is not finite."""
 
     def loss(moved: Tree) -> tuple[jax.Array, tuple[Scalars, Tree]]:
-        networks = blueprint.bind({**state['params'], **moved}, state['aux'], state['averages'])
+        held = {'params': {**state['params'], **moved}, 'averages': state['averages']}
+        used = placement.gather(held, {name: places[name] for name in held})
+        networks = blueprint.bind(used['params'], state['aux'], used['averages'])
         value, scalars = update.loss(networks, batch, key, state['step'])
         return value, (scalars, blueprint.aux(networks))
 

@@ -14,7 +14,7 @@ from orbax.checkpoint import v1 as ocp
 
 from genbench.errors import UserError
 from genbench.training import state as states
-from genbench.training.checkpoint import Checkpoints, DamagedError
+from genbench.training.checkpoint import Checkpoints, DamagedError, Retention
 from genbench.training.loop import train
 
 
@@ -22,11 +22,11 @@ def state_of(step, size=4):
     return {'step': jnp.asarray(step), 'params': {'w': jnp.arange(size) + 0.5 * step}}
 
 
-def saved(folder, steps, keep=None):
+def saved(folder, steps, retention=None, scores=None):
     """A folder of checkpoints of these steps, all on disk, and the hash of the last."""
-    checkpoints = Checkpoints(folder, keep)
+    checkpoints = Checkpoints(folder, retention)
     for step in steps:
-        digest = checkpoints.save(step, state_of(step))
+        digest = checkpoints.save(step, state_of(step), (scores or {}).get(step))
     checkpoints.wait()
     checkpoints.close()
     return digest
@@ -127,10 +127,23 @@ def test_what_does_not_fit_is_said_in_words(folder, other, words):
     assert (folder / '1').is_dir()
 
 
-def test_only_the_last_are_kept(folder):
-    saved(folder, [1, 2, 3, 4], keep=2)
+LOSSES = {1: 0.5, 2: 0.1, 3: 0.9, 4: 0.2, 5: 0.7, 6: 0.6}
+
+
+@pytest.mark.parametrize(
+    ('retention', 'kept'),
+    [
+        (Retention(2), [5, 6]),
+        (Retention(1, every=2), [2, 4, 6]),
+        (Retention(1, best=2, metric='net/loss'), [2, 4, 6]),
+        (Retention(1, best=2, metric='net/loss', mode='max'), [3, 5, 6]),
+        (Retention(2, every=3, best=1, metric='net/loss'), [2, 3, 5, 6]),
+    ],
+)
+def test_what_is_kept(folder, retention, kept):
+    saved(folder, LOSSES, retention, LOSSES)
     checkpoints = Checkpoints(folder)
-    assert checkpoints.steps() == [3, 4]
+    assert checkpoints.steps() == kept
     checkpoints.close()
 
 

@@ -1,0 +1,168 @@
+"""Updates that are not finite: when the run stops, what it writes down, and how such a step is looked at again."""
+
+import collections
+import json
+import pathlib
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genbench.errors import UserError
+from genbench.families.base import Sampler, Update
+from genbench.training import processes
+from genbench.training import state as states
+from genbench.training.files import write_atomically
+from genbench.training.state import Blueprint, State
+
+REMEMBERED = 100  # steps whose scalars are kept for the record
+
+
+class Watch:
+    """Counts updates left out in a row, one step behind the device, so that neither waits for the other."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._recent: collections.deque[tuple[int, Mapping[str, Any]]] = collections.deque(maxlen=REMEMBERED)
+
+    def add(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """The scalars of the update that was done at `step`, still on the device."""
+        self._recent.append((step, scalars))
+
+    def tripped(self, behind: int = 1) -> bool:
+        """Whether the limit is reached as of `behind` steps ago; waits until the device has done that step."""
+        if len(self._recent) <= behind:
+            return False
+        return int(self._recent[-1 - behind][1]['skipped/in_a_row']) >= self._limit
+
+    def streak(self) -> dict[int, dict[str, Any]]:
+        """{step: scalars} of the steps that ended it."""
+        rows = {step: jax.device_get(scalars) for step, scalars in self._recent}
+        first = max(rows) + 1 - int(rows[max(rows)]['skipped/in_a_row'])
+        return {step: dict(scalars) for step, scalars in rows.items() if step >= first}
+
+
+def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: int, indices: Any) -> UserError:
+    """Write which updates were not finite, and return the error that says so.
+
+    Args:
+      streak: `Watch.streak()`.
+      indices: step → numbers of the images of its batch.
+    """
+    last = max(streak)
+    in_a_row = int(streak[last]['skipped/in_a_row'])
+    first = last + 1 - in_a_row
+    command = f'genbench train --workdir={path.parent} --replay={first}'
+    key = jax.random.fold_in(states.purpose_key(seed, states.TRAIN), first)
+    values = {
+        'first_step': first,
+        'last_step': last,
+        'updates_in_a_row': in_a_row,
+        'batch_indices': np.asarray(indices(first)).tolist(),
+        'key': {'seed': seed, 'fold_in': [states.TRAIN, first], 'data': jax.random.key_data(key).tolist()},
+        'scalars': {step: {name: _readable(value) for name, value in row.items()} for step, row in streak.items()},
+        'replay': command,
+    }
+    processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))
+    return UserError(
+        f'The last {in_a_row} updates were not finite and were skipped; stopped at step {last + 1} '
+        f'(train.skip_limit). {path} holds the batch, key and norms of the first; look at it again with: {command} . '
+        'A lower optimizer.learning_rate or a smaller optimizer.clip_norm may help.'
+    )
+
+
+def _readable(value: Any) -> float | str:
+    """JSON has no numbers for what is not finite."""
+    return float(value) if np.isfinite(value) else str(float(value))
+
+
+def check_shapes(blueprint: Blueprint, state: State, batch: Any) -> None:
+    """Trace every loss and the sampler, and raise a UserError where a shape or type is not what the contract says."""
+    family = blueprint.family
+    shape, kind = batch['image'].shape, batch['image'].dtype
+    _expect(tuple(shape[1:]) == family.spec.shape and jnp.issubdtype(kind, jnp.integer), 'a batch of images',
+            f'{shape} {kind}', f'integers (batch, {", ".join(map(str, family.spec.shape))})')  # fmt: skip
+    for update in family.updates:
+        value, scalars, aux = jax.eval_shape(lambda *a, u=update: _loss(blueprint, u, *a), state, batch, _key())
+        for name, leaf in {'its loss': value, **scalars}.items():
+            _expect(leaf.shape == (), f'update {update.name}: {name}', f'shape {leaf.shape}', 'a scalar')
+        _expect(jnp.issubdtype(value.dtype, jnp.floating), f'update {update.name}: its loss', value.dtype, 'floating')
+        before, after = states.flatten(state['aux']), states.flatten(aux)
+        for name, leaf in before.items():
+            _expect((after[name].shape, after[name].dtype) == (leaf.shape, leaf.dtype), f'update {update.name}: {name}',
+                    f'{after[name].shape} {after[name].dtype}', f'{leaf.shape} {leaf.dtype}, as before')  # fmt: skip
+    _check_samples(blueprint, state)
+
+
+def _check_samples(blueprint: Blueprint, state: State) -> None:
+    family, number = blueprint.family, 2
+    labels = jnp.zeros(number, jnp.int32) if family.conditional else None
+
+    def draw(state: State, keys: jax.Array) -> Any:
+        networks = blueprint.bind(state['params'], state['aux'])
+        return family.sample(networks, keys, labels, Sampler(family.samplers[0], 2)).images
+
+    images = jax.eval_shape(draw, state, jax.random.split(_key(), number))
+    wanted = (number, *family.spec.shape)
+    _expect(images.shape == wanted and jnp.issubdtype(images.dtype, jnp.integer), 'samples',
+            f'{images.shape} {images.dtype}', f'integers {wanted}')  # fmt: skip
+
+
+def _expect(condition: bool, what: str, found: Any, wanted: Any) -> None:
+    if not condition:
+        raise UserError(f'--debug: {what} should be {wanted}, not {found}.')
+
+
+def _key() -> jax.Array:
+    return jax.random.key(0)
+
+
+def _loss(blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array) -> tuple[Any, Any, Any]:
+    networks = blueprint.bind_state(state)
+    value, scalars = update.loss(networks, batch, key, state['step'])
+    return value, scalars, blueprint.aux(networks)
+
+
+def examine(blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array) -> Iterator[str]:
+    """Lines that say where one update stops being finite: in the state, the loss or the gradient, and in which line.
+
+    Args:
+      key: of this update at this step.
+    """
+    yield from _said('state', state)
+
+    def loss(params: Any) -> Any:
+        return _loss(blueprint, update, {**state, 'params': {**state['params'], **params}}, batch, key)[0]
+
+    moved = {name: state['params'][name] for name in update.networks}
+    evaluate = jax.value_and_grad(loss) if update.optimizer is not None else lambda params: (loss(params), params)
+    with jax.debug_nans(False):
+        value, gradient = jax.jit(evaluate)(moved)
+    yield f'{update.name}: loss {float(value):.6g}, gradient norm {float(optax.global_norm(gradient)):.6g}'
+    yield from _said(f'{update.name}: gradient', gradient)
+    try:
+        with jax.debug_nans(True), jax.debug_infs(True):
+            jax.jit(evaluate)(moved)
+    except FloatingPointError as error:
+        yield f'{update.name}: {error}, {_place(traceback.extract_tb(error.__traceback__))}'
+
+
+def _said(what: str, tree: Any) -> Iterator[str]:
+    bad = [name for name, leaf in states.flatten(tree).items() if not _finite(leaf)]
+    if bad:
+        yield f'{what}: {len(bad)} arrays are not finite, the first is {bad[0]}'
+
+
+def _finite(leaf: Any) -> bool:
+    return not jnp.issubdtype(leaf.dtype, jnp.inexact) or bool(jnp.isfinite(leaf).all())
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    """The innermost line of the family, a network or what they are made of; jax hides its own."""
+    own = [frame for frame in frames if 'site-packages' not in frame.filename and frame.filename != __file__]
+    frame = (own or list(frames))[-1]
+    return f'in {frame.filename}, line {frame.lineno}: {frame.line}'

@@ -1,0 +1,82 @@
+"""Do one step of a run again, from the newest checkpoint before it, and say what its updates see."""
+
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genbench.data import sources
+from genbench.errors import UserError
+from genbench.training import guards, runs
+from genbench.training import mesh as meshes
+from genbench.training import state as states
+from genbench.training.checkpoint import Checkpoints, DamagedError
+from genbench.training.loop import Training, make_feed
+from genbench.training.step import active_updates, take_batch
+
+
+def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
+    """Lines about the update that a run does after `step` updates; nothing is written.
+
+    The steps from the checkpoint to there are done again, so that it meets the state it met while training.
+
+    Raises:
+      UserError: there is no such run or step.
+    """
+    run = runs.open_run(workdir)
+    config, family = run.config, run.family
+    if not 0 <= step < config.train.num_steps:
+        raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
+    mesh = meshes.make_mesh(config.mesh)
+    feed = make_feed(config, sources.open_builder(config.data.name, config.data.data_dir), mesh)
+    training = Training(config, run.folder, family, feed, mesh, {})
+    at, state = _newest(training, step)
+    if state is None:
+        training.loans = runs.borrow(config)
+    yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
+    for stage in family.stages:
+        end = min(stage.until or step + 1, step + 1)
+        if at >= end and state is not None:
+            continue
+        blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
+        program = training.program(blueprint, state)
+        while at < min(step, end):
+            state, _ = program(state, training.constants, feed.inputs(at), active_updates(blueprint, at))
+            at += 1
+        if at < end:
+            yield from _step(training, blueprint, program, state, step)
+
+
+def _newest(training: Training, step: int) -> tuple[int, Any]:
+    checkpoints = Checkpoints(training.folder.checkpoints)
+    try:
+        for candidate in reversed([found for found in checkpoints.steps() if found <= step]):
+            try:
+                return candidate, checkpoints.restore(training.abstract(candidate), candidate)
+            except DamagedError as error:
+                warnings.warn(f'Checkpoint {candidate} is damaged ({error}).'[:200], stacklevel=2)
+    finally:
+        checkpoints.close()
+    return 0, None
+
+
+def _step(training: Training, blueprint: states.Blueprint, program: Any, state: Any, step: int) -> Iterator[str]:
+    """Each update of the step in turn: where it stops being finite, then what the compiled step says of it."""
+    inputs = training.feed.inputs(step)
+    key = jax.random.fold_in(states.purpose_key(training.config.train.seed, states.TRAIN), step)
+    batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
+    yield f'images {", ".join(map(str, training.indices(step)[:8]))}, …; key {jax.random.key_data(key)}'
+    active = active_updates(blueprint, step)
+    for index, update in enumerate(blueprint.family.updates):
+        if update.name not in active:
+            continue
+        yield from guards.examine(blueprint, update, state, batch, jax.random.fold_in(key, index))
+        after, scalars = program(jax.tree.map(jnp.copy, state), training.constants, inputs, (update.name,))
+        said = {name: float(value) for name, value in scalars.items() if not name.startswith('skipped/')}
+        yield f'{update.name}: ' + ', '.join(f'{name} {value:.6g}' for name, value in said.items())
+        skipped = int(after['skipped']['in_a_row']) > 0
+        yield f'{update.name}: {"not finite, skipped" if skipped else "finite, done"}'
+        state = {**after, 'step': state['step'], 'averages': state['averages'], 'skipped': state['skipped']}

@@ -1,0 +1,196 @@
+"""What a run tells of itself: where its time goes, how near it comes to the device's peak, what memory it holds."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+PARTS = ('init', 'compile', 'data_wait', 'step', 'checkpoint', 'evaluation', 'other')
+
+# Dense multiply-adds at their peak, 10¹² operations a second and device, with bfloat16 and with float32 inputs, from
+# the makers' data sheets. A part of `device_kind` finds a device; the first that fits counts. float32 is what XLA does
+# by default with float32 arrays: TF32 on NVIDIA's GPUs since Ampere, bfloat16 on TPUs. V100: float16 for bfloat16.
+_PEAKS = (
+    ('H100 PCIe', 756, 378),
+    ('H100', 989, 495),
+    ('H200', 989, 495),
+    ('A100', 312, 156),
+    ('V100', 125, 15.7),
+    ('L40S', 362, 183),
+    ('L4', 121, 60),
+    ('TPU v4', 275, 275),
+    ('TPU v5 lite', 197, 197),
+    ('TPU v5e', 197, 197),
+    ('TPU v5', 459, 459),  # v5p
+    ('TPU v6', 918, 918),
+)
+
+
+def peak_flops(device_kind: str, dtype: str = 'bfloat16') -> float | None:
+    """Operations a second that one device can do at most in products of this type; None where it is not known."""
+    for part, bfloat16, float32 in _PEAKS:
+        if part in device_kind:
+            return 1e12 * (float32 if dtype == 'float32' else bfloat16)
+    return None
+
+
+def memory_peak() -> int | None:
+    """The most bytes that any device of this process has held; None where the platform does not say (CPU)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((entry['peak_bytes_in_use'] for entry in stats if 'peak_bytes_in_use' in entry), default=None)
+
+
+class Ledger:
+    """Seconds of a run by what they went to, over all its starts.
+
+    Args:
+      before: seconds of earlier starts; a missing part is zero.
+      began: when this start began, on `time.monotonic`.
+    """
+
+    def __init__(self, before: Mapping[str, float], began: float):
+        self._began, self._earlier = began, sum(before.get(part, 0.0) for part in PARTS)
+        self._seconds = {part: before.get(part, 0.0) for part in PARTS if part != 'other'}
+        self.first_step: float | None = None  # seconds of this start until its first step was done
+
+    @contextlib.contextmanager
+    def spent(self, part: str) -> Iterator[None]:
+        """Count the time inside for this part; parts do not nest."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(part, time.monotonic() - began)
+
+    def add(self, part: str, seconds: float) -> None:
+        self._seconds[part] += seconds
+
+    def since_began(self) -> float:
+        """Seconds of this start."""
+        return time.monotonic() - self._began
+
+    def seconds(self) -> dict[str, float]:
+        """{part: seconds}; 'other' is what is left of the time since the start."""
+        total = self._earlier + self.since_began()
+        return {**self._seconds, 'other': max(total - sum(self._seconds.values()), 0.0)}
+
+    def __getitem__(self, part: str) -> float:
+        return self._seconds[part]
+
+
+class Meter:
+    """Speed since the last row of metrics.
+
+    Args:
+      peak: operations a second of one device; None where it is not known.
+    """
+
+    def __init__(self, ledger: Ledger, batch_size: int, peak: float | None):
+        self._ledger, self._batch_size, self._peak = ledger, batch_size, peak
+        self._last = self._now(0, 0.0)
+
+    def _now(self, step: int, flops: float) -> dict[str, float]:
+        return {
+            'time': time.monotonic(), 'step': step, 'flops': flops,
+            'running': self._ledger['step'], 'waiting': self._ledger['data_wait'],
+        }  # fmt: skip
+
+    def start(self, step: int, flops: float) -> None:
+        """Begin to measure at this step, after `flops` operations."""
+        self._last = self._now(step, flops)
+
+    def read(self, step: int, flops: float) -> dict[str, float]:
+        """Scalars of the steps since `start` or the last `read`.
+
+        images_per_second counts everything that happened; step_seconds only steps and waiting for data; data_wait is
+        the share of the latter, an upper bound on accelerators, which may be computing meanwhile.
+        """
+        now = self._now(step, flops)
+        passed = {name: now[name] - value for name, value in self._last.items()}
+        self._last = now
+        busy = passed['running'] + passed['waiting']
+        found = {
+            'speed/images_per_second': round(passed['step'] * self._batch_size / max(passed['time'], 1e-9), 1),
+            'speed/step_seconds': round(busy / max(passed['step'], 1), 6),
+            'time/data_wait': round(passed['waiting'] / max(busy, 1e-9), 5),
+        }
+        if self._peak and passed['flops']:
+            rate = passed['flops'] / jax.device_count() / max(busy, 1e-9)
+            found['speed/mfu'] = round(rate / self._peak, 5)
+        memory = memory_peak()
+        return found if memory is None else {**found, 'memory/peak_bytes': memory}
+
+
+class Trace:
+    """A profile of the steps [start, stop), for TensorBoard, XProf or Perfetto; `span` None makes none."""
+
+    def __init__(self, folder: pathlib.Path, span: tuple[int, int] | None):
+        self._folder, self._span, self._running = folder, span, False
+
+    def at(self, step: int, pending: Any = ()) -> None:
+        """Call before every step; what is `pending` on the device belongs to the trace."""
+        if self._span is None:
+            return
+        if self._running and step >= self._span[1]:
+            self.stop(pending)
+        elif not self._running and self._span[0] <= step < self._span[1]:
+            jax.block_until_ready(pending)
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def stop(self, pending: Any = ()) -> None:
+        """Write the trace if one is being made."""
+        if self._running:
+            jax.block_until_ready(pending)
+            jax.profiler.stop_trace()
+            self._running, self._span = False, None
+
+
+def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
+    """Steps and seconds past the restored step that metrics.jsonl shows and that will be done again: a lower bound."""
+    later = [row for row in rows if row['step'] > restored_step]
+    if not later:
+        return {'lost_steps': 0, 'lost_seconds': 0.0}
+    kept = [row for row in rows if row['step'] <= restored_step]
+    seconds = later[-1]['wall_time'] - (kept[-1]['wall_time'] if kept else 0.0)
+    return {'lost_steps': later[-1]['step'] - restored_step, 'lost_seconds': round(seconds, 3)}
+
+
+def read_starts(path: pathlib.Path) -> list[dict[str, Any]]:
+    """One row for each time the run was started: when, from which step, and what was lost before."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def summary(
+    ledger: Ledger, step: int, flops: float, peak: float | None, starts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Speed and time over all starts, for summary.json.
+
+    `seconds` says where the time went; 'lost' is work that was done twice. `goodput` is the share of the steps in it.
+    `mfu` is None where the device's peak or the step's operations are not known.
+    """
+    seconds = {**ledger.seconds(), 'lost': sum(row['lost_seconds'] for row in starts)}
+    busy = seconds['step'] + seconds['data_wait']
+    rate = flops / jax.device_count() / max(busy, 1e-9)
+    return {
+        'device': jax.devices()[0].device_kind,
+        'starts': len(starts),
+        'lost_steps': sum(row['lost_steps'] for row in starts),
+        'seconds': {part: round(value, 3) for part, value in seconds.items()},
+        'goodput': round(seconds['step'] / max(sum(seconds.values()), 1e-9), 4),
+        'first_step_seconds': ledger.first_step,
+        'step_seconds': round(busy / max(step, 1), 6),
+        'mfu': round(rate / peak, 5) if peak and flops else None,
+        'memory_peak_bytes': memory_peak(),
+    }
+
+
+def flops_of(compiled: Any) -> float:
+    """Floating-point operations of one call as XLA counts them, over all devices; 0 where it does not say."""
+    analysis = compiled.cost_analysis()
+    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0)
+    return max(flops, 0.0) * jax.device_count()
