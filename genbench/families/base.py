@@ -145,6 +145,27 @@ class Likelihood:
     refined: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class LatentModel:
+    """p(x | z) with z ~ N(0, I): all that is needed to estimate log p(x) without an encoder.
+
+    Attributes:
+      latent_shape: of one z.
+      observe: (integer images, one key an image) → x, what p(x | z) is a distribution of: the images as they are, or a
+        point in each image's bins.
+      log_likelihood: (z (batch, …), x (batch, …)) → log p(x | z) in nats, (batch,); a density is multiplied by the
+        widths of the bins.
+      draw: (z, one key each) → x from p(x | z).
+      protocol: what p(x | z) and `observe` depend on beside the checkpoint.
+    """
+
+    latent_shape: tuple[int, ...]
+    observe: Callable[[Array, Array], Array]
+    log_likelihood: Callable[[Array, Array], Array]
+    draw: Callable[[Array, Array], Array]
+    protocol: Mapping[str, Any]
+
+
 class Family:
     """Base class. A family overrides `networks`, `updates` and `sample`, and what else it needs.
 
@@ -245,6 +266,10 @@ class Family:
     def likelihoods(self) -> tuple[Likelihood, ...]:
         """What can be computed; empty for a family without a likelihood."""
         return ()
+
+    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel | None:
+        """The decoder of a family that has one, for images with these labels (batch,)."""
+        return None
 
 
 _REGISTRY: dict[str, type[Family]] = {}

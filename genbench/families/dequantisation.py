@@ -14,6 +14,11 @@ from genbench.data.spec import DataSpec
 Array = jax.Array
 
 
+def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
+    """A point in the bins of each integer image, in the encoding of `spec.dequantise`; one key an image."""
+    return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
+
+
 def uniform_bound(
     spec: DataSpec, log_density: Callable[[Array, Array], Array], images: Array, keys: Array, draws: int
 ) -> Array:
@@ -32,8 +37,7 @@ def uniform_bound(
     """
 
     def one_draw(keys_u: Array) -> Array:
-        u = jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys_u)
-        return log_density(spec.dequantise(images, u), keys_density)
+        return log_density(uniform_draw(spec, images, keys_u), keys_density)
 
     pairs = jax.vmap(lambda key: jax.random.split(key, (draws, 2)), out_axes=2)(keys)  # (draws, 2, batch)
     keys_density = pairs[0, 1]

@@ -1,27 +1,56 @@
-"""Generative adversarial network, non-saturating with R1.
+"""Generative adversarial networks.
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger, S. Nowozin, Which Training Methods
-for GANs do actually Converge?, 2018 (R1).
+for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
+al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge).
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from genbench.families.base import Array, Average, Batch, Family, Networks, Sampler, Samples, Scalars, Update, register
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import (
+    Array,
+    Batch,
+    Borrowed,
+    Family,
+    LatentModel,
+    Networks,
+    Sampler,
+    Samples,
+    Scalars,
+    Update,
+    register,
+)
+from genbench.families.observations import Normal
 from genbench.networks import resnet, square_size
+
+# What a discriminator pays for its logits of real and of fake images, and a generator for its fakes': Goodfellow et al.
+# 2014, section 3; Arjovsky et al. 2017, equations 2 and 3; Lim & Ye 2017, section 4.
+LOSSES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array], Array]]] = {
+    'non_saturating': (lambda real: nnx.softplus(-real), nnx.softplus, lambda fake: nnx.softplus(-fake)),
+    'wasserstein': (jnp.negative, jnp.asarray, jnp.negative),
+    'hinge': (lambda real: nnx.relu(1 - real), lambda fake: nnx.relu(1 + fake), jnp.negative),
+}
+PENALTIES = ('r1', 'gradient_penalty', 'none')
 
 
 @register('gan')
 class GAN(Family):
-    """Discriminator first, then generator, once each a step. It has no likelihood."""
+    """Discriminator first, then generator. It has no likelihood."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            'r1_weight': 1.0,  # γ
+            'loss': 'non_saturating',  # or 'wasserstein', 'hinge'
+            'penalty': 'r1',  # or 'gradient_penalty' (WGAN-GP), 'none'
+            'penalty_weight': 1.0,  # γ of R1, λ of WGAN-GP (10 in the paper)
+            'critic_steps': 1,  # discriminator updates for one of the generator
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
         }
         return {
@@ -29,6 +58,15 @@ class GAN(Family):
             'network': {'name': 'resnet'},
             'optimizer': {'b1': 0.0, 'b2': 0.99, 'clip_norm': 0.0, 'learning_rate': 2e-4},
         }
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        for key, known in (('loss', LOSSES), ('penalty', PENALTIES)):
+            name = config.family[key]
+            if name not in known:
+                raise UserError(f'No {key} of a GAN is called {name!r} (family.{key}). {did_you_mean(name, known)}')
+        if config.family.critic_steps < 1:
+            raise UserError(f'family.critic_steps is {config.family.critic_steps}; it should be at least 1.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
@@ -44,19 +82,19 @@ class GAN(Family):
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        rate = self.config.family.discriminator_learning_rate
+        rate, every = self.config.family.discriminator_learning_rate, self.config.family.critic_steps
         options = {'learning_rate': rate} if rate else {}
         return (
             Update('discriminator', ('discriminator',), self.discriminator_loss, options),
-            Update('generator', ('generator',), self.generator_loss),
+            Update('generator', ('generator',), self.generator_loss, every=every),
         )
 
     @property
-    def averages(self) -> tuple[Average, ...]:
-        return (Average('ema', ('generator',), self.config.train.ema_decay),)
+    def averaged(self) -> tuple[str, ...]:
+        return ('generator',)
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """softplus(D(G(z))) + softplus(−D(x)) + γ/2 ‖∇D(x)‖² (Mescheder et al. 2018, equations 1 and 9).
+        """What the discriminator pays for real and for fake images, and its weighted penalty.
 
         Real images are dequantised uniformly, or their grid of levels would give them away.
         """
@@ -64,19 +102,40 @@ class GAN(Family):
         labels = self.labels(batch)
         real = self.spec.dequantise(batch['image'], jax.random.uniform(key_u, batch['image'].shape))
         fake = jax.lax.stop_gradient(self._generate(networks, key_z, len(real), labels))
-        discriminator = networks['discriminator']
-        real_logits, gradient = _value_and_input_gradient(lambda x: discriminator(x, labels), real)
-        fake_logits = discriminator(fake, labels)
-        penalty = jnp.square(gradient).sum((1, 2, 3)).mean()
-        loss = nnx.softplus(fake_logits).mean() + nnx.softplus(-real_logits).mean()
+        critic = lambda x: networks['discriminator'](x, labels)  # noqa: E731
+        fake_logits = critic(fake)
+        real_logits, penalty, weighted = self._penalty(critic, real, fake, jax.random.fold_in(key, 2))
+        pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
+        loss = pay_fake(fake_logits).mean() + pay_real(real_logits).mean()
         accuracy = ((real_logits > 0).mean() + (fake_logits < 0).mean()) / 2
-        return loss + self.config.family.r1_weight / 2 * penalty, {'loss': loss, 'r1': penalty, 'accuracy': accuracy}
+        return loss + weighted, {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
+
+    def _penalty(
+        self, critic: Callable[[Array], Array], real: Array, fake: Array, key: Array
+    ) -> tuple[Array, Array, Array]:
+        """Logits of the real images (batch,), the penalty, and what it adds to the loss.
+
+        R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9). WGAN-GP: λ E (‖∇D(x̂)‖ − 1)² at random points
+        of the lines between real and fake images (Gulrajani et al. 2017, equation 3).
+        """
+        kind, weight = self.config.family.penalty, self.config.family.penalty_weight
+        if kind == 'r1':
+            logits, gradient = _value_and_input_gradient(critic, real)
+            penalty = jnp.square(gradient).sum((1, 2, 3)).mean()
+            return logits, penalty, weight / 2 * penalty
+        if kind == 'none':
+            return critic(real), jnp.zeros(()), jnp.zeros(())
+        share = jax.random.uniform(key, (len(real), 1, 1, 1))
+        _, gradient = _value_and_input_gradient(critic, share * real + (1 - share) * fake)
+        norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # whose slope at zero is finite
+        penalty = jnp.square(norm - 1).mean()
+        return critic(real), penalty, weight * penalty
 
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """softplus(−D(G(z))): the non-saturating loss (Goodfellow et al. 2014, section 3)."""
+        """What the generator pays for the logits of its images."""
         labels = self.labels(batch)
         fake = self._generate(networks, key, len(batch['image']), labels)
-        loss = nnx.softplus(-networks['discriminator'](fake, labels)).mean()
+        loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, labels)).mean()
         return loss, {'loss': loss}
 
     def _generate(self, networks: Networks, key: Array, count: int, labels: Array | None) -> Array:
@@ -85,6 +144,18 @@ class GAN(Family):
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         z = jax.vmap(lambda key: jax.random.normal(key, (self.config.network.latent,)))(keys)
         return Samples(self.spec.quantise(networks['generator'](z, labels)), 1)
+
+    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel:
+        """N(x; G(z), σ²), σ the evaluation's: a generator has no observation model (Wu et al. 2017, section 2)."""
+        scale = self.config.evaluation.ais.observation_scale
+        if scale <= 0:
+            raise UserError(f'evaluation.ais.observation_scale is {scale}; it should be positive.')
+        return Normal(self.spec, scale).latent_model(
+            lambda z: networks['generator'](z, labels)[..., None],
+            self.config.network.latent,
+            decoder='normal',
+            observation_scale=scale,
+        )
 
 
 def _value_and_input_gradient(function, x: Array) -> tuple[Array, Array]:

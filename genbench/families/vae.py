@@ -1,20 +1,24 @@
 """Variational autoencoder.
 
 D. Kingma, M. Welling, Auto-Encoding Variational Bayes, 2014 (VAE); Y. Burda, R. Grosse, R. Salakhutdinov, Importance
-Weighted Autoencoders, 2016 (IWAE); T. Salimans et al., PixelCNN++, 2017 (discretised logistic decoder).
+Weighted Autoencoders, 2016 (IWAE).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from genbench.errors import UserError
+from genbench.data.spec import DataSpec
+from genbench.families import observations
 from genbench.families.base import (
     Array,
     Batch,
+    Borrowed,
     Family,
+    LatentModel,
     Likelihood,
     Networks,
     Sampler,
@@ -23,7 +27,9 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import autoencoder, decoders, square_size
+from genbench.networks import autoencoder, square_size
+
+OBSERVE = 2**31 - 1  # folded into a key, for the places of images in their bins
 
 
 @register('vae')
@@ -36,18 +42,15 @@ class VAE(Family):
     def defaults(cls) -> dict[str, Any]:
         options = {
             'latent': 16,  # dimensions of z
-            'decoder': 'categorical',  # or 'logistic', discretised
+            'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
+            'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
             'beta': 1.0,  # weight of the KL term while training; the bound is always that of 1
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
-    @property
-    def _outputs_per_value(self) -> int:
-        """Decoder outputs for each pixel and channel: level logits, or mean and log-scale."""
-        kinds = {'categorical': self.spec.levels, 'logistic': 2}
-        if self.config.family.decoder not in kinds:
-            raise UserError(f'family.decoder is {self.config.family.decoder!r}; it can be {" or ".join(kinds)}.')
-        return kinds[self.config.family.decoder]
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
@@ -56,7 +59,7 @@ class VAE(Family):
         return {
             'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.classes, rngs=rngs, **options),
             'decoder': autoencoder.Decoder(
-                size, latent, channels * self._outputs_per_value, self.classes, rngs=rngs, **options
+                size, latent, channels * self.observation.outputs, self.classes, rngs=rngs, **options
             ),
         }
 
@@ -70,7 +73,8 @@ class VAE(Family):
         key_z, key_encoder, key_decoder = jax.random.split(key, 3)
         mean, log_std = self._encode(networks, images, labels, key_encoder)
         z = mean + jnp.exp(log_std) * jax.random.normal(key_z, mean.shape)
-        log_p = self._log_observation(networks, z, images, labels, key_decoder)
+        x = self.observation.observe(images, jax.random.split(jax.random.fold_in(key, OBSERVE), len(images)))
+        log_p = self._log_observation(networks, z, x, labels, key_decoder)
         kl = (jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std).sum(-1)
         bits = self.spec.bits_per_dim
         loss = bits((log_p - self.config.family.beta * kl).mean())
@@ -86,32 +90,22 @@ class VAE(Family):
     def _decode(self, networks: Networks, z: Array, labels: Array | None, key: Array | None = None) -> Array:
         """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](z, labels, key)
-        return h.reshape(len(z), *self.spec.shape, self._outputs_per_value)
+        return h.reshape(len(z), *self.spec.shape, self.observation.outputs)
 
     def _log_observation(
-        self, networks: Networks, z: Array, images: Array, labels: Array | None, key: Array | None = None
+        self, networks: Networks, z: Array, x: Array, labels: Array | None, key: Array | None = None
     ) -> Array:
         """log p(x | z), (batch,)."""
-        h = self._decode(networks, z, labels, key)
-        if self.config.family.decoder == 'categorical':
-            log_p = decoders.categorical(h, images)
-        else:
-            log_p = decoders.discretised_logistic(h[..., 0], _log_scale(h), images, self.spec.levels)
-        return log_p.sum((1, 2, 3))
+        return self.observation.log_prob(self._decode(networks, z, labels, key), x)
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
         z = jax.vmap(lambda key: jax.random.normal(key, (self.config.family.latent,)))(keys_z)
         h = self._decode(networks, z, labels)
-        categorical, mean = self.config.family.decoder == 'categorical', sampler.name == 'mean'
-        if categorical and mean:
-            expected = (jax.nn.softmax(h) * jnp.arange(self.spec.levels)).sum(-1)
-            return Samples(jnp.round(expected).astype(jnp.int32), 1)
-        if categorical:
-            return Samples(jax.vmap(jax.random.categorical)(keys_x, h), 1)
-        noise = 0.0 if mean else jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(keys_x)
-        return Samples(self.spec.decode(h[..., 0] + jnp.exp(_log_scale(h)) * noise), 1)
+        if sampler.name == 'mean':
+            return Samples(self.observation.mean(h), 1)
+        return Samples(self.observation.images(self.observation.draw(h, keys_x)), 1)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -120,7 +114,7 @@ class VAE(Family):
                 return self._importance_bound(networks, images, labels, keys, draws)
 
             name = 'elbo' if draws == 1 else f'iwae_{draws}'
-            return Likelihood(name, 'lower_bound', log_prob, {'dequantisation': 'none', 'draws': draws})
+            return Likelihood(name, 'lower_bound', log_prob, {**self.observation.protocol, 'draws': draws})
 
         return tuple(bound(draws) for draws in (1, self.config.evaluation.iwae_draws))
 
@@ -129,18 +123,20 @@ class VAE(Family):
     ) -> Array:
         """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
         mean, log_std = self._encode(networks, images, labels)
+        x = self.observation.observe(images, jax.vmap(lambda key: jax.random.fold_in(key, OBSERVE))(keys))
 
         def log_weight(_, index):
             draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), mean.shape[1:])  # noqa: E731
             noise = jax.vmap(draw)(keys)
             z = mean + jnp.exp(log_std) * noise
             log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std).sum(-1)  # log p(z) − log q(z | x)
-            return None, self._log_observation(networks, z, images, labels) + log_ratio
+            return None, self._log_observation(networks, z, x, labels) + log_ratio
 
         _, log_weights = jax.lax.scan(log_weight, None, jnp.arange(draws))
         return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(draws)
 
-
-def _log_scale(h: Array) -> Array:
-    """Log-scale of the logistic from the decoder's second output, kept in a range where bins do not vanish."""
-    return jnp.clip(h[..., 1] - 2, -7, 3)
+    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel:
+        options = self.config.family
+        return self.observation.latent_model(
+            lambda z: self._decode(networks, z, labels), options.latent, decoder=options.decoder
+        )

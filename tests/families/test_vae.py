@@ -8,6 +8,7 @@ from scipy import stats
 
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families import observations
 from genbench.families.base import Sampler
 from genbench.families.vae import VAE
 from genbench.networks import decoders
@@ -97,6 +98,43 @@ def test_the_training_loss_is_the_elbo_in_bits_with_its_divergence_weighted(beta
     assert loss == pytest.approx(float(scalars['elbo'] + (beta - 1) * kl), rel=1e-4)
 
 
+FINE = DataSpec('vectors', (1, 1, 4), levels=4096)  # whose bins are narrower than the noise of the model below
+
+
+def test_a_normal_decoder_bounds_its_marginal_and_reaches_it_at_the_exact_posterior(resolve, keys):
+    """A linear decoder of dequantised images: log N(x; μ, WWᵀ + σ²I) and the widths of the bins."""
+    weights, mean, scale = 0.2 * W, 0.5 * MU, 0.1
+    marginal = stats.multivariate_normal(mean, weights @ weights.T + scale**2 * np.eye(4))
+    precision = (weights**2).sum(0) + scale**2
+
+    def encoder(x, labels, key):
+        posterior = (x.reshape(-1, 4) - mean) @ weights / precision
+        return jnp.concatenate([posterior, jnp.full_like(posterior, np.log(scale)) - np.log(precision) / 2], axis=-1)
+
+    networks = {'encoder': encoder, 'decoder': lambda z, labels, key: (z @ weights.T + mean).reshape(-1, 1, 1, 4)}
+    family = VAE(resolve('vae', latent=2, decoder='normal', observation_scale=scale), FINE)
+    images = FINE.quantise(jnp.asarray(marginal.rvs(50, random_state=0)).reshape(-1, 1, 1, 4))
+    wanted = marginal.logpdf(np.reshape(FINE.dequantise(images), (-1, 4))) + 4 * np.log(2 / 4096)
+    for likelihood in family.likelihoods:
+        assert (likelihood.protocol['dequantisation'], likelihood.protocol['dequantisation_draws']) == ('uniform', 1)
+        found = jax.jit(lambda keys, one=likelihood: one.log_prob(networks, images, None, keys))(keys(50))
+        np.testing.assert_allclose(found, wanted, atol=0.05)
+
+
+@pytest.mark.parametrize('scale', [0.0, 0.3])
+def test_the_density_of_a_normal_decoder_times_the_bins_adds_up_to_the_mass_between_them(scale, keys):
+    """An error of the bins' width would be a factor; a density at one place of each bin, no integral."""
+    spec, h = DataSpec('pixels', (1, 1, 1), levels=5), jnp.array([0.3, 0.8] if not scale else [0.3])
+    model = observations.make('normal', spec, scale)
+    assert model.outputs == len(h)
+    images = jnp.repeat(jnp.arange(5), 20_000).reshape(-1, 1, 1, 1)
+    log_p = model.log_prob(
+        jnp.broadcast_to(h, (len(images), 1, 1, 1, len(h))), model.observe(images, keys(len(images)))
+    )
+    wanted = np.diff(stats.norm(0.3, scale or np.exp(0.8 - 2)).cdf([-1, 1]))
+    assert np.exp(log_p).reshape(5, -1).mean(1).sum() == pytest.approx(wanted[0], rel=0.01)
+
+
 def test_the_likelihoods_are_lower_bounds_with_one_and_many_draws(built):
     family = built('vae')[0]
     assert [(one.method, one.kind) for one in family.likelihoods] == [
@@ -106,10 +144,14 @@ def test_the_likelihoods_are_lower_bounds_with_one_and_many_draws(built):
 
 
 LOGITS = 2 * jnp.linspace(-1, 1, 10).reshape(2, 5) ** 2  # of two pixels with five levels
-LOGISTIC = jnp.array([[0.5, 1.5], [-0.9, 1.0]])  # mean, and the log-scale plus 2
+LOGISTIC = jnp.array([[0.5, 1.5], [-0.9, 1.0]])  # mean, and the log-scale plus 2; also of the normal
 DECODERS = {
     'categorical': (LOGITS, jax.nn.log_softmax(LOGITS)),
     'logistic': (LOGISTIC, decoders.discretised_logistic(LOGISTIC[:, :1], LOGISTIC[:, 1:] - 2, jnp.arange(5), 5)),
+    'normal': (
+        LOGISTIC,
+        decoders.discretised_normal(LOGISTIC[:, :1], jnp.exp(LOGISTIC[:, 1:] - 2), jnp.arange(5), 5),
+    ),
 }
 
 
@@ -130,7 +172,7 @@ def drawn(resolve, keys):
 
 
 @pytest.mark.parametrize('decoder', DECODERS)
-def test_draws_have_the_probabilities_that_the_bound_scores(decoder, drawn):
+def test_draws_have_the_probabilities_of_the_observation_model(decoder, drawn):
     images = drawn(decoder, 'direct')
     shares = [np.bincount(pixel, minlength=5) / len(images) for pixel in images.T]
     np.testing.assert_allclose(shares, np.exp(DECODERS[decoder][1]), atol=5 * 0.5 / np.sqrt(20_000))
@@ -146,7 +188,15 @@ def test_the_mean_sampler_shows_the_level_nearest_to_the_mean_of_a_logistic(draw
     np.testing.assert_array_equal(drawn('logistic', 'mean'), np.tile([3, 0], (20_000, 1)))
 
 
-def test_an_unknown_decoder_is_refused(make_family):
-    family = make_family('vae', decoder='normal')
-    with pytest.raises(UserError, match="family.decoder is 'normal'; it can be categorical or logistic"):
-        family._outputs_per_value  # noqa: B018
+def test_the_mean_sampler_shows_the_bin_of_the_mean_of_a_normal(drawn):
+    """0.5 and −0.9 among bins of width 2 / 5 from −1."""
+    np.testing.assert_array_equal(drawn('normal', 'mean'), np.tile([3, 0], (20_000, 1)))
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'why'),
+    [('decoder', 'norml', "'norml'.*Did you mean normal"), ('observation_scale', -0.1, 'should be positive')],
+)
+def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
+    with pytest.raises(UserError, match=why):
+        make_family('vae', **{option: value})

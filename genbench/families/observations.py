@@ -1,0 +1,164 @@
+"""Observation models p(x | z): what a decoder's outputs say of an image.
+
+T. Salimans et al., PixelCNN++, 2017 (discretised logistic); Y. Wu et al., On the Quantitative Analysis of
+Decoder-Based Generative Models, 2017 (normal around what a generator puts out).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Array, LatentModel
+from genbench.families.dequantisation import uniform_draw
+from genbench.networks import decoders
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """Independent pixels and channels given the outputs h (batch, height, width, channels, outputs).
+
+    x is what p(x | z) is a distribution of; for discrete ones it is the integer images themselves.
+    """
+
+    spec: DataSpec
+
+    @property
+    def outputs(self) -> int:
+        """Decoder outputs for each pixel and channel."""
+        raise NotImplementedError
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {'dequantisation': 'none'}
+
+    def observe(self, images: Array, keys: Array) -> Array:
+        """x from integer images and one key each."""
+        return images
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        """log p(x | z) in nats (batch,); a density times the widths of the bins."""
+        raise NotImplementedError
+
+    def mean(self, h: Array) -> Array:
+        """Integer images nearest to the mean of p(x | z)."""
+        raise NotImplementedError
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        """x from p(x | z), one key each."""
+        raise NotImplementedError
+
+    def images(self, x: Array) -> Array:
+        """Integer images from x."""
+        return x
+
+    def latent_model(self, decode: Callable[[Array], Array], latent: int, **protocol: Any) -> LatentModel:
+        """With z ~ N(0, I) of `latent` dimensions and h = decode(z)."""
+        return LatentModel(
+            latent_shape=(latent,),
+            observe=self.observe,
+            log_likelihood=lambda z, x: self.log_prob(decode(z), x),
+            draw=lambda z, keys: self.draw(decode(z), keys),
+            protocol={**self.protocol, **protocol},
+        )
+
+
+class Categorical(Observation):
+    """Logits of the levels."""
+
+    @property
+    def outputs(self) -> int:
+        return self.spec.levels
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        return decoders.categorical(h, x).sum((1, 2, 3))
+
+    def mean(self, h: Array) -> Array:
+        return jnp.round((jax.nn.softmax(h) * jnp.arange(self.spec.levels)).sum(-1)).astype(jnp.int32)
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        return jax.vmap(jax.random.categorical)(keys, h)
+
+
+class Logistic(Observation):
+    """Location and log-scale of a discretised logistic (Salimans et al. 2017, equation 2)."""
+
+    @property
+    def outputs(self) -> int:
+        return 2
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        return decoders.discretised_logistic(h[..., 0], _log_scale(h), x, self.spec.levels).sum((1, 2, 3))
+
+    def mean(self, h: Array) -> Array:
+        return self.spec.decode(h[..., 0])
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        noise = jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(keys)
+        return self.spec.decode(h[..., 0] + jnp.exp(_log_scale(h)) * noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(Observation):
+    """N(x; mean, σ²) of dequantised images, with mean and log σ from the decoder, or only the mean and a given `scale`.
+
+    x is one uniform draw from the image's bins. At the bins' centres a density bounds no probability of the integers:
+    it would grow without limit as σ shrinks.
+    """
+
+    scale: float = 0.0
+
+    @property
+    def outputs(self) -> int:
+        return 1 if self.scale else 2
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {'dequantisation': 'uniform', 'dequantisation_draws': 1}
+
+    def observe(self, images: Array, keys: Array) -> Array:
+        return uniform_draw(self.spec, images, keys)
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        log_density = jax.scipy.stats.norm.logpdf(x, h[..., 0], self._scale(h))
+        return (log_density + self.spec.log_bin_width).sum((1, 2, 3))
+
+    def mean(self, h: Array) -> Array:
+        return self.spec.quantise(h[..., 0])
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        noise = jax.vmap(lambda key: jax.random.normal(key, self.spec.shape))(keys)
+        return h[..., 0] + self._scale(h) * noise
+
+    def images(self, x: Array) -> Array:
+        return self.spec.quantise(x)
+
+    def _scale(self, h: Array) -> Array | float:
+        return self.scale or jnp.exp(_log_scale(h))
+
+
+def make(name: str, spec: DataSpec, scale: float) -> Observation:
+    """The observation model that `family.decoder` calls `name`; `scale` is for the normal, `family.observation_scale`.
+
+    Raises:
+      UserError: no such decoder, or a negative scale.
+    """
+    if scale < 0:
+        raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
+    models: dict[str, Observation] = {
+        'categorical': Categorical(spec),
+        'logistic': Logistic(spec),
+        'normal': Normal(spec, scale),
+    }
+    if name not in models:
+        raise UserError(f'No decoder is called {name!r} (family.decoder). {did_you_mean(name, models)}')
+    return models[name]
+
+
+def _log_scale(h: Array) -> Array:
+    """From the decoder's second output, kept in a range where bins do not vanish."""
+    return jnp.clip(h[..., 1] - 2, -7, 3)
