@@ -3,11 +3,14 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from genbench import __version__
-from genbench.errors import INTERRUPTED, UserError
+from genbench.errors import INTERRUPTED, UserError, did_you_mean
 
+BEGAN = time.monotonic()
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
 
   genbench run experiments/STUDY.py --out runs/STUDY
@@ -19,8 +22,15 @@ folders of runs, or (B) moments saved by "genbench metrics moments IMAGES --out 
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message[:1].upper()}{message[1:]}. See {self.prog} --help.')
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(
+    main = _Parser(
         prog='genbench',
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -33,10 +43,16 @@ def parser() -> argparse.ArgumentParser:
         return parent.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
 
     train = verb('train', 'Train one config, or go on with its run.', epilog=OVERRIDES)
-    train.add_argument('--config', required=True, help='a config file, configs/DATASET/FAMILY.py')
+    train.add_argument('--config', help='a config file, configs/DATASET/FAMILY.py')
     train.add_argument('--workdir', help='the folder of the run')
     train.add_argument('--dry-run', action='store_true', help='print the mesh, where every array lies, '
                        'memory and FLOPs; train nothing')  # fmt: skip
+    train.add_argument('--debug', action='store_true', help='check shapes, trace what is not a number to the operation '
+                       'that made it, and stop there; slow')  # fmt: skip
+    train.add_argument('--profile', metavar='START:STOP', default='', help='write a trace of these steps to '
+                       'WORKDIR/profile, for TensorBoard, XProf or Perfetto')  # fmt: skip
+    train.add_argument('--replay', type=int, metavar='STEP', help='do this one step of a run again, say what its '
+                       'updates see, and write nothing; needs no --config')  # fmt: skip
     joined = train.add_argument_group('several processes', 'Start the same command once a process, with one --workdir.')
     joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
     joined.add_argument('--num-processes', type=int, metavar='N')
@@ -84,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument('left', help='a config file or a run folder')
     diff.add_argument('right', help='a config file or a run folder')
 
+    checkpoint = verb('checkpoint', 'Look at checkpoints.').add_subparsers(
+        dest='action', required=True, metavar='ACTION'
+    )
+    held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.', checkpoint)
+    held.add_argument('workdir', help='the folder of a run')
+
     data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
@@ -124,10 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Exit status: 0 done, 2 a mistake of the user, 75 stopped and saved."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
-    given = parser().parse_args([word for word in words if not word.startswith('--config.')])
-    if overrides and given.verb not in ('train', 'evaluate', 'sample') and getattr(given, 'action', '') != 'show':
-        return _complain(f'genbench {given.verb} takes no --config.KEY=VALUE.')
     try:
+        given = _parse([word for word in words if not word.startswith('--config.')])
+        takes_overrides = given.verb in ('train', 'evaluate', 'sample') or [*words, '', ''][:2] == ['config', 'show']
+        if overrides and not takes_overrides:
+            raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         return VERBS[given.verb](given, overrides)
     except UserError as error:
         return _complain(str(error))
@@ -139,6 +162,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    main = parser()
+    given, unknown = main.parse_known_args(words)
+    if unknown:
+        known = [flag for flag in _flags(main, given.verb) if flag.startswith('--')]
+        hint = did_you_mean(unknown[0].partition('=')[0], known) if unknown[0].startswith('-') else ''
+        raise UserError(f'genbench {given.verb} does not understand {" ".join(unknown)}. {hint}')
+    return given
+
+
+def _flags(main: argparse.ArgumentParser, verb: str) -> list[str]:
+    (verbs,) = [action.choices for action in main._actions if isinstance(action, argparse._SubParsersAction)]
+    return list(verbs[verb]._option_string_actions)
+
+
 def _complain(message: str) -> int:
     print('genbench:', ' '.join(message.split()), file=sys.stderr)
     return 2
@@ -147,9 +185,14 @@ def _complain(message: str) -> int:
 def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import config, startup
 
-    resolved = config.load(given.config, overrides)
     if not given.workdir and not given.dry_run:
         raise UserError('genbench train needs --workdir, the folder of the run.')
+    if given.replay is not None:
+        return _replay(given, overrides)
+    if not given.config:
+        raise UserError('genbench train needs --config, a config file.')
+    profile = _span(given.profile)
+    resolved = config.load(given.config, overrides)
     startup.prepare()
     from genbench.training import processes
 
@@ -163,7 +206,7 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 0
     from genbench.training.loop import train
 
-    outcome = train(resolved, given.workdir)
+    outcome = train(resolved, given.workdir, debug=given.debug, profile=profile, began=BEGAN)
     summary = outcome.summary
     if not processes.is_first():
         return 0 if outcome.complete else INTERRUPTED
@@ -174,7 +217,49 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f'Stopped at step {summary["step"]}, saved in {given.workdir}; the same command goes on from there.')
         return INTERRUPTED
     print(f'{given.workdir}: {summary["step"]} steps in {summary["training_seconds"]:.0f} s, '
-          f'{summary["images_per_second"]:.0f} images/s. Next: genbench evaluate {given.workdir}')  # fmt: skip
+          f'{summary["images_per_second"]:.0f} images/s, {_used(summary)}. '
+          f'Next: genbench evaluate {given.workdir}')  # fmt: skip
+    return 0
+
+
+def _used(summary: dict[str, Any]) -> str:
+    share = f'{summary["goodput"]:.0%} of the time in steps'
+    if summary['mfu'] is None:
+        return f'{share} (MFU unknown: no peak is known for {summary["device"]})'
+    return f'{share}, MFU {summary["mfu"]:.1%}'
+
+
+def _span(text: str) -> tuple[int, int] | None:
+    """START:STOP as numbers."""
+    if not text:
+        return None
+    start, _, stop = text.partition(':')
+    if not (start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+        raise UserError(f'--profile is {text!r}; write START:STOP, for example 100:110.')
+    return int(start), int(stop)
+
+
+def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from genbench import startup
+
+    if overrides:
+        raise UserError('--replay takes the config from the run; leave --config.KEY=VALUE out.')
+    startup.prepare()
+    from genbench.training import replay
+
+    for line in replay.replay(given.workdir, given.replay):
+        print(line, flush=True)
+    return 0
+
+
+def _checkpoint(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.training import inventory
+
+    for line in inventory.show(given.workdir):
+        print(line, flush=True)
     return 0
 
 
@@ -289,5 +374,6 @@ VERBS = {
     'run': _run,
     'report': _report,
     'config': _config,
+    'checkpoint': _checkpoint,
     'data': _data,
 }
