@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from genbench.data.spec import DataSpec
+from genbench.families.dequantisation import uniform_draw
 from genbench.interpolants.predictions import Denoiser
 from genbench.interpolants.schedules import Schedule
 from genbench.networks.decoders import discretised_normal
@@ -140,8 +141,8 @@ class VariationalBound:
     def _scored(self, images: Array, keys: Array) -> tuple[Array, Array, Array]:
         """Images as the model saw them in training, and two more keys for each."""
         keys_u, keys_noise, keys_times = self._keys(keys, 3)
-        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys_u) if self.uniform else 0.5
-        return self.spec.dequantise(images, u), keys_noise, keys_times
+        x = uniform_draw(self.spec, images, keys_u) if self.uniform else self.spec.dequantise(images)
+        return x, keys_noise, keys_times
 
     def _normal(self, keys: Array) -> Array:
         return jax.vmap(lambda key: jax.random.normal(key, self.spec.shape))(keys)
