@@ -75,8 +75,8 @@ def _step(training: Training, blueprint: states.Blueprint, program: Any, state: 
             continue
         yield from guards.examine(blueprint, update, state, batch, jax.random.fold_in(key, index))
         after, scalars = program(jax.tree.map(jnp.copy, state), training.constants, inputs, (update.name,))
-        said = {name: float(value) for name, value in scalars.items() if not name.startswith('skipped/')}
-        yield f'{update.name}: ' + ', '.join(f'{name} {value:.6g}' for name, value in said.items())
+        said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]
+        yield f'{update.name}: {", ".join(said)}'
         skipped = int(after['skipped']['in_a_row']) > 0
         yield f'{update.name}: {"not finite, skipped" if skipped else "finite, done"}'
         state = {**after, 'step': state['step'], 'averages': state['averages'], 'skipped': state['skipped']}
