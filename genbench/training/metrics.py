@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import jax
 import numpy as np
@@ -80,9 +80,7 @@ class Events:
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """One event that holds all scalars of a step; one that is not finite is left out."""
-        from tensorboardX import event_file_writer
-        from tensorboardX.proto import event_pb2, summary_pb2
-
+        event_file_writer, event_pb2, summary_pb2 = _tensorboard()
         if self._writer is None:
             self._folder.mkdir(exist_ok=True)
             self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'))
@@ -97,6 +95,20 @@ class Events:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _tensorboard() -> tuple[Any, Any, Any]:
+    """tensorboardX without torch, which it would import where it is installed: seconds for nothing."""
+    absent = 'torch' not in sys.modules
+    if absent:
+        sys.modules['torch'] = cast(Any, None)
+    try:
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2, summary_pb2
+    finally:
+        if absent:
+            del sys.modules['torch']
+    return event_file_writer, event_pb2, summary_pb2
 
 
 class Progress:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -64,6 +66,17 @@ def test_scalars_go_to_tensorboard_too(path):
     log.close()
     (events,) = path.with_name('events').iterdir()
     assert b'net/loss' in events.read_bytes()
+
+
+def test_events_do_not_import_torch(path):
+    code = (
+        'import pathlib, sys\n'
+        'from genbench.training.metrics import Events\n'
+        f'Events(pathlib.Path({str(path.parent)!r}), 1).write(1, {{"net/loss": 0.5}})\n'
+        'print("torch" in sys.modules)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'False\n'
 
 
 def test_a_resumed_run_neither_repeats_nor_loses_a_row(tiny, tmp_path):

@@ -1,0 +1,118 @@
+"""What a run tells of itself adds up, and says where it does not know."""
+
+import json
+import time
+
+import jax
+import pytest
+
+from genbench.training import telemetry
+from genbench.training.loop import train
+from genbench.training.metrics import read_rows
+
+
+@pytest.mark.parametrize(('kind', 'dtype', 'teraflops'), [
+    ('NVIDIA H100 80GB HBM3', 'bfloat16', 989),
+    ('NVIDIA H100 PCIe', 'bfloat16', 756),
+    ('NVIDIA H200', 'float32', 495),
+    ('NVIDIA A100-SXM4-40GB', 'bfloat16', 312),
+    ('NVIDIA A100 80GB PCIe', 'float32', 156),
+    ('Tesla V100-SXM2-16GB', 'float32', 15.7),
+    ('TPU v4', 'bfloat16', 275),
+    ('TPU v5 lite', 'bfloat16', 197),
+    ('TPU v5', 'bfloat16', 459),
+    ('TPU v6 lite', 'bfloat16', 918),
+])  # fmt: skip
+def test_peaks_by_the_names_that_jax_gives(kind, dtype, teraflops):
+    assert telemetry.peak_flops(kind, dtype) == teraflops * 1e12
+
+
+def test_an_unknown_device_has_no_peak():
+    assert telemetry.peak_flops('cpu') is None
+    assert telemetry.peak_flops('NVIDIA GeForce GTX 1080') is None
+
+
+def test_the_ledger_adds_up_over_starts():
+    ledger = telemetry.Ledger({'step': 10.0, 'other': 5.0}, time.monotonic() - 2)
+    ledger.add('init', 0.5)
+    with ledger.spent('step'):
+        time.sleep(0.02)
+    seconds = ledger.seconds()
+    assert set(seconds) == set(telemetry.PARTS)
+    assert 10.02 <= seconds['step'] < 10.5
+    assert sum(seconds.values()) == pytest.approx(17.02, abs=0.5)
+    assert seconds['other'] == pytest.approx(5 + 2 - 0.5, abs=0.1)
+
+
+def test_mfu_is_the_share_of_the_peak_while_steps_run():
+    ledger = telemetry.Ledger({}, time.monotonic())
+    meter = telemetry.Meter(ledger, batch_size=10, peak=1e12)
+    meter.start(step=100, flops=7e12)
+    ledger.add('step', 1.5)
+    ledger.add('data_wait', 0.5)
+    ledger.add('checkpoint', 100)  # is no part of a step
+    found = meter.read(step=104, flops=7e12 + 1e12 * jax.device_count())
+    assert found['speed/mfu'] == 0.5
+    assert found['speed/step_seconds'] == 0.5
+    assert found['time/data_wait'] == 0.25
+
+
+def test_lost_work_is_what_the_rows_past_the_restored_step_show():
+    rows = [{'step': step, 'wall_time': 2.0 * step} for step in (10, 20, 30)]
+    assert telemetry.lost_work(rows, 20) == {'lost_steps': 10, 'lost_seconds': 20.0}
+    assert telemetry.lost_work(rows, 0) == {'lost_steps': 30, 'lost_seconds': 60.0}
+    assert telemetry.lost_work(rows, 30) == telemetry.lost_work([], 0) == {'lost_steps': 0, 'lost_seconds': 0.0}
+
+
+@pytest.fixture(scope='module')
+def resumed(tiny, tmp_path_factory):
+    """A run in two starts, the second of which does steps 5 and 6 again: (folder, summary, seconds of the second)."""
+    folder = tmp_path_factory.mktemp('resumed')
+    train(tiny('gaussian', 'checkpoint.every=4', 'train.num_steps=6'), folder, quiet=True)
+    (folder / 'checkpoints' / '6').rename(folder / 'moved')
+    began = time.monotonic()
+    outcome = train(tiny('gaussian', 'checkpoint.every=4', 'train.num_steps=20'), folder, quiet=True, profile=(8, 10))
+    return folder, outcome.summary, time.monotonic() - began
+
+
+def test_the_parts_of_a_run_make_up_its_time(resumed):
+    folder, summary, second = resumed
+    seconds = summary['seconds']
+    assert set(seconds) == {*telemetry.PARTS, 'lost'}
+    assert all(
+        seconds[part] > 0 for part in ('init', 'compile', 'step', 'data_wait', 'checkpoint', 'evaluation', 'lost')
+    )
+    first = [row for row in read_rows(folder / 'metrics.jsonl') if row['step'] == 4][0]
+    before = sum(value for name, value in first.items() if name.startswith('seconds/'))
+    assert sum(seconds.values()) - seconds['lost'] == pytest.approx(before + second, rel=0.05, abs=0.1)
+    assert seconds['other'] - first['seconds/other'] < 0.25 * second
+    assert summary['goodput'] == pytest.approx(seconds['step'] / sum(seconds.values()), abs=1e-3)
+
+
+def test_work_that_was_done_twice_is_counted(resumed):
+    folder, summary, _ = resumed
+    assert (summary['starts'], summary['lost_steps']) == (2, 2)
+    starts = [json.loads(line) for line in (folder / 'starts.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in starts] == [0, 4]
+    assert starts[1]['lost_seconds'] == summary['seconds']['lost']
+
+
+def test_a_cpu_has_no_known_peak_and_the_run_says_so(resumed):
+    _, summary, _ = resumed
+    assert summary['device'] == 'cpu' and summary['mfu'] is None
+    assert 0 < summary['first_step_seconds'] < 120
+    assert summary['step_seconds'] > 0
+
+
+def test_rows_tell_speed_and_shares(resumed):
+    rows = read_rows(resumed[0] / 'metrics.jsonl')
+    assert [row['step'] for row in rows] == list(range(1, 21))
+    for name in ('seconds/step', 'seconds/compile', 'seconds/init'):
+        values = [row[name] for row in rows]
+        assert values == sorted(values)
+    assert all(0 <= row['time/data_wait'] <= 1 and row['speed/step_seconds'] > 0 for row in rows)
+
+
+def test_a_trace_is_written_for_the_steps_that_were_asked_for(resumed):
+    traces = list((resumed[0] / 'profile').rglob('*.xplane.pb'))
+    assert len(traces) == 1 and traces[0].stat().st_size > 1000
