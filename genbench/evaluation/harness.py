@@ -1,11 +1,10 @@
 """Score one checkpoint of a run: sample distances for each sampler, likelihoods, and what it all cost."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,23 +13,21 @@ import numpy as np
 from genbench import config as configs
 from genbench.config import Config
 from genbench.data import sources
-from genbench.errors import UserError, did_you_mean, explained_disk_errors
-from genbench.evaluation import features, grid, scoring
-from genbench.evaluation.features import FeatureNetwork
+from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation import ais, grid, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.protocol import Protocol
-from genbench.evaluation.reference import RealImages, network_images
+from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, slug
-from genbench.evaluation.scoring import Extracted
 from genbench.families.base import Likelihood, Sampler
 from genbench.training import runs, sampling
 from genbench.training.metrics import read_rows
 from genbench.training.state import State
 
-OTHER_METRICS = ('likelihood', 'speed')  # beside those of samples
 SHOWN = 100  # images in a saved grid
+SIMULATED = 32  # images on which the bounds of annealed importance sampling are compared
 FILM_IMAGES, FILM_FRAMES = 8, 9
 
 
@@ -59,67 +56,6 @@ def evaluate(
     wanted = grid.cells(cells, run.family, config.evaluation)
     step, state = run.restore(step)
     return Evaluation(run, config, step, state, wanted, quiet).run_all()
-
-
-def sample_metrics(names: Sequence[str]) -> list[str]:
-    """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
-    chosen = [name for name in names if name not in OTHER_METRICS]
-    known = (*scoring.METRICS, *scoring.PUBLISHED, *scoring.ALIASES)
-    for name in chosen:
-        if name not in known:
-            raise UserError(f'No metric is called {name!r} (evaluation.metrics). '
-                            f'{did_you_mean(name, (*known, *OTHER_METRICS))}')  # fmt: skip
-    return chosen
-
-
-def feature_network(config: Config, spec: Any, train: sources.Arrays, quiet: bool) -> FeatureNetwork:
-    """The network that `evaluation.features` names, checked against the metrics that are asked of it."""
-    options = config.evaluation.features
-    network = features.get(
-        options.name, convention=options.convention, weights=options.weights, weights_sha256=options.weights_sha256,
-        spec=spec, train=train, classifier_options=config.evaluation.classifier, quiet=quiet,
-    )  # fmt: skip
-    scoring.check_names(sample_metrics(config.evaluation.metrics), network)
-    return network
-
-
-class RealSets:
-    """The train split as reference, and the evaluation split as held-out images where a metric wants them."""
-
-    def __init__(self, config: Config, quiet: bool):
-        self._config, self._quiet = config, quiet
-        builder = sources.open_builder(config.data.name, config.data.data_dir)
-        self.spec = sources.spec_of(builder)
-        self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
-        self.names = scoring.resolve(sample_metrics(config.evaluation.metrics))
-
-    @functools.cached_property
-    def network(self) -> FeatureNetwork:
-        return feature_network(self._config, self.spec, self.train, self._quiet)
-
-    @functools.cached_property
-    def outputs(self) -> tuple[str, ...]:
-        return scoring.needed_outputs(self.names)
-
-    @functools.cached_property
-    def reference(self) -> Extracted:
-        return RealImages(self.network, self.spec, 'train', self.train, self._quiet).extracted(self.outputs)
-
-    @functools.cached_property
-    def held_out(self) -> Extracted | None:
-        if not any(scoring.METRICS[name].needs_held_out for name in self.names):
-            return None
-        split = self._config.evaluation.split
-        return RealImages(self.network, self.spec, split, self.split, self._quiet).extracted(self.outputs)
-
-    def protocol(self, name: str) -> dict[str, Any]:
-        return scoring.protocol(name, self.network, self.reference, self.held_out)
-
-    def extract(self, images: np.ndarray) -> Extracted:
-        """Integer images of this data set in feature space."""
-        batches = [network_images(images, self.spec, self.network)]
-        kept, moments, count, digest = scoring.extract(self.network, batches, self.outputs)
-        return Extracted({'images_sha256': digest}, kept, moments, count)
 
 
 class Evaluation:
@@ -151,6 +87,8 @@ class Evaluation:
                 weights.save_film([cell.sampler for cell in self.cells])
             if 'likelihood' in self.options.metrics:
                 weights.score_likelihoods()
+            if 'ais' in self.options.metrics:
+                weights.score_by_annealing()
         if 'speed' in self.options.metrics:
             self._costs()
         return self.added
@@ -282,16 +220,38 @@ class Weights:
         if not family.likelihoods:
             self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
 
-    def _score_likelihood(self, likelihood: Likelihood) -> None:
+    def score_by_annealing(self) -> None:
+        """Annealed importance sampling of a model with a decoder, and the width of its bounds on simulated images."""
+        one, options = self.evaluation, self.options.ais
+        networks = self.blueprint.bind(self.state['params'], self.state['aux'])
+        likelihood = ais.likelihood(one.family, networks, options)
+        if likelihood is None:
+            raise UserError(f'{one.family.name} has no decoder p(x | z); leave ais out of evaluation.metrics.')
+        count = min(options.num_images or len(one.real.split), len(one.real.split))
+        split = sources.Arrays(one.real.split.images[:count], one.real.split.labels[:count])
+        extra = {'num_images': count, 'simulated': SIMULATED}
+
+        def gap() -> dict[str, float]:
+            labels = one.labels(0, SIMULATED)
+            lower, upper = ais.simulated_gap(self.blueprint, self.state, labels, SIMULATED, self.options.seed, options)
+            return {'bidirectional_gap': -float(one.spec.bits_per_dim(np.mean(upper - lower)))}
+
+        self._score_likelihood(dataclasses.replace(likelihood, protocol={**likelihood.protocol, **extra}), split, gap)
+
+    def _score_likelihood(
+        self,
+        likelihood: Likelihood,
+        split: sources.Arrays | None = None,
+        more: Callable[[], dict[str, float]] = dict,
+    ) -> None:
         one, options = self.evaluation, self.options
+        split = one.real.split if split is None else split
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed,
                     'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
         if one.has('bits_per_dim', protocol):
             return
-        scorer = LikelihoodScorer(
-            self.blueprint, self.state, one.real.split, options.seed, options.batch_size, one.quiet
-        )  # fmt: skip
+        scorer = LikelihoodScorer(self.blueprint, self.state, split, options.seed, options.batch_size, one.quiet)
         name = Protocol({**protocol, 'step': one.step, 'config_hash': one.config_hash}).hash
         nats = scorer.nats(likelihood, self.kept / 'likelihood' / f'{likelihood.method}-{name}.npz')
         error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
@@ -301,7 +261,7 @@ class Weights:
             'bits_per_dim', float(total.mean()), std_err=float(total.std(ddof=1) / np.sqrt(len(total))),
             kind=likelihood.kind, n=len(total), seed=options.seed, protocol=protocol,
             discretisation_error=None if error is None else -float(one.spec.bits_per_dim(error)),
-            details={part: float(values.mean()) for part, values in bits.items()} or None,
+            details={**{part: float(values.mean()) for part, values in bits.items()}, **more()} or None,
         )  # fmt: skip
 
 

@@ -6,12 +6,16 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from genbench.config import Config
+from genbench.data import sources
 from genbench.data.sources import Arrays, cache_dir
 from genbench.data.spec import DataSpec
-from genbench.evaluation import scoring
+from genbench.errors import UserError, did_you_mean
+from genbench.evaluation import features, scoring
 from genbench.evaluation.features import FeatureNetwork
 from genbench.evaluation.scoring import Extracted
 from genbench.training.files import read_npz, write_npz
@@ -19,6 +23,7 @@ from genbench.training.metrics import Progress
 from genbench.training.sampling import to_uint8
 
 BATCH = 1024
+OTHER_METRICS = ('likelihood', 'ais', 'speed')  # beside those of samples
 
 
 def network_images(images: np.ndarray, spec: DataSpec, network: FeatureNetwork) -> np.ndarray:
@@ -66,3 +71,64 @@ class RealImages:
         key = json.dumps([self.description, dict(self.network.protocol), sorted(outputs)], sort_keys=True)
         name = f'{self.network.name}-{self.spec.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz'
         return cache_dir() / 'references' / name
+
+
+def sample_metrics(names: Sequence[str]) -> list[str]:
+    """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
+    chosen = [name for name in names if name not in OTHER_METRICS]
+    known = (*scoring.METRICS, *scoring.PUBLISHED, *scoring.ALIASES)
+    for name in chosen:
+        if name not in known:
+            raise UserError(f'No metric is called {name!r} (evaluation.metrics). '
+                            f'{did_you_mean(name, (*known, *OTHER_METRICS))}')  # fmt: skip
+    return chosen
+
+
+def feature_network(config: Config, spec: Any, train: Arrays, quiet: bool) -> FeatureNetwork:
+    """The network that `evaluation.features` names, checked against the metrics that are asked of it."""
+    options = config.evaluation.features
+    network = features.get(
+        options.name, convention=options.convention, weights=options.weights, weights_sha256=options.weights_sha256,
+        spec=spec, train=train, classifier_options=config.evaluation.classifier, quiet=quiet,
+    )  # fmt: skip
+    scoring.check_names(sample_metrics(config.evaluation.metrics), network)
+    return network
+
+
+class RealSets:
+    """The train split as reference, and the evaluation split as held-out images where a metric wants them."""
+
+    def __init__(self, config: Config, quiet: bool):
+        self._config, self._quiet = config, quiet
+        builder = sources.open_builder(config.data.name, config.data.data_dir)
+        self.spec = sources.spec_of(builder)
+        self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
+        self.names = scoring.resolve(sample_metrics(config.evaluation.metrics))
+
+    @functools.cached_property
+    def network(self) -> FeatureNetwork:
+        return feature_network(self._config, self.spec, self.train, self._quiet)
+
+    @functools.cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return scoring.needed_outputs(self.names)
+
+    @functools.cached_property
+    def reference(self) -> Extracted:
+        return RealImages(self.network, self.spec, 'train', self.train, self._quiet).extracted(self.outputs)
+
+    @functools.cached_property
+    def held_out(self) -> Extracted | None:
+        if not any(scoring.METRICS[name].needs_held_out for name in self.names):
+            return None
+        split = self._config.evaluation.split
+        return RealImages(self.network, self.spec, split, self.split, self._quiet).extracted(self.outputs)
+
+    def protocol(self, name: str) -> dict[str, Any]:
+        return scoring.protocol(name, self.network, self.reference, self.held_out)
+
+    def extract(self, images: np.ndarray) -> Extracted:
+        """Integer images of this data set in feature space."""
+        batches = [network_images(images, self.spec, self.network)]
+        kept, moments, count, digest = scoring.extract(self.network, batches, self.outputs)
+        return Extracted({'images_sha256': digest}, kept, moments, count)

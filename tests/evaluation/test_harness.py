@@ -302,3 +302,24 @@ def test_unlabelled_data_has_no_feature_network(tiny, digits):
     spec = DataSpec('plain', (8, 8, 1), 17)
     with pytest.raises(UserError, match='plain has no labels.*evaluation.metrics'):
         features.classifier(spec, digits[1], tiny('gaussian').evaluation.classifier, quiet=True)
+
+
+ANNEALING = [
+    'evaluation.ais.num_steps=4',
+    'evaluation.ais.chains=2',
+    'evaluation.ais.leapfrog=2',
+    'evaluation.ais.num_images=5',
+]
+
+
+@pytest.mark.parametrize('family', ['vae', 'gan'])
+def test_a_model_with_a_decoder_is_scored_by_annealing(tiny, tmp_path, family):
+    train(tiny(family, 'train.num_steps=1'), tmp_path, quiet=True)
+    (row,) = harness.evaluate(tmp_path, ['evaluation.metrics=ais', *ANNEALING], quiet=True)
+    assert (row['metric'], row['kind'], row['n'], row['protocol']['method']) == ('bits_per_dim', 'estimate', 5, 'ais')
+    assert row['details']['bidirectional_gap'] > 0
+
+
+def test_a_model_without_a_decoder_says_so(diffusion_copy):
+    with pytest.raises(UserError, match='diffusion has no decoder'):
+        harness.evaluate(diffusion_copy, ['evaluation.metrics=ais'], quiet=True)
