@@ -67,7 +67,7 @@ class Rows:
         """The rows `numbers` of an array → that array, of all rows, split over the devices of all processes."""
         if self._place is None:
             return values
-        if len(self.numbers) == self.batch_size:
+        if self._place.is_fully_addressable:
             return jax.device_put(values, self._place)
 
         def part(index: Any) -> np.ndarray:
