@@ -109,7 +109,9 @@ _AT_LEAST_ONE = (
     'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
     'evaluation.classifier.num_steps', 'evaluation.ais.num_steps', 'evaluation.ais.chains', 'evaluation.ais.leapfrog',
 )  # fmt: skip
-_AT_LEAST_ZERO = ('checkpoint.keep_every', 'checkpoint.keep_best', 'train.sample_every', 'train.snapshot_every')
+_AT_LEAST_ZERO = (
+    'data.workers', 'train.sample_every', 'train.snapshot_every', 'checkpoint.keep_every', 'checkpoint.keep_best',
+)  # fmt: skip
 
 # What may change without making another experiment of a run.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh',

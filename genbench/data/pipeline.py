@@ -6,12 +6,14 @@ permutation. Step s takes positions [s · batch, (s + 1) · batch). Both ways de
 
 import dataclasses
 import functools
+import logging
 from typing import Any, Protocol
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from genbench.data.sources import Arrays
 
@@ -51,6 +53,10 @@ class Feed(Protocol):
     def inputs(self, step: int) -> Any: ...
 
     def batch(self, constants: Any, inputs: Any) -> Batch: ...
+
+    def close(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Rows:
@@ -95,6 +101,9 @@ class ResidentFeed:
     def batch(self, constants: Any, inputs: jax.Array) -> Batch:
         return {name: values[inputs].astype(jnp.int32) for name, values in constants.items()}
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 class StreamedFeed:
     """Batches that Grain reads from a random-access source ahead of the step that needs them.
@@ -118,20 +127,34 @@ class StreamedFeed:
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         read = functools.partial(_read, source, order, batch_size, self._rows.numbers)
         self._batches = grain.MapDataset.range(2**62 // batch_size).map(read)
-        self._next, self._iterator = -1, iter(())
+        self._next, self._iterator = -1, None
 
     def inputs(self, step: int) -> Batch:
         if step != self._next:
+            self.close()
             batches = self._batches[step:].to_iter_dataset(self._options)
             if self._workers:
-                batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+                flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which nobody else parses
+                options = grain.MultiprocessingOptions(num_workers=self._workers)
+                batches = batches.mp_prefetch(options, worker_init_fn=_quiet)
             on_devices = batches.map(lambda batch: {name: self._rows.put(values) for name, values in batch.items()})
             self._iterator = iter(grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2))
         self._next = step + 1
+        assert self._iterator is not None
         return next(self._iterator)
 
     def batch(self, constants: Any, inputs: Batch) -> Batch:
         return {name: values.astype(jnp.int32) for name, values in inputs.items()}
+
+    def close(self) -> None:
+        """Stop reading ahead, and the workers."""
+        if self._iterator is not None:
+            self._iterator.close()
+
+
+def _quiet(*_: int) -> None:
+    """A worker says nothing on how it decodes."""
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, step: int) -> Batch:

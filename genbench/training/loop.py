@@ -146,6 +146,7 @@ class Training:
                 return self._finish(step, state, log)
         finally:
             self.trace.stop()
+            self.feed.close()
             log.close()
             self.checkpoints.close()
 

@@ -51,12 +51,23 @@ def test_an_index_is_a_function_of_seed_and_position_alone():
     np.testing.assert_array_equal(Order(SIZE, seed=3).indices(20, 50), whole[20:70])
 
 
-def test_resident_and_streamed_feeds_deliver_equal_batches():
+@pytest.mark.parametrize(
+    'workers, steps',
+    [(0, (0, 1, 2, 3, 9, 10, 2)), (2, (5, 6, 7, 8))],  # in sequence, ahead and back, as after a restart
+)
+def test_resident_and_streamed_feeds_deliver_equal_batches(workers, steps):
     data, order = arrays(), Order(SIZE, seed=1)
     resident = ResidentFeed(data, order, BATCH)
-    streamed = StreamedFeed(records(data), order, BATCH, threads=2, ahead=3)
-    for step in (0, 1, 2, 3, 9, 10, 2):  # in sequence, ahead and back, as after a restart
+    streamed = StreamedFeed(records(data), order, BATCH, threads=2, ahead=3, workers=workers)
+    for step in steps:
         assert_equal_batches(delivered(resident, step), delivered(streamed, step))
+    streamed.close()
+
+
+def test_a_feed_puts_its_batches_on_the_devices_it_is_given():
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    feed = StreamedFeed(records(arrays()), Order(SIZE, seed=1), BATCH, place, threads=1, ahead=1)
+    assert all(values.sharding == place for values in feed.inputs(3).values())
 
 
 def test_a_batch_larger_than_the_data_runs_on_into_the_next_epoch():
