@@ -56,8 +56,6 @@ class Feed(Protocol):
 
     def close(self) -> None: ...
 
-    def close(self) -> None: ...
-
 
 class Rows:
     """The rows of a batch that this process brings to its devices; without a placement, all of them as they are."""

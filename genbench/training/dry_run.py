@@ -29,8 +29,8 @@ def describe(config: Config) -> list[str]:
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [
-        f'mesh: {axes} = {mesh.size} devices ({jax.devices()[0].device_kind}), {jax.process_count()} processes',
-        f'batch: {config.train.batch_size} images, {config.train.batch_size // ways} for each of {ways} parts',
+        f'mesh: {axes}; devices: {mesh.size} ({jax.devices()[0].device_kind}); processes: {jax.process_count()}',
+        f'images: {config.train.batch_size} in a batch, {config.train.batch_size // ways} on a device',
     ]
     for stage in family.stages:
         blueprint = states.Blueprint(family.at(stage.name))
@@ -74,4 +74,4 @@ def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: A
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(compiled)
         cost = f'{flops:.4g}' if flops else 'unknown'
-        yield f'step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs in all'
+        yield f'compiled step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs in all'
