@@ -1,6 +1,7 @@
 """The loop trains any family: exactly N updates, in order, resumable bit for bit."""
 
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -182,16 +183,30 @@ def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
 @pytest.mark.parametrize(
     'family', [pytest.param(name, marks=[pytest.mark.slow] * (name == 'consistency')) for name in SHIPPED]
 )
-def test_a_resumed_run_equals_an_unbroken_one(tiny, tmp_path, diffusion_run, family):
+def test_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, diffusion_run, monkeypatch, family):
     lenders = families.get(family).borrows(tiny(family))
-    loans = [f'family.{name}={diffusion_run}' for name in lenders]
-    short, full = tiny(family, 'train.num_steps=2', *loans), tiny(family, *loans)
-    train(short, tmp_path / 'resumed', quiet=True)
-    resumed = train(full, tmp_path / 'resumed', quiet=True)
-    unbroken = train(full, tmp_path / 'unbroken', quiet=True)
+    config = tiny(family, *(f'family.{name}={diffusion_run}' for name in lenders))
+    with monkeypatch.context() as patch:
+        interrupt(patch, before_step=1)
+        stopped = train(config, tmp_path / 'resumed', quiet=True)
+    assert (stopped.complete, stopped.summary['step']) == (False, 2)
+    resumed = train(config, tmp_path / 'resumed', quiet=True)
+    unbroken = train(config, tmp_path / 'unbroken', quiet=True)
     assert not resumed.already
     assert resumed.summary['step'] == 4
     assert resumed.summary['state_sha256'] == unbroken.summary['state_sha256']
+
+
+def interrupt(patch, before_step):
+    """Send this process SIGTERM when it fetches the batch of a step; the step is still done."""
+    fetch = pipeline.ResidentFeed.inputs
+
+    def inputs(feed, step):
+        if step == before_step:
+            signal.raise_signal(signal.SIGTERM)
+        return fetch(feed, step)
+
+    patch.setattr(pipeline.ResidentFeed, 'inputs', inputs)
 
 
 def test_steps_change_the_state(tiny, tmp_path):

@@ -1,0 +1,39 @@
+"""One step of every family, pinned: loss and gradient norm of each update as they were when they were recorded."""
+
+import pytest
+
+from genbench import families
+from genbench.training.loop import train
+from genbench.training.metrics import read_rows
+
+SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
+# On a CPU, float32; jax 0.10 and 0.12 agree to seven digits.
+PINNED = {
+    'consistency': {'student/loss': 0.0305295, 'student/gradient_norm': 0.773157},
+    'diffusion': {'denoiser/loss': 0.785472, 'denoiser/gradient_norm': 0.837278},
+    'flow_matching': {'denoiser/loss': 1.56271, 'denoiser/gradient_norm': 1.51469},
+    'gan': {
+        'discriminator/loss': 1.22149,
+        'discriminator/gradient_norm': 2.63584,
+        'generator/loss': 0.662517,
+        'generator/gradient_norm': 0.684813,
+    },
+    'gaussian': {'moments/images': 32},
+    'normalizing_flow': {'likelihood/loss': 3.52111, 'likelihood/gradient_norm': 1.95490},
+    'vae': {'elbo/loss': 4.59097, 'elbo/gradient_norm': 1.97531},
+}
+UPDATE = (
+    'The first step of {family} gives {found}. If its loss, networks, initialisation, data order or keys were changed '
+    'on purpose, put these numbers into PINNED in {file} and say so in the commit; otherwise something broke.'
+)
+
+
+@pytest.mark.parametrize('family', SHIPPED)
+def test_the_first_step_is_what_it_was(tiny, tmp_path, diffusion_run, family):
+    loans = [f'family.{name}={diffusion_run}' for name in families.get(family).borrows(tiny(family))]
+    train(tiny(family, 'train.num_steps=1', *loans), tmp_path, quiet=True)
+    (row,) = read_rows(tmp_path / 'metrics.jsonl')
+    found = {name: value for name, value in row.items() if name.endswith(('/loss', '/gradient_norm', '/images'))}
+    assert found == pytest.approx(PINNED.get(family, {}), rel=1e-3), UPDATE.format(
+        family=family, found=found, file=__file__
+    )
