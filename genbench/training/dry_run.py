@@ -74,4 +74,4 @@ def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: A
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(compiled)
         cost = f'{flops:.4g}' if flops else 'unknown'
-        yield f'compiled step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs in all'
+        yield f'compiled step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs'
