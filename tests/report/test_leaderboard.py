@@ -1,0 +1,73 @@
+"""The leaderboard ranks what was measured alike, says what was not, and knows when a lead is within its spread."""
+
+import json
+import re
+
+import pytest
+
+from genbench.evaluation.results import KEYS
+from genbench.report import collect, leaderboard
+
+
+def fd(trial, value, **more):
+    protocol = {'sampler': 'direct', 'nfe': 1, 'num_samples': more.pop('num_samples', 1000), 'reference': {'n': 50000}}
+    row = {'metric': 'fd', 'value': value, 'kind': 'distance', 'sampler': 'direct', 'nfe': 1, 'n': 1000}
+    return {'trial': trial, **dict.fromkeys(KEYS), **row, 'protocol': protocol, **more}
+
+
+@pytest.fixture
+def board(tmp_path):
+    """`board(rows, across=False)` → the leaderboard of a study with these rows."""
+
+    def write(rows, **options):
+        names = list(dict.fromkeys(row['trial'] for row in rows if row['trial'] != 'real'))
+        for row in rows:
+            folder = tmp_path / 'trials' / row['trial']
+            folder.mkdir(parents=True)
+            config = {'evaluation': {'num_samples': row['protocol']['num_samples']}}
+            (folder / 'config.json').write_text(json.dumps(config))
+        description = {'title': '', 'claim': '', 'command': '', 'commit': '', 'trials': names}
+        (tmp_path / 'study.json').write_text(json.dumps(description))
+        (tmp_path / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        return leaderboard.html(collect.read(tmp_path), **options)
+
+    return write
+
+
+def bold(html):
+    return re.findall(r'class="best" data-value="([^"]+)"', html)
+
+
+def test_one_protocol_is_one_table_best_first(board):
+    html = board([fd('far', 9.0), fd('near', 2.0), fd('real', 1.0)])
+    assert html.count('<table') == 1
+    assert html.index('near') < html.index('far')
+    assert bold(html) == ['2.0']  # the floor is no competitor
+
+
+def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board):
+    html = board([fd('a', 9.0), fd('b', 2.0, num_samples=50), fd('c', 3.0)])
+    first, second = html.split('<h3>')[1:]
+    assert re.findall(r'data-value="([\d.]+)"', first) == ['3.0', '9.0']
+    assert re.findall(r'data-value="([\d.]+)"', second) == ['2.0']
+    assert 'num_samples is 50, not 1000' in second
+    assert bold(first) == ['3.0'] and bold(second) == ['2.0']
+
+
+def test_a_ranking_across_protocols_is_labelled(board):
+    html = board([fd('a', 9.0), fd('b', 2.0, num_samples=50)], across=True)
+    assert 'Ranked across 2 protocols, as asked' in html
+    assert html.count('<table') == 1
+    assert html.count('<code>') == 2  # each row names its protocol
+
+
+def test_solvers_and_averages_may_be_ranked_together(board):
+    rows = [fd('a', 9.0), fd('b', 2.0)]
+    rows[1]['protocol'] = {**rows[1]['protocol'], 'sampler': 'heun', 'nfe': 9, 'average': 'current'}
+    assert board(rows).count('<table') == 1
+
+
+@pytest.mark.parametrize(('error', 'best'), [(0.1, ['2.0']), (1.0, ['2.0', '3.0'])])
+def test_a_lead_within_twice_its_standard_error_is_no_lead(board, error, best):
+    html = board([fd('a', 2.0, std_err=error, sd=error), fd('b', 3.0, std_err=error, sd=error), fd('c', 30.0)])
+    assert bold(html) == best
