@@ -3,7 +3,8 @@
     python benchmarks/distances.py --out=benchmarks/results/distances-cpu.md
 
 The two sides take turns, and a ratio is that of neighbours in time. Every measurement of neighbour scores is a process
-of its own, whose peak memory counts everything, the float32 feature arrays too.
+of its own, whose peak memory counts everything, the float32 feature arrays too. On a machine with other work, take
+OPENBLAS_NUM_THREADS=1 and read the processor time: threads that wait for each other on busy cores say little.
 """
 
 import argparse
@@ -60,19 +61,18 @@ def whole_matrices(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
 MANIFOLD = {'genbench': manifold_scores, 'whole matrices': whole_matrices}
 
 
-def timed(function, *args):
-    began = time.perf_counter()
+def measure(function, *args) -> dict:
+    """The value, wall-clock and processor seconds."""
+    began, cpu = time.perf_counter(), time.process_time()
     value = function(*args)
-    return value, time.perf_counter() - began
+    return {'value': value, 'seconds': time.perf_counter() - began, 'cpu': time.process_time() - cpu}
 
 
 def measure_manifold(side: str, n: int, d: int) -> dict:
-    """Seconds, peak memory and scores, in this process."""
+    """Scores, seconds and peak memory of this process."""
     real, fake = features(n, d, 1), features(n, d, 2)
-    began = time.process_time()
-    scores, seconds = timed(MANIFOLD[side], real, fake)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
-    return {'seconds': seconds, 'cpu': time.process_time() - began, 'gigabytes': peak, 'scores': scores}
+    found = measure(MANIFOLD[side], real, fake)
+    return {**found, 'gigabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}  # kB on Linux
 
 
 def in_a_process(side: str, n: int, d: int) -> dict:
@@ -88,33 +88,36 @@ def spread(values) -> str:
     return f'{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g})'
 
 
+HEADER = ['| formula | seconds | CPU seconds | time over genbench | CPU time over genbench |', '|---|---|---|---|---|']
+
+
+def columns(side: str, rounds: list[dict]) -> str:
+    mine, own = [found[side] for found in rounds], [found['genbench'] for found in rounds]
+    cells = [side] + [spread([found[key] for found in mine]) for key in ('seconds', 'cpu')]
+    for key in ('seconds', 'cpu'):
+        cells.append(spread([found[key] / other[key] for found, other in zip(mine, own, strict=True)]))
+    return f'| {" | ".join(cells)} |'
+
+
 def report_frechet(d: int, repeats: int) -> list[str]:
     stats = [part for seed in (1, 2) for part in moments(features(2 * d, d, seed))]
-    rounds = [{side: timed(function, *stats) for side, function in FRECHET.items()} for _ in range(repeats)]
-    lines = [f'Fréchet distance of {d}-d moments, {repeats} rounds', '']
-    lines += ['| formula | seconds | time over genbench | relative difference of the value |', '|---|---|---|---|']
+    rounds = [{side: measure(function, *stats) for side, function in FRECHET.items()} for _ in range(repeats)]
+    lines = [f'Fréchet distance of {d}-d moments, {repeats} rounds', '', HEADER[0] + ' relative difference |']
+    lines.append(HEADER[1] + '---|')
     for side in FRECHET:
-        seconds = [found[side][1] for found in rounds]
-        ratios = [found[side][1] / found['genbench'][1] for found in rounds]
-        value, own = rounds[0][side][0], rounds[0]['genbench'][0]
-        lines.append(f'| {side} | {spread(seconds)} | {spread(ratios)} | {abs(value / own - 1):.1e} |')
+        difference = abs(rounds[0][side]['value'] / rounds[0]['genbench']['value'] - 1)
+        lines.append(f'{columns(side, rounds)} {difference:.1e} |')
     return lines
 
 
 def report_manifold(n: int, d: int, repeats: int) -> list[str]:
     rounds = [{side: in_a_process(side, n, d) for side in MANIFOLD} for _ in range(repeats)]
     lines = ['', f'Precision, recall, density and coverage of {n:,} against {n:,} in {d}-d, {repeats} rounds', '']
-    lines += [
-        '| formula | seconds | CPU seconds | peak memory, GB | time over genbench | scores |',
-        '|---|---|---|---|---|---|',
-    ]
+    lines += [HEADER[0] + ' peak memory, GB | scores |', HEADER[1] + '---|---|']
     for side in MANIFOLD:
-        seconds = [found[side]['seconds'] for found in rounds]
-        cpu = spread([found[side]['cpu'] for found in rounds])
         peak = max(found[side]['gigabytes'] for found in rounds)
-        ratios = [found[side]['seconds'] / found['genbench']['seconds'] for found in rounds]
-        scores = ', '.join(f'{value:.4f}' for value in rounds[0][side]['scores'].values())
-        lines.append(f'| {side} | {spread(seconds)} | {cpu} | {peak:.2f} | {spread(ratios)} | {scores} |')
+        scores = ', '.join(f'{value:.4f}' for value in rounds[0][side]['value'].values())
+        lines.append(f'{columns(side, rounds)} {peak:.2f} | {scores} |')
     return lines
 
 
@@ -123,7 +126,9 @@ def machine() -> str:
     info = pathlib.Path('/proc/cpuinfo')
     names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')]
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('numpy', 'scipy', 'scikit-learn'))
-    return f'{names[0]}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, {versions}'
+    threads = os.environ.get('OPENBLAS_NUM_THREADS', 'all')
+    cores = f'{len(os.sched_getaffinity(0))} cores, BLAS threads: {threads}'
+    return f'{names[0]}, {cores}; Python {platform.python_version()}, {versions}'
 
 
 def main() -> None:
