@@ -169,7 +169,7 @@ _SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 10
 _PRECISION = {'neighbours': 3, 'inside': '<='}
 _DENSITY = {'neighbours': 5, 'inside': '<'}
 _EXTRAPOLATION = {'extrapolation': 'linear in 1/n', 'points': 15, 'least': 'max(n/10, min(2d, n/2))', 'subset_seed': 0}
-_DETECTOR = {'detector': 'logistic regression on features and squares', 'l2': 0.1, 'fitted_on': 'half', 'split_seed': 0}
+_DETECTOR = {'detector': 'logistic regression on features and squares', 'C': 0.1, 'fitted_on': 'half', 'split_seed': 0}
 _MEMORY = {'neighbours': 1, 'copies': 'ratio of at most the lowest 1% of held-out images'}
 METRICS: dict[str, Metric] = {
     'fd': Metric(_frechet, 'distance', {}, published='fid', needs='moments'),
