@@ -9,7 +9,6 @@ import functools
 import logging
 from typing import Any, Protocol
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +120,9 @@ class StreamedFeed:
         self, source: Any, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None, *,
         workers: int = 0, threads: int = 8, ahead: int = 16,
     ):  # fmt: skip
+        import grain  # takes half a second, which resident sets need not wait
+
+        self._grain: Any = grain
         self.order, self._rows, self._workers = order, Rows(batch_size, place), workers
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         read = functools.partial(_read, source, order, batch_size, self._rows.numbers)
@@ -133,10 +135,11 @@ class StreamedFeed:
             batches = self._batches[step:].to_iter_dataset(self._options)
             if self._workers:
                 flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which nobody else parses
-                options = grain.MultiprocessingOptions(num_workers=self._workers)
+                options = self._grain.MultiprocessingOptions(num_workers=self._workers)
                 batches = batches.mp_prefetch(options, worker_init_fn=_quiet)
             on_devices = batches.map(lambda batch: {name: self._rows.put(values) for name, values in batch.items()})
-            self._iterator = iter(grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2))
+            fetched = self._grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2)
+            self._iterator = iter(fetched)
         self._next = step + 1
         assert self._iterator is not None
         return next(self._iterator)

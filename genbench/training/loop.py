@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import time
@@ -22,6 +23,7 @@ from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
 from genbench.training.files import append_line, write_atomically
 from genbench.training.metrics import MetricsLog, Progress, means, read_rows
+from genbench.training.programs import Programs
 from genbench.training.step import active_updates, make_step
 
 GRID_SIZE = 100  # images in a sample grid
@@ -88,13 +90,18 @@ def train(
 
 def _check_names(family: Family) -> None:
     """Find what the config misnames before anything is written."""
-    first = states.Blueprint(family.at(family.stages[0].name))
+    first = _blueprint(family, family.stages[0].name)
     _ = first.optimizers
     for average in first.averages:
         if average.width:
             averages.exponent(average.width)
     for text in family.config.evaluation.samplers:
         sampling.parse_sampler(text, family)
+
+
+@functools.lru_cache(maxsize=8)
+def _blueprint(family: Family, stage: str) -> states.Blueprint:
+    return states.Blueprint(family.at(stage))
 
 
 def make_feed(config: Config, builder: Any, mesh: jax.sharding.Mesh) -> pipeline.Feed:
@@ -115,6 +122,8 @@ class Training:
         self.config, self.folder, self.family, self.feed = config, folder, family, feed
         self.mesh, self.loans = mesh, loans
         self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
+        self.debug = False
+        self._fetched: tuple[int, Any] = -1, None
 
     def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
         self.quiet, self.debug = quiet, debug
@@ -138,9 +147,11 @@ class Training:
                     if self.stop.reached(step):
                         break
                     with self.ledger.spent('init'):
+                        programs = self.programs(stage.name)
+                        programs.begin(self.inputs(step), active_updates(self.blueprint(stage.name), step))
                         state = self.enter(stage.name, step, state)
                         self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
-                    step, state = self._run_stage(stage.name, step, end, state, log)
+                    step, state = self._run_stage(stage.name, step, end, state, log, programs)
                 if state is None:
                     raise KeyboardInterrupt  # stopped before there was anything to save
                 return self._finish(step, state, log)
@@ -161,7 +172,13 @@ class Training:
         return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == options.num_steps
 
     def blueprint(self, stage: str) -> states.Blueprint:
-        return states.Blueprint(self.family.at(stage))
+        return _blueprint(self.family, stage)
+
+    def inputs(self, step: int) -> Any:
+        """What the feed gives for a step; asked twice for the same step, it is fetched once."""
+        if self._fetched[0] != step:
+            self._fetched = step, self.feed.inputs(step)
+        return self._fetched[1]
 
     def abstract(self, step: int) -> Any:
         """Shapes, types and places of the state after `step` updates."""
@@ -175,7 +192,7 @@ class Training:
         if state is not None and (owner == stage or step == 0):
             return state
         key = jax.random.fold_in(states.purpose_key(self.config.train.seed, states.INIT), step)
-        batch = self.feed.inputs(step)
+        batch = self.inputs(step)
         lent = {name: loan.params for name, loan in self.loans.items()}
 
         def build(constants, inputs, lent, old):
@@ -184,19 +201,25 @@ class Training:
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
-        return jax.jit(build, out_shardings=places)(self.constants, batch, lent, state)
+        # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
+        options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+        return jax.jit(build, out_shardings=places, compiler_options=options)(self.constants, batch, lent, state)
 
-    def program(self, blueprint: states.Blueprint, state: Any) -> Any:
-        """The step as `make_step` makes it for a state that lies like this one."""
+    def programs(self, stage: str) -> Programs:
+        """The steps of a stage."""
+        blueprint = self.blueprint(stage)
+        state = runs.abstract_state(blueprint, self.mesh)
         root = states.purpose_key(self.config.train.seed, states.TRAIN)
-        return make_step(blueprint, self.feed, root, placement.shardings(state))
+        step = make_step(blueprint, self.feed, root, placement.shardings(state))
+        return Programs(step, state, self.constants, self.debug)
 
     def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
         processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))
 
-    def _run_stage(self, stage: str, step: int, end: int, state: Any, log: MetricsLog) -> tuple[int, Any]:
+    def _run_stage(
+        self, stage: str, step: int, end: int, state: Any, log: MetricsLog, programs: Programs
+    ) -> tuple[int, Any]:
         config, blueprint, ledger = self.config, self.blueprint(stage), self.ledger
-        program, compiled = self.program(blueprint, state), {}
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
         watch = guards.Watch(1 if self.debug else config.train.skip_limit)
         meter = telemetry.Meter(ledger, config.train.batch_size, self._peak())
@@ -204,7 +227,7 @@ class Training:
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
         if self.debug:
-            batch = jax.eval_shape(self.feed.batch, self.constants, self.feed.inputs(step))
+            batch = jax.eval_shape(self.feed.batch, self.constants, self.inputs(step))
             guards.check_shapes(blueprint, state, batch)
         stop = self.stop.reached(step)
         try:
@@ -212,11 +235,9 @@ class Training:
                 self.trace.at(step, state)
                 active = active_updates(blueprint, step)
                 with ledger.spent('data_wait'):
-                    inputs = self.feed.inputs(step)
-                if active not in compiled:
-                    with ledger.spent('compile'):
-                        compiled[active] = self._compile(program, state, inputs, active)
-                execute, flops = compiled[active]
+                    inputs = self.inputs(step)
+                with ledger.spent('compile'):
+                    execute, flops = programs.get(inputs, active)
                 with ledger.spent('step'):
                     state, scalars = execute(state, self.constants, inputs)
                     watch.add(step, scalars)
@@ -250,16 +271,6 @@ class Training:
         if step not in self.checkpoints.steps():
             self._save(step, state, log)
         return step, state
-
-    def _compile(self, program: Any, state: Any, inputs: Any, active: tuple[str, ...]) -> tuple[Any, float]:
-        """A program of (state, constants, inputs), and its FLOPs.
-
-        To debug, it is compiled when called: only so can jax run it again, operation by operation.
-        """
-        if self.debug:
-            return lambda *arguments: program(*arguments, active), 0.0
-        executable = program.lower(state, self.constants, inputs, active).compile()
-        return executable, telemetry.flops_of(executable)
 
     def _save(self, step: int, state: Any, log: MetricsLog) -> None:
         metric = self.checkpoints.metric

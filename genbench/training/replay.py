@@ -15,6 +15,7 @@ from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.loop import Training, make_feed
+from genbench.training.programs import Programs
 from genbench.training.step import active_updates, take_batch
 
 
@@ -42,12 +43,14 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
         if at >= end and state is not None:
             continue
         blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
-        program = training.program(blueprint, state)
+        programs = training.programs(stage.name)
         while at < min(step, end):
-            state, _ = program(state, training.constants, feed.inputs(at), active_updates(blueprint, at))
+            inputs = training.inputs(at)
+            execute, _ = programs.get(inputs, active_updates(blueprint, at))
+            state, _ = execute(state, training.constants, inputs)
             at += 1
         if at < end:
-            yield from _step(training, blueprint, program, state, step)
+            yield from _step(training, blueprint, programs, state, step)
 
 
 def _newest(training: Training, step: int) -> tuple[int, Any]:
@@ -63,9 +66,9 @@ def _newest(training: Training, step: int) -> tuple[int, Any]:
     return 0, None
 
 
-def _step(training: Training, blueprint: states.Blueprint, program: Any, state: Any, step: int) -> Iterator[str]:
+def _step(training: Training, blueprint: states.Blueprint, programs: Programs, state: Any, step: int) -> Iterator[str]:
     """Each update of the step in turn: where it stops being finite, then what the compiled step says of it."""
-    inputs = training.feed.inputs(step)
+    inputs = training.inputs(step)
     key = jax.random.fold_in(states.purpose_key(training.config.train.seed, states.TRAIN), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
     yield f'images {", ".join(map(str, training.indices(step)[:8]))}, …; key {jax.random.key_data(key)}'
@@ -74,7 +77,8 @@ def _step(training: Training, blueprint: states.Blueprint, program: Any, state: 
         if update.name not in active:
             continue
         yield from guards.examine(blueprint, update, state, batch, jax.random.fold_in(key, index))
-        after, scalars = program(jax.tree.map(jnp.copy, state), training.constants, inputs, (update.name,))
+        execute, _ = programs.get(inputs, (update.name,))
+        after, scalars = execute(jax.tree.map(jnp.copy, state), training.constants, inputs)
         said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]
         yield f'{update.name}: {", ".join(said)}'
         skipped = int(after['skipped']['in_a_row']) > 0

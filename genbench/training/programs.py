@@ -1,0 +1,47 @@
+"""The compiled steps of a stage, made while the networks are still being initialised where that is possible."""
+
+import concurrent.futures
+from typing import Any
+
+import jax
+
+from genbench.training import telemetry
+from genbench.training.state import State
+
+Active = tuple[str, ...]  # names of the updates that run together
+
+
+class Programs:
+    """One program for each set of updates that run together.
+
+    Args:
+      step: what `make_step` returns.
+      state: shapes, types and places of the state.
+      constants: of the feed.
+      debug: compile when called, for only so can jax run a step again operation by operation; FLOPs are not counted.
+    """
+
+    def __init__(self, step: Any, state: State, constants: Any, debug: bool = False):
+        self._step, self._state, self._constants, self._debug = step, state, constants, debug
+        self._compiled: dict[Active, tuple[Any, float]] = {}
+        self._ahead: dict[Active, concurrent.futures.Future] = {}
+
+    def begin(self, inputs: Any, active: Active) -> None:
+        """Compile in the background; joined processes compile in the same order and leave this out."""
+        if jax.process_count() == 1 and not self._debug:
+            with_one_thread = concurrent.futures.ThreadPoolExecutor(1)
+            self._ahead[active] = with_one_thread.submit(self._compile, inputs, active)
+            with_one_thread.shutdown(wait=False)
+
+    def get(self, inputs: Any, active: Active) -> tuple[Any, float]:
+        """(a function of (state, constants, inputs), its FLOPs); compiles, or waits for `begin`, the first time."""
+        if active not in self._compiled:
+            begun = self._ahead.pop(active, None)
+            self._compiled[active] = begun.result() if begun else self._compile(inputs, active)
+        return self._compiled[active]
+
+    def _compile(self, inputs: Any, active: Active) -> tuple[Any, float]:
+        if self._debug:
+            return lambda *arguments: self._step(*arguments, active), 0.0
+        executable = self._step.lower(self._state, self._constants, inputs, active).compile()
+        return executable, telemetry.flops_of(executable)
