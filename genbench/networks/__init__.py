@@ -6,10 +6,11 @@ from flax import nnx
 
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, couplings, resnet, unet
+from genbench.networks import autoencoder, couplings, dit, resnet, unet
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'unet': unet.DEFAULTS,
+    'dit': dit.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
@@ -26,11 +27,12 @@ def defaults(name: str) -> dict[str, Any]:
 
 def denoiser(config: Any, spec: DataSpec, classes: int, rngs: nnx.Rngs) -> nnx.Module:
     """A network (x_t, t, labels) → array like x_t."""
-    if config.name != 'unet':
-        raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet.')
-    size = square_size(config, spec)
     options = {key: value for key, value in config.items() if key != 'name'}
-    return unet.UNet(size, spec.shape[2], classes, rngs=rngs, **options)
+    if config.name == 'unet':
+        return unet.UNet(square_size(config, spec), spec.shape[2], classes, rngs=rngs, **options)
+    if config.name == 'dit':
+        return dit.DiT(spec.shape, classes, rngs=rngs, **options)
+    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
 
 
 def square_size(config: Any, spec: DataSpec) -> int:

@@ -1,15 +1,53 @@
-"""Layers shared by the networks. Images are channels-last: (batch, height, width, channels)."""
+"""Layers shared by the networks. Images are channels-last: (batch, height, width, channels).
+
+Parameters are float32. A layer computes in the type of what it is given: a network that casts its input to bfloat16
+computes in bfloat16, but for the statistics of normalisations and the softmax of attention, which stay float32.
+"""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from genbench.errors import UserError, did_you_mean
+
 Array = jax.Array
 
 zeros = nnx.initializers.zeros_init()
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+REMAT: dict[str, Callable[..., Any] | None] = {
+    'none': None,  # keep everything that the gradient needs
+    'blocks': jax.checkpoint_policies.nothing_saveable,  # keep each block's input and compute the block again
+    'dots': jax.checkpoint_policies.dots_saveable,  # also keep the products of matrices (not convolutions) in it
+}
+
+
+def compute_dtype(name: str) -> Any:
+    """The type that `network.dtype` names."""
+    if name not in DTYPES:
+        raise UserError(f'network.dtype is {name!r}; it can be {" or ".join(DTYPES)}.')
+    return DTYPES[name]
+
+
+def rematerialise(name: str, block: Callable[..., Array]) -> Callable[..., Array]:
+    """The block with what `network.remat` names (Chen et al. 2016, Training Deep Nets with Sublinear Memory).
+
+    It changes what is kept for the gradient, not what is computed.
+    """
+    policy = REMAT[check_remat(name)]
+    return block if policy is None else jax.checkpoint(block, policy=policy)
+
+
+def check_remat(name: str) -> str:
+    """The name itself; a UserError when no rematerialisation is called so."""
+    if name not in REMAT:
+        raise UserError(f'No rematerialisation is called {name!r} (network.remat). {did_you_mean(name, REMAT)}')
+    return name
 
 
 def timestep_embedding(t: Array, size: int, max_period: float = 10_000.0) -> Array:
@@ -29,6 +67,20 @@ class Conv(nnx.Conv):
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, rngs: nnx.Rngs, **options):
         super().__init__(inputs, outputs, (kernel, kernel), strides=(stride, stride), rngs=rngs, **options)
 
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
+        kernel = self.kernel[...].astype(x.dtype)
+        y = jax.lax.conv_general_dilated(x, kernel, strides, 'SAME', dimension_numbers=layout)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Linear(nnx.Linear):
+    """x (…, inputs) → (…, outputs)."""
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
 
 class Conditioning(nnx.Module):
     """Times and labels (batch,) → the vector (batch, outputs) that residual blocks are conditioned on.
@@ -38,8 +90,8 @@ class Conditioning(nnx.Module):
 
     def __init__(self, features: int, outputs: int, classes: int, *, rngs: nnx.Rngs):
         self.features, self.classes = features, classes
-        self.hidden = nnx.Linear(features, outputs, rngs=rngs)
-        self.output = nnx.Linear(outputs, outputs, rngs=rngs)
+        self.hidden = Linear(features, outputs, rngs=rngs)
+        self.output = Linear(outputs, outputs, rngs=rngs)
         self.labels = nnx.Embed(classes + 1, outputs, rngs=rngs) if classes else None
 
     def __call__(self, t: Array, labels: Array | None) -> Array:
@@ -72,20 +124,30 @@ class GroupNorm(nnx.Module):
         return x * scale[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
 
+def attend(qkv: Array) -> Array:
+    """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
+
+    On NVIDIA GPUs in half precision cuDNN's fused kernel (Dao et al. 2022), where it takes the shape; XLA elsewhere.
+    """
+    fused = jax.default_backend() == 'gpu' and qkv.dtype == jnp.bfloat16
+    fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
+    implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
+    return jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation=implementation)
+
+
 class Attention(nnx.Module):
     """Self-attention over pixels with a residual connection (Ho et al. 2020, appendix B)."""
 
     def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, rngs: nnx.Rngs):
         self.heads = heads
         self.norm = GroupNorm(channels, groups=groups)
-        self.inputs = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.output = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
+        self.inputs = Linear(channels, 3 * channels, rngs=rngs)
+        self.output = Linear(channels, channels, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
         qkv = self.inputs(self.norm(x)).reshape(batch, height * width, 3, self.heads, channels // self.heads)
-        mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        return x + self.output(mixed.reshape(x.shape))
+        return x + self.output(attend(qkv).reshape(x.shape))
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -125,10 +187,10 @@ class ResidualBlock(nnx.Module):
     ):
         self.norm_in = GroupNorm(inputs, groups=groups)
         self.conv_in = Conv(inputs, outputs, rngs=rngs)
-        self.condition = nnx.Linear(condition, outputs, rngs=rngs) if condition else None
+        self.condition = Linear(condition, outputs, rngs=rngs) if condition else None
         self.norm_out = GroupNorm(outputs, groups=groups)
         self.conv_out = Conv(outputs, outputs, kernel_init=zeros, rngs=rngs)
-        self.shortcut = nnx.Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
+        self.shortcut = Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
         self.dropout = dropout
 
     def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:

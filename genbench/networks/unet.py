@@ -14,6 +14,8 @@ DEFAULTS = {
     'heads': 1,
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
+    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
 }
 
 
@@ -21,12 +23,17 @@ class Level(nnx.Module):
     """One residual block, and attention after it where asked."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, attention: bool, heads: int, groups: int, rngs: nnx.Rngs, **options
-    ):
+        self, inputs: int, outputs: int, *, attention: bool, heads: int, groups: int, remat: str, rngs: nnx.Rngs,
+        **options,
+    ):  # fmt: skip
+        self.remat = layers.check_remat(remat)
         self.block = layers.ResidualBlock(inputs, outputs, groups=groups, rngs=rngs, **options)
         self.attention = layers.Attention(outputs, heads=heads, groups=groups, rngs=rngs) if attention else None
 
     def __call__(self, x, condition, key):
+        return layers.rematerialise(self.remat, self._apply)(x, condition, key)
+
+    def _apply(self, x, condition, key):
         h = self.block(x, condition, key)
         return h if self.attention is None else self.attention(h)
 
@@ -43,12 +50,14 @@ class UNet(nnx.Module):
     def __init__(
         self, size: int, image_channels: int, classes: int, *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
-        groups: int, dropout: float, rngs: nnx.Rngs,
+        groups: int, dropout: float, dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
     ):  # fmt: skip
+        self.dtype = layers.compute_dtype(dtype)
+
         def level(inputs, outputs, attend):
             return Level(
                 inputs, outputs, attention=attend, heads=heads, condition=4 * channels,
-                groups=groups, dropout=dropout, rngs=rngs,
+                groups=groups, dropout=dropout, remat=remat, rngs=rngs,
             )  # fmt: skip
 
         self.conditioning = layers.Conditioning(channels, 4 * channels, classes, rngs=rngs)
@@ -79,8 +88,8 @@ class UNet(nnx.Module):
         def draw(index):
             return None if key is None else jax.random.fold_in(key, index)
 
-        condition = self.conditioning(t, labels)
-        h = self.conv_in(x)
+        condition = self.conditioning(t, labels).astype(self.dtype)
+        h = self.conv_in(x.astype(self.dtype))
         skips = [h]
         for index, layer in enumerate(self.down):
             h = layer(h, condition, draw(index)) if isinstance(layer, Level) else layer(h)
@@ -92,4 +101,4 @@ class UNet(nnx.Module):
                 h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, draw(2000 + index))
             else:
                 h = layer(h)
-        return self.conv_out(nnx.silu(self.norm_out(h)))
+        return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)

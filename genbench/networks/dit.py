@@ -1,0 +1,131 @@
+"""Diffusion transformers: Peebles & Xie 2023, Scalable Diffusion Models with Transformers, with adaLN-Zero.
+
+The sizes of that paper, as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (24, 1024, 16), XL (28, 1152, 16).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from genbench.errors import UserError
+from genbench.networks import layers
+
+Array = jax.Array
+
+DEFAULTS = {
+    'patch': 2,  # pixels along a side of a patch, which is a token
+    'depth': 4,
+    'width': 128,
+    'heads': 4,
+    'expansion': 4,  # width of a perceptron's hidden layer, in units of `width`
+    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+}
+
+TIME_FEATURES = 256
+xavier = nnx.initializers.xavier_uniform()
+
+
+def positions(rows: int, columns: int, width: int) -> np.ndarray:
+    """Fixed embedding of a grid (rows · columns, width): sines and cosines of the row, then of the column."""
+    quarter = width // 4
+    frequencies = np.exp(-math.log(10_000.0) * np.arange(quarter) / quarter)
+    parts = [np.outer(axis.reshape(-1), frequencies) for axis in np.mgrid[:rows, :columns]]
+    return np.concatenate([wave(part) for part in parts for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
+
+
+def normalise(x: Array) -> Array:
+    """Layer normalisation without parameters (Ba et al. 2016), its statistics in float32."""
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """The normalised x (batch, tokens, width), scaled and shifted by image."""
+    return normalise(x) * (1 + scale[:, None]) + shift[:, None]
+
+
+class Attention(nnx.Module):
+    """Self-attention between tokens (batch, tokens, width)."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.heads = heads
+        self.inputs = layers.Linear(width, 3 * width, kernel_init=xavier, rngs=rngs)
+        self.output = layers.Linear(width, width, kernel_init=xavier, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        batch, tokens, width = x.shape
+        qkv = self.inputs(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        return self.output(layers.attend(qkv).reshape(x.shape))
+
+
+class Perceptron(nnx.Module):
+    """Two layers with GELU, in its tanh form, between them."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.hidden = layers.Linear(width, hidden, kernel_init=xavier, rngs=rngs)
+        self.output = layers.Linear(hidden, width, kernel_init=xavier, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.output(jax.nn.gelu(self.hidden(x), approximate=True))
+
+
+class Block(nnx.Module):
+    """Attention and perceptron, each normalised, modulated, gated and added; fresh, it is the identity."""
+
+    def __init__(self, width: int, heads: int, expansion: int, *, rngs: nnx.Rngs):
+        self.modulation = layers.Linear(width, 6 * width, kernel_init=layers.zeros, rngs=rngs)
+        self.attention = Attention(width, heads, rngs=rngs)
+        self.mlp = Perceptron(width, expansion * width, rngs=rngs)
+
+    def __call__(self, x: Array, condition: Array) -> Array:
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(self.modulation(condition), 6, axis=-1)
+        x = x + gate[:, None] * self.attention(modulate(x, shift, scale))
+        return x + gate_mlp[:, None] * self.mlp(modulate(x, shift_mlp, scale_mlp))
+
+
+class DiT(nnx.Module):
+    """(x_t, t, labels) → an array shaped like x_t; zero when fresh.
+
+    Args:
+      shape: height, width and channels of the images.
+      classes: number of labels; 0 for an unconditional network.
+
+    Raises:
+      UserError: the patches do not tile the images, or the heads do not divide the width.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, *,
+        patch: int, depth: int, width: int, heads: int, expansion: int = 4,
+        dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
+    ):  # fmt: skip
+        rows, columns, channels = shape
+        if rows % patch or columns % patch:
+            raise UserError(f'Patches of {patch} pixels (network.patch) do not tile images of {rows}×{columns}.')
+        if width % heads or width % 4:
+            raise UserError(f'network.width is {width}; it should be divisible by 4 and by network.heads ({heads}).')
+        self.dtype, self.remat = layers.compute_dtype(dtype), layers.check_remat(remat)
+        self.patch, self.grid = patch, (rows // patch, columns // patch)
+        self.conditioning = layers.Conditioning(TIME_FEATURES, width, classes, rngs=rngs)
+        self.tokens = layers.Linear(patch * patch * channels, width, kernel_init=xavier, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, expansion, rngs=rngs) for _ in range(depth)])
+        self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
+        self.output = layers.Linear(width, patch * patch * channels, kernel_init=layers.zeros, rngs=rngs)
+
+    def __call__(self, x: Array, t: Array, labels: Array | None = None, key: Array | None = None) -> Array:
+        """x (batch, height, width, channels), t (batch,) in [0, 1], labels (batch,) or None; `key` is not used."""
+        batch, (rows, columns), patch = len(x), self.grid, self.patch
+        condition = self.conditioning(t, labels).astype(self.dtype)
+        patches = x.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
+        h = self.tokens(patches.astype(self.dtype))
+        h = h + jnp.asarray(positions(rows, columns, h.shape[-1]), self.dtype)
+        for block in self.blocks:
+            h = layers.rematerialise(self.remat, block)(h, condition)
+        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
+        y = y.reshape(batch, rows, columns, patch, patch, -1).swapaxes(2, 3)
+        return y.reshape(x.shape).astype(jnp.float32)
