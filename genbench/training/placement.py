@@ -131,7 +131,7 @@ def shardings(placed: Tree) -> Tree:
 def gather(tree: Tree, places: Tree) -> Tree:
     """Parameters as a loss uses them: no longer split over 'fsdp'; their gradients arrive split again.
 
-    Without it the compiler may move activations where moving parameters is cheaper.
+    Left to itself, the compiler also moves activations and moves parameters twice.
     """
     return jax.tree.map(_gather, tree, places)
 
