@@ -80,7 +80,7 @@ def test_an_override_that_is_wrong(complaint, gaussian_file, tmp_path, override,
 @pytest.mark.parametrize(
     ('family', 'override', 'words'),
     [
-        ('vae', 'family.decoder=poisson', "family.decoder is 'poisson'; it can be categorical or logistic"),
+        ('vae', 'family.decoder=poisson', "No decoder is called 'poisson' (family.decoder)"),
         ('vae', 'optimizer.name=adm', "No optimizer is called 'adm'"),
         ('diffusion', 'family.schedule=cosin', 'cosine'),
         ('diffusion', 'family.prediction=y', 'prediction'),
@@ -203,6 +203,27 @@ def wait_for_row(process, path):
     while not read_rows(path) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('train', '--confg=x.py'), 'does not understand --confg=x.py. Did you mean --config?'),
+        (('evaluate', 'x', 'y', 'z'), 'does not understand y z.'),
+        (('trian',), "invalid choice: 'trian'"),
+        ((), 'the following arguments are required: VERB. See genbench --help.'),
+        (('train', '--workdir'), 'expected one argument. See genbench train --help.'),
+        (('train', '--workdir=x'), 'needs --config'),
+        (('train', '--config=x.py'), 'needs --workdir'),
+        (('train', '--workdir=x', '--config=x.py', '--profile=9:3'), 'write START:STOP'),
+        (('train', '--workdir={tmp}/x', '--replay=3'), 'holds no run'),
+        (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'leave --config.KEY=VALUE out'),
+        (('checkpoint', 'show', '{tmp}/x'), 'holds no run'),
+    ],
+)
+def test_flags_that_are_wrong(complaint, tmp_path, words, message):
+    said = complaint(*(word.format(tmp=tmp_path) for word in words))
+    assert message in said or message[:1].upper() + message[1:] in said
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -281,7 +281,7 @@ class Training:
             raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
 
     def _peak(self) -> float | None:
-        return telemetry.peak_flops(jax.devices()[0].device_kind)
+        return telemetry.peak_flops(jax.devices()[0].device_kind, self.config.network.get('dtype', 'float32'))
 
     def indices(self, step: int) -> np.ndarray:
         """Numbers of the training images in the batch of the update after `step` updates."""
