@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -143,11 +144,15 @@ class Trace:
             self._running = True
 
     def stop(self, pending: Any = ()) -> None:
-        """Write the trace if one is being made."""
+        """Write the trace if one is being made, and say so when none was."""
         if self._running:
             jax.block_until_ready(pending)
             jax.profiler.stop_trace()
             self._running, self._span = False, None
+        elif self._span is not None:
+            warnings.warn(f'No trace was written: this start did none of the steps of --profile={self._span[0]}:'
+                          f'{self._span[1]}.', stacklevel=2)  # fmt: skip
+            self._span = None
 
 
 def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:

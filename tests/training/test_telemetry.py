@@ -116,3 +116,8 @@ def test_rows_tell_speed_and_shares(resumed):
 def test_a_trace_is_written_for_the_steps_that_were_asked_for(resumed):
     traces = list((resumed[0] / 'profile').rglob('*.xplane.pb'))
     assert len(traces) == 1 and traces[0].stat().st_size > 1000
+
+
+def test_a_trace_of_steps_that_are_not_done_is_missed(tiny, tmp_path):
+    with pytest.warns(UserWarning, match='No trace was written.*--profile=8:10'):
+        train(tiny('gaussian'), tmp_path, quiet=True, profile=(8, 10))
