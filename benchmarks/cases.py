@@ -35,7 +35,7 @@ CASES = {
 class Genbench:
     """genbench's own training step and sampler on random images."""
 
-    def __init__(self, name: str, batch: int, dtype: str):
+    def __init__(self, name: str, batch: int, dtype: str, cpu_devices: int):
         import jax
 
         from genbench import config as configs
@@ -48,6 +48,7 @@ class Genbench:
         from genbench.training.step import active_updates, make_step
 
         startup.prepare()
+        jax.config.update('jax_num_cpu_devices', cpu_devices)
         case = CASES[name]
         batch = batch or (case.cpu_batch if jax.default_backend() == 'cpu' else case.batch)
         dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')

@@ -52,7 +52,7 @@ def agree(mine, theirs, told) -> str:
 def compare(name: str, given: argparse.Namespace, sampling: bool) -> list[str]:
     """Rows of the table for one case."""
     mine_class, torch_class = (GenbenchSampler, torch_sampler) if sampling else (Genbench, torch_side)
-    with turns.together({MINE: (mine_class, name, given.batch, given.dtype)}) as first:
+    with turns.together({MINE: (mine_class, name, given.batch, given.dtype, given.cpu_devices)}) as first:
         told = first[MINE].describe()
         builders = {'PyTorch eager': (torch_class, told, False)} if given.peer == 'torch' else {}
         if given.compile and given.peer == 'torch':
@@ -81,6 +81,7 @@ def parse(description: str, steps: int) -> argparse.Namespace:
     parser.add_argument('--case', default='digits,cifar10,dit', help=f'of {", ".join(CASES)}; several with commas')
     parser.add_argument('--batch', type=int, default=0, help='images in a batch; 0: what suits the device')
     parser.add_argument('--dtype', default='', help="float32 or bfloat16; '': what suits the device")
+    parser.add_argument('--cpu-devices', type=int, default=1, help='that genbench splits the batch over on CPU (1)')
     parser.add_argument('--steps', type=int, default=steps, help=f'in one measurement ({steps})')
     parser.add_argument('--rounds', type=int, default=9, help='measurements of each side (9)')
     parser.add_argument('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')

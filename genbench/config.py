@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     'train': {
         'num_steps': 1000,
         'batch_size': 128,
+        'accumulate': 1,  # micro-batches that the batch is worked off in, for less memory
+        'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 elsewhere
         'seed': 0,
         'ema_decay': 0.999,
         'ema_warmup': True,  # a smaller decay in the first steps
@@ -104,18 +106,19 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _AT_LEAST_ONE = (
-    'train.num_steps', 'train.batch_size', 'train.log_every', 'train.skip_limit', 'checkpoint.every',
-    'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.sets', 'evaluation.iwae_draws',
-    'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
+    'train.num_steps', 'train.batch_size', 'train.accumulate', 'train.log_every', 'train.skip_limit',
+    'checkpoint.every', 'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.sets',
+    'evaluation.iwae_draws', 'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
     'evaluation.classifier.num_steps', 'evaluation.ais.num_steps', 'evaluation.ais.chains', 'evaluation.ais.leapfrog',
 )  # fmt: skip
 _AT_LEAST_ZERO = (
-    'data.workers', 'train.sample_every', 'train.snapshot_every', 'checkpoint.keep_every', 'checkpoint.keep_best',
+    'data.workers', 'train.sample_every', 'train.snapshot_every', 'train.steps_per_call', 'checkpoint.keep_every',
+    'checkpoint.keep_best',
 )  # fmt: skip
 
 # What may change without making another experiment of a run.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh',
-         'train.log_every', 'train.sample_every')  # fmt: skip
+         'train.log_every', 'train.sample_every', 'train.steps_per_call')  # fmt: skip
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -180,6 +183,9 @@ def _check_ranges(config: Config) -> None:
             value = _lookup(config, key)
             if value < least:
                 raise UserError(f'{key} is {value}; it should be at least {least}.')
+    if config.train.batch_size % config.train.accumulate:
+        raise UserError(f'train.accumulate ({config.train.accumulate}) does not divide train.batch_size '
+                        f'({config.train.batch_size}).')  # fmt: skip
     if config.checkpoint.best_mode not in ('min', 'max'):
         raise UserError(f'checkpoint.best_mode is {config.checkpoint.best_mode!r}; it can be min or max.')
 

@@ -21,7 +21,7 @@ def describe(config: Config) -> list[str]:
       UserError: what `train` would raise before its first step.
     """
     mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch(config.train.batch_size, mesh)
+    meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
     builder = sources.open_builder(config.data.name, config.data.data_dir)
     borrowed = runs.describe({name: loan.description for name, loan in runs.borrow(config).items()})
     family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)

@@ -23,10 +23,11 @@ from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
 from genbench.training.files import append_line, write_atomically
 from genbench.training.metrics import MetricsLog, Progress, means, read_rows
-from genbench.training.programs import Programs
+from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
 GRID_SIZE = 100  # images in a sample grid
+STEPS_PER_CALL = 8  # on accelerators, where nobody says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def train(
     ledger_began = time.monotonic() if began is None else began
     mesh = meshes.make_mesh(config.mesh)
     placement.parse_rules(config.mesh.rules)
-    meshes.check_batch(config.train.batch_size, mesh)
+    meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
@@ -123,10 +124,10 @@ class Training:
         self.mesh, self.loans = mesh, loans
         self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
         self.debug = False
-        self._fetched: tuple[int, Any] = -1, None
+        self._fetched: dict[int, Any] = {}
 
     def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
-        self.quiet, self.debug = quiet, debug
+        self.quiet, self.debug, self.profiled = quiet, debug, profile is not None
         self.checkpoints = Checkpoints(self.folder.checkpoints, retention(self.family))
         self.snapshots = averages.Snapshots(self.folder.snapshots)
         self.stop = processes.StopRequest()
@@ -148,7 +149,8 @@ class Training:
                         break
                     with self.ledger.spent('init'):
                         programs = self.programs(stage.name)
-                        programs.begin(self.inputs(step), active_updates(self.blueprint(stage.name), step))
+                        blueprint = self.blueprint(stage.name)
+                        programs.begin(self.next_inputs(blueprint, step, end), active_updates(blueprint, step))
                         state = self.enter(stage.name, step, state)
                         self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
                     step, state = self._run_stage(stage.name, step, end, state, log, programs)
@@ -176,9 +178,25 @@ class Training:
 
     def inputs(self, step: int) -> Any:
         """What the feed gives for a step; asked twice for the same step, it is fetched once."""
-        if self._fetched[0] != step:
-            self._fetched = step, self.feed.inputs(step)
-        return self._fetched[1]
+        if step not in self._fetched:
+            self._fetched[step] = self.feed.inputs(step)
+        return self._fetched[step]
+
+    def next_inputs(self, blueprint: states.Blueprint, step: int, end: int) -> Any:
+        """Inputs of the next call: of one step, or a list of several's.
+
+        Several steps make one call where they have the same updates and nothing else happens between them.
+        """
+        options = self.config.train
+        most = options.steps_per_call or (1 if jax.default_backend() == 'cpu' else STEPS_PER_CALL)
+        periods = [options.log_every, self.config.checkpoint.every, options.sample_every or end]
+        if any(average.width for average in blueprint.averages):
+            periods.append(options.snapshot_every or -(-options.num_steps // 16))
+        room = min(end - step, *(period - step % period for period in periods))
+        alike = len({active_updates(blueprint, step + later) for later in range(most)}) == 1
+        if most == 1 or room < most or not alike or self.debug or self.profiled:
+            return self.inputs(step)
+        return [self.inputs(step + later) for later in range(most)]
 
     def abstract(self, step: int) -> Any:
         """Shapes, types and places of the state after `step` updates."""
@@ -235,20 +253,24 @@ class Training:
                 self.trace.at(step, state)
                 active = active_updates(blueprint, step)
                 with ledger.spent('data_wait'):
-                    inputs = self.inputs(step)
+                    inputs = self.next_inputs(blueprint, step, end)
+                    count = steps_in(inputs)
                 with ledger.spent('compile'):
                     execute, flops = programs.get(inputs, active)
                 with ledger.spent('step'):
                     state, scalars = execute(state, self.constants, inputs)
-                    watch.add(step, scalars)
+                    done = scalars if count > 1 else [scalars]
+                    for later, values in enumerate(done):
+                        watch.add(step + later, values)
                     if ledger.first_step is None:
                         jax.block_until_ready(state)
                         ledger.first_step = round(ledger.since_began(), 3)
-                    tripped = watch.tripped(behind=1)  # and so stay one step ahead of the device, not more
-                step += 1
-                stop = self.stop.reached(step)
+                    tripped = watch.tripped(behind=count)  # and so stay one call ahead of the device, not more
+                self._fetched.clear()
+                stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # joined ones ask each step
+                step += count
                 log.flops += flops
-                pending.append(scalars)
+                pending.extend(done)
                 if step % config.train.log_every == 0 or step == end or stop or tripped or self.debug:
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)

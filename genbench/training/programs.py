@@ -12,7 +12,7 @@ Active = tuple[str, ...]  # names of the updates that run together
 
 
 class Programs:
-    """One program for each set of updates that run together.
+    """One program for each set of updates that run together, and for each number of steps in a call.
 
     Args:
       step: what `make_step` returns.
@@ -23,25 +23,31 @@ class Programs:
 
     def __init__(self, step: Any, state: State, constants: Any, debug: bool = False):
         self._step, self._state, self._constants, self._debug = step, state, constants, debug
-        self._compiled: dict[Active, tuple[Any, float]] = {}
-        self._ahead: dict[Active, concurrent.futures.Future] = {}
+        self._compiled: dict[tuple[Active, int], tuple[Any, float]] = {}
+        self._ahead: dict[tuple[Active, int], concurrent.futures.Future] = {}
 
     def begin(self, inputs: Any, active: Active) -> None:
         """Compile in the background; joined processes compile in the same order and leave this out."""
         if jax.process_count() == 1 and not self._debug:
             with_one_thread = concurrent.futures.ThreadPoolExecutor(1)
-            self._ahead[active] = with_one_thread.submit(self._compile, inputs, active)
+            self._ahead[active, steps_in(inputs)] = with_one_thread.submit(self._compile, inputs, active)
             with_one_thread.shutdown(wait=False)
 
     def get(self, inputs: Any, active: Active) -> tuple[Any, float]:
         """(a function of (state, constants, inputs), its FLOPs); compiles, or waits for `begin`, the first time."""
-        if active not in self._compiled:
-            begun = self._ahead.pop(active, None)
-            self._compiled[active] = begun.result() if begun else self._compile(inputs, active)
-        return self._compiled[active]
+        key = active, steps_in(inputs)
+        if key not in self._compiled:
+            begun = self._ahead.pop(key, None)
+            self._compiled[key] = begun.result() if begun else self._compile(inputs, active)
+        return self._compiled[key]
 
     def _compile(self, inputs: Any, active: Active) -> tuple[Any, float]:
         if self._debug:
             return lambda *arguments: self._step(*arguments, active), 0.0
         executable = self._step.lower(self._state, self._constants, inputs, active).compile()
-        return executable, telemetry.flops_of(executable)
+        return executable, telemetry.flops_of(executable) * steps_in(inputs)  # XLA counts the body of a loop once
+
+
+def steps_in(inputs: Any) -> int:
+    """How many steps a call with these inputs makes."""
+    return len(inputs) if isinstance(inputs, list) else 1

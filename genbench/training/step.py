@@ -1,5 +1,6 @@
 """One training step: every update of the family in order, then the averages. Written once, for any family."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -18,10 +19,26 @@ FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use t
 def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Any:
     """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
+    A list of inputs makes as many steps with the same updates, and gives a list of scalars.
+
     Args:
       root: key of the training run; a step's key is `fold_in(root, step)`.
       places: shardings of the state (`placement.of_state`); batches are split over their mesh.
     """
+    mesh = places['step'].mesh
+    step = _step(blueprint, feed, root, places)
+
+    def call(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+        if not isinstance(inputs, list):
+            return step(state, constants, inputs, active)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
+        state, scalars = jax.lax.scan(lambda state, one: step(state, constants, one, active), state, stacked)
+        return state, [jax.tree.map(lambda leaf, i=i: leaf[i], scalars) for i in range(len(inputs))]
+
+    return jax.jit(call, donate_argnums=0, static_argnums=3, out_shardings=(places, meshes.replicated(mesh)))
+
+
+def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Callable[..., Any]:
     mesh = places['step'].mesh
 
     def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
@@ -43,7 +60,7 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places
         state = {**state, 'averages': averaged, 'skipped': skipped, 'step': state['step'] + 1}
         return state, {**scalars, 'skipped/in_a_row': skipped['in_a_row'], 'skipped/total': skipped['total']}
 
-    return jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, meshes.replicated(mesh)))
+    return step
 
 
 def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Any, inputs: Any, key: jax.Array) -> Any:
@@ -64,20 +81,26 @@ def _apply(
 ) -> tuple[State, Scalars, jax.Array]:
     """One update, or the state unchanged where the loss or the gradient is not finite."""
 
-    def loss(moved: Tree) -> tuple[jax.Array, tuple[Scalars, Tree]]:
+    def loss(moved: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
         held = {'params': {**state['params'], **moved}, 'averages': state['averages']}
         used = placement.gather(held, {name: places[name] for name in held})
-        networks = blueprint.bind(used['params'], state['aux'], used['averages'])
+        networks = blueprint.bind(used['params'], aux, used['averages'])
         value, scalars = update.loss(networks, batch, key, state['step'])
         return value, (scalars, blueprint.aux(networks))
 
+    parts = blueprint.family.config.train.accumulate
     if update.optimizer is None:
-        value, (scalars, aux) = loss({})
+        value, (scalars, aux) = loss({}, state['aux'], batch, key)
         finite = jnp.isfinite(value)
         return {**state, 'aux': _select(finite, aux, state['aux'])}, scalars, finite
 
     moved = {name: state['params'][name] for name in update.networks}
-    (value, (scalars, aux)), gradient = jax.value_and_grad(loss, has_aux=True)(moved)
+    differentiated = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        (value, (scalars, aux)), gradient = differentiated(moved, state['aux'], batch, key)
+    else:
+        mesh = places['step'].mesh
+        value, scalars, aux, gradient = _accumulated(differentiated, moved, state['aux'], batch, key, parts, mesh)
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     changes, opt = blueprint.optimizers[update.name].update(gradient, state['opt'][update.name], moved)
@@ -88,6 +111,28 @@ def _apply(
     }
     kept = {name: state[name] for name in changed}
     return {**state, **_select(finite, changed, kept)}, {**scalars, 'gradient_norm': norm}, finite
+
+
+def _accumulated(
+    differentiated: Callable[..., Any], moved: Tree, aux: Tree, batch: Any, key: jax.Array, parts: int, mesh: Any
+) -> tuple[jax.Array, Scalars, Tree, Tree]:
+    """Loss, scalars and gradient averaged over micro-batches, one after the other; each draws its own noise.
+
+    The loop is unrolled on CPU, where the weight gradient of a convolution is slow inside one.
+    """
+    batches = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
+
+    def part(carry: Any, inputs: Any) -> Any:
+        (aux, total), (rows, index) = jax.lax.optimization_barrier((carry, inputs))
+        rows = jax.lax.with_sharding_constraint(rows, meshes.split_batch(mesh))
+        (value, (scalars, aux)), gradient = differentiated(moved, aux, rows, jax.random.fold_in(key, index))
+        return (aux, jax.tree.map(jnp.add, total, gradient)), (value, scalars)
+
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    start = aux, jax.tree.map(jnp.zeros_like, moved)
+    (aux, total), found = jax.lax.scan(part, start, (batches, jnp.arange(parts)), unroll=parts if on_cpu else 1)
+    value, scalars = jax.tree.map(lambda leaf: leaf.mean(0), found)
+    return value, scalars, aux, jax.tree.map(lambda leaf: leaf / parts, total)
 
 
 def _moved(params: Tree, changes: Tree) -> dict[str, Tree]:
