@@ -106,7 +106,8 @@ def main(words: Sequence[str]) -> None:
     overrides = [word.removeprefix('--config.') for word in words if word.startswith('--config.')]
     args = parser.parse_args([word for word in words if not word.startswith('--config.')])
     config = configs.load(args.config, overrides)
-    lines = report(args.config, config, args.axis, [int(n) for n in args.devices.split(',')], not args.bytes_only)
+    name = ' '.join([args.config, *overrides])
+    lines = report(name, config, args.axis, [int(n) for n in args.devices.split(',')], not args.bytes_only)
     text = '\n'.join(lines) + '\n'
     print(text)
     if args.out:
