@@ -45,7 +45,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
         blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
         programs = training.programs(stage.name)
         while at < min(step, end):
-            inputs = training.inputs(at)
+            inputs = feed.inputs(at)
             execute, _ = programs.get(inputs, active_updates(blueprint, at))
             state, _ = execute(state, training.constants, inputs)
             at += 1
@@ -68,7 +68,7 @@ def _newest(training: Training, step: int) -> tuple[int, Any]:
 
 def _step(training: Training, blueprint: states.Blueprint, programs: Programs, state: Any, step: int) -> Iterator[str]:
     """Each update of the step in turn: where it stops being finite, then what the compiled step says of it."""
-    inputs = training.inputs(step)
+    inputs = training.feed.inputs(step)
     key = jax.random.fold_in(states.purpose_key(training.config.train.seed, states.TRAIN), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
     yield f'images {", ".join(map(str, training.indices(step)[:8]))}, …; key {jax.random.key_data(key)}'
