@@ -15,6 +15,7 @@ from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, N
 from genbench.families.bounds import VariationalBound
 from genbench.families.dequantisation import uniform_bound
 from genbench.interpolants import density, predictions, schedules, solvers
+from genbench.networks.layers import plain_attention
 
 
 class PathFamily(Family):
@@ -128,7 +129,8 @@ class PathFamily(Family):
         self, ode: density.Ode, networks: Networks, images: Array, labels: Array | None, keys: Array
     ) -> Array:
         def velocity(x_t, t, labels):
-            return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
+            with plain_attention():  # its divergence is differentiated forwards
+                return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
 
         def log_density(x, keys):
             return density.log_density(self.schedule, velocity, x, keys, ode, labels)

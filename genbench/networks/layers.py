@@ -4,8 +4,10 @@ Parameters are float32. A layer computes in the type of what it is given: a netw
 computes in bfloat16, but for the statistics of normalisations and the softmax of attention, which stay float32.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import jax
@@ -124,12 +126,25 @@ class GroupNorm(nnx.Module):
         return x * scale[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
 
+_fused = contextvars.ContextVar('fused attention', default=True)
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """What is traced inside can be differentiated forwards, which fused attention cannot."""
+    token = _fused.set(False)
+    try:
+        yield
+    finally:
+        _fused.reset(token)
+
+
 def attend(qkv: Array) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
     On NVIDIA GPUs in half precision cuDNN's fused kernel (Dao et al. 2022), where it takes the shape; XLA elsewhere.
     """
-    fused = jax.default_backend() == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and jax.default_backend() == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     return jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation=implementation)
