@@ -4,14 +4,19 @@ R. Neal, Annealed importance sampling, 2001 (AIS); Y. Wu, Y. Burda, R. Salakhutd
 Analysis of Decoder-Based Generative Models, 2017; R. Grosse, Z. Ghahramani, R. Adams, Sandwiching the marginal
 likelihood using bidirectional Monte Carlo, 2015 (BDMC).
 
-Chains go through the distributions f_β(z) = p(z) p(x | z)^β from the prior, β = 0, to the posterior, β = 1.
+Chains go through the distributions f_β(z) = p(z) p(x | z)^β from the prior, β = 0, to the posterior, β = 1, by
+Hamiltonian transitions. Arrays of chains are (chains, batch, …). The loops over temperatures and leapfrog steps are
+Python's: in XLA's on CPU the gradient of a convolution by its input runs 10 to 30 times slower.
 """
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from genbench.families.base import Array, Family, LatentModel, Likelihood, Networks
 from genbench.training import sampling
@@ -20,175 +25,206 @@ from genbench.training.state import Blueprint, State
 STEEPNESS = 4.0  # δ of the temperatures
 ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # what the step size is steered to, how fast, and from where
 PILOTS = 4  # chains that steer it
-ANNEAL, REVERSE, SIMULATION = range(3)  # purposes that keys are folded with
-
-
-def log_prob(model: LatentModel, images: Array, keys: Array, options: Any) -> Array:
-    """Estimates of log p(x) in nats (batch,), on average from below; each depends on its own image and key alone.
-
-    log 1/K Σ_k w_k with K chains' weights w = Π p(x | z_t)^(β_t − β_{t−1}), unbiased for p(x) (AIS, equations 4 and 6).
-
-    Args:
-      images: integers (batch, height, width, channels).
-      keys: one key an image.
-      options: `chains` K, `num_steps` of the temperature, `leapfrog` steps in each.
-    """
-    return _forward(model, model.observe(images, keys), keys, options)[0]
-
-
-def bidirectional_gap(model: LatentModel, keys: Array, options: Any) -> tuple[Array, Array]:
-    """Stochastic lower and upper bounds of log p(x), (batch,) each, for x simulated from the model, one for each key.
-
-    The x come with exact draws z of their posteriors, from which reverse chains are unbiased for 1 / p(x) (BDMC,
-    section 4); the difference of the two bounds bounds the mean error of either.
-    """
-    keys_z, keys_x = _purpose(keys, SIMULATION)
-    z = jax.vmap(lambda key: jax.random.normal(key, model.latent_shape))(keys_z)
-    x = model.draw(z, keys_x)
-    lower, log_step_sizes = _forward(model, x, keys, options)
-    start = jnp.broadcast_to(z, (options.chains, *z.shape))
-    betas, (_, moves) = temperatures(options.num_steps)[::-1], _purpose(keys, REVERSE)
-    inverse, _ = _anneal(model, x, start, moves, betas, options.leapfrog, log_step_sizes[::-1])
-    return lower, -_log_mean_exp(inverse)
-
-
-def temperatures(num_steps: int) -> Array:
-    """β_0 = 0 … β_T = 1, dense at both ends: σ(δ(2t/T − 1)), shifted and scaled (Wu et al. 2017, section 3)."""
-    curve = jax.nn.sigmoid(STEEPNESS * jnp.linspace(-1, 1, num_steps + 1))
-    return (curve - curve[0]) / (curve[-1] - curve[0])
+STARTS, MOVES, REVERSE, SIMULATION = range(4)  # purposes that keys are folded with
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:
     """The estimate as one of a family's likelihoods, or None for a family without a decoder.
 
     Args:
-      networks: any that are bound to arrays.
+      networks: modules that hold arrays; only their structure is kept.
       options: `evaluation.ais` of the config.
     """
-    model = family.latent_model(networks, None)
-    if model is None:
+    described = family.latent_model(networks, None)
+    if described is None:
         return None
+    definitions = {name: nnx.split(module)[0] for name, module in networks.items()}
 
-    def score(networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-        found = family.latent_model(networks, labels)
-        assert found is not None
-        return log_prob(found, images, keys, options)
+    def build(states: Any, labels: Array | None) -> LatentModel:
+        modules = {name: nnx.merge(definitions[name], state) for name, state in states.items()}
+        model = family.latent_model(Networks(modules), labels)
+        assert model is not None
+        return model
+
+    annealer = Annealer(build, options)
+
+    def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
+        states = {name: nnx.to_pure_dict(nnx.state(module)) for name, module in networks.items()}
+        return annealer.log_prob((states, labels), images, keys)
 
     protocol = {
-        **model.protocol,
-        'bound': 'lower, on average',
+        **described.protocol,
         'num_steps': options.num_steps,
         'chains': options.chains,
         'leapfrog': options.leapfrog,
         'temperatures': f'sigmoid {STEEPNESS:g}',
         'transition': 'HMC',
-        'step_size': f'of each image and temperature, by {PILOTS} pilot chains at acceptance {ACCEPTANCE}',
+        'step_size': f'by {PILOTS} pilot chains, acceptance {ACCEPTANCE}',
     }
-    return Likelihood('ais', 'estimate', score, protocol)
+    return Likelihood('ais', 'estimate', log_prob, protocol, traceable=False)
 
 
 def simulated_gap(
     blueprint: Blueprint, state: State, labels: np.ndarray | None, count: int, seed: int, options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`bidirectional_gap` of a checkpoint for `count` simulated images with these labels (count,)."""
+    """`Annealer.bounds` of a checkpoint for `count` simulated images with these labels (count,)."""
 
-    @jax.jit
-    def program(params, aux, labels, keys):
+    def build(params: Any, aux: Any, labels: Array | None) -> LatentModel:
         model = blueprint.family.latent_model(blueprint.bind(params, aux), labels)
-        return bidirectional_gap(model, keys, options)
+        assert model is not None
+        return model
 
-    batch = sampling.split_over_devices((labels, sampling.sample_keys(seed, 0, count)))
-    lower, upper = program(state['params'], state['aux'], *batch)
+    labels, keys = sampling.split_over_devices((labels, sampling.sample_keys(seed, 0, count)))
+    lower, upper = Annealer(build, options).bounds((state['params'], state['aux'], labels), keys)
     return np.asarray(lower, np.float64), np.asarray(upper, np.float64)
 
 
-class _Chains(NamedTuple):
-    """Positions (chains, batch, …), log p(x | z) there and its gradient, weights; the step size of the next move."""
-
-    z: Array
-    log_likelihood: Array
-    gradient: Array
-    log_weight: Array
-    log_step_size: Array  # (batch,)
+def temperatures(num_steps: int) -> np.ndarray:
+    """β_0 = 0 … β_T = 1, dense at both ends: σ(δ(2t/T − 1)), shifted and scaled (Wu et al. 2017, section 3)."""
+    curve = 1 / (1 + np.exp(-STEEPNESS * np.linspace(-1, 1, num_steps + 1)))
+    return ((curve - curve[0]) / (curve[-1] - curve[0])).astype(np.float32)
 
 
-def _forward(model: LatentModel, x: Array, keys: Array, options: Any) -> tuple[Array, Array]:
-    """The estimate (batch,) and the logarithms of the step sizes (num_steps, batch)."""
-    starts, moves = _purpose(keys, ANNEAL)
-    shape = (PILOTS + options.chains, *model.latent_shape)
-    z = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(starts)
-    log_weight, log_step_sizes = _anneal(model, x, z, moves, temperatures(options.num_steps), options.leapfrog)
-    return _log_mean_exp(log_weight[PILOTS:]), log_step_sizes
+class Annealer:
+    """Annealing of the model that `build` makes of a tuple of arrays; compiled once for each size of batch.
 
-
-def _anneal(
-    model: LatentModel, x: Array, z: Array, keys: Array, betas: Array, leapfrog: int,
-    log_step_sizes: Array | None = None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """log Π p(x | z_t)^(β_{t+1} − β_t), (chains, batch), and the logarithms of the step sizes.
-
-    Each transition leaves f_β of the later β as it is. Without step sizes, the first chains of each image are pilots
-    that steer those of all, and do not count: a chain whose step size follows its own past leaves no f_β as it is, and
-    its weight is biased (on probabilistic PCA the upper bound fell below the lower one).
+    Args:
+      options: `chains`, `num_steps` of the temperature, `leapfrog` steps in each.
     """
 
-    def at(z: Array) -> tuple[Array, Array]:
-        value, pull = jax.vjp(lambda z: jax.vmap(model.log_likelihood, (0, None))(z, x), z)
-        return value, pull(jnp.ones_like(value))[0]
+    def __init__(self, build: Callable[..., LatentModel], options: Any):
+        self._options, self._betas = options, temperatures(options.num_steps)
 
-    def move(chains: _Chains, step: Any) -> tuple[_Chains, Array]:
-        index, last, beta, given = step
-        log_step_size = chains.log_step_size if given is None else given
-        log_weight = chains.log_weight + (beta - last) * chains.log_likelihood
-        both = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)), out_axes=1)(keys)
-        momentum = jax.vmap(lambda key: jax.random.normal(key, (len(z), *z.shape[2:])), out_axes=1)(both[0])
-        threshold = jax.vmap(lambda key: jax.random.uniform(key, (len(z),)), out_axes=1)(both[1])
-        proposed, log_ratio = _hamiltonian(at, chains, momentum, beta, jnp.exp(log_step_size), leapfrog)
-        accepted = jnp.log(threshold) < log_ratio
-        z_next, value, gradient = (
-            jnp.where(_expand(accepted, new), new, old) for new, old in zip(proposed, chains[:3], strict=True)
-        )
-        acceptance = jnp.exp(jnp.minimum(log_ratio[:PILOTS], 0)).mean(0)
-        steered = log_step_size + STEERING * (acceptance - ACCEPTANCE)
-        return _Chains(z_next, value, gradient, log_weight, steered), log_step_size
+        def leap(arrays: Any, x: Array, path: _Path, log_step_size: Array, beta: Array) -> _Path:
+            model, step_size = build(*arrays), _expand(jnp.exp(log_step_size)[None], path.z)
+            z = path.z + step_size * path.momentum
+            value, pull = jax.vjp(lambda z: jax.vmap(model.log_likelihood, (0, None))(z, x), z)
+            (gradient,) = pull(jnp.ones_like(value))
+            return _Path(z, value, gradient, path.momentum + step_size * (beta * gradient - z), path.energy)
 
-    value, gradient = at(z)
-    first = _Chains(z, value, gradient, jnp.zeros_like(value), jnp.full(len(x), np.log(FIRST_STEP_SIZE)))
-    steps = (jnp.arange(len(betas) - 1), betas[:-1], betas[1:], log_step_sizes)
-    end, used = jax.lax.scan(move, first, steps)
-    return end.log_weight, used
+        def start(arrays: Any, keys: Array) -> Array:
+            shape = (PILOTS + options.chains, *build(*arrays).latent_shape)
+            return jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(_purpose(keys, STARTS))
+
+        def simulate(arrays: Any, keys: Array) -> tuple[Array, Array]:
+            model = build(*arrays)
+            keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(_purpose(keys, SIMULATION))
+            z = jax.vmap(lambda key: jax.random.normal(key, model.latent_shape))(keys_z)
+            return z, model.draw(z, keys_x)
+
+        def observe(arrays: Any, images: Array, keys: Array) -> Array:
+            return build(*arrays).observe(images, keys)
+
+        self._leap, self._start = jax.jit(leap), jax.jit(start)
+        self._simulate, self._observe = jax.jit(simulate), jax.jit(observe)
+
+    def log_prob(self, arrays: Any, images: Array, keys: Array) -> Array:
+        """Estimates of log p(x) in nats (batch,), on average from below; each depends on its own image and key alone.
+
+        log 1/K Σ_k w_k with K chains' weights w = Π p(x | z_t)^(β_{t+1} − β_t), unbiased for p(x) (AIS, equation 4).
+
+        Args:
+          images: integers (batch, height, width, channels).
+          keys: one key an image.
+        """
+        return self._forward(arrays, self._observe(arrays, images, keys), keys)[0]
+
+    def bounds(self, arrays: Any, keys: Array) -> tuple[Array, Array]:
+        """Stochastic lower and upper bounds of log p(x), (batch,) each, for x simulated from the model, one for a key.
+
+        The x come with exact draws z of their posteriors, from which reverse chains are unbiased for 1 / p(x) (BDMC,
+        section 4).
+        """
+        z, x = self._simulate(arrays, keys)
+        lower, log_step_sizes = self._forward(arrays, x, keys)
+        z, moves = jnp.broadcast_to(z, (PILOTS + self._options.chains, *z.shape)), _purpose(keys, REVERSE)
+        inverse, _ = self._anneal(arrays, x, z, moves, self._betas[::-1], log_step_sizes[::-1])
+        return lower, -_log_mean_exp(inverse[PILOTS:])
+
+    def _forward(self, arrays: Any, x: Array, keys: Array) -> tuple[Array, list[Array]]:
+        """The estimate (batch,) and the logarithms of the step sizes, (batch,) for each temperature."""
+        z, moves = self._start(arrays, keys), _purpose(keys, MOVES)
+        log_weight, log_step_sizes = self._anneal(arrays, x, z, moves, self._betas)
+        return _log_mean_exp(log_weight[PILOTS:]), log_step_sizes
+
+    def _anneal(
+        self, arrays: Any, x: Array, z: Array, keys: Array, betas: np.ndarray,
+        given: Sequence[Array] | None = None,
+    ) -> tuple[Array, list[Array]]:  # fmt: skip
+        """log Π p(x | z_t)^(β_{t+1} − β_t), (chains, batch), and the logarithms of the step sizes.
+
+        Each transition leaves f_β of the later β as it is. Without given step sizes, the first chains of an image are
+        pilots that steer those of all, and do not count: a chain whose step size follows its own past leaves no f_β as
+        it is, and its weight is biased (on probabilistic PCA the upper bound fell below the lower one).
+        """
+        nothing, none = jnp.zeros(z.shape[:2]), jnp.zeros_like(z)
+        here = self._leap(arrays, x, _Path(z, nothing, none, none, nothing), jnp.full(len(x), -jnp.inf), betas[0])
+        chains = _Chains(here.z, here.value, here.gradient, nothing, jnp.full(len(x), np.log(FIRST_STEP_SIZE)))
+        used = []
+        for index, (last, beta) in enumerate(itertools.pairwise(betas)):
+            if given is not None:
+                chains = chains._replace(log_step_size=given[index])
+            used.append(chains.log_step_size)
+            path = _depart(chains, keys, index, beta)
+            for _ in range(self._options.leapfrog):
+                path = self._leap(arrays, x, path, chains.log_step_size, beta)
+            chains = _arrive(chains, path, keys, index, last, beta)
+        return chains.log_weight, used
 
 
-def _hamiltonian(
-    at: Any, chains: _Chains, momentum: Array, beta: Array, step_size: Array, leapfrog: int
-) -> tuple[tuple[Array, Array, Array], Array]:
-    """End of a leapfrog trajectory under −log f_β, as the first three of `_Chains`, and the log acceptance ratio."""
-    step_size = _expand(step_size[None], momentum)
+class _Chains(NamedTuple):
+    """Positions with log p(x | z) and its gradient there, log-weights, and the step sizes (batch,) of the next move."""
 
-    def force(z: Array, gradient: Array) -> Array:
-        return beta * gradient - z
-
-    def energy(z: Array, value: Array, momentum: Array) -> Array:
-        squares = (jnp.square(z) + jnp.square(momentum)).reshape(*value.shape, -1)
-        return squares.sum(-1) / 2 - beta * value
-
-    def step(_, carry):
-        z, _, _, momentum = carry
-        z = z + step_size * momentum
-        value, gradient = at(z)
-        return z, value, gradient, momentum + step_size * force(z, gradient)
-
-    half = momentum + step_size / 2 * force(chains.z, chains.gradient)
-    z, value, gradient, end = jax.lax.fori_loop(0, leapfrog, step, (*chains[:3], half))
-    end = end - step_size / 2 * force(z, gradient)
-    log_ratio = energy(chains.z, chains.log_likelihood, momentum) - energy(z, value, end)
-    return (z, value, gradient), jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    z: Array
+    value: Array
+    gradient: Array
+    log_weight: Array
+    log_step_size: Array
 
 
-def _purpose(keys: Array, purpose: int) -> tuple[Array, Array]:
-    """Two keys for each key (batch,)."""
-    both = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, purpose)))(keys)
-    return both[:, 0], both[:, 1]
+class _Path(NamedTuple):
+    """A leapfrog trajectory, half a step ahead in momentum, and the energy (chains, batch) where it began."""
+
+    z: Array
+    value: Array
+    gradient: Array
+    momentum: Array
+    energy: Array
+
+
+@jax.jit
+def _depart(chains: _Chains, keys: Array, index: Array, beta: Array) -> _Path:
+    shape = (len(chains.z), *chains.z.shape[2:])
+    momentum = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(_purpose(keys, 2 * index))
+    energy = _energy(chains.z, chains.value, momentum, beta)
+    half = _expand(jnp.exp(chains.log_step_size)[None], momentum) / 2
+    return _Path(*chains[:3], momentum + half * (beta * chains.gradient - chains.z), energy)
+
+
+@jax.jit
+def _arrive(chains: _Chains, path: _Path, keys: Array, index: Array, last: Array, beta: Array) -> _Chains:
+    """Weights for the change of β, then the Metropolis test of the trajectory's end, and the next step size."""
+    half = _expand(jnp.exp(chains.log_step_size)[None], path.momentum) / 2
+    momentum = path.momentum - half * (beta * path.gradient - path.z)
+    log_ratio = path.energy - _energy(path.z, path.value, momentum, beta)
+    log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (len(chains.z),)), out_axes=1)(_purpose(keys, 2 * index + 1))
+    accepted = jnp.log(uniform) < log_ratio
+    z, value, gradient = (
+        jnp.where(_expand(accepted, new), new, old) for new, old in zip(path[:3], chains[:3], strict=True)
+    )
+    acceptance = jnp.exp(jnp.minimum(log_ratio[:PILOTS], 0)).mean(0)
+    log_weight = chains.log_weight + (beta - last) * chains.value
+    return _Chains(z, value, gradient, log_weight, chains.log_step_size + STEERING * (acceptance - ACCEPTANCE))
+
+
+def _energy(z: Array, value: Array, momentum: Array, beta: Array) -> Array:
+    """−log f_β(z) and the kinetic energy, without constants."""
+    return (jnp.square(z) + jnp.square(momentum)).reshape(*value.shape, -1).sum(-1) / 2 - beta * value
+
+
+def _purpose(keys: Array, purpose: Any) -> Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
 
 
 def _log_mean_exp(values: Array) -> Array:

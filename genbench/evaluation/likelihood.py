@@ -33,22 +33,26 @@ class LikelihoodScorer:
 
     def nats(self, likelihood: Likelihood, path: pathlib.Path) -> dict[str, np.ndarray]:
         """{'log_prob': (n,), part: (n,), …} in nats for every image; `path` keeps them and goes on from there."""
-        return self._score(likelihood.log_prob, f'score {likelihood.method}', len(self.split), path)
+        title = f'score {likelihood.method}'
+        return self._score(likelihood.log_prob, likelihood.traceable, title, len(self.split), path)
 
     def discretisation_error(self, likelihood: Likelihood, coarse: np.ndarray, count: int) -> float | None:
         """Mean absolute difference, in nats, to the refined computation over the first `count` images."""
         if likelihood.refined is None or not count:
             return None
         count = min(count, len(self.split))
-        fine = self._score(likelihood.refined, f'refine {likelihood.method}', count, None)['log_prob']
+        title = f'refine {likelihood.method}'
+        fine = self._score(likelihood.refined, likelihood.traceable, title, count, None)['log_prob']
         return float(np.abs(fine - coarse[:count]).mean())
 
-    def _score(self, log_prob: Any, title: str, count: int, path: pathlib.Path | None) -> dict[str, np.ndarray]:
-        @jax.jit
+    def _score(
+        self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
+    ) -> dict[str, np.ndarray]:
         def program(params, aux, images, labels, keys):
             found = log_prob(self.blueprint.bind(params, aux), images, labels, keys)
             return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
 
+        run = jax.jit(program) if traceable else program
         found = (read_npz(path) if path else None) or {}  # what an earlier start has scored
         done = len(found.get('log_prob', ()))
         left = Arrays(self.split.images[done:count], self.split.labels[done:count])
@@ -59,7 +63,7 @@ class LikelihoodScorer:
         for images, labels, mask, indices in pipeline.padded_batches(left, size):
             keys = sampling.sample_keys(self.seed, done + int(indices[0]), size)
             batch = sampling.split_over_devices((images, labels if conditional else None, keys))
-            values = jax.device_get(program(self.state['params'], self.state['aux'], *batch))
+            values = jax.device_get(run(self.state['params'], self.state['aux'], *batch))
             for name, value in values.items():
                 grown = np.asarray(value, np.float64)[mask]
                 found[name] = np.concatenate([found.get(name, np.zeros(0)), grown])

@@ -136,6 +136,7 @@ class Likelihood:
       protocol: what the number depends on beside the checkpoint: dequantisation, draws, solver, …
       refined: the same with a finer discretisation (twice the steps, a tenth of the tolerance), where there is one;
         the difference is reported as `discretisation_error`.
+      traceable: `log_prob` may be compiled as a whole; otherwise it compiles its own parts and loops over them.
     """
 
     method: str
@@ -143,6 +144,7 @@ class Likelihood:
     log_prob: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]]
     protocol: Mapping[str, Any]
     refined: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]] | None = None
+    traceable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_losses_are_finite_and_reach_every_parameter_that_an_update_names(name, 
             assert not [key for key, slope in flatten(slopes).items() if not np.abs(slope).max() > 0]
 
 
-@pytest.mark.parametrize('name', ['gaussian', 'normalizing_flow', 'vae'])  # others compile long and have their own tests
+@pytest.mark.parametrize('name', ['gaussian', 'normalizing_flow', 'vae'])  # the others have tests of their own
 def test_likelihoods_are_finite_and_one_number_an_image(name, built, batch, keys):
     family, blueprint, state = built(name, True)
     networks = blueprint.bind_state(state)
