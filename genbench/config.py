@@ -74,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
         'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
         'batch_size': 256,
         'num_samples': 1000,  # in a set
-        'sets': 1,  # disjoint sets of samples; with two or more, every sample metric has a standard deviation
+        'sets': 3,  # disjoint sets of samples: every sample metric is their mean, with its standard deviation
         'seed': 0,
         'samplers': (),  # 'name:steps' or 'name:steps:guidance'; (): the family's default
         'metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed'),

@@ -29,6 +29,8 @@ SMALL = {
     'train': {'num_steps': 4, 'batch_size': 32, 'log_every': 1},
     'evaluation': {
         'num_samples': 64,
+        'sets': 1,
+        'refine_images': 8,
         'iwae_draws': 2,
         'vlb_draws': 2,
         'ode': {'num_steps': 2},

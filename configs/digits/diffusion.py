@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
             'network': {'multipliers': (1, 1)},
             'train': {'num_steps': 500, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
-            'evaluation': {'samplers': ('ddim:1', 'ddim:2', 'ddim:5', 'ddim:10', 'ddim:20', 'ancestral:20')},
+            'evaluation': {
+                'num_samples': 500,
+                'samplers': ('ddim:1', 'ddim:2', 'ddim:5', 'ddim:10', 'ddim:20', 'ancestral:20'),
+            },
         }
     )

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'digits'},
+            'evaluation': {'num_samples': 500},
             'family': {'name': 'gan'},
             'network': {'channels': 16},
             'train': {'num_steps': 600, 'ema_decay': 0.99},

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'digits'},
+            'evaluation': {'num_samples': 500},
             'family': {'name': 'gaussian'},
             'train': {'num_steps': 479, 'batch_size': 48},
         }
