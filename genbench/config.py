@@ -96,11 +96,11 @@ DEFAULTS: dict[str, Any] = {
         },
         'refine_images': 64,  # how many images are scored again, finer, for discretisation_error; 0: none
         'ais': {
-            'num_steps': 500,  # intermediate distributions
-            'chains': 16,
-            'leapfrog': 10,  # steps of a Hamiltonian transition
+            'num_steps': 300,  # intermediate distributions
+            'chains': 4,
+            'leapfrog': 5,  # steps of a Hamiltonian transition
             'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
-            'num_images': 100,  # of the split; 0: all
+            'num_images': 50,  # of the split; 0: all
         },
     },
 }

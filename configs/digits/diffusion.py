@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
                 'num_samples': 500,
+                'refine_images': 16,
                 'samplers': ('ddim:1', 'ddim:2', 'ddim:5', 'ddim:10', 'ddim:20', 'ancestral:20'),
             },
         }

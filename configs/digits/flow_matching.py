@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
                 'num_samples': 500,
+                'refine_images': 16,
                 'samplers': ('euler:1', 'euler:2', 'euler:5', 'euler:10', 'euler:20', 'heun:10'),
             },
         }

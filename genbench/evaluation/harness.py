@@ -236,14 +236,17 @@ class Weights:
             lower, upper = ais.simulated_gap(self.blueprint, self.state, labels, SIMULATED, self.options.seed, options)
             return {'bidirectional_gap': -float(one.spec.bits_per_dim(np.mean(upper - lower)))}
 
-        self._score_likelihood(dataclasses.replace(likelihood, protocol={**likelihood.protocol, **extra}), split, gap)
+        annealed = dataclasses.replace(likelihood, protocol={**likelihood.protocol, **extra})
+        self._score_likelihood(annealed, split, gap, copies=options.chains)
 
     def _score_likelihood(
         self,
         likelihood: Likelihood,
         split: sources.Arrays | None = None,
         more: Callable[[], dict[str, float]] = dict,
+        copies: int = 1,
     ) -> None:
+        """One row; `copies` is how often an image is in memory, `more` computes further details."""
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
@@ -251,7 +254,8 @@ class Weights:
                     'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
         if one.has('bits_per_dim', protocol):
             return
-        scorer = LikelihoodScorer(self.blueprint, self.state, split, options.seed, options.batch_size, one.quiet)
+        batch = max(1, options.batch_size // copies)
+        scorer = LikelihoodScorer(self.blueprint, self.state, split, options.seed, batch, one.quiet)
         name = Protocol({**protocol, 'step': one.step, 'config_hash': one.config_hash}).hash
         nats = scorer.nats(likelihood, self.kept / 'likelihood' / f'{likelihood.method}-{name}.npz')
         error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
