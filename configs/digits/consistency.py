@@ -2,7 +2,7 @@
 
 genbench train --config=configs/digits/consistency.py --workdir=runs/consistency
 
-Train the teacher first: configs/digits/diffusion.py. Expect FD 3.5 with one evaluation and 2.3 with two.
+Train the teacher first: configs/digits/diffusion.py. Expect FD 3.8 (500 samples) with one evaluation and 2.8 with two.
 """
 
 from ml_collections import ConfigDict

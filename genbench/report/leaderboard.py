@@ -153,7 +153,8 @@ def _html_row(study: StudyRecord, entry: Entry, best: Mapping[int, Row | None], 
         swatch = f'<span class="swatch" style="background:{COLOURS[index % len(COLOURS)]}"></span>'
         sampler = f' <span class="kind">{escape(str(entry.sampler))} · {entry.nfe}</span>' if entry.sampler else ''
         label, kind = swatch + escape(entry.trial) + sampler, ''
-    shown = ''.join(_cell(entry.cells[index], COLUMNS[index], top) for index, top in best.items())
+    compared = {index: None if entry.trial == 'real' else top for index, top in best.items()}
+    shown = ''.join(_cell(entry.cells[index], COLUMNS[index], top) for index, top in compared.items())
     if across:
         hash_ = entry.protocol.hash if entry.protocol else '–'
         shown += f'<td data-value="{hash_}"><code>{hash_}</code></td>'

@@ -39,7 +39,7 @@ def bold(html):
 
 
 def test_one_protocol_is_one_table_best_first(board):
-    html = board([fd('far', 9.0), fd('near', 2.0), fd('real', 1.0)])
+    html = board([fd('far', 9.0), fd('near', 2.0, std_err=1.0), fd('real', 1.0)])
     assert html.count('<table') == 1
     assert html.index('near') < html.index('far')
     assert bold(html) == ['2.0']  # the floor is no competitor
