@@ -125,7 +125,13 @@ def test_the_generator_of_a_gan_is_scored_as_the_mean_of_a_normal(tiny):
     wanted = marginal.logpdf(np.reshape(spec.dequantise(images), (-1, 4))) + 4 * np.log(2 / 4096)
     assert np.mean(found - wanted) == pytest.approx(0, abs=0.05)
     assert (likelihood.method, likelihood.kind) == ('ais', 'estimate')
-    said = {'dequantisation': 'uniform', 'observation_scale': 0.2, 'num_steps': 300, 'chains': 4, 'leapfrog': 5}
+    said = {
+        'dequantisation': 'uniform',
+        'observation_scale': 0.2,
+        'num_steps': config.evaluation.ais.num_steps,
+        'chains': 4,
+        'leapfrog': 5,
+    }
     assert said.items() <= likelihood.protocol.items()
 
 
