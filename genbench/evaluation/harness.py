@@ -1,6 +1,7 @@
 """Score one checkpoint of a run: sample distances for each sampler, likelihoods, and what it all cost."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
@@ -105,11 +106,11 @@ class Evaluation:
         )  # fmt: skip
         self.added.append(row)
 
-    def labels(self, shard: int, count: int) -> np.ndarray | None:
+    def labels(self, shard: int, count: int, seed: int | None = None) -> np.ndarray | None:
         """Labels drawn from the train split's own for the images of a shard, for a conditional family."""
         if not self.family.conditional:
             return None
-        draw = np.random.Generator(np.random.Philox(key=[self.options.seed, shard]))
+        draw = np.random.Generator(np.random.Philox(key=[self.options.seed if seed is None else seed, shard]))
         return draw.choice(self.real.train.labels, count)
 
     def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
@@ -167,17 +168,14 @@ class Weights:
         return SampleStore(
             folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
             drawer=self.drawer, state=self.state, sampler=cell.sampler, seed=cell.seed,
-            batch_size=self.options.batch_size, labels=one.labels,
+            batch_size=self.options.batch_size, labels=functools.partial(one.labels, seed=cell.seed),
             conditions={'batch_size': self.options.batch_size, 'machine': machine()}, quiet=one.quiet,
         )  # fmt: skip
 
     def sets(self, store: SampleStore) -> list[np.ndarray]:
         """Disjoint sets of samples: images k · n … (k + 1) · n − 1 of the seed make set k."""
-        count = self.options.num_samples
-        return [
-            np.concatenate(list(store.batches(index * count, (index + 1) * count)))
-            for index in range(self.options.sets)
-        ]
+        images = np.concatenate(list(store.batches(0, self.options.sets * self.options.num_samples)))
+        return np.split(images, self.options.sets)
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real

@@ -64,7 +64,7 @@ def extract(
     if not count:
         raise UserError('There are no images to compute features of.')
     kept = {name: np.concatenate(parts) for name, parts in rows.items()} if keep else {}
-    moments = all_moments(kept) if keep and count > 1 else {name: total.result() for name, total in sums.items()}
+    moments = all_moments(kept) if keep else {name: total.result() for name, total in sums.items()}
     return kept, moments, count, digest.hexdigest()[:16]
 
 

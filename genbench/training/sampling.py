@@ -70,6 +70,7 @@ class Drawer:
         self.family = blueprint.family
         self._blueprint, self._batch_size = blueprint, batch_size
         self._programs: dict[Any, Any] = {}
+        self._sizes: dict[Any, int] = {}  # of the batch each program was compiled for
 
     def draw(
         self,
@@ -82,7 +83,7 @@ class Drawer:
         first: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """(images (count, …) integers, frames (frames, count, …) or None) of the numbers `first` on of this seed."""
-        size = whole_batches(min(self._batch_size, count))
+        size = self._size(sampler, count)
         images, frames = [], []
         for start in range(0, count, size):
             chosen = None if labels is None else np.resize(labels[start : start + size], size)
@@ -95,6 +96,12 @@ class Drawer:
                 progress(min(start + size, count))
         joined = np.concatenate(frames, axis=1)[:, :count] if frames else None
         return np.concatenate(images)[:count], joined
+
+    def _size(self, sampler: Sampler, count: int) -> int:
+        """The batch for so many images: a remainder takes the program that is there, and is cut."""
+        key = dataclasses.replace(sampler, num_steps=0)
+        self._sizes[key] = max(self._sizes.get(key, 0), whole_batches(min(self._batch_size, count)))
+        return self._sizes[key]
 
     def _program(self, sampler: Sampler) -> Any:
         key = dataclasses.replace(sampler, num_steps=0)

@@ -131,6 +131,10 @@ def few(tmp_path):
     np.save(tmp_path / 'a.npy', drawn(0, 3))
 
 
+def one(tmp_path):
+    np.save(tmp_path / 'a.npy', drawn(0, 1))
+
+
 def other_size(tmp_path):
     np.save(tmp_path / 'a.npy', drawn(0, shape=(5, 5, 3)))
 
@@ -163,6 +167,8 @@ def nothing(tmp_path):
     ('spoil', 'reference', 'metrics', 'words'),
     [
         (few, 'b.npy', 'pr', 'at least'),
+        (one, 'b.npy', 'fd', 'at least 2'),
+        (one, 'b.npy', 'fd,kd', 'at least 2'),
         (other_size, 'b.npy', 'fd', 'features of A have 75 dimensions and those of B 48'),
         (other_dimension, 'b.npz', 'fd', 'features of A have 48 dimensions and those of B 7'),
         (bad_moments, 'b.npz', 'fd', r'no finite mean \(d,\) and covariance'),
