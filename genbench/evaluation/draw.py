@@ -27,7 +27,7 @@ def draw_to_file(
     chosen = sampling.parse_sampler(sampler, family) if sampler else sampling.default_sampler(family)
     labels = _labels(family, label, count)
     drawer = sampling.Drawer(blueprint, options.batch_size)
-    images, _ = drawer.draw(sampling.replicate(state), chosen, count, seed, labels)
+    images = drawer.draw(sampling.replicate(state), chosen, count, seed, labels)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.png':

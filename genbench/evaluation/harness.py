@@ -15,7 +15,7 @@ from genbench import config as configs
 from genbench.config import Config
 from genbench.data import sources
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, grid, scoring
+from genbench.evaluation import ais, exploration, grid, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.protocol import Protocol
@@ -29,7 +29,6 @@ from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
 SIMULATED = 32  # images on which the bounds of annealed importance sampling are compared
-FILM_IMAGES, FILM_FRAMES = 8, 9
 
 
 @explained_disk_errors()
@@ -85,7 +84,8 @@ class Evaluation:
                 for cell in self.cells:
                     if cell.average == average:
                         weights.score_samples(cell)
-                weights.save_film([cell.sampler for cell in self.cells])
+                if 'exploration' in self.options.metrics and average == self.averages[0]:
+                    weights.explore([cell.sampler for cell in self.cells if cell.average == average])
             if 'likelihood' in self.options.metrics:
                 weights.score_likelihoods()
             if 'ais' in self.options.metrics:
@@ -196,20 +196,15 @@ class Weights:
             one.add(protocol=protocols[name], **row, **columns)
         sampling.save_grid(one.run.folder.samples / f'{slug(cell.sampler)}.png', sets[0][:SHOWN], one.spec)
 
-    def save_film(self, samplers: Sequence[Sampler]) -> None:
-        """States on the way from noise to images, for families that have a way."""
-        sampler = max(samplers, key=lambda sampler: int(sampler.num_steps))
-        path = self.evaluation.run.folder.samples / 'film.png'
-        if path.is_file() or int(sampler.num_steps) == 1:
-            return
-        film = dataclasses.replace(sampler, frames=min(FILM_FRAMES, int(sampler.num_steps) + 1))
-        labels = self.evaluation.labels(0, FILM_IMAGES)
-        _, frames = self.drawer.draw(self.state, film, FILM_IMAGES, self.options.seed, labels)
-        if frames is None:
-            return
-        spec = self.evaluation.spec
-        images = np.asarray(spec.quantise(np.swapaxes(frames, 0, 1).reshape(-1, *spec.shape)))
-        sampling.save_grid(path, images, spec, columns=frames.shape[0])
+    def explore(self, samplers: Sequence[Sampler]) -> None:
+        """Pictures of how this checkpoint samples, beside the results; see `exploration`."""
+        one = self.evaluation
+        sampler = exploration.chosen(samplers)
+        store = self.store(grid.Cell(self.average, sampler, self.options.seed))
+        samples = next(store.batches(0, exploration.IMAGES))
+        explorer = exploration.Explorer(self.blueprint, self.state, sampler, self.options.seed)
+        identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed}
+        explorer.write(one.run.folder.path / 'exploration', identity, samples, one.labels, one.real)
 
     def score_likelihoods(self) -> None:
         family = self.evaluation.family

@@ -23,7 +23,7 @@ from genbench.training.metrics import Progress
 from genbench.training.sampling import to_uint8
 
 BATCH = 1024
-OTHER_METRICS = ('likelihood', 'ais', 'speed')  # beside those of samples
+OTHER_METRICS = ('likelihood', 'ais', 'speed', 'exploration')  # beside those of samples
 
 
 def network_images(images: np.ndarray, spec: DataSpec, network: FeatureNetwork) -> np.ndarray:

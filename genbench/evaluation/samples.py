@@ -92,7 +92,7 @@ class SampleStore:
             self.drawer.draw(self.state, one, min(self.batch_size, high - low), 0, labels)
             self._warm = True
         began = time.monotonic()
-        images, _ = self.drawer.draw(
+        images = self.drawer.draw(
             self.state, self.sampler, high - low, self.seed, labels, progress, first=shard * SHARD + low
         )
         kind = np.uint8 if self.drawer.family.spec.levels <= 256 else np.int32

@@ -12,6 +12,8 @@ from flax import nnx
 
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.solvers import Trace
 
 Array = jax.Array
 Batch = Mapping[str, Array]  # 'image': integers (batch, height, width, channels); 'label': integers (batch,)
@@ -108,20 +110,18 @@ class Borrowed:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How to sample: a solver's name, its number of steps (may be traced), guidance, frames to keep."""
+    """How to sample: a solver's name, its number of steps (may be traced), guidance."""
 
     name: str = dataclasses.field(metadata={'static': True})
     num_steps: Any = 1
     guidance: float = dataclasses.field(default=0.0, metadata={'static': True})
-    frames: int = dataclasses.field(default=0, metadata={'static': True})
 
 
 class Samples(NamedTuple):
-    """Integer images (batch, …), network evaluations for each image, states on the way (frames, batch, …) or None."""
+    """Integer images (batch, …) and network evaluations for each image."""
 
     images: Array
     evaluations: Array | int
-    frames: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +263,29 @@ class Family:
                 f'{self.name} cannot use the sampler {name!r}: it has no path from noise to data that a solver could '
                 f'follow. Use {known}.'
             )
+
+    @property
+    def path(self) -> Schedule | None:
+        """The schedule of a family whose samplers go from noise to images in steps, which `trace` follows."""
+        return None
+
+    def trace(
+        self, networks: Networks, start: Array, keys: Array, labels: Array | None, sampler: Sampler, first: Array | int
+    ) -> Trace:
+        """Every state of a sampler that begins its step `first` at `start` (batch, …), a state of `path`."""
+        raise NotImplementedError
+
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """Of the standard normal z whose function the samples are in `generate`; None where there is no such z, or
+        where it is the noise in which `path` starts."""
+        return None
+
+    def generate(
+        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
+    ) -> Array:
+        """Integer images from latents (batch, *latent_shape); what else is random comes from one key each (batch,)."""
+        raise NotImplementedError
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

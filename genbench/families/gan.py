@@ -142,8 +142,17 @@ class GAN(Family):
         return networks['generator'](jax.random.normal(key, (count, self.config.network.latent)), labels)
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        z = jax.vmap(lambda key: jax.random.normal(key, (self.config.network.latent,)))(keys)
-        return Samples(self.spec.quantise(networks['generator'](z, labels)), 1)
+        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
+        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.config.network.latent,)
+
+    def generate(
+        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
+    ) -> Array:
+        return self.spec.quantise(networks['generator'](latents, labels))
 
     def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel:
         """N(x; G(z), σ²), σ the evaluation's: a generator has no observation model (Wu et al. 2017, section 2)."""

@@ -60,11 +60,20 @@ class Gaussian(Family):
         return mean, jnp.linalg.cholesky(covariance + noise * jnp.eye(self.spec.num_dims))
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
+        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.spec.num_dims,)
+
+    def generate(
+        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
+    ) -> Array:
         mean, factor = self._cholesky(networks)
-        component = self._components(labels, len(keys))
-        z = jax.vmap(lambda key: jax.random.normal(key, (self.spec.num_dims,)))(keys)
-        x = mean[component] + jax.vmap(lambda c, z: jnp.matmul(factor[c], z, precision='highest'))(component, z)
-        return Samples(self.spec.quantise(x).reshape(len(keys), *self.spec.shape), 1)
+        component = self._components(labels, len(latents))
+        product = jax.vmap(lambda c, z: jnp.matmul(factor[c], z, precision='highest'))(component, latents)
+        return self.spec.quantise(mean[component] + product).reshape(len(latents), *self.spec.shape)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

@@ -65,8 +65,17 @@ class NormalizingFlow(Family):
         return jax.scipy.stats.norm.logpdf(z).sum(-1) + log_det
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        z = jax.vmap(lambda key: jax.random.normal(key, (self.spec.num_dims,)))(keys)
-        return Samples(self.spec.quantise(networks['flow'].inverse(z, labels)), 1)
+        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
+        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.spec.num_dims,)
+
+    def generate(
+        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
+    ) -> Array:
+        return self.spec.quantise(networks['flow'].inverse(latents, labels))
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

@@ -102,9 +102,20 @@ class PathFamily(Family):
         solver = solvers.get(sampler.name, self.kind)
         denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
         start = solvers.initial_noise(self.schedule, keys, self.spec.shape)
-        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps, sampler.frames)
+        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps)
         evaluations = path.evaluations * (2 if labels is not None and sampler.guidance else 1)
-        return Samples(self.spec.quantise(path.x), evaluations, path.frames if sampler.frames else None)
+        return Samples(self.spec.quantise(path.x), evaluations)
+
+    @property
+    def path(self) -> schedules.Schedule:
+        return self.schedule
+
+    def trace(
+        self, networks: Networks, start: Array, keys: Array, labels: Array | None, sampler: Sampler, first: Array | int
+    ) -> solvers.Trace:
+        solver = solvers.get(sampler.name, self.kind)
+        denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
+        return solvers.trace(solver, self.schedule, denoise, start, keys, int(sampler.num_steps), first)
 
     def evaluations(self, sampler: Sampler) -> int:
         guided = 2 if self.conditional and sampler.guidance else 1

@@ -101,11 +101,20 @@ class VAE(Family):
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
-        z = jax.vmap(lambda key: jax.random.normal(key, (self.config.family.latent,)))(keys_z)
-        h = self._decode(networks, z, labels)
+        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys_z)
+        return Samples(self.generate(networks, z, keys_x, labels, sampler), 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.config.family.latent,)
+
+    def generate(
+        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
+    ) -> Array:
+        h = self._decode(networks, latents, labels)
         if sampler.name == 'mean':
-            return Samples(self.observation.mean(h), 1)
-        return Samples(self.observation.images(self.observation.draw(h, keys_x)), 1)
+            return self.observation.mean(h)
+        return self.observation.images(self.observation.draw(h, keys))
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

@@ -124,11 +124,18 @@ def get(name: str, kind: str) -> Solver:
 
 
 class Path(NamedTuple):
-    """The end of a sampling run, its cost, and x_t on the way: (frames, batch, …); frames may be 0."""
+    """The end of a sampling run, and its cost."""
 
     x: Array
     evaluations: Array
-    frames: Array
+
+
+class Trace(NamedTuple):
+    """A sampling run as it went: x_t at its n + 1 times, (n + 1, batch, …), and the clean image that the network saw in
+    it at the beginning of each step, (n, batch, …)."""
+
+    states: Array
+    predictions: Array
 
 
 def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
@@ -144,34 +151,59 @@ def solve(
     start: Array,
     keys: Array,
     num_steps: Array | int,
-    frames: int = 0,
 ) -> Path:
     """Carry `start`, x at t_max, to clean images in `num_steps` steps.
 
     Args:
       keys: one key an image, (batch,).
       num_steps: may be traced.
-      frames: how many states to keep, evenly spread from the start to the end.
     """
     n = jnp.asarray(num_steps)
-    kept = jnp.zeros((frames, *start.shape), start.dtype)
 
-    def keep(kept, x, index):
-        if not frames:
-            return kept
-        wanted = jnp.round(jnp.arange(frames) * n / max(frames - 1, 1)).astype(int) == index
-        return jnp.where(wanted.reshape(-1, *[1] * x.ndim), x, kept)
+    def body(index, x):
+        return solver.step(_step(schedule, denoise, x, keys, index, n))
 
-    def body(index, carry):
-        x, kept = carry
-        t, s = schedule.time((n - index) / n), schedule.time((n - index - 1) / n)
+    return Path(jax.lax.fori_loop(0, n, body, start), solver.evaluations(n))
 
-        def noise():
-            draw = lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:])  # noqa: E731
-            return jax.vmap(draw)(keys)
 
-        x = solver.step(Step(schedule, denoise, x, t, s, noise))
-        return x, keep(kept, x, index + 1)
+def trace(
+    solver: Solver,
+    schedule: Schedule,
+    denoise: Denoiser,
+    start: Array,
+    keys: Array,
+    num_steps: int,
+    first: Array | int = 0,
+) -> Trace:
+    """As `solve`, with everything on the way.
 
-    x, kept = jax.lax.fori_loop(0, n, body, (start, keep(kept, start, 0)))
-    return Path(x, solver.evaluations(n), kept)
+    Args:
+      num_steps: not traced.
+      first: the step that begins at `start`, may be traced; states and predictions before it are `start` itself.
+    """
+
+    def body(x, index):
+        seen = []
+
+        def observed(x_t, t):
+            prediction = denoise(x_t, t)
+            seen.append(prediction.x)
+            return prediction
+
+        moved = solver.step(_step(schedule, observed, x, keys, index, jnp.asarray(num_steps)))
+        waiting = index < first
+        x = jnp.where(waiting, x, moved)
+        return x, (x, jnp.where(waiting, start, seen[0]))
+
+    _, (states, predictions) = jax.lax.scan(body, start, jnp.arange(num_steps))
+    return Trace(jnp.concatenate([start[None], states]), predictions)
+
+
+def _step(schedule: Schedule, denoise: Denoiser, x: Array, keys: Array, index: Array, n: Array) -> Step:
+    """The step number `index` of n."""
+
+    def noise():
+        draw = lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:])  # noqa: E731
+        return jax.vmap(draw)(keys)
+
+    return Step(schedule, denoise, x, schedule.time((n - index) / n), schedule.time((n - index - 1) / n), noise)

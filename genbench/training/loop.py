@@ -125,6 +125,7 @@ class Training:
         self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
         self.debug = False
         self._fetched: dict[int, Any] = {}
+        self._drawers: dict[states.Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
 
     def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
         self.quiet, self.debug, self.profiled = quiet, debug, profile is not None
@@ -329,10 +330,10 @@ class Training:
     def _draw(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
         family = blueprint.family
         averaged = {**state['params'], **state['averages'].get('ema', {})}
-        drawer = sampling.Drawer(blueprint, GRID_SIZE)
+        drawer = self._drawers.setdefault(blueprint, sampling.Drawer(blueprint, GRID_SIZE))
         sampler = sampling.default_sampler(family)
         labels = np.arange(GRID_SIZE) % family.classes if family.conditional else None
-        images, _ = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)
+        images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)
         path = self.folder.samples / f'step_{step:07d}.png'
         processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
 

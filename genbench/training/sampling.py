@@ -81,21 +81,18 @@ class Drawer:
         labels: np.ndarray | None = None,
         progress: Callable[[int], None] | None = None,
         first: int = 0,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(images (count, …) integers, frames (frames, count, …) or None) of the numbers `first` on of this seed."""
+    ) -> np.ndarray:
+        """Integer images (count, …), of the numbers `first` on of this seed."""
         size = self._size(sampler, count)
-        images, frames = [], []
+        images = []
         for start in range(0, count, size):
             chosen = None if labels is None else np.resize(labels[start : start + size], size)
             batch = split_over_devices((sample_keys(seed, first + start, size), chosen))
             samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
             images.append(np.asarray(samples.images))
-            if samples.frames is not None:
-                frames.append(np.asarray(samples.frames))
             if progress is not None:
                 progress(min(start + size, count))
-        joined = np.concatenate(frames, axis=1)[:, :count] if frames else None
-        return np.concatenate(images)[:count], joined
+        return np.concatenate(images)[:count]
 
     def _size(self, sampler: Sampler, count: int) -> int:
         """The batch for so many images: a remainder takes the program that is there, and is cut."""

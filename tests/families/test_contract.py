@@ -100,11 +100,22 @@ def test_every_likelihood_says_what_kind_it_is(name, built):
     assert len({one.method for one in likelihoods}) == len(likelihoods)
 
 
-def test_a_film_goes_from_noise_to_the_image(built, keys):
-    family = built('diffusion')[0]
-    samples = drawn(built('diffusion'), keys(2), Sampler('ddim', 2, frames=3))
-    assert samples.frames.shape == (3, 2, *family.spec.shape)
-    np.testing.assert_array_equal(family.spec.quantise(samples.frames[-1]), samples.images)
+@every_family
+def test_samples_are_a_function_of_what_they_start_from(name, built, keys):
+    """Of noise at the beginning of a path, or of latents; two starts give two images, one start gives one."""
+    family, blueprint, state = built(name)
+    networks, sampler = blueprint.bind_state(state), usual(family)
+    shape = family.latent_shape or family.spec.shape
+    one, other = 20 * jax.random.normal(jax.random.key(0), (2, *shape))  # far enough apart for untrained networks
+    start, same = jnp.stack([one, other, one]), jnp.repeat(keys(1), 3)
+    if family.path is None:
+        images = family.generate(networks, start, same, None, sampler)
+    else:
+        trace = jax.jit(lambda x, keys: family.trace(networks, x, keys, None, sampler, 0))(start, same)
+        assert trace.states.shape == (3, 3, *family.spec.shape)
+        images = family.spec.quantise(trace.states[-1])
+    assert_images(images[:2], family.spec, 2)
+    np.testing.assert_array_equal(images[0], images[2])
 
 
 def test_guidance_doubles_the_evaluations_and_changes_the_samples(built, keys):

@@ -34,10 +34,10 @@ def curved(x_t, t):
     return Prediction(x, (x_t - x) / schedules.expand(t, x_t))
 
 
-def run(name, denoise, keys, num_steps, schedule=None, frames=0, shape=(1, 1, 2)):
+def run(name, denoise, keys, num_steps, schedule=None, shape=(1, 1, 2), solve=solvers.solve):
     schedule = schedule or schedules.edm()
     start = solvers.initial_noise(schedule, keys, shape)
-    return solvers.solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps, frames)
+    return solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps)
 
 
 # The error at 40 and at 80 steps: below 20 the order does not show yet, and far above float32 ends the race.
@@ -53,10 +53,10 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(name, order, key
 
 def test_heun_follows_the_exact_trajectory(keys):
     drawn = keys(3)
-    path = run('heun', isotropic, drawn, 64, frames=9)
+    states = run('heun', isotropic, drawn, 64, solve=solvers.trace).states[::8]
     times = schedules.edm().time(jnp.linspace(1, 0, 9))
     scale = np.sqrt(STD**2 + np.asarray(times) ** 2) / np.sqrt(STD**2 + times[0] ** 2)
-    np.testing.assert_allclose(path.frames, scale[:, None, None, None, None] * path.frames[0], rtol=0.01, atol=1e-3)
+    np.testing.assert_allclose(states, scale[:, None, None, None, None] * states[0], rtol=0.01, atol=1e-3)
 
 
 @pytest.mark.parametrize('num_steps', [1, 2, 5])
@@ -166,17 +166,21 @@ def test_samples_do_not_depend_on_their_batch(name, keys):
 
 
 @pytest.mark.parametrize('name', solvers.SOLVERS)
-def test_frames_start_with_the_noise_and_end_with_the_image(name, keys):
-    path = run(name, curved, keys(2), 4, frames=3)
-    assert path.frames.shape == (3, *path.x.shape)
-    np.testing.assert_array_equal(path.frames[0], solvers.initial_noise(schedules.edm(), keys(2), (1, 1, 2)))
-    np.testing.assert_array_equal(path.frames[-1], path.x)
+def test_a_trace_goes_from_the_noise_to_the_image_that_solve_gives(name, keys):
+    trace = run(name, curved, keys(2), 4, solve=solvers.trace)
+    assert trace.states.shape == (5, 2, 1, 1, 2) and trace.predictions.shape == (4, 2, 1, 1, 2)
+    np.testing.assert_array_equal(trace.states[0], solvers.initial_noise(schedules.edm(), keys(2), (1, 1, 2)))
+    np.testing.assert_allclose(trace.states[-1], run(name, curved, keys(2), 4).x, rtol=1e-6)
+    seen = [curved(x, jnp.full(2, schedules.edm().time((4 - step) / 4))).x for step, x in enumerate(trace.states[:-1])]
+    np.testing.assert_allclose(trace.predictions, seen, rtol=1e-6)
 
 
-def test_frames_are_evenly_spread(keys):
-    every, some = (run('euler', curved, keys(2), 6, frames=frames).frames for frames in (7, 4))
-    np.testing.assert_array_equal(some, every[::2])
-    assert run('euler', curved, keys(2), 6).frames.shape == (0, 2, 1, 1, 2)
+def test_a_trace_may_begin_on_the_way(keys):
+    whole = run('euler', curved, keys(2), 6, solve=solvers.trace)
+    euler, schedule = solvers.SOLVERS['euler'], schedules.edm()
+    rest = solvers.trace(euler, schedule, curved, whole.states[4], keys(2), 6, first=4)
+    np.testing.assert_allclose(rest.states[4:], whole.states[4:], rtol=1e-6)
+    np.testing.assert_array_equal(rest.states[:4], np.broadcast_to(whole.states[4], (4, 2, 1, 1, 2)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,229 @@
+"""How one checkpoint samples, for people to look at: WORKDIR/exploration/.
+
+exploration.json says what there is; each picture is a sprite, a PNG whose cells are images at their own size.
+
+* denoising: every state of a multi-step sampler and the clean image it predicts there, from noise (`generation`) and
+  from real images at some levels of noise (`reconstruction_K`), with the schedule's α, σ and log α²/σ² at its times;
+* interpolation: samples along great circles between latents (T. White, Sampling Generative Networks, 2016), for
+  families whose samples are a function of a Gaussian latent or of the noise they start from;
+* neighbours: samples above the nearest train images in the evaluation's features.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from genbench.evaluation import neighbours
+from genbench.evaluation.reference import RealSets
+from genbench.families.base import Sampler
+from genbench.training import sampling
+from genbench.training.files import write_atomically, write_bytes_atomically
+from genbench.training.state import Blueprint, State
+
+FORMAT = 1
+IMAGES = 8  # in every row of pictures, and in a batch
+MOST_STEPS = 100  # a sampler of more is followed only where there is no shorter one
+MOST_STATES = 41  # kept of a trace
+SHARES = (0.25, 0.5, 0.75)  # of a sampler's way that is ahead where a reconstruction begins
+ROWS = 4  # interpolations
+NEAREST = 3  # neighbours of a sample
+
+Labels = Callable[[int, int], np.ndarray | None]
+
+
+def chosen(samplers: Sequence[Sampler]) -> Sampler:
+    """The sampler to follow: the one with the most steps among those that are not very long."""
+
+    def rank(sampler: Sampler) -> tuple[bool, int]:
+        steps = int(sampler.num_steps)
+        return steps <= MOST_STEPS, steps if steps <= MOST_STEPS else -steps
+
+    return max(samplers, key=rank)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explorer:
+    """Pictures of one average of a checkpoint with one sampler; what is random follows from the seed."""
+
+    blueprint: Blueprint
+    state: State
+    sampler: Sampler
+    seed: int
+
+    def write(
+        self, folder: pathlib.Path, identity: Mapping[str, Any], samples: np.ndarray, labels: Labels, real: RealSets
+    ) -> None:
+        """Write what is not there for this identity yet.
+
+        Args:
+          identity: config hash and step of the checkpoint, and further facts to note.
+          samples: the first integer images (IMAGES, …) of the sampler.
+          labels: (shard, count) → labels as the evaluation draws them.
+        """
+        index = folder / 'exploration.json'
+        if _same(index, identity):
+            return
+        family = self.blueprint.family
+        values = {
+            'format': FORMAT, **identity, 'family': family.name, 'shape': family.spec.shape,
+            'sampler': self.sampler.name, 'steps': int(self.sampler.num_steps), 'guidance': self.sampler.guidance,
+            'images': IMAGES, 'denoising': None, 'interpolation': None, 'neighbours': None,
+        }  # fmt: skip
+        pictures: dict[str, np.ndarray] = {}
+        if family.path is not None and int(self.sampler.num_steps) > 1:
+            values['denoising'] = self._denoising(pictures, labels, real)
+        if family.path is not None or family.latent_shape is not None:
+            pictures['interpolation'] = self._interpolation(labels)
+            values['interpolation'] = {'rows': ROWS, 'columns': IMAGES}
+        if 'features' in real.outputs:
+            pictures['neighbours'], distances = _neighbours(samples, real)
+            values['neighbours'] = {'distances': distances, 'features': real.network.name}
+        for name, images in pictures.items():
+            _save(folder / f'{name}.png', sampling.to_uint8(images, family.spec))
+        write_atomically(index, json.dumps(values) + '\n')
+
+    def _denoising(self, pictures: dict[str, np.ndarray], labels: Labels, real: RealSets) -> dict[str, Any]:
+        """What exploration.json says of the traces; their pictures are added to `pictures`."""
+        family, spec = self.blueprint.family, self.blueprint.family.spec
+        assert family.path is not None
+        schedule, steps = family.path, int(self.sampler.num_steps)
+        kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
+        times = jax.vmap(schedule.time)((steps - kept) / np.float32(steps))
+        alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
+
+        def add(name: str, start: Any, labels: np.ndarray | None, place: int) -> None:
+            states, predictions = self._trace(start, labels, kept[place])
+            seen = states[kept] / np.sqrt(alpha**2 + sigma**2).reshape(-1, *[1] * start.ndim)
+            pictures[f'{name}_states'] = np.asarray(spec.quantise(seen[place:]))
+            pictures[f'{name}_predictions'] = np.asarray(spec.quantise(predictions[kept[place:-1]]))
+
+        noise = self._noise(0, spec.shape)
+        add('generation', sigma[0] * noise, labels(0, IMAGES), 0)
+        places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
+        targets, classes = real.split.images[:IMAGES], real.split.labels[:IMAGES]
+        for place in places:
+            start = alpha[place] * np.asarray(spec.dequantise(targets)) + sigma[place] * noise
+            add(f'reconstruction_{place}', start, classes if family.conditional else None, place)
+        pictures['targets'] = targets[None]
+        return {
+            'schedule': schedule.name, 'kept': kept.tolist(), 'times': _numbers(times),
+            'alpha': _numbers(alpha), 'sigma': _numbers(sigma),
+            'log_snr': [_log_snr(a, s) for a, s in zip(alpha, sigma, strict=True)],
+            'reconstructions': places,
+        }  # fmt: skip
+
+    def _interpolation(self, labels: Labels) -> np.ndarray:
+        """Integer images (ROWS, IMAGES, …); along a row nothing changes but the latent."""
+        family = self.blueprint.family
+        shape = family.latent_shape or family.spec.shape
+        ends = self._noise(1, shape, 2 * ROWS)
+        drawn = labels(0, ROWS)
+        rows = []
+        for row in range(ROWS):
+            latents = slerp(ends[2 * row], ends[2 * row + 1], np.linspace(0, 1, IMAGES))
+            classes = None if drawn is None else np.repeat(drawn[row : row + 1], IMAGES)
+            rows.append(self._images(latents, classes))
+        return np.stack(rows)
+
+    def _images(self, latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        family = self.blueprint.family
+        if family.path is None or family.latent_shape is not None:
+            return np.asarray(self._generate(latents, labels))
+        start = np.asarray(family.path.sigma(np.float32(family.path.t_max))) * latents
+        return np.asarray(family.spec.quantise(self._trace(start, labels, 0)[0][-1]))
+
+    def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
+        """Standard normal numbers (count, *shape)."""
+        draw = np.random.Generator(np.random.Philox(key=[self.seed, purpose]))
+        return draw.standard_normal((count, *shape), np.float32)
+
+    @functools.cached_property
+    def _keys(self) -> jax.Array:
+        """One key, the same for every image: beside its start or latent, nothing tells them apart."""
+        return jax.random.split(jax.random.key(self.seed), 1)[np.zeros(IMAGES, int)]
+
+    def _trace(self, start: np.ndarray, labels: np.ndarray | None, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """States (steps + 1, IMAGES, …) and predictions (steps, IMAGES, …) from `start` at step `first` on."""
+        arguments = (np.asarray(start, np.float32), self._keys, labels, np.int32(first))
+        states, predictions = self._program(self.state['params'], self.state['aux'], *arguments)
+        return np.asarray(states), np.asarray(predictions)
+
+    @functools.cached_property
+    def _program(self) -> Callable[..., Any]:
+        @jax.jit
+        def run(params, aux, start, keys, labels, first):
+            networks = self.blueprint.bind(params, aux)
+            return self.blueprint.family.trace(networks, start, keys, labels, self.sampler, first)
+
+        return run
+
+    @functools.cached_property
+    def _generator(self) -> Callable[..., Any]:
+        @jax.jit
+        def run(params, aux, latents, keys, labels):
+            networks = self.blueprint.bind(params, aux)
+            return self.blueprint.family.generate(networks, latents, keys, labels, self.sampler)
+
+        return run
+
+    def _generate(self, latents: np.ndarray, labels: np.ndarray | None) -> Any:
+        return self._generator(self.state['params'], self.state['aux'], latents, self._keys, labels)
+
+
+def slerp(one: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Points (n, …) on the great circle from `one` to `other`, of norms in between; ends as they are."""
+    cosine = np.sum(one * other) / (np.linalg.norm(one) * np.linalg.norm(other))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    shares = shares.reshape(-1, *[1] * one.ndim)
+    if angle < 1e-4:  # a straight line, where the sines would vanish
+        return ((1 - shares) * one + shares * other).astype(np.float32)
+    points = (np.sin((1 - shares) * angle) * one + np.sin(shares * angle) * other) / np.sin(angle)
+    return points.astype(np.float32)
+
+
+def _neighbours(samples: np.ndarray, real: RealSets) -> tuple[np.ndarray, list[list[float]]]:
+    """Samples above their nearest train images, (1 + NEAREST, IMAGES, …), and the distances (IMAGES, NEAREST)."""
+    train = real.reference.outputs['features']
+    points, others = neighbours.centred(real.extract(samples).outputs['features'], train)
+    squared = np.zeros((len(points), len(others)))
+    for rows, columns, values in neighbours.tiles(points, others):
+        squared[rows, columns] = values
+    nearest = squared.argsort(1, kind='stable')[:, :NEAREST]
+    distances = np.sqrt(np.maximum(np.take_along_axis(squared, nearest, 1), 0))
+    pictures = [samples, *(real.train.images[column] for column in nearest.T)]
+    return np.stack(pictures), np.round(distances, 4).tolist()
+
+
+def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
+    try:
+        found = json.loads(index.read_text())
+    except (OSError, ValueError):
+        return False
+    keys = ('config_hash', 'step')
+    return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
+
+
+def _save(path: pathlib.Path, images: np.ndarray) -> None:
+    """Write uint8 images (rows, columns, height, width, channels) as one PNG, cell beside cell."""
+    rows, columns, height, width, channels = images.shape
+    picture = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    file = io.BytesIO()
+    Image.fromarray(picture[..., 0] if channels == 1 else picture).save(file, 'PNG', optimize=True)
+    write_bytes_atomically(path, lambda to: to.write(file.getvalue()))
+
+
+def _log_snr(alpha: float, sigma: float) -> float | None:
+    """log α²/σ², or None where it is infinite."""
+    return round(float(2 * np.log(alpha / sigma)), 5) if alpha > 0 and sigma > 0 else None
+
+
+def _numbers(values: Any) -> list[float]:
+    return [round(float(value), 6) for value in values]
