@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
                 'groups': 32,
                 'dropout': 0.1,
             },
-            'train': {'num_steps': 800_000, 'ema_decay': 0.9999},
+            'train': {'num_steps': 800_000, 'sample_every': 100_000, 'ema_decay': 0.9999},
             'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
             'checkpoint': {'every': 10_000},
             'evaluation': {'samplers': ('ancestral:1000', 'ddim:50')},

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'cifar10', 'flip': True},
             'family': {'name': 'diffusion', 'conditional': True},
             'network': {'name': 'dit', 'depth': 12, 'width': 384, 'heads': 6, 'dtype': 'bfloat16'},
-            'train': {'num_steps': 400_000, 'batch_size': 256, 'ema_decay': 0.9999},
+            'train': {'num_steps': 400_000, 'sample_every': 50_000, 'batch_size': 256, 'ema_decay': 0.9999},
             'optimizer': {'learning_rate': 1e-4},
             'checkpoint': {'every': 10_000},
             'evaluation': {'samplers': ('ddim:50:1.5', 'ddim:50')},

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
                 'groups': 32,
                 'dropout': 0.1,
             },
-            'train': {'num_steps': 400_000, 'ema_decay': 0.9999},
+            'train': {'num_steps': 400_000, 'sample_every': 50_000, 'ema_decay': 0.9999},
             'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
             'checkpoint': {'every': 10_000},
             'evaluation': {'samplers': ('euler:10', 'euler:100', 'heun:50')},

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
         {
             'data': {'name': 'digits'},
             'family': {'name': 'consistency', 'teacher': 'runs/diffusion'},
-            'train': {'num_steps': 250, 'ema_decay': 0.99},
+            'train': {'num_steps': 250, 'sample_every': 50, 'ema_decay': 0.99},
             'evaluation': {
                 'num_samples': 500,
                 'samplers': ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4'),

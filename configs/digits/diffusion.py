@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'digits'},
             'family': {'name': 'diffusion'},
             'network': {'multipliers': (1, 1)},
-            'train': {'num_steps': 500, 'ema_decay': 0.99},
+            'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
                 'num_samples': 500,

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'evaluation': {'num_samples': 500},
             'family': {'name': 'gan'},
             'network': {'channels': 16},
-            'train': {'num_steps': 600, 'ema_decay': 0.99},
+            'train': {'num_steps': 600, 'sample_every': 120, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'linear'},
         }
     )

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'flow_matching'},
             'network': {'multipliers': (1, 2, 2)},
-            'train': {'num_steps': 20_000, 'ema_decay': 0.9995},
+            'train': {'num_steps': 20_000, 'sample_every': 4_000, 'ema_decay': 0.9995},
             'optimizer': {'learning_rate': 5e-4, 'warmup_steps': 100},
         }
     )

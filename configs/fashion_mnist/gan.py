@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'gan', 'penalty_weight': 2.0},
             'network': {'multipliers': (1, 2, 2)},
-            'train': {'num_steps': 20_000, 'ema_decay': 0.998},
+            'train': {'num_steps': 20_000, 'sample_every': 4_000, 'ema_decay': 0.998},
             'optimizer': {'learning_rate': 1e-3},
         }
     )

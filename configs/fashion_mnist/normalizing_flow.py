@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'normalizing_flow'},
             'network': {'channels': 128, 'steps': 12, 'margin': 1e-3},
-            'train': {'num_steps': 50_000},
+            'train': {'num_steps': 50_000, 'sample_every': 10_000},
             'optimizer': {'warmup_steps': 500},
         }
     )

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'vae', 'latent': 32, 'decoder': 'logistic'},
             'network': {'multipliers': (1, 2, 2)},
-            'train': {'num_steps': 20_000},
+            'train': {'num_steps': 20_000, 'sample_every': 4_000},
             'optimizer': {'warmup_steps': 100},
         }
     )

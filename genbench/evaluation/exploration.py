@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -96,7 +97,7 @@ class Explorer:
         assert family.path is not None
         schedule, steps = family.path, int(self.sampler.num_steps)
         kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
-        times = jax.vmap(schedule.time)((steps - kept) / np.float32(steps))
+        times = schedule.time(jnp.asarray((steps - kept) / steps, jnp.float32))
         alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
 
         def add(name: str, start: Any, labels: np.ndarray | None, place: int) -> None:
@@ -110,7 +111,7 @@ class Explorer:
         places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
         targets, classes = real.split.images[:IMAGES], real.split.labels[:IMAGES]
         for place in places:
-            start = alpha[place] * np.asarray(spec.dequantise(targets)) + sigma[place] * noise
+            start = alpha[place] * np.asarray(spec.dequantise(jnp.asarray(targets))) + sigma[place] * noise
             add(f'reconstruction_{place}', start, classes if family.conditional else None, place)
         pictures['targets'] = targets[None]
         return {
@@ -137,7 +138,7 @@ class Explorer:
         family = self.blueprint.family
         if family.path is None or family.latent_shape is not None:
             return np.asarray(self._generate(latents, labels))
-        start = np.asarray(family.path.sigma(np.float32(family.path.t_max))) * latents
+        start = np.asarray(family.path.sigma(jnp.asarray(family.path.t_max))) * latents
         return np.asarray(family.spec.quantise(self._trace(start, labels, 0)[0][-1]))
 
     def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
