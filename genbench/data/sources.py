@@ -151,6 +151,11 @@ def spec_of(builder: Any) -> DataSpec:
     return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes)
 
 
+def spec_by_name(name: str, data_dir: str = '') -> DataSpec:
+    """The specification of a data set that need not be prepared."""
+    return spec_of(_builder(name, data_dir if pathlib.Path(data_dir).expanduser().is_dir() else ''))
+
+
 def load(builder: Any, split: str) -> Arrays:
     """Decode one split into memory; TFDS slices such as 'train[:1000]' are understood."""
     try:

@@ -29,9 +29,7 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     Raises:
       UserError: a word that is none, a sampler that does not fit, a budget below one step.
     """
-    axes = dict(_axis(word) for word in words)
-    if 'nfe' in axes and 'steps' in axes:
-        raise UserError('--grid takes nfe or steps, not both: one follows from the other.')
+    axes = _axes(words)
     averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
     if axes:
         samplers = [
@@ -46,6 +44,28 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
         for average in averages for sampler in samplers for seed in seeds
     ]  # fmt: skip
     return list(dict.fromkeys(found))
+
+
+def check(words: Sequence[str], family: type[Family]) -> None:
+    """Find what can be told to be wrong of words before a model is there.
+
+    Raises:
+      UserError: a word that is none, a number that is none, a sampler that does not fit the family.
+    """
+    axes = _axes(words)
+    for name in axes.get('sampler', ()):
+        family.check_sampler(name)
+    kinds = {'nfe': int, 'steps': int, 'seed': int, 'guidance': float}
+    for key, kind in kinds.items():
+        for value in axes.get(key, ()):
+            _number(key, value, kind)
+
+
+def _axes(words: Sequence[str]) -> dict[str, list[str]]:
+    axes = dict(_axis(word) for word in words)
+    if 'nfe' in axes and 'steps' in axes:
+        raise UserError('--grid takes nfe or steps, not both: one follows from the other.')
+    return axes
 
 
 def _axis(word: str) -> tuple[str, list[str]]:

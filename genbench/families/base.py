@@ -255,12 +255,13 @@ class Family:
         """Network evaluations for one image with this sampler."""
         return 1
 
-    def check_sampler(self, name: str) -> None:
+    @classmethod
+    def check_sampler(cls, name: str) -> None:
         """Raise a UserError that says why when this family cannot be sampled so."""
-        if name not in self.samplers:
-            known = ', '.join(self.samplers)
+        if name not in cls.samplers:
+            known = ', '.join(cls.samplers)
             raise UserError(
-                f'{self.name} cannot use the sampler {name!r}: it has no path from noise to data that a solver could '
+                f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a solver could '
                 f'follow. Use {known}.'
             )
 

@@ -95,8 +95,9 @@ class PathFamily(Family):
         network = networks[self.main_network]
         return predictions.denoiser(network, self.prediction, self.schedule, labels, guidance, clip)
 
-    def check_sampler(self, name: str) -> None:
-        solvers.get(name, self.kind)
+    @classmethod
+    def check_sampler(cls, name: str) -> None:
+        solvers.get(name, cls.kind)
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         solver = solvers.get(sampler.name, self.kind)
