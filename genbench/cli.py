@@ -88,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument('study', help='a Python file that defines get_study()')
     run.add_argument('--out', required=True, help='the folder of the study')
     run.add_argument('--jobs', type=int, default=0, help='trials at a time; by default one a core on CPU, else 1')
+    run.add_argument('--dry-run', action='store_true', help='print the trials, what sets them apart and what they cost')
+    run.add_argument('--only', default='', metavar='GLOB,GLOB', help='these trials or variants, and what they build on')
+    run.add_argument('--retry-failed', action='store_true', help='only the trials that failed')
+    run.add_argument('--limit', type=int, default=0, help='at most so many trials')
+    run.add_argument('--rerun-changed', action='store_true', help='run finished trials anew, the old ones kept aside, if'
+                     ' the code has changed since')  # fmt: skip
 
     report = verb('report', 'Write the page of a study again from its results.')
     report.add_argument('folder', help='the --out folder of a study')
@@ -330,7 +336,11 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _run(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.studies import runner
 
-    return 0 if runner.run(given.study, given.out, jobs=given.jobs) else INTERRUPTED
+    if given.limit < 0 or given.jobs < 0:
+        raise UserError('--limit and --jobs are at least 0; 0 is all of them, and as many as fit.')
+    done = runner.run(given.study, given.out, jobs=given.jobs, dry_run=given.dry_run, only=given.only,
+                      retry_failed=given.retry_failed, limit=given.limit, rerun_changed=given.rerun_changed)  # fmt: skip
+    return 0 if done else INTERRUPTED
 
 
 def _report(given: argparse.Namespace, _: Sequence[str]) -> int:

@@ -1,25 +1,23 @@
 """A trial on its way: its resolved config and its folder, where its state lies."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
-from genbench import config as configs
 from genbench.config import Config
+from genbench.studies import identity, state
 from genbench.studies.study import Trial
-from genbench.training.files import write_atomically
-from genbench.training.metrics import read_rows
 from genbench.training.runs import Folder
 
 
 @dataclasses.dataclass
 class Job:
-    """What a launcher starts."""
+    """What a launcher starts; beside `wanted` its process finds `identity.FILE`, with its identity and its grid."""
 
     trial: Trial
     config: Config
     folder: Folder
+    trial_id: str = ''
 
     @property
     def name(self) -> str:
@@ -37,24 +35,13 @@ class Job:
 
     @property
     def status(self) -> dict[str, Any]:
-        path = self.folder.path / 'status.json'
-        return json.loads(path.read_text()) if path.is_file() else {'state': 'queued', 'reason': ''}
+        return state.read(self.folder.path)
 
     @property
     def done(self) -> bool:
-        """Trained and evaluated under this very config."""
-        if self.status['state'] != 'done' or not self.folder.config.is_file():
-            return False
-        return configs.from_json(self.folder.config.read_text()) == self.config
+        """Trained and evaluated under this very identity."""
+        return self.status['state'] == 'done' and identity.read(self.folder.path).get('trial_id', '') == self.trial_id
 
-    @property
-    def progress(self) -> str:
-        state = self.status['state']
-        if state != 'training':
-            return state
-        rows = read_rows(self.folder.metrics)
-        return f'step {rows[-1]["step"] if rows else 0} of {self.config.train.num_steps}'
-
-    def mark(self, state: str, reason: str = '') -> None:
-        """Write the state that no process of the trial can write itself."""
-        write_atomically(self.folder.path / 'status.json', json.dumps({'state': state, 'reason': reason}) + '\n')
+    def mark(self, name: str) -> None:
+        """Write a state that no process of the trial can write; who had it last stays known."""
+        state.update(self.folder.path, state=name, reason='', last_lines=[], trial_id=self.trial_id)

@@ -1,46 +1,77 @@
-"""Run what is missing of a study, several trials at a time, each in a process of its own."""
+"""Run what is missing of a study, then collect every row and write its page."""
 
 import json
 import pathlib
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-from genbench import config as configs
 from genbench.errors import UserError, explained_disk_errors
+from genbench.studies import plan as plans
 from genbench.studies import study as studies
-from genbench.studies.job import Job
 from genbench.studies.launchers.base import worker
 from genbench.studies.launchers.local import Local
+from genbench.studies.plan import Plan, Planned
 from genbench.training.files import write_atomically
 from genbench.training.metrics import read_rows
-from genbench.training.runs import Folder, commit
+from genbench.training.runs import commit
 
 
 @explained_disk_errors()
-def run(path: str, out: str, *, jobs: int = 0) -> bool:
+def run(
+    path: str,
+    out: str,
+    *,
+    jobs: int = 0,
+    dry_run: bool = False,
+    only: str = '',
+    retry_failed: bool = False,
+    limit: int = 0,
+    rerun_changed: bool = False,
+) -> bool:
     """Train and evaluate the trials of a study that are not done, then write its results and its page.
 
+    Args:
+      jobs: trials at a time; 0 leaves it to the launcher.
+      dry_run: print what would be run, and leave the folder as it is.
+      only, retry_failed, limit: run less (`plan.Plan.select`).
+      rerun_changed: run finished trials anew whose code has changed; the old ones are kept aside.
+
     Returns:
-      True when everything is done, False when it was interrupted; the same call goes on from there.
+      True when everything chosen is done, False when it was interrupted; the same call goes on from there.
 
     Raises:
-      UserError: before anything starts, for a config that does not resolve; at the end, for trials that failed.
+      UserError: before anything starts, for a study that cannot be run; at the end, for trials that failed.
     """
     study, folder = studies.load(path), pathlib.Path(out)
-    trials = folder / 'trials'
+    check_folder(folder, path)
+    plan = plans.make(study, folder, rerun_changed=rerun_changed)
+    chosen = plan.select(only, retry_failed, limit)
+    if dry_run:
+        from genbench.studies import preview
+
+        print('\n'.join(preview.lines(plan, chosen)))
+        return True
     try:
-        trials.mkdir(parents=True, exist_ok=True)
+        (folder / 'trials').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'The study folder {folder} cannot be written: {error.strerror}.') from None
-    queue = [Job(trial, studies.resolve(trial, trials), Folder(trials / trial.name)) for trial in study.trials]
-    for job in queue:
-        job.folder.path.mkdir(exist_ok=True)
-        if not job.done:
-            write_atomically(job.wanted, configs.to_json(job.config))
-    _describe(folder, study, path)
-    if not (folder / 'real.jsonl').is_file() or not all(job.done for job in queue):
-        _score_real(folder, queue)
+    for line in plans.remarks(plan, chosen):
+        print(f'genbench: {line}', file=sys.stderr, flush=True)
+    plans.begin(plan, chosen)
+    _describe(plan, path)
+    return _work(plan, chosen, jobs)
+
+
+def _work(plan: Plan, chosen: Sequence[Planned], jobs: int) -> bool:
+    folder = plan.folder
+    if chosen or not (folder / 'real.jsonl').is_file():
+        _score_real(plan)
+    queue = [plans.job(one) for one in chosen]
     interrupted = Local(jobs).launch(queue)
-    _collect(folder, queue)
+    collect(plan)
     from genbench.report import page
 
     written = page.write(str(folder))
@@ -50,38 +81,73 @@ def run(path: str, out: str, *, jobs: int = 0) -> bool:
     failed = [job for job in queue if not job.done]
     if failed:
         first = failed[0]
-        raise UserError(f'{len(failed)} of {len(queue)} trials failed; {first.trial.name}: {first.status["reason"]} '
+        raise UserError(f'{len(failed)} of {len(plan.trials)} trials failed; {first.name}: {first.status["reason"]} '
                         f'(log: {first.folder.path / "log.txt"}). The page {written} shows the rest.')  # fmt: skip
-    print(f'{len(queue)} trials done: {written}')
+    done = sum(plans.job(one).done for one in plan.trials)
+    rest = f'; {len(plan.trials) - done} were not chosen' if done < len(plan.trials) else ''
+    print(f'{done} of {len(plan.trials)} trials done{rest}: {written}')
     return True
 
 
-def _describe(folder: pathlib.Path, study: studies.Study, path: str) -> None:
+def check_folder(folder: pathlib.Path, path: str) -> None:
+    """Refuse the folder of another study, or of a run."""
+    if (folder / 'manifest.json').is_file():
+        raise UserError(f'{folder} is the folder of a run, not of a study; give another --out.')
+    try:
+        there = json.loads((folder / 'study.json').read_text())['study']
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if pathlib.Path(there).name != pathlib.Path(path).name:
+        raise UserError(f'{folder} holds the study {there}, not {path}; give another --out.')
+
+
+def _describe(plan: Plan, path: str) -> None:
+    study = plan.study
     description = {
         'title': study.title,
         'claim': study.claim,
         'study': path,
-        'trials': [trial.name for trial in study.trials],
-        'command': f'genbench run {path} --out {folder}',
+        'trials': [one.name for one in plan.trials],
+        'variants': {one.name: one.trial.variant for one in plan.trials},
+        'baseline': study.baseline,
+        'figures': list(study.figures),
+        'budget': study.budget.values() if study.budget else None,
+        'matched': {one.name: one.matched for one in plan.trials if one.matched},
+        'command': f'genbench run {shlex.quote(path)} --out {shlex.quote(str(plan.folder))}',
         'commit': commit(),
     }
-    write_atomically(folder / 'study.json', json.dumps(description, indent=2) + '\n')
+    write_atomically(plan.folder / 'study.json', json.dumps(description, indent=2) + '\n')
 
 
-def _score_real(folder: pathlib.Path, queue: list[Job]) -> None:
+def _score_real(plan: Plan) -> None:
     """The floor: test images scored as if they were samples, once for each data set of the study.
 
     In a process of its own: an accelerator belongs to the first process that asks for it, and trials come after.
     """
-    command = worker('real', '', folder / 'real.jsonl', *[job.wanted for job in queue])
+    wanted = [path for one in plan.trials if (path := plans.job(one).wanted).is_file()]
+    command = worker('real', '', plan.folder / 'real.jsonl', *wanted)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise UserError(f'Real images cannot be scored: {done.stderr.strip().splitlines()[-1]}')
 
 
-def _collect(folder: pathlib.Path, queue: list[Job]) -> None:
-    """results.jsonl of the study: the rows of all trials, each with its trial's name."""
-    rows = [{'trial': 'real', **row} for row in read_rows(folder / 'real.jsonl')]
-    for job in queue:
-        rows += [{'trial': job.trial.name, **row} for row in read_rows(job.folder.results)]
-    write_atomically(folder / 'results.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+def collect(plan: Plan) -> None:
+    """results.jsonl of the study: the rows of all trials, each with its trial and what sets that apart."""
+    name, settings = plan.folder.resolve().name, plan.settings()
+    real = {'study': name, 'trial': 'real', 'variant': 'real', 'seed': None, 'trial_id': '', 'settings': {}}
+    rows = [_row(row, real) for row in read_rows(plan.folder / 'real.jsonl')]
+    for one in plan.trials:
+        own = {
+            'study': name,
+            'trial': one.name,
+            'variant': one.trial.variant,
+            'seed': one.config.train.seed,
+            'trial_id': one.identity.trial_id,
+            'settings': settings[one.name],
+        }
+        rows += [_row(row, own) for row in read_rows(one.folder.results)]
+    write_atomically(plan.folder / 'results.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def _row(row: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    return {**own, **row, **own}  # own keys first, and last: a row's seed is that of its samples, in its protocol too

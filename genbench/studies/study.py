@@ -1,75 +1,183 @@
-"""A study as data: trials with their configs and overrides, what they wait for, and the claim they test."""
+"""A study as data: trials with their configs and overrides, seeds, evaluation, budget, and the claim they test."""
 
 import dataclasses
 import importlib.util
 import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.errors import UserError
+from genbench.errors import UserError, did_you_mean
+from genbench.studies import sweep as sweeps
+from genbench.studies.budget import Budget
+
+# Figures of the page that a study may ask for.
+FIGURES = ('leaderboard', 'nfe', 'flops', 'seconds', 'likelihood', 'samples', 'ablation', 'losses')
+_NAME = re.compile(r'[\w.+-]+')
+_LENT = re.compile(r'\{trials\}/([\w.+-]+)')
+Overrides = Sequence[str] | Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training run and its evaluation.
+    """One training run and its evaluation; with the seeds of a study, one for each seed.
 
     Attributes:
       name: its folder under DIR/trials.
       config: a config file, relative to the working directory or to the study's checkout.
-      overrides: 'key=value'; '{trials}' stands for the folder that holds all trials of the study.
-      after: trials that must be done before, such as a teacher.
+      overrides: 'key=value' texts or a mapping of keys to values; '{trials}' stands for the folder that holds all
+        trials of the study.
+      after: trials that must be done before, such as a teacher: with seeds, the one of the same seed.
+      grid: axes of its evaluation, as in `genbench evaluate --grid`, in place of the study's.
+      matched: give it the study's budget; False leaves a closed form or a reference as its config says.
+      variant: its name without its seed.
     """
 
     name: str
     config: str
-    overrides: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
+    overrides: Overrides = ()
+    after: Sequence[str] = ()
+    grid: Sequence[str] = ()
+    matched: bool = True
+    variant: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What `get_study()` of a file in experiments/ returns."""
+    """What `get_study()` of a file in experiments/ returns.
+
+    Attributes:
+      title, claim: of the page.
+      trials: the variants; `variants` makes them from a sweep.
+      seeds: training seeds; with several, each trial is run with each. (): the seed of its config.
+      evaluation: overrides of evaluation for all trials.
+      grid: axes of the evaluation for all trials; (): the samplers of each config.
+      figures: what the page should show; (): all it can.
+      budget: what every trial may spend.
+      baseline: the variant that others are compared with.
+    """
 
     title: str
     claim: str
-    trials: tuple[Trial, ...]
+    trials: Sequence[Trial]
+    seeds: Sequence[int] = ()
+    evaluation: Overrides = ()
+    grid: Sequence[str] = ()
+    figures: Sequence[str] = ()
+    budget: Budget | None = None
+    baseline: str = ''
+
+
+def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any) -> tuple[Trial, ...]:
+    """A trial for each choice of a sweep over one config.
+
+    Args:
+      name: what their names begin with.
+      options: of every `Trial`; their overrides come before the choice.
+    """
+    overrides = _texts(options.pop('overrides', ()))
+    return tuple(
+        Trial(
+            '-'.join(filter(None, (name, sweeps.label(choice)))), config, (*overrides, *sweeps.words(choice)), **options
+        )
+        for choice in sweep
+    )
 
 
 def load(path: str) -> Study:
-    """The study of a file.
+    """The study of a file, with its trials checked and written out for every seed.
 
     Raises:
-      UserError: no such file, no get_study, or an error inside it.
+      UserError: no such file, no get_study, an error inside it, or a study that cannot be run.
     """
     file = pathlib.Path(path)
     module_spec = importlib.util.spec_from_file_location('genbench_study', file) if file.is_file() else None
     if module_spec is None or module_spec.loader is None:
-        raise UserError(f'There is no study file {path}.')
+        near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
+        raise UserError(f'There is no study file {path}. {did_you_mean(path, near) if near else ""}'.strip())
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
         if not hasattr(module, 'get_study'):
             raise UserError(f'The study {path} does not define get_study().')
         study = module.get_study()
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f'The study {path} cannot be read: {error}') from None
     except Exception as error:
         raise UserError(f'The study {path} cannot be read: {type(error).__name__}: {error}.') from None
     if not isinstance(study, Study):
         raise UserError(f'get_study() of {path} should return a Study, not {type(study).__name__}.')
-    return _checked(study, file)
+    try:
+        return _seeded(_checked(study, file))
+    except UserError as error:
+        raise UserError(f'The study {path} cannot be run: {error}') from None
 
 
 def _checked(study: Study, file: pathlib.Path) -> Study:
+    _check_types(study)
     names = [trial.name for trial in study.trials]
     for trial in study.trials:
         if names.count(trial.name) > 1:
-            raise UserError(f'The study {file} has two trials called {trial.name!r}.')
+            raise UserError(f'it has two trials called {trial.name!r}.')
         for name in trial.after:
             if name not in names[: names.index(trial.name)]:
-                raise UserError(f'Trial {trial.name!r} of {file} waits for {name!r}, which is not listed before it.')
-    located = [dataclasses.replace(trial, config=str(_locate(trial.config, file))) for trial in study.trials]
-    return dataclasses.replace(study, trials=tuple(located))
+                raise UserError(f'trial {trial.name!r} waits for {name!r}, which is not listed before it.')
+        for name in _LENT.findall(' '.join(_texts(trial.overrides))):
+            if name not in trial.after:
+                raise UserError(f'trial {trial.name!r} uses {{trials}}/{name} and does not wait for it; '
+                                f'write after=({name!r},).')  # fmt: skip
+    if study.baseline and study.baseline not in names:
+        raise UserError(f'its baseline is {study.baseline!r}. {did_you_mean(study.baseline, names)}')
+    for figure in study.figures:
+        if figure not in FIGURES:
+            raise UserError(f'it wants a figure {figure!r}. {did_you_mean(figure, FIGURES)}')
+    return dataclasses.replace(study, trials=tuple(_complete(study, trial, file) for trial in study.trials))
+
+
+def _check_types(study: Study) -> None:
+    if not study.trials or not all(isinstance(trial, Trial) for trial in study.trials):
+        raise UserError('its trials should be a tuple of Trial, with at least one.')
+    for trial in study.trials:
+        if not isinstance(trial.name, str) or not _NAME.fullmatch(trial.name) or trial.name in ('.', '..', 'real'):
+            raise UserError(f'{trial.name!r} cannot name a trial, which is a folder: use letters, digits, _, - and .')
+        for key in ('after', 'grid', 'overrides'):
+            _check_texts(f'{key} of trial {trial.name!r}', getattr(trial, key))
+    for key in ('grid', 'figures', 'evaluation'):
+        _check_texts(f'its {key}', getattr(study, key))
+    seeds = study.seeds
+    if isinstance(seeds, str) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise UserError(f'its seeds should be whole numbers from 0 on, not {seeds!r}.')
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f'its seeds {tuple(seeds)} name one twice.')
+    if study.budget is not None and not isinstance(study.budget, Budget):
+        raise UserError(f'its budget should be a Budget, not {study.budget!r}.')
+
+
+def _check_texts(what: str, values: Any) -> None:
+    texts = not isinstance(values, str) and isinstance(values, Sequence) and all(isinstance(v, str) for v in values)
+    if not texts and not isinstance(values, Mapping):
+        raise UserError(f'{what} should be a tuple of texts, not {values!r}.')
+
+
+def _texts(overrides: Overrides) -> tuple[str, ...]:
+    return sweeps.words(overrides) if isinstance(overrides, Mapping) else tuple(overrides)
+
+
+def _complete(study: Study, trial: Trial, file: pathlib.Path) -> Trial:
+    """The trial with what the study says for all, and its config where it is."""
+    for override in _texts(study.evaluation):
+        if not override.startswith(('evaluation.', 'data.data_dir')):
+            raise UserError(f'its evaluation sets {override.partition("=")[0]}, which is no key of evaluation.')
+    return dataclasses.replace(
+        trial,
+        config=str(_locate(trial.config, file)),
+        overrides=(*_texts(study.evaluation), *_texts(trial.overrides)),
+        after=tuple(trial.after),
+        grid=tuple(trial.grid or study.grid),
+        variant=trial.variant or trial.name,
+    )
 
 
 def _locate(config: str, file: pathlib.Path) -> pathlib.Path:
@@ -77,6 +185,35 @@ def _locate(config: str, file: pathlib.Path) -> pathlib.Path:
     return beside if beside.is_file() else pathlib.Path(config)
 
 
+def _seeded(study: Study) -> Study:
+    """Every trial once for each seed; NAME becomes NAME-s0, NAME-s1, … when there are several."""
+    if not study.seeds:
+        return study
+    several = len(study.seeds) > 1
+
+    def name(variant: str, seed: int) -> str:
+        return f'{variant}-s{seed}' if several else variant
+
+    def seeded(trial: Trial, seed: int) -> Trial:
+        lent = [_LENT.sub(lambda match: f'{{trials}}/{name(match[1], seed)}', text) for text in trial.overrides]
+        return dataclasses.replace(
+            trial,
+            name=name(trial.name, seed),
+            overrides=(*lent, f'train.seed={seed}'),
+            after=tuple(name(before, seed) for before in trial.after),
+        )
+
+    trials = tuple(seeded(trial, seed) for seed in study.seeds for trial in study.trials)
+    return dataclasses.replace(study, trials=trials)
+
+
 def resolve(trial: Trial, trials: pathlib.Path) -> Config:
-    """The resolved config of a trial whose study keeps its trials in a folder."""
-    return configs.load(trial.config, [override.format(trials=trials) for override in trial.overrides])
+    """The resolved config of a trial whose study keeps its trials in a folder.
+
+    Raises:
+      UserError: no such config, or an override that does not fit; the message names the trial.
+    """
+    try:
+        return configs.load(trial.config, [override.replace('{trials}', str(trials)) for override in trial.overrides])
+    except UserError as error:
+        raise UserError(f'Trial {trial.name!r}: {error}') from None

@@ -108,7 +108,8 @@ def test_a_trial_that_fails_does_not_stop_the_others(failed):
     assert message.startswith('2 of 3 trials failed; bad: ')
     assert "No decoder is called 'poisson'" in message
     assert status(folder, 'bad')['state'] == 'failed'
-    assert status(folder, 'waiting') == {'state': 'failed', 'reason': 'bad failed, which it builds on'}
+    waiting = status(folder, 'waiting')
+    assert (waiting['state'], waiting['reason']) == ('failed', 'bad failed, which it builds on')
     assert status(folder, 'good')['state'] == 'done'
     assert {row['trial'] for row in read_rows(folder / 'results.jsonl')} == {'real', 'good'}
 
@@ -130,7 +131,7 @@ def test_a_trial_builds_on_another_by_its_folder(tiny, tmp_path):
     ('trials', 'words'),
     [
         ("(Trial('a', 'x.py'), Trial('a', 'y.py'))", "two trials called 'a'"),
-        ("(Trial('a', 'x.py', after=('b',)), Trial('b', 'y.py'))", "'a' .* waits for 'b', which is not listed before"),
+        ("(Trial('a', 'x.py', after=('b',)), Trial('b', 'y.py'))", "'a' waits for 'b', which is not listed before"),
     ],
 )
 def test_a_list_of_trials_that_cannot_be_run_says_why(tmp_path, trials, words):
@@ -143,4 +144,4 @@ def test_a_config_that_does_not_resolve_stops_a_study_before_it_starts(tiny, tmp
     trials = {'one': (tiny('gaussian'), {}), 'two': (tiny('gaussian'), {'overrides': ('train.num_step=3',)})}
     with pytest.raises(UserError, match='Did you mean train.num_steps'):
         runner.run(write_study(tmp_path, tiny, trials), str(tmp_path / 'out'))
-    assert list((tmp_path / 'out' / 'trials').iterdir()) == []
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,151 @@
+"""What every trial of a study may spend, and the step counts that spend it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from genbench import config as configs
+from genbench.config import Config
+from genbench.errors import UserError
+from genbench.studies.costs import Cost, Request, with_value
+
+SPENT = ('steps', 'images', 'training_flops', 'seconds')  # of a run; a budget names one of them at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """One of steps, images, training FLOPs or seconds; and parameters, alone or beside it.
+
+    Attributes:
+      steps: updates.
+      images: seen in training, repetitions counted.
+      training_flops: operations of training, without those of borrowed runs, which are recorded.
+      seconds: of training steps after compilation, by steps timed on this machine before the study starts.
+      parameters: of the networks that are trained.
+      width: the key that is scaled to reach `parameters`; where a config has no such key, or with '', its parameters
+        are only checked.
+      multiple: widths are multiples of this.
+      tolerance: how far from `parameters` a trial may lie, as a share.
+    """
+
+    steps: int | None = None
+    images: int | None = None
+    training_flops: float | None = None
+    seconds: float | None = None
+    parameters: float | None = None
+    width: str = 'network.channels'
+    multiple: int = 8
+    tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        named = [name for name in SPENT if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise UserError(f'A budget names {" and ".join(named)}; the steps can follow from one of them only.')
+        if not named and self.parameters is None:
+            raise UserError(f'A budget names one of {", ".join((*SPENT, "parameters"))}.')
+        for name in (*named, 'parameters', 'multiple', 'tolerance'):
+            value = getattr(self, name)
+            if value is None and name == 'parameters':
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise UserError(f'The budget {name} is {value!r}; it should be a number above 0.')
+
+    @property
+    def by(self) -> str:
+        """What step counts follow from; '' when they stay as configs say."""
+        return next((name for name in SPENT if getattr(self, name) is not None), '')
+
+    @property
+    def needs_costs(self) -> bool:
+        return self.by in ('training_flops', 'seconds') or self.parameters is not None
+
+    def values(self) -> dict[str, Any]:
+        """What was set, for study.json."""
+        found = {name: getattr(self, name) for name in (*SPENT, 'parameters') if getattr(self, name) is not None}
+        scaled = ('width', 'multiple', 'tolerance') if self.parameters is not None else ()
+        return {**found, **{name: getattr(self, name) for name in scaled}}
+
+    def request(self, config: Config, lent: Mapping[str, Config], cores: int) -> Request:
+        """What has to be known of a run to give it this budget; `cores` are those that a trial will have."""
+        scaled = self.parameters is not None and self.width in dict(configs.flatten(config))
+        return Request(
+            config, lent, self.width if scaled else '', self.parameters or 0.0 if scaled else 0.0,
+            self.multiple if scaled else 1, cores if self.by == 'seconds' else 0,
+        )  # fmt: skip
+
+
+def match(budget: Budget, name: str, config: Config, cost: Cost | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(values of keys that give a trial its budget, what was matched).
+
+    Args:
+      cost: what `budget.request` was answered; only budgets with `needs_costs` look at it.
+
+    Raises:
+      UserError: one step costs more than all of it, the steps end within the warm-up, or the parameters are too far
+        from what was wanted.
+    """
+    values: dict[str, Any] = {}
+    record: dict[str, Any] = {'by': budget.by or 'parameters', 'target': getattr(budget, budget.by or 'parameters')}
+    if budget.parameters is not None and cost is not None:
+        values, found = _width(budget, name, cost)
+        record |= found
+    if budget.by:
+        steps = _steps(budget, config, cost)
+        _check_steps(budget, name, config, steps)
+        values['train.num_steps'] = steps
+        record |= {'steps': steps, 'reached': _spent(budget, config, cost, steps)}
+    else:
+        record |= {'steps': config.train.num_steps, 'reached': record['parameters']}
+    if budget.by == 'seconds' and cost is not None:
+        record |= {'step_seconds': cost.step_seconds, 'measured': 'on the machine that planned the study'}
+    return values, record
+
+
+def apply(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with these values of keys."""
+    for key, value in values.items():
+        config = with_value(config, key, value)
+    return config
+
+
+def _steps(budget: Budget, config: Config, cost: Cost | None) -> int:
+    if budget.by == 'steps':
+        return int(budget.steps or 0)
+    if budget.by == 'images':
+        return int(budget.images or 0) // config.train.batch_size
+    assert cost is not None
+    if budget.by == 'seconds':
+        return int((budget.seconds or 0.0) / cost.step_seconds)
+    return cost.steps_for(budget.training_flops or 0.0)
+
+
+def _spent(budget: Budget, config: Config, cost: Cost | None, steps: int) -> float:
+    if budget.by == 'seconds' and cost is not None:
+        return round(steps * cost.step_seconds, 3)
+    if budget.by == 'training_flops' and cost is not None:
+        return cost.flops(steps)
+    return steps * (config.train.batch_size if budget.by == 'images' else 1)
+
+
+def _check_steps(budget: Budget, name: str, config: Config, steps: int) -> None:
+    whole = f'the budget of {getattr(budget, budget.by):g} {budget.by}'
+    if steps < 1:
+        raise UserError(f'Trial {name!r}: one step costs more than {whole}; raise it, or leave the trial out of it '
+                        'with matched=False.')  # fmt: skip
+    if steps <= config.optimizer.warmup_steps:
+        raise UserError(f'Trial {name!r}: {whole} buys {steps} steps, and optimizer.warmup_steps are '
+                        f'{config.optimizer.warmup_steps}; raise the budget or shorten the warm-up.')  # fmt: skip
+
+
+def _width(budget: Budget, name: str, cost: Cost) -> tuple[dict[str, Any], dict[str, Any]]:
+    wanted = budget.parameters or 0.0
+    off = cost.parameters / wanted - 1
+    if abs(off) > budget.tolerance:
+        scaled = (
+            f'at the nearest {budget.width}={cost.width}' if cost.width else f'and no key {budget.width!r} to scale'
+        )
+        raise UserError(f'Trial {name!r} has {cost.parameters:,} parameters {scaled}, {off:+.1%} of the {wanted:,.0f} '
+                        f'to match (tolerance {budget.tolerance:.1%}).')  # fmt: skip
+    values = {budget.width: cost.width} if cost.width else {}
+    return values, {'parameters': cost.parameters, 'parameters_target': wanted, **values}

@@ -1,0 +1,278 @@
+"""What a training run costs before it is run: operations, parameters, and seconds of a step.
+
+Operations are those of the step's program before XLA optimises it, counted on the CPU: the same on every machine, some
+percent below what summary.json says of the compiled one. The work is done in a process of its own, for an accelerator
+belongs to the first process that asks for it.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from genbench import config as configs
+from genbench.config import Config
+from genbench.data import sources
+from genbench.errors import UserError
+from genbench.studies import identity
+from genbench.training.files import write_atomically
+
+TIMED_STEPS, TIMED_SECONDS = 40, 3.0  # a step is timed on so many, or for so long
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A run whose cost is asked for.
+
+    Attributes:
+      lent: configs of runs that it builds on, by the family's name for them; others are opened from their folders.
+      width: a key to scale until the parameters are nearest to `parameters`; '' leaves the network as it is.
+      multiple: widths are multiples of this.
+      cores: processors to time steps on; 0 times none.
+    """
+
+    config: Config
+    lent: Mapping[str, Config] = dataclasses.field(default_factory=dict)
+    width: str = ''
+    parameters: float = 0.0
+    multiple: int = 1
+    cores: int = 0
+
+    def values(self) -> dict[str, Any]:
+        config, lent = configs.plain(self.config), {name: configs.plain(one) for name, one in self.lent.items()}
+        return {**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+                'config': config, 'lent': lent}  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        """Of the cache: the same for runs that cost the same."""
+        own = {key: value for key, value in configs.identity(self.config).items() if key != 'train.seed'}
+        lent = {name: configs.identity(one) for name, one in self.lent.items()}
+        timed = [self.cores, os.uname().nodename if self.cores else '']
+        rest = [self.width, self.parameters, self.multiple, timed, identity.code(), metadata.version('jax')]
+        return identity.digest([own, lent, rest])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a run costs.
+
+    Attributes:
+      parameters: scalars that it moves.
+      stages: for each stage the step it ends at (None: the end of the run) and the operations of its steps, in the
+        order in which they repeat.
+      width: what the key of the request has to be.
+      step_seconds: mean over the steps of a period, after compilation; 0 when it was not timed.
+    """
+
+    parameters: int
+    stages: Sequence[tuple[int | None, Sequence[float]]]
+    width: int = 0
+    step_seconds: float = 0.0
+
+    def flops(self, steps: int) -> float:
+        """Operations of a run of so many steps."""
+        total, first = 0.0, 0
+        for until, period in self.stages:
+            last = steps if until is None else min(steps, until)
+            total += _operations(period, last) - _operations(period, first)
+            first = last
+        return total
+
+    def steps_for(self, flops: float) -> int:
+        """The most steps that cost no more."""
+        high = 1
+        while self.flops(high) <= flops and high < 2**40:
+            high *= 2
+        low = high // 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.flops(middle) <= flops else (low, middle)
+        return low
+
+
+def _operations(period: Sequence[float], steps: int) -> float:
+    whole, rest = divmod(steps, len(period))
+    return whole * sum(period) + sum(period[:rest])
+
+
+def estimate(requests: Sequence[Request]) -> list[Cost | str]:
+    """The cost of each run, or one line that says why it has none; what is in the user's cache is not computed."""
+    folder = sources.cache_dir() / 'costs'
+    keys = [request.key for request in requests]
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if not (folder / key).is_file()}
+    failed: dict[str, str] = {}
+    together = {key: request for key, request in missing.items() if not request.cores}
+    timed = [{key: request} for key, request in missing.items() if request.cores]  # one process each
+    for chosen in [*([together] if together else ()), *timed]:
+        for key, answer in zip(chosen, _ask(list(chosen.values())), strict=True):
+            if 'error' in answer:
+                failed[key] = answer['error']
+            else:
+                write_atomically(folder / key, json.dumps(answer))
+    return [failed[key] if key in failed else Cost(**json.loads((folder / key).read_text())) for key in keys]
+
+
+def _ask(requests: Sequence[Request]) -> list[dict[str, Any]]:
+    alone = {} if requests[0].cores else {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = pathlib.Path(folder) / 'asked.json', pathlib.Path(folder) / 'answered.json'
+        asked.write_text(json.dumps([request.values() for request in requests]))
+        command = [sys.executable, '-m', 'genbench.studies.costs', str(asked), str(answered)]
+        done = subprocess.run(command, env={**os.environ, **alone}, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, check=False)  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f'The process that estimates costs ended with {done.returncode}:\n{done.stderr}')
+        return json.loads(answered.read_text())
+
+
+def main(asked: str, answered: str) -> None:
+    """Answer the requests of one file in another."""
+    from genbench import startup
+
+    requests = json.loads(pathlib.Path(asked).read_text())
+    cores = max(request['cores'] for request in requests)
+    if cores and hasattr(os, 'sched_setaffinity'):
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    startup.prepare()
+    answers: list[dict[str, Any]] = []
+    for values in requests:
+        config = configs.resolve(configs.plain(values['config']))
+        lent = {name: configs.resolve(configs.plain(one)) for name, one in values['lent'].items()}
+        try:
+            answers.append(dataclasses.asdict(_measure(dataclasses.replace(Request(config), **values, config=config,
+                                                                           lent=lent))))  # fmt: skip
+        except UserError as error:
+            answers.append({'error': str(error)})
+    pathlib.Path(answered).write_text(json.dumps(answers))
+
+
+def _measure(request: Request) -> Cost:
+    width = 0
+    if request.width:
+        width = _fitting_width(request)
+        request = dataclasses.replace(request, config=with_value(request.config, request.width, width))
+    family = _family(request)
+    stages = [_stage(family.at(stage.name), stage.until, bool(request.cores)) for stage in family.stages]
+    seconds = sum(seconds for _, _, seconds in stages) / len(stages)
+    return Cost(_parameters(family), [(until, flops) for until, flops, _ in stages], width, seconds)
+
+
+def with_value(config: Config, key: str, value: Any) -> Config:
+    """The config with another value of one key."""
+    text = value if isinstance(value, str) else repr(value)
+    return configs.resolve(configs.plain(config), [f'{key}={text}'])
+
+
+def _family(request: Request) -> Any:
+    from genbench import families
+    from genbench.families.base import Borrowed
+    from genbench.training import runs
+
+    config = request.config
+    spec = sources.spec_by_name(config.data.name, config.data.data_dir)
+    cls, borrowed = families.get(config.family.name), {}
+    for name, path in cls.borrows(config).items():
+        if name in request.lent:
+            borrowed[name] = Borrowed(request.lent[name], spec)
+        else:
+            run = runs.open_run(path, what=f'family.{name}')
+            borrowed[name] = Borrowed(run.config, run.family.spec)
+    return cls(config, spec, borrowed)
+
+
+def _parameters(family: Any) -> int:
+    """Scalars of the networks that the last stage moves."""
+    import jax
+    from flax import nnx
+
+    from genbench.training import state as states
+
+    last = family.at(family.stages[-1].name)
+    moved = {name for update in last.updates for name in update.networks}
+    modules = nnx.eval_shape(lambda: last.networks(nnx.Rngs(0)))
+    return sum(states.count(jax.tree.leaves(nnx.state(modules[name], nnx.Param))) for name in moved)
+
+
+def _fitting_width(request: Request) -> int:
+    """The multiple whose parameters are nearest to the wanted number, by bisection."""
+
+    def count(multiples: int) -> int:
+        values = with_value(request.config, request.width, multiples * request.multiple)
+        return _parameters(_family(dataclasses.replace(request, config=values)))
+
+    high = 1
+    while count(high) < request.parameters and high < 2**12:
+        high *= 2
+    low = max(high // 2, 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < request.parameters else (low, middle)
+    return request.multiple * min((low, high), key=lambda width: abs(count(width) - request.parameters))
+
+
+def _stage(family: Any, until: int | None, timed: bool) -> tuple[int | None, list[float], float]:
+    """(its end, operations of each step of a period, seconds of a step) of one stage, on random images."""
+    import jax
+    import numpy as np
+
+    from genbench.data import pipeline
+    from genbench.training import mesh as meshes
+    from genbench.training import placement, runs
+    from genbench.training import state as states
+    from genbench.training.step import active_updates, make_step
+
+    batch, spec = family.config.train.batch_size, family.spec
+    images = np.random.default_rng(0).integers(0, spec.levels, (batch, *spec.shape)).astype(np.uint8)
+    arrays = sources.Arrays(images, np.arange(batch, dtype=np.int32) % max(spec.classes, 1))
+    mesh = meshes.make_mesh(family.config.mesh if timed else None)
+    feed = pipeline.ResidentFeed(arrays, pipeline.Order(batch, 0), batch, meshes.split_batch(mesh))
+    blueprint = states.Blueprint(family)
+    shape = runs.abstract_state(blueprint, mesh)
+    program = make_step(blueprint, feed, states.purpose_key(0, states.TRAIN), placement.shardings(shape))
+    constants = jax.device_put(feed.constants, meshes.replicated(mesh))
+    period = math.lcm(*(update.every for update in family.updates))
+    actives = [active_updates(blueprint, step) for step in range(period)]
+    lowered = {active: program.lower(shape, constants, feed.inputs(0), active) for active in set(actives)}
+    counted = {active: _counted(one) for active, one in lowered.items()}
+    seconds = _seconds(blueprint, shape, lambda state, active: program(state, constants, feed.inputs(0), active)[0],
+                       actives) if timed else 0.0  # fmt: skip
+    return until, [counted[active] for active in actives], seconds
+
+
+def _counted(lowered: Any) -> float:
+    analysis = lowered.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0))
+
+
+def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], actives: Sequence[Any]) -> float:
+    """Seconds of a step, averaged over whole periods, after one that compiles."""
+    import jax
+    from flax import nnx
+
+    from genbench.families.base import Networks
+    from genbench.training import placement
+
+    def build() -> Any:
+        return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(0))))
+
+    state, done, began = jax.jit(build, out_shardings=placement.shardings(shape))(), -len(actives), 0.0
+    while done < TIMED_STEPS and (done <= 0 or time.monotonic() - began < TIMED_SECONDS):
+        for active in actives:
+            state = call(state, active)
+        jax.block_until_ready(state)
+        done += len(actives)
+        began = time.monotonic() if done == 0 else began
+    return (time.monotonic() - began) / done
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,115 @@
+"""What makes a trial the one it is: its resolved config, what it builds on, and the code that its numbers depend on."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench import config as configs
+from genbench import families
+from genbench.config import Config
+from genbench.errors import UserError
+from genbench.training.files import write_atomically
+
+FILE = 'trial.json'
+# Parts of the package that no number of a trial depends on.
+_APART = ('cli.py', '__main__.py', 'errors.py', 'startup.py', 'baselines.toml', 'report', 'studies')
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Hashes of a trial's parts.
+
+    Attributes:
+      training: of the config without evaluation, folders, logging and placement; runs it builds on by their identity.
+      evaluation: of the evaluation config and its grid.
+      code: of the sources that numbers depend on.
+    """
+
+    training: str
+    evaluation: str
+    code: str
+
+    @property
+    def trial_id(self) -> str:
+        return digest([self.training, self.evaluation, self.code])
+
+    @property
+    def same_config(self) -> tuple[str, str]:
+        """What two trials share that differ in code at most."""
+        return self.training, self.evaluation
+
+
+def of(config: Config, grid: Sequence[str] = (), trials: Mapping[str, str] | None = None) -> Identity:
+    """The identity of a resolved config under the code that is installed.
+
+    Args:
+      grid: the words of the evaluation's grid.
+      trials: `training` of the study's trials by name, to stand for the folders of those it builds on, so that a study
+        may be moved, and a student follows its teacher.
+    """
+    values = configs.identity(config)
+    for name in families.get(config.family.name).borrows(config):
+        values[f'family.{name}'] = _lent(values[f'family.{name}'], trials or {})
+    return Identity(digest(values), digest([configs.plain(config.evaluation), list(grid)]), code())
+
+
+def _lent(path: str, trials: Mapping[str, str]) -> str:
+    folder = pathlib.Path(path)
+    return trials.get(folder.name, folder.name) if folder.parent.name == 'trials' else path
+
+
+@functools.cache
+def code() -> str:
+    """A hash of the package's sources, less the parts that only start, show or collect."""
+    package = pathlib.Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(package.rglob('*.py')):
+        name = path.relative_to(package)
+        if name.parts[0] not in _APART:
+            found.update(f'{name}\0'.encode() + path.read_bytes() + b'\0')
+    return found.hexdigest()[:12]
+
+
+def digest(values: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of values in canonical order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write(folder: pathlib.Path, identity: Identity, **more: Any) -> None:
+    """Leave the identity in a trial's folder, for the process that trains it and for the next start of the study."""
+    values = {'trial_id': identity.trial_id, **dataclasses.asdict(identity), **more}
+    write_atomically(folder / FILE, json.dumps(values, indent=2) + '\n')
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """What `write` left; {} where nothing was.
+
+    Raises:
+      UserError: the file is there and cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f'{path} cannot be read; move {folder} aside to run its trial anew.') from None
+
+
+def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
+    """The identity of the trial whose folder this is; of a run of an older format by its config, without its code."""
+    values = read(folder)
+    if values:
+        return Identity(values['training'], values['evaluation'], values['code'])
+    snapshot = folder / 'config.json'
+    if not snapshot.is_file():
+        return None
+    try:
+        old = of(configs.from_json(snapshot.read_text()), (), trials)
+    except (UserError, ValueError):  # a key that no longer exists: another config in any case
+        return Identity('', '', '')
+    return dataclasses.replace(old, code='')

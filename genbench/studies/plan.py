@@ -1,0 +1,287 @@
+"""What a study has to do: its trials, resolved and matched to their budget, and how each stands in its folder."""
+
+import dataclasses
+import fnmatch
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from genbench import config as configs
+from genbench import families
+from genbench.config import Config
+from genbench.errors import UserError, did_you_mean
+from genbench.evaluation import grid
+from genbench.studies import budget as budgets
+from genbench.studies import costs, identity, state
+from genbench.studies import study as studies
+from genbench.studies.identity import Identity
+from genbench.studies.job import Job
+from genbench.studies.study import Study, Trial
+from genbench.training.files import write_atomically
+from genbench.training.runs import Folder
+
+# How a trial stands, and what is done about it.
+MISSING = 'missing'  # trained and evaluated
+UNFINISHED = 'unfinished'  # gone on with
+FAILED = 'failed'  # gone on with
+UNSCORED = 'to evaluate'  # trained under another evaluation: what is missing is evaluated
+CHANGED = 'changed'  # of another config, or of other code and asked for: set aside, and run anew
+DONE = 'done'  # kept
+
+
+@dataclasses.dataclass
+class Planned:
+    """A trial of a plan.
+
+    Attributes:
+      matched: what its budget came to; {} without a budget.
+      identity: what its folder is to hold; of a finished trial, what it holds.
+      code_changed: its training began under other code than what is installed.
+    """
+
+    trial: Trial
+    config: Config
+    folder: Folder
+    matched: dict[str, Any]
+    lent: dict[str, str]  # the family's name for a run it builds on → the study's trial
+    identity: Identity = Identity('', '', '')
+    state: str = MISSING
+    code_changed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.trial.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The trials of a study in its folder, each after those it builds on."""
+
+    study: Study
+    folder: pathlib.Path
+    trials: Sequence[Planned]
+    records: Mapping[str, Any]  # of budget.json
+
+    @property
+    def by_name(self) -> dict[str, Planned]:
+        return {planned.name: planned for planned in self.trials}
+
+    def select(self, only: str = '', retry_failed: bool = False, limit: int = 0) -> list[Planned]:
+        """What is to be run: everything that is not done, or less, with what it builds on.
+
+        Args:
+          only: names of trials or variants, or patterns of them, joined by commas.
+          retry_failed: only those that failed.
+          limit: at most so many, the first ones; 0 for all.
+
+        Raises:
+          UserError: a pattern that fits no trial.
+        """
+        patterns = [pattern for pattern in only.split(',') if pattern]
+        for pattern in patterns:
+            if not any(_fits(planned, pattern) for planned in self.trials):
+                known = sorted({name for planned in self.trials for name in (planned.name, planned.trial.variant)})
+                raise UserError(f'--only {pattern} fits no trial of the study. {did_you_mean(pattern, known)}')
+        chosen: dict[str, Planned] = {}
+        for planned in self.trials:
+            fits = not patterns or any(_fits(planned, pattern) for pattern in patterns)
+            if fits and planned.state != DONE and (not retry_failed or planned.state == FAILED):
+                needed = {one.name: one for one in self._with_needs(planned)}
+                if not limit or len(chosen | needed) <= limit:
+                    chosen |= needed
+        return list(chosen.values())
+
+    def _with_needs(self, planned: Planned) -> Iterable[Planned]:
+        for name in planned.trial.after:
+            if self.by_name[name].state != DONE:
+                yield from self._with_needs(self.by_name[name])
+        yield planned
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """{trial: {key: value}} of the keys in which variants differ: those that all have, and those overridden."""
+        flat = {planned.name: dict(configs.flatten(planned.config)) for planned in self.trials}
+        overridden = {text.partition('=')[0] for planned in self.trials for text in planned.trial.overrides}
+        lent = {f'family.{name}' for planned in self.trials for name in planned.lent}
+        keys = dict.fromkeys(key for values in flat.values() for key in values)
+        apart = []
+        for key in keys:
+            values = [repr(flat_values[key]) for flat_values in flat.values() if key in flat_values]
+            shared = len(values) == len(flat) and not key.startswith('evaluation.')
+            if (shared or key in overridden) and (len(set(values)) > 1 or len(values) < len(flat)):
+                apart.append(key)
+        apart = [key for key in apart if key not in lent and key != 'train.seed']
+        return {name: {key: values[key] for key in apart if key in values} for name, values in flat.items()}
+
+
+def _fits(planned: Planned, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (planned.name, planned.trial.variant))
+
+
+def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: bool = False) -> Plan:
+    """The plan of a study; nothing is written into its folder.
+
+    Args:
+      cores: processors that a trial will have, for budgets of seconds.
+      rerun_changed: set finished trials aside whose code has changed since.
+
+    Raises:
+      UserError: a config or key that does not exist, the same trial twice, a budget that cannot be kept.
+    """
+    planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
+    _check_different(planned)
+    path = folder / 'budget.json'
+    records = json.loads(path.read_text()) if path.is_file() else {}
+    if study.budget is not None:
+        _match(study.budget, planned, records, cores)
+        _check_different(planned)
+    known: dict[str, str] = {}
+    for one in planned:
+        _compare(one, known, rerun_changed)
+        known[one.name] = one.identity.training
+    return Plan(study, folder, planned, records)
+
+
+def _resolved(trial: Trial, trials: pathlib.Path) -> Planned:
+    config = studies.resolve(trial, trials)
+    family = families.get(config.family.name)
+    paths = {name: pathlib.Path(path) for name, path in family.borrows(config).items()}
+    lent = {name: path.name for name, path in paths.items() if path.parent == trials}
+    try:
+        grid.check(trial.grid, family)
+    except UserError as error:
+        raise UserError(f'Trial {trial.name!r}: {error}') from None
+    return Planned(trial, config, Folder(trials / trial.name), {}, lent)
+
+
+def _check_different(planned: Sequence[Planned]) -> None:
+    seen: dict[str, str] = {}
+    for one in planned:
+        same = seen.setdefault(identity.digest([configs.plain(one.config), list(one.trial.grid)]), one.name)
+        if same != one.name:
+            raise UserError(f'Trials {same!r} and {one.name!r} are the same trial: no key of their configs differs.')
+
+
+def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str, Any], cores: int) -> None:
+    """Give every trial its budget, as recorded before or by what it costs; trials after those they build on."""
+    by_name = {one.name: one for one in planned}
+    waiting = list(planned)
+    while waiting:
+        ready = [one for one in waiting if not any(by_name[name] in waiting for name in one.lent.values())]
+        waiting = [one for one in waiting if one not in ready]
+        lent = {one.name: {name: by_name[trial].config for name, trial in one.lent.items()} for one in ready}
+        keys = {one.name: _budget_key(budget, one, lent[one.name]) for one in ready}
+        new = [one for one in ready if keys[one.name] not in records]
+        requests = [_request(budget, one, lent[one.name], cores) for one in new]
+        answers = costs.estimate([request for request in requests if request is not None])
+        for one, request in zip(new, requests, strict=True):
+            cost = answers.pop(0) if request is not None else None
+            if isinstance(cost, str):
+                raise UserError(f'Trial {one.name!r}: {cost}')
+            records[keys[one.name]] = _record(budget, one, cost)
+        for one in ready:
+            found = records[keys[one.name]]
+            one.config = budgets.apply(one.config, found['values'])
+            one.matched = dict(found['matched'])
+            spent = {name: by_name[name].matched.get('training_flops') for name in one.lent.values()}
+            if spent:
+                one.matched['builds_on'] = spent
+
+
+def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]) -> str:
+    """The same for all seeds, so that they get the same number of steps."""
+
+    def values(config: Config) -> dict[str, Any]:
+        return {key: value for key, value in configs.identity(config).items() if key != 'train.seed'}
+
+    own = {key: value for key, value in values(one.config).items() if key.partition('.')[2] not in one.lent}
+    return identity.digest([budget.values(), one.trial.matched, own, {name: values(c) for name, c in lent.items()}])
+
+
+def _request(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config], cores: int) -> costs.Request | None:
+    if one.trial.matched:
+        return budget.request(one.config, lent, cores) if budget.needs_costs else None
+    return costs.Request(one.config, lent) if budget.needs_costs else None
+
+
+def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None) -> dict[str, Any]:
+    if one.trial.matched:
+        values, matched = budgets.match(budget, one.name, one.config, cost)
+    else:
+        values, matched = {}, {'by': 'not matched', 'steps': one.config.train.num_steps}
+    if cost is not None:
+        matched |= {'training_flops': cost.flops(matched['steps']), 'parameters': cost.parameters}
+    return {'values': values, 'matched': matched}
+
+
+def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> None:
+    """Set the identity and the state of a trial from what its folder holds."""
+    one.identity = identity.of(one.config, one.trial.grid, known)
+    found = identity.found(one.folder.path, known)
+    if found is None:
+        return
+    stands = state.read(one.folder.path)['state']
+    one.code_changed = bool(found.code) and found.code != one.identity.code
+    if found.training != one.identity.training:
+        one.state = CHANGED if one.folder.manifest.is_file() else MISSING
+    elif stands == 'done':
+        one.state = DONE if found.same_config == one.identity.same_config else UNSCORED
+        if rerun_changed and found.code != one.identity.code:
+            one.state = CHANGED
+        else:
+            one.identity = dataclasses.replace(one.identity, code=found.code)
+    elif stands == 'failed':
+        one.state = FAILED
+    else:
+        one.state = UNFINISHED if one.folder.manifest.is_file() else MISSING
+
+
+def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
+    """Write down what was matched, and prepare the folders of the trials that are to run."""
+    if plan.records:
+        write_atomically(plan.folder / 'budget.json', json.dumps(plan.records, indent=2) + '\n')
+    for one in chosen:
+        folder = one.folder.path
+        if one.state == CHANGED:
+            set_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
+        identity.write(folder, one.identity, variant=one.trial.variant, seed=one.config.train.seed,
+                       grid=list(one.trial.grid))  # fmt: skip
+        write_atomically(job(one).wanted, configs.to_json(one.config))
+
+
+def job(one: Planned) -> Job:
+    """The trial as launchers see it."""
+    return Job(one.trial, one.config, one.folder, one.identity.trial_id)
+
+
+def set_aside(folder: pathlib.Path) -> pathlib.Path:
+    """Rename a trial's folder to NAME.old-ID, and return it."""
+    old = identity.read(folder).get('trial_id') or 'unknown'
+    number, aside = 1, folder.with_name(f'{folder.name}.old-{old}')
+    while aside.exists():
+        number += 1
+        aside = folder.with_name(f'{folder.name}.old-{old}-{number}')
+    folder.rename(aside)
+    return aside
+
+
+def remarks(plan: Plan, chosen: Sequence[Planned]) -> list[str]:
+    """What a user should know before the trials start, one line each."""
+    found = []
+    changed = [one.name for one in plan.trials if one.state == CHANGED and one in chosen]
+    if changed:
+        found.append(f'{_named(changed)} changed; what was there is kept beside as NAME.old-ID.')
+    kept = [one.name for one in plan.trials if one.code_changed and one.state in (DONE, UNSCORED)]
+    if kept:
+        found.append(f'{_named(kept)} finished under other code than this, and kept; --rerun-changed runs them anew.')
+    resumed = [one.name for one in chosen if one.code_changed and one.state in (UNFINISHED, FAILED)]
+    if resumed:
+        found.append(f'{_named(resumed)} began under other code than this, and will go on under this one.')
+    return found
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+    return f'{len(names)} {"trial" if len(names) == 1 else "trials"} ({shown})'

@@ -1,0 +1,66 @@
+"""What a study would run: its trials with what sets them apart, their steps and operations, and how they stand."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from genbench.studies import costs
+from genbench.studies.plan import Plan, Planned
+
+
+def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
+    """A headline, a line for each trial, and what was matched."""
+    counts = {state: sum(one.state == state for one in plan.trials) for state in {one.state for one in plan.trials}}
+    stand = ', '.join(f'{number} {state}' for state, number in sorted(counts.items()))
+    yield f'{plan.study.title}: {len(plan.trials)} trials in {plan.folder} ({stand}); {len(chosen)} would be run.'
+    if plan.study.budget:
+        values = ', '.join(f'{key} {_number(value)}' for key, value in plan.study.budget.values().items())
+        yield f'matched: {values}'
+    flops, settings = _flops(plan), plan.settings()
+    rows = [
+        (
+            '*' if one in chosen else ' ',
+            one.name,
+            one.state,
+            f'{one.config.train.num_steps:,} steps',
+            flops[one.name],
+            _matched(one),
+            ', '.join(f'{key}={_shown(value)}' for key, value in settings[one.name].items()),
+        )
+        for one in plan.trials
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield '  '.join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _flops(plan: Plan) -> dict[str, str]:
+    """Estimated operations of each trial's training, in words."""
+    configs = {one.name: one.config for one in plan.trials}
+    unknown = [one for one in plan.trials if 'training_flops' not in one.matched]
+    lent = [{name: configs[trial] for name, trial in one.lent.items()} for one in unknown]
+    found = costs.estimate([costs.Request(one.config, runs) for one, runs in zip(unknown, lent, strict=True)])
+    said = {one.name: f'{_number(one.matched["training_flops"])} FLOPs' for one in plan.trials if one not in unknown}
+    for one, cost in zip(unknown, found, strict=True):
+        known = not isinstance(cost, str)
+        said[one.name] = f'{_number(cost.flops(one.config.train.num_steps))} FLOPs' if known else f'FLOPs ? ({cost})'
+    return said
+
+
+def _matched(one: Planned) -> str:
+    matched = one.matched
+    if not matched:
+        return ''
+    if 'target' not in matched:
+        return 'not matched'
+    spent = f'{matched["by"]} {_number(matched["reached"])} of {_number(matched["target"])}'
+    for name, flops in matched.get('builds_on', {}).items():
+        spent += f', after {name}' + (f' {_number(flops)} FLOPs' if flops else '')
+    return spent
+
+
+def _number(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def _shown(value: Any) -> str:
+    return ','.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
