@@ -1,0 +1,191 @@
+"""The results index: DuckDB over the results.jsonl of many studies and runs, which stay the only truth."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from genbench.errors import UserError
+
+# Keys of a row and their types in DuckDB; a row that lacks one reads as null.
+COLUMNS = {
+    'study': 'VARCHAR', 'trial': 'VARCHAR', 'trial_id': 'VARCHAR', 'variant': 'VARCHAR', 'seed': 'BIGINT',
+    'family': 'VARCHAR', 'dataset': 'VARCHAR', 'split': 'VARCHAR', 'metric': 'VARCHAR', 'value': 'DOUBLE',
+    'std_err': 'DOUBLE', 'sd': 'DOUBLE', 'kind': 'VARCHAR', 'n': 'BIGINT', 'sampler': 'VARCHAR', 'nfe': 'DOUBLE',
+    'features': 'VARCHAR', 'checkpoint_step': 'BIGINT', 'config_hash': 'VARCHAR', 'protocol_hash': 'VARCHAR',
+    'discretisation_error': 'DOUBLE',
+}  # fmt: skip
+_NO_RESULTS = {'checkpoints', 'events', 'snapshots', 'evaluation', 'samples', 'profile'}  # never looked into
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A results.jsonl, and what its place says of rows that do not say it themselves."""
+
+    file: str
+    folder: str  # of the study, or the one that the run's folder lies in
+    study: str | None = None
+    trial: str | None = None
+    variant: str | None = None
+    seed: int | None = None
+    settings: str | None = None  # JSON of {dotted config key: value}
+
+
+def find(places: Sequence[str]) -> list[Source]:
+    """Every results.jsonl in and below the folders, each once; a study's own stands for those of its trials.
+
+    Raises:
+      UserError: a folder that is not there, or nothing in all of them.
+    """
+    found: dict[pathlib.Path, Source] = {}
+    for place in map(pathlib.Path, places):
+        if not place.exists():
+            raise UserError(f'There is no folder {place} to read results from.')
+        for file in [place] if place.is_file() else _below(place):
+            found.setdefault(file.resolve(), _describe(file))
+    if not found:
+        raise UserError(f'No results.jsonl in or below {", ".join(places)}; genbench run and evaluate write them.')
+    return [source for path, source in found.items() if _study_of(path.parent) / 'results.jsonl' not in found]
+
+
+def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    for path, inside, files in os.walk(folder):
+        inside[:] = sorted(name for name in inside if name not in _NO_RESULTS)
+        if 'results.jsonl' in files:
+            yield pathlib.Path(path) / 'results.jsonl'
+            if 'study.json' in files:
+                _say_stale(pathlib.Path(path))
+                inside[:] = [name for name in inside if name != 'trials']
+
+
+def _say_stale(study: pathlib.Path) -> None:
+    """One line when trials have written rows since the study collected them."""
+    collected = (study / 'results.jsonl').stat().st_mtime
+    later = [path for path in study.glob('trials/*/results.jsonl') if path.stat().st_mtime > collected]
+    if later:
+        print(f'genbench: {len(later)} trials of {study} have newer rows than its results.jsonl; the study is running, '
+              'or stopped before it collected them.', file=sys.stderr)  # fmt: skip
+
+
+def _study_of(folder: pathlib.Path) -> pathlib.Path:
+    """The folder of the study that a trial's folder belongs to; one that does not exist for other folders."""
+    above = folder.parent.parent
+    return above if folder.parent.name == 'trials' and (above / 'study.json').is_file() else folder / 'none'
+
+
+def _describe(file: pathlib.Path) -> Source:
+    folder = file.resolve().parent
+    if (folder / 'study.json').is_file():
+        return Source(str(file), str(folder), study=folder.name)
+    values = _read_json(folder / 'config.json')
+    seed, settings = None, None
+    if values:
+        flat = dict(leaves(values))
+        seed, settings = flat.get('train.seed'), json.dumps(flat)
+    study = _study_of(folder)
+    owner = study if study.is_dir() else folder.parent
+    variants = _read_json(study / 'study.json').get('variants') or {}
+    variant = variants.get(folder.name) or re.sub(rf'[-_.]?(seed|s)[-_=]?{seed}$', '', folder.name)
+    return Source(str(file), str(owner), owner.name if owner == study else None, folder.name, variant, seed, settings)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+class Index:
+    """The rows of some sources as the DuckDB view `entries`; nothing is written.
+
+    `seed` is the seed of training: a study's rows say it, for the rows of a run its config does.
+
+    Args:
+      settings: read them, too; they are long, and few questions need them.
+
+    Raises:
+      UserError: DuckDB is not installed, or a line that is not the last of its file is no JSON.
+    """
+
+    def __init__(self, places: Sequence[str], settings: bool = False):
+        self.sources = find(places)
+        self.connection = _duckdb().connect()
+        self._settings = settings
+        self._read()
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql, list(parameters)).fetchall()
+
+    def _read(self) -> None:
+        types = {**COLUMNS, 'protocol': 'JSON', **({'settings': 'JSON'} if self._settings else {})}
+        columns = ', '.join(f'{name}: {kind!r}' for name, kind in types.items())
+        self.query(
+            'CREATE OR REPLACE TEMP TABLE raw AS SELECT *, row_number() OVER () AS position FROM read_json(?, '
+            f"format = 'newline_delimited', columns = {{{columns}}}, ignore_errors = true, filename = 'file', "
+            'maximum_object_size = 67108864)',
+            [[source.file for source in self.sources]],
+        )
+        for (file,) in self.query('SELECT DISTINCT file FROM raw WHERE metric IS NULL ORDER BY file'):
+            _check_lines(file)
+        self.query('CREATE OR REPLACE TEMP TABLE places (file VARCHAR, folder VARCHAR, study VARCHAR, trial VARCHAR, '
+                   'variant VARCHAR, seed BIGINT, settings JSON)')  # fmt: skip
+        self.connection.executemany(
+            'INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?)', [dataclasses.astuple(source) for source in self.sources]
+        )
+        own = [name for name in types if name not in ('study', 'trial', 'variant', 'seed', 'settings')]
+        self.query(f"""
+            CREATE OR REPLACE TEMP VIEW entries AS SELECT {', '.join(f'raw.{name}' for name in own)},
+                position, raw.file, folder,
+                coalesce(raw.study, places.study) AS study,
+                coalesce(raw.trial, places.trial) AS trial,
+                coalesce(raw.variant, raw.trial, places.variant) AS variant,
+                -- the seed of a row that names no variant is one of evaluation
+                CASE WHEN raw.variant IS NULL THEN places.seed ELSE raw.seed END AS seed,
+                {'coalesce(raw.settings, places.settings)' if self._settings else 'NULL::JSON'} AS settings
+            FROM raw JOIN places USING (file) WHERE metric IS NOT NULL
+        """)
+
+    def nested_keys(self, column: str) -> set[str]:
+        """Dotted keys that `protocol` or `settings` have in any row."""
+        if column == 'settings' and not self._settings:
+            self._settings = True
+            self._read()
+        found: set[str] = set()
+        for (text,) in self.query(f'SELECT DISTINCT {column} FROM entries WHERE {column} IS NOT NULL'):
+            values = json.loads(text)
+            found.update(dict(leaves(values)) if isinstance(values, dict) else ())
+        return found
+
+
+def leaves(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """('section.key', value) pairs, as `config.flatten`, which would import jax."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def _check_lines(file: str) -> None:
+    """A half-written last line is left out with a word; a broken line before it is a mistake."""
+    lines = pathlib.Path(file).read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            json.loads(line or b'null')
+        except ValueError:
+            if number < len(lines):
+                raise UserError(f'{file}:{number} is no JSON; mend or remove that line.') from None
+            print(f'genbench: left out the half-written last line of {file}.', file=sys.stderr)
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise UserError("The results index needs DuckDB: pip install 'genbench[results]'") from None
+    return duckdb

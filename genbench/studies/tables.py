@@ -1,0 +1,259 @@
+"""Tables of result rows: mean and standard deviation over seeds, and paired differences to a baseline."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.errors import UserError, did_you_mean
+from genbench.studies.conditions import Condition, Key, Keys, parse
+from genbench.studies.index import Index, leaves
+
+ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # of a table that nobody pivots
+# What else tells two numbers apart that are never averaged, in the order in which a table names it.
+_APART = ('sampler', 'steps', 'method', 'guidance', 'average')
+_GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint', 'measured')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Mean and standard deviation over n seeds; with a baseline, the mean difference over `pairs` common seeds.
+
+    What is not known is None: a deviation of one seed, an interval of one pair, all of it without a number.
+    """
+
+    mean: float | None
+    sd: float | None
+    n: int
+    difference: float | None = None
+    low: float | None = None  # of the 95 % interval of the difference
+    high: float | None = None
+    pairs: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Lines of labels and cells.
+
+    Attributes:
+      keys: what the labels are.
+      columns: names of the cells.
+      lines: (labels, {column: cell}).
+      notes: what a reader has to know.
+      compared: cells hold differences.
+    """
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    lines: tuple[tuple[tuple[str, ...], Mapping[str, Cell]], ...]
+    notes: tuple[str, ...]
+    compared: bool = False
+
+
+@dataclasses.dataclass
+class _Group:
+    """Rows that differ only by their seed."""
+
+    labels: tuple[str, ...]
+    column: str
+    group: tuple[Any, ...]  # of the keys _GROUP
+    protocol: str  # JSON
+    cell: Cell
+    missing: int
+    label: str = ''
+
+    @functools.cached_property
+    def apart(self) -> dict[str, Any]:
+        """All that tells it from others."""
+        values = json.loads(self.protocol)
+        return {
+            **dict(zip(_GROUP, self.group, strict=True)),
+            **dict(leaves(values) if isinstance(values, dict) else ()),
+        }
+
+
+def build(
+    places: Sequence[str],
+    *,
+    where: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    pivot: str = '',
+    baseline: str = '',
+    across: bool = False,
+) -> Table:
+    """The table of the rows of some studies and runs.
+
+    Rows are averaged over seeds only: what differs in folder, dataset, split, variant, kind, checkpoint or protocol
+    (but for the teacher, which each seed may have of its own) has a line of its own.
+
+    Args:
+      where: conditions, see `conditions.parse`.
+      metrics: which of them, in this order; all without.
+      pivot: 'ROWS:COLUMNS', keys joined by commas; without columns, the metric.
+      baseline: a variant that the others are compared with, by seed and under the same protocol.
+      across: compare what has the same metric, kind and sampler but not the same protocol, too.
+
+    Raises:
+      UserError: unknown keys, variants or metrics, or nothing that fits.
+    """
+    index = Index(places, settings='settings.' in f'{where} {pivot}')
+    keys = Keys(index)
+    rows, columns = _pivot(pivot, keys)
+    wanted = parse(where, keys)
+    _check_metrics(index, wanted, metrics)
+    if metrics:
+        wanted = Condition(f'({wanted.sql}) AND list_contains(?, metric)', (*wanted.parameters, list(metrics)))
+    _collect(index, wanted, [*rows, *columns], across)
+    differences = _differences(index, baseline, across) if baseline else {}
+    groups = _groups(index, len(rows), len(columns), differences)
+    if not groups:
+        raise UserError('No row fits --where; genbench results without it lists all.')
+    notes = _tell_apart(groups)
+    if baseline:
+        alike = 'metric, kind and sampler, across protocols' if across else 'protocol'
+        notes.append(f'Differences are to {baseline}, paired by seed under the same {alike}, with 95 % t intervals.')
+    missing = sum(group.missing for group in groups)
+    if missing:
+        notes.append(f'{missing} values are no numbers and left out.')
+    named = tuple(key.name for key in rows) + (('measured',) if any(group.label for group in groups) else ())
+    order = _column_order(groups, metrics)
+    return Table(named, order, _lines(groups, 'measured' in named), tuple(notes), bool(baseline))
+
+
+def _pivot(text: str, keys: Keys) -> tuple[list[Key], list[Key]]:
+    if not text:
+        return [keys.get(name) for name in ROWS], []
+    rows, _, columns = text.partition(':')
+    names = [[part.strip() for part in side.split(',') if part.strip()] for side in (rows, columns or 'metric')]
+    if not names[0]:
+        raise UserError(f'--pivot is {text!r}; write ROWS:COLUMNS, for example variant,sampler:metric.')
+    return [keys.get(name) for name in names[0]], [keys.get(name) for name in names[1]]
+
+
+def _check_metrics(index: Index, wanted: Condition, metrics: Sequence[str]) -> None:
+    known = [name for (name,) in index.query(f'SELECT DISTINCT metric FROM entries WHERE {wanted.sql}',
+                                             wanted.parameters)]  # fmt: skip
+    for name in metrics:
+        if name not in known:
+            raise UserError(f'No row fits the metric {name!r}. {did_you_mean(name, known)}')
+
+
+def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: bool) -> None:
+    """The table `ones`: one value for each group and seed, the last written."""
+    shown = ''.join(
+        f", coalesce(regexp_replace({key.sql}::VARCHAR, '\\.0$', ''), '–') AS p{i}" for i, key in enumerate(pivots)
+    )
+    names = ''.join(f', p{i}' for i in range(len(pivots)))
+    paths = "['$.sampler', '$.steps', '$.guidance', '$.method']"
+    loosely = f"array_to_string(json_extract_string(protocol, {paths}), ' ')" if across else 'NULL'
+    index.query(
+        f"""
+        CREATE TEMP TABLE ones AS
+        WITH chosen AS (
+            SELECT folder, coalesce(dataset, '') AS dataset, coalesce(split, '') AS split, variant, metric,
+                coalesce(kind, '') AS kind, position, protocol, seed, CASE WHEN isfinite(value) THEN value END AS value,
+                -- the last checkpoint of a run stands beside the last of another
+                CASE WHEN checkpoint_step = max(checkpoint_step) OVER (PARTITION BY file, trial) THEN -1
+                    ELSE coalesce(checkpoint_step, -1) END AS checkpoint,
+                coalesce(seed::VARCHAR, trial, file) AS replicate,
+                -- a distilled run has the teacher of its own seed
+                CASE WHEN coalesce(json_extract_string(protocol, '$.borrowed'), '{{}}') = '{{}}'
+                    THEN coalesce(protocol_hash, md5(protocol::VARCHAR), '')
+                    ELSE md5(json_merge_patch(protocol, '{{"borrowed": null}}')::VARCHAR) END AS measured,
+                {loosely} AS loosely
+                {shown}
+            FROM entries WHERE {wanted.sql}
+        )
+        SELECT {', '.join(_GROUP)}{names}, replicate, loosely, any_value(seed) AS seed, any_value(protocol) AS protocol,
+            arg_max(value, position) AS value, min(position) AS position
+        FROM chosen GROUP BY {', '.join(_GROUP)}{names}, replicate, loosely
+        """,
+        [*(value for key in pivots for value in key.parameters), *wanted.parameters],
+    )
+
+
+def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], tuple[float, float | None, int]]:
+    """{group: (mean, standard deviation, number) of its differences to the baseline's value of the same seed}."""
+    known = [name for (name,) in index.query('SELECT DISTINCT variant FROM ones WHERE variant IS NOT NULL')]
+    if baseline not in known:
+        raise UserError(f'--baseline {baseline!r} has no rows among those chosen. {did_you_mean(baseline, known)}')
+    alike = [name for name in _GROUP if name not in ('variant', 'measured')] + ['loosely' if across else 'measured']
+    same = ' AND '.join(f'a.{name} = b.{name}' for name in [*alike, 'seed'])
+    shown = ', '.join(f'a.{name}' for name in _GROUP)
+    found = index.query(
+        f'SELECT {shown}, avg(a.value - b.value), stddev_samp(a.value - b.value), count(*) FROM ones a JOIN ones b '
+        f'ON {same} WHERE b.variant = ? AND a.variant != ? AND a.value IS NOT NULL AND b.value IS NOT NULL '
+        f'GROUP BY {shown}',
+        [baseline, baseline],
+    )
+    return {tuple(row[:-3]): tuple(row[-3:]) for row in found}
+
+
+def _groups(index: Index, rows: int, columns: int, differences: Mapping[Any, Any]) -> list[_Group]:
+    pivots = [f'p{i}' for i in range(rows + columns)]
+    by = ', '.join([*_GROUP, *pivots])
+    found = index.query(
+        f'SELECT {by}, avg(value), stddev_samp(value), count(value), count(*) - count(value), '
+        f'any_value(protocol)::VARCHAR FROM ones GROUP BY {by} ORDER BY min(position)'
+    )
+    groups = []
+    for row in found:
+        group, labels, (mean, sd, n, missing, protocol) = row[: len(_GROUP)], row[len(_GROUP) : -5], row[-5:]
+        cell = Cell(mean, sd, n, *_interval(*differences[group])) if group in differences else Cell(mean, sd, n)
+        groups.append(_Group(labels[:rows], ' '.join(labels[rows:]) or 'value', group, protocol or '{}', cell, missing))
+    return groups
+
+
+def _interval(mean: float, sd: float | None, pairs: int) -> tuple[float, float | None, float | None, int]:
+    """Student's t interval of a mean difference: (mean, low, high, pairs)."""
+    from genbench.evaluation.statistics import Spread  # beside it is what imports jax
+
+    low, high = Spread(mean, sd, pairs).interval() or (None, None)
+    return mean, low, high, pairs
+
+
+def _tell_apart(groups: Sequence[_Group]) -> list[str]:
+    """Label the groups that would share a cell by what differs between them; says so in a note."""
+    cells: dict[tuple[Any, ...], list[_Group]] = {}
+    for group in groups:
+        cells.setdefault((group.labels, group.column), []).append(group)
+    crowded = [shared for shared in cells.values() if len(shared) > 1]
+    for shared in crowded:
+        names = dict.fromkeys([*_APART, *(name for group in shared for name in group.apart)])
+        chosen: list[str] = []
+        for name in names:
+            if name != 'measured' and len(_values(shared, [*chosen, name])) > len(_values(shared, chosen)):
+                chosen.append(name)
+        if len(_values(shared, chosen)) < len(shared):
+            chosen.append('measured')
+        for group in shared:
+            group.label = ' '.join(f'{name}={_short(group.apart[name])}' for name in chosen if name in group.apart)
+    return ['What was measured differently is not averaged; the column "measured" says in what it differs.'] * bool(
+        crowded
+    )
+
+
+def _values(shared: Sequence[_Group], names: Sequence[str]) -> set[str]:
+    return {json.dumps([group.apart.get(name) for name in names]) for group in shared}
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _column_order(groups: Sequence[_Group], metrics: Sequence[str]) -> tuple[str, ...]:
+    """As --metric says, else by number where all are, else as they come."""
+    names = list(dict.fromkeys(group.column for group in groups))
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(sorted(names, key=lambda name: metrics.index(name) if name in metrics else len(metrics)))
+
+
+def _lines(groups: Sequence[_Group], labelled: bool) -> tuple[tuple[tuple[str, ...], Mapping[str, Cell]], ...]:
+    lines: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for group in groups:
+        labels = (*group.labels, group.label) if labelled else group.labels
+        lines.setdefault(labels, {})[group.column] = group.cell
+    return tuple(lines.items())
