@@ -28,6 +28,7 @@ CORE = [
     'tensorflow-datasets>=4.9.10',
     'vl-convert-python>=1.9',
 ]
+RESULTS = ['duckdb>=2.0']  # genbench results
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 
 setuptools.setup(
@@ -42,8 +43,9 @@ setuptools.setup(
     package_data={'genbench.report': ['*.css', '*.js']},
     install_requires=CORE,
     extras_require={
-        'test': ['import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE],
+        'test': ['import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE, *RESULTS],
         'ode': ODE,
+        'results': RESULTS,
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],
