@@ -47,8 +47,7 @@ class Genbench:
         from genbench.training.state import Blueprint, flatten
         from genbench.training.step import active_updates, make_step
 
-        startup.prepare()
-        jax.config.update('jax_num_cpu_devices', cpu_devices)
+        startup.prepare(lambda cores: cpu_devices or cores)
         case = CASES[name]
         batch = batch or (case.cpu_batch if jax.default_backend() == 'cpu' else case.batch)
         dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')

@@ -81,7 +81,8 @@ def parse(description: str, steps: int) -> argparse.Namespace:
     parser.add_argument('--case', default='digits,cifar10,dit', help=f'of {", ".join(CASES)}; several with commas')
     parser.add_argument('--batch', type=int, default=0, help='images in a batch; 0: what suits the device')
     parser.add_argument('--dtype', default='', help="float32 or bfloat16; '': what suits the device")
-    parser.add_argument('--cpu-devices', type=int, default=1, help='that genbench splits the batch over on CPU (1)')
+    parser.add_argument('--cpu-devices', type=int, default=0, help='that genbench splits the batch over on CPU; '
+                        '0: one a core, as its commands do')  # fmt: skip
     parser.add_argument('--steps', type=int, default=steps, help=f'in one measurement ({steps})')
     parser.add_argument('--rounds', type=int, default=9, help='measurements of each side (9)')
     parser.add_argument('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')

@@ -1,6 +1,7 @@
 """The command line: verbs that parse, call and print. Heavy imports wait until a verb needs them."""
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 from genbench import __version__
 from genbench.errors import INTERRUPTED, UserError, did_you_mean
+from genbench.studies import flags
 
 BEGAN = time.monotonic()
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
@@ -98,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     report = verb('report', 'Write the page of a study again from its results.')
     report.add_argument('folder', help='the --out folder of a study')
     report.add_argument('--across-protocols', action='store_true', help='rank numbers that were not measured alike too')
+
+    about = 'Compare the rows of many studies and runs: mean ± sd over seeds.'
+    flags.results(verb('results', about, epilog=flags.RESULTS))
 
     config = verb('config', 'Look at configs.').add_subparsers(dest='action', required=True, metavar='ACTION')
     show = verb('show', 'Print a config with every default filled in.', config, OVERRIDES)
@@ -199,7 +204,9 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise UserError('genbench train needs --config, a config file.')
     profile = _span(given.profile)
     resolved = config.load(given.config, overrides)
-    startup.prepare()
+    from genbench.training import mesh
+
+    startup.prepare(functools.partial(mesh.fitting, resolved))
     from genbench.training import processes
 
     processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
@@ -350,6 +357,12 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+def _results(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench.studies import commands
+
+    return commands.results(given)
+
+
 def _config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import config
 
@@ -383,6 +396,7 @@ VERBS = {
     'sample': _sample,
     'run': _run,
     'report': _report,
+    'results': _results,
     'config': _config,
     'checkpoint': _checkpoint,
     'data': _data,

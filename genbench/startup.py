@@ -1,16 +1,31 @@
-"""What a process sets before it uses jax: the compilation cache, and fewer messages."""
+"""What a process sets before it uses jax: the compilation cache, a device for each core, and fewer messages."""
 
+import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Callable
+
+MOST_CPU_DEVICES = 8
 
 
-def prepare() -> None:
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def prepare(fit: Callable[[int], int] | None = None) -> None:
     """Turn on the persistent compilation cache in the user's cache folder, and print warnings as one line.
+
+    Where jax computes on the CPU, each core becomes a device that takes its part of a batch: XLA shares out few
+    operations over cores by itself, so that two devices of a core each train nearly twice as fast as one of two.
 
     Libraries log tracebacks of errors that also reach us as exceptions; those logs are turned off.
 
-    `JAX_COMPILATION_CACHE_DIR` puts the cache elsewhere.
+    `JAX_COMPILATION_CACHE_DIR` puts the cache elsewhere, `JAX_NUM_CPU_DEVICES` sets the number of devices.
+
+    Args:
+      fit: how many of so many devices can be used; by default all, up to MOST_CPU_DEVICES.
     """
     import jax
 
@@ -19,6 +34,10 @@ def prepare() -> None:
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+    if not os.environ.get('JAX_NUM_CPU_DEVICES'):
+        number = min(cores(), MOST_CPU_DEVICES)
+        with contextlib.suppress(RuntimeError):  # a caller of this function has used jax already
+            jax.config.update('jax_num_cpu_devices', fit(number) if fit else number)
     logging.getLogger('absl').setLevel(logging.CRITICAL)
     warnings.formatwarning = lambda message, category, *_: f'genbench: warning: {message}\n'
     warnings.filterwarnings('ignore', category=DeprecationWarning)

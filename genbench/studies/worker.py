@@ -1,30 +1,49 @@
-"""The processes of a study: one trial (train, evaluate, say how it went), or the floor of real images."""
+"""The processes of a study: one trial (train, evaluate, say how it stands), or the floor of real images."""
 
-import json
+import functools
 import os
 import pathlib
+import signal
 import sys
+import threading
 import traceback
+from typing import Any
 
-from genbench import config as configs
-from genbench import startup
 from genbench.errors import INTERRUPTED, UserError
-from genbench.training.files import write_atomically
+from genbench.studies import state
+
+BEAT_SECONDS = 3.0
 
 
 def main(job: str, cores: str, *arguments: str) -> int:
-    """`trial CORES WANTED FOLDER` or `real CORES RESULTS WANTED…`; a job of its own process holds the devices.
+    """Do one job of a study; a job of its own process holds the devices.
+
+    `trial CORES WANTED FOLDER` trains and evaluates, `train` and `evaluate` do one of both, and
+    `real CORES RESULTS WANTED…` scores real images.
 
     Args:
       cores: processors to run on, joined by commas; '' for all.
+
+    Returns:
+      The exit status, as of the command line: 0 done, 1 a bug, 2 a mistake of the user, 75 stopped and saved.
     """
     if cores:
-        os.sched_setaffinity(0, {int(core) for core in cores.split(',')})
-    startup.prepare()
-    return _real(*arguments) if job == 'real' else _trial(*arguments)
+        _keep_to({int(core) for core in cores.split(',')})
+    return _real(*arguments) if job == 'real' else _trial(job, *arguments)
+
+
+def _keep_to(cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(len(cores))  # libraries that are loaded already made a thread for every core
 
 
 def _real(results: str, *wanted: str) -> int:
+    from genbench import config as configs
+    from genbench import startup
+
+    startup.prepare()
     from genbench.evaluation import harness
 
     resolved = [configs.from_json(pathlib.Path(path).read_text()) for path in wanted]
@@ -36,38 +55,127 @@ def _real(results: str, *wanted: str) -> int:
     return 0
 
 
-def _trial(wanted: str, workdir: str) -> int:
-    """Exit status as of the command line: 0 done, 2 a mistake of the user, 75 stopped and saved."""
+def _trial(job: str, wanted: str, workdir: str) -> int:
     folder = pathlib.Path(workdir)
-    config = configs.from_json(pathlib.Path(wanted).read_text())
+    previous = {sig: signal.signal(sig, _interrupt) for sig in (signal.SIGINT, signal.SIGTERM)}
+    status = Status(folder)
     try:
-        status = _work(config, folder)
+        complete = _work(job, pathlib.Path(wanted), folder, status)
+    except KeyboardInterrupt:
+        return status.stopped()
     except UserError as error:
         print(f'genbench: {error}', file=sys.stderr, flush=True)
-        return _say(folder, 'failed', 2, str(error))
-    except KeyboardInterrupt:
-        return _say(folder, 'interrupted', INTERRUPTED)
+        return status.failed(str(error), 2)
     except Exception as error:
         traceback.print_exc()
-        return _say(folder, 'failed', 1, f'{type(error).__name__}: {error}')
-    return _say(folder, 'done' if status == 0 else 'interrupted', status)
+        return status.failed(f'{type(error).__name__}: {error}', 1)
+    finally:
+        for sig, handler in previous.items():
+            signal.signal(sig, handler)
+    return status.end('done' if job != 'train' else 'running') if complete else status.stopped()
 
 
-def _work(config, folder: pathlib.Path) -> int:
-    from genbench.evaluation import harness
-    from genbench.training.loop import train
+def _interrupt(*_: Any) -> None:
+    for sig in (signal.SIGINT, signal.SIGTERM):  # once is enough: what follows is saving
+        signal.signal(sig, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
-    _say(folder, 'training', 0)
-    if not train(config, folder).complete:
+
+def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status') -> bool:
+    """Whether all was done; False when it was stopped and saved."""
+    from genbench import config as configs
+    from genbench import startup
+    from genbench.training import mesh, processes
+
+    config = configs.from_json(wanted.read_text())
+    startup.prepare(functools.partial(mesh.fitting, config))
+    if job in ('trial', 'train'):
+        status.begin('training', config.train.num_steps)
+        processes.connect()
+        from genbench.training.loop import train
+
+        if not train(config, folder).complete:
+            return False
+    if job in ('trial', 'evaluate'):
+        status.begin('evaluating', config.train.num_steps)
+        from genbench.evaluation import harness
+
+        harness.evaluate(folder, cells=_grid(folder))
+    return True
+
+
+def _grid(folder: pathlib.Path) -> list[str]:
+    """The axes of the trial's evaluation, which the runner left beside its config."""
+    from genbench.studies import identity
+
+    return identity.read(folder).get('grid', [])
+
+
+class Status:
+    """Writes the status of a trial from its process: now and then while it lives, and how it ended.
+
+    Steps come from the log that training writes anyway, read in a thread: training never waits for it. Of several
+    processes of one trial the first writes.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder, self._silent = folder, os.environ.get('SLURM_PROCID', '0') != '0'
+        self._over, self._writing = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._alive: dict[str, Any] = {}
+
+    def begin(self, phase: str, num_steps: int) -> None:
+        """A part of the work begins; the first one counts as an attempt."""
+        first = self._thread is None and phase == 'training'
+        attempts = state.read(self._folder)['attempts'] + (1 if first else 0)
+        self._alive = {'state': 'running', 'phase': phase, 'host': state.host(), 'job': _job()}
+        self._write(num_steps=num_steps, attempts=attempts, reason='', last_lines=[], **self._alive)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+
+    def stopped(self) -> int:
+        self._end()
+        step = self._step()
+        self._write(state='preempted', phase='', step=step, reason=f'stopped and saved at step {step}')
         return INTERRUPTED
-    _say(folder, 'evaluating', 0)
-    harness.evaluate(folder)
-    return 0
+
+    def failed(self, reason: str, code: int) -> int:
+        self._end()
+        if not self._silent:
+            state.update(self._folder, step=self._step())
+            state.fail(self._folder, reason)
+        return code
+
+    def end(self, name: str) -> int:
+        self._end()
+        self._write(state=name, phase='', step=self._step())
+        return 0
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self._write(step=self._step(), **self._alive)
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _step(self) -> int:
+        return state.last_row(self._folder / 'metrics.jsonl').get('step', 0)
+
+    def _write(self, **changes: Any) -> None:
+        if not self._silent:
+            with self._writing:
+                state.update(self._folder, **changes)
 
 
-def _say(folder: pathlib.Path, state: str, status: int, reason: str = '') -> int:
-    write_atomically(folder / 'status.json', json.dumps({'state': state, 'reason': reason}) + '\n')
-    return status
+def _job() -> str:
+    """Who runs this: a job of the cluster, or a process of this machine."""
+    for array, index in (('SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID'), ('SLURM_JOB_ID', '')):
+        if 'SLURM_PROCID' in os.environ and array in os.environ:
+            return 'slurm:' + os.environ[array] + (f'_{os.environ[index]}' if index else '')
+    return f'local:{os.getpid()}'
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from genbench.config import Config
 from genbench.errors import UserError
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -31,6 +32,16 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Devi
     if int(np.prod(filled)) != number:
         raise UserError(f'mesh is {_words(shape)}, which does not multiply to the number of devices, {number}.')
     return jax.make_mesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def fitting(config: Config, most: int) -> int:
+    """The largest number of devices, at most `most`, that the config's mesh and batch can use."""
+    sizes = [config.mesh[axis] for axis in AXES]
+    micro_batch = config.train.batch_size // max(1, config.train.accumulate)
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if -1 not in sizes:
+        return known if 1 <= known <= most else 1
+    return max(n for n in range(1, most + 1) if n == 1 or (n % known == 0 and micro_batch % n == 0))
 
 
 def _words(shape: Sequence[int]) -> str:

@@ -12,14 +12,13 @@ from importlib import metadata
 from typing import Any
 
 import jax
-from flax import nnx
 
 from genbench import config as configs
 from genbench import families
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Borrowed, Family, Networks
+from genbench.families.base import Borrowed, Family
 from genbench.training import averages, placement
 from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
@@ -315,10 +314,5 @@ def abstract_state(blueprint: Blueprint, mesh: jax.sharding.Mesh | None = None) 
 
     Without a mesh, every device gets all of it.
     """
-
-    def build(key: jax.Array) -> State:
-        return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(key))))
-
-    shapes = jax.eval_shape(build, jax.random.key(0))
     rules = placement.parse_rules(blueprint.family.config.mesh.rules)
-    return placement.of_state(shapes, mesh or meshes.make_mesh(), rules if mesh else ())
+    return placement.of_state(blueprint.shapes, mesh or meshes.make_mesh(), rules if mesh else ())

@@ -11,7 +11,7 @@ skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_ro
 import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class Blueprint:
         self.family = family
         abstract = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
         self._definitions = {name: _split(module)[0] for name, module in abstract.items()}
+        self._shapes = self.params(abstract), self.aux(abstract)
         self.averages: tuple[Average, ...] = family.averages
 
     def bind(self, params: Tree, aux: Tree, averages: Tree | None = None) -> Networks:
@@ -82,15 +83,19 @@ class Blueprint:
             self.family.initialise(networks, batch, jax.random.fold_in(key, 1))
         else:
             self.family.carry(previous, networks)
-        return self.fresh_state(networks)
+        return self.fresh_state(self.params(networks), self.aux(networks))
 
-    def fresh_state(self, networks: Networks) -> State:
+    @functools.cached_property
+    def shapes(self) -> State:
+        """Shapes and types of the state, without computing anything."""
+        return cast(State, jax.eval_shape(self.fresh_state, *self._shapes))
+
+    def fresh_state(self, params: Tree, aux: Tree) -> State:
         """The state of these networks before the first update."""
-        params = self.params(networks)
         return {
             'step': jnp.zeros((), jnp.int32),
             'params': params,
-            'aux': self.aux(networks),
+            'aux': aux,
             'opt': {
                 update.name: self.optimizers[update.name].init({name: params[name] for name in update.networks})
                 for update in self.family.updates

@@ -56,7 +56,7 @@ def _built(name, conditional=False):
     if name == 'gaussian':
         networks = blueprint.bind_state(jax.jit(blueprint.initial_state)(jax.random.key(0), _batch(), {}))
         family.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
-        return family, blueprint, blueprint.fresh_state(networks)
+        return family, blueprint, blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
     borrowed = {'teacher': _built('diffusion', conditional)[2]['params']} if name == 'consistency' else {}
     state = jax.eval_shape(blueprint.initial_state, jax.random.key(0), _batch(), borrowed)
     averages = {average: _scrambled(tree, seed=2) for average, tree in state['averages'].items()}
