@@ -1,127 +1,246 @@
-"""Figures of the page, as Vega-Lite through Altair: families keep one colour and one shape throughout."""
+"""Figures of the page and of papers, as Vega-Lite; variants keep one colour and one shape throughout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import altair as alt
+from genbench.report import cells, leaderboard
+from genbench.report.cells import LIKELIHOOD, METRICS, Cell
+from genbench.report.collect import StudyRecord, Variant
+from genbench.report.marks import COLOURS, DASHES, colour, shape
 
-from genbench.report.collect import StudyRecord
+Spec = dict[str, Any]
 
-COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c6d31', '#7f7f7f']  # Okabe & Ito 2008
-INK = '#808890'  # legible on light and on dark
-CURVE_POINTS = 200
-KINDS = ['exact', 'lower bound', 'estimate']
-
-
-def _styled(chart: Any, height: int) -> dict[str, Any]:
-    """The chart's specification, as wide as its place on the page."""
-    chart = chart.properties(width='container', height=height, background='transparent')
-    chart = (
-        chart.configure_view(stroke=None)
-        .configure_axis(
-            labelColor=INK, titleColor=INK, gridColor=INK, gridOpacity=0.18, domainColor=INK, tickColor=INK,
-            labelFontSize=12, titleFontSize=12, titleFontWeight='normal',
-        )
-        .configure_legend(labelColor=INK, titleColor=INK, labelFontSize=12, symbolSize=90)
-    )  # fmt: skip
-    return chart.to_dict()
+INK = '#7b848f'  # legible on light and on dark
+CURVE_POINTS = 120
+KINDS = ('exact', 'lower bound', 'estimate')
+QUALITY = tuple(metric for metric in METRICS if metric.of_sampler and metric.lower_is_better is not None)
+COSTS = {  # key of a point: (name of a figure that a study may ask for, title, whether every sampler has its own)
+    'nfe': ('nfe', 'network evaluations per image', True),
+    'per_image': ('seconds', 'seconds to draw an image', True),
+    'flops': ('flops', 'training FLOPs', False),
+    'seconds': ('seconds', 'training wall-clock, seconds', False),
+}
 
 
-def _colour(study: StudyRecord) -> alt.Color:
-    names = [trial.name for trial in study.trials]
-    palette = (COLOURS * (len(names) // len(COLOURS) + 1))[: len(names)]
-    return alt.Color('trial:N', scale=alt.Scale(domain=names, range=palette), title=None)
+def _styled(spec: Spec, height: int) -> Spec:
+    """The specification, as wide as its place on the page."""
+    quiet = {'labelColor': INK, 'titleColor': INK, 'labelFontSize': 12, 'titleFontSize': 12, 'titleFontWeight': 'normal'}
+    axis = {**quiet, 'gridColor': INK, 'gridOpacity': 0.16, 'domainColor': INK, 'tickColor': INK, 'titlePadding': 8,
+            'labelOverlap': 'greedy'}  # fmt: skip
+    config = {'view': {'stroke': None}, 'axis': axis, 'legend': {**quiet, 'symbolSize': 90}, 'font': 'system-ui, sans-serif'}
+    return {
+        '$schema': 'https://vega.github.io/schema/vega-lite/v6.json', 'width': 'container', 'height': height,
+        'background': 'transparent', 'config': config, **spec,
+    }  # fmt: skip
 
 
-def distance_against_evaluations(study: StudyRecord) -> dict[str, Any] | None:
-    """Fréchet distance against network evaluations, both on log axes; dashed lines for one-shot families."""
-    rows = [row for row in study.distances() if row['trial'] != 'real']
-    if not rows:
-        return None
-    data = [{key: row[key] for key in ('trial', 'sampler', 'nfe', 'value', 'n')} for row in rows]
-    pick = alt.selection_point(fields=['trial'], bind='legend')
-    base = alt.Chart(alt.Data(values=data)).encode(
-        x=alt.X('nfe:Q', scale=alt.Scale(type='log', nice=False, padding=12), title='network evaluations per image'),
-        y=alt.Y('value:Q', scale=alt.Scale(type='log'), title='Fréchet distance to the train set'),
-        color=_colour(study),
-        detail='sampler:N',
-        opacity=alt.condition(pick, alt.value(1.0), alt.value(0.12)),
-        tooltip=['trial:N', 'sampler:N', 'nfe:Q', alt.Tooltip('value:Q', format='.3f', title='FD'), 'n:Q'],
-    )
-    points = base.mark_point(filled=True, size=80).encode(
-        shape=alt.Shape('sampler:N', title='sampler', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK))
-    )
-    layers = [base.mark_line(strokeWidth=2), points.add_params(pick)]
-    floor = [row['value'] for row in study.distances() if row['trial'] == 'real']
-    if floor:
-        real = alt.Chart(alt.Data(values=[{'value': floor[0], 'label': 'held-out real images'}]))
-        layers.append(real.mark_rule(strokeDash=[5, 4], color=INK).encode(y='value:Q'))
-        layers.append(
-            real.mark_text(align='right', dy=-7, color=INK, fontSize=12).encode(
-                y='value:Q', x=alt.value('width'), text='label:N'
-            )
-        )
-    return _styled(alt.layer(*layers), 340)
+def _by_variant(variants: Sequence[Variant], legend: bool = False) -> Spec:
+    """Colour and shape of the field `variant`."""
+    names = [variant.name for variant in variants]
+    key = {'orient': 'right', 'title': None, 'symbolOpacity': 1} if legend else None
+
+    def encoding(values: list[str]) -> Spec:
+        return {'field': 'variant', 'type': 'nominal', 'title': None, 'legend': key,
+                'scale': {'domain': names, 'range': values}}  # fmt: skip
+
+    return {
+        'color': encoding([colour(variant.index) for variant in variants]),
+        'shape': encoding([shape(variant.index) for variant in variants]),
+    }
 
 
-def bits_per_dim(study: StudyRecord) -> dict[str, Any] | None:
-    """Bits per dimension with standard errors; the shape says what kind of number it is."""
-    rows = study.select('bits_per_dim')
-    if not rows:
+def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
+    """A point for every metric of samples, variant and sampler, with what it cost."""
+    shown = {entry.variant: entry for entry in leaderboard.entries(study)}
+    costs = {name: cells.of(study, name) for name in ('training_flops', 'training_seconds', 'sampling_images_per_second')}
+    points = []
+    for metric in QUALITY:
+        for cell in cells.of(study, metric.name):
+            if cell.variant == leaderboard.REAL:
+                continue
+            speed = _cost(cell, costs['sampling_images_per_second'])
+            way = shown[cell.variant].way
+            points.append({
+                'metric': metric.name, 'variant': cell.variant, 'sampler': cell.way.label, 'line': _line(cell),
+                'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, 'nfe': cell.way.nfe,
+                'per_image': 1 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
+                'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
+            })  # fmt: skip
+    return points
+
+
+def _line(cell: Cell) -> str:
+    """Points of one line: a variant's sampler, at different numbers of steps."""
+    return f'{cell.variant} · {cell.way.sampler} {cell.way.guidance or ""} {cell.way.average or ""}'
+
+
+def _whiskers(cell: Cell) -> dict[str, float]:
+    """The value plus and minus a standard deviation, above zero for logarithmic axes."""
+    sd = cell.sd or 0.0
+    return {'low': max(cell.value - sd, cell.value / 10), 'high': cell.value + sd}
+
+
+def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
+    fitting = [one for one in found if one.variant == cell.variant and (not one.way.sampler or one.way.fits(cell.way))]
+    return fitting[0].value if fitting else None
+
+
+def floors(study: StudyRecord) -> dict[str, float]:
+    """Each metric of samples on held-out real images."""
+    found = {metric.name: [c for c in cells.of(study, metric.name) if c.variant == leaderboard.REAL] for metric in QUALITY}
+    return {name: real[0].value for name, real in found.items() if real}
+
+
+def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
+    """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
+    _, title, every = COSTS[x]
+    encoding = {
+        'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s', 'tickCount': 6},
+              'scale': {'type': 'log', 'nice': False, 'padding': 18}},
+        'y': {'field': 'value', 'type': 'quantitative', 'title': '', 'axis': {'format': '~g', 'tickCount': 6},
+              'scale': {'type': 'log', 'padding': 12}},
+        **_by_variant(study.variants, legend),
+    }  # fmt: skip
+    told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
+            ('seeds', 'seeds', '')]  # fmt: skip
+    tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
+    lines: list[Spec] = [{
+        'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
+        'encoding': {'detail': {'field': 'line'}, 'shape': {'value': 'circle'},
+                     'strokeDash': {'field': 'dash', 'type': 'nominal', 'legend': None,
+                                    'scale': {'domain': list(range(len(DASHES))), 'range': [list(d) for d in DASHES]}}},
+    }] if every else []  # fmt: skip
+    bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
+            'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
+    points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 1}, 'encoding': {'tooltip': tooltip}}
+    floor: Spec = {
+        'data': {'name': 'floor'},
+        'layer': [
+            {'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK}},
+            {'mark': {'type': 'text', 'align': 'right', 'baseline': 'bottom', 'dy': -4, 'color': INK, 'fontSize': 11},
+             'encoding': {'x': {'value': 'width'}, 'text': {'value': 'held-out real images'}}},
+        ],
+        'encoding': {'y': {'field': 'value', 'type': 'quantitative'}},
+    }  # fmt: skip
+    drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
+    return _styled({'layer': [floor, drawn]}, 280)
+
+
+def filled(spec: Spec, study: StudyRecord, metric: str) -> Spec:
+    """A figure of quality with the points of a metric, as the page's script does it."""
+    chosen = next(one for one in QUALITY if one.name == metric)
+    x = spec['layer'][1]['encoding']['x']['field']
+    every = COSTS[x][2]
+    data = [p for p in dashed(quality_points(study)) if p['metric'] == metric and p[x] and (every or p['top'])]
+    floor = [{'value': value} for name, value in floors(study).items() if name == metric]
+    y = spec['layer'][1]['encoding']['y']
+    y['title'] = f'{chosen.title} ({"lower" if chosen.lower_is_better else "higher"} is better)'
+    if not chosen.lower_is_better:
+        y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
+    return {**spec, 'datasets': {'points': data, 'floor': floor}}
+
+
+def dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points with the number of their line's dash: the samplers of a variant in order."""
+    lines: dict[str, list[str]] = {}
+    for point in points:
+        own = lines.setdefault(point['variant'], [])
+        if point['line'] not in own:
+            own.append(point['line'])
+        point['dash'] = own.index(point['line']) % len(DASHES)
+    return points
+
+
+def bits_per_dim(study: StudyRecord, *, legend: bool = True) -> Spec | None:
+    """Bits per dimension with 95% intervals; the shape says what kind of number it is."""
+    found = cells.of(study, LIKELIHOOD)
+    if not found:
         return None
     data = [
         {
-            'name': f'{row["trial"]} · {row["protocol"]["method"]}',
-            'trial': row['trial'],
-            'kind': row['kind'].replace('_', ' '),
-            'value': row['value'],
-            'low': row['value'] - 1.96 * (row['std_err'] or 0),
-            'high': row['value'] + 1.96 * (row['std_err'] or 0),
-            'n': row['n'],
+            'name': f'{cell.variant} · {cell.protocol.get("method")}',
+            'variant': cell.variant,
+            'kind': str(cell.rows[0]['kind']).replace('_', ' '),
+            'value': cell.value,
+            'low': cell.value - 1.96 * cell.std_err,
+            'high': cell.value + 1.96 * cell.std_err,
+            'seeds': cell.seeds,
+            'n': cell.rows[0]['n'],
         }
-        for row in rows
+        for cell in found
     ]
+    data = [point for point in data if point['kind'] in KINDS]
     data.sort(key=lambda point: (KINDS.index(point['kind']), point['value']))  # kinds are not ranked as equals
-    order = [point['name'] for point in data]
-    base = alt.Chart(alt.Data(values=data)).encode(
-        y=alt.Y('name:N', sort=order, title=None, axis=alt.Axis(labelLimit=240)), color=_colour(study)
-    )
-    bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X('low:Q', title='bits per dimension on the test split (lower is better), 95% interval',
-                scale=alt.Scale(zero=False)), x2='high:Q',
-    )  # fmt: skip
-    shape = alt.Shape(
-        'kind:N', title='kind', legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK),
-        scale=alt.Scale(domain=KINDS, range=['square', 'triangle-left', 'circle']),
-    )  # fmt: skip
-    points = base.mark_point(filled=True, size=110).encode(
-        x='value:Q', shape=shape,
-        tooltip=['name:N', 'kind:N', alt.Tooltip('value:Q', format='.3f'), 'n:Q'],
-    )  # fmt: skip
-    return _styled(alt.layer(bars, points), 40 + 34 * len(data))
+    title = 'bits per dimension on the test split (lower is better), 95% interval'
+    y = {'field': 'name', 'type': 'nominal', 'sort': [point['name'] for point in data], 'title': None,
+         'axis': {'labelLimit': 220, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
+    x = {'type': 'quantitative', 'title': title, 'scale': {'zero': False, 'padding': 10}, 'axis': {'tickCount': 6}}
+    kinds = {'field': 'kind', 'type': 'nominal', 'title': None, 'scale': {
+        'domain': list(KINDS), 'range': ['square', 'triangle-left', 'circle'],
+    }, 'legend': {'symbolFillColor': INK, 'symbolStrokeColor': INK, 'orient': 'top'} if legend else None}  # fmt: skip
+    told = (('name', 'model', ''), ('kind', 'kind', ''), ('value', 'bits/dim', '.3f'), ('seeds', 'seeds', ''), ('n', 'images', ''))
+    tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
+    return _styled({
+        'data': {'values': data},
+        'encoding': {'y': y, 'color': _by_variant(study.variants)['color']},
+        'layer': [
+            {'mark': {'type': 'rule', 'strokeWidth': 2}, 'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}},
+            {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
+             'encoding': {'x': {**x, 'field': 'value'}, 'shape': kinds, 'tooltip': tooltip}},
+        ],
+    }, 24 * len(data) + 10)  # fmt: skip
 
 
-def loss_curves(study: StudyRecord) -> list[tuple[str, dict[str, Any]]]:
-    """(trial, figure) of every loss a trial logged, against its steps."""
-    figures = []
-    for trial in study.trials:
-        data = [
-            {'step': row['step'], 'loss': name.removesuffix('/loss'), 'value': value}
+def losses(variant: Variant) -> Spec | None:
+    """Every loss that the trials of a variant logged, a line for each seed; marks where updates were skipped."""
+    data, skipped = [], []
+    for trial in variant.trials:
+        data += [
+            {'trial': trial.name, 'step': row['step'], 'loss': name.removesuffix('/loss'), 'value': float(f'{value:.5g}')}
             for row in _thinned(trial.metrics)
             for name, value in row.items()
             if name.endswith('/loss') and value is not None
         ]
-        if len({point['step'] for point in data}) < 2:
-            continue
-        chart = alt.Chart(alt.Data(values=data)).mark_line(strokeWidth=2).encode(
-            x=alt.X('step:Q', title='step', axis=alt.Axis(tickCount=5)),
-            y=alt.Y('value:Q', title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color('loss:N', title=None, scale=alt.Scale(range=COLOURS), legend=alt.Legend(orient='top')),
-            tooltip=['step:Q', 'loss:N', alt.Tooltip('value:Q', format='.4f')],
-        )  # fmt: skip
-        figures.append((trial.name, _styled(chart, 150)))
-    return figures
+        skipped += _skipped(trial.name, trial.metrics)
+    if len({point['step'] for point in data}) < 2:
+        return None
+    step = {'field': 'step', 'type': 'quantitative', 'title': 'step', 'axis': {'tickCount': 4, 'format': '~s'}}
+    told = (('trial', ''), ('step', ''), ('loss', ''), ('value', '.4g'))
+    lines = {
+        'data': {'values': data},
+        'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.85},
+        'encoding': {
+            'x': step,
+            'y': {'field': 'value', 'type': 'quantitative', 'title': None, 'scale': {'zero': False},
+                  'axis': {'tickCount': 4, 'format': '~g'}},
+            'color': {'field': 'loss', 'type': 'nominal', 'title': None, 'scale': {'range': list(COLOURS)},
+                      'legend': {'orient': 'top', 'offset': 4}},
+            'strokeDash': {'field': 'loss', 'type': 'nominal', 'title': None,
+                           'scale': {'range': [list(dash) for dash in DASHES]}},
+            'detail': {'field': 'trial'},
+            'tooltip': [{'field': field, **({'format': form} if form else {})} for field, form in told],
+        },
+    }  # fmt: skip
+    marks = {
+        'data': {'values': skipped},
+        'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': '#d55e00', 'opacity': 1},
+        'encoding': {'x': step, 'y': {'value': 6},
+                     'tooltip': [{'field': 'trial'}, {'field': 'step', 'title': 'up to step'},
+                                 {'field': 'count', 'title': 'skipped updates'}]},
+    }  # fmt: skip
+    return _styled({'layer': [lines, *([marks] if skipped else [])]}, 150)
+
+
+def _skipped(trial: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where the count of skipped updates rose, and by how much."""
+    found, before = [], 0
+    for row in rows:
+        total = row.get('skipped/total') or 0
+        if total > before:
+            found.append({'trial': trial, 'step': row['step'], 'count': total - before})
+        before = total
+    return found
 
 
 def _thinned(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    return rows[:: max(1, len(rows) // CURVE_POINTS)]
+    return rows[:: max(1, -(-len(rows) // CURVE_POINTS))]

@@ -1,6 +1,6 @@
-"""The leaderboard: one row a trial, at the sampler with the lowest distance, beside held-out real images.
+"""The leaderboard: one row a variant, at the sampler with the lowest distance, beside held-out real images.
 
-Trials are ranked with those that were measured under the same protocol; each protocol has a table of its own.
+Variants are ranked with those that were measured under the same protocol; each protocol has a table of its own.
 """
 
 import dataclasses
@@ -9,95 +9,97 @@ from html import escape
 from typing import Any
 
 from genbench.evaluation.protocol import Protocol
+from genbench.report import cells
+from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
 from genbench.report.collect import StudyRecord
-from genbench.report.figures import COLOURS
+from genbench.report.marks import swatch
 
-Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column: its heading, where its numbers come from, and which direction is better."""
-
-    title: str
-    metric: str
-    form: str
-    lower_is_better: bool | None = None
-    of_sampler: bool = True
-
-
-COLUMNS = (
-    Column('FID', 'fid', '{:.2f}', True),
-    Column('FD', 'fd', '{:.2f}', True),
-    Column('KID', 'kid', '{:.4f}', True),
-    Column('KD', 'kd', '{:.3f}', True),
-    Column('precision', 'precision', '{:.2f}', False),
-    Column('recall', 'recall', '{:.2f}', False),
-    Column('density', 'density', '{:.2f}', False),
-    Column('coverage', 'coverage', '{:.2f}', False),
-    Column('two-sample', 'two_sample_accuracy', '{:.2f}', True),
-    Column('authenticity', 'authenticity', '{:.2f}'),
-    Column('bits/dim', 'bits_per_dim', '{:.3f}', of_sampler=False),
-    Column('NFE', 'evaluations_per_image', '{:.0f}'),
-    Column('images/s', 'sampling_images_per_second', '{:,.0f}'),
-    Column('parameters', 'parameters', '{:,.0f}', of_sampler=False),
-    Column('train FLOPs', 'training_flops', '{:.1e}', of_sampler=False),
-    Column('train s', 'training_seconds', '{:.0f}', of_sampler=False),
-)
+REAL = 'real'
+_SIGNS = {'lower_bound': '≤ ', 'estimate': '≈ '}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A trial on the board: the sampler it is shown with, and its cells."""
+    """A variant on the board: the sampler it is shown with, and its cells by metric."""
 
-    trial: str
-    sampler: str | None
-    nfe: int | None
-    cells: tuple[Row | None, ...]
+    variant: str
+    way: Way | None
+    cells: Mapping[str, Cell]
     protocol: Protocol | None  # of its distance, without what was measured
+    seeds: int
 
     @property
     def rank(self) -> float:
-        values = [
-            row['value'] for row, column in zip(self.cells, COLUMNS, strict=True) if row and column.lower_is_better
-        ]
-        return values[0] if values else float('inf')
+        ranked = [cell.value for cell in self.cells.values() if cell.metric.lower_is_better]
+        return ranked[0] if ranked else float('inf')
 
 
-def html(study: StudyRecord, *, across: bool = False) -> str:
-    """One table for each protocol; its cells carry their protocol as a tooltip and their number for sorting.
+class Tips:
+    """What cells say when they are looked at closely, each text once; the page shows them on hover and focus."""
+
+    def __init__(self) -> None:
+        self.texts: list[dict[str, Any]] = []
+        self.protocols: dict[str, dict[str, Any]] = {}
+
+    def add(self, cell: Cell) -> int:
+        protocol = Protocol(cell.protocol)
+        self.protocols.setdefault(protocol.hash, {key: str(value) for key, value in protocol.flatten().items()})
+        row, facts = cell.rows[0], {}
+        if cell.seeds > 1:
+            facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'
+        if row['n']:
+            sets = f'{len(row["values"])} sets of ' if len(row['values'] or ()) > 1 else ''
+            facts['images'] = f'{sets}{row["n"]}'
+        self.texts.append({'title': f'{cell.variant} · {cell.metric.title}', 'facts': facts, 'protocol': protocol.hash})
+        return len(self.texts) - 1
+
+
+def _listed(cell: Cell) -> str:
+    return ', '.join(
+        f'{cell.metric.form.format(value)}{"" if seed is None else f" (seed {seed})"}'
+        for seed, value in cell.by_seed.items()
+    )
+
+
+def entries(study: StudyRecord) -> list[Entry]:
+    """A row for the floor and for each variant that has a number."""
+    found = [_entry(study, name) for name in [REAL, *(variant.name for variant in study.variants)]]
+    return [entry for entry in found if entry.cells]
+
+
+def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
+    """One table for each protocol; its cells carry their number for sorting and their place among the tips.
 
     Args:
-      across: rank trials of different protocols in one table, which says so.
+      across: rank variants of different protocols in one table, which says so.
     """
-    entries = [_entry(study, name) for name in ['real', *(trial.name for trial in study.trials)]]
-    entries = [entry for entry in entries if any(entry.cells)]
-    groups = _groups(entries)
+    found = entries(study)
+    groups = _groups(found)
     if len(groups) < 2:
-        return _table(study, entries)
+        return _table(study, found, tips)
     if across:
         note = (
             f'<p class="warning"><b>Ranked across {len(groups)} protocols, as asked.</b> The numbers were not measured '
-            'alike; hover a cell for its protocol.</p>'
+            'alike; look at a cell for its protocol.</p>'
         )
-        return note + _table(study, entries, across=True)
+        return note + _table(study, found, tips, across=True)
     first = next(iter(groups))
     return ''.join(
-        f'<h3>Protocol {hash_}</h3><p class="quiet">{_told_apart(groups[first], group)}</p>{_table(study, group)}'
+        f'<h3>Protocol {hash_}</h3><p class="quiet">{_told_apart(groups[first], group)}</p>{_table(study, group, tips)}'
         for hash_, group in groups.items()
     )
 
 
-def _groups(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Trials by the protocol of their distance; those without a distance, and the floor, go with the first."""
+def _groups(found: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Entries by the protocol of their distance; those without a distance, and the floor, go with the first."""
     groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.protocol is not None and entry.trial != 'real':
+    for entry in found:
+        if entry.protocol is not None and entry.variant != REAL:
             groups.setdefault(entry.protocol.hash, []).append(entry)
-    loose = [entry for entry in entries if entry.protocol is None or entry.trial == 'real']
+    loose = [entry for entry in found if entry.protocol is None or entry.variant == REAL]
     first = next(iter(groups.values()), None)
     if first is None:
-        return {'': list(entries)}
+        return {'': list(found)}
     first += loose
     return groups
 
@@ -110,74 +112,86 @@ def _told_apart(first: Sequence[Entry], group: Sequence[Entry]) -> str:
     return 'Measured differently from the first: ' + escape('; '.join(listed[:4])) + '.'
 
 
-def _entry(study: StudyRecord, trial: str) -> Entry:
-    distances = [row for row in study.distances() if row['trial'] == trial]
-    best = min(distances, key=lambda row: row['value'], default=None)
-    sampler, nfe = (best['sampler'], best['nfe']) if best else (None, None)
-    cells = tuple(_row(study, trial, (sampler, nfe), column) for column in COLUMNS)
-    return Entry(trial, sampler, nfe, cells, Protocol(best['protocol']).measurement if best else None)
+def _entry(study: StudyRecord, variant: str) -> Entry:
+    top = cells.best([cell for cell in cells.of(study, study.main_metric) if cell.variant == variant])
+    way = top.way if top else None
+    chosen = {metric.name: _chosen(study, variant, way, metric) for metric in METRICS}
+    trials = [trial for one in study.variants if one.name == variant for trial in one.trials]
+    shown = {name: cell for name, cell in chosen.items() if cell is not None}
+    if top is not None:
+        shown[study.main_metric] = top
+    protocol = top.measurement if top else None
+    return Entry(variant, way, shown, protocol, max((cell.seeds for cell in shown.values()), default=len(trials)))
 
 
-def _row(study: StudyRecord, trial: str, chosen: tuple, column: Column) -> Row | None:
-    rows = [row for row in study.select(column.metric) if row['trial'] == trial]
-    if column.of_sampler and trial != 'real':
-        rows = [row for row in rows if (row['sampler'], row['nfe']) == chosen]
-    return min(rows, key=lambda row: row['value']) if rows else None
+def _chosen(study: StudyRecord, variant: str, way: Way | None, metric: Metric) -> Cell | None:
+    found = [cell for cell in cells.of(study, metric.name) if cell.variant == variant]
+    if metric.of_sampler and variant != REAL:
+        found = [cell for cell in found if way is not None and cell.way.fits(way)]
+    return cells.best(found)
 
 
-def _table(study: StudyRecord, entries: Sequence[Entry], *, across: bool = False) -> str:
-    entries = sorted(entries, key=lambda entry: entry.rank)
-    shown = [index for index in range(len(COLUMNS)) if any(entry.cells[index] for entry in entries)]
-    best = {index: _best(COLUMNS[index], [e.cells[index] for e in entries if e.trial != 'real']) for index in shown}
-    titles = [*(COLUMNS[index].title for index in shown), *(['protocol'] if across else [])]
+def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bool = False) -> str:
+    found = sorted(found, key=lambda entry: entry.rank)
+    shown = [metric for metric in METRICS if any(metric.name in entry.cells for entry in found)]
+    best = {metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant != REAL]) for metric in shown}
+    titles = [*(metric.title for metric in shown), *(['protocol'] if across else [])]
     head = ''.join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
-    body = ''.join(_html_row(study, entry, best, across) for entry in entries)
+    body = ''.join(_html_row(study, entry, shown, best, tips, across) for entry in found)
     return (
-        '<div class="scroll"><table><thead><tr><th scope="col">model · sampler</th>'
-        f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard"><table class="board">'
+        '<caption class="hidden">Leaderboard: arrow keys move between cells, and each says its protocol</caption>'
+        f'<thead><tr><th scope="col"><button type="button">model · sampler</button></th>{head}</tr></thead>'
+        f'<tbody>{body}</tbody></table></div>'
     )
 
 
-def _best(column: Column, rows: Sequence[Row | None]) -> Row | None:
-    found = [row for row in rows if row is not None]
-    if column.lower_is_better is None or not found:
+def _best(metric: Metric, found: Sequence[Cell | None]) -> Cell | None:
+    present = [cell for cell in found if cell is not None]
+    if metric.lower_is_better is None or not present:
         return None
-    return (min if column.lower_is_better else max)(found, key=lambda row: row['value'])
+    return (min if metric.lower_is_better else max)(present, key=lambda cell: cell.value)
 
 
-def _html_row(study: StudyRecord, entry: Entry, best: Mapping[int, Row | None], across: bool) -> str:
-    if entry.trial == 'real':
-        label, kind = 'held-out real images (floor)', ' class="reference"'
-    else:
-        index = [trial.name for trial in study.trials].index(entry.trial)
-        swatch = f'<span class="swatch" style="background:{COLOURS[index % len(COLOURS)]}"></span>'
-        sampler = f' <span class="kind">{escape(str(entry.sampler))} · {entry.nfe}</span>' if entry.sampler else ''
-        label, kind = swatch + escape(entry.trial) + sampler, ''
-    compared = {index: None if entry.trial == 'real' else top for index, top in best.items()}
-    shown = ''.join(_cell(entry.cells[index], COLUMNS[index], top) for index, top in compared.items())
+def _html_row(
+    study: StudyRecord, entry: Entry, shown: Sequence[Metric], best: Mapping[str, Cell | None], tips: Tips, across: bool
+) -> str:
+    kind = ' class="reference"' if entry.variant == REAL else ''
+    compared = {metric.name: None if kind else best[metric.name] for metric in shown}
+    body = ''.join(_cell(entry.cells.get(metric.name), compared[metric.name], tips) for metric in shown)
     if across:
         hash_ = entry.protocol.hash if entry.protocol else '–'
-        shown += f'<td data-value="{hash_}"><code>{hash_}</code></td>'
-    return f'<tr{kind}><td>{label}</td>{shown}</tr>'
+        body += f'<td data-value="{hash_}"><code>{hash_}</code></td>'
+    name = escape(entry.variant, quote=True)
+    return f'<tr{kind}><th scope="row" data-value="{name}">{_label(study, entry)}</th>{body}</tr>'
 
 
-def _cell(row: Row | None, column: Column, best: Row | None) -> str:
-    if row is None:
+def _label(study: StudyRecord, entry: Entry) -> str:
+    if entry.variant == REAL:
+        return 'held-out real images (floor)'
+    variant = next(one for one in study.variants if one.name == entry.variant)
+    told = [entry.way.label] if entry.way and entry.way.label else []
+    if len(variant.trials) > 1:
+        told.append(f'{entry.seeds} of {len(variant.trials)} seeds' if entry.seeds < len(variant.trials)
+                    else f'{entry.seeds} seeds')  # fmt: skip
+    return f'{swatch(variant.index)}{escape(entry.variant)}<span class="kind">{escape(" · ".join(told))}</span>'
+
+
+def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
+    if cell is None:
         return '<td data-value="">–</td>'
-    text = column.form.format(row['value'])
-    if column.metric == 'bits_per_dim':
-        sign = {'lower_bound': '≤ ', 'estimate': '≈ ', 'exact': ''}[row['kind']]
-        text = f'{sign}{text}<span class="kind"> ± {row["std_err"]:.3f} {escape(row["kind"].replace("_", " "))}</span>'
-    elif row.get('sd') is not None:
-        text += f'<span class="kind"> ± {column.form.format(row["sd"])}</span>'
-    mark = ' class="best"' if best is not None and _as_good(row, best) else ''
-    title = escape('; '.join(f'{key}: {value}' for key, value in row['protocol'].items()), quote=True)
-    sets = f'{len(row["values"])} sets of ' if len(row.get('values') or ()) > 1 else ''
-    count = f'n: {sets}{row["n"]}; ' if row['n'] else ''
-    return f'<td{mark} data-value="{row["value"]}" title="{count}{title}">{text}</td>'
+    form, row = cell.metric.form, cell.rows[0]
+    text = form.format(cell.value)
+    spread = cell.sd if cell.seeds > 1 or cell.metric.name != LIKELIHOOD else row['std_err']
+    note = f' ± {form.format(spread)}' if spread is not None and (spread or cell.metric.name == LIKELIHOOD) else ''
+    if cell.metric.name == LIKELIHOOD:
+        text, note = _SIGNS.get(row['kind'], '') + text, f'{note} {row["kind"].replace("_", " ")}'
+    mark = ' class="best"' if best is not None and _as_good(cell, best) else ''
+    told = f'<span class="kind">{escape(note)}</span>' if note else ''
+    return f'<td{mark} data-value="{cell.value}" data-tip="{tips.add(cell)}" tabindex="-1">{text}{told}</td>'
 
 
-def _as_good(row: Row, best: Row) -> bool:
+def _as_good(cell: Cell, best: Cell) -> bool:
     """Whether a number is the best, or nearer to it than twice the standard error of their difference."""
-    error = ((row.get('std_err') or 0) ** 2 + (best.get('std_err') or 0) ** 2) ** 0.5
-    return abs(row['value'] - best['value']) <= 2 * error
+    error = (cell.std_err**2 + best.std_err**2) ** 0.5
+    return abs(cell.value - best.value) <= 2 * error

@@ -1,22 +1,42 @@
-// Draws the figures and sorts the leaderboard; everything it needs is in this file.
-for (const place of document.querySelectorAll('.chart')) {
-  const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
-  vegaEmbed(place, spec, { actions: false, renderer: 'svg' });
-}
+// What all sections share: data, figures that are drawn when they come into view, and the colour theme.
+'use strict';
 
-const number = (cell) => (cell.dataset.value === '' ? Infinity : Number(cell.dataset.value));
+const read = (name) => {
+  const block = document.getElementById(name);
+  return block ? JSON.parse(block.textContent) : null;
+};
 
-for (const button of document.querySelectorAll('th button')) {
-  button.addEventListener('click', () => {
-    const head = button.closest('th');
-    const rising = head.getAttribute('aria-sort') !== 'ascending';
-    for (const other of head.parentNode.children) other.removeAttribute('aria-sort');
-    head.setAttribute('aria-sort', rising ? 'ascending' : 'descending');
-    const body = head.closest('table').tBodies[0];
-    const column = head.cellIndex;
-    const key = (row) => number(row.cells[column]);
-    const rows = [...body.rows].sort((a, b) => (rising ? key(a) - key(b) : key(b) - key(a)) || 0);
-    const missingLast = rows.filter((row) => key(row) !== Infinity).concat(rows.filter((row) => key(row) === Infinity));
-    body.append(...missingLast);
+const draw = (place, spec) =>
+  vegaEmbed(place, spec, { actions: false, renderer: 'svg', tooltip: { theme: 'custom' } }).then((result) => {
+    place.dataset.drawn = 'yes';
+    return result;
   });
+
+const drawers = new Map(); // place → the function that draws it
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      seen.unobserve(entry.target);
+      drawers.get(entry.target)();
+    }
+  },
+  { rootMargin: '400px' },
+);
+const whenSeen = (place, drawIt) => {
+  drawers.set(place, drawIt);
+  seen.observe(place);
+};
+
+for (const place of document.querySelectorAll('.chart[data-spec]')) {
+  whenSeen(place, () => draw(place, read(place.dataset.spec)));
 }
+window.addEventListener('beforeprint', () => drawers.forEach((drawIt, place) => place.dataset.drawn || drawIt()));
+
+const themes = ['', 'light', 'dark'];
+const theme = document.getElementById('theme');
+theme.addEventListener('click', () => {
+  const next = themes[(themes.indexOf(document.documentElement.dataset.theme || '') + 1) % themes.length];
+  document.documentElement.dataset.theme = next;
+  theme.setAttribute('aria-label', `Colour theme: ${next || 'as the system'}`);
+});

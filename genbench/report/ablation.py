@@ -1,0 +1,88 @@
+"""Every variant against the study's baseline: differences paired over seeds, with intervals."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from genbench import config as configs
+from genbench.evaluation import statistics
+from genbench.report import cells, leaderboard
+from genbench.report.cells import BY_NAME, LIKELIHOOD, Cell
+from genbench.report.collect import StudyRecord, Variant
+from genbench.report.marks import swatch
+
+COLUMNS = ('fid', 'fd', 'kid', 'kd', 'precision', 'recall', 'density', 'coverage', LIKELIHOOD, 'training_seconds')
+_OWN = ('train.seed', 'data.data_dir', 'evaluation', 'checkpoint', 'mesh', 'train.log_every', 'train.sample_every')
+SETTINGS_SHOWN = 3
+
+
+def html(study: StudyRecord) -> str:
+    """The table; '' for a study without a baseline or without a number of it."""
+    entries = {entry.variant: entry for entry in leaderboard.entries(study)}
+    base = next((variant for variant in study.variants if variant.name == study.baseline), None)
+    if base is None or base.name not in entries:
+        return ''
+    reference = entries[base.name].cells
+    shown = [name for name in COLUMNS if name in reference]
+    head = ''.join(f'<th scope="col">{escape(BY_NAME[name].title)}</th>' for name in shown)
+    rows = [_row(study, base, reference, variant, entries[variant.name].cells, shown)
+            for variant in study.variants if variant is not base and variant.name in entries]  # fmt: skip
+    own = ''.join(_absolute(reference[name]) for name in shown)
+    first = f'<tr class="reference"><th scope="row">{swatch(base.index)}{escape(base.name)} (baseline)</th><td></td>{own}</tr>'
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Ablations"><table class="ablation"><thead><tr>'
+        f'<th scope="col">variant</th><th scope="col" class="words">differs in</th>{head}</tr></thead>'
+        f'<tbody>{first}{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _row(
+    study: StudyRecord, base: Variant, reference: Mapping[str, Cell], variant: Variant, own: Mapping[str, Cell], shown
+) -> str:
+    body = ''.join(_difference(_comparable(study, variant, reference[name], own.get(name)), reference[name])
+                   for name in shown)  # fmt: skip
+    settings = [f'{key.removeprefix("family.")} = {value!r}' for key, value in settings_against(base, variant).items()]
+    more = f' and {len(settings) - SETTINGS_SHOWN} more' if len(settings) > SETTINGS_SHOWN else ''
+    told = escape(', '.join(settings[:SETTINGS_SHOWN]) + more)
+    name = f'{swatch(variant.index)}{escape(variant.name)}'
+    return f'<tr><th scope="row">{name}</th><td class="words">{told}</td>{body}</tr>'
+
+
+def settings_against(base: Variant, variant: Variant) -> dict[str, Any]:
+    """Keys of the config in which a variant differs from another, with its own values."""
+    changed = configs.difference(base.shown.config, variant.shown.config)
+    return {key: new for key, (_, new) in changed.items() if not key.startswith(_OWN)}
+
+
+def _comparable(study: StudyRecord, variant: Variant, reference: Cell, own: Cell | None) -> Cell | None:
+    """The variant's number that was measured as the baseline's was; of likelihoods, by the same method."""
+    if reference.metric.name == LIKELIHOOD:
+        found = [cell for cell in cells.of(study, LIKELIHOOD) if cell.variant == variant.name]
+        same = [cell for cell in found if cell.protocol.get('method') == reference.protocol.get('method')]
+        own = same[0] if same else None
+    return own if own is not None and own.measurement == reference.measurement else None
+
+
+def _absolute(cell: Cell) -> str:
+    spread = f'<span class="kind"> ± {cell.metric.form.format(cell.sd)}</span>' if cell.seeds > 1 and cell.sd else ''
+    return f'<td>{cell.metric.form.format(cell.value)}{spread}</td>'
+
+
+def _difference(cell: Cell | None, reference: Cell) -> str:
+    """Mean difference and its 95% interval; a verdict in words where the interval leaves out zero."""
+    difference = statistics.paired(cell.by_seed, reference.by_seed) if cell else None
+    if cell is None or difference is None:
+        return '<td>–</td>'
+    form = cell.metric.form.replace(':', ':+')
+    interval, verdict = difference.interval(), ''
+    told = f'n = {difference.n}'
+    if interval is not None:
+        low, high = interval
+        told = f'[{form.format(low)}, {form.format(high)}], {told}'
+        if low > 0 or high < 0:
+            falls = cell.metric.lower_is_better if cell.metric.name != LIKELIHOOD else True
+            better = None if falls is None else (high < 0) == falls
+            verdict = {None: ' differs', True: ' better', False: ' worse'}[better]
+    mark = f' class="{verdict.strip()}"' if verdict else ''
+    word = f'<b>{verdict}</b>' if verdict else ''
+    return f'<td{mark}>{form.format(difference.mean)}{word}<span class="kind">{told}</span></td>'

@@ -1,0 +1,145 @@
+"""Numbers of the page: each is the mean over the seeds of a variant, under one sampler and one protocol."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.statistics import Spread, spread
+from genbench.report.collect import Row, StudyRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number of the page: its heading, its name in result rows, its form, and which direction is better."""
+
+    title: str
+    name: str
+    form: str
+    lower_is_better: bool | None = None
+    of_sampler: bool = True
+
+
+METRICS = (
+    Metric('FID', 'fid', '{:.2f}', True),
+    Metric('FD', 'fd', '{:.2f}', True),
+    Metric('KID', 'kid', '{:.4f}', True),
+    Metric('KD', 'kd', '{:.3f}', True),
+    Metric('precision', 'precision', '{:.2f}', False),
+    Metric('recall', 'recall', '{:.2f}', False),
+    Metric('density', 'density', '{:.2f}', False),
+    Metric('coverage', 'coverage', '{:.2f}', False),
+    Metric('two-sample', 'two_sample_accuracy', '{:.2f}', True),
+    Metric('authenticity', 'authenticity', '{:.2f}'),
+    Metric('bits/dim', 'bits_per_dim', '{:.3f}', of_sampler=False),
+    Metric('NFE', 'evaluations_per_image', '{:.0f}'),
+    Metric('images/s', 'sampling_images_per_second', '{:,.0f}'),
+    Metric('parameters', 'parameters', '{:,.0f}', of_sampler=False),
+    Metric('train FLOPs', 'training_flops', '{:.1e}', of_sampler=False),
+    Metric('train s', 'training_seconds', '{:.0f}', of_sampler=False),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+LIKELIHOOD = 'bits_per_dim'
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How images were drawn; what two cells must share to be of the same sampler."""
+
+    sampler: str | None
+    nfe: int | None
+    guidance: float | None = None
+    average: str | None = None
+
+    def fits(self, other: 'Way') -> bool:
+        """Whether two rows may be of the same images; not every row says which average drew them."""
+        same = (self.sampler, self.nfe, self.guidance) == (other.sampler, other.nfe, other.guidance)
+        return same and (self.average == other.average or None in (self.average, other.average))
+
+    @property
+    def label(self) -> str:
+        guided = f' · guidance {self.guidance:g}' if self.guidance else ''
+        return f'{self.sampler} · {self.nfe}{guided}' if self.sampler else ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A metric of a variant: one row for each seed, all of the same protocol."""
+
+    variant: str
+    metric: Metric
+    way: Way
+    rows: tuple[Row, ...]
+
+    @functools.cached_property
+    def _spread(self) -> Spread:
+        return spread([row['value'] for row in self.rows])
+
+    @property
+    def value(self) -> float:
+        return self._spread.mean
+
+    @property
+    def seeds(self) -> int:
+        return len(self.rows)
+
+    @property
+    def sd(self) -> float | None:
+        """Over seeds; of a single one over its disjoint sets of samples."""
+        return self._spread.sd if self.seeds > 1 else self.rows[0]['sd']
+
+    @property
+    def std_err(self) -> float:
+        """Of the value; 0 where it is not known."""
+        if self._spread.sd is not None:
+            return self._spread.sd / self.seeds**0.5
+        return self.rows[0]['std_err'] or 0.0
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        return self.rows[0]['protocol']
+
+    @property
+    def measurement(self) -> Protocol:
+        return _measurement(self.rows[0])
+
+    @property
+    def by_seed(self) -> dict[int | None, float]:
+        """Values by training seed."""
+        return {row['train_seed']: row['value'] for row in self.rows}
+
+
+@functools.lru_cache(maxsize=256)
+def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
+    """Every cell of a metric, by variant, sampler and protocol, in the order of the study."""
+    seeds = {trial.name: trial.seed for trial in study.trials}
+    groups: dict[tuple, dict[str, Row]] = {}
+    for row in study.select(name):
+        variant = study.variant_of.get(row['trial'], row['trial'])
+        key = (variant, _way(row, BY_NAME[name]), _kind(row), _measurement(row).hash)
+        groups.setdefault(key, {})[row['trial']] = {**row, 'train_seed': seeds.get(row['trial'])}
+    return tuple(Cell(key[0], BY_NAME[name], key[1], tuple(rows.values())) for key, rows in groups.items())
+
+
+def best(cells: Sequence[Cell]) -> Cell | None:
+    """The cell of the lowest mean among those of the most seeds."""
+    most = max((cell.seeds for cell in cells), default=0)
+    return min((cell for cell in cells if cell.seeds == most), key=lambda cell: cell.value, default=None)
+
+
+def _way(row: Row, metric: Metric) -> Way:
+    if not metric.of_sampler:
+        return Way(None, None)
+    protocol = row['protocol']
+    return Way(row['sampler'], row['nfe'], protocol.get('guidance') or None, protocol.get('average'))
+
+
+def _kind(row: Row) -> tuple:
+    """What keeps likelihoods apart that are not of the same kind and method."""
+    return (row['kind'], row['protocol'].get('method')) if row['metric'] == LIKELIHOOD else ()
+
+
+def _measurement(row: Row) -> Protocol:
+    """Costs are what they are, wherever they were measured; the rest is kept apart by protocol."""
+    return Protocol({}) if row['kind'] == 'cost' else Protocol(row['protocol']).measurement

@@ -1,0 +1,102 @@
+"""The denoising explorer, interpolations and neighbours: what evaluations left in each trial's exploration/."""
+
+import base64
+import pathlib
+from html import escape
+from typing import Any
+
+from genbench.report.collect import StudyRecord, TrialRecord, Variant
+from genbench.report.marks import swatch
+
+
+def data_uri(path: pathlib.Path) -> str:
+    """A PNG as text that needs no other file."""
+    return f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
+
+
+def payload(study: StudyRecord) -> list[dict[str, Any]]:
+    """One entry for each variant with steps: its schedule, and every sprite that the slider shows."""
+    return [entry for variant in study.variants if (entry := _entry(variant)) is not None]
+
+
+def _entry(variant: Variant) -> dict[str, Any] | None:
+    trial = variant.shown
+    found, folder = trial.exploration, _folder(trial)
+    denoising = found.get('denoising')
+    if not denoising:
+        return None
+    names = ['generation', *(f'reconstruction_{place}' for place in denoising['reconstructions'])]
+    files = [f'{name}_{part}' for name in names for part in ('states', 'predictions')] + ['targets']
+    if not all((folder / f'{name}.png').is_file() for name in files):
+        return None
+    return {
+        'name': variant.name, 'sampler': found['sampler'], 'steps': found['steps'], 'shape': found['shape'],
+        'images': found['images'], **denoising, 'sprites': {name: data_uri(folder / f'{name}.png') for name in files},
+    }  # fmt: skip
+
+
+def html(entries: list[dict[str, Any]]) -> str:
+    """The controls and the places that the script fills."""
+    options = ''.join(f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries))
+    return f"""
+<div class="explorer" id="explorer">
+  <div class="controls">
+    <label>Model <select id="explore-model">{options}</select></label>
+    <label>Start from <select id="explore-start"></select></label>
+  </div>
+  <div class="slide">
+    <button type="button" id="explore-play" aria-label="Play the steps">▶</button>
+    <input type="range" id="explore-step" min="0" max="1" value="0" aria-label="Step from noise to image">
+    <output id="explore-said" for="explore-step"></output>
+  </div>
+  <div class="stage">
+    <div class="strips">
+      <figure id="strip-input"><figcaption>Noisy input</figcaption><canvas role="img"></canvas></figure>
+      <figure id="strip-state"><figcaption>State <i>x<sub>t</sub></i></figcaption><canvas role="img"></canvas></figure>
+      <figure id="strip-clean"><figcaption>Clean image predicted from it</figcaption><canvas role="img"></canvas></figure>
+      <figure id="strip-target"><figcaption>Clean target</figcaption><canvas role="img"></canvas></figure>
+    </div>
+    <figure class="schedule"><figcaption>Schedule <span id="explore-schedule"></span></figcaption>
+      <div id="explore-chart"></div></figure>
+  </div>
+</div>"""
+
+
+def interpolations(study: StudyRecord) -> str:
+    """A panel for each variant whose samples are a function of a latent; the others are named."""
+    panels = _panels(study, 'interpolation', 'Interpolations between random latents of')
+    explored = [variant for variant in study.variants if variant.shown.exploration]
+    without = [variant.name for variant in explored if not variant.shown.exploration.get('interpolation')]
+    note = f'<p class="quiet">Without a latent to move along: {escape(", ".join(without))}.</p>' if without else ''
+    return f'<div class="panels wide">{panels}</div>{note}' if panels else ''
+
+
+def neighbours(study: StudyRecord) -> str:
+    """A panel for each variant: samples in the first row, their nearest train images below."""
+    panels = _panels(study, 'neighbours', 'Samples above their nearest train images, of')
+    return f'<div class="panels wide">{panels}</div>' if panels else ''
+
+
+def _panels(study: StudyRecord, name: str, words: str) -> str:
+    return ''.join(_panel(variant, name, words) for variant in study.variants)
+
+
+def _panel(variant: Variant, name: str, words: str) -> str:
+    trial = variant.shown
+    found, path = trial.exploration.get(name), _folder(trial) / f'{name}.png'
+    if not found or not path.is_file():
+        return ''
+    sampler, steps = trial.exploration['sampler'], trial.exploration['steps']
+    told = f'{sampler}, {steps} steps' if steps > 1 else sampler
+    if 'distances' in found:
+        nearest = sorted(row[0] for row in found['distances'])
+        told += f'; nearest at {nearest[0]:.3g} to {nearest[-1]:.3g}'
+    alt = escape(f'{words} {variant.name}', quote=True)
+    return (
+        f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
+        f'<img class="pixels" alt="{alt}" src="{data_uri(path)}"><figcaption>{escape(told)}</figcaption></figure>'
+    )
+
+
+def _folder(trial: TrialRecord) -> pathlib.Path:
+    return trial.folder.path / 'exploration'

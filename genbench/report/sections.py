@@ -1,0 +1,140 @@
+"""Sections of the page that are text, tables and pictures; figures and the explorer are drawn by its scripts."""
+
+import pathlib
+from html import escape
+
+from genbench.report import cells, explorer, leaderboard
+from genbench.report.cells import BY_NAME, METRICS
+from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
+from genbench.report.figures import QUALITY
+from genbench.report.marks import swatch
+
+
+def header(study: StudyRecord) -> str:
+    description = study.description
+    counts = {state: sum(trial.state == state for trial in study.trials) for state in STATES}
+    pills = ''.join(f'<li class="pill {state}">{count} {state}</li>' for state, count in counts.items() if count)
+    return (
+        f'<header><h1>{escape(description.get("title", ""))}</h1><p class="claim">{escape(description.get("claim", ""))}</p>'
+        f'<ul class="pills" aria-label="Trials">{pills}</ul></header>'
+    )
+
+
+def problems(study: StudyRecord) -> str:
+    """Failed trials with their reason and last lines, and trials that are not finished."""
+    failed = ''.join(_failure(trial) for trial in study.trials if trial.state == 'failed')
+    waiting = [trial for trial in study.trials if trial.state not in ('done', 'failed')]
+    names = ', '.join(f'{trial.name} ({trial.state}{_reached(trial)})' for trial in waiting)
+    return failed + (f'<p class="warning"><b>Not finished:</b> {escape(names)}</p>' if waiting else '')
+
+
+def _failure(trial: TrialRecord) -> str:
+    lines = escape('\n'.join(trial.last_lines))
+    log = f'<details><summary>Last lines of its log</summary><pre>{lines}</pre></details>' if lines else ''
+    reason = trial.status.get('reason') or 'it does not say why'
+    return f'<div class="failed"><p><b>{escape(trial.name)} failed:</b> {escape(reason)}</p>{log}</div>'
+
+
+def _reached(trial: TrialRecord) -> str:
+    step, total = trial.status.get('step'), trial.status.get('num_steps')
+    return f', step {step} of {total}' if step and total else ''
+
+
+def leaderboard_notes(study: StudyRecord) -> str:
+    features = sorted({row['features'] for row in study.rows if row['features']})
+    named = f' ({escape(", ".join(features))})' if features else ''
+    fd = '' if study.main_metric == 'fid' else f"""<p>FD and KD are Fréchet and kernel distances to the whole train
+      split in the features of a network{named} that is not the published Inception: they are no FID and no KID.</p>"""
+    seeds = """<p>Numbers are means over training seeds, ± their standard deviation; where there is one seed, ± is the
+      standard deviation over disjoint sets of samples, for likelihoods the standard error over images.</p>"""
+    return f"""<details class="notes"><summary>How to read it</summary>
+      <p>One row a model, at its sampler with the lowest {BY_NAME[study.main_metric].title}. Look at a cell (hover, or
+      Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}
+      <p>The best number of a column is bold, and those within twice the standard error of their difference from it.
+      Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE: network evaluations per
+      image. The floor scores the held-out split as if it were samples; it has other images and another number of them,
+      so a model close to the train set can come out below it.</p></details>"""
+
+
+def quality(study: StudyRecord) -> str:
+    """Controls and places of the figures of quality against cost; the script draws them."""
+    known = [metric for metric in QUALITY if any(cell.variant != leaderboard.REAL for cell in cells.of(study, metric.name))]
+    options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
+    boxes = ''.join(
+        f'<label class="chip"><input type="checkbox" checked value="{escape(variant.name, quote=True)}">'
+        f'{swatch(variant.index)}{escape(variant.name)}</label>'
+        for variant in study.variants
+    )
+    return f"""<div class="controls" id="quality-controls">
+      <label>Metric <select id="quality-metric">{options}</select></label>
+      <fieldset class="chips"><legend class="hidden">Models</legend>{boxes}
+      <button type="button" id="quality-all">all</button><button type="button" id="quality-none">none</button></fieldset>
+    </div>"""
+
+
+def all_numbers(study: StudyRecord) -> str:
+    """Every sampler of every variant, for those who cannot hover a point."""
+    shown = [metric for metric in METRICS if metric.of_sampler and cells.of(study, metric.name)]
+    ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant != leaderboard.REAL]
+    head = ''.join(f'<th scope="col">{escape(metric.title)}</th>' for metric in shown)
+    rows = ''
+    for variant, way in dict.fromkeys(ways):
+        body = ''
+        for metric in shown:
+            fitting = [cell for cell in cells.of(study, metric.name) if cell.variant == variant and cell.way.fits(way)]
+            body += f'<td>{metric.form.format(fitting[0].value) if fitting else "–"}</td>'
+        rows += f'<tr><th scope="row">{escape(variant)} · {escape(way.label)}</th>{body}</tr>'
+    return (
+        '<details><summary>All samplers as a table</summary><div class="scroll" tabindex="0" role="region" '
+        'aria-label="All samplers"><table><thead><tr><th scope="col">model · sampler · evaluations</th>'
+        f'{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+    )
+
+
+def samples(study: StudyRecord) -> str:
+    panels = ''.join(_panel(variant, *found) for variant in study.variants if (found := _best_grid(study, variant)))
+    return f'<div class="panels">{panels}</div>' if panels else ''
+
+
+def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path] | None:
+    """Caption and picture of the sampler that the leaderboard shows; None where nothing was sampled."""
+    cell = cells.best([cell for cell in cells.of(study, study.main_metric) if cell.variant == variant.name])
+    if cell is None or not cell.protocol.get('steps'):
+        return None
+    guidance, steps = cell.protocol.get('guidance'), cell.protocol['steps']
+    name = f'{cell.way.sampler}_{steps}' + (f'_g{guidance}' if guidance else '')
+    path = variant.shown.folder.samples / f'{name}.png'
+    told = f'{cell.way.sampler}, {steps} steps' if steps > 1 else f'{cell.way.sampler}'
+    return (told, path) if path.is_file() else None
+
+
+def _panel(variant: Variant, told: str, image: pathlib.Path) -> str:
+    alt = escape(f'Samples of {variant.name}', quote=True)
+    return (
+        f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
+        f'<img class="pixels" loading="lazy" alt="{alt}" src="{explorer.data_uri(image)}">'
+        f'<figcaption>{escape(told)}</figcaption></figure>'
+    )
+
+
+def over_training(study: StudyRecord) -> str:
+    """Grids of the same seeds as training went on, a row a variant."""
+    rows = ''
+    for variant in study.variants:
+        found = sorted(variant.shown.folder.samples.glob('step_*.png'))
+        if len(found) < 2:
+            continue
+        grids = ''.join(_moment(variant, path) for path in found)
+        rows += (
+            f'<section class="moments"><h4>{swatch(variant.index)}{escape(variant.name)}</h4>'
+            f'<div class="scroll strip" tabindex="0" role="region" aria-label="Samples of '
+            f'{escape(variant.name, quote=True)} over training">{grids}</div></section>'
+        )
+    return rows
+
+
+def _moment(variant: Variant, path: pathlib.Path) -> str:
+    step = int(path.stem.removeprefix('step_'))
+    alt = escape(f'Samples of {variant.name} after {step} steps', quote=True)
+    picture = f'<img class="pixels" loading="lazy" alt="{alt}" src="{explorer.data_uri(path)}">'
+    return f'<figure>{picture}<figcaption>step {step:,}</figcaption></figure>'
