@@ -80,7 +80,7 @@ class Events:
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """One event that holds all scalars of a step; one that is not finite is left out."""
-        event_file_writer, event_pb2, summary_pb2 = _tensorboard()
+        event_file_writer, event_pb2, summary_pb2 = tensorboard()
         if self._writer is None:
             self._folder.mkdir(exist_ok=True)
             self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'))
@@ -97,7 +97,7 @@ class Events:
             self._writer.close()
 
 
-def _tensorboard() -> tuple[Any, Any, Any]:
+def tensorboard() -> tuple[Any, Any, Any]:
     """tensorboardX without torch, which it would import where it is installed: seconds for nothing."""
     absent = 'torch' not in sys.modules
     if absent:

@@ -8,7 +8,13 @@ from genbench.studies.job import Job
 
 
 class Launcher(Protocol):
-    """Starts processes for jobs; how a trial stands is in its folder, not here."""
+    """Starts processes for jobs; how a trial stands is in its folder, not here.
+
+    Attributes:
+      interruption: what `launch` returning True means, in a sentence for the user.
+    """
+
+    interruption: str
 
     def launch(self, jobs: Sequence[Job]) -> bool:
         """Run the jobs that are not done, each after those it waits for, until all have ended.
@@ -16,7 +22,7 @@ class Launcher(Protocol):
         A job that fails is marked so in its folder and stops only those that wait for it.
 
         Returns:
-          True when it was interrupted: everything is saved, and the same call goes on from there.
+          True when it ended before they did, and the same call goes on from there.
         """
 
 

@@ -1,116 +1,218 @@
-"""Trials as processes of this machine, several at a time; on CPU a slot is a core."""
+"""Trials as processes of this machine, several at a time; a slot is an accelerator, or on CPU a core."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from genbench.studies import state
 from genbench.studies.job import Job
-from genbench.studies.launchers.base import worker
+from genbench.studies.status import Display
 
-POLL_SECONDS = 0.2
-SAY_SECONDS = 10.0
+POLL_SECONDS = 0.1
 
 
 class Local:
     """The launcher of one machine.
 
     Args:
-      slots: trials at a time; 0 for one a core on CPU, else one.
+      slots: trials at a time; 0 for one an accelerator, or one a core on CPU.
     """
 
+    interruption = 'Stopped and saved; the same command goes on from there.'
+
     def __init__(self, slots: int = 0):
-        self._slots = slots or _default_slots()
+        self._slots = make_slots(slots)
 
     def launch(self, jobs: Sequence[Job]) -> bool:
+        if all(job.done for job in jobs):
+            return False
         return _Pool(jobs, self._slots).work()
 
 
-def _default_slots() -> int:
-    """One a core where jax computes on the CPU; one in all where an accelerator is to be shared."""
-    accelerators = ('/dev/nvidia0', '/dev/accel0', '/dev/vfio/0', '/dev/kfd')
-    if any(pathlib.Path(device).exists() for device in accelerators):
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+@dataclasses.dataclass
+class Slot:
+    """Room for one trial.
+
+    Attributes:
+      environment: what tells jax which device is its own.
+    """
+
+    environment: dict[str, str]
+    cores: list[int] = dataclasses.field(default_factory=list)
+    job: Job | None = None
+
+
+def make_slots(number: int = 0, environment: Mapping[str, str] = os.environ, dev: str = '/dev') -> list[Slot]:
+    """Slots with a device each; more slots than devices share their memory."""
+    devices = _nvidia(environment, pathlib.Path(dev))
+    if not devices:
+        return [Slot({}) for _ in range(number or (1 if _other(environment, pathlib.Path(dev)) else len(_cores())))]
+    number = number or len(devices)
+    sharing = -(-number // len(devices))
+    share = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.9 / sharing:.2f}'} if sharing > 1 else {}
+    return [Slot({'CUDA_VISIBLE_DEVICES': devices[i % len(devices)], **share}) for i in range(number)]
+
+
+def _nvidia(environment: Mapping[str, str], dev: pathlib.Path) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the devices that this process may use."""
+    if environment.get('JAX_PLATFORMS', '').startswith('cpu'):
+        return []
+    number = len([path for path in dev.glob('nvidia*') if path.name[len('nvidia') :].isdigit()])
+    given = environment.get('CUDA_VISIBLE_DEVICES')
+    return [name for name in given.split(',') if name] if given is not None else [str(i) for i in range(number)]
+
+
+def _other(environment: Mapping[str, str], dev: pathlib.Path) -> bool:
+    """Whether there is an accelerator whose devices cannot be given out one by one: a trial at a time has them all."""
+    if environment.get('JAX_PLATFORMS', '').startswith('cpu'):
+        return False
+    return any((dev / name).exists() for name in ('accel0', 'vfio/0', 'kfd'))
+
+
+def _cores() -> list[int]:
+    if hasattr(os, 'sched_getaffinity'):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 class _Pool:
     """Starts jobs as slots come free."""
 
-    def __init__(self, jobs: Sequence[Job], slots: int):
+    def __init__(self, jobs: Sequence[Job], slots: list[Slot]):
+        self._jobs, self._slots = jobs, slots
         self._waiting = [job for job in jobs if not job.done]
-        self._jobs, self._free = jobs, list(range(slots))
-        self._running: dict[str, tuple[Job, subprocess.Popen, int]] = {}
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
-        used = max(1, min(slots, len(self._waiting)))
-        share = len(cores) // used
-        self._cores = [cores[slot * share : (slot + 1) * share] if slots > 1 else [] for slot in range(slots)]
-        self._stop = False
-        self._began = self._said = time.monotonic()
+        self._stops = 0
+        for job in self._waiting:
+            state.queue(job.folder.path, num_steps=job.config.train.num_steps, trial_id=job.trial_id)
 
     def work(self) -> bool:
         """Until all have ended; True when interrupted."""
         previous = {sig: signal.signal(sig, self._interrupt) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self._running or (self._waiting and not self._stop):
-                self._start()
-                self._reap()
-                self._say()
-                time.sleep(POLL_SECONDS)
+            with _Processes() as self._processes, Display([job.folder.path for job in self._jobs]) as display:
+                while self._running() or (self._waiting and not self._stops):
+                    self._start()
+                    ended = self._reap()
+                    display.show(now=ended)
+                    time.sleep(POLL_SECONDS)
         finally:
             for sig, handler in previous.items():
                 signal.signal(sig, handler)
-        return self._stop
+        return bool(self._stops)
 
     def _interrupt(self, *_: Any) -> None:
-        self._stop = True
-        for _job, process, _slot in self._running.values():
-            process.send_signal(signal.SIGINT)
+        """The first time trials save and stop; the second time they are killed."""
+        self._stops += 1
+        self._processes.signal(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
+
+    def _running(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.job is not None]
 
     def _start(self) -> None:
-        if self._stop:
+        if self._stops:
             return
-        known = {job.name: job for job in self._jobs}
+        ready = []
         for job in list(self._waiting):
-            before = [known[name] for name in job.after]
-            ended = [other for other in before if other not in self._waiting and other.name not in self._running]
-            if any(not other.done for other in ended):
+            before = [self._before(name, job) for name in job.after]
+            failed = [name for name, how in zip(job.after, before, strict=True) if how == 'failed']
+            if failed:
                 self._waiting.remove(job)
-                job.mark('failed', f'{job.after[0]} failed, which it builds on')
-            elif self._free and len(ended) == len(before):
-                self._waiting.remove(job)
-                self._launch(job)
+                state.fail(job.folder.path, f'{failed[0]} failed, which it builds on')
+            elif all(how == 'done' for how in before):
+                ready.append(job)
+        ready.sort(key=lambda job: not any(job.name in other.after for other in self._waiting))  # others wait for it
+        free = [slot for slot in self._slots if slot.job is None]
+        for number, (slot, job) in enumerate(zip(free, ready, strict=False)):
+            self._launch(slot, job, len(ready) - number)
 
-    def _launch(self, job: Job) -> None:
-        slot = self._free.pop(0)
-        job.mark('starting')
-        cores = ','.join(map(str, self._cores[slot]))
-        with (job.folder.path / 'log.txt').open('a') as log:
-            process = subprocess.Popen(
-                worker('trial', cores, job.wanted, job.folder.path),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-        self._running[job.name] = (job, process, slot)
+    def _before(self, name: str, job: Job) -> str:
+        """'done', 'failed' or 'running' (or still to come), of a trial that another one waits for."""
+        known = {other.name: other for other in self._jobs}
+        if name not in known:
+            return 'done' if state.read(job.folder.path.parent / name)['state'] == 'done' else 'failed'
+        other = known[name]
+        if other in self._waiting or any(slot.job is other for slot in self._slots):
+            return 'running'
+        return 'done' if other.done else 'failed'
 
-    def _reap(self) -> None:
-        for job, process, slot in list(self._running.values()):
-            code = process.poll()
-            if code is None:
-                continue
-            del self._running[job.name]
-            self._free.append(slot)
-            if job.status['state'] not in ('done', 'failed', 'interrupted'):
-                job.mark('failed', f'its process ended with status {code}')
-            self._said = 0.0
+    def _launch(self, slot: Slot, job: Job, ready: int) -> None:
+        """Start a job with its share of the cores: all of them when it is the last."""
+        running, cores = self._running(), _cores()
+        sharing = min(len(self._slots), len(running) + ready)
+        share = max(1, len(cores) // sharing)
+        taken = [core for other in running for core in other.cores]
+        slot.cores = sorted(cores, key=lambda core: (taken.count(core), core))[:share]
+        slot.job = job
+        self._waiting.remove(job)
+        kept = ','.join(map(str, slot.cores)) if share < len(cores) else ''
+        path = job.folder.path
+        self._processes.start(job.name, path / 'log.txt', slot.environment, 'trial', kept, job.wanted, path)
+        state.update(path, state='running', host=state.host())
 
-    def _say(self) -> None:
-        """A line every few seconds, and one whenever a trial ends."""
-        if time.monotonic() - self._said < SAY_SECONDS:
-            return
-        self._said = time.monotonic()
-        shown = '; '.join(f'{job.name} {job.progress}' for job in self._jobs)
-        print(f'[{self._said - self._began:4.0f} s] {shown}', file=sys.stderr, flush=True)
+    def _reap(self) -> bool:
+        """Whether a trial has ended."""
+        any_ended = False
+        for name, code in self._processes.ended():
+            (slot,) = [slot for slot in self._slots if slot.job is not None and slot.job.name == name]
+            path = slot.job.folder.path if slot.job else pathlib.Path()
+            slot.job, slot.cores, any_ended = None, [], True
+            if state.read(path)['state'] in ('queued', 'running'):
+                self._mark(path, code)
+        return any_ended
+
+    def _mark(self, path: pathlib.Path, code: int) -> None:
+        """Write the end that a trial could not write itself."""
+        if self._stops:
+            step = state.last_row(path / 'metrics.jsonl').get('step', 0)
+            state.update(path, state='preempted', phase='', step=step, reason='stopped')
+        else:
+            state.fail(path, state.ended(code))
+
+
+class _Processes:
+    """The trials' processes, forked by a `nursery`."""
+
+    def __enter__(self) -> '_Processes':
+        self._nursery = subprocess.Popen(
+            [sys.executable, '-m', 'genbench.studies.launchers.nursery'],
+            bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert self._nursery.stdin and self._nursery.stdout
+        self._requests, self._answers = self._nursery.stdin, self._nursery.stdout
+        os.set_blocking(self._answers.fileno(), False)
+        self._buffer = b''
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.close()  # which stops what still runs
+        self._nursery.wait()
+        self._answers.close()
+
+    def start(self, name: str, log: pathlib.Path, environment: dict[str, str], *arguments: object) -> None:
+        words = [str(argument) for argument in arguments]
+        self._ask(name=name, log=str(log), environment=environment, arguments=words)
+
+    def signal(self, number: int) -> None:
+        self._ask(signal=int(number))
+
+    def ended(self) -> Iterator[tuple[str, int]]:
+        """(name, exit status or minus the signal) of the trials that have ended since it was last asked."""
+        while found := self._answers.read(65536):
+            self._buffer += found
+        *lines, self._buffer = self._buffer.split(b'\n')
+        for line in lines:
+            answer = json.loads(line)
+            if 'code' in answer:
+                yield answer['name'], answer['code']
+        if self._nursery.poll() is not None:
+            raise RuntimeError(f'The process that starts trials has ended with status {self._nursery.returncode}.')
+
+    def _ask(self, **request: Any) -> None:
+        self._requests.write((json.dumps(request) + '\n').encode())

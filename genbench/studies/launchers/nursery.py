@@ -1,0 +1,140 @@
+"""A process that has imported all that a trial needs, and forks a trial in milliseconds in place of seconds.
+
+It reads one JSON object a line, `{"name", "log", "environment", "arguments"}`, forks a child that runs
+`genbench.studies.worker`, and answers `{"name", "pid"}` and, when it has ended, `{"name", "code"}` (minus the signal
+where one killed it). `{"signal": NUMBER}` goes to all children. When its input ends, because whoever started it is
+gone, it tells the children to save and stop.
+
+Forking is safe because the parent only imports: no device of jax is opened and no thread of Python runs before.
+"""
+
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from typing import Any, NoReturn
+
+POLL_SECONDS = 0.05
+# What a trial imports sooner or later; `genbench.families` finds its own.
+MODULES = (
+    'genbench.evaluation.harness',
+    'genbench.training.loop',
+    'genbench.studies.identity',
+    'genbench.data.digits',
+    'tensorflow_datasets',
+    'threadpoolctl',
+)
+
+
+def preload() -> None:
+    """Import what trials use."""
+    for name in MODULES:
+        importlib.import_module(name)
+    from orbax.checkpoint import v1  # noqa: F401
+
+    from genbench import families
+    from genbench.training import metrics
+
+    for name in families.names():
+        families.get(name)
+    metrics.tensorboard()
+    gc.freeze()  # children share what is there
+
+
+class Nursery:
+    """The loop of the process."""
+
+    def __init__(self, channel: int):
+        self._channel = channel
+        self._children: dict[int, str] = {}
+        self._buffer = b''
+
+    def run(self) -> int:
+        selector = selectors.DefaultSelector()
+        selector.register(0, selectors.EVENT_READ)
+        listening = True
+        while listening or self._children:
+            if listening and selector.select(POLL_SECONDS):
+                listening = self._listen()
+                if not listening:
+                    self._signal(signal.SIGTERM)
+            elif not listening:
+                time.sleep(POLL_SECONDS)
+            self._reap()
+        return 0
+
+    def _listen(self) -> bool:
+        found = os.read(0, 65536)
+        *lines, self._buffer = (self._buffer + found).split(b'\n')
+        for line in lines:
+            request = json.loads(line)
+            if 'signal' in request:
+                self._signal(request['signal'])
+            else:
+                self._fork(**request)
+        return bool(found)
+
+    def _fork(self, name: str, log: str, environment: dict[str, str], arguments: list[str]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become(log, environment, arguments)
+        self._children[pid] = name
+        self._say(name=name, pid=pid)
+
+    def _become(self, log: str, environment: dict[str, str], arguments: list[str]) -> NoReturn:
+        """The child: a worker, as if it had been started on its own."""
+        code = 1
+        try:
+            os.setsid()
+            file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            os.close(self._channel)
+            os.environ.update(environment)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            from genbench.studies import worker
+
+            code = worker.main(*arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            name = self._children.pop(pid, '')
+            self._say(name=name, code=os.waitstatus_to_exitcode(status))
+
+    def _signal(self, number: int) -> None:
+        for pid in self._children:
+            os.kill(pid, number)
+
+    def _say(self, **values: Any) -> None:
+        try:
+            os.write(self._channel, (json.dumps(values) + '\n').encode())
+        except BrokenPipeError:
+            return  # who started it is gone; the end of the input says so too
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    channel = os.dup(1)
+    os.set_inheritable(channel, False)
+    os.dup2(2, 1)  # what an import prints is no answer
+    preload()
+    return Nursery(channel).run()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

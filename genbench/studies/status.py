@@ -1,0 +1,210 @@
+"""How the trials of a study stand, as their folders say, also from another machine that sees the same files."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.studies import state
+from genbench.studies.launchers import squeue
+
+SILENT_SECONDS = 60.0  # a trial that runs writes its status every few seconds
+LINE_SECONDS = 10.0
+COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
+_COLOURS = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'preempted': 'yellow'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One trial now.
+
+    Attributes:
+      state: of `state.STATES`.
+      speed: images a second in training; None before it is known.
+      left: seconds of training left; None where that is not known.
+      age: seconds since its status was written; None where it never was.
+      reason: why it failed, waits, or may be stuck; else ''.
+    """
+
+    trial: str
+    state: str
+    phase: str
+    step: int
+    num_steps: int
+    speed: float | None
+    left: float | None
+    age: float | None
+    host: str
+    job: str
+    reason: str
+    last_lines: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts under `COLUMNS`."""
+        share = f'{self.step / self.num_steps:.0%}' if self.num_steps else ''
+        running = self.state == 'running'
+        return (
+            self.trial,
+            f'{self.state} ({self.phase})' if running and self.phase == 'evaluating' else self.state,
+            f'{self.step}/{self.num_steps}' if self.num_steps else '',
+            share,
+            f'{self.speed:.0f}' if self.speed is not None and running else '',
+            duration(self.left) if self.left is not None and running else '',
+            f'{duration(self.age)} ago' if self.age is not None else '',
+            self.host,
+            self.job,
+            self.reason,
+        )
+
+
+def duration(seconds: float) -> str:
+    """Like 12 s, 3 min or 5 h."""
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 100 * 60 else f'{seconds / 3600:.0f} h'
+
+
+def of_study(folder: str | pathlib.Path) -> list[Row]:
+    """The trials of a study's folder, in its order.
+
+    Raises:
+      UserError: the folder holds no study.
+    """
+    path = pathlib.Path(folder)
+    try:
+        names = json.loads((path / 'study.json').read_text())['trials']
+    except (OSError, ValueError, KeyError):
+        raise UserError(f'{path} holds no study (no study.json); start one with: '
+                        f'genbench run STUDY --out {path}') from None  # fmt: skip
+    return rows([path / 'trials' / name for name in names])
+
+
+def rows(folders: Sequence[pathlib.Path]) -> list[Row]:
+    """How the trials in some folders stand; those of a cluster as it says."""
+    found = {folder: state.read(folder) for folder in folders}
+    jobs = squeue.read() if any(_asks(status) for status in found.values()) else None
+    return [_row(folder, status, jobs) for folder, status in found.items()]
+
+
+def _asks(status: Mapping[str, Any]) -> bool:
+    return status['state'] in ('queued', 'running', 'preempted') and status['job'].startswith('slurm:')
+
+
+def _row(folder: pathlib.Path, status: dict[str, Any], jobs: Mapping[str, squeue.Entry] | None) -> Row:
+    age = _age(status['updated'])
+    changes = {}
+    if jobs is not None and _asks(status):
+        changes = squeue.judge(status, jobs)
+    elif status['state'] == 'running':
+        changes = _judge_process(status)
+    if not changes and status['state'] == 'running' and age is not None and age > SILENT_SECONDS:
+        changes = {'reason': f'no sign of life for {duration(age)}'}
+    status = {**status, **changes}
+    last = state.last_row(folder / 'metrics.jsonl') if status['phase'] == 'training' else {}
+    step, speed = max(status['step'], last.get('step', 0)), last.get('speed/images_per_second')
+    left = (status['num_steps'] - step) * last['images_seen'] / last['step'] / speed if speed and step else None
+    return Row(folder.name, status['state'], status['phase'], step, status['num_steps'], speed, left, age,
+               status['host'], status['job'], status['reason'], tuple(status['last_lines']))  # fmt: skip
+
+
+def _age(updated: str) -> float | None:
+    if not updated:
+        return None
+    then = datetime.datetime.fromisoformat(updated)
+    return max(0.0, (datetime.datetime.now(datetime.UTC) - then).total_seconds())
+
+
+def _judge_process(status: Mapping[str, Any]) -> dict[str, str]:
+    """What a running trial's status does not say: that its process on this machine is gone."""
+    kind, _, pid = status['job'].partition(':')
+    if kind != 'local' or status['host'] != state.host() or pathlib.Path(f'/proc/{pid}').exists():
+        return {}
+    if not pathlib.Path('/proc/self').exists():
+        return {}
+    return {'state': 'failed', 'reason': 'its process is gone without a word; the command of the study goes on'}
+
+
+def text(found: Sequence[Row]) -> str:
+    """Plain lines, one a trial, after the names of the columns."""
+    table = [COLUMNS, *(row.cells for row in found)]
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS) - 1)]
+    return '\n'.join('  '.join([*map(str.ljust, cells[:-1], widths), cells[-1]]).rstrip() for cells in table)
+
+
+def table(found: Sequence[Row]) -> Any:
+    """The same for a terminal."""
+    from rich import box
+    from rich import table as tables
+
+    shown = tables.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in COLUMNS:
+        shown.add_column(name, justify='right' if name in ('step', 'share', 'images/s', 'left') else 'left')
+    for row in found:
+        shown.add_row(*row.cells, style=_COLOURS.get(row.state, ''))
+    return shown
+
+
+def show(folder: str) -> None:
+    """Print how a study stands."""
+    found = of_study(folder)
+    if sys.stdout.isatty():
+        from rich import console
+
+        console.Console().print(table(found))
+    else:
+        print(text(found))
+    print(counts(found))
+
+
+def as_json(folder: str) -> str:
+    """How a study stands, for programs."""
+    return json.dumps([dataclasses.asdict(row) for row in of_study(folder)], indent=2)
+
+
+def counts(found: Sequence[Row]) -> str:
+    """Like '3 done, 1 running'."""
+    states = [row.state for row in found]
+    return ', '.join(f'{states.count(name)} {name}' for name in state.STATES if name in states)
+
+
+class Display:
+    """What a launcher shows while it waits: a live table on a terminal, plain lines elsewhere; both on stderr."""
+
+    def __init__(self, folders: Sequence[pathlib.Path]):
+        self._folders = folders
+        self._began, self._said = time.monotonic(), -1e9
+        self._live: Any = None
+
+    def __enter__(self) -> 'Display':
+        if sys.stderr.isatty() and os.environ.get('TERM') != 'dumb':
+            from rich import console, live
+
+            self._live = live.Live(console=console.Console(stderr=True), auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self.show(now=True)
+            self._live.stop()
+
+    def show(self, now: bool = False) -> None:
+        """Show how the trials stand, if it is time to or something has happened `now`."""
+        seconds = time.monotonic() - self._said
+        if not now and seconds < (1.0 if self._live is not None else LINE_SECONDS):
+            return
+        self._said = time.monotonic()
+        found = rows(self._folders)
+        if self._live is not None:
+            self._live.update(table(found), refresh=True)
+            return
+        running = [f'{row.trial} {row.phase} {row.step}/{row.num_steps}' for row in found if row.state == 'running']
+        line = ': '.join(filter(None, (counts(found), ', '.join(running))))
+        print(f'[{self._said - self._began:4.0f} s] {line}', file=sys.stderr, flush=True)
