@@ -1,0 +1,32 @@
+"""How wide the average of the parameters should be, found after training (EDM2's power-function averages).
+
+genbench run experiments/ema_widths.py --out runs/ema_widths
+
+Two power-function averages are kept while training; averages of every other width are reconstructed from their
+snapshots. Once with a constant learning rate, and once with the cosine that ends at zero.
+
+Expect a clear best width with the constant learning rate, well ahead of the last parameters, and hardly any influence
+of narrow averages where the learning rate decays to zero.
+"""
+
+from genbench.studies.study import Study, variants
+from genbench.studies.sweep import grid
+
+WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25)
+
+
+def get_study() -> Study:
+    averages = ','.join(['current', 'ema', *(f'power:{width}' for width in WIDTHS)])
+    return Study(
+        title='Widths of the average of the parameters',
+        claim='Without a decaying learning rate the width of the average decides the quality of samples; a decay to '
+        'zero does most of its work.',
+        trials=variants(
+            'configs/digits/diffusion.py',
+            grid({'optimizer.schedule': ('constant', 'cosine')}),
+            overrides={'train.power_widths': (0.05, 0.1)},
+        ),
+        grid=('sampler=heun', 'steps=10', f'average={averages}'),
+        evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall')},
+        baseline='constant',
+    )

@@ -1,0 +1,37 @@
+"""Every family on Fashion-MNIST with the same training FLOPs, for an accelerator.
+
+genbench run experiments/fashion_mnist_families.py --out runs/fashion_mnist_families
+
+Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared.
+
+Cost: 3e16 operations for each trained family. Not yet run; with small counts on two cores, README.md shows samples.
+"""
+
+from genbench.studies.budget import Budget
+from genbench.studies.study import Study, Trial
+
+
+def get_study() -> Study:
+    return Study(
+        title='Generative families on Fashion-MNIST',
+        claim='With the same training FLOPs, families on a path from noise to data give the best samples, and pay for '
+        'them with network evaluations that distillation wins back.',
+        seeds=(0, 1, 2),
+        budget=Budget(training_flops=3e16),
+        baseline='gaussian',
+        trials=(
+            Trial('diffusion', 'configs/fashion_mnist/diffusion.py'),
+            Trial('flow_matching', 'configs/fashion_mnist/flow_matching.py'),
+            Trial(
+                'consistency',
+                'configs/fashion_mnist/consistency.py',
+                overrides=('family.teacher={trials}/diffusion',),
+                after=('diffusion',),
+            ),
+            Trial('gan', 'configs/fashion_mnist/gan.py'),
+            Trial('vae', 'configs/fashion_mnist/vae.py'),
+            Trial('normalizing_flow', 'configs/fashion_mnist/normalizing_flow.py'),
+            Trial('gaussian', 'configs/fashion_mnist/gaussian.py', matched=False),
+        ),
+        evaluation={'evaluation.num_samples': 10_000},
+    )

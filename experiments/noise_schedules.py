@@ -1,0 +1,30 @@
+"""Four noise schedules on one network: linear, cosine, EDM and the straight path.
+
+genbench run experiments/noise_schedules.py --out runs/noise_schedules
+
+All predict EDM's preconditioned target, whose scale does not depend on the schedule, from inputs of variance one; they
+differ in α(t), σ(t) and, by the uniform choice of t, in how often each noise level is trained. EDM's own log-normal
+choice of noise levels is a fifth variant.
+
+Expect the straight path and the cosine ahead of DDPM's linear schedule with few evaluations, which wastes steps where
+next to nothing of the image is left.
+"""
+
+from genbench.studies.study import Study, variants
+from genbench.studies.sweep import grid, product, when
+
+
+def get_study() -> Study:
+    sweep = product(
+        grid({'family.schedule': ('linear', 'cosine', 'straight', 'edm')}),
+        when('family.schedule', 'edm', grid({'family.time_sampler': ('uniform', 'log_normal')})),
+    )
+    return Study(
+        title='Noise schedules on one network',
+        claim='With the same network, target and number of steps, the schedule decides how good samples with few '
+        'evaluations are; with many, and in bits per dimension, schedules come near each other.',
+        trials=variants('configs/digits/diffusion.py', sweep, overrides={'family.prediction': 'preconditioned'}),
+        grid=('sampler=ddim,heun', 'nfe=5,10,20,50'),
+        evaluation={'evaluation.sets': 2},
+        baseline='cosine',
+    )

@@ -1,0 +1,25 @@
+"""What a network should predict: noise, image, v or velocity, under equal weighting.
+
+genbench run experiments/prediction_types.py --out runs/prediction_types
+
+One network, the cosine schedule, and the plain squared error of each target, unweighted. A squared error of one target
+is a weighted one of another, so that what differs is the weight of noise levels and how a network's errors are
+amplified where the conversion divides by a small number.
+
+Expect v and velocity ahead of noise in Fréchet distance with few evaluations, for the image that noise implies is
+ill-conditioned where sampling starts.
+"""
+
+from genbench.studies.study import Study, variants
+from genbench.studies.sweep import grid
+
+
+def get_study() -> Study:
+    return Study(
+        title='Prediction types under equal weighting',
+        claim='Predicting v, velocity or the image gives better samples with few evaluations than predicting noise.',
+        trials=variants('configs/digits/diffusion.py', grid({'family.prediction': ('noise', 'x', 'v', 'velocity')})),
+        grid=('sampler=ddim', 'nfe=5,10,20,50'),
+        evaluation={'evaluation.sets': 2},
+        baseline='noise',
+    )

@@ -1,0 +1,23 @@
+"""Quality against network evaluations of one checkpoint, for every solver.
+
+genbench run experiments/sampling_steps.py --out runs/sampling_steps
+
+One diffusion run is trained once; its solvers are cells of one evaluation.
+
+Expect the deterministic solvers ahead of ancestral sampling with few evaluations, Heun's second-order rule ahead of
+Euler's where it can afford a few steps, and all of them level from about fifty evaluations on.
+"""
+
+from genbench.studies.study import Study, Trial
+
+
+def get_study() -> Study:
+    return Study(
+        title='Solvers and their steps on one checkpoint',
+        claim='Deterministic solvers need fewer evaluations than ancestral sampling for the same quality; the order '
+        'of a solver pays once its steps are small.',
+        trials=(Trial('diffusion', 'configs/digits/diffusion.py'),),
+        grid=('sampler=ancestral,ddim,euler,heun', 'nfe=2,5,10,20,50,100'),
+        evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'speed')},
+        figures=('nfe',),
+    )
