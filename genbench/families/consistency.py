@@ -18,7 +18,7 @@ from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import predictions, solvers
 
 # x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
-BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity')
+BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
 
 
 @register('consistency')

@@ -2,7 +2,8 @@
 
 J. Ho, A. Jain, P. Abbeel, Denoising Diffusion Probabilistic Models, 2020 (DDPM);
 A. Nichol, P. Dhariwal, Improved DDPM, 2021 (cosine schedule);
-T. Salimans, J. Ho, Progressive Distillation, 2022 (x and v prediction).
+T. Salimans, J. Ho, Progressive Distillation, 2022 (x and v prediction);
+T. Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022 (EDM).
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genbench.families.base import Array, Batch, Likelihood, Networks, Update, register
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
+
+TIME_SAMPLERS = ('uniform', 'log_normal')
 
 
 @register('diffusion')
@@ -22,8 +27,24 @@ class Diffusion(PathFamily):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
-        options = {'schedule': 'cosine', 'prediction': 'v', 'num_timesteps': 1000}
+        options = {
+            'schedule': 'cosine',
+            'prediction': 'v',
+            'num_timesteps': 1000,
+            'time_sampler': 'uniform',  # over the steps; or 'log_normal': log σ is normal, with the schedule edm
+            'log_normal': (-1.2, 1.2),  # its mean and deviation (Karras et al. 2022, table 1)
+        }
         return {**base, 'family': {**base['family'], **options}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        if config.family.time_sampler not in TIME_SAMPLERS:
+            known = did_you_mean(config.family.time_sampler, TIME_SAMPLERS)
+            raise UserError(f'family.time_sampler is {config.family.time_sampler!r}. {known}')
+        if config.family.time_sampler == 'log_normal' and self.schedule.name != 'edm':
+            raise UserError(
+                'family.time_sampler=log_normal draws noise levels, which are times of the schedule edm only.'
+            )
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -31,18 +52,26 @@ class Diffusion(PathFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
         key_t, key = jax.random.split(key)
-        n = jax.random.randint(key_t, batch['label'].shape, 1, self.config.family.num_timesteps + 1)
-        errors = self.regression(networks, batch, key, self.time(n))
+        errors = self.regression(networks, batch, key, self.times(key_t, batch['label'].shape))
         return scalars(errors.mean())
+
+    def times(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Times to train at."""
+        if self.config.family.time_sampler == 'log_normal':
+            mean, deviation = self.config.family.log_normal
+            drawn = jnp.exp(mean + deviation * jax.random.normal(key, shape))
+            return jnp.clip(drawn, self.schedule.t_min, self.schedule.t_max)
+        return self.time(jax.random.randint(key, shape, 1, self.config.family.num_timesteps + 1))
 
     def time(self, n: Array) -> Array:
         """Time of the integer step n = 0 … T; the last is the schedule's t_max."""
-        return n / self.config.family.num_timesteps * self.schedule.t_max
+        return self.schedule.time(n / self.config.family.num_timesteps)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         steps = self.config.family.num_timesteps
-        chain = {'timesteps': steps, 't_min': self.schedule.t_max / steps, 't_max': self.schedule.t_max}
+        first = self.schedule.t_max / steps if self.schedule.grid is None else float(self.time(jnp.asarray(1)))
+        chain = {'timesteps': steps, 't_min': first, 't_max': self.schedule.t_max}
         protocol = {**self.bound.protocol, **chain, 'decoder': 'normal around the predicted image'}
         return (*super().likelihoods, Likelihood('vlb', 'lower_bound', self._vlb, protocol))
 

@@ -48,4 +48,4 @@ class FlowMatching(PathFamily):
 
     def times(self, key: Array, shape: tuple[int, ...]) -> Array:
         t = TIME_SAMPLERS[self.config.family.time_sampler](key, shape)
-        return jnp.maximum(t * self.schedule.t_max, self.schedule.t_min)
+        return jnp.maximum(self.schedule.time(t), self.schedule.t_min)

@@ -36,6 +36,9 @@ class PathFamily(Family):
                 f'The prediction {self.prediction!r} says nothing of the image where the schedule '
                 f'{self.schedule.name!r} starts, at pure noise; use x, v or velocity.'
             )
+        if self.schedule.name == 'edm' and self.prediction != 'preconditioned':
+            raise UserError('The schedule edm adds noise up to eighty times the images; use family.prediction='
+                            'preconditioned, whose network sees it scaled.')  # fmt: skip
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
         self.ode = density.Ode(**config.evaluation.ode)
@@ -86,7 +89,8 @@ class PathFamily(Family):
         key_path, key_labels, key_dropout = jax.random.split(key, 3)
         x, noise, x_t = self.perturbed(batch, key_path, t)
         labels = self.dropped_labels(batch, key_labels)
-        y = networks['denoiser'](x_t, self.schedule.condition(t), labels, key=key_dropout)
+        x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
+        y = networks['denoiser'](x_seen, self.schedule.condition(t), labels, key=key_dropout)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         return jnp.square(error).mean((1, 2, 3))
 

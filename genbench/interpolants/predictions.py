@@ -25,6 +25,21 @@ class Prediction(NamedTuple):
 
 Denoiser = Callable[[Array, Array], Prediction]  # (x_t, t (batch,)) → Prediction
 
+SIGMA_DATA = 0.5  # of images in [−1, 1] (Karras et al. 2022, table 1)
+
+
+def _preconditioned(a: Array, s: Array, *_: Array) -> tuple[Array, Array]:
+    """F of D = c_skip x_t / α + c_out F (Karras et al. 2022, equation 7 at the noise level σ / α): its variance is one
+    at every noise level if that of the data is SIGMA_DATA²."""
+    q = _deviation(a, s)
+    return s / (SIGMA_DATA * q), -SIGMA_DATA * a / q
+
+
+def _deviation(a: Array, s: Array) -> Array:
+    """√(α² SIGMA_DATA² + σ²)."""
+    return jnp.sqrt(jnp.square(a * SIGMA_DATA) + jnp.square(s))
+
+
 # (α, σ, dα/dt, dσ/dt) → (a, b)
 _COEFFICIENTS = {
     'noise': lambda a, s, a_dot, s_dot: (jnp.zeros_like(a), jnp.ones_like(a)),
@@ -32,6 +47,7 @@ _COEFFICIENTS = {
     'v': lambda a, s, a_dot, s_dot: (-s, a),  # Salimans & Ho 2022, appendix D
     'velocity': lambda a, s, a_dot, s_dot: (a_dot, s_dot),  # dx_t/dt at fixed x and ε
     'score': lambda a, s, a_dot, s_dot: (jnp.zeros_like(a), -1 / s),  # ∇ log p(x_t | x)
+    'preconditioned': _preconditioned,
 }
 NAMES = tuple(_COEFFICIENTS)
 
@@ -47,6 +63,13 @@ def target(name: str, schedule: Schedule, x: Array, noise: Array, t: Array) -> A
     """The value a perfect network returns for x_t = α x + σ ε."""
     a, b = _COEFFICIENTS[check(name)](*schedule.coefficients(t))
     return expand(a, x) * x + expand(b, x) * noise
+
+
+def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
+    """What a network sees of x_t: itself, or scaled to variance one where the prediction is preconditioned (c_in)."""
+    if name != 'preconditioned':
+        return x_t
+    return x_t / expand(_deviation(schedule.alpha(t), schedule.sigma(t)), x_t)
 
 
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
@@ -82,10 +105,10 @@ def denoiser(
     guided = labels is not None and guidance != 0
 
     def apply(x_t, t):
-        seen = schedule.condition(t)
-        y = network(x_t, seen, labels)
+        image, time = seen(name, schedule, x_t, t), schedule.condition(t)
+        y = network(image, time, labels)
         if guided:
-            y = y + guidance * (y - network(x_t, seen, None))
+            y = y + guidance * (y - network(image, time, None))
         prediction = convert(name, schedule, y, x_t, t)
         return _clipped(schedule, prediction, x_t, t) if clip else prediction
 

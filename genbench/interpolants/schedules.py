@@ -127,7 +127,12 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     return Schedule('edm', jnp.ones_like, lambda t: t, t_min=sigma_min, t_max=sigma_max, condition=condition, grid=grid)
 
 
-SCHEDULES: dict[str, Callable[[], Schedule]] = {'linear': linear, 'cosine': cosine, 'straight': straight}
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    'linear': linear,
+    'cosine': cosine,
+    'straight': straight,
+    'edm': edm,
+}
 
 
 def get(name: str) -> Schedule:

@@ -148,8 +148,7 @@ def main(asked: str, answered: str) -> None:
         config = configs.resolve(configs.plain(values['config']))
         lent = {name: configs.resolve(configs.plain(one)) for name, one in values['lent'].items()}
         try:
-            answers.append(dataclasses.asdict(_measure(dataclasses.replace(Request(config), **values, config=config,
-                                                                           lent=lent))))  # fmt: skip
+            answers.append(dataclasses.asdict(_measure(Request(**{**values, 'config': config, 'lent': lent}))))
         except UserError as error:
             answers.append({'error': str(error)})
     pathlib.Path(answered).write_text(json.dumps(answers))

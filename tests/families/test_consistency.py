@@ -106,6 +106,7 @@ FITTING = [
     for schedule in schedules.SCHEDULES
     for prediction in BOUNDARY_PREDICTIONS
     if (schedule, prediction) != ('straight', 'noise')  # refused: at pure noise it says nothing of the image
+    and (schedule != 'edm' or prediction == 'preconditioned')  # refused: nothing scales x_t
 ]
 
 

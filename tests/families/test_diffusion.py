@@ -19,7 +19,9 @@ SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 MEAN, VARIANCE = np.array([0.1, -0.2]), np.array([0.2, 0.05])
 LOG_BIN = 2 * SPEC.log_bin_width
 BLIND = {('noise', 'straight'), ('score', 'straight')}  # refused: at pure noise they say nothing of the image
-FITTING = [pair for pair in itertools.product(predictions.NAMES, schedules.SCHEDULES) if pair not in BLIND]
+LOUD = {(name, 'edm') for name in predictions.NAMES if name != 'preconditioned'}  # refused: nothing scales x_t
+REFUSED = BLIND | LOUD
+FITTING = [pair for pair in itertools.product(predictions.NAMES, schedules.SCHEDULES) if pair not in REFUSED]
 
 
 class Exact(Diffusion):
@@ -148,10 +150,26 @@ def test_a_prediction_tells_the_image_where_sampling_starts(prediction, schedule
     assert np.isfinite(given.x).all() and np.isfinite(given.noise).all()
 
 
-@pytest.mark.parametrize(('prediction', 'schedule'), sorted(BLIND))
-def test_a_prediction_that_says_nothing_of_the_image_at_the_start_is_refused(prediction, schedule, make_family):
-    with pytest.raises(UserError, match='says nothing of the image'):
+@pytest.mark.parametrize(('prediction', 'schedule'), sorted(REFUSED))
+def test_a_prediction_that_a_schedule_makes_senseless_is_refused(prediction, schedule, make_family):
+    why = 'says nothing of the image' if (prediction, schedule) in BLIND else 'prediction=preconditioned'
+    with pytest.raises(UserError, match=why):
         make_family('diffusion', schedule=schedule, prediction=prediction)
+
+
+def test_log_normal_times_have_their_mean_and_deviation(make_family):
+    options = {'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'log_normal'}
+    family = make_family('diffusion', **options, log_normal=(-1.2, 1.2))
+    drawn = np.log(family.times(jax.random.key(0), (20_000,)))
+    assert drawn.mean() == pytest.approx(-1.2, abs=5 * 1.2 / np.sqrt(20_000))
+    assert drawn.std() == pytest.approx(1.2, rel=0.03)
+
+
+def test_noise_levels_are_drawn_with_the_schedule_edm_only(make_family):
+    with pytest.raises(UserError, match='the schedule edm only'):
+        make_family('diffusion', time_sampler='log_normal')
+    with pytest.raises(UserError, match='Did you mean log_normal'):
+        make_family('diffusion', time_sampler='lognormal')
 
 
 def test_images_at_the_centres_of_their_bins_have_the_bound_of_dequantised_ones_where_bins_are_narrow(exact, keys):
@@ -178,7 +196,9 @@ def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch)
     batch = {**batch, 'image': jnp.broadcast_to(batch['image'][:1], batch['image'].shape)}
     x = family.spec.dequantise(batch['image'])
 
-    def network(x_t, t, labels, key=None):
+    def network(x_seen, seen, labels, key=None):
+        t = 0.002 * 40_000**seen if schedule == 'edm' else seen
+        x_t = x_seen / predictions.seen(prediction, family.schedule, jnp.ones_like(x_seen), t)
         noise = (x_t - expand(family.schedule.alpha(t), x) * x) / expand(family.schedule.sigma(t), x)
         return predictions.target(prediction, family.schedule, x, noise, t)
 

@@ -10,7 +10,7 @@ import pytest
 from genbench.errors import UserError
 from genbench.interpolants import predictions, schedules
 
-ALL = {**schedules.SCHEDULES, 'edm': schedules.edm}
+ALL = schedules.SCHEDULES
 everywhere = pytest.mark.parametrize('schedule', [make() for make in ALL.values()], ids=list(ALL))
 SHAPE = (6, 3, 2, 1)
 
@@ -110,3 +110,25 @@ def test_a_clipped_image_still_explains_x_t(schedule):
 def test_an_unknown_prediction_is_answered_with_the_nearest_name():
     with pytest.raises(UserError, match="'velocty'.*Did you mean velocity"):
         predictions.check('velocty')
+
+
+@pytest.mark.parametrize('schedule', ALL)
+def test_the_preconditioned_network_sees_and_predicts_variance_one(schedule):
+    """Karras et al. 2022, equations 114 and 117: for data of deviation SIGMA_DATA, at every noise level."""
+    path = ALL[schedule]()
+    key_x, key_noise = jax.random.split(jax.random.key(0))
+    x = predictions.SIGMA_DATA * jax.random.normal(key_x, (5, 200, 200))
+    noise, t = jax.random.normal(key_noise, x.shape), path.time(jnp.linspace(0.01, 1, 5))
+    seen = predictions.seen('preconditioned', path, path.perturb(x, noise, t), t)
+    goal = predictions.target('preconditioned', path, x, noise, t)
+    np.testing.assert_allclose(jnp.var(seen, (1, 2)), 1, rtol=0.02)
+    np.testing.assert_allclose(jnp.var(goal, (1, 2)), 1, rtol=0.02)
+
+
+def test_at_deviation_one_the_preconditioned_prediction_would_be_v(monkeypatch):
+    """Salimans & Ho 2022, appendix D: on a path of constant variance the two are one, up to the sign."""
+    monkeypatch.setattr(predictions, 'SIGMA_DATA', 1.0)
+    path, t = schedules.cosine(), jnp.linspace(0.1, 0.9, 3)
+    x, noise = jnp.full((3, 2), 0.7), jnp.full((3, 2), -0.4)
+    goal = predictions.target('preconditioned', path, x, noise, t)
+    np.testing.assert_allclose(goal, -predictions.target('v', path, x, noise, t), rtol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 from genbench.errors import UserError
 from genbench.interpolants import schedules
 
-ALL = {**schedules.SCHEDULES, 'edm': schedules.edm}
+ALL = schedules.SCHEDULES
 BETAS = np.linspace(1e-4, 0.02, 1000)
 everywhere = pytest.mark.parametrize('schedule', [make() for make in ALL.values()], ids=list(ALL))
 

@@ -132,7 +132,7 @@ def test_one_compiled_program_serves_every_number_of_steps(name, keys):
     assert all(np.abs(left - right).max() > 1e-3 for left, right in itertools.pairwise(ends))
 
 
-@pytest.mark.parametrize('schedule', [*schedules.SCHEDULES.values(), schedules.edm])
+@pytest.mark.parametrize('schedule', schedules.SCHEDULES.values())
 def test_the_last_step_ends_at_exactly_zero_where_the_number_of_steps_is_a_constant(schedule):
     """A compiler may turn a division by a constant into a product, and n · (1 / n) need not be 1."""
     end = solvers.Solver(lambda step: jnp.full_like(step.x_t, step.s), lambda n: n)
