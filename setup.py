@@ -30,6 +30,7 @@ CORE = [
 ]
 RESULTS = ['duckdb>=2.0']  # genbench results
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
+SLURM = ['submitit>=1.5.4']  # studies on a cluster
 
 setuptools.setup(
     name='genbench',
@@ -40,12 +41,15 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['genbench', 'genbench.*']),
-    package_data={'genbench.report': ['*.css', '*.js']},
+    package_data={'genbench': ['baselines.toml'], 'genbench.report': ['*.css', '*.js']},
     install_requires=CORE,
     extras_require={
-        'test': ['import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE, *RESULTS],
+        'test': [
+            'import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE, *RESULTS, *SLURM
+        ],  # fmt: skip
         'ode': ODE,
         'results': RESULTS,
+        'slurm': SLURM,
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],

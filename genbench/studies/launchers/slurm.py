@@ -1,0 +1,242 @@
+"""Trials as jobs of a SLURM cluster, submitted as arrays through submitit."""
+
+import dataclasses
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.studies import state, status
+from genbench.studies.job import Job
+from genbench.studies.launchers import squeue
+from genbench.studies.launchers.task import Task
+
+POLL_SECONDS = 2.0
+SIGNAL_SECONDS = 90  # before its time is over, a job is told to save
+# Names that flags and studies use → submitit's; other names go to sbatch as they are.
+KEYS = {
+    'partition': 'partition',
+    'time': 'time',
+    'nodes': 'nodes',
+    'gpus': 'gpus_per_node',
+    'cpus': 'cpus_per_task',
+    'account': 'account',
+}
+_NUMBERS = ('nodes', 'gpus', 'cpus', 'ntasks-per-node')
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a study uses the cluster.
+
+    Attributes:
+      resources: of a trial, by the names of `KEYS` or of sbatch's long options, such as mem or qos.
+      wait: until all have ended; else only submit.
+      start_timeout: seconds after which a job that has not started is cancelled and its trial failed; 0: never.
+    """
+
+    resources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    wait: bool = True
+    start_timeout: float = 0.0
+
+
+def parse(words: Sequence[str]) -> dict[str, str]:
+    """Resources from 'KEY=VALUE' words.
+
+    Raises:
+      UserError: a word that is none.
+    """
+    found = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not equals or not re.fullmatch(r'[a-z][a-z-]*', key):
+            raise UserError(f'--slurm is {word!r}; write KEY=VALUE with a long option of sbatch, for example mem=32G.')
+        found[key] = value
+    return found
+
+
+class Slurm:
+    """The launcher of a cluster.
+
+    Args:
+      folder: of the study, on a file system that all nodes see.
+
+    Raises:
+      UserError: there is no sbatch, or submitit is missing.
+    """
+
+    interruption = ''
+
+    def __init__(self, folder: pathlib.Path, options: Options | None = None):
+        if shutil.which('sbatch') is None or shutil.which('srun') is None:
+            raise UserError('--launcher=slurm needs sbatch and srun on the PATH: start it on a login node of the '
+                            'cluster, or leave --launcher out to use this machine.')  # fmt: skip
+        try:
+            import submitit  # noqa: F401
+        except ImportError:
+            raise UserError("--launcher=slurm needs submitit: pip install 'genbench[slurm]'.") from None
+        self._folder, self._options = folder.absolute(), options or Options()
+        _check(self._options.resources)
+
+    def launch(self, jobs: Sequence[Job]) -> bool:
+        todo = [job for job in jobs if not job.done]
+        known = squeue.read() or {}
+        there = [job for job in todo if _in_queue(job, known)]
+        missing = [job for job in todo if job not in there]
+        self._submit(missing, {job.name: _number(job) for job in there}, {job.name: job for job in jobs})
+        self.interruption = (f'{len(there) + len(missing)} trials are in the queue of SLURM. They go on without this '
+                             f'command: genbench status {self._folder} shows them, and the same command waits for them '
+                             'and collects their results.')  # fmt: skip
+        if not self._options.wait:
+            return any(not job.done for job in todo)
+        return self._wait(todo)
+
+    def _submit(self, jobs: Sequence[Job], numbers: dict[str, str], known: Mapping[str, Job]) -> None:
+        """One array for all trials that wait for the same others, the first for those that wait for none."""
+        waiting = list(jobs)
+        while waiting:
+            groups: dict[tuple[str, ...], list[Job]] = {}
+            for job in list(waiting):
+                before = [name for name in job.after if name not in known or not known[name].done]
+                if all(name in numbers for name in before):
+                    waiting.remove(job)
+                    groups.setdefault(tuple(numbers[name] for name in before), []).append(job)
+            if not groups:
+                for job in waiting:
+                    state.fail(job.folder.path, f'{job.after[0]} is not done, which it builds on')
+                return
+            for before, group in groups.items():
+                numbers |= self._submit_array(group, before)
+
+    def _submit_array(self, jobs: Sequence[Job], before: Sequence[str]) -> dict[str, str]:
+        """{trial: job number} of trials that start when the jobs `before` have succeeded."""
+        import submitit
+        from submitit.core import utils
+
+        executor = submitit.SlurmExecutor(folder=self._folder / 'slurm' / '%j')
+        for job in jobs:
+            state.queue(job.folder.path, num_steps=job.config.train.num_steps, trial_id=job.trial_id)
+        tasks = [Task(str(job.wanted.absolute()), str(job.folder.path.absolute())) for job in jobs]
+        try:
+            executor.update_parameters(**self._parameters(before))
+            submitted = executor.map_array(Task.__call__, tasks)
+        except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+            raise UserError(f'SLURM did not take the jobs: {_said(error)}') from None
+        numbers = {job.name: one.job_id for job, one in zip(jobs, submitted, strict=True)}
+        for job in jobs:
+            if state.read(job.folder.path)['state'] == 'queued':  # else it says so itself by now
+                state.update(job.folder.path, job=f'slurm:{numbers[job.name]}')
+        return numbers
+
+    def _parameters(self, before: Sequence[str]) -> dict[str, Any]:
+        given = dict(self._options.resources)
+        own = {KEYS[key]: int(given.pop(key)) if key in _NUMBERS else given.pop(key) for key in KEYS if key in given}
+        per_node = int(given.pop('ntasks-per-node', 1))
+        more: dict[str, Any] = {'requeue': True, **given}
+        if before:
+            more |= {'dependency': f'afterok:{":".join(before)}', 'kill-on-invalid-dep': 'yes'}
+        return {
+            'job_name': f'genbench-{self._folder.name}',
+            'time': None,  # what the partition says
+            'signal_delay_s': SIGNAL_SECONDS,
+            'ntasks_per_node': per_node,
+            'srun_args': ['--kill-on-bad-exit=1'],
+            'additional_parameters': more,
+            **own,
+        }
+
+    def _wait(self, jobs: Sequence[Job]) -> bool:
+        """Until all have ended; True when interrupted, and the jobs go on."""
+        began, stop = time.monotonic(), _Stop()
+        with stop, status.Display([job.folder.path for job in jobs]) as display:
+            while not stop.asked:
+                known = squeue.read()
+                if known is not None:
+                    over = [self._settle(job, known, time.monotonic() - began) for job in jobs]
+                    if all(over):
+                        return False
+                display.show()
+                stop.sleep(POLL_SECONDS)
+        return True
+
+    def _settle(self, job: Job, known: Mapping[str, squeue.Entry], seconds: float) -> bool:
+        """Whether a trial has ended; writes what its folder does not say yet because its process could not."""
+        path = job.folder.path
+        now = state.read(path)
+        if now['state'] in ('done', 'failed'):
+            return True
+        changes = squeue.judge(now, known) if now['job'] else {}
+        if changes.get('state') == 'failed':
+            time.sleep(0.5)  # what it wrote last may be under way
+            if state.read(path)['state'] not in ('done', 'failed'):
+                state.fail(path, self._builds_on(job) or changes['reason'])
+            return True
+        entry = known.get(_number(job))
+        limit = self._options.start_timeout
+        if limit and seconds > limit and now['attempts'] == 0 and entry and _stuck(entry):
+            _cancel(_number(job))
+            state.fail(path, f'its job did not start in {status.duration(limit)} and was cancelled: '
+                             f'it {squeue.waiting(_number(job), entry)}')  # fmt: skip
+            return True
+        return False
+
+    def _builds_on(self, job: Job) -> str:
+        failed = [name for name in job.after if state.read(job.folder.path.parent / name)['state'] == 'failed']
+        return f'{failed[0]} failed, which it builds on' if failed else ''
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM while it is entered, which end the waiting at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> '_Stop':
+        self._previous = {sig: signal.signal(sig, self._ask) for sig in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sig, handler in self._previous.items():
+            signal.signal(sig, handler)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def _check(resources: Mapping[str, str]) -> None:
+    for key in _NUMBERS:
+        if key in resources and not str(resources[key]).isdigit():
+            raise UserError(f'{key} of a SLURM job is {resources[key]!r}; it should be a whole number.')
+
+
+def _number(job: Job) -> str:
+    return state.read(job.folder.path)['job'].partition(':')[2]
+
+
+def _in_queue(job: Job, known: Mapping[str, squeue.Entry]) -> bool:
+    entry = known.get(_number(job))
+    return bool(entry and entry.state in squeue.ACTIVE + squeue.WAITING and entry.reason != 'DependencyNeverSatisfied')
+
+
+def _stuck(entry: squeue.Entry) -> bool:
+    return entry.state in squeue.WAITING and entry.reason not in ('Dependency', 'JobArrayTaskLimit')
+
+
+def _cancel(number: str) -> None:
+    subprocess.run(['scancel', number], timeout=60, check=False, capture_output=True)
+
+
+def _said(error: Exception) -> str:
+    """The line of sbatch in what submitit says."""
+    lines = [line.partition('error:')[2].strip() for line in str(error).splitlines() if 'error:' in line]
+    return '; '.join(line for line in lines if line) or ' '.join(str(error).split())

@@ -1,0 +1,110 @@
+"""What runs inside a SLURM job: one trial, in this task's part of it. Imports little, so that it starts at once.
+
+SLURM sends SIGTERM when it takes a job's nodes away or somebody cancels it, and SIGUSR2 before the time is over. In
+either case the trial saves and ends with status 75. After SIGTERM it is SLURM's to start the job again (a preempted or
+requeued one) or not (a cancelled one); before the end of its time the job puts itself back into the queue.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from genbench.errors import INTERRUPTED
+from genbench.studies import state
+
+LINGER_SECONDS = 10.0  # for the first task to write down why, before SLURM ends the job because another one failed
+
+
+class Stopped(Exception):
+    """The trial saved and stopped; no success, so that trials which wait for it go on waiting."""
+
+
+class Failed(Exception):
+    """The trial failed."""
+
+
+class Task:
+    """A trial as a function without arguments, which submitit keeps in a file until SLURM starts it.
+
+    A trial of one task trains and evaluates in one process. Of several, each trains in a process that joins the others,
+    and the first task evaluates in another one, by itself.
+    """
+
+    def __init__(self, wanted: str, folder: str):
+        self._wanted, self._folder = wanted, folder
+
+    def __call__(self) -> None:
+        first = os.environ.get('SLURM_PROCID', '0') == '0'
+        several = int(os.environ.get('SLURM_NTASKS', '1')) > 1
+        process = _Process()
+        for part in ('train', 'evaluate') if several else ('trial',):
+            if part == 'evaluate' and not first:
+                return
+            code = process.run(part, self._wanted, self._folder, first)
+            if code:
+                self._end(code, process, first)
+
+    def _end(self, code: int, process: '_Process', first: bool) -> None:
+        """Say why there is no more to come, where the trial itself could not."""
+        folder = pathlib.Path(self._folder)
+        now = state.read(folder)['state']
+        if code == INTERRUPTED or process.asked:
+            if first and now != 'preempted':
+                step = state.last_row(folder / 'metrics.jsonl').get('step', 0)
+                state.update(folder, state='preempted', phase='', step=step, reason='stopped')
+            if first and process.time_is_over:
+                subprocess.run(['scontrol', 'requeue', _job_id()], timeout=60, check=False)
+            raise Stopped('stopped and saved')
+        if not first:
+            time.sleep(LINGER_SECONDS)
+        elif now != 'failed':
+            state.fail(folder, state.ended(code))
+        raise Failed(state.read(folder)['reason'] if first else state.ended(code))
+
+
+class _Process:
+    """The worker that does the work, and the signals that come for it."""
+
+    def __init__(self) -> None:
+        self.asked = self.time_is_over = False
+        self._worker: subprocess.Popen | None = None
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGUSR2, self._stop)
+
+    def run(self, part: str, wanted: str, folder: str, first: bool) -> int:
+        """Exit status, or minus the signal that ended it."""
+        number = os.environ.get('SLURM_PROCID', '0')
+        environment = {name: value for name, value in os.environ.items() if part != 'evaluate' or name not in _JOINED}
+        with open(pathlib.Path(folder) / ('log.txt' if first else f'log.{number}.txt'), 'a') as log:
+            self._worker = subprocess.Popen(
+                [sys.executable, '-m', 'genbench.studies.worker', part, '', wanted, folder],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
+                preexec_fn=_deaf,
+            )  # fmt: skip
+        if self.asked:
+            self._worker.terminate()
+        return self._worker.wait()
+
+    def _stop(self, number: int, _: Any) -> None:
+        self.asked = True
+        self.time_is_over |= number == signal.SIGUSR2
+        if self._worker is not None:
+            self._worker.terminate()
+
+
+# What tells a process that it is one of several; the one that evaluates is alone.
+_JOINED = ('SLURM_STEP_NUM_TASKS', 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_NTASKS', 'SLURM_TASKS_PER_NODE', 'SLURM_NPROCS')
+
+
+def _deaf() -> None:
+    """SLURM signals every process of a job: SIGUSR2 is for the task, which tells the worker."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _job_id() -> str:
+    array, index = os.environ.get('SLURM_ARRAY_JOB_ID'), os.environ.get('SLURM_ARRAY_TASK_ID')
+    return f'{array}_{index}' if array else os.environ['SLURM_JOB_ID']
