@@ -1,6 +1,7 @@
 """How one checkpoint samples, for people to look at: WORKDIR/exploration/.
 
-exploration.json says what there is; each picture is a sprite, a PNG whose cells are images at their own size.
+exploration.json says what there is. Pictures of traces are sprites: PNGs whose cells are images at their own size, a row
+a step; the others are enlarged, with gaps.
 
 * denoising: every state of a multi-step sampler and the clean image it predicts there, from noise (`generation`) and
   from real images at some levels of noise (`reconstruction_K`), with the schedule's α, σ and log α²/σ² at its times;
@@ -29,7 +30,7 @@ from genbench.training import sampling
 from genbench.training.files import write_atomically, write_bytes_atomically
 from genbench.training.state import Blueprint, State
 
-FORMAT = 1
+FORMAT = 2
 IMAGES = 8  # in every row of pictures, and in a batch
 MOST_STEPS = 100  # a sampler of more is followed only where there is no shorter one
 MOST_STATES = 41  # kept of a trace
@@ -82,13 +83,16 @@ class Explorer:
         if family.path is not None and int(self.sampler.num_steps) > 1:
             values['denoising'] = self._denoising(pictures, labels, real)
         if family.path is not None or family.latent_shape is not None:
-            pictures['interpolation'] = self._interpolation(labels)
+            rows = self._interpolation(labels)
+            _save(folder / 'interpolation.png', _enlarged(sampling.to_uint8(rows, family.spec)))
             values['interpolation'] = {'rows': ROWS, 'columns': IMAGES}
         if 'features' in real.outputs:
-            pictures['neighbours'], distances = _neighbours(samples, real)
+            found, distances = _neighbours(samples, real)
+            above, below = (_enlarged(sampling.to_uint8(rows, family.spec)) for rows in (found[:1], found[1:]))
+            _save(folder / 'neighbours.png', np.concatenate([above, below]))
             values['neighbours'] = {'distances': distances, 'features': real.network.name}
         for name, images in pictures.items():
-            _save(folder / f'{name}.png', sampling.to_uint8(images, family.spec))
+            _save(folder / f'{name}.png', _sprite(sampling.to_uint8(images, family.spec)))
         write_atomically(index, json.dumps(values) + '\n')
 
     def _denoising(self, pictures: dict[str, np.ndarray], labels: Labels, real: RealSets) -> dict[str, Any]:
@@ -212,12 +216,22 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 
 
-def _save(path: pathlib.Path, images: np.ndarray) -> None:
-    """Write uint8 images (rows, columns, height, width, channels) as one PNG, cell beside cell."""
+def _sprite(images: np.ndarray) -> np.ndarray:
+    """uint8 images (rows, columns, height, width, channels) → one picture, cell beside cell."""
     rows, columns, height, width, channels = images.shape
     picture = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    return picture[..., 0] if channels == 1 else picture
+
+
+def _enlarged(images: np.ndarray) -> np.ndarray:
+    """uint8 images (rows, columns, …) → one picture with gaps, small images enlarged to about forty pixels."""
+    _, columns, _, width, _ = images.shape
+    return sampling.grid(images.reshape(-1, *images.shape[2:]), columns, scale=max(1, 40 // width))
+
+
+def _save(path: pathlib.Path, picture: np.ndarray) -> None:
     file = io.BytesIO()
-    Image.fromarray(picture[..., 0] if channels == 1 else picture).save(file, 'PNG', optimize=True)
+    Image.fromarray(picture).save(file, 'PNG', optimize=True)
     write_bytes_atomically(path, lambda to: to.write(file.getvalue()))
 
 

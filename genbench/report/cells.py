@@ -35,7 +35,7 @@ METRICS = (
     Metric('bits/dim', 'bits_per_dim', '{:.3f}', of_sampler=False),
     Metric('NFE', 'evaluations_per_image', '{:.0f}'),
     Metric('images/s', 'sampling_images_per_second', '{:,.0f}'),
-    Metric('parameters', 'parameters', '{:,.0f}', of_sampler=False),
+    Metric('params', 'parameters', '{:,.0f}', of_sampler=False),
     Metric('train FLOPs', 'training_flops', '{:.1e}', of_sampler=False),
     Metric('train s', 'training_seconds', '{:.0f}', of_sampler=False),
 )

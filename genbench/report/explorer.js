@@ -43,7 +43,7 @@
     }
   };
 
-  const SIZE = { width: 400, height: 148, left: 34, right: 44, top: 8, bottom: 22 };
+  const SIZE = { width: 400, height: 148, left: 34, right: 54, top: 8, bottom: 22 };
 
   const panel = (lines, position, title) => {
     const { width, height, left, right, top, bottom } = SIZE;

@@ -68,13 +68,13 @@ def interpolations(study: StudyRecord) -> str:
     explored = [variant for variant in study.variants if variant.shown.exploration]
     without = [variant.name for variant in explored if not variant.shown.exploration.get('interpolation')]
     note = f'<p class="quiet">Without a latent to move along: {escape(", ".join(without))}.</p>' if without else ''
-    return f'<div class="panels wide">{panels}</div>{note}' if panels else ''
+    return f'<div class="panels">{panels}</div>{note}' if panels else ''
 
 
 def neighbours(study: StudyRecord) -> str:
     """A panel for each variant: samples in the first row, their nearest train images below."""
     panels = _panels(study, 'neighbours', 'Samples above their nearest train images, of')
-    return f'<div class="panels wide">{panels}</div>' if panels else ''
+    return f'<div class="panels">{panels}</div>' if panels else ''
 
 
 def _panels(study: StudyRecord, name: str, words: str) -> str:
@@ -94,7 +94,7 @@ def _panel(variant: Variant, name: str, words: str) -> str:
     alt = escape(f'{words} {variant.name}', quote=True)
     return (
         f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
-        f'<img class="pixels" alt="{alt}" src="{data_uri(path)}"><figcaption>{escape(told)}</figcaption></figure>'
+        f'<img loading="lazy" alt="{alt}" src="{data_uri(path)}"><figcaption>{escape(told)}</figcaption></figure>'
     )
 
 

@@ -16,7 +16,7 @@ KINDS = ('exact', 'lower bound', 'estimate')
 QUALITY = tuple(metric for metric in METRICS if metric.of_sampler and metric.lower_is_better is not None)
 COSTS = {  # key of a point: (name of a figure that a study may ask for, title, whether every sampler has its own)
     'nfe': ('nfe', 'network evaluations per image', True),
-    'per_image': ('seconds', 'seconds to draw an image', True),
+    'milliseconds': ('seconds', 'milliseconds to draw an image', True),
     'flops': ('flops', 'training FLOPs', False),
     'seconds': ('seconds', 'training wall-clock, seconds', False),
 }
@@ -63,7 +63,7 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
             points.append({
                 'metric': metric.name, 'variant': cell.variant, 'sampler': cell.way.label, 'line': _line(cell),
                 'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, 'nfe': cell.way.nfe,
-                'per_image': 1 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
+                'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
                 'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
             })  # fmt: skip
     return points
@@ -95,10 +95,10 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
     _, title, every = COSTS[x]
     encoding = {
-        'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s', 'tickCount': 6},
+        'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s' if x == 'flops' else ',~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 18}},
-        'y': {'field': 'value', 'type': 'quantitative', 'title': '', 'axis': {'format': '~g', 'tickCount': 6},
-              'scale': {'type': 'log', 'padding': 12}},
+        'y': {'field': 'value', 'type': 'quantitative', 'title': '', 'axis': {'format': '~g'},
+              'scale': {'type': 'log', 'nice': False, 'padding': 12}},
         **_by_variant(study.variants, legend),
     }  # fmt: skip
     told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
@@ -106,22 +106,15 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
     lines: list[Spec] = [{
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
-        'encoding': {'detail': {'field': 'line'}, 'shape': {'value': 'circle'},
+        'encoding': {'detail': {'field': 'line'}, 'order': {'field': 'nfe'}, 'shape': {'value': 'circle'},
                      'strokeDash': {'field': 'dash', 'type': 'nominal', 'legend': None,
                                     'scale': {'domain': list(range(len(DASHES))), 'range': [list(d) for d in DASHES]}}},
     }] if every else []  # fmt: skip
     bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 1}, 'encoding': {'tooltip': tooltip}}
-    floor: Spec = {
-        'data': {'name': 'floor'},
-        'layer': [
-            {'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK}},
-            {'mark': {'type': 'text', 'align': 'right', 'baseline': 'bottom', 'dy': -4, 'color': INK, 'fontSize': 11},
-             'encoding': {'x': {'value': 'width'}, 'text': {'value': 'held-out real images'}}},
-        ],
-        'encoding': {'y': {'field': 'value', 'type': 'quantitative'}},
-    }  # fmt: skip
+    floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
+             'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
     return _styled({'layer': [floor, drawn]}, 280)
 

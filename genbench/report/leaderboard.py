@@ -185,9 +185,11 @@ def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
     spread = cell.sd if cell.seeds > 1 or cell.metric.name != LIKELIHOOD else row['std_err']
     note = f' ± {form.format(spread)}' if spread is not None and (spread or cell.metric.name == LIKELIHOOD) else ''
     if cell.metric.name == LIKELIHOOD:
-        text, note = _SIGNS.get(row['kind'], '') + text, f'{note} {row["kind"].replace("_", " ")}'
+        text = _SIGNS.get(row['kind'], '') + text
     mark = ' class="best"' if best is not None and _as_good(cell, best) else ''
     told = f'<span class="kind">{escape(note)}</span>' if note else ''
+    if cell.metric.name == LIKELIHOOD:
+        told += f'<span class="kind sort">{escape(row["kind"].replace("_", " "))}</span>'
     return f'<td{mark} data-value="{cell.value}" data-tip="{tips.add(cell)}" tabindex="-1">{text}{told}</td>'
 
 

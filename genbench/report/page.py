@@ -13,6 +13,8 @@ from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 from genbench.training.files import write_atomically
 
+SHORT = {'quality': 'Quality', 'likelihood': 'Bits/dim', 'ablation': 'Ablations', 'training': 'Over training',
+         'denoising': 'Denoising', 'interpolation': 'Interpolations', 'neighbours': 'Neighbours', 'losses': 'Losses'}  # fmt: skip
 SCRIPTS = ('page.js', 'board.js', 'quality.js', 'explorer.js')
 
 
@@ -73,7 +75,7 @@ class _Page:
     def _section(self, name: str, title: str, note: str, body: str) -> str:
         if not body:
             return ''
-        self._titles.append((name, title))
+        self._titles.append((name, SHORT.get(name, title)))
         told = f'<p class="quiet">{note}</p>' if note else ''
         return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{told}{body}</section>'
 
@@ -134,7 +136,7 @@ class _Page:
             for variant, spec in found
             if spec is not None
         )
-        return f'<div class="panels">{panels}</div>' if panels else ''
+        return f'<div class="panels small">{panels}</div>' if panels else ''
 
     def _pictures(self) -> tuple[str, ...]:
         study = self.study

@@ -8,6 +8,15 @@
   const boxes = [...document.querySelectorAll('#quality-controls input[type=checkbox]')];
   const places = [...document.querySelectorAll('.chart.quality')];
 
+  // 1, 2, 5 of each decade between the values, or only the decades where there are many
+  const ticks = (values) => {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const decades = Array.from({ length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 1 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
+    const among = (steps) => decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(1)))).filter((tick) => tick >= low * 0.9 && tick <= high * 1.1);
+    const all = among([1, 2, 5]);
+    return all.length < 2 ? undefined : all.length > 9 ? among([1]) : all;
+  };
+
   const spec = (cost) => {
     const { title, lower } = data.metrics[metric.value];
     const chosen = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
@@ -19,10 +28,11 @@
     const y = made.layer[1].encoding.y;
     y.title = `${title} (${lower ? 'lower' : 'higher'} is better)`;
     if (!lower) y.scale = { type: 'linear', zero: false, padding: 12 };
-    const bar = made.layer[1].layer[0].encoding.y;
-    bar.title = y.title;
-    bar.scale = y.scale;
     const floor = data.floors[metric.value];
+    const heights = [...points.flatMap((point) => [point.low, point.high]), ...(floor === undefined ? [] : [floor])];
+    if (lower) y.axis.values = ticks(heights);
+    made.layer[1].encoding.x.axis.values = ticks(points.map((point) => point[cost]));
+    Object.assign(made.layer[1].layer[0].encoding.y, { title: y.title, scale: y.scale, axis: y.axis });
     made.datasets = { points, floor: floor === undefined ? [] : [{ value: floor }] };
     return made;
   };

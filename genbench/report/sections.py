@@ -6,7 +6,7 @@ from html import escape
 from genbench.report import cells, explorer, leaderboard
 from genbench.report.cells import BY_NAME, METRICS
 from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
-from genbench.report.figures import QUALITY
+from genbench.report.figures import QUALITY, floors
 from genbench.report.marks import swatch
 
 
@@ -65,11 +65,12 @@ def quality(study: StudyRecord) -> str:
         f'{swatch(variant.index)}{escape(variant.name)}</label>'
         for variant in study.variants
     )
+    floor = '<span class="key"><i></i>held-out real images</span>' if floors(study) else ''
     return f"""<div class="controls" id="quality-controls">
       <label>Metric <select id="quality-metric">{options}</select></label>
       <fieldset class="chips"><legend class="hidden">Models</legend>{boxes}
       <button type="button" id="quality-all">all</button><button type="button" id="quality-none">none</button></fieldset>
-    </div>"""
+      {floor}</div>"""
 
 
 def all_numbers(study: StudyRecord) -> str:
@@ -112,7 +113,7 @@ def _panel(variant: Variant, told: str, image: pathlib.Path) -> str:
     alt = escape(f'Samples of {variant.name}', quote=True)
     return (
         f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
-        f'<img class="pixels" loading="lazy" alt="{alt}" src="{explorer.data_uri(image)}">'
+        f'<img loading="lazy" alt="{alt}" src="{explorer.data_uri(image)}">'
         f'<figcaption>{escape(told)}</figcaption></figure>'
     )
 
@@ -136,5 +137,5 @@ def over_training(study: StudyRecord) -> str:
 def _moment(variant: Variant, path: pathlib.Path) -> str:
     step = int(path.stem.removeprefix('step_'))
     alt = escape(f'Samples of {variant.name} after {step} steps', quote=True)
-    picture = f'<img class="pixels" loading="lazy" alt="{alt}" src="{explorer.data_uri(path)}">'
+    picture = f'<img loading="lazy" alt="{alt}" src="{explorer.data_uri(path)}">'
     return f'<figure>{picture}<figcaption>step {step:,}</figcaption></figure>'
