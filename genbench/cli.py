@@ -86,16 +86,8 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--seed', type=int, default=0)
     sample.add_argument('--label', type=int, help='for a conditional family; by default the labels in turn')
 
-    run = verb('run', 'Run a study from experiments/: train, evaluate and report what is missing.')
-    run.add_argument('study', help='a Python file that defines get_study()')
-    run.add_argument('--out', required=True, help='the folder of the study')
-    run.add_argument('--jobs', type=int, default=0, help='trials at a time; by default one a core on CPU, else 1')
-    run.add_argument('--dry-run', action='store_true', help='print the trials, what sets them apart and what they cost')
-    run.add_argument('--only', default='', metavar='GLOB,GLOB', help='these trials or variants, and what they build on')
-    run.add_argument('--retry-failed', action='store_true', help='only the trials that failed')
-    run.add_argument('--limit', type=int, default=0, help='at most so many trials')
-    run.add_argument('--rerun-changed', action='store_true', help='run finished trials anew, the old ones kept aside, if'
-                     ' the code has changed since')  # fmt: skip
+    flags.run(verb('run', 'Run a study from experiments/: train, evaluate and report what is missing.'))
+    flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
 
     report = verb('report', 'Write the page of a study again from its results.')
     report.add_argument('folder', help='the --out folder of a study')
@@ -103,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
 
     about = 'Compare the rows of many studies and runs: mean ± sd over seeds.'
     flags.results(verb('results', about, epilog=flags.RESULTS))
+    about = 'List published numbers, and which of them are reproduced here.'
+    flags.baselines(verb('baselines', about, epilog=flags.BASELINES))
+    about = 'Run the recipe of a published number, or evaluate a finished run, and compare.'
+    flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
     config = verb('config', 'Look at configs.').add_subparsers(dest='action', required=True, metavar='ACTION')
     show = verb('show', 'Print a config with every default filled in.', config, OVERRIDES)
@@ -340,16 +336,6 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _run(given: argparse.Namespace, _: Sequence[str]) -> int:
-    from genbench.studies import runner
-
-    if given.limit < 0 or given.jobs < 0:
-        raise UserError('--limit and --jobs are at least 0; 0 is all of them, and as many as fit.')
-    done = runner.run(given.study, given.out, jobs=given.jobs, dry_run=given.dry_run, only=given.only,
-                      retry_failed=given.retry_failed, limit=given.limit, rerun_changed=given.rerun_changed)  # fmt: skip
-    return 0 if done else INTERRUPTED
-
-
 def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.report import page
 
@@ -357,10 +343,10 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _results(given: argparse.Namespace, _: Sequence[str]) -> int:
+def _look(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.studies import commands
 
-    return commands.results(given)
+    return getattr(commands, given.verb)(given)
 
 
 def _config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -394,9 +380,12 @@ VERBS = {
     'metrics': _metrics,
     'compare-protocols': _compare_protocols,
     'sample': _sample,
-    'run': _run,
+    'run': _look,
+    'status': _look,
     'report': _report,
-    'results': _results,
+    'results': _look,
+    'baselines': _look,
+    'verify': _look,
     'config': _config,
     'checkpoint': _checkpoint,
     'data': _data,

@@ -1,9 +1,52 @@
-"""What the verbs results, baselines and verify print."""
+"""What the verbs run, status, results, baselines and verify print."""
 
 import argparse
+import functools
 import pathlib
+from typing import TYPE_CHECKING
 
-from genbench.errors import explained_disk_errors
+from genbench.errors import INTERRUPTED, UserError, explained_disk_errors
+
+if TYPE_CHECKING:
+    from genbench.studies.launchers.base import Launcher
+    from genbench.studies.study import Study
+
+
+def run(given: argparse.Namespace) -> int:
+    from genbench.studies import runner
+
+    if given.limit < 0 or given.jobs < 0 or given.start_timeout < 0:
+        raise UserError('--limit, --jobs and --start-timeout are at least 0; 0 is all, as many as fit, and for ever.')
+    done = runner.run(given.study, given.out, make_launcher=functools.partial(_launcher, given), dry_run=given.dry_run,
+                      only=given.only, retry_failed=given.retry_failed, limit=given.limit,
+                      rerun_changed=given.rerun_changed)  # fmt: skip
+    return 0 if done or given.no_wait else INTERRUPTED
+
+
+def _launcher(given: argparse.Namespace, study: 'Study', folder: pathlib.Path) -> 'Launcher':
+    from genbench.studies.launchers import local, slurm
+
+    flags = {key: getattr(given, key) for key in slurm.KEYS if getattr(given, key) is not None}
+    flags |= slurm.parse(given.slurm)
+    if given.launcher == 'slurm':
+        if given.jobs:
+            raise UserError('--jobs is of this machine; on SLURM the cluster says how many trials run at a time.')
+        resources = {**study.slurm, **flags}
+        return slurm.Slurm(folder, slurm.Options(resources, not given.no_wait, given.start_timeout * 60))
+    if flags or given.no_wait or given.start_timeout:
+        named = [*flags, *(['no-wait'] if given.no_wait else []), *(['start-timeout'] if given.start_timeout else [])]
+        raise UserError(f'--{named[0]} is for a cluster; add --launcher=slurm.')
+    return local.Local(given.jobs)
+
+
+def status(given: argparse.Namespace) -> int:
+    from genbench.studies import status
+
+    if given.json:
+        print(status.as_json(given.folder))
+    else:
+        status.show(given.folder)
+    return 0
 
 
 @explained_disk_errors()
@@ -23,3 +66,38 @@ def results(given: argparse.Namespace) -> int:
     write_atomically(pathlib.Path(given.out), written.rstrip('\n') + '\n')
     print(f'{given.out}: {len(table.lines)} lines')
     return 0
+
+
+def baselines(given: argparse.Namespace) -> int:
+    from genbench.studies import ledger
+
+    listed = ledger.select([ledger.describe(row) for row in ledger.rows()], given.where)
+    for line in ledger.lines(listed):
+        print(line)
+    return 0
+
+
+@explained_disk_errors()
+def verify(given: argparse.Namespace) -> int:
+    from genbench.studies import ledger
+
+    row = ledger.get(given.row)
+    if given.run and given.workdir:
+        raise UserError('genbench verify takes --run, a finished run, or --workdir, where to train; not both.')
+    _ = row.path  # without a recipe nothing need start
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.studies import verify as verification
+
+    if given.check:
+        return 0 if verification.check_and_say(row, print) else 1
+    comparison = verification.compare(row, run=given.run, workdir=given.workdir, data_dir=given.data_dir)
+    if comparison is None:
+        print(f'Stopped and saved; genbench verify {row.id} goes on from there.')
+        return INTERRUPTED
+    for line in comparison.lines():
+        print(line)
+    if given.record:
+        print(f'recorded in {verification.record(comparison)}')
+    return 0 if comparison.within else 1

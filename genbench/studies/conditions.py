@@ -70,13 +70,14 @@ def parse(texts: Sequence[str], keys: Keys) -> Condition:
     Raises:
       UserError: a text that is no list of KEY=VALUE, an unknown key, or a value that is no number where one is needed.
     """
-    parts = [_condition(key, operator, value, keys) for text in texts for key, operator, value in _split(text)]
+    parts = [_condition(key, operator, value, keys) for text in texts for key, operator, value in split(text)]
     if not parts:
         return Condition('true')
     return Condition(' AND '.join(f'({part.sql})' for part in parts), sum((part.parameters for part in parts), ()))
 
 
-def _split(text: str) -> list[tuple[str, str, str]]:
+def split(text: str) -> list[tuple[str, str, str]]:
+    """[(key, operator, value as written)] of a --where text."""
     found, at = [], 0
     while text[at:].strip():
         match = _CONDITION.match(text, at)
@@ -98,7 +99,7 @@ def _condition(name: str, operator: str, text: str, keys: Keys) -> Condition:
         parameters = sum((part.parameters for part in parts), ())
         # A row without the key differs from every value.
         return Condition(f'NOT coalesce({sql}, false)' if operator == '!=' else sql, parameters)
-    number = _number(text)
+    number = as_number(text)
     if number is None:
         raise UserError(f'--where {name}{operator}{text}: {text!r} is not a number.')
     return Condition(f'try_cast({key.sql} AS DOUBLE) {operator} ?', (*key.parameters, number))
@@ -109,17 +110,18 @@ def _equal(key: Key, text: str, quoted: bool) -> Condition:
         return Condition(f'{key.sql} IS NULL', key.parameters)
     if not quoted and re.search(r'[*?\[]', text):
         return Condition(f'{key.sql}::VARCHAR GLOB ?', (*key.parameters, text))
-    number = _number(text)
+    number = as_number(text)
     if key.number and number is None:
         raise UserError(f'--where {key.name}={text}: {key.name} is a number.')
     as_text = Condition(f'{key.sql}::VARCHAR = ?', (*key.parameters, text))
     if number is None:
         return as_text
-    as_number = f'try_cast({key.sql} AS DOUBLE) = ?'
-    return Condition(f'{as_number} OR {as_text.sql}', (*key.parameters, number, *as_text.parameters))
+    numeric = f'try_cast({key.sql} AS DOUBLE) = ?'
+    return Condition(f'{numeric} OR {as_text.sql}', (*key.parameters, number, *as_text.parameters))
 
 
-def _number(text: str) -> float | None:
+def as_number(text: str) -> float | None:
+    """A word as a number, None where it is none."""
     try:
         return float(text.strip('"\''))
     except ValueError:

@@ -1,0 +1,181 @@
+"""The baseline ledger: published numbers, how well each is known, and whether it is reproduced here.
+
+`genbench/baselines.toml` holds what is published. What was measured is in one JSON a row under docs/baselines, written
+by `genbench verify ROW --record`; the status of a row follows from both and is written nowhere.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import pathlib
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import genbench
+from genbench.errors import UserError, did_you_mean
+from genbench.studies.conditions import as_number, split
+
+FILE = pathlib.Path(genbench.__file__).parent / 'baselines.toml'
+CHECKOUT = FILE.parent.parent
+EVIDENCE = CHECKOUT / 'docs' / 'baselines'
+CONFIRMED = {
+    'text': 'read in its own text',
+    'quoted': 'quoted by another paper',
+    'memory': 'unconfirmed',
+    'measured': 'measured by this project',
+}
+REPRODUCED, GAP, NOT_RUN, NO_RECIPE = 'reproduced', 'run with gap', 'not yet run', 'no recipe yet'
+STATUSES = (REPRODUCED, GAP, NOT_RUN, NO_RECIPE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A published number; `genbench/baselines.toml` says what the fields are."""
+
+    id: str
+    model: str
+    paper: str
+    metric: str
+    value: float
+    confirmed: str
+    tolerance: float
+    reason: str
+    data: str = 'cifar10'
+    table: str = ''
+    sd: float | None = None
+    kind: str = ''
+    nfe: int | None = None
+    said: str = ''
+    lacks: str = ''
+    config: str = ''
+    overrides: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+    parameters: float | None = None
+    parameters_tolerance: float = 0.005
+    stated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    differs: tuple[str, ...] = ()
+
+    def within(self, value: float | None) -> bool:
+        """Whether a measured value reproduces this one."""
+        return value is not None and abs(value - self.value) <= self.tolerance
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The recipe, in the working directory or in the checkout.
+
+        Raises:
+          UserError: there is none.
+        """
+        if not self.config:
+            why = f': {self.lacks} would be needed' if self.lacks else ''
+            raise UserError(f'{self.id} has no recipe yet{why}.')
+        beside = CHECKOUT / self.config
+        return beside if beside.is_file() else pathlib.Path(self.config)
+
+
+def rows() -> tuple[Row, ...]:
+    """The whole ledger."""
+    return read(tomllib.loads(FILE.read_text()))
+
+
+def read(ledger: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Rows with what their sources share."""
+    found = []
+    for source in ledger['source']:
+        shared = {key: value for key, value in source.items() if key != 'rows'}
+        for entry in source['rows']:
+            values = {**shared, **entry}
+            by_metric = ledger['tolerance'].get(values['metric'], {})
+            width = by_metric.get('absolute', by_metric.get('relative', 0.0) * abs(values['value']))
+            more = tuple(ledger['evaluation'].get(values['metric'], ())) + tuple(values.get('evaluation', ()))
+            values = {'tolerance': width, 'reason': by_metric.get('reason', ''), **values, 'evaluation': more}
+            lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+            found.append(Row(**{**values, **lists}))
+    return tuple(found)
+
+
+def get(name: str) -> Row:
+    """The row of an id.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = {row.id: row for row in rows()}
+    if name not in found:
+        raise UserError(f'No baseline is called {name!r}. {did_you_mean(name, found)}')
+    return found[name]
+
+
+def evidence(row: Row, folder: pathlib.Path = EVIDENCE) -> dict[str, Any] | None:
+    """What `genbench verify --record` has written of a row."""
+    path = folder / f'{row.id}.json'
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError:
+        raise UserError(f'{path} is no JSON; genbench verify {row.id} --record writes it again.') from None
+
+
+def status(row: Row, found: Mapping[str, Any] | None) -> str:
+    """One of STATUSES, from the recorded value and the tolerance."""
+    if found is not None:
+        return REPRODUCED if row.within(found.get('value')) else GAP
+    return NOT_RUN if row.config else NO_RECIPE
+
+
+def describe(row: Row, folder: pathlib.Path = EVIDENCE) -> dict[str, Any]:
+    """A row as `genbench baselines` lists and filters it."""
+    found = evidence(row, folder)
+    return {
+        'id': row.id, 'model': row.model, 'paper': row.paper, 'data': row.data, 'metric': row.metric,
+        'value': row.value, 'nfe': row.nfe, 'kind': row.kind, 'confirmed': row.confirmed, 'config': row.config,
+        'tolerance': row.tolerance, 'status': status(row, found), 'got': None if found is None else found.get('value'),
+    }  # fmt: skip
+
+
+def select(listed: Sequence[Mapping[str, Any]], where: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The listed rows that fit all conditions, in the language of `genbench results --where`.
+
+    Raises:
+      UserError: an unknown key, or words that are no condition.
+    """
+    tests = [_test(listed[0], *condition) for text in where for condition in split(text)]
+    return [row for row in listed if all(test(row) for test in tests)]
+
+
+def _test(example: Mapping[str, Any], key: str, operator: str, text: str) -> Callable[[Mapping[str, Any]], bool]:
+    if key not in example:
+        raise UserError(f'Baselines have no key {key!r}. {did_you_mean(key, example)}')
+    if operator in ('=', '==', '!='):
+        quoted = text[0] in '"\''
+        choices = [text[1:-1]] if quoted else text.split(',')
+        return lambda row: _is_one_of(row[key], choices, quoted) == (operator != '!=')
+    number = as_number(text)
+    if number is None:
+        raise UserError(f'--where {key}{operator}{text}: {text!r} is not a number.')
+    compare = {'<': float.__lt__, '<=': float.__le__, '>': float.__gt__, '>=': float.__ge__}[operator]
+    return lambda row: isinstance(row[key], int | float) and bool(compare(float(row[key]), number))
+
+
+def _is_one_of(value: Any, choices: Sequence[str], quoted: bool) -> bool:
+    if isinstance(value, int | float):
+        return any(as_number(choice) == value for choice in choices)
+    word = '' if value is None else str(value)
+    return any(word == choice or (not quoted and fnmatch.fnmatchcase(word, choice)) for choice in choices)
+
+
+def lines(listed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line a row, and how many there are of each status."""
+    table = [('id', 'data', 'metric', 'published', 'nfe', 'known from', 'got', 'status')]
+    for row in listed:
+        got = '' if row['got'] is None else f'{row["got"]:.4g}'
+        published = f'{row["value"]:g} ± {row["tolerance"]:.2g}'
+        known = CONFIRMED[row['confirmed']]
+        table.append(
+            (row['id'], row['data'], row['metric'], published, str(row['nfe'] or ''), known, got, row['status'])
+        )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    counts = [f'{sum(row["status"] == name for row in listed)} {name}' for name in STATUSES]
+    body = ['  '.join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return [*body, '', f'{len(listed)} rows: {", ".join(counts)}. ± is the tolerance.']

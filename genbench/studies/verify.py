@@ -1,0 +1,207 @@
+"""Does a recipe reproduce its published number? All of it, or only what is cheap to check."""
+
+import dataclasses
+import datetime
+import json
+import math
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from genbench import config as configs
+from genbench import families
+from genbench.config import Config
+from genbench.data import pipeline, sources
+from genbench.errors import UserError
+from genbench.evaluation import harness
+from genbench.evaluation.protocol import Protocol
+from genbench.families.base import Family
+from genbench.studies import ledger
+from genbench.training import loop, runs
+from genbench.training import mesh as meshes
+from genbench.training import state as states
+from genbench.training.files import write_atomically
+from genbench.training.metrics import read_rows
+from genbench.training.step import active_updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A published number beside the one of a run.
+
+    Attributes:
+      found: the result row that was compared.
+      protocol: keys of the stated protocol that differ → (stated, here).
+      other: what else differs from the paper or from the recipe, in words.
+    """
+
+    row: ledger.Row
+    found: Mapping[str, Any]
+    protocol: Mapping[str, tuple[Any, Any]]
+    other: tuple[str, ...]
+
+    @property
+    def within(self) -> bool:
+        return self.row.within(self.found['value'])
+
+    def lines(self) -> Iterator[str]:
+        """Expected, got, tolerance, and every difference."""
+        row, got = self.row, self.found['value']
+        known = ledger.CONFIRMED[row.confirmed]
+        spread = self.found.get('std_err') or self.found.get('sd')
+        yield f'{row.id}: {row.model}, {row.paper}{f", table {row.table}" if row.table else ""}; {row.said}'.rstrip(
+            '; '
+        )
+        yield f'expected  {row.metric} {row.value:g}{f" ± {row.sd:g}" if row.sd else ""} on {row.data} ({known})'
+        if got is None:
+            yield f'got       {self.found["metric"]} no number'
+        else:
+            yield f'got       {self.found["metric"]} {got:.4f}{f" ± {spread:.2g}" if spread else ""}'
+        yield f'tolerance {row.tolerance:g}: {row.reason}'
+        for key, (stated, here) in self.protocol.items():
+            yield f'protocol  {key}: {stated!r} → {here!r}'
+        for words in self.other:
+            yield f'differs   {words}'
+        if not self.protocol and not self.other:
+            yield 'protocol  as stated, as far as it is stated'
+        gap = math.nan if got is None else got - row.value
+        yield f'{ledger.REPRODUCED if self.within else ledger.GAP}: {gap:+.4f}'
+
+
+def resolve(row: ledger.Row, *more: str) -> Config:
+    """The config of a row's recipe.
+
+    Raises:
+      UserError: there is no recipe, or it does not resolve.
+    """
+    return configs.load(str(row.path), [*row.overrides, *row.evaluation, *more])
+
+
+def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str = '') -> Comparison | None:
+    """Train the recipe and evaluate it, or only evaluate a finished run.
+
+    Returns:
+      None when training was interrupted: the same call goes on.
+
+    Raises:
+      UserError: no recipe, a run that is not there, or what `train` and `evaluate` raise.
+    """
+    place = [f'data.data_dir={data_dir}'] if data_dir else []
+    recipe = resolve(row, *place)
+    folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
+    other = list(row.differs)
+    if not run:
+        if not loop.train(recipe, folder).complete:
+            return None
+    else:
+        trained = configs.identity(runs.open_run(folder).config)
+        changed = configs.difference(configs.identity(recipe), trained)
+        other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
+    harness.evaluate(folder, [*row.evaluation, *place])
+    found = _measured(row, folder, read_rows(runs.Folder(folder).results))
+    flat = Protocol(found['protocol']).flatten()
+    here = {key: flat.get(key) for key in row.stated}
+    differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
+    return Comparison(row, found, differences, tuple(other))
+
+
+def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result row of the newest checkpoint that the ledger asks for."""
+    fitting = [
+        entry for entry in found if entry['metric'] == row.metric
+        and all(entry['protocol'].get(key) == value for key, value in row.measured.items())
+    ]  # fmt: skip
+    if not fitting:
+        names = ', '.join(sorted({entry['metric'] for entry in found}))
+        raise UserError(f'{folder} has no {row.metric} as {row.id} is measured ({dict(row.measured)}); it has {names}.')
+    return max(enumerate(fitting), key=lambda pair: (pair[1]['checkpoint_step'] or 0, pair[0]))[1]
+
+
+def record(comparison: Comparison, folder: pathlib.Path = ledger.EVIDENCE) -> pathlib.Path:
+    """Keep what was measured as the evidence of a row."""
+    row, found = comparison.row, comparison.found
+    kept = {
+        'id': row.id,
+        'metric': found['metric'],
+        'expected': row.value,
+        'value': found['value'],
+        'std_err': found.get('std_err'),
+        'sd': found.get('sd'),
+        'n': found['n'],
+        'checkpoint_step': found['checkpoint_step'],
+        'config': row.config,
+        'overrides': list(row.overrides),
+        'config_hash': found['config_hash'],
+        'protocol': found['protocol'],
+        'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
+        'differs': list(comparison.other),
+        'commit': runs.commit(),
+        'versions': runs.versions(),
+        'devices': harness.machine()['devices'],
+        'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+        'command': f'genbench verify {row.id} --record',
+    }
+    path = folder / f'{row.id}.json'
+    write_atomically(path, json.dumps(kept, indent=2) + '\n')
+    return path
+
+
+def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
+    """(whether it holds, in words) of each cheap check; no data set need be prepared.
+
+    Raises:
+      UserError: there is no recipe, or it does not resolve.
+    """
+    config = resolve(row)
+    yield True, f'{row.config} resolves, {config.train.num_steps:,} steps of {config.train.batch_size} images'
+    batch = max(2, meshes.make_mesh(config.mesh).size)
+    small = resolve(row, f'train.batch_size={batch}', 'train.accumulate=1')
+    spec = sources.spec_by_name(small.data.name, small.data.data_dir)
+    family = families.get(small.family.name)(small, spec, {})
+    yield _count(row, family)
+    yield _one_step(small, family, batch)
+
+
+def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
+    blueprint = states.Blueprint(family.at(family.stages[0].name))
+    number = states.count(blueprint.shapes['params'])
+    if row.parameters is None:
+        return True, f'{number:,} parameters; no published count to compare with'
+    off = abs(number / row.parameters - 1)
+    said = f'{number:,} parameters, published {row.parameters / 1e6:g}M, tolerance {row.parameters_tolerance:.1%}'
+    return off <= row.parameters_tolerance, said
+
+
+def _one_step(config: Config, family: Family, batch: int) -> tuple[bool, str]:
+    """One step on noise in place of images, which is as good for this."""
+    spec, draw = family.spec, np.random.default_rng(0)
+    images = draw.integers(0, spec.levels, (batch, *spec.shape)).astype(np.uint8)
+    labels = draw.integers(0, max(spec.classes, 1), batch).astype(np.int32)
+    mesh = meshes.make_mesh(config.mesh)
+    order = pipeline.Order(batch, config.train.seed)
+    feed = pipeline.ResidentFeed(sources.Arrays(images, labels), order, batch, meshes.split_batch(mesh))
+    with tempfile.TemporaryDirectory() as folder:
+        training = loop.Training(config, runs.Folder(pathlib.Path(folder)), family, feed, mesh, {})
+        stage = family.stages[0].name
+        state = training.enter(stage, 0, None)
+        inputs, active = training.inputs(0), active_updates(training.blueprint(stage), 0)
+        execute, _ = training.programs(stage).get(inputs, active)
+        state, scalars = execute(state, training.constants, inputs)
+    shown = ', '.join(f'{name} {float(value):.4g}' for name, value in scalars.items() if not name.startswith('skipped'))
+    finite = int(state['skipped']['total']) == 0
+    return finite, f'one step of {batch} images: {shown}' + ('' if finite else ', which is not finite')
+
+
+Say = Callable[[str], None]
+
+
+def check_and_say(row: ledger.Row, say: Say) -> bool:
+    """Say each check as it is done; whether all hold."""
+    held = True
+    for holds, words in check(row):
+        say(f'{"ok  " if holds else "FAIL"} {words}')
+        held &= holds
+    return held
