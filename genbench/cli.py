@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     report = verb('report', 'Write the page of a study again from its results.')
     report.add_argument('folder', help='the --out folder of a study')
     report.add_argument('--across-protocols', action='store_true', help='rank numbers that were not measured alike too')
+    report.add_argument('--figures', action='store_true', help='also write the figures as PNG and PDF to DIR/figures')
 
     about = 'Compare the rows of many studies and runs: mean ± sd over seeds.'
     flags.results(verb('results', about, epilog=flags.RESULTS))
@@ -340,6 +341,11 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.report import page
 
     print(page.write(given.folder, across=given.across_protocols))
+    if given.figures:
+        from genbench.report import papers
+
+        written = papers.write(given.folder)
+        print(f'{len(written)} files in {written[0].parent}')
     return 0
 
 
