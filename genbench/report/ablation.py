@@ -41,7 +41,8 @@ def _row(
 ) -> str:
     body = ''.join(_difference(_comparable(study, variant, reference[name], own.get(name)), reference[name])
                    for name in shown)  # fmt: skip
-    settings = [f'{key.removeprefix("family.")} = {value!r}' for key, value in settings_against(base, variant).items()]
+    changed = settings_against(base, variant)
+    settings = [f'{key} = {value!r}' for key, value in changed.items() if value is not None]
     more = f' and {len(settings) - SETTINGS_SHOWN} more' if len(settings) > SETTINGS_SHOWN else ''
     told = escape(', '.join(settings[:SETTINGS_SHOWN]) + more)
     name = f'{swatch(variant.index)}{escape(variant.name)}'
@@ -73,16 +74,19 @@ def _difference(cell: Cell | None, reference: Cell) -> str:
     difference = statistics.paired(cell.by_seed, reference.by_seed) if cell else None
     if cell is None or difference is None:
         return '<td>–</td>'
-    form = cell.metric.form.replace(':', ':+')
+
+    def signed(value: float) -> str:
+        return cell.metric.form.replace(':', ':+').format(value).replace('-', '−')
+
     interval, verdict = difference.interval(), ''
     told = f'n = {difference.n}'
     if interval is not None:
         low, high = interval
-        told = f'[{form.format(low)}, {form.format(high)}], {told}'
+        told = f'[{signed(low)}, {signed(high)}], {told}'
         if low > 0 or high < 0:
             falls = cell.metric.lower_is_better if cell.metric.name != LIKELIHOOD else True
             better = None if falls is None else (high < 0) == falls
             verdict = {None: ' differs', True: ' better', False: ' worse'}[better]
     mark = f' class="{verdict.strip()}"' if verdict else ''
     word = f'<b>{verdict}</b>' if verdict else ''
-    return f'<td{mark}>{form.format(difference.mean)}{word}<span class="kind">{told}</span></td>'
+    return f'<td{mark}>{signed(difference.mean)}{word}<span class="kind">{told}</span></td>'

@@ -37,7 +37,9 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
 
 def html(entries: list[dict[str, Any]]) -> str:
     """The controls and the places that the script fills."""
-    options = ''.join(f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries))
+    options = ''.join(
+        f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries)
+    )
     return f"""
 <div class="explorer" id="explorer">
   <div class="controls">

@@ -1,5 +1,6 @@
 """Figures of the page and of papers, as Vega-Lite; variants keep one colour and one shape throughout."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,21 @@ COSTS = {  # key of a point: (name of a figure that a study may ask for, title, 
 
 def _styled(spec: Spec, height: int) -> Spec:
     """The specification, as wide as its place on the page."""
-    quiet = {'labelColor': INK, 'titleColor': INK, 'labelFontSize': 12, 'titleFontSize': 12, 'titleFontWeight': 'normal'}
+    quiet = {
+        'labelColor': INK,
+        'titleColor': INK,
+        'labelFontSize': 12,
+        'titleFontSize': 12,
+        'titleFontWeight': 'normal',
+    }
     axis = {**quiet, 'gridColor': INK, 'gridOpacity': 0.16, 'domainColor': INK, 'tickColor': INK, 'titlePadding': 8,
             'labelOverlap': 'greedy'}  # fmt: skip
-    config = {'view': {'stroke': None}, 'axis': axis, 'legend': {**quiet, 'symbolSize': 90}, 'font': 'system-ui, sans-serif'}
+    config = {
+        'view': {'stroke': None},
+        'axis': axis,
+        'legend': {**quiet, 'symbolSize': 90},
+        'font': 'system-ui, sans-serif',
+    }
     return {
         '$schema': 'https://vega.github.io/schema/vega-lite/v6.json', 'width': 'container', 'height': height,
         'background': 'transparent', 'config': config, **spec,
@@ -52,7 +64,9 @@ def _by_variant(variants: Sequence[Variant], legend: bool = False) -> Spec:
 def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
     """A point for every metric of samples, variant and sampler, with what it cost."""
     shown = {entry.variant: entry for entry in leaderboard.entries(study)}
-    costs = {name: cells.of(study, name) for name in ('training_flops', 'training_seconds', 'sampling_images_per_second')}
+    costs = {
+        name: cells.of(study, name) for name in ('training_flops', 'training_seconds', 'sampling_images_per_second')
+    }
     points = []
     for metric in QUALITY:
         for cell in cells.of(study, metric.name):
@@ -66,6 +80,17 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
                 'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
                 'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
             })  # fmt: skip
+    return _dashed(points)
+
+
+def _dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points with the number of their line's dash: the samplers of a variant in order."""
+    lines: dict[str, list[str]] = {}
+    for point in points:
+        own = lines.setdefault(point['variant'], [])
+        if point['line'] not in own:
+            own.append(point['line'])
+        point['dash'] = own.index(point['line']) % len(DASHES)
     return points
 
 
@@ -87,7 +112,9 @@ def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
 
 def floors(study: StudyRecord) -> dict[str, float]:
     """Each metric of samples on held-out real images."""
-    found = {metric.name: [c for c in cells.of(study, metric.name) if c.variant == leaderboard.REAL] for metric in QUALITY}
+    found = {
+        metric.name: [c for c in cells.of(study, metric.name) if c.variant == leaderboard.REAL] for metric in QUALITY
+    }
     return {name: real[0].value for name, real in found.items() if real}
 
 
@@ -99,52 +126,61 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
               'scale': {'type': 'log', 'nice': False, 'padding': 18}},
         'y': {'field': 'value', 'type': 'quantitative', 'title': '', 'axis': {'format': '~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 12}},
-        **_by_variant(study.variants, legend),
+        'color': _by_variant(study.variants, legend)['color'],
     }  # fmt: skip
     told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
             ('seeds', 'seeds', '')]  # fmt: skip
     tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
     lines: list[Spec] = [{
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
-        'encoding': {'detail': {'field': 'line'}, 'order': {'field': 'nfe'}, 'shape': {'value': 'circle'},
+        'encoding': {'detail': {'field': 'line'}, 'order': {'field': 'nfe'},
                      'strokeDash': {'field': 'dash', 'type': 'nominal', 'legend': None,
                                     'scale': {'domain': list(range(len(DASHES))), 'range': [list(d) for d in DASHES]}}},
     }] if every else []  # fmt: skip
     bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
-    points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 1}, 'encoding': {'tooltip': tooltip}}
+    points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
+              'encoding': {'tooltip': tooltip, 'shape': _by_variant(study.variants, legend)['shape']}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
     return _styled({'layer': [floor, drawn]}, 280)
 
 
-def filled(spec: Spec, study: StudyRecord, metric: str) -> Spec:
-    """A figure of quality with the points of a metric, as the page's script does it."""
-    chosen = next(one for one in QUALITY if one.name == metric)
-    x = spec['layer'][1]['encoding']['x']['field']
-    every = COSTS[x][2]
-    data = [p for p in dashed(quality_points(study)) if p['metric'] == metric and p[x] and (every or p['top'])]
-    floor = [{'value': value} for name, value in floors(study).items() if name == metric]
+def filled(spec: Spec, points: Sequence[Mapping[str, Any]], floors: Mapping[str, float], metric: str) -> Spec | None:
+    """A figure of quality with the points of a metric, as the page's script does it; None where there are none."""
+    chosen = cells.BY_NAME[metric]
+    x = spec['layer'][1]['encoding']['x']
+    cost = x['field']
+    data = [p for p in points if p['metric'] == metric and p[cost] and (COSTS[cost][2] or p['top'])]
+    if not data:
+        return None
     y = spec['layer'][1]['encoding']['y']
     y['title'] = f'{chosen.title} ({"lower" if chosen.lower_is_better else "higher"} is better)'
-    if not chosen.lower_is_better:
+    floor = [floors[metric]] if metric in floors else []
+    if chosen.lower_is_better:
+        y['axis']['values'] = ticks([*(point[end] for point in data for end in ('low', 'high')), *floor])
+    else:
         y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
-    return {**spec, 'datasets': {'points': data, 'floor': floor}}
+    x['axis']['values'] = ticks([point[cost] for point in data])
+    spec['layer'][1]['layer'][0]['encoding']['y'] = {**y, 'field': 'low'}
+    return {**spec, 'datasets': {'points': data, 'floor': [{'value': value} for value in floor]}}
 
 
-def dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points with the number of their line's dash: the samplers of a variant in order."""
-    lines: dict[str, list[str]] = {}
-    for point in points:
-        own = lines.setdefault(point['variant'], [])
-        if point['line'] not in own:
-            own.append(point['line'])
-        point['dash'] = own.index(point['line']) % len(DASHES)
-    return points
+def ticks(values: Sequence[float]) -> list[float] | None:
+    """1, 2 and 5 of each decade about the values, only 1 where that is many; None leaves the choice to Vega."""
+    low, high = min(values) * 0.9, max(values) * 1.1
+    if low <= 0:
+        return None
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [float(f'{step}e{decade}') for decade in decades for step in (1, 2, 5)]
+    inside = [tick for tick in found if low <= tick <= high]
+    return (
+        None if len(inside) < 2 else inside if len(inside) <= 9 else [tick for tick in inside if f'{tick:e}'[0] == '1']
+    )
 
 
-def bits_per_dim(study: StudyRecord, *, legend: bool = True) -> Spec | None:
+def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
     """Bits per dimension with 95% intervals; the shape says what kind of number it is."""
     found = cells.of(study, LIKELIHOOD)
     if not found:
@@ -164,14 +200,20 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = True) -> Spec | None:
     ]
     data = [point for point in data if point['kind'] in KINDS]
     data.sort(key=lambda point: (KINDS.index(point['kind']), point['value']))  # kinds are not ranked as equals
-    title = 'bits per dimension on the test split (lower is better), 95% interval'
+    title = 'bits per dimension (lower is better)'
     y = {'field': 'name', 'type': 'nominal', 'sort': [point['name'] for point in data], 'title': None,
          'axis': {'labelLimit': 220, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
     x = {'type': 'quantitative', 'title': title, 'scale': {'zero': False, 'padding': 10}, 'axis': {'tickCount': 6}}
     kinds = {'field': 'kind', 'type': 'nominal', 'title': None, 'scale': {
         'domain': list(KINDS), 'range': ['square', 'triangle-left', 'circle'],
     }, 'legend': {'symbolFillColor': INK, 'symbolStrokeColor': INK, 'orient': 'top'} if legend else None}  # fmt: skip
-    told = (('name', 'model', ''), ('kind', 'kind', ''), ('value', 'bits/dim', '.3f'), ('seeds', 'seeds', ''), ('n', 'images', ''))
+    told = (
+        ('name', 'model', ''),
+        ('kind', 'kind', ''),
+        ('value', 'bits/dim', '.3f'),
+        ('seeds', 'seeds', ''),
+        ('n', 'images', ''),
+    )
     tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
     return _styled({
         'data': {'values': data},
@@ -189,7 +231,12 @@ def losses(variant: Variant) -> Spec | None:
     data, skipped = [], []
     for trial in variant.trials:
         data += [
-            {'trial': trial.name, 'step': row['step'], 'loss': name.removesuffix('/loss'), 'value': float(f'{value:.5g}')}
+            {
+                'trial': trial.name,
+                'step': row['step'],
+                'loss': name.removesuffix('/loss'),
+                'value': float(f'{value:.5g}'),
+            }
             for row in _thinned(trial.metrics)
             for name, value in row.items()
             if name.endswith('/loss') and value is not None

@@ -134,7 +134,9 @@ def _chosen(study: StudyRecord, variant: str, way: Way | None, metric: Metric) -
 def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bool = False) -> str:
     found = sorted(found, key=lambda entry: entry.rank)
     shown = [metric for metric in METRICS if any(metric.name in entry.cells for entry in found)]
-    best = {metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant != REAL]) for metric in shown}
+    best = {
+        metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant != REAL]) for metric in shown
+    }
     titles = [*(metric.title for metric in shown), *(['protocol'] if across else [])]
     head = ''.join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
     body = ''.join(_html_row(study, entry, shown, best, tips, across) for entry in found)
@@ -183,7 +185,8 @@ def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
     spread = cell.sd if cell.seeds > 1 or cell.metric.name != LIKELIHOOD else row['std_err']
-    note = f' ± {form.format(spread)}' if spread is not None and (spread or cell.metric.name == LIKELIHOOD) else ''
+    known = spread is not None and row['kind'] != 'cost'  # of costs the mean is enough; each seed's is in the tip
+    note = f' ± {form.format(spread)}' if known else ''
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text
     mark = ' class="best"' if best is not None and _as_good(cell, best) else ''

@@ -6,8 +6,14 @@ const read = (name) => {
   return block ? JSON.parse(block.textContent) : null;
 };
 
+const narrow = (place, spec) => {
+  const axis = spec.encoding && spec.encoding.y.axis; // long names leave little room on a phone
+  if (axis && place.clientWidth < 500) axis.labelLimit = Math.min(axis.labelLimit, place.clientWidth / 2.6);
+  return spec;
+};
+
 const draw = (place, spec) =>
-  vegaEmbed(place, spec, { actions: false, renderer: 'svg', tooltip: { theme: 'custom' } }).then((result) => {
+  vegaEmbed(place, narrow(place, spec), { actions: false, renderer: 'svg', tooltip: { theme: 'custom' } }).then((result) => {
     place.dataset.drawn = 'yes';
     return result;
   });

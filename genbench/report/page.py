@@ -62,9 +62,11 @@ class _Page:
             self._section('quality', 'Quality against cost', 'Points of a line are step counts of one sampler; training '
                           'costs are drawn once, at the sampler of the leaderboard. Bars are ± one standard deviation.',
                           self._quality()),
-            self._section('likelihood', 'Bits per dimension', '', self._bits() if wants('likelihood') else ''),
+            self._section('likelihood', 'Bits per dimension', 'Of the evaluated split, with 95% intervals. Kinds are not ranked as '
+                          'equals: a bound may only be higher than the exact number, an estimate may be either side of it.',
+                          self._bits() if wants('likelihood') else ''),
             self._section('ablation', 'Against the baseline', 'Differences to the baseline with the same seed, their mean '
-                          'and its 95% t interval; one seed has no interval.',
+                          'and its 95% t interval; one seed has no interval. A dash: not measured alike.',
                           ablation.html(study) if wants('ablation') else ''),
             *(self._pictures() if wants('samples') else ()),
             self._section('losses', 'Training losses', 'A line for each seed; triangles mark where updates were skipped '
@@ -87,7 +89,9 @@ class _Page:
     def data(self) -> str:
         """JSON for the scripts: figures as spec-N, the rest by name."""
         blocks = {f'spec-{index}': spec for index, spec in enumerate(self._specs)} | self._blocks
-        return ''.join(f'<script type="application/json" id="{name}">{_json(value)}</script>' for name, value in blocks.items())
+        return ''.join(
+            f'<script type="application/json" id="{name}">{_json(value)}</script>' for name, value in blocks.items()
+        )
 
     def _chart(self, spec: figures.Spec, label: str) -> str:
         self._specs.append(spec)
@@ -102,14 +106,12 @@ class _Page:
 
     def _quality(self) -> str:
         study = self.study
-        points = figures.dashed(figures.quality_points(study))
+        points = figures.quality_points(study)
         wanted = [key for key, (name, _, _) in figures.COSTS.items() if study.wants(name)]
         shown = [key for key in wanted if any(point[key] for point in points)]
         if not shown:
             return ''
-        metrics = {
-            metric.name: {'title': metric.title, 'lower': metric.lower_is_better} for metric in figures.QUALITY
-        }
+        metrics = {metric.name: {'title': metric.title, 'lower': metric.lower_is_better} for metric in figures.QUALITY}
         self._blocks['data-quality'] = {
             'points': points, 'floors': figures.floors(study), 'metrics': metrics,
             'every': {key: figures.COSTS[key][2] for key in shown},
@@ -126,7 +128,7 @@ class _Page:
         spec = figures.bits_per_dim(self.study)
         silent = self.study.silent()
         note = f'<p class="quiet">Without a likelihood: {escape(", ".join(silent))}.</p>' if silent else ''
-        return self._chart(spec, 'Bits per dimension by model and method') + note if spec else ''
+        return sections.KINDS_KEY + self._chart(spec, 'Bits per dimension by model and method') + note if spec else ''
 
     def _losses(self) -> str:
         found = [(variant, figures.losses(variant)) for variant in self.study.variants]

@@ -78,7 +78,9 @@ def _settings(study: StudyRecord, variant: Variant) -> str:
         changed = ablation.settings_against(base, variant)
         lines += ['', f'against {base.name}:', *(f'{key}: {value!r}' for key, value in changed.items())]
     text = escape('\n'.join(lines))
-    return f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary><pre>{text}</pre></details>'
+    return (
+        f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary><pre>{text}</pre></details>'
+    )
 
 
 def _against_defaults(config: dict[str, Any]) -> list[str]:

@@ -9,6 +9,10 @@ from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors
 from genbench.report.marks import swatch
 
+KINDS_KEY = """<p class="kinds"><span><svg viewBox="0 0 14 14" aria-hidden="true"><rect x="2.5" y="2.5" width="9" height="9"/></svg>
+exact</span><span><svg viewBox="0 0 14 14" aria-hidden="true"><path d="M1.6 7 12.2 1.6V12.4Z"/></svg>lower bound of the likelihood</span>
+<span><svg viewBox="0 0 14 14" aria-hidden="true"><circle cx="7" cy="7" r="4.8"/></svg>estimate</span></p>"""
+
 
 def header(study: StudyRecord) -> str:
     description = study.description
@@ -43,8 +47,12 @@ def _reached(trial: TrialRecord) -> str:
 def leaderboard_notes(study: StudyRecord) -> str:
     features = sorted({row['features'] for row in study.rows if row['features']})
     named = f' ({escape(", ".join(features))})' if features else ''
-    fd = '' if study.main_metric == 'fid' else f"""<p>FD and KD are Fréchet and kernel distances to the whole train
+    fd = (
+        ''
+        if study.main_metric == 'fid'
+        else f"""<p>FD and KD are Fréchet and kernel distances to the whole train
       split in the features of a network{named} that is not the published Inception: they are no FID and no KID.</p>"""
+    )
     seeds = """<p>Numbers are means over training seeds, ± their standard deviation; where there is one seed, ± is the
       standard deviation over disjoint sets of samples, for likelihoods the standard error over images.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
@@ -58,7 +66,9 @@ def leaderboard_notes(study: StudyRecord) -> str:
 
 def quality(study: StudyRecord) -> str:
     """Controls and places of the figures of quality against cost; the script draws them."""
-    known = [metric for metric in QUALITY if any(cell.variant != leaderboard.REAL for cell in cells.of(study, metric.name))]
+    known = [
+        metric for metric in QUALITY if any(cell.variant != leaderboard.REAL for cell in cells.of(study, metric.name))
+    ]
     options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
     boxes = ''.join(
         f'<label class="chip"><input type="checkbox" checked value="{escape(variant.name, quote=True)}">'
