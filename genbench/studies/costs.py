@@ -6,6 +6,7 @@ belongs to the first process that asks for it.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -142,7 +143,7 @@ def main(asked: str, answered: str) -> None:
     cores = max(request['cores'] for request in requests)
     if cores and hasattr(os, 'sched_setaffinity'):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-    startup.prepare()
+    startup.prepare(functools.partial(_devices, requests[0]) if cores else None)
     answers: list[dict[str, Any]] = []
     for values in requests:
         config = configs.resolve(configs.plain(values['config']))
@@ -152,6 +153,12 @@ def main(asked: str, answered: str) -> None:
         except UserError as error:
             answers.append({'error': str(error)})
     pathlib.Path(answered).write_text(json.dumps(answers))
+
+
+def _devices(request: Mapping[str, Any], most: int) -> int:
+    from genbench.training import mesh
+
+    return mesh.fitting(configs.resolve(configs.plain(request['config'])), most)
 
 
 def _measure(request: Request) -> Cost:
@@ -190,15 +197,12 @@ def _family(request: Request) -> Any:
 
 def _parameters(family: Any) -> int:
     """Scalars of the networks that the last stage moves."""
-    import jax
-    from flax import nnx
-
     from genbench.training import state as states
 
     last = family.at(family.stages[-1].name)
     moved = {name for update in last.updates for name in update.networks}
-    modules = nnx.eval_shape(lambda: last.networks(nnx.Rngs(0)))
-    return sum(states.count(jax.tree.leaves(nnx.state(modules[name], nnx.Param))) for name in moved)
+    params = states.Blueprint(last).shapes['params']
+    return sum(states.count(params[name]) for name in moved)
 
 
 def _fitting_width(request: Request) -> int:
@@ -261,7 +265,8 @@ def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], active
     from genbench.training import placement
 
     def build() -> Any:
-        return blueprint.fresh_state(Networks(blueprint.family.networks(nnx.Rngs(0))))
+        networks = Networks(blueprint.family.networks(nnx.Rngs(0)))
+        return blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
 
     state, done, began = jax.jit(build, out_shardings=placement.shardings(shape))(), -len(actives), 0.0
     while done < TIMED_STEPS and (done <= 0 or time.monotonic() - began < TIMED_SECONDS):

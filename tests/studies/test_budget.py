@@ -1,0 +1,105 @@
+"""Budgets give step counts whose cost is what was asked for, and the same ones ever after."""
+
+import pytest
+
+from genbench.errors import UserError
+from genbench.studies import budget as budgets
+from genbench.studies import costs
+from genbench.studies.budget import Budget
+from genbench.studies.costs import Cost, Request
+from genbench.training.loop import train
+
+RHYTHM = Cost(10, [(None, [5.0, 1.0, 1.0])])
+STAGES = Cost(10, [(4, [2.0]), (None, [3.0])])
+
+
+def test_operations_follow_the_rhythm_of_updates_and_the_stages():
+    assert [RHYTHM.flops(steps) for steps in range(5)] == [0, 5, 6, 7, 12]
+    assert [STAGES.flops(steps) for steps in (0, 3, 4, 6)] == [0, 6, 8, 14]
+
+
+@pytest.mark.parametrize('cost', [RHYTHM, STAGES])
+@pytest.mark.parametrize('flops', [5.0, 7.5, 100.0, 12_345.0])
+def test_the_steps_of_a_budget_are_the_most_that_fit(cost, flops):
+    steps = cost.steps_for(flops)
+    assert cost.flops(steps) <= flops < cost.flops(steps + 1)
+
+
+@pytest.mark.parametrize(
+    ('budget', 'steps', 'reached'),
+    [
+        (Budget(steps=70), 70, 70),
+        (Budget(images=1000), 31, 31 * 32),
+        (Budget(training_flops=699.5), 299, 699.0),
+        (Budget(seconds=3.0), 30, 3.0),
+    ],
+)
+def test_each_kind_of_budget_sets_the_steps_and_says_what_was_reached(tiny, budget, steps, reached):
+    cost = Cost(10, RHYTHM.stages, step_seconds=0.1)
+    values, record = budgets.match(budget, 'a', tiny('vae'), cost)
+    assert values == {'train.num_steps': steps}
+    assert (record['by'], record['steps'], record['reached']) == (budget.by, steps, reached)
+    assert budgets.apply(tiny('vae'), values).train.num_steps == steps
+
+
+@pytest.mark.parametrize(
+    ('budget', 'overrides', 'words'),
+    [
+        (Budget(images=10), (), 'one step costs more than the budget of 10 images'),
+        (Budget(training_flops=3.0), (), 'one step costs more than the budget of 3 training_flops'),
+        (Budget(steps=50), ('optimizer.warmup_steps=50',), 'buys 50 steps, and optimizer.warmup_steps are 50'),
+        (Budget(parameters=20.0, width=''), (), "10 parameters and no key '' to scale, -50.0% of the 20"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_says_why(tiny, budget, overrides, words):
+    with pytest.raises(UserError, match=words):
+        budgets.match(budget, 'a', tiny('vae', *overrides), RHYTHM)
+
+
+@pytest.mark.parametrize('values', [{'steps': -1}, {'seconds': float('inf')}, {'training_flops': 'many'}])
+def test_an_impossible_budget_is_refused(values):
+    with pytest.raises(UserError, match='should be a number above 0'):
+        Budget(**values)
+
+
+@pytest.fixture(scope='module')
+def answers(tiny):
+    """(config, what it is estimated to cost) of two families, one with two rhythms; and of one that is scaled."""
+    requests = [
+        Request(tiny('diffusion')),
+        Request(tiny('gan')),
+        Request(tiny('diffusion'), width='network.channels', parameters=100_000.0, multiple=8),
+        Request(tiny('diffusion'), cores=1),
+        Request(tiny('vae', 'family.decoder=poisson')),
+    ]
+    return list(zip((request.config for request in requests), costs.estimate(requests), strict=True))
+
+
+@pytest.mark.parametrize('index', [0, 1])
+def test_estimates_come_near_what_training_counts(answers, index, tmp_path):
+    config, cost = answers[index]
+    summary = train(config, tmp_path / 'run', quiet=True).summary
+    assert cost.flops(config.train.num_steps) == pytest.approx(summary['training_flops'], rel=0.1)
+    assert cost.parameters == sum(summary['parameters'].values())
+
+
+def test_a_width_is_found_whose_parameters_are_nearest(answers):
+    config, cost = answers[2]
+    assert cost.width % 8 == 0 and cost.parameters == pytest.approx(100_000, rel=0.25)
+    values, record = budgets.match(Budget(parameters=100_000.0, tolerance=0.25), 'a', config, cost)
+    assert values == {'network.channels': cost.width}
+    assert (record['by'], record['reached']) == ('parameters', cost.parameters)
+
+
+def test_a_step_is_timed_after_compilation(answers):
+    assert 0 < answers[3][1].step_seconds < 1
+    assert answers[0][1].step_seconds == 0
+
+
+def test_a_run_that_cannot_be_built_says_why_and_spoils_no_other(answers):
+    assert "No decoder is called 'poisson'" in answers[4][1]
+
+
+def test_what_was_estimated_is_not_estimated_again(answers, monkeypatch):
+    monkeypatch.setattr(costs, '_ask', None)
+    assert costs.estimate([Request(answers[0][0])]) == [answers[0][1]]
