@@ -71,7 +71,7 @@ class GAN(Family):
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
         network = self.config.network
-        shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks')}
+        shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
         return {
             'generator': resnet.Generator(
                 size, channels, self.classes, latent=network.latent, label_features=network.label_features,

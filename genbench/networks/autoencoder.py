@@ -1,6 +1,9 @@
 """Convolutional encoder and decoder of an autoencoder, mirror images of each other."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from genbench.networks import layers
@@ -11,17 +14,19 @@ DEFAULTS = {
     'blocks': 1,  # residual blocks at each resolution
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
+    'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
 }
 
 
 class LabelEmbedding(nnx.Module):
-    """Labels (batch,) → (batch, size), or None for an unconditional network."""
+    """Labels (batch,) → (batch, size) of a type, or None for an unconditional network."""
 
-    def __init__(self, classes: int, size: int, *, rngs: nnx.Rngs):
+    def __init__(self, classes: int, size: int, dtype: Any, *, rngs: nnx.Rngs):
+        self.dtype = dtype
         self.embed = nnx.Embed(classes, size, rngs=rngs) if classes else None
 
     def __call__(self, labels: jax.Array | None) -> jax.Array | None:
-        return None if self.embed is None or labels is None else self.embed(labels)
+        return None if self.embed is None or labels is None else self.embed(labels).astype(self.dtype)
 
 
 class Encoder(nnx.Module):
@@ -29,14 +34,16 @@ class Encoder(nnx.Module):
 
     def __init__(
         self, size: int, image_channels: int, outputs: int, classes: int, *,
-        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
+        dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
+        self.dtype = layers.compute_dtype(dtype)
         condition = channels if classes else 0
 
         def block(inputs, outputs):
             return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
-        self.labels = LabelEmbedding(classes, condition, rngs=rngs)
+        self.labels = LabelEmbedding(classes, condition, self.dtype, rngs=rngs)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
         width, body = channels, []
         for depth, multiplier in enumerate(multipliers):
@@ -48,15 +55,15 @@ class Encoder(nnx.Module):
         self.body = nnx.List(body)
         self.norm_out = layers.GroupNorm(width, groups=groups)
         bottom = size >> (len(multipliers) - 1)
-        self.output = nnx.Linear(bottom * bottom * width, outputs, rngs=rngs)
+        self.output = layers.Linear(bottom * bottom * width, outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
         condition = self.labels(labels)
-        h = self.conv_in(x)
+        h = self.conv_in(x.astype(self.dtype))
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Downsample) else layer(h, condition, _fold(key, index))
         h = nnx.silu(self.norm_out(h))
-        return self.output(h.reshape(len(h), -1))
+        return self.output(h.reshape(len(h), -1)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
@@ -64,17 +71,19 @@ class Decoder(nnx.Module):
 
     def __init__(
         self, size: int, inputs: int, outputs: int, classes: int, *,
-        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float, rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
+        dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
+        self.dtype = layers.compute_dtype(dtype)
         condition = channels if classes else 0
 
         def block(inputs, outputs):
             return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
-        self.labels = LabelEmbedding(classes, condition, rngs=rngs)
+        self.labels = LabelEmbedding(classes, condition, self.dtype, rngs=rngs)
         self.bottom = size >> (len(multipliers) - 1)
         width, body = channels * multipliers[-1], []
-        self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
+        self.input = layers.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks):
                 body.append(block(width, channels * multiplier))
@@ -87,10 +96,10 @@ class Decoder(nnx.Module):
 
     def __call__(self, z: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
         condition = self.labels(labels)
-        h = self.input(z).reshape(len(z), self.bottom, self.bottom, -1)
+        h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Upsample) else layer(h, condition, _fold(key, index))
-        return self.conv_out(nnx.silu(self.norm_out(h)))
+        return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
 
 
 def _fold(key: jax.Array | None, index: int) -> jax.Array | None:

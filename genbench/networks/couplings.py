@@ -24,6 +24,7 @@ DEFAULTS = {
     'steps': 6,  # at each scale: normalisation, 1×1 convolution, coupling
     'margin': 0.01,  # α of the logits: [−1, 1] is mapped into (α, 1 − α) before them
     'dropout': 0.0,
+    'dtype': 'float32',  # of the couplings' networks, or 'bfloat16'; what they scale and shift is float32 in any case
 }
 LOG_SCALE_BOUND = 2.0  # of one coupling, so that neither direction overflows
 
@@ -109,20 +110,29 @@ class Coupling(nnx.Module):
     The network of s and t starts at zero, where the layer is the identity.
     """
 
-    def __init__(self, channels: int, classes: int, *, width: int, dropout: float, rngs: nnx.Rngs):
-        self.dropout, moved = dropout, channels // 2
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        width: int,
+        dropout: float = 0.0,
+        dtype: str = 'float32',
+        rngs: nnx.Rngs,
+    ):
+        self.dropout, self.dtype, moved = dropout, layers.compute_dtype(dtype), channels // 2
         self.conv_in = layers.Conv(channels - moved, width, rngs=rngs)
         self.labels = nnx.Embed(classes, width, rngs=rngs) if classes else None
-        self.hidden = nnx.Linear(width, width, rngs=rngs)
+        self.hidden = layers.Linear(width, width, rngs=rngs)
         self.conv_out = layers.Conv(width, 2 * moved, kernel_init=layers.zeros, rngs=rngs)
 
     def _affine(self, kept: Array, labels: Array | None, key: Array | None) -> tuple[Array, Array]:
         """Log-scale and shift."""
-        h = self.conv_in(kept)
+        h = self.conv_in(kept.astype(self.dtype) if self.dtype == jnp.bfloat16 else kept)
         if self.labels is not None and labels is not None:
-            h = h + self.labels(labels)[:, None, None]
+            h = h + self.labels(labels)[:, None, None].astype(h.dtype)
         h = layers.dropout(nnx.relu(self.hidden(nnx.relu(h))), self.dropout, key)
-        log_scale, shift = jnp.split(self.conv_out(h), 2, axis=-1)
+        log_scale, shift = jnp.split(self.conv_out(h).astype(kept.dtype), 2, axis=-1)
         return LOG_SCALE_BOUND * jnp.tanh(log_scale / LOG_SCALE_BOUND), shift
 
     def __call__(self, x: Array, labels: Array | None = None, key: Array | None = None) -> tuple[Array, Array]:
@@ -140,10 +150,10 @@ class Coupling(nnx.Module):
 class Step(nnx.Module):
     """Normalisation, 1×1 convolution, coupling (Glow, figure 2a)."""
 
-    def __init__(self, channels: int, classes: int, *, width: int, dropout: float = 0.0, rngs: nnx.Rngs):
+    def __init__(self, channels: int, classes: int, *, rngs: nnx.Rngs, **options):
         self.normalisation = Normalisation(channels)
         self.mixing = Mixing(channels)
-        self.coupling = Coupling(channels, classes, width=width, dropout=dropout, rngs=rngs)
+        self.coupling = Coupling(channels, classes, rngs=rngs, **options)
 
     def __call__(
         self, x: Array, labels: Array | None = None, key: Array | None = None, fit: bool = False
@@ -171,7 +181,8 @@ class Flow(nnx.Module):
 
     def __init__(
         self, shape: tuple[int, int, int], classes: int, *,
-        channels: int, multipliers: tuple[int, ...], steps: int, margin: float, dropout: float, rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], steps: int, margin: float, dropout: float,
+        dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
         factor = 2 ** len(multipliers)
         if shape[0] % factor or shape[1] % factor:
@@ -186,9 +197,8 @@ class Flow(nnx.Module):
             depth *= 4
             self.shapes.append((shape[0] >> index, shape[1] >> index, depth))
             width = channels * multiplier
-            scales.append(
-                nnx.List([Step(depth, classes, width=width, dropout=dropout, rngs=rngs) for _ in range(steps)])
-            )
+            options = {'width': width, 'dropout': dropout, 'dtype': dtype}
+            scales.append(nnx.List([Step(depth, classes, rngs=rngs, **options) for _ in range(steps)]))
             depth //= 2
         self.scales = nnx.List(scales)
 

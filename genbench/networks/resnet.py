@@ -14,6 +14,7 @@ DEFAULTS = {
     'blocks': 1,  # residual blocks at each resolution
     'latent': 64,  # dimensions of the generator's input
     'label_features': 16,  # of the generator's label embedding
+    'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
 }
 
 
@@ -23,7 +24,7 @@ class Block(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.conv_in = layers.Conv(inputs, outputs, rngs=rngs)
         self.conv_out = layers.Conv(outputs, outputs, rngs=rngs)
-        self.shortcut = nnx.Linear(inputs, outputs, use_bias=False, rngs=rngs) if inputs != outputs else None
+        self.shortcut = layers.Linear(inputs, outputs, use_bias=False, rngs=rngs) if inputs != outputs else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         h = self.conv_out(_activate(self.conv_in(_activate(x))))
@@ -39,14 +40,16 @@ class Generator(nnx.Module):
 
     def __init__(
         self, size: int, image_channels: int, classes: int, *,
-        channels: int, multipliers: tuple[int, ...], blocks: int, latent: int, label_features: int, rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], blocks: int, latent: int, label_features: int,
+        dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
+        self.dtype = layers.compute_dtype(dtype)
         self.bottom = size >> (len(multipliers) - 1)
         self.labels = nnx.Embed(classes, label_features, rngs=rngs) if classes else None
         width = channels * multipliers[-1]
         body: list[nnx.Module] = []
         inputs = latent + (label_features if classes else 0)
-        self.input = nnx.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
+        self.input = layers.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks):
                 body.append(Block(width, channels * multiplier, rngs=rngs))
@@ -61,10 +64,10 @@ class Generator(nnx.Module):
             embedded = self.labels(labels)
             embedded = embedded / jnp.linalg.norm(embedded, axis=-1, keepdims=True)
             z = jnp.concatenate([z, embedded * math.sqrt(embedded.shape[-1])], axis=-1)
-        h = self.input(z).reshape(len(z), self.bottom, self.bottom, -1)
+        h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for layer in self.body:
             h = layer(h)
-        return jnp.tanh(self.conv_out(_activate(h)))
+        return jnp.tanh(self.conv_out(_activate(h)).astype(jnp.float32))
 
 
 class Discriminator(nnx.Module):
@@ -72,8 +75,9 @@ class Discriminator(nnx.Module):
 
     def __init__(
         self, size: int, image_channels: int, classes: int, *,
-        channels: int, multipliers: tuple[int, ...], blocks: int, rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], blocks: int, dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
+        self.dtype = layers.compute_dtype(dtype)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
         width = channels
         body: list[nnx.Module] = []
@@ -85,11 +89,11 @@ class Discriminator(nnx.Module):
                 width = channels * multiplier
         self.body = nnx.List(body)
         bottom = size >> (len(multipliers) - 1)
-        self.output = nnx.Linear(bottom * bottom * width, max(classes, 1), rngs=rngs)
+        self.output = layers.Linear(bottom * bottom * width, max(classes, 1), rngs=rngs)
 
     def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        h = self.conv_in(x)
+        h = self.conv_in(x.astype(self.dtype))
         for layer in self.body:
             h = layer(h)
-        logits = self.output(_activate(h).reshape(len(h), -1))
+        logits = self.output(_activate(h).reshape(len(h), -1)).astype(jnp.float32)
         return logits[:, 0] if labels is None else jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]

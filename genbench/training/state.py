@@ -66,10 +66,12 @@ class Blueprint:
 
     @functools.cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
-        """One for each update that has one."""
+        """One for each update that has one; its learning rate follows the steps on which the update runs."""
         config = self.family.config
         return {
-            update.name: optimizer.build({**config.optimizer, **update.optimizer}, config.train.num_steps)
+            update.name: optimizer.build(
+                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every)
+            )
             for update in self.family.updates
             if update.optimizer is not None
         }

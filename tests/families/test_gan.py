@@ -8,6 +8,7 @@ from scipy import stats
 
 from genbench.errors import UserError
 from genbench.families.base import Networks
+from genbench.training.state import Blueprint
 
 WEIGHTS = np.linspace(-1, 1, 48).reshape(4, 4, 3)
 NORM = np.sqrt((WEIGHTS**2).sum())
@@ -136,6 +137,20 @@ def test_the_discriminator_moves_first_and_may_have_its_own_learning_rate(make_f
 
 def test_a_critic_may_take_several_steps_for_one_of_the_generator(make_family):
     assert [update.every for update in make_family('gan', critic_steps=5).updates] == [1, 5]
+
+
+def test_the_decay_of_a_rare_update_ends_with_the_run(make_family):
+    family = make_family('gan', critic_steps=5)
+    with family.config.unlocked():
+        family.config.train.num_steps = 20
+        family.config.optimizer.update({'name': 'sgd', 'schedule': 'linear', 'warmup_steps': 0, 'clip_norm': 0.0})
+    optimizer = Blueprint(family).optimizers['generator']
+    ones, sizes = {'generator': jnp.ones(())}, []
+    state = optimizer.init(ones)
+    for _ in range(5):
+        change, state = optimizer.update(ones, state, ones)
+        sizes.append(-float(change['generator']) / family.config.optimizer.learning_rate)
+    assert sizes == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-6)  # steps 0, 5, 10 and 15 are all that the generator has
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from genbench import networks
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.networks import layers
+from genbench.networks import autoencoder, couplings, layers, resnet
 
 SPEC = DataSpec('images', (8, 8, 1), 17)
 SMALL = {
@@ -36,15 +36,17 @@ def batch(size=16):
     return jax.random.normal(key, (size, 8, 8, 1)), jax.random.uniform(jax.random.fold_in(key, 1), (size,))
 
 
-def losses(name, dtype, steps=50):
-    """Of fitting a fixed smooth function of the input with Adam, step by step."""
+def losses(name, dtype):
+    """Of fitting a fixed smooth function of the input."""
     apply, params = build(name, dtype=dtype)
-    optimizer = optax.adam(2e-3)
     x, t = batch()
     target = jnp.tanh(x + jnp.roll(x, 1, axis=1)) * t[:, None, None, None]
+    return descend(lambda params: jnp.square(apply(params, x, t) - target).mean(), params)
 
-    def loss(params):
-        return jnp.square(apply(params, x, t) - target).mean()
+
+def descend(loss, params, steps=50):
+    """The losses of so many steps of Adam."""
+    optimizer = optax.adam(2e-3)
 
     @jax.jit
     def step(params, state):
@@ -65,6 +67,62 @@ def test_bfloat16_stays_near_float32_over_fifty_steps(name):
     exact, rounded = losses(name, 'float32'), losses(name, 'bfloat16')
     assert exact[-1] < 0.7 * exact[0]
     np.testing.assert_allclose(rounded, exact, rtol=0.1)
+
+
+def fit_codes(output):
+    """Distance of what a network makes of its input to fixed random numbers."""
+    y = output[0] if isinstance(output, tuple) else output
+    return jnp.square(y - 0.3 * jax.random.normal(jax.random.key(3), y.shape)).mean()
+
+
+def code_length(output):
+    """Negative log-likelihood per dimension."""
+    z, log_det = output
+    return (jnp.square(z).sum(1) / 2 - log_det).mean() / z.shape[1]
+
+
+SIZES = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1}
+IMAGES = jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.float32)
+CODES = jax.ShapeDtypeStruct((16, 6), jnp.float32)
+OTHERS = {
+    'encoder': (
+        lambda **options: autoencoder.Encoder(8, 1, 4, 3, groups=4, dropout=0.0, **SIZES, **options), IMAGES, fit_codes,
+    ),
+    'decoder': (
+        lambda **options: autoencoder.Decoder(8, 6, 2, 3, groups=4, dropout=0.0, **SIZES, **options), CODES, fit_codes,
+    ),
+    'generator': (lambda **options: resnet.Generator(8, 1, 3, latent=6, label_features=4, **SIZES, **options), CODES,
+                  fit_codes),
+    'discriminator': (lambda **options: resnet.Discriminator(8, 1, 3, **SIZES, **options), IMAGES, fit_codes),
+    'flow': (
+        lambda **options: couplings.Flow(
+            (8, 8, 1), 3, channels=8, multipliers=(1, 1), steps=2, margin=0.05, dropout=0.0, **options
+        ),
+        IMAGES, code_length,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_every_other_network_computes_in_bfloat16_near_float32(name):
+    make, like, measure = OTHERS[name]
+    x, labels = jnp.tanh(jax.random.normal(jax.random.key(1), like.shape)), jnp.arange(16) % 3
+
+    def fitted(dtype):
+        abstract = nnx.eval_shape(lambda: make(dtype=dtype, rngs=nnx.Rngs(0)))
+        definition, params, rest = nnx.split(abstract, nnx.Param, ...)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), params)
+        apply = lambda params: nnx.merge(definition, params, rest)(x, labels)  # noqa: E731
+        output = jax.tree.leaves(jax.eval_shape(apply, params))
+        assert all(leaf.dtype == jnp.float32 for leaf in output)
+        return descend(lambda params: measure(apply(params)), params), jax.make_jaxpr(apply)(params)
+
+    (exact, _), (rounded, jaxpr) = fitted('float32'), fitted('bfloat16')
+    assert exact[-1] < 0.9 * exact[0]
+    np.testing.assert_allclose(rounded, exact, rtol=0.1)
+    kinds = [e.invars[0].aval.dtype for e in equations(jaxpr.jaxpr) if e.primitive.name == 'conv_general_dilated']
+    assert kinds and all(kind == jnp.bfloat16 for kind in kinds)
 
 
 @pytest.mark.parametrize('name', SMALL)
