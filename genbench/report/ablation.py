@@ -28,7 +28,8 @@ def html(study: StudyRecord) -> str:
     rows = [_row(study, base, reference, variant, entries[variant.name].cells, shown)
             for variant in study.variants if variant is not base and variant.name in entries]  # fmt: skip
     own = ''.join(_absolute(reference[name]) for name in shown)
-    first = f'<tr class="reference"><th scope="row">{swatch(base.index)}{escape(base.name)} (baseline)</th><td></td>{own}</tr>'
+    name = f'{swatch(base.index)}{escape(base.name)} (baseline)'
+    first = f'<tr class="reference"><th scope="row">{name}</th><td></td>{own}</tr>'
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Ablations"><table class="ablation"><thead><tr>'
         f'<th scope="col">variant</th><th scope="col" class="words">differs in</th>{head}</tr></thead>'

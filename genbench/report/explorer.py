@@ -9,6 +9,14 @@ from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
 
+STRIPS = {
+    'input': 'Noisy input',
+    'state': 'State <i>x<sub>t</sub></i>',
+    'clean': 'Clean image predicted from it',
+    'target': 'Clean target',
+}
+
+
 def data_uri(path: pathlib.Path) -> str:
     """A PNG as text that needs no other file."""
     return f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
@@ -40,6 +48,10 @@ def html(entries: list[dict[str, Any]]) -> str:
     options = ''.join(
         f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries)
     )
+    strips = ''.join(
+        f'<figure id="strip-{name}"><figcaption>{title}</figcaption><canvas role="img"></canvas></figure>'
+        for name, title in STRIPS.items()
+    )
     return f"""
 <div class="explorer" id="explorer">
   <div class="controls">
@@ -53,10 +65,7 @@ def html(entries: list[dict[str, Any]]) -> str:
   </div>
   <div class="stage">
     <div class="strips">
-      <figure id="strip-input"><figcaption>Noisy input</figcaption><canvas role="img"></canvas></figure>
-      <figure id="strip-state"><figcaption>State <i>x<sub>t</sub></i></figcaption><canvas role="img"></canvas></figure>
-      <figure id="strip-clean"><figcaption>Clean image predicted from it</figcaption><canvas role="img"></canvas></figure>
-      <figure id="strip-target"><figcaption>Clean target</figcaption><canvas role="img"></canvas></figure>
+{strips}
     </div>
     <figure class="schedule"><figcaption>Schedule <span id="explore-schedule"></span></figcaption>
       <div id="explore-chart"></div></figure>

@@ -61,6 +61,11 @@ def _by_variant(variants: Sequence[Variant], legend: bool = False) -> Spec:
     }
 
 
+def _tooltip(told: Sequence[tuple[str, str, str]]) -> list[Spec]:
+    """(field, what it is called, its format or '') → the lines of a tooltip."""
+    return [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
+
+
 def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
     """A point for every metric of samples, variant and sampler, with what it cost."""
     shown = {entry.variant: entry for entry in leaderboard.entries(study)}
@@ -130,7 +135,6 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     }  # fmt: skip
     told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
             ('seeds', 'seeds', '')]  # fmt: skip
-    tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
     lines: list[Spec] = [{
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
         'encoding': {'detail': {'field': 'line'}, 'order': {'field': 'nfe'},
@@ -140,7 +144,7 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
-              'encoding': {'tooltip': tooltip, 'shape': _by_variant(study.variants, legend)['shape']}}  # fmt: skip
+              'encoding': {'tooltip': _tooltip(told), 'shape': _by_variant(study.variants, legend)['shape']}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
@@ -214,14 +218,14 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
         ('seeds', 'seeds', ''),
         ('n', 'images', ''),
     )
-    tooltip = [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
     return _styled({
         'data': {'values': data},
         'encoding': {'y': y, 'color': _by_variant(study.variants)['color']},
         'layer': [
-            {'mark': {'type': 'rule', 'strokeWidth': 2}, 'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}},
+            {'mark': {'type': 'rule', 'strokeWidth': 2},
+             'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}},
             {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
-             'encoding': {'x': {**x, 'field': 'value'}, 'shape': kinds, 'tooltip': tooltip}},
+             'encoding': {'x': {**x, 'field': 'value'}, 'shape': kinds, 'tooltip': _tooltip(told)}},
         ],
     }, 24 * len(data) + 10)  # fmt: skip
 
@@ -245,7 +249,7 @@ def losses(variant: Variant) -> Spec | None:
     if len({point['step'] for point in data}) < 2:
         return None
     step = {'field': 'step', 'type': 'quantitative', 'title': 'step', 'axis': {'tickCount': 4, 'format': '~s'}}
-    told = (('trial', ''), ('step', ''), ('loss', ''), ('value', '.4g'))
+    told = (('trial', 'trial', ''), ('step', 'step', ''), ('loss', 'loss', ''), ('value', 'value', '.4g'))
     lines = {
         'data': {'values': data},
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.85},
@@ -258,15 +262,16 @@ def losses(variant: Variant) -> Spec | None:
             'strokeDash': {'field': 'loss', 'type': 'nominal', 'title': None,
                            'scale': {'range': [list(dash) for dash in DASHES]}},
             'detail': {'field': 'trial'},
-            'tooltip': [{'field': field, **({'format': form} if form else {})} for field, form in told],
+            'tooltip': _tooltip(told),
         },
     }  # fmt: skip
     marks = {
         'data': {'values': skipped},
-        'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': '#d55e00', 'opacity': 1},
+        'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': COLOURS[1],
+                 'opacity': 1},
         'encoding': {'x': step, 'y': {'value': 6},
-                     'tooltip': [{'field': 'trial'}, {'field': 'step', 'title': 'up to step'},
-                                 {'field': 'count', 'title': 'skipped updates'}]},
+                     'tooltip': _tooltip((('trial', 'trial', ''), ('step', 'up to step', ''),
+                                          ('count', 'skipped updates', '')))},
     }  # fmt: skip
     return _styled({'layer': [lines, *([marks] if skipped else [])]}, 150)
 

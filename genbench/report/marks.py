@@ -26,4 +26,5 @@ def shape(index: int) -> str:
 
 def swatch(index: int) -> str:
     """The mark of a variant beside its name."""
-    return f'<svg class="swatch" viewBox="0 0 14 14" aria-hidden="true" fill="{colour(index)}">{_DRAWN[shape(index)]}</svg>'
+    look = f'class="swatch" viewBox="0 0 14 14" aria-hidden="true" fill="{colour(index)}"'
+    return f'<svg {look}>{_DRAWN[shape(index)]}</svg>'

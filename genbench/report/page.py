@@ -13,8 +13,35 @@ from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 from genbench.training.files import write_atomically
 
-SHORT = {'quality': 'Quality', 'likelihood': 'Bits/dim', 'ablation': 'Ablations', 'training': 'Over training',
-         'denoising': 'Denoising', 'interpolation': 'Interpolations', 'neighbours': 'Neighbours', 'losses': 'Losses'}  # fmt: skip
+TITLES = {  # name of a section: (heading, the same in the navigation, what it shows)
+    'leaderboard': ('Leaderboard', 'Leaderboard', ''),
+    'quality': ('Quality against cost', 'Quality',
+                'Points of a line are step counts of one sampler; training costs are drawn once, at the sampler of the '
+                'leaderboard. Bars are ± one standard deviation.'),
+    'likelihood': ('Bits per dimension', 'Bits/dim',
+                   'Of the evaluated split, with 95% intervals. Kinds are not ranked as equals: a bound may only be '
+                   'higher than the exact number, an estimate may be on either side of it.'),
+    'ablation': ('Against the baseline', 'Ablations',
+                 'Differences to the baseline with the same seed, their mean and its 95% t interval; one seed has no '
+                 'interval. A dash: not measured alike.'),
+    'samples': ('Samples', 'Samples',
+                'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed.'),
+    'training': ('Samples over training', 'Over training',
+                 'The same seeds as training went on, with the averaged weights and the default sampler of each model.'),
+    'denoising': ('From noise to image', 'Denoising',
+                  'Every step of a sampler. Choose pure noise, or real test images at a level of noise to reconstruct. '
+                  'States are scaled by 1/√(α² + σ²) to be seen.'),
+    'interpolation': ('Latent interpolations', 'Interpolations',
+                      'Along a great circle between two random latents (or starting noises; what is drawn later is held '
+                      'fixed), a row each.'),
+    'neighbours': ('Nearest training images', 'Neighbours',
+                   'Top row: the first eight samples, not chosen. Below: the three train images nearest to each in the '
+                   'features of the evaluation.'),
+    'losses': ('Training losses', 'Losses',
+               'A line for each seed; triangles mark where updates were skipped because a loss or gradient was not '
+               'finite.'),
+    'provenance': ('Provenance', 'Provenance', ''),
+}  # fmt: skip
 SCRIPTS = ('page.js', 'board.js', 'quality.js', 'explorer.js')
 
 
@@ -55,34 +82,28 @@ class _Page:
         self.study = study
         self._specs: list[figures.Spec] = []
         self._blocks: dict[str, Any] = {}
-        self._titles: list[tuple[str, str]] = []
+        self._shown: list[str] = []
         wants = study.wants
-        self.body = ''.join((
-            self._section('leaderboard', 'Leaderboard', '', self._leaderboard(across) if wants('leaderboard') else ''),
-            self._section('quality', 'Quality against cost', 'Points of a line are step counts of one sampler; training '
-                          'costs are drawn once, at the sampler of the leaderboard. Bars are ± one standard deviation.',
-                          self._quality()),
-            self._section('likelihood', 'Bits per dimension', 'Of the evaluated split, with 95% intervals. Kinds are not ranked as '
-                          'equals: a bound may only be higher than the exact number, an estimate may be either side of it.',
-                          self._bits() if wants('likelihood') else ''),
-            self._section('ablation', 'Against the baseline', 'Differences to the baseline with the same seed, their mean '
-                          'and its 95% t interval; one seed has no interval. A dash: not measured alike.',
-                          ablation.html(study) if wants('ablation') else ''),
+        parts = [
+            ('leaderboard', self._leaderboard(across) if wants('leaderboard') else ''),
+            ('quality', self._quality()),
+            ('likelihood', self._bits() if wants('likelihood') else ''),
+            ('ablation', ablation.html(study) if wants('ablation') else ''),
             *(self._pictures() if wants('samples') else ()),
-            self._section('losses', 'Training losses', 'A line for each seed; triangles mark where updates were skipped '
-                          'because a loss or gradient was not finite.', self._losses() if wants('losses') else ''),
-            self._section('provenance', 'Provenance', '', provenance.html(study)),
-        ))  # fmt: skip
+            ('losses', self._losses() if wants('losses') else ''),
+            ('provenance', provenance.html(study)),
+        ]
+        self.body = ''.join(self._section(name, body) for name, body in parts if body)
 
-    def _section(self, name: str, title: str, note: str, body: str) -> str:
-        if not body:
-            return ''
-        self._titles.append((name, SHORT.get(name, title)))
+    def _section(self, name: str, body: str) -> str:
+        self._shown.append(name)
+        title, _, note = TITLES[name]
         told = f'<p class="quiet">{note}</p>' if note else ''
-        return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{told}{body}</section>'
+        heading = f'<h2 id="{name}-title">{title}</h2>'
+        return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{told}{body}</section>'
 
     def navigation(self) -> str:
-        links = ''.join(f'<a href="#{name}">{title}</a>' for name, title in self._titles)
+        links = ''.join(f'<a href="#{name}">{TITLES[name][1]}</a>' for name in self._shown)
         theme = '<button type="button" id="theme" aria-label="Colour theme: as the system">◐</button>'
         return f'<nav aria-label="Sections"><div class="links">{links}</div>{theme}</nav>'
 
@@ -95,8 +116,8 @@ class _Page:
 
     def _chart(self, spec: figures.Spec, label: str) -> str:
         self._specs.append(spec)
-        name, height = f'spec-{len(self._specs) - 1}', spec['height'] + 50
-        return f'<div class="chart" data-spec="{name}" style="min-height:{height}px" aria-label="{escape(label, quote=True)}"></div>'
+        place = f'data-spec="spec-{len(self._specs) - 1}" style="min-height:{spec["height"] + 50}px"'
+        return f'<div class="chart" {place} aria-label="{escape(label, quote=True)}"></div>'
 
     def _leaderboard(self, across: bool) -> str:
         tips = leaderboard.Tips()
@@ -128,7 +149,7 @@ class _Page:
         spec = figures.bits_per_dim(self.study)
         silent = self.study.silent()
         note = f'<p class="quiet">Without a likelihood: {escape(", ".join(silent))}.</p>' if silent else ''
-        return sections.KINDS_KEY + self._chart(spec, 'Bits per dimension by model and method') + note if spec else ''
+        return sections.kinds_key() + self._chart(spec, 'Bits per dimension by model and method') + note if spec else ''
 
     def _losses(self) -> str:
         found = [(variant, figures.losses(variant)) for variant in self.study.variants]
@@ -140,27 +161,17 @@ class _Page:
         )
         return f'<div class="panels small">{panels}</div>' if panels else ''
 
-    def _pictures(self) -> tuple[str, ...]:
+    def _pictures(self) -> list[tuple[str, str]]:
         study = self.study
         entries = explorer.payload(study)
         self._blocks['data-explorer'] = entries
-        seeds = any(len(variant.trials) > 1 for variant in study.variants)
-        first = ' Of several training seeds the first that is done is shown.' if seeds else ''
-        return (
-            self._section('samples', 'Samples', 'The first hundred of each model, not chosen: image i of every grid is '
-                          f'drawn from the same seed.{first}', sections.samples(study)),
-            self._section('training', 'Samples over training', 'The same seeds as training went on, with the averaged '
-                          'weights and the default sampler of each model.', sections.over_training(study)),
-            self._section('denoising', 'From noise to image', 'Every step of a sampler. Choose pure noise, or real test '
-                          'images at a level of noise to reconstruct. States are scaled by 1/√(α² + σ²) to be seen.',
-                          explorer.html(entries) if entries else ''),
-            self._section('interpolation', 'Latent interpolations', 'Along a great circle between two random latents (or '
-                          'starting noises; what is drawn later is held fixed), a row each.',
-                          explorer.interpolations(study)),
-            self._section('neighbours', 'Nearest training images', 'Top row: the first eight samples, not chosen. Below: '
-                          'the three train images nearest to each in the features of the evaluation.',
-                          explorer.neighbours(study)),
-        )  # fmt: skip
+        return [
+            ('samples', sections.samples(study)),
+            ('training', sections.over_training(study)),
+            ('denoising', explorer.html(entries) if entries else ''),
+            ('interpolation', explorer.interpolations(study)),
+            ('neighbours', explorer.neighbours(study)),
+        ]
 
 
 def _asset(name: str) -> str:

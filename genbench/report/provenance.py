@@ -57,7 +57,8 @@ def _row(study: StudyRecord, trial: TrialRecord) -> str:
     seconds = told.get('step_seconds')
     cells = (
         trial.state, _number(trial.seed), _number(told.get('step')), _number(told.get('images_seen')),
-        _number(told.get('training_seconds'), '{:,.1f}'), _number(seconds, '{:.3g}'), _number(told.get('goodput'), '{:.0%}'),
+        _number(told.get('training_seconds'), '{:,.1f}'), _number(seconds, '{:.3g}'),
+        _number(told.get('goodput'), '{:.0%}'),
         _number(told.get('mfu'), '{:.1%}'), _number(told.get('skipped_updates')), _number(told.get('starts')),
         ', '.join(sorted(set(trial.manifest.get('devices', ())))) or '–', told.get('config_hash') or '–',
         (told.get('state_sha256') or '–')[:12],

@@ -9,9 +9,17 @@ from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors
 from genbench.report.marks import swatch
 
-KINDS_KEY = """<p class="kinds"><span><svg viewBox="0 0 14 14" aria-hidden="true"><rect x="2.5" y="2.5" width="9" height="9"/></svg>
-exact</span><span><svg viewBox="0 0 14 14" aria-hidden="true"><path d="M1.6 7 12.2 1.6V12.4Z"/></svg>lower bound of the likelihood</span>
-<span><svg viewBox="0 0 14 14" aria-hidden="true"><circle cx="7" cy="7" r="4.8"/></svg>estimate</span></p>"""
+KINDS = {
+    'exact': '<rect x="2.5" y="2.5" width="9" height="9"/>',
+    'lower bound of the likelihood': '<path d="M1.6 7 12.2 1.6V12.4Z"/>',
+    'estimate': '<circle cx="7" cy="7" r="4.8"/>',
+}
+
+
+def kinds_key() -> str:
+    """What the shapes of the likelihoods stand for."""
+    marks = {name: f'<svg viewBox="0 0 14 14" aria-hidden="true">{path}</svg>' for name, path in KINDS.items()}
+    return f'<p class="kinds">{"".join(f"<span>{mark}{name}</span>" for name, mark in marks.items())}</p>'
 
 
 def header(study: StudyRecord) -> str:
@@ -19,7 +27,8 @@ def header(study: StudyRecord) -> str:
     counts = {state: sum(trial.state == state for trial in study.trials) for state in STATES}
     pills = ''.join(f'<li class="pill {state}">{count} {state}</li>' for state, count in counts.items() if count)
     return (
-        f'<header><h1>{escape(description.get("title", ""))}</h1><p class="claim">{escape(description.get("claim", ""))}</p>'
+        f'<header><h1>{escape(description.get("title", ""))}</h1>'
+        f'<p class="claim">{escape(description.get("claim", ""))}</p>'
         f'<ul class="pills" aria-label="Trials">{pills}</ul></header>'
     )
 
@@ -79,7 +88,8 @@ def quality(study: StudyRecord) -> str:
     return f"""<div class="controls" id="quality-controls">
       <label>Metric <select id="quality-metric">{options}</select></label>
       <fieldset class="chips"><legend class="hidden">Models</legend>{boxes}
-      <button type="button" id="quality-all">all</button><button type="button" id="quality-none">none</button></fieldset>
+      <button type="button" id="quality-all">all</button>
+      <button type="button" id="quality-none">none</button></fieldset>
       {floor}</div>"""
 
 
