@@ -66,7 +66,7 @@ class Genbench:
         self.state = make(jax.random.key(0))
         step = make_step(self.blueprint, self.feed, jax.random.key(1), places)
         lowered = step.lower(self.state, self.constants, self.feed.inputs(0), active_updates(self.blueprint, 0))
-        self.step, self.number, self.flatten = lowered.compile(), 0, flatten
+        self.step, self.root, self.number, self.flatten = lowered.compile(), step.root, 0, flatten
 
     def describe(self) -> dict[str, Any]:
         """What the other side needs to be the same, and what the table says."""
@@ -120,7 +120,7 @@ class Genbench:
         """Seconds of a training step."""
         began = time.perf_counter()
         for _ in range(steps):
-            self.state, _ = self.step(self.state, self.constants, self.feed.inputs(self.number))
+            self.state, _ = self.step(self.root, self.state, self.constants, self.feed.inputs(self.number))
             self.number += 1
         self.jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / steps

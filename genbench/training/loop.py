@@ -211,10 +211,11 @@ class Training:
         if state is not None and (owner == stage or step == 0):
             return state
         key = jax.random.fold_in(states.purpose_key(self.config.train.seed, states.INIT), step)
+        key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: what is compiled serves all seeds
         batch = self.inputs(step)
         lent = {name: loan.params for name, loan in self.loans.items()}
 
-        def build(constants, inputs, lent, old):
+        def build(key, constants, inputs, lent, old):
             before = None if old is None else self.blueprint(owner).bind_state(old)
             fresh = blueprint.initial_state(key, self.feed.batch(constants, inputs), lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
@@ -222,7 +223,7 @@ class Training:
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
         # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-        return jax.jit(build, out_shardings=places, compiler_options=options)(self.constants, batch, lent, state)
+        return jax.jit(build, out_shardings=places, compiler_options=options)(key, self.constants, batch, lent, state)
 
     def programs(self, stage: str) -> Programs:
         """The steps of a stage."""
@@ -230,7 +231,7 @@ class Training:
         state = runs.abstract_state(blueprint, self.mesh)
         root = states.purpose_key(self.config.train.seed, states.TRAIN)
         step = make_step(blueprint, self.feed, root, placement.shardings(state))
-        return Programs(step, state, self.constants, self.debug)
+        return Programs(step, state, self.constants, self.debug, self.config.train.accumulate)
 
     def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
         processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))

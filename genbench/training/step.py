@@ -16,26 +16,44 @@ from genbench.training.state import Blueprint, State, Tree
 FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
 
 
-def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Any:
-    """(state, constants, inputs, active updates) → (state, scalars); the state is donated.
+class Step:
+    """A compiled training step: (state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
-    A list of inputs makes as many steps with the same updates, and gives a list of scalars.
+    The key of the run is an argument of the program, not a part of it: runs that differ by their seed share what was
+    compiled, also through the cache on disk.
+    """
+
+    def __init__(self, program: Any, root: jax.Array):
+        self._program, self.root = program, root
+
+    def __call__(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+        return self._program(self.root, state, constants, inputs, active)
+
+    def lower(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+        """What compiles to a function of (root, state, constants, inputs)."""
+        return self._program.lower(self.root, state, constants, inputs, active)
+
+
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Step:
+    """The step of a stage. A list of inputs makes as many steps with the same updates, and gives a list of scalars.
 
     Args:
       root: key of the training run; a step's key is `fold_in(root, step)`.
       places: shardings of the state (`placement.of_state`); batches are split over their mesh.
     """
     mesh = places['step'].mesh
-    step = _step(blueprint, feed, root, places)
 
-    def call(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+    def call(root: jax.Array, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+        step = _step(blueprint, feed, root, places)
         if not isinstance(inputs, list):
             return step(state, constants, inputs, active)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
         state, scalars = jax.lax.scan(lambda state, one: step(state, constants, one, active), state, stacked)
         return state, [jax.tree.map(lambda leaf, i=i: leaf[i], scalars) for i in range(len(inputs))]
 
-    return jax.jit(call, donate_argnums=0, static_argnums=3, out_shardings=(places, meshes.replicated(mesh)))
+    whole = meshes.replicated(mesh)
+    program = jax.jit(call, donate_argnums=1, static_argnums=4, out_shardings=(places, whole))
+    return Step(program, meshes.put(root, whole))
 
 
 def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Callable[..., Any]:
