@@ -1,4 +1,4 @@
-"""Flags of the verbs that look at many results; light, for every start of the command line reads them."""
+"""Flags of the verbs about studies and their results; light, for every start of the command line reads them."""
 
 import argparse
 
@@ -6,6 +6,40 @@ RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, 
 protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
 BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, config, status.'
 VERIFY = 'Exit status: 0 within the tolerance, or every check passed; 1 not; 2 a mistake; 75 stopped and saved.'
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('study', help='a Python file that defines get_study()')
+    parser.add_argument('--out', required=True, help='the folder of the study')
+    parser.add_argument('--dry-run', action='store_true', help='print the trials, what sets them apart and what they '
+                        'cost')  # fmt: skip
+    parser.add_argument('--only', default='', metavar='GLOB,GLOB', help='these trials or variants, and what they build '
+                        'on')  # fmt: skip
+    parser.add_argument('--retry-failed', action='store_true', help='only the trials that failed')
+    parser.add_argument('--limit', type=int, default=0, help='at most so many trials')
+    parser.add_argument('--rerun-changed', action='store_true', help='run finished trials anew, the old ones kept '
+                        'aside, if the code has changed since')  # fmt: skip
+    where = parser.add_argument_group('where trials run')
+    where.add_argument('--launcher', default='local', choices=('local', 'slurm'), help='this machine, or a cluster')
+    where.add_argument('--jobs', type=int, default=0, help='trials at a time on this machine; by default one an '
+                       'accelerator, or one a core on CPU')  # fmt: skip
+    slurm = parser.add_argument_group('on SLURM', 'In place of what the study says; of each trial.')
+    slurm.add_argument('--partition')
+    slurm.add_argument('--time', help='minutes, or [DAYS-]HOURS:MINUTES:SECONDS')
+    slurm.add_argument('--nodes', help='more than one are joined by jax.distributed')
+    slurm.add_argument('--gpus', help='on each node')
+    slurm.add_argument('--cpus', help='of each task')
+    slurm.add_argument('--account')
+    slurm.add_argument('--slurm', action='append', default=[], metavar='KEY=VALUE',
+                       help='any long option of sbatch, such as mem=32G; may be repeated')  # fmt: skip
+    slurm.add_argument('--no-wait', action='store_true', help='submit only; the same command later waits and collects')
+    slurm.add_argument('--start-timeout', type=float, default=0.0, metavar='MINUTES',
+                       help='give up on a job that has not started by then; 0: wait for ever')  # fmt: skip
+
+
+def status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folder', metavar='DIR', help='the --out folder of a study')
+    parser.add_argument('--json', action='store_true', help='for programs')
 
 
 def results(parser: argparse.ArgumentParser) -> None:
