@@ -5,15 +5,16 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from genbench.errors import UserError, explained_disk_errors
 from genbench.studies import plan as plans
 from genbench.studies import study as studies
-from genbench.studies.launchers.base import worker
+from genbench.studies.launchers.base import Launcher, worker
 from genbench.studies.launchers.local import Local
 from genbench.studies.plan import Plan, Planned
+from genbench.studies.study import Study
 from genbench.training.files import write_atomically
 from genbench.training.metrics import read_rows
 from genbench.training.runs import commit
@@ -25,6 +26,7 @@ def run(
     out: str,
     *,
     jobs: int = 0,
+    make_launcher: Callable[[Study, pathlib.Path], Launcher] | None = None,
     dry_run: bool = False,
     only: str = '',
     retry_failed: bool = False,
@@ -34,7 +36,8 @@ def run(
     """Train and evaluate the trials of a study that are not done, then write its results and its page.
 
     Args:
-      jobs: trials at a time; 0 leaves it to the launcher.
+      jobs: trials at a time on this machine, where no launcher is given; 0: as many as fit.
+      make_launcher: study and folder → where trials run.
       dry_run: print what would be run, and leave the folder as it is.
       only, retry_failed, limit: run less (`plan.Plan.select`).
       rerun_changed: run finished trials anew whose code has changed; the old ones are kept aside.
@@ -47,6 +50,7 @@ def run(
     """
     study, folder = studies.load(path), pathlib.Path(out)
     check_folder(folder, path)
+    launcher = make_launcher(study, folder) if make_launcher else Local(jobs)
     plan = plans.make(study, folder, rerun_changed=rerun_changed)
     chosen = plan.select(only, retry_failed, limit)
     if dry_run:
@@ -62,21 +66,21 @@ def run(
         print(f'genbench: {line}', file=sys.stderr, flush=True)
     plans.begin(plan, chosen)
     _describe(plan, path)
-    return _work(plan, chosen, jobs)
+    return _work(plan, chosen, launcher)
 
 
-def _work(plan: Plan, chosen: Sequence[Planned], jobs: int) -> bool:
+def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
     folder = plan.folder
     if chosen or not (folder / 'real.jsonl').is_file():
         _score_real(plan)
     queue = [plans.job(one) for one in chosen]
-    interrupted = Local(jobs).launch(queue)
+    interrupted = launcher.launch(queue)
     collect(plan)
     from genbench.report import page
 
     written = page.write(str(folder))
     if interrupted:
-        print(f'Stopped and saved; the same command goes on from there. So far: {written}')
+        print(f'{launcher.interruption} So far: {written}')
         return False
     failed = [job for job in queue if not job.done]
     if failed:

@@ -57,6 +57,8 @@ class Study:
       figures: what the page should show; (): all it can.
       budget: what every trial may spend.
       baseline: the variant that others are compared with.
+      slurm: what each trial wants of a cluster: partition, time, nodes, gpus (of a node), cpus (of a task), account, or
+        other long options of sbatch, such as {'mem': '32G'}.
     """
 
     title: str
@@ -68,6 +70,7 @@ class Study:
     figures: Sequence[str] = ()
     budget: Budget | None = None
     baseline: str = ''
+    slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any) -> tuple[Trial, ...]:
