@@ -256,6 +256,11 @@ def job(one: Planned) -> Job:
     return Job(one.trial, one.config, one.folder, one.identity.trial_id)
 
 
+def is_prepared(one: Planned) -> bool:
+    """Whether the trial's folder is its own: it was begun under this very identity."""
+    return identity.read(one.folder.path).get('trial_id') == one.identity.trial_id
+
+
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
     """Rename a trial's folder to NAME.old-ID, and return it."""
     old = identity.read(folder).get('trial_id') or 'unknown'

@@ -141,6 +141,8 @@ def collect(plan: Plan) -> None:
     real = {'study': name, 'trial': 'real', 'variant': 'real', 'seed': None, 'trial_id': '', 'settings': {}}
     rows = [_row(row, real) for row in read_rows(plan.folder / 'real.jsonl')]
     for one in plan.trials:
+        if one.state == plans.CHANGED and not plans.is_prepared(one):
+            continue  # what is there is of another trial
         own = {
             'study': name,
             'trial': one.name,

@@ -140,7 +140,8 @@ def _checked(study: Study, file: pathlib.Path) -> Study:
 
 
 def _check_types(study: Study) -> None:
-    if not study.trials or not all(isinstance(trial, Trial) for trial in study.trials):
+    trials = study.trials if isinstance(study.trials, Sequence) else ()
+    if not trials or not all(isinstance(trial, Trial) for trial in trials):
         raise UserError('its trials should be a tuple of Trial, with at least one.')
     for trial in study.trials:
         if not isinstance(trial.name, str) or not _NAME.fullmatch(trial.name) or trial.name in ('.', '..', 'real'):
@@ -150,7 +151,7 @@ def _check_types(study: Study) -> None:
     for key in ('grid', 'figures', 'evaluation'):
         _check_texts(f'its {key}', getattr(study, key))
     seeds = study.seeds
-    if isinstance(seeds, str) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if not isinstance(seeds, Sequence) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise UserError(f'its seeds should be whole numbers from 0 on, not {seeds!r}.')
     if len(set(seeds)) < len(seeds):
         raise UserError(f'its seeds {tuple(seeds)} name one twice.')

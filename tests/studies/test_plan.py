@@ -1,0 +1,188 @@
+"""A plan keeps what is finished, goes on with what is not, and loses nothing."""
+
+import json
+
+import pytest
+
+from genbench import config as configs
+from genbench.errors import UserError
+from genbench.studies import costs, identity, plan, preview, runner, state
+from genbench.studies.budget import Budget
+from genbench.studies.study import Study, Trial
+
+
+@pytest.fixture
+def make(tiny, tmp_path, config_file):
+    """`make(name=(override, …), …)` → the plan of trials of one config in one folder."""
+    path = str(config_file(tiny('gaussian')))
+
+    def build(rerun_changed=False, **trials):
+        made = tuple(Trial(name, path, tuple(overrides), variant=name) for name, overrides in trials.items())
+        return plan.make(Study('t', 'c', made), tmp_path / 'out', rerun_changed=rerun_changed)
+
+    return build
+
+
+def finish(made, *names, how='done'):
+    """Leave the folders of trials as their processes would."""
+    plan.begin(made, [one for one in made.trials if one.name in names])
+    for one in made.trials:
+        if one.name in names:
+            one.folder.config.write_text(configs.to_json(one.config))
+            one.folder.manifest.write_text('{}')
+            one.folder.results.write_text('{"metric": "fd", "seed": 0}\n')
+            state.update(one.folder.path, state=how)
+
+
+def states(made):
+    return {one.name: one.state for one in made.trials}
+
+
+def test_what_is_finished_is_kept_and_the_rest_is_chosen(make):
+    trials = {'a': (), 'b': ('train.seed=1',), 'c': ('train.seed=2',), 'd': ('train.seed=3',)}
+    finish(make(**trials), 'a')
+    finish(make(**trials), 'b', how='failed')
+    finish(make(**trials), 'c', how='preempted')
+    made = make(**trials)
+    assert states(made) == {'a': 'done', 'b': 'failed', 'c': 'unfinished', 'd': 'missing'}
+    assert [one.name for one in made.select()] == ['b', 'c', 'd']
+    assert [one.name for one in made.select(retry_failed=True)] == ['b']
+    assert [one.name for one in made.select(limit=2)] == ['b', 'c']
+    assert [one.name for one in made.select(only='[cd],a')] == ['c', 'd']
+    assert plan.job(made.by_name['a']).done and not plan.job(made.by_name['b']).done
+
+
+def test_a_pattern_that_fits_no_trial_is_refused(make):
+    with pytest.raises(UserError, match='--only first fits no trial of the study. Known: a'):
+        make(a=()).select(only='first')
+
+
+def test_a_trial_of_another_config_is_set_aside_whole(make):
+    finish(make(a=()), 'a')
+    old = identity.read(make(a=()).trials[0].folder.path)['trial_id']
+    made = make(a=('train.seed=9',))
+    assert states(made) == {'a': 'changed'}
+    assert plan.remarks(made, made.select()) == ['1 trial (a) changed; what was there is kept beside as NAME.old-ID.']
+    plan.begin(made, made.select())
+    folder = made.trials[0].folder.path
+    assert (folder.with_name(f'a.old-{old}') / 'results.jsonl').read_text() == '{"metric": "fd", "seed": 0}\n'
+    assert state.read(folder)['state'] == 'queued' and not (folder / 'results.jsonl').exists()
+    assert json.loads((folder / 'wanted.json').read_text())['train']['seed'] == 9
+
+
+def test_another_evaluation_is_made_up_for_without_training_again(make):
+    finish(make(a=()), 'a')
+    made = make(a=('evaluation.sets=2',))
+    assert states(made) == {'a': 'to evaluate'}
+    plan.begin(made, made.select())
+    assert made.trials[0].folder.manifest.is_file() and not plan.job(made.trials[0]).done
+
+
+def test_finished_trials_are_kept_when_the_code_changes_and_run_anew_when_asked(make, monkeypatch):
+    finish(make(a=()), 'a')
+    monkeypatch.setattr(identity, 'code', lambda: 'other')
+    made = make(a=())
+    assert states(made) == {'a': 'done'} and made.select() == [] and plan.job(made.trials[0]).done
+    (line,) = plan.remarks(made, [])
+    assert 'other code' in line and '--rerun-changed' in line
+    again = make(rerun_changed=True, a=())
+    assert states(again) == {'a': 'changed'}
+    plan.begin(again, again.select())
+    assert identity.read(again.trials[0].folder.path)['code'] == 'other'
+    assert len(list(again.folder.glob('trials/a.old-*'))) == 1
+
+
+def test_rows_of_a_changed_trial_that_was_not_chosen_are_not_passed_off_as_its_own(make):
+    finish(make(a=()), 'a')
+    made = make(a=('train.seed=9',))
+    plan.begin(made, [])
+    runner.collect(made)
+    assert (made.folder / 'results.jsonl').read_text() == ''
+
+
+def test_two_names_of_one_trial_are_found(make):
+    with pytest.raises(UserError, match="Trials 'a' and 'b' are the same trial"):
+        make(a=('train.seed=1',), b=('train.seed=1',))
+
+
+def test_settings_are_the_keys_in_which_variants_differ(make):
+    made = make(a=('train.seed=1', 'evaluation.sets=2'), b=('train.seed=2', 'train.num_steps=7'))
+    assert made.settings() == {
+        'a': {'train.num_steps': 4, 'evaluation.sets': 2},
+        'b': {'train.num_steps': 7, 'evaluation.sets': 1},
+    }
+
+
+def test_words_of_a_grid_are_checked_before_anything_starts(tiny, tmp_path, config_file):
+    path = str(config_file(tiny('gaussian')))
+    for words, message in ((('nfes=3',), 'no key .nfes.'), (('sampler=heun',), 'cannot use the sampler'),
+                           (('steps=few',), 'not a number')):  # fmt: skip
+        with pytest.raises(UserError, match=f"Trial 'a': .*{message}"):
+            plan.make(Study('t', 'c', (Trial('a', path, grid=words),)), tmp_path / 'out')
+
+
+@pytest.fixture
+def matched(tiny, tmp_path, config_file, monkeypatch):
+    """`matched(budget, cost)` → the plan of a teacher with two seeds and its student; each step costs `cost`."""
+    teacher = str(config_file(tiny('diffusion'), 'teacher.py'))
+    lent = {'family.teacher': str(tmp_path / 'out' / 'trials' / 'teacher')}
+    student = str(config_file(tiny('consistency', *(f'{key}={value}' for key, value in lent.items())), 'student.py'))
+    trials = (
+        Trial('teacher', teacher),
+        Trial('again', teacher, ('train.seed=1',)),
+        Trial('student', student, after=('teacher',)),
+        Trial('aside', teacher, ('train.seed=2',), matched=False),
+    )
+
+    def build(budget, cost):
+        estimate = lambda requests: [costs.Cost(10, [(None, [cost])], step_seconds=cost) for _ in requests]  # noqa: E731
+        monkeypatch.setattr(costs, 'estimate', estimate)
+        made = plan.make(Study('t', 'c', trials, budget=budget), tmp_path / 'out')
+        plan.begin(made, [])
+        return made
+
+    return build
+
+
+def test_a_budget_sets_the_steps_and_says_what_the_teacher_had_cost(matched):
+    made = matched(Budget(training_flops=100.0), 8.0)
+    assert [one.config.train.num_steps for one in made.trials] == [12, 12, 12, 4]
+    student, aside = made.trials[2].matched, made.trials[3].matched
+    assert (student['target'], student['reached'], student['builds_on']) == (100.0, 96.0, {'teacher': 96.0})
+    assert (aside['by'], aside['training_flops']) == ('not matched', 32.0)
+
+
+def test_matched_steps_stay_when_the_study_is_run_again(matched):
+    before = [one.identity for one in matched(Budget(seconds=100.0), 8.0).trials]
+    assert [one.identity for one in matched(Budget(seconds=100.0), 5.0).trials] == before
+    assert matched(Budget(seconds=50.0), 5.0).trials[0].config.train.num_steps == 10
+
+
+def test_the_preview_shows_states_steps_and_costs_and_writes_nothing(matched, tmp_path):
+    made = matched(Budget(training_flops=100.0), 8.0)
+    kept = sorted(tmp_path.rglob('*'))
+    shown = '\n'.join(preview.lines(made, made.select()))
+    assert '4 trials' in shown and '12 steps  96 FLOPs' in shown
+    assert 'training_flops 96 of 100, after teacher 96 FLOPs' in shown and 'not matched' in shown
+    assert sorted(tmp_path.rglob('*')) == kept
+
+
+def test_the_folder_of_another_study_or_of_a_run_is_refused(tmp_path):
+    (tmp_path / 'study.json').write_text('{"study": "experiments/other.py"}')
+    with pytest.raises(UserError, match='holds the study experiments/other.py, not mine.py'):
+        runner.check_folder(tmp_path, 'mine.py')
+    runner.check_folder(tmp_path, 'elsewhere/other.py')
+    (tmp_path / 'manifest.json').touch()
+    with pytest.raises(UserError, match='the folder of a run'):
+        runner.check_folder(tmp_path, 'elsewhere/other.py')
+
+
+def test_rows_of_the_study_say_which_trial_they_are_of(make):
+    made = make(a=('train.seed=3',))
+    finish(made, 'a')
+    with (made.trials[0].folder.results).open('a') as file:
+        file.write('{"metric": "f')  # half a line
+    runner.collect(make(a=('train.seed=3',)))
+    (row,) = [json.loads(line) for line in (made.folder / 'results.jsonl').read_text().splitlines()]
+    expected = {'study': 'out', 'trial': 'a', 'variant': 'a', 'seed': 3, 'settings': {}, 'metric': 'fd'}
+    assert row == {**expected, 'trial_id': made.trials[0].identity.trial_id}
