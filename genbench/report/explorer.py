@@ -8,7 +8,6 @@ from typing import Any
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
-
 STRIPS = {
     'input': 'Noisy input',
     'state': 'State <i>x<sub>t</sub></i>',

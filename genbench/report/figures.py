@@ -126,12 +126,13 @@ def floors(study: StudyRecord) -> dict[str, float]:
 def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
     _, title, every = COSTS[x]
+    marks = _by_variant(study.variants, legend)
     encoding = {
         'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s' if x == 'flops' else ',~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 18}},
         'y': {'field': 'value', 'type': 'quantitative', 'title': '', 'axis': {'format': '~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 12}},
-        'color': _by_variant(study.variants, legend)['color'],
+        'color': marks['color'],
     }  # fmt: skip
     told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
             ('seeds', 'seeds', '')]  # fmt: skip
@@ -144,14 +145,14 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
-              'encoding': {'tooltip': _tooltip(told), 'shape': _by_variant(study.variants, legend)['shape']}}  # fmt: skip
+              'encoding': {'tooltip': _tooltip(told), 'shape': marks['shape']}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
     return _styled({'layer': [floor, drawn]}, 280)
 
 
-def filled(spec: Spec, points: Sequence[Mapping[str, Any]], floors: Mapping[str, float], metric: str) -> Spec | None:
+def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec | None:
     """A figure of quality with the points of a metric, as the page's script does it; None where there are none."""
     chosen = cells.BY_NAME[metric]
     x = spec['layer'][1]['encoding']['x']
@@ -161,7 +162,7 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], floors: Mapping[str,
         return None
     y = spec['layer'][1]['encoding']['y']
     y['title'] = f'{chosen.title} ({"lower" if chosen.lower_is_better else "higher"} is better)'
-    floor = [floors[metric]] if metric in floors else []
+    floor = [real[metric]] if metric in real else []
     if chosen.lower_is_better:
         y['axis']['values'] = ticks([*(point[end] for point in data for end in ('low', 'high')), *floor])
     else:

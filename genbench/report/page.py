@@ -27,13 +27,13 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
     'samples': ('Samples', 'Samples',
                 'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed.'),
     'training': ('Samples over training', 'Over training',
-                 'The same seeds as training went on, with the averaged weights and the default sampler of each model.'),
+                 'The same seeds as training went on, with averaged weights and the default sampler of each model.'),
     'denoising': ('From noise to image', 'Denoising',
                   'Every step of a sampler. Choose pure noise, or real test images at a level of noise to reconstruct. '
                   'States are scaled by 1/√(α² + σ²) to be seen.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
-                      'Along a great circle between two random latents (or starting noises; what is drawn later is held '
-                      'fixed), a row each.'),
+                      'Along a great circle between two random latents (or starting noises; what is drawn later is '
+                      'held fixed), a row each.'),
     'neighbours': ('Nearest training images', 'Neighbours',
                    'Top row: the first eight samples, not chosen. Below: the three train images nearest to each in the '
                    'features of the evaluation.'),
