@@ -1,5 +1,6 @@
 """What a study would run: its trials with what sets them apart, their steps and operations, and how they stand."""
 
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
     if plan.study.budget:
         values = ', '.join(f'{key} {_number(value)}' for key, value in plan.study.budget.values().items())
         yield f'matched: {values}'
-    flops, settings = _flops(plan), plan.settings()
+    flops, apart = _flops(plan), _apart(plan)
     rows = [
         (
             '*' if one in chosen else ' ',
@@ -24,13 +25,25 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
             f'{one.config.train.num_steps:,} steps',
             flops[one.name],
             _matched(one),
-            ', '.join(f'{key}={_shown(value)}' for key, value in settings[one.name].items()),
+            apart[one.name],
         )
         for one in plan.trials
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield '  '.join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _apart(plan: Plan) -> dict[str, str]:
+    """What the study sets differently for each trial: the config where there are several, and the keys it overrides."""
+    overridden = {text.partition('=')[0] for one in plan.trials for text in one.trial.overrides}
+    several = len({one.trial.config for one in plan.trials}) > 1
+    settings, found = plan.settings(), {}
+    for one in plan.trials:
+        words = ['/'.join(pathlib.Path(one.trial.config).with_suffix('').parts[-2:])] if several else []
+        words += [f'{key}={_shown(value)}' for key, value in settings[one.name].items() if key in overridden]
+        found[one.name] = ', '.join(words)
+    return found
 
 
 def _flops(plan: Plan) -> dict[str, str]:

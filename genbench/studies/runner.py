@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from genbench import startup
 from genbench.errors import UserError, explained_disk_errors
 from genbench.studies import plan as plans
 from genbench.studies import study as studies
@@ -51,7 +52,7 @@ def run(
     study, folder = studies.load(path), pathlib.Path(out)
     check_folder(folder, path)
     launcher = make_launcher(study, folder) if make_launcher else Local(jobs)
-    plan = plans.make(study, folder, rerun_changed=rerun_changed)
+    plan = plans.make(study, folder, cores=_cores_each(study, jobs), rerun_changed=rerun_changed)
     chosen = plan.select(only, retry_failed, limit)
     if dry_run:
         from genbench.studies import preview
@@ -91,6 +92,11 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
     rest = f'; {len(plan.trials) - done} were not chosen' if done < len(plan.trials) else ''
     print(f'{done} of {len(plan.trials)} trials done{rest}: {written}')
     return True
+
+
+def _cores_each(study: Study, jobs: int) -> int:
+    """Processors that a trial has on this machine while others run."""
+    return max(1, startup.cores() // min(len(study.trials), jobs or startup.cores()))
 
 
 def check_folder(folder: pathlib.Path, path: str) -> None:

@@ -24,9 +24,12 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
 
 
 def append_line(path: pathlib.Path, text: str) -> None:
-    """Add a line to a file that is read line by line."""
-    with path.open('a') as file:
-        file.write(text + '\n')
+    """Add a line to a file that is read line by line; a half-written one before it stays by itself."""
+    with path.open('ab+') as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read(1) == b'\n' else '\n' + text
+        file.write(f'{text}\n'.encode())
 
 
 def write_npz(path: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -14,15 +14,18 @@ from genbench.training.files import write_atomically
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file; a half-written last line is left out."""
+    """Rows of a JSONL file; half-written lines and a line that stands twice in a row are left out."""
     if not path.is_file():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
+    rows, last = [], ''
+    for line in path.read_text(errors='replace').splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and line != last:
+            rows.append(row)
+        last = line
     return rows
 
 

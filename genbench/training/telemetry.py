@@ -1,7 +1,6 @@
 """What a run tells of itself: where its time goes, how near it comes to the device's peak, what memory it holds."""
 
 import contextlib
-import json
 import pathlib
 import time
 import warnings
@@ -9,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+
+from genbench.training.metrics import read_rows
 
 PARTS = ('init', 'compile', 'data_wait', 'step', 'checkpoint', 'evaluation', 'other')
 
@@ -167,7 +168,7 @@ def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
 
 def read_starts(path: pathlib.Path) -> list[dict[str, Any]]:
     """One row for each time the run was started: when, from which step, and what was lost before."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return read_rows(path)
 
 
 def summary(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from genbench.training.files import append_line
 from genbench.training.loop import train
 from genbench.training.metrics import MetricsLog, Progress, read_rows
 
@@ -113,3 +114,12 @@ def test_quiet_progress_says_nothing(capsys):
     progress = Progress('train x', 0, 1, quiet=True)
     progress.update(1)
     assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('end', ['{"step": 3, "lo', '3', '[1]', '{"step": 2}\n', '\x00\x00\x00', ''])
+def test_what_a_crash_leaves_at_the_end_of_a_file_costs_no_whole_row(tmp_path, end):
+    path = tmp_path / 'rows.jsonl'
+    path.write_text('{"step": 1}\n{"step": 2}\n' + end)
+    assert read_rows(path) == [{'step': 1}, {'step': 2}]
+    append_line(path, '{"step": 9}')
+    assert read_rows(path) == [{'step': 1}, {'step': 2}, {'step': 9}]
