@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--seed', type=int, default=0)
     sample.add_argument('--label', type=int, help='for a conditional family; by default the labels in turn')
 
-    flags.run(verb('run', 'Run a study from experiments/: train, evaluate and report what is missing.'))
+    flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
     flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
 
     report = verb('report', 'Write the page of a study again from its results.')
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
     try:
         given = _parse([word for word in words if not word.startswith('--config.')])
-        takes_overrides = given.verb in ('train', 'evaluate', 'sample') or [*words, '', ''][:2] == ['config', 'show']
+        takes_overrides = given.verb in ('train', 'evaluate', 'sample', 'run') or [*words, '', ''][:2] == ['config', 'show']
         if overrides and not takes_overrides:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         return VERBS[given.verb](given, overrides)
@@ -349,9 +349,11 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _look(given: argparse.Namespace, _: Sequence[str]) -> int:
+def _study(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.studies import commands
 
+    if given.verb == 'run':
+        return commands.run(given, overrides)
     return getattr(commands, given.verb)(given)
 
 
@@ -386,12 +388,12 @@ VERBS = {
     'metrics': _metrics,
     'compare-protocols': _compare_protocols,
     'sample': _sample,
-    'run': _look,
-    'status': _look,
+    'run': _study,
+    'status': _study,
     'report': _report,
-    'results': _look,
-    'baselines': _look,
-    'verify': _look,
+    'results': _study,
+    'baselines': _study,
+    'verify': _study,
     'config': _config,
     'checkpoint': _checkpoint,
     'data': _data,

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from genbench.errors import INTERRUPTED, UserError, explained_disk_errors
@@ -12,13 +13,13 @@ if TYPE_CHECKING:
     from genbench.studies.study import Study
 
 
-def run(given: argparse.Namespace) -> int:
+def run(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.studies import runner
 
     if given.limit < 0 or given.jobs < 0 or given.start_timeout < 0:
         raise UserError('--limit, --jobs and --start-timeout are at least 0; 0 is all, as many as fit, and for ever.')
-    done = runner.run(given.study, given.out, make_launcher=functools.partial(_launcher, given), dry_run=given.dry_run,
-                      only=given.only, retry_failed=given.retry_failed, limit=given.limit,
+    done = runner.run(given.study, given.out, overrides, make_launcher=functools.partial(_launcher, given),
+                      dry_run=given.dry_run, only=given.only, retry_failed=given.retry_failed, limit=given.limit,
                       rerun_changed=given.rerun_changed)  # fmt: skip
     return 0 if done or given.no_wait else INTERRUPTED
 

@@ -25,6 +25,7 @@ from genbench.training.runs import commit
 def run(
     path: str,
     out: str,
+    overrides: Sequence[str] = (),
     *,
     jobs: int = 0,
     make_launcher: Callable[[Study, pathlib.Path], Launcher] | None = None,
@@ -37,6 +38,7 @@ def run(
     """Train and evaluate the trials of a study that are not done, then write its results and its page.
 
     Args:
+      overrides: 'key=value' for every trial, after its own.
       jobs: trials at a time on this machine, where no launcher is given; 0: as many as fit.
       make_launcher: study and folder → where trials run.
       dry_run: print what would be run, and leave the folder as it is.
@@ -49,7 +51,7 @@ def run(
     Raises:
       UserError: before anything starts, for a study that cannot be run; at the end, for trials that failed.
     """
-    study, folder = studies.load(path), pathlib.Path(out)
+    study, folder = studies.load(path, overrides), pathlib.Path(out)
     check_folder(folder, path)
     launcher = make_launcher(study, folder) if make_launcher else Local(jobs)
     plan = plans.make(study, folder, cores=_cores_each(study, jobs), rerun_changed=rerun_changed)
@@ -66,7 +68,7 @@ def run(
     for line in plans.remarks(plan, chosen):
         print(f'genbench: {line}', file=sys.stderr, flush=True)
     plans.begin(plan, chosen)
-    _describe(plan, path)
+    _describe(plan, path, overrides)
     return _work(plan, chosen, launcher)
 
 
@@ -111,8 +113,9 @@ def check_folder(folder: pathlib.Path, path: str) -> None:
         raise UserError(f'{folder} holds the study {there}, not {path}; give another --out.')
 
 
-def _describe(plan: Plan, path: str) -> None:
+def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
     study = plan.study
+    words = ['genbench', 'run', path, '--out', str(plan.folder), *(f'--config.{text}' for text in overrides)]
     description = {
         'title': study.title,
         'claim': study.claim,
@@ -123,7 +126,7 @@ def _describe(plan: Plan, path: str) -> None:
         'figures': list(study.figures),
         'budget': study.budget.values() if study.budget else None,
         'matched': {one.name: one.matched for one in plan.trials if one.matched},
-        'command': f'genbench run {shlex.quote(path)} --out {shlex.quote(str(plan.folder))}',
+        'command': shlex.join(words),
         'commit': commit(),
     }
     write_atomically(plan.folder / 'study.json', json.dumps(description, indent=2) + '\n')

@@ -89,8 +89,11 @@ def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any
     )
 
 
-def load(path: str) -> Study:
+def load(path: str, overrides: Sequence[str] = ()) -> Study:
     """The study of a file, with its trials checked and written out for every seed.
+
+    Args:
+      overrides: 'key=value' for every trial, after its own. A number of steps among them takes the budget's place.
 
     Raises:
       UserError: no such file, no get_study, an error inside it, or a study that cannot be run.
@@ -113,7 +116,7 @@ def load(path: str) -> Study:
     if not isinstance(study, Study):
         raise UserError(f'get_study() of {path} should return a Study, not {type(study).__name__}.')
     try:
-        return _seeded(_checked(study, file))
+        return _overridden(_seeded(_checked(study, file)), overrides)
     except UserError as error:
         raise UserError(f'The study {path} cannot be run: {error}') from None
 
@@ -209,6 +212,12 @@ def _seeded(study: Study) -> Study:
 
     trials = tuple(seeded(trial, seed) for seed in study.seeds for trial in study.trials)
     return dataclasses.replace(study, trials=trials)
+
+
+def _overridden(study: Study, overrides: Sequence[str]) -> Study:
+    trials = tuple(dataclasses.replace(trial, overrides=(*trial.overrides, *overrides)) for trial in study.trials)
+    steps = any(text.startswith('train.num_steps=') for text in overrides)
+    return dataclasses.replace(study, trials=trials, budget=None if steps else study.budget)
 
 
 def resolve(trial: Trial, trials: pathlib.Path) -> Config:
