@@ -1,0 +1,108 @@
+"""The ledger: what is published, how it is known, what follows from evidence, and what verify says of a run."""
+
+import json
+
+import pytest
+
+from genbench import cli
+from genbench.errors import UserError
+from genbench.studies import ledger
+
+ROWS = ledger.rows()
+
+
+def row(name):
+    return ledger.get(name)
+
+
+def test_every_row_says_what_it_has_to():
+    assert len({entry.id for entry in ROWS}) == len(ROWS) > 100
+    for entry in ROWS:
+        assert entry.confirmed in ledger.CONFIRMED and entry.tolerance > 0 and entry.reason, entry.id
+        assert entry.measured or not entry.config, entry.id
+        assert (entry.kind in ('exact', 'lower_bound', 'estimate')) == (entry.metric != 'fid'), entry.id
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'confirmed'),
+    [
+        ('ddpm-fid', 3.17, 'text'),
+        ('ddpm-bpd', 3.75, 'memory'),
+        ('glow-bpd', 3.35, 'quoted'),
+        ('cifar10-gaussian', 4.683, 'measured'),
+        ('stylegan2-ada-conditional-fid', 2.42, 'memory'),
+        ('improved-consistency-deep-2-fid', 2.24, 'text'),
+        ('search-vae-celeba', 85.7, 'memory'),
+    ],
+)
+def test_values_and_how_they_are_known(name, value, confirmed):
+    assert (row(name).value, row(name).confirmed) == (value, confirmed)
+
+
+def test_numbers_from_memory_are_shown_as_unconfirmed():
+    (line,) = ledger.lines([ledger.describe(row('nvae-bpd'))])[1:2]
+    assert 'unconfirmed' in line
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'), [(2.9435, ledger.REPRODUCED), (2.96, ledger.GAP), (None, ledger.GAP), ('no', ledger.NOT_RUN)]
+)
+def test_the_status_follows_from_the_recorded_value(tmp_path, value, expected):
+    if value != 'no':
+        (tmp_path / 'digits-gaussian.json').write_text(json.dumps({'value': value}))
+    assert ledger.describe(row('digits-gaussian'), tmp_path)['status'] == expected
+
+
+def test_a_row_without_a_recipe_says_so(tmp_path):
+    assert ledger.describe(row('edm-fid'), tmp_path)['status'] == ledger.NO_RECIPE
+    with pytest.raises(UserError, match='edm-fid has no recipe yet: preconditioning'):
+        _ = row('edm-fid').path
+
+
+def test_recorded_evidence_is_whole():
+    """What is in docs/baselines belongs to a row and holds what its command and protocol were."""
+    for path in ledger.EVIDENCE.glob('*.json'):
+        kept = json.loads(path.read_text())
+        assert row(path.stem).id == kept['id'] == path.stem
+        assert kept['protocol'] and kept['commit'] and kept['versions'] and kept['config'] == row(path.stem).config
+
+
+@pytest.mark.parametrize(
+    ('where', 'holds'),
+    [
+        ('data=digits,mnist', lambda entry: entry['data'] in ('digits', 'mnist')),
+        ('nfe<=2 metric=fid', lambda entry: entry['metric'] == 'fid' and (entry['nfe'] or 9) <= 2),
+        ('confirmed!=text', lambda entry: entry['confirmed'] != 'text'),
+        ('id=ddim-*', lambda entry: entry['id'].startswith('ddim-')),
+        ('status="no recipe yet"', lambda entry: not entry['config']),
+        ('value=3.17', lambda entry: entry['value'] == 3.17),
+    ],
+)
+def test_rows_are_chosen_by_conditions(tmp_path, where, holds):
+    listed = [ledger.describe(entry, tmp_path) for entry in ROWS]
+    chosen = ledger.select(listed, [where])
+    assert chosen == [entry for entry in listed if holds(entry)] != []
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('baselines', '--where', 'satus=reproduced'), 'Did you mean status?'),
+        (('baselines', '--where', 'nfe<few'), "'few' is not a number"),
+        (('verify', 'ddpm-fed'), "No baseline is called 'ddpm-fed'. Did you mean ddpm-fid"),
+        (('verify', 'glow-bpd'), 'glow-bpd has no recipe yet'),
+        (('verify', 'digits-gaussian', '--run=a', '--workdir=b'), 'not both'),
+        (('verify', 'digits-gaussian', '--run={tmp}/none'), 'holds no run'),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, words, message):
+    assert cli.main([word.format(tmp=tmp_path) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_rows_are_listed_with_a_count(capsys):
+    assert cli.main(['baselines', '--where', 'data=digits']) == 0
+    out = capsys.readouterr().out
+    assert 'digits-gaussian' in out and 'ddpm-fid' not in out
+    assert out.splitlines()[-1].startswith('5 rows: ')

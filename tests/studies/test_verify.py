@@ -1,0 +1,78 @@
+"""Verify: cheap checks of every recipe, and the comparison of a finished run with its published number."""
+
+import dataclasses
+import json
+
+import pytest
+
+from genbench import cli
+from genbench.studies import ledger, verify
+
+RECIPES = [row for row in ledger.rows() if row.config]
+# Rows of one recipe have the same network and step.
+DISTINCT = list({(row.config, row.overrides): row for row in RECIPES}.values())
+
+
+def marked(row):
+    large = row.config.startswith('configs/cifar10') and 'gaussian' not in row.config  # long to compile
+    return pytest.param(row, id=row.id, marks=[pytest.mark.slow] if large else [])
+
+
+@pytest.mark.parametrize('row', map(marked, DISTINCT))
+def test_every_recipe_passes_its_check(row, capsys):
+    assert verify.check_and_say(row, print), capsys.readouterr().out
+
+
+@pytest.mark.parametrize('row', RECIPES, ids=lambda row: row.id)
+def test_every_recipe_resolves_with_what_it_evaluates(row):
+    config = verify.resolve(row)
+    assert config.data.name == row.data
+
+
+def test_a_parameter_count_that_is_not_the_published_one_fails(capsys):
+    wrong = dataclasses.replace(ledger.get('digits-flow-matching'), parameters=35.7e6)
+    assert not verify.check_and_say(wrong, print)
+    assert 'FAIL 205,045 parameters, published 35.7M' in capsys.readouterr().out
+
+
+@pytest.fixture(scope='module')
+def gaussian(tmp_path_factory):
+    """(comparison, folder) of the recipe of the digits' Gaussian, trained and evaluated."""
+    folder = tmp_path_factory.mktemp('verify') / 'run'
+    return verify.compare(ledger.get('digits-gaussian'), workdir=str(folder)), folder
+
+
+def test_the_floor_of_the_digits_is_reproduced(gaussian):
+    comparison, _ = gaussian
+    assert comparison.within and not comparison.protocol
+    lines = list(comparison.lines())
+    assert lines[-1].startswith('reproduced: ')
+    assert 'expected  bits_per_dim 2.943 ± 0.017 on digits (measured by this project)' in lines
+
+
+def test_a_finished_run_is_compared_and_its_differences_are_said(gaussian):
+    _, folder = gaussian
+    row = ledger.get('digits-gaussian')
+    stated = {**row.stated, 'split': 'test[:100]', 'features': 'inception'}
+    other = dataclasses.replace(row, value=2.5, overrides=('train.seed=3',), stated=stated)
+    comparison = verify.compare(other, run=str(folder))
+    assert not comparison.within
+    assert comparison.protocol == {'split': ('test[:100]', 'test'), 'features': ('inception', None)}
+    assert comparison.other == ('train.seed is 0, 3 in the recipe',)
+    assert list(comparison.lines())[-1] == f'run with gap: {comparison.found["value"] - 2.5:+.4f}'
+
+
+def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
+    comparison, _ = gaussian
+    kept = json.loads(verify.record(comparison, tmp_path).read_text())
+    assert kept['value'] == comparison.found['value'] and kept['protocol']['dequantisation'] == 'uniform'
+    assert ledger.describe(comparison.row, tmp_path)['status'] == ledger.REPRODUCED
+
+
+def test_the_exit_status_tells_reproduced_from_gap(gaussian, monkeypatch, capsys):
+    _, folder = gaussian
+    assert cli.main(['verify', 'digits-gaussian', f'--run={folder}']) == 0
+    wrong = dataclasses.replace(ledger.get('digits-gaussian'), value=2.5)
+    monkeypatch.setattr(ledger, 'get', lambda name: wrong)
+    assert cli.main(['verify', 'digits-gaussian', f'--run={folder}']) == 1
+    assert 'run with gap: +0.44' in capsys.readouterr().out
