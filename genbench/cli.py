@@ -156,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
     try:
         given = _parse([word for word in words if not word.startswith('--config.')])
-        takes_overrides = given.verb in ('train', 'evaluate', 'sample', 'run') or [*words, '', ''][:2] == ['config', 'show']
-        if overrides and not takes_overrides:
+        shows_config = [*words, '', ''][:2] == ['config', 'show']
+        if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run') and not shows_config:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         return VERBS[given.verb](given, overrides)
     except UserError as error:
