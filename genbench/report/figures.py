@@ -169,7 +169,8 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
         y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
     x['axis']['values'] = ticks([point[cost] for point in data])
     spec['layer'][1]['layer'][0]['encoding']['y'] = {**y, 'field': 'low'}
-    return {**spec, 'datasets': {'points': data, 'floor': [{'value': value} for value in floor]}}
+    layers = spec['layer'] if floor else spec['layer'][1:]
+    return {**spec, 'layer': layers, 'datasets': {'points': data, 'floor': [{'value': value} for value in floor]}}
 
 
 def ticks(values: Sequence[float]) -> list[float] | None:

@@ -33,7 +33,8 @@
     if (lower) y.axis.values = ticks(heights);
     made.layer[1].encoding.x.axis.values = ticks(points.map((point) => point[cost]));
     Object.assign(made.layer[1].layer[0].encoding.y, { title: y.title, scale: y.scale, axis: y.axis });
-    made.datasets = { points, floor: floor === undefined ? [] : [{ value: floor }] };
+    made.datasets = { points, floor: [{ value: floor }] };
+    if (floor === undefined) made.layer.shift();
     return made;
   };
 

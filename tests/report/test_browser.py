@@ -67,7 +67,11 @@ def symbols(place):
 
 def brightness(tab, strip):
     """Of the first pixel of a strip of the explorer."""
-    look = "c => c.width > 300 && c.getContext('2d').getImageData(1, 1, 1, 1).data[0]"
+    look = """canvas => {
+        const copy = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        return copy.getImageData(0, 0, 1, 1).data[0];
+    }"""
     return tab.locator(f'#strip-{strip} canvas').evaluate(look)
 
 
@@ -170,8 +174,8 @@ def test_a_reconstruction_starts_from_a_noisy_image_beside_its_target(visit):
     tab.locator('#explorer').scroll_into_view_if_needed()
     until(tab, 'state', 10)
     assert tab.locator('#strip-target').is_hidden()
-    tab.get_by_label('Model').select_option(label='narrow')
-    tab.get_by_label('Start from').select_option('2')
+    tab.locator('#explore-model').select_option(label='narrow')
+    tab.locator('#explore-start').select_option('2')
     until(tab, 'input', 60)
     until(tab, 'target', 200)
     assert 'step 2 of 4' in tab.locator('#explore-said').inner_text()
