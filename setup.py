@@ -10,7 +10,6 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genbench' / '__init__.py')
 
 CORE = [
     'absl-py>=2.1',
-    'altair>=6.0',
     'array-record>=0.8',
     'flax>=0.12.8',
     'grain>=0.2.18',
@@ -45,7 +44,8 @@ setuptools.setup(
     install_requires=CORE,
     extras_require={
         'test': [
-            'import-linter>=2.4', 'mypy>=1.15', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE, *RESULTS, *SLURM
+            'import-linter>=2.4', 'mypy>=1.15', 'playwright>=1.65', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE,
+            *RESULTS, *SLURM
         ],  # fmt: skip
         'ode': ODE,
         'results': RESULTS,

@@ -1,4 +1,4 @@
-"""The leaderboard ranks what was measured alike, says what was not, and knows when a lead is within its spread."""
+"""The leaderboard ranks what was measured alike, says what was not, means over seeds, and knows a lead from noise."""
 
 import json
 import re
@@ -19,19 +19,23 @@ def fd(trial, value, **more):
 def board(tmp_path):
     """`board(rows, across=False)` → the leaderboard of a study with these rows."""
 
-    def write(rows, **options):
+    def write(rows, variants=None, **options):
         names = list(dict.fromkeys(row['trial'] for row in rows if row['trial'] != 'real'))
         for row in rows:
             folder = tmp_path / 'trials' / row['trial']
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             config = {'evaluation': {'num_samples': row['protocol']['num_samples']}}
             (folder / 'config.json').write_text(json.dumps(config))
-        description = {'title': '', 'claim': '', 'command': '', 'commit': '', 'trials': names}
+        description = {'title': '', 'claim': '', 'command': '', 'commit': '', 'trials': names, 'variants': variants}
         (tmp_path / 'study.json').write_text(json.dumps(description))
         (tmp_path / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        return leaderboard.html(collect.read(tmp_path), **options)
+        return leaderboard.html(collect.read(tmp_path), leaderboard.Tips(), **options)
 
     return write
+
+
+def numbers(html):
+    return re.findall(r'<td[^>]* data-value="([\d.]+)"', html)
 
 
 def bold(html):
@@ -48,8 +52,8 @@ def test_one_protocol_is_one_table_best_first(board):
 def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board):
     html = board([fd('a', 9.0), fd('b', 2.0, num_samples=50), fd('c', 3.0)])
     first, second = html.split('<h3>')[1:]
-    assert re.findall(r'data-value="([\d.]+)"', first) == ['3.0', '9.0']
-    assert re.findall(r'data-value="([\d.]+)"', second) == ['2.0']
+    assert numbers(first) == ['3.0', '9.0']
+    assert numbers(second) == ['2.0']
     assert 'num_samples is 50, not 1000' in second
     assert bold(first) == ['3.0'] and bold(second) == ['2.0']
 
@@ -71,3 +75,35 @@ def test_solvers_and_averages_may_be_ranked_together(board):
 def test_a_lead_within_twice_its_standard_error_is_no_lead(board, error, best):
     html = board([fd('a', 2.0, std_err=error, sd=error), fd('b', 3.0, std_err=error, sd=error), fd('c', 30.0)])
     assert bold(html) == best
+
+
+@pytest.fixture(scope='module')
+def seeded(make_study, tmp_path_factory):
+    """The record of a study of two variants with three seeds, one of them failed."""
+    return collect.read(make_study(tmp_path_factory.mktemp('seeded')))
+
+
+def test_a_variant_is_one_row_with_its_mean_and_spread_over_seeds(seeded):
+    tips = leaderboard.Tips()
+    html = leaderboard.html(seeded, tips)
+    assert html.count('<tr') == 4  # the head, two variants and the floor
+    assert '3.00<span class="kind"> ± 1.00</span>' in html  # of 2, 3 and 4
+    assert '3 seeds' in html and '2 of 3 seeds' in html
+    told = next(tip for tip in tips.texts if tip['title'] == 'wide · FD')
+    assert told['facts']['over seeds'] == 'n = 3: 2.00 (seed 0), 3.00 (seed 1), 4.00 (seed 2)'
+    assert tips.protocols[told['protocol']]['num_samples'] == '64'
+
+
+def test_the_sampler_with_the_lowest_mean_is_shown(seeded):
+    ways = {entry.variant: entry.way for entry in leaderboard.entries(seeded)}
+    assert (ways['wide'].sampler, ways['wide'].nfe) == ('direct', 1)
+    assert ways['real'].sampler is None
+
+
+def test_a_sampler_that_only_some_seeds_were_scored_with_is_not_shown(board):
+    rows = [fd('a', 9.0), fd('b', 9.0), {**fd('b', 1.0), 'sampler': 'lucky'}]
+    for row, name in zip(rows, 'abb', strict=True):
+        row['protocol'] = {**row['protocol'], 'sampler': row['sampler']}
+        row['trial'] = name
+    with_variants = {'a': 'one', 'b': 'one'}
+    assert 'lucky' not in board(rows, variants=with_variants)

@@ -1,0 +1,82 @@
+"""Figures show what rows say, at axes that fit, and are written for papers."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from genbench.errors import UserError
+from genbench.report import collect, figures, papers
+
+
+@pytest.fixture(scope='module')
+def folder(make_study, tmp_path_factory):
+    return make_study(tmp_path_factory.mktemp('drawn'))
+
+
+@pytest.fixture(scope='module')
+def study(folder):
+    return collect.read(folder)
+
+
+def chosen(study, **wanted):
+    points = figures.quality_points(study)
+    return [point for point in points if all(point[key] == value for key, value in wanted.items())]
+
+
+def test_a_point_is_the_mean_over_seeds_with_what_it_cost(study):
+    (point,) = chosen(study, metric='fd', variant='wide', nfe=1)
+    assert (point['value'], point['low'], point['high'], point['seeds']) == (3, 2, 4, 3)
+    assert (point['flops'], point['seconds'], point['milliseconds']) == (2e9, 30, 2)
+    assert point['top'] and not chosen(study, metric='fd', variant='wide', nfe=4)[0]['top']
+
+
+def test_samplers_of_a_model_are_told_apart_by_their_dashes(study):
+    assert {point['nfe']: point['dash'] for point in chosen(study, metric='fd', variant='wide')} == {1: 0, 4: 1}
+
+
+def test_kinds_of_likelihood_are_told_apart_by_shape(study):
+    spec = figures.bits_per_dim(study)
+    shape = spec['layer'][1]['encoding']['shape']
+    assert shape['field'] == 'kind' and len(set(shape['scale']['range'])) == len(shape['scale']['domain']) == 3
+
+
+def test_variants_differ_in_colour_and_shape(study):
+    spec = figures.quality(study, 'nfe')
+    drawn = spec['layer'][1]
+    colours, shapes = drawn['encoding']['color'], drawn['layer'][-1]['encoding']['shape']
+    for scale in (colours['scale'], shapes['scale']):
+        assert scale['domain'] == ['wide', 'narrow'] and len(set(scale['range'])) == 2
+
+
+def test_skipped_updates_are_marked_where_they_were_skipped(study):
+    lines, marks = figures.losses(study.variants[0])['layer']
+    assert marks['data']['values'] == [{'trial': 'wide-1', 'step': 6, 'count': 2}]
+    assert {point['trial'] for point in lines['data']['values']} == {'wide-0', 'wide-1', 'wide-2'}
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [([1, 20], [1, 2, 5, 10, 20]), ([1, 1e9], [10.0**k for k in range(10)]), ([3, 4], None), ([0, 1], None)],
+)
+def test_ticks_are_round_and_few(values, expected):
+    assert figures.ticks(values) == expected
+
+
+def test_figures_for_papers_are_pictures_on_white(folder):
+    written = papers.write(folder)
+    names = {path.name for path in written}
+    assert {'fd_against_nfe.png', 'fd_against_nfe.pdf', 'bits_per_dim.pdf', 'losses_wide.png'} <= names
+    for path in written:
+        if path.suffix == '.pdf':
+            assert path.read_bytes().startswith(b'%PDF-')
+        else:
+            image = Image.open(path).convert('RGB')
+            assert image.getpixel((1, 1)) == (255, 255, 255) and image.width > 1000
+            assert len(image.getcolors(maxcolors=2**24)) > 20  # something is drawn
+
+
+def test_a_study_without_numbers_says_so(tmp_path):
+    (tmp_path / 'study.json').write_text(json.dumps({'title': '', 'trials': []}))
+    with pytest.raises(UserError, match='no numbers to draw yet'):
+        papers.write(tmp_path)
