@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from genbench import startup
 from genbench.errors import UserError, explained_disk_errors
 from genbench.studies import plan as plans
 from genbench.studies import study as studies
-from genbench.studies.launchers.base import Launcher, worker
+from genbench.studies.launchers.base import Launcher
 from genbench.studies.launchers.local import Local
 from genbench.studies.plan import Plan, Planned
 from genbench.studies.study import Study
@@ -74,10 +73,9 @@ def run(
 
 def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
     folder = plan.folder
-    if chosen or not (folder / 'real.jsonl').is_file():
-        _score_real(plan)
+    floor = _floor(plan) if chosen or not (folder / 'real.jsonl').is_file() else []
     queue = [plans.job(one) for one in chosen]
-    interrupted = launcher.launch(queue)
+    interrupted = launcher.launch(queue, floor)
     collect(plan)
     from genbench.report import page
 
@@ -132,16 +130,10 @@ def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
     write_atomically(plan.folder / 'study.json', json.dumps(description, indent=2) + '\n')
 
 
-def _score_real(plan: Plan) -> None:
-    """The floor: test images scored as if they were samples, once for each data set of the study.
-
-    In a process of its own: an accelerator belongs to the first process that asks for it, and trials come after.
-    """
+def _floor(plan: Plan) -> list[str]:
+    """Words of the worker that scores test images as if they were samples, once for each data set of the study."""
     wanted = [path for one in plan.trials if (path := plans.job(one).wanted).is_file()]
-    command = worker('real', '', plan.folder / 'real.jsonl', *wanted)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise UserError(f'Real images cannot be scored: {done.stderr.strip().splitlines()[-1]}')
+    return ['real', '', *(str(path.absolute()) for path in (plan.folder / 'real.jsonl', *wanted))]
 
 
 def collect(plan: Plan) -> None:

@@ -8,7 +8,7 @@ import pytest
 from genbench import cli
 from genbench.errors import UserError
 from genbench.studies import state
-from genbench.studies.launchers import slurm
+from genbench.studies.launchers import slurm, squeue
 from genbench.training.metrics import read_rows
 
 LONG = ('train.num_steps=3000', 'evaluation.metrics=fd')
@@ -84,12 +84,13 @@ def test_a_job_whose_time_is_over_puts_itself_back_into_the_queue(clean, tiny, m
 
 
 @pytest.mark.slow
-def test_a_cancelled_job_is_marked_in_words(clean, tiny, make_job, wait_for_step, tmp_path):
+def test_a_cancelled_job_is_marked_in_words(clean, tiny, make_job, wait, wait_for_step, tmp_path):
     job = make_job('a', tiny('vae', 'train.log_every=10', *LONG))
     slurm.Slurm(tmp_path, slurm.Options(wait=False)).launch([job])
     wait_for_step(job.folder.path, 20, 200)
     subprocess.run(['scancel', job.status['job'].removeprefix('slurm:')], check=True)
-    assert slurm.Slurm(tmp_path)._wait([job]) is False
+    launcher = slurm.Slurm(tmp_path)
+    wait(lambda: launcher._settle(job, squeue.read(), 0), 'the end')
     assert job.status['state'] == 'failed'
     assert job.status['reason'].startswith('its job was cancelled; the command of the study goes on from step ')
 
@@ -117,12 +118,12 @@ def test_a_job_that_never_starts_says_why(clean, tiny, study_file, start, status
     out = tmp_path / 'out'
     command = ('run', study_file({'a': (tiny('gaussian', *SHORT), {})}), '--out', out, '--launcher=slurm')
     code, said = finish(start(*command, '--partition=closed', '--start-timeout=0.05'))
-    assert code == 2
+    assert code == 2, said
     assert 'did not start in 3 s and was cancelled: it waits for its partition, which is down' in said
     assert clean.ask('squeue', '--noheader', '--states=pending').strip() == ''
     assert statuses(out)['a']['state'] == 'failed'
     code, said = finish(start(*command, '--partition=nowhere'))
-    assert code == 2 and 'genbench: SLURM did not take the jobs: invalid partition specified: nowhere' in said
+    assert code == 2 and 'SLURM did not take the jobs: invalid partition specified: nowhere' in said, said
 
 
 def test_no_sbatch_on_the_path_is_one_line(tiny, study_file, monkeypatch, capsys, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 
 from genbench.studies import state
 from genbench.studies.job import Job
+from genbench.studies.launchers import base
 from genbench.studies.status import Display
 
 POLL_SECONDS = 0.1
@@ -30,10 +31,20 @@ class Local:
     def __init__(self, slots: int = 0):
         self._slots = make_slots(slots)
 
-    def launch(self, jobs: Sequence[Job]) -> bool:
-        if all(job.done for job in jobs):
+    def launch(self, jobs: Sequence[Job], floor: Sequence[str] = ()) -> bool:
+        if not floor and all(job.done for job in jobs):
             return False
-        return _Pool(jobs, self._slots).work()
+        with _Processes() as processes:
+            if floor:  # alone, and first: it trains what trials are scored with
+                self._score_real(processes, floor)
+            return _Pool(jobs, self._slots, processes).work()
+
+    def _score_real(self, processes: '_Processes', floor: Sequence[str]) -> None:
+        log = base.floor_log(floor)
+        processes.start('real', log, self._slots[0].environment, *floor)
+        while not (ended := list(processes.ended())):
+            time.sleep(POLL_SECONDS)
+        base.check_floor(ended[0][1], log)
 
 
 @dataclasses.dataclass
@@ -85,8 +96,8 @@ def _cores() -> list[int]:
 class _Pool:
     """Starts jobs as slots come free."""
 
-    def __init__(self, jobs: Sequence[Job], slots: list[Slot]):
-        self._jobs, self._slots = jobs, slots
+    def __init__(self, jobs: Sequence[Job], slots: list[Slot], processes: '_Processes'):
+        self._jobs, self._slots, self._processes = jobs, slots, processes
         self._waiting = [job for job in jobs if not job.done]
         self._stops = 0
         for job in self._waiting:
@@ -96,7 +107,7 @@ class _Pool:
         """Until all have ended; True when interrupted."""
         previous = {sig: signal.signal(sig, self._interrupt) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with _Processes() as self._processes, Display([job.folder.path for job in self._jobs]) as display:
+            with Display([job.folder.path for job in self._jobs]) as display:
                 while self._running() or (self._waiting and not self._stops):
                     self._start()
                     ended = self._reap()

@@ -13,7 +13,7 @@ from typing import Any
 from genbench.errors import UserError
 from genbench.studies import state, status
 from genbench.studies.job import Job
-from genbench.studies.launchers import squeue
+from genbench.studies.launchers import base, squeue
 from genbench.studies.launchers.task import Task
 
 POLL_SECONDS = 2.0
@@ -83,7 +83,7 @@ class Slurm:
         self._folder, self._options = folder.absolute(), options or Options()
         _check(self._options.resources)
 
-    def launch(self, jobs: Sequence[Job]) -> bool:
+    def launch(self, jobs: Sequence[Job], floor: Sequence[str] = ()) -> bool:
         todo = [job for job in jobs if not job.done]
         known = squeue.read() or {}
         there = [job for job in todo if _in_queue(job, known)]
@@ -92,9 +92,10 @@ class Slurm:
         self.interruption = (f'{len(there) + len(missing)} trials are in the queue of SLURM. They go on without this '
                              f'command: genbench status {self._folder} shows them, and the same command waits for them '
                              'and collects their results.')  # fmt: skip
-        if not self._options.wait:
+        if not self._options.wait:  # real images are scored by the call that waits
             return any(not job.done for job in todo)
-        return self._wait(todo)
+        with _Floor(floor, self._options) as real:
+            return self._wait(todo, real)
 
     def _submit(self, jobs: Sequence[Job], numbers: dict[str, str], known: Mapping[str, Job]) -> None:
         """One array for all trials that wait for the same others, the first for those that wait for none."""
@@ -110,8 +111,8 @@ class Slurm:
                 for job in waiting:
                     state.fail(job.folder.path, f'{job.after[0]} is not done, which it builds on')
                 return
-            for before, group in groups.items():
-                numbers |= self._submit_array(group, before)
+            for needed, group in groups.items():
+                numbers |= self._submit_array(group, needed)
 
     def _submit_array(self, jobs: Sequence[Job], before: Sequence[str]) -> dict[str, str]:
         """{trial: job number} of trials that start when the jobs `before` have succeeded."""
@@ -150,7 +151,7 @@ class Slurm:
             **own,
         }
 
-    def _wait(self, jobs: Sequence[Job]) -> bool:
+    def _wait(self, jobs: Sequence[Job], real: '_Floor') -> bool:
         """Until all have ended; True when interrupted, and the jobs go on."""
         began, stop = time.monotonic(), _Stop()
         with stop, status.Display([job.folder.path for job in jobs]) as display:
@@ -158,7 +159,7 @@ class Slurm:
                 known = squeue.read()
                 if known is not None:
                     over = [self._settle(job, known, time.monotonic() - began) for job in jobs]
-                    if all(over):
+                    if all(over) and real.over():
                         return False
                 display.show()
                 stop.sleep(POLL_SECONDS)
@@ -188,6 +189,50 @@ class Slurm:
     def _builds_on(self, job: Job) -> str:
         failed = [name for name in job.after if state.read(job.folder.path.parent / name)['state'] == 'failed']
         return f'{failed[0]} failed, which it builds on' if failed else ''
+
+
+class _Floor:
+    """Real images are scored by a step of a job of its own, while it is entered and the trials run."""
+
+    def __init__(self, words: Sequence[str], options: Options):
+        self._words, self._options = words, options
+        self._step: subprocess.Popen | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> '_Floor':
+        if self._words:
+            self._log = base.floor_log(self._words)
+            with self._log.open('w') as log:
+                command = ['srun', *self._flags(), '--job-name=genbench-real', *base.worker(*self._words)]
+                self._step = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return self
+
+    def _flags(self) -> list[str]:
+        one = {'nodes': '1', 'ntasks': '1'}
+        names = {'gpus': 'gpus-per-node', 'cpus': 'cpus-per-task', 'ntasks-per-node': 'ntasks'}
+        given = {names.get(key, key): value for key, value in self._options.resources.items()}
+        return [f'--{key}={value}' for key, value in {**given, **one}.items()]
+
+    def over(self) -> bool:
+        """Whether it has ended, or is not waited for any longer; a UserError where it failed."""
+        if self._step is None:
+            return True
+        code, limit = self._step.poll(), self._options.start_timeout
+        if code is None:
+            return bool(limit) and time.monotonic() - self._began > limit and self._waits()
+        base.check_floor(code, self._log)
+        return True
+
+    def _waits(self) -> bool:
+        lines = state.last_lines(self._log)
+        return (
+            bool(lines) and lines[-1].startswith('srun: job') and lines[-1].endswith('queued and waiting for resources')
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self._step is not None and self._step.poll() is None:
+            self._step.terminate()
+            self._step.wait()
 
 
 class _Stop:
