@@ -103,7 +103,7 @@ class Slurm:
         while waiting:
             groups: dict[tuple[str, ...], list[Job]] = {}
             for job in list(waiting):
-                before = [name for name in job.after if name not in known or not known[name].done]
+                before = [name for name in job.after if not _is_done(name, job, known)]
                 if all(name in numbers for name in before):
                     waiting.remove(job)
                     groups.setdefault(tuple(numbers[name] for name in before), []).append(job)
@@ -179,7 +179,7 @@ class Slurm:
             return True
         entry = known.get(_number(job))
         limit = self._options.start_timeout
-        if limit and seconds > limit and now['attempts'] == 0 and entry and _stuck(entry):
+        if limit and seconds > limit and now['state'] == 'queued' and entry and _stuck(entry):
             _cancel(_number(job))
             state.fail(path, f'its job did not start in {status.duration(limit)} and was cancelled: '
                              f'it {squeue.waiting(_number(job), entry)}')  # fmt: skip
@@ -262,6 +262,13 @@ def _check(resources: Mapping[str, str]) -> None:
     for key in _NUMBERS:
         if key in resources and not str(resources[key]).isdigit():
             raise UserError(f'{key} of a SLURM job is {resources[key]!r}; it should be a whole number.')
+
+
+def _is_done(name: str, job: Job, known: Mapping[str, Job]) -> bool:
+    """Whether a trial that another one waits for is done; it need not be one of those that are launched."""
+    if name in known:
+        return known[name].done
+    return state.read(job.folder.path.parent / name)['state'] == 'done'
 
 
 def _number(job: Job) -> str:
