@@ -44,8 +44,8 @@ setuptools.setup(
     install_requires=CORE,
     extras_require={
         'test': [
-            'import-linter>=2.4', 'mypy>=1.15', 'playwright>=1.65', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14', *ODE,
-            *RESULTS, *SLURM
+            'import-linter>=2.4', 'mypy>=1.15', 'playwright>=1.65', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14',
+            *ODE, *RESULTS, *SLURM
         ],  # fmt: skip
         'ode': ODE,
         'results': RESULTS,

@@ -1,7 +1,7 @@
 """How one checkpoint samples, for people to look at: WORKDIR/exploration/.
 
-exploration.json says what there is. Pictures of traces are sprites: PNGs whose cells are images at their own size, a row
-a step; the others are enlarged, with gaps.
+exploration.json says what there is. Pictures of traces are sprites: PNGs whose cells are images at their own size, a
+row a step; the others are enlarged, with gaps.
 
 * denoising: every state of a multi-step sampler and the clean image it predicts there, from noise (`generation`) and
   from real images at some levels of noise (`reconstruction_K`), with the schedule's α, σ and log α²/σ² at its times;

@@ -52,7 +52,8 @@ def trial(folder, name, seed, *, state='done', rate=1e-3, skipped=0):
     write_json(path / 'summary.json', summary)
     manifest = {'devices': ['cpu:cpu'], 'commit': '', 'versions': {'python': '3.11'}}
     write_json(path / 'manifest.json', manifest)
-    counts = [{'step': step, 'net/loss': 1 / step, 'skipped/total': skipped * (step > 4)} for step in (2, 4, 6, 8, 10)]
+    steps = (2, 4, 6, 8, 10)
+    counts = [{'step': step, 'net/loss': 1 / step, 'skipped/total': skipped * (step > 4)} for step in steps]
     write_lines(path / 'metrics.jsonl', counts)
     picture(path / 'samples' / 'direct_1.png', 10, 10, 40)
     for step in (5, 10):

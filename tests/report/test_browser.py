@@ -1,4 +1,4 @@
-"""The page in a real browser: sort, choose, slide, by mouse and keyboard, on a desk and on a phone, by day and night."""
+"""The page in a real browser: sort, choose, slide, by mouse and keyboard, on a desk and a phone, in light and dark."""
 
 import os
 import re
