@@ -26,7 +26,7 @@ class Job:
     @property
     def after(self) -> tuple[str, ...]:
         """Names of the jobs that must be done before."""
-        return self.trial.after
+        return tuple(self.trial.after)
 
     @property
     def wanted(self) -> pathlib.Path:

@@ -18,6 +18,7 @@ from genbench.studies import study as studies
 from genbench.studies.identity import Identity
 from genbench.studies.job import Job
 from genbench.studies.study import Study, Trial
+from genbench.training import runs
 from genbench.training.files import write_atomically
 from genbench.training.runs import Folder
 
@@ -262,7 +263,13 @@ def is_prepared(one: Planned) -> bool:
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
-    """Rename a trial's folder to NAME.old-ID, and return it."""
+    """Rename a trial's folder to NAME.old-ID, and return it.
+
+    Raises:
+      UserError: a process trains there.
+    """
+    with runs.lock(Folder(folder)):
+        pass
     old = identity.read(folder).get('trial_id') or 'unknown'
     number, aside = 1, folder.with_name(f'{folder.name}.old-{old}')
     while aside.exists():

@@ -54,8 +54,10 @@ def _flops(plan: Plan) -> dict[str, str]:
     found = costs.estimate([costs.Request(one.config, runs) for one, runs in zip(unknown, lent, strict=True)])
     said = {one.name: f'{_number(one.matched["training_flops"])} FLOPs' for one in plan.trials if one not in unknown}
     for one, cost in zip(unknown, found, strict=True):
-        known = not isinstance(cost, str)
-        said[one.name] = f'{_number(cost.flops(one.config.train.num_steps))} FLOPs' if known else f'FLOPs ? ({cost})'
+        if isinstance(cost, str):
+            said[one.name] = f'FLOPs unknown: {cost}'
+        else:
+            said[one.name] = f'{_number(cost.flops(one.config.train.num_steps))} FLOPs'
     return said
 
 

@@ -9,6 +9,7 @@ from genbench.errors import UserError
 from genbench.studies import costs, identity, plan, preview, runner, state
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
+from genbench.training import runs
 
 
 @pytest.fixture
@@ -186,3 +187,11 @@ def test_rows_of_the_study_say_which_trial_they_are_of(make):
     (row,) = [json.loads(line) for line in (made.folder / 'results.jsonl').read_text().splitlines()]
     expected = {'study': 'out', 'trial': 'a', 'variant': 'a', 'seed': 3, 'settings': {}, 'metric': 'fd'}
     assert row == {**expected, 'trial_id': made.trials[0].identity.trial_id}
+
+
+def test_a_folder_in_which_a_process_trains_is_not_set_aside(make):
+    finish(make(a=()), 'a', how='running')
+    made = make(a=('train.seed=9',))
+    with runs.lock(made.trials[0].folder), pytest.raises(UserError, match='Another process is training'):
+        plan.begin(made, made.select())
+    assert made.trials[0].folder.manifest.is_file()
