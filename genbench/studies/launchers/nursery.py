@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from typing import Any, NoReturn
 
 POLL_SECONDS = 0.05
@@ -128,6 +129,8 @@ class Nursery:
 
 
 def main() -> int:
+    # From Python 3.12 on forking warns where libraries hold threads; those of OpenBLAS are made for it.
+    warnings.filterwarnings('ignore', category=DeprecationWarning, message='.*fork')
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     channel = os.dup(1)
     os.set_inheritable(channel, False)

@@ -1,0 +1,53 @@
+"""Trials are forked from a process that may be forked: it only imported."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+CHECK = """
+import os, threading, genbench.studies.launchers.nursery as nursery
+nursery.preload()
+from jax._src import xla_bridge
+assert not xla_bridge._backends, 'a device of jax is open'
+assert threading.active_count() == 1, threading.enumerate()
+"""
+
+
+def test_what_is_imported_before_trials_are_forked_opens_no_device_and_starts_no_thread():
+    subprocess.run([sys.executable, '-c', CHECK], check=True, timeout=120)
+
+
+@pytest.fixture
+def nursery():
+    command = [sys.executable, '-m', 'genbench.studies.launchers.nursery']
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    yield process
+    process.stdin.close()
+    process.wait(60)
+
+
+def test_a_child_says_how_it_ended_and_writes_to_its_log(nursery, tmp_path):
+    def ask(**request):
+        nursery.stdin.write(json.dumps(request) + '\n')
+
+    log = tmp_path / 'log.txt'
+    ask(name='a', log=str(log), environment={}, arguments=['trial', '', str(tmp_path / 'none.json'), str(tmp_path)])
+    started, ended = (json.loads(nursery.stdout.readline()) for _ in range(2))
+    assert started['name'] == 'a' and started['pid'] != os.getpid()
+    assert ended == {'name': 'a', 'code': 1}
+    assert 'none.json' in log.read_text()
+    assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'failed'
+
+
+def test_children_stop_when_whoever_started_them_is_gone(nursery, tiny, make_job, wait_for_step):
+    job = make_job('a', tiny('vae', 'train.num_steps=100000', 'train.log_every=10'))
+    words = ['trial', '', str(job.wanted), str(job.folder.path)]
+    request = {'name': 'a', 'log': str(job.folder.path / 'log.txt'), 'environment': {}, 'arguments': words}
+    nursery.stdin.write(json.dumps(request) + '\n')
+    wait_for_step(job.folder.path, 10)
+    nursery.stdin.close()
+    assert nursery.wait(60) == 0
+    assert job.status['state'] == 'preempted' and job.status['step'] >= 10
