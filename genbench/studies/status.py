@@ -16,7 +16,9 @@ from genbench.studies.launchers import squeue
 
 SILENT_SECONDS = 60.0  # a trial that runs writes its status every few seconds
 LINE_SECONDS = 10.0
+WIDE = 100  # columns of a terminal that has room for all
 COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
+_FIRST = ('running', 'failed', 'preempted', 'queued', 'done')
 _COLOURS = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'preempted': 'yellow'}
 
 
@@ -138,17 +140,23 @@ def text(found: Sequence[Row]) -> str:
     return '\n'.join('  '.join([*map(str.ljust, cells[:-1], widths), cells[-1]]).rstrip() for cells in table)
 
 
-def table(found: Sequence[Row]) -> Any:
-    """The same for a terminal."""
-    from rich import box
+def table(found: Sequence[Row], width: int) -> Any:
+    """The same for a terminal of some columns, with the reasons below."""
+    from rich import box, console, markup
     from rich import table as tables
 
     shown = tables.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
-        shown.add_column(name, justify='right' if name in ('step', 'share', 'images/s', 'left') else 'left')
+    left_out = {'reason'} | ({'host', 'job'} if width < WIDE else set())
+    names = [name for name in COLUMNS if name not in left_out]
+    for name in names:
+        shown.add_column(
+            name, justify='right' if name in ('step', 'share', 'images/s', 'left') else 'left', no_wrap=True
+        )
     for row in found:
-        shown.add_row(*row.cells, style=_COLOURS.get(row.state, ''))
-    return shown
+        cells = dict(zip(COLUMNS, row.cells, strict=True))
+        shown.add_row(*(markup.escape(cells[name]) for name in names), style=_COLOURS.get(row.state, ''))
+    reasons = [markup.escape(f'{row.trial}: {row.reason}') for row in found if row.reason]
+    return console.Group(shown, *reasons, counts(found))
 
 
 def show(folder: str) -> None:
@@ -157,10 +165,10 @@ def show(folder: str) -> None:
     if sys.stdout.isatty():
         from rich import console
 
-        console.Console().print(table(found))
+        terminal = console.Console()
+        terminal.print(table(found, terminal.width))
     else:
-        print(text(found))
-    print(counts(found))
+        print(f'{text(found)}\n{counts(found)}')
 
 
 def as_json(folder: str) -> str:
@@ -203,7 +211,8 @@ class Display:
         self._said = time.monotonic()
         found = rows(self._folders)
         if self._live is not None:
-            self._live.update(table(found), refresh=True)
+            found.sort(key=lambda row: _FIRST.index(row.state))  # a long table is cut at its end
+            self._live.update(table(found, self._live.console.width), refresh=True)
             return
         running = [f'{row.trial} {row.phase} {row.step}/{row.num_steps}' for row in found if row.state == 'running']
         line = ': '.join(filter(None, (counts(found), ', '.join(running))))

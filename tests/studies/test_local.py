@@ -11,7 +11,7 @@ from genbench.studies import state
 from genbench.studies.launchers.local import Local, make_slots
 from genbench.training.metrics import read_rows
 
-LONG = ('train.num_steps=3000', 'train.log_every=10', 'evaluation.metrics=fd')
+LONG = ('train.num_steps=1500', 'train.log_every=10', 'evaluation.metrics=fd')
 SHORT = 'evaluation.metrics=fd'
 
 
@@ -43,7 +43,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(tiny, study_file, start, 
     trial = tmp_path / 'out' / 'trials' / 'a'
     wait_for_step(trial, 20)
     seen = statuses(tmp_path / 'out')
-    assert (seen['a']['state'], seen['a']['phase'], seen['a']['num_steps']) == ('running', 'training', 3000)
+    assert (seen['a']['state'], seen['a']['phase'], seen['a']['num_steps']) == ('running', 'training', 1500)
     assert seen['b']['state'] == 'queued'
     assert seen['a']['speed'] > 0 and seen['a']['left'] > 0
     process.send_signal(signal.SIGINT)
@@ -53,12 +53,12 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(tiny, study_file, start, 
     seen = statuses(tmp_path / 'out')
     stopped = seen['a']['step']
     assert (seen['a']['state'], seen['b']['state']) == ('preempted', 'queued')
-    assert seen['a']['reason'] == f'stopped and saved at step {stopped}' and 20 <= stopped < 3000
+    assert seen['a']['reason'] == f'stopped and saved at step {stopped}' and 20 <= stopped < 1500
     again = start(*words)
     out, err = again.communicate(timeout=240)
     assert again.returncode == 0, err
     steps = [row['step'] for row in read_rows(trial / 'metrics.jsonl')]
-    assert steps == sorted(set(steps)) and steps[-1] == 3000
+    assert steps == sorted(set(steps)) and steps[-1] == 1500
     assert [row['step'] for row in read_rows(trial / 'starts.jsonl')] == [0, stopped]
     assert state.read(trial)['attempts'] == 2
 

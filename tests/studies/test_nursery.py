@@ -42,6 +42,7 @@ def test_a_child_says_how_it_ended_and_writes_to_its_log(nursery, tmp_path):
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'failed'
 
 
+@pytest.mark.slow
 def test_children_stop_when_whoever_started_them_is_gone(nursery, tiny, make_job, wait_for_step):
     job = make_job('a', tiny('vae', 'train.num_steps=100000', 'train.log_every=10'))
     words = ['trial', '', str(job.wanted), str(job.folder.path)]
