@@ -41,7 +41,10 @@ def done(tiny, tmp_path_factory):
     """(study file, folder) of a study of two trials that has been run."""
     folder = tmp_path_factory.mktemp('study')
     vae = tiny('vae', 'train.num_steps=2')
-    trials = {'floor': (tiny('gaussian'), {}), 'vae': (vae, {'overrides': ('train.seed=5',), 'after': ('floor',)})}
+    trials = {
+        'floor': (tiny('gaussian'), {'grid': ('seed=3,4',)}),
+        'vae': (vae, {'overrides': ('train.seed=5',), 'after': ('floor',)}),
+    }
     file = write_study(folder, tiny, trials)
     assert runner.run(file, str(folder / 'out'), jobs=1)
     return file, folder / 'out'
@@ -54,6 +57,23 @@ def test_rows_of_all_trials_and_of_real_images_are_collected(done):
     assert found['real'] == {'fd', 'kd', 'precision', 'recall'}
     assert {'fd', 'bits_per_dim', 'training_seconds'} <= found['floor'] & found['vae']
     assert len({row['features'] for row in rows if row['metric'] == 'fd'}) == 1
+
+
+@pytest.mark.slow
+def test_rows_say_which_trial_of_which_study_they_are_of(done):
+    rows = [row for row in read_rows(done[1] / 'results.jsonl') if row['trial'] == 'vae']
+    (found,) = {(row['study'], row['variant'], row['seed'], row['trial_id']) for row in rows}
+    described = json.loads((done[1] / 'trials' / 'vae' / 'trial.json').read_text())
+    assert found == ('out', 'vae', 5, described['trial_id'])
+    assert rows[0]['settings']['train.num_steps'] == 2
+    real = [row for row in read_rows(done[1] / 'results.jsonl') if row['trial'] == 'real']
+    assert {(row['variant'], row['seed']) for row in real} == {('real', None)}
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_grid_is_evaluated(done):
+    rows = [row for row in read_rows(done[1] / 'results.jsonl') if row['trial'] == 'floor' and row['metric'] == 'fd']
+    assert [row['protocol']['seed'] for row in rows] == [3, 4]
 
 
 @pytest.mark.slow
