@@ -1,10 +1,11 @@
 """Run what is missing of a study, then collect every row and write its page."""
 
+import contextlib
 import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from genbench import startup
@@ -64,11 +65,27 @@ def run(
         (folder / 'trials').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'The study folder {folder} cannot be written: {error.strerror}.') from None
-    for line in plans.remarks(plan, chosen):
-        print(f'genbench: {line}', file=sys.stderr, flush=True)
-    plans.begin(plan, chosen)
-    _describe(plan, path, overrides)
-    return _work(plan, chosen, launcher)
+    with _alone(folder):
+        for line in plans.remarks(plan, chosen):
+            print(f'genbench: {line}', file=sys.stderr, flush=True)
+        plans.begin(plan, chosen)
+        _describe(plan, path, overrides)
+        return _work(plan, chosen, launcher)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Hold a study's folder for this command; a UserError where another one works there."""
+    import fcntl
+
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'Another genbench run works in {folder}; see: genbench status {folder}') from None
+        except OSError:  # a file system without locks: trials still hold their own folders
+            pass
+        yield
 
 
 def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:

@@ -1,5 +1,6 @@
 """Trials as processes of this machine: what dies is marked, what is stopped goes on, and each has its device."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import threading
 
 import pytest
 
+from genbench import cli
 from genbench.studies import state
 from genbench.studies.launchers.local import Local, make_slots
 from genbench.training.metrics import read_rows
@@ -101,3 +103,13 @@ def test_without_accelerators_a_slot_is_a_core(tmp_path):
     (tmp_path / 'nvidia0').unlink()
     (tmp_path / 'accel0').touch()
     assert [slot.environment for slot in make_slots(0, {}, str(tmp_path))] == [{}]
+
+
+def test_two_commands_do_not_work_in_one_folder(tiny, study_file, capsys, tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    with (out / '.lock').open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert cli.main(['run', study_file({'a': (tiny('gaussian'), {})}), '--out', str(out)]) == 2
+    assert 'Another genbench run works in' in capsys.readouterr().err
+    assert not (out / 'study.json').exists()
