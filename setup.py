@@ -28,6 +28,7 @@ CORE = [
     'vl-convert-python>=1.9',
 ]
 RESULTS = ['duckdb>=2.0']  # genbench results
+WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
 
@@ -45,10 +46,12 @@ setuptools.setup(
     extras_require={
         'test': [
             'import-linter>=2.4', 'mypy>=1.15', 'playwright>=1.65', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14',
-            *ODE, *RESULTS, *SLURM
+            *ODE, *RESULTS, *SLURM, *WANDB, *MLFLOW
         ],  # fmt: skip
         'ode': ODE,
         'results': RESULTS,
+        'wandb': WANDB,
+        'mlflow': MLFLOW,
         'slurm': SLURM,
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],

@@ -69,6 +69,12 @@ DEFAULTS: dict[str, Any] = {
         'best_metric': '',  # a scalar of metrics.jsonl; '': the first loss
         'best_mode': 'min',  # or 'max'
     },
+    'trackers': {  # that get the rows of metrics.jsonl too
+        'names': (),  # of 'wandb', 'mlflow'
+        'project': 'genbench',
+        'run': '',  # its name there; '': the name of the run's folder
+        'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, else files in the run's folder
+    },
     'evaluation': {
         'split': 'test',
         'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
@@ -117,7 +123,7 @@ _AT_LEAST_ZERO = (
 )  # fmt: skip
 
 # What may change without making another experiment of a run.
-_FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh',
+_FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
          'train.log_every', 'train.sample_every', 'train.steps_per_call')  # fmt: skip
 
 

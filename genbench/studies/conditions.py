@@ -84,7 +84,7 @@ def split(text: str) -> list[tuple[str, str, str]]:
         if match is None:
             raise UserError(f'--where does not understand {text[at:].strip()!r}; write KEY=VALUE, KEY!=VALUE, '
                             'KEY<=VALUE, KEY=A,B or KEY=PART*, with spaces between.')  # fmt: skip
-        found.append(match.groups())
+        found.append((match[1], match[2], match[3]))
         at = match.end()
     return found
 

@@ -17,7 +17,7 @@ from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
-from genbench.training import averages, guards, placement, processes, runs, sampling, telemetry
+from genbench.training import averages, guards, placement, processes, runs, sampling, telemetry, trackers
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
@@ -76,6 +76,7 @@ def train(
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
     _check_names(family)
+    trackers.check(config)
     with contextlib.ExitStack() as held:
 
         def take() -> None:
@@ -135,7 +136,7 @@ class Training:
         restored = self.checkpoints.restore_latest(self.abstract)
         step, state = restored if restored else (0, None)
         self._note_start(step)
-        log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, silent=not processes.is_first())
+        log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
         self.ledger = telemetry.Ledger(log.seconds, began)
         self.trace = telemetry.Trace(self.folder.path / 'profile', profile)
         self.snapshots.drop_after(step)
@@ -161,7 +162,7 @@ class Training:
         finally:
             self.trace.stop()
             self.feed.close()
-            log.close()
+            log.close(log.last.get('step', 0) >= self.config.train.num_steps)
             self.checkpoints.close()
 
     def _note_start(self, step: int) -> None:

@@ -10,7 +10,9 @@ from typing import IO, Any, cast
 import jax
 import numpy as np
 
+from genbench.config import Config
 from genbench.training.files import write_atomically
+from genbench.training.trackers import Trackers
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -42,11 +44,22 @@ class MetricsLog:
     """Appends rows of scalars; a resumed run first drops the rows past the step it restored.
 
     A silent one only reads: it belongs to a process that leaves writing to the first.
+
+    Args:
+      config: of the run, which names the trackers that get the rows too.
     """
 
-    def __init__(self, path: pathlib.Path, events: pathlib.Path, restored_step: int, silent: bool = False):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        events: pathlib.Path,
+        restored_step: int,
+        silent: bool = False,
+        config: Config | None = None,
+    ):
         self._file: IO[str] | None = None
-        rows = [row for row in read_rows(path) if row['step'] <= restored_step]
+        before = read_rows(path)
+        rows = [row for row in before if row['step'] <= restored_step]
         self.last: Mapping[str, Any] = rows[-1] if rows else {}
         self.wall_time: float = self.last.get('wall_time', 0.0)  # seconds of training before this start
         self.flops: float = self.last.get('train/flops', 0.0)  # operations before this start
@@ -55,6 +68,7 @@ class MetricsLog:
         if not silent:
             write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
             self._file = path.open('a')
+        self._trackers = None if silent or config is None else Trackers(config, path.parent, before, restored_step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row: step, wall_time, images_seen, then slash-named scalars."""
@@ -64,9 +78,13 @@ class MetricsLog:
         self._file.write(json.dumps(row) + '\n')
         self._file.flush()
         self._events.write(row['step'], {key: row[key] for key in row if key not in ('step', 'wall_time')})
+        if self._trackers is not None:
+            self._trackers.write(row)
 
-    def close(self) -> None:
+    def close(self, complete: bool = True) -> None:
         self._events.close()
+        if self._trackers is not None:
+            self._trackers.close(complete)
         if self._file is not None:
             self._file.close()
 

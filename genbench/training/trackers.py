@@ -1,0 +1,156 @@
+"""Where rows of metrics.jsonl are sent besides: Weights & Biases and MLflow, by config. The file stays the truth.
+
+A tracker that fails while a run trains is left out with one warning; training goes on. What it missed is in the file.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from genbench import config as configs
+from genbench.config import Config
+from genbench.errors import UserError, did_you_mean
+from genbench.training.files import write_atomically
+
+FILE = 'trackers.json'  # in the run's folder: {name: the id of the run there}
+PARAMETERS_AT_ONCE = 100  # that MLflow takes in one call
+
+
+class Tracker(Protocol):
+    """A run of another service."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def close(self, complete: bool) -> None: ...
+
+
+class WandB:
+    """A run of Weights & Biases; `WANDB_MODE=offline` keeps it in the run's folder for `wandb sync`."""
+
+    def __init__(self, config: Config, folder: pathlib.Path, name: str, known: str):
+        import wandb
+
+        self.id = known or uuid.uuid4().hex[:12]
+        self._run = wandb.init(
+            project=config.trackers.project, name=name, id=self.id, resume='allow', dir=folder,
+            config=configs.plain(config), settings=wandb.Settings(console='off', silent=True),
+        )  # fmt: skip
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._run.log(dict(scalars), step=step)
+
+    def close(self, complete: bool) -> None:
+        self._run.finish(exit_code=0 if complete else 1)
+
+
+class MLflow:
+    """A run of MLflow; without a URI in config or environment, its files are in the run's folder."""
+
+    def __init__(self, config: Config, folder: pathlib.Path, name: str, known: str):
+        import mlflow.entities
+        from mlflow.tracking import MlflowClient
+
+        uri = config.trackers.mlflow_uri or os.environ.get('MLFLOW_TRACKING_URI', '')
+        if not uri:
+            os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # the store that needs no database
+            uri = (folder / 'mlruns').resolve().as_uri()
+        self._entities, self._client = mlflow.entities, MlflowClient(tracking_uri=uri)
+        self.id = known or self._create(config, name)
+        self._client.update_run(self.id, status='RUNNING')
+
+    def _create(self, config: Config, name: str) -> str:
+        found = self._client.get_experiment_by_name(config.trackers.project)
+        experiment = found.experiment_id if found else self._client.create_experiment(config.trackers.project)
+        run = self._client.create_run(experiment, run_name=name).info.run_id
+        keys = [self._entities.Param(key, str(value)) for key, value in configs.flatten(config)]
+        for start in range(0, len(keys), PARAMETERS_AT_ONCE):
+            self._client.log_batch(run, params=keys[start : start + PARAMETERS_AT_ONCE])
+        return run
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        now = int(1000 * time.time())
+        values = [self._entities.Metric(key, value, now, step) for key, value in scalars.items()]
+        self._client.log_batch(self.id, metrics=values)
+
+    def close(self, complete: bool) -> None:
+        self._client.set_terminated(self.id, 'FINISHED' if complete else 'KILLED')
+
+
+KINDS: dict[str, Any] = {'wandb': WandB, 'mlflow': MLflow}
+
+
+def check(config: Config) -> None:
+    """Find what is misnamed or not installed before anything starts.
+
+    Raises:
+      UserError: see above.
+    """
+    for name in config.trackers.names:
+        if name not in KINDS:
+            raise UserError(f'No tracker is called {name!r} (trackers.names). {did_you_mean(name, KINDS)}')
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"trackers.names asks for {name}, which is not installed: pip install 'genbench[{name}]'")
+
+
+class Trackers:
+    """All trackers of a run; the same runs there go on when it is resumed.
+
+    Args:
+      folder: of the run.
+      rows: of its metrics.jsonl before the start. A tracker that is new gets those up to `restored_step`; one that
+        was there has had all of them.
+    """
+
+    def __init__(self, config: Config, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], restored_step: int):
+        self._file, self._open, self._sent = folder / FILE, {}, {}
+        if not config.trackers.names:
+            return
+        known = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        title = config.trackers.run or folder.resolve().name
+        for name in config.trackers.names:
+            try:
+                self._open[name] = KINDS[name](config, folder, title, known.get(name, ''))
+            except Exception as error:
+                if not rows:
+                    raise UserError(f'{name} cannot start (trackers.names): {_line(error)}') from error
+                _warn(name, error)  # a run that goes on is worth more than what watches it
+                continue
+            self._sent[name] = max((row['step'] for row in rows), default=0) if name in known else 0
+            known[name] = self._open[name].id
+        write_atomically(self._file, json.dumps(known) + '\n')
+        for row in rows:
+            if row['step'] <= restored_step:
+                self.write(row)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Send a row of metrics.jsonl; steps that a resumed run does again are not sent twice."""
+        scalars = {key: value for key, value in row.items() if key != 'step' and isinstance(value, int | float)}
+        for name in [name for name in self._open if row['step'] > self._sent[name]]:
+            self._sent[name] = row['step']
+            try:
+                self._open[name].write(row['step'], scalars)
+            except Exception as error:
+                del self._open[name]
+                _warn(name, error)
+
+    def close(self, complete: bool) -> None:
+        for name, tracker in self._open.items():
+            try:
+                tracker.close(complete)
+            except Exception as error:
+                _warn(name, error)
+        self._open = {}
+
+
+def _warn(name: str, error: Exception) -> None:
+    warnings.warn(f'{name} has failed and is left out ({_line(error)}); metrics.jsonl has every row.', stacklevel=3)
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
