@@ -28,7 +28,9 @@
     const list = document.createElement('dl');
     const protocol = tips.protocols[said.protocol];
     for (const [name, text] of [...Object.entries(said.facts), ...Object.entries(protocol), ['protocol hash', said.protocol]]) {
-      list.append(element('dt', name), element('dd', text));
+      const pair = document.createElement('div');
+      pair.append(element('dt', name), element('dd', text));
+      list.append(pair);
     }
     tip.replaceChildren(element('h4', said.title), list);
     tip.hidden = false;

@@ -116,7 +116,7 @@
     const level = (i) => `test images, log SNR ${text(one.log_snr[i], 1)} (α ${text(one.alpha[i])}, σ ${text(one.sigma[i])})`;
     const options = [new Option('pure noise', 0), ...one.reconstructions.map((i) => new Option(level(i), i))];
     start.replaceChildren(...options);
-    at('explore-schedule').textContent = `${one.schedule}, ${one.sampler}`;
+    at('explore-schedule').textContent = `Schedule ${one.schedule}, sampler ${one.sampler}`;
     restart();
   };
 

@@ -66,7 +66,7 @@ def html(entries: list[dict[str, Any]]) -> str:
     <div class="strips">
 {strips}
     </div>
-    <figure class="schedule"><figcaption>Schedule <span id="explore-schedule"></span></figcaption>
+    <figure class="schedule"><figcaption><span id="explore-schedule"></span></figcaption>
       <div id="explore-chart"></div></figure>
   </div>
 </div>"""

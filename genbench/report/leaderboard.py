@@ -43,7 +43,8 @@ class Tips:
 
     def add(self, cell: Cell) -> int:
         protocol = Protocol(cell.protocol)
-        self.protocols.setdefault(protocol.hash, {key: str(value) for key, value in protocol.flatten().items()})
+        shown = {key: str(value) for key, value in protocol.flatten().items() if value not in ({}, None)}
+        self.protocols.setdefault(protocol.hash, shown)
         row, facts = cell.rows[0], {}
         if cell.seeds > 1:
             facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'

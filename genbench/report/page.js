@@ -19,12 +19,22 @@ const draw = (place, spec) =>
   });
 
 const drawers = new Map(); // place → the function that draws it
+const queue = []; // one figure at a time, when nothing else is to be done: a page of many keeps scrolling
+const idle = window.requestIdleCallback || setTimeout;
+const next = async () => {
+  try {
+    await queue[0]();
+  } finally {
+    queue.shift();
+    if (queue.length) idle(next);
+  }
+};
 const seen = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       seen.unobserve(entry.target);
-      drawers.get(entry.target)();
+      if (queue.push(drawers.get(entry.target)) === 1) idle(next);
     }
   },
   { rootMargin: '400px' },

@@ -16,6 +16,9 @@ KINDS = {
 }
 
 
+FAILURES_SHOWN = 4
+
+
 def kinds_key() -> str:
     """What the shapes of the likelihoods stand for."""
     marks = {name: f'<svg viewBox="0 0 14 14" aria-hidden="true">{path}</svg>' for name, path in KINDS.items()}
@@ -35,7 +38,12 @@ def header(study: StudyRecord) -> str:
 
 def problems(study: StudyRecord) -> str:
     """Failed trials with their reason and last lines, and trials that are not finished."""
-    failed = ''.join(_failure(trial) for trial in study.trials if trial.state == 'failed')
+    broken = [trial for trial in study.trials if trial.state == 'failed']
+    listed = ''.join(_failure(trial) for trial in broken[:FAILURES_SHOWN])
+    if broken[FAILURES_SHOWN:]:
+        others = ''.join(_failure(trial) for trial in broken[FAILURES_SHOWN:])
+        listed += f'<details><summary>and {len(broken) - FAILURES_SHOWN} more</summary>{others}</details>'
+    failed = f'<div class="failed">{listed}</div>' if broken else ''
     waiting = [trial for trial in study.trials if trial.state not in ('done', 'failed')]
     names = ', '.join(f'{trial.name} ({trial.state}{_reached(trial)})' for trial in waiting)
     return failed + (f'<p class="warning"><b>Not finished:</b> {escape(names)}</p>' if waiting else '')
@@ -43,9 +51,9 @@ def problems(study: StudyRecord) -> str:
 
 def _failure(trial: TrialRecord) -> str:
     lines = escape('\n'.join(trial.last_lines))
-    log = f'<details><summary>Last lines of its log</summary><pre>{lines}</pre></details>' if lines else ''
     reason = trial.status.get('reason') or 'it does not say why'
-    return f'<div class="failed"><p><b>{escape(trial.name)} failed:</b> {escape(reason)}</p>{log}</div>'
+    told = f'<b>{escape(trial.name)} failed:</b> {escape(reason)}'
+    return f'<details><summary>{told}</summary><pre>{lines}</pre></details>' if lines else f'<p>{told}</p>'
 
 
 def _reached(trial: TrialRecord) -> str:

@@ -64,7 +64,8 @@ def explored(folder, name, value):
     """An exploration/ of a model with steps."""
     path = folder / 'trials' / name / 'exploration'
     values = {'sampler': 'ddim', 'steps': STEPS, 'shape': [4, 4, 1], 'images': 8, 'denoising': DENOISING,
-              'interpolation': {'rows': 4, 'columns': 8}, 'neighbours': {'distances': [[1.0, 2.0, 3.0]] * 8}}  # fmt: skip
+              'interpolation': {'rows': 4, 'columns': 8},
+              'neighbours': {'distances': [[1.0, 2.0, 3.0]] * 8}}  # fmt: skip
     write_json(path / 'exploration.json', values)
     for part, rows in (('generation', STEPS + 1), ('reconstruction_2', 3)):
         picture(path / f'{part}_states.png', rows, 8, value)
