@@ -221,7 +221,8 @@ def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> Non
     found = identity.found(one.folder.path, known)
     if found is None:
         return
-    stands = state.read(one.folder.path)['state']
+    status = state.read(one.folder.path)
+    stands = status['state']
     one.code_changed = bool(found.code) and found.code != one.identity.code
     if found.training != one.identity.training:
         one.state = CHANGED if one.folder.manifest.is_file() else MISSING
@@ -235,6 +236,8 @@ def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> Non
         one.state = FAILED
     else:
         one.state = UNFINISHED if one.folder.manifest.is_file() else MISSING
+        if found.same_config == one.identity.same_config and status['job'] and stands in ('queued', 'running'):
+            one.identity = found  # a process is or was at it, under the code of its start
 
 
 def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
@@ -246,10 +249,11 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
         if one.state == CHANGED:
             set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
-        identity.write(folder, one.identity, variant=one.trial.variant, seed=one.config.train.seed,
-                       grid=list(one.trial.grid))  # fmt: skip
         write_atomically(job(one).wanted, configs.to_json(one.config))
+        if not is_prepared(one):  # else its status stays: a process may be at it, which its launcher knows
+            state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
+            identity.write(folder, one.identity, variant=one.trial.variant, seed=one.config.train.seed,
+                           grid=list(one.trial.grid))  # fmt: skip
 
 
 def job(one: Planned) -> Job:

@@ -195,3 +195,15 @@ def test_a_folder_in_which_a_process_trains_is_not_set_aside(make):
     with runs.lock(made.trials[0].folder), pytest.raises(UserError, match='Another process is training'):
         plan.begin(made, made.select())
     assert made.trials[0].folder.manifest.is_file()
+
+
+def test_what_a_cluster_is_at_is_left_to_it_also_when_the_code_changes(make, monkeypatch):
+    made = make(a=())
+    plan.begin(made, made.trials)
+    state.update(made.trials[0].folder.path, job='slurm:7_0')
+    monkeypatch.setattr(identity, 'code', lambda: 'other')
+    again = make(a=('train.log_every=9',))
+    plan.begin(again, again.select())
+    assert state.read(again.trials[0].folder.path)['job'] == 'slurm:7_0'
+    assert again.trials[0].identity == made.trials[0].identity
+    assert json.loads(plan.job(again.trials[0]).wanted.read_text())['train']['log_every'] == 9
