@@ -56,6 +56,7 @@ def test_an_array_with_a_requeued_trial_ends_as_if_it_had_not_been(
     wait(lambda: state.read(broken)['state'] == 'preempted', 'the end of the first attempt')
     stopped = state.read(broken)['step']
     assert 20 <= stopped < 1500
+    wait(lambda: clean.job(number).get('Restarts') == '1', 'the requeue')
     clean.ask('scontrol', 'update', f'jobid={number}', 'StartTime=now')  # SLURM may wait two minutes
     code, said = finish(waiting)
     assert code == 0, said

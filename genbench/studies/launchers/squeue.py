@@ -1,7 +1,7 @@
 """What SLURM says about jobs, in words."""
 
 import dataclasses
-import getpass
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def read() -> dict[str, Entry] | None:
     """The user's jobs by their number, NUMBER or ARRAY_INDEX; None where SLURM does not answer."""
     if shutil.which('squeue') is None:
         return None
-    command = ['squeue', '--noheader', '--array', '--states=all', f'--user={getpass.getuser()}', '--format=%i|%T|%r']
+    command = ['squeue', '--noheader', '--array', '--states=all', f'--user={os.getuid()}', '--format=%i|%T|%r']
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
     except subprocess.TimeoutExpired:
