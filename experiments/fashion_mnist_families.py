@@ -4,7 +4,7 @@ genbench run experiments/fashion_mnist_families.py --out runs/fashion_mnist_fami
 
 Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared.
 
-Cost: 3e16 operations for each trained family. Not yet run; with small counts on two cores, README.md shows samples.
+Cost: 2.7e15 operations for each trained family (20,000 steps of the diffusion run), 18 of them. Not yet run; with small counts on two cores, README.md shows samples.
 """
 
 from genbench.studies.budget import Budget
@@ -17,7 +17,7 @@ def get_study() -> Study:
         claim='With the same training FLOPs, families on a path from noise to data give the best samples, and pay for '
         'them with network evaluations that distillation wins back.',
         seeds=(0, 1, 2),
-        budget=Budget(training_flops=3e16),
+        budget=Budget(training_flops=2.7e15),
         baseline='gaussian',
         trials=(
             Trial('diffusion', 'configs/fashion_mnist/diffusion.py'),
