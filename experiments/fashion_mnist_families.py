@@ -4,7 +4,8 @@ genbench run experiments/fashion_mnist_families.py --out runs/fashion_mnist_fami
 
 Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared.
 
-Cost: 2.7e15 operations for each trained family (20,000 steps of the diffusion run), 18 of them. Not yet run; with small counts on two cores, README.md shows samples.
+Cost: 2.7e15 operations for each of the 18 trained trials, 20,000 steps of the diffusion config. Not yet run; README.md
+says what smaller counts give on two cores.
 """
 
 from genbench.studies.budget import Budget
