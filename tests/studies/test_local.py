@@ -10,6 +10,7 @@ import pytest
 
 from genbench import cli
 from genbench.studies import state
+from genbench.studies.launchers import local
 from genbench.studies.launchers.local import Local, make_slots
 from genbench.training.metrics import read_rows
 
@@ -113,3 +114,32 @@ def test_two_commands_do_not_work_in_one_folder(tiny, study_file, capsys, tmp_pa
         assert cli.main(['run', study_file({'a': (tiny('gaussian'), {})}), '--out', str(out)]) == 2
     assert 'Another genbench run works in' in capsys.readouterr().err
     assert not (out / 'study.json').exists()
+
+
+class Recorded:
+    """Processes that are only written down, and end when told."""
+
+    def __init__(self):
+        self.started, self.over = [], []
+
+    def start(self, name, log, environment, job, cores, *arguments):
+        self.started.append((name, cores))
+
+    def ended(self):
+        over, self.over = self.over, []
+        return over
+
+
+def test_every_trial_gets_the_same_share_of_the_cores_and_lenders_go_first(tiny, make_job, monkeypatch):
+    monkeypatch.setattr(local, '_cores', lambda: [0, 1, 2, 3, 4])
+    jobs = [make_job('a', tiny('gaussian')), make_job('b', tiny('gaussian')), make_job('teacher', tiny('gaussian'))]
+    jobs.append(make_job('student', tiny('gaussian'), after=('teacher',)))
+    processes = Recorded()
+    pool = local._Pool(jobs, make_slots(2, {'JAX_PLATFORMS': 'cpu'}), processes)
+    pool._start()
+    assert processes.started == [('teacher', '0,1'), ('a', '2,3')]
+    processes.over = [('teacher', -9)]
+    assert pool._reap()
+    pool._start()
+    assert processes.started[2:] == [('b', '0,1')]
+    assert jobs[3].status['reason'] == 'teacher failed, which it builds on'

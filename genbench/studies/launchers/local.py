@@ -99,6 +99,8 @@ class _Pool:
     def __init__(self, jobs: Sequence[Job], slots: list[Slot], processes: '_Processes'):
         self._jobs, self._slots, self._processes = jobs, slots, processes
         self._waiting = [job for job in jobs if not job.done]
+        self._cores = _cores()
+        self._share = max(1, len(self._cores) // max(1, min(len(slots), len(self._waiting))))
         self._stops = 0
         for job in self._waiting:
             state.queue(job.folder.path, num_steps=job.config.train.num_steps, trial_id=job.trial_id)
@@ -140,8 +142,8 @@ class _Pool:
                 ready.append(job)
         ready.sort(key=lambda job: not any(job.name in other.after for other in self._waiting))  # others wait for it
         free = [slot for slot in self._slots if slot.job is None]
-        for number, (slot, job) in enumerate(zip(free, ready, strict=False)):
-            self._launch(slot, job, len(ready) - number)
+        for slot, job in zip(free, ready, strict=False):
+            self._launch(slot, job)
 
     def _before(self, name: str, job: Job) -> str:
         """'done', 'failed' or 'running' (or still to come), of a trial that another one waits for."""
@@ -153,16 +155,17 @@ class _Pool:
             return 'running'
         return 'done' if other.done else 'failed'
 
-    def _launch(self, slot: Slot, job: Job, ready: int) -> None:
-        """Start a job with its share of the cores: all of them when it is the last."""
-        running, cores = self._running(), _cores()
-        sharing = min(len(self._slots), len(running) + ready)
-        share = max(1, len(cores) // sharing)
-        taken = [core for other in running for core in other.cores]
-        slot.cores = sorted(cores, key=lambda core: (taken.count(core), core))[:share]
+    def _launch(self, slot: Slot, job: Job) -> None:
+        """Start a job on its share of the cores, those with the least to do.
+
+        The share is the same for all, also for the last: on CPU another number of cores would be other compiled
+        programs, and sums in another order.
+        """
+        taken = [core for other in self._slots if other.job is not None for core in other.cores]
+        slot.cores = sorted(self._cores, key=lambda core: (taken.count(core), core))[: self._share]
         slot.job = job
         self._waiting.remove(job)
-        kept = ','.join(map(str, slot.cores)) if share < len(cores) else ''
+        kept = ','.join(map(str, slot.cores)) if self._share < len(self._cores) else ''
         path = job.folder.path
         self._processes.start(job.name, path / 'log.txt', slot.environment, 'trial', kept, job.wanted, path)
         state.update(path, state='running', host=state.host())
