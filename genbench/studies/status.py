@@ -16,6 +16,7 @@ from genbench.studies.launchers import squeue
 
 SILENT_SECONDS = 60.0  # a trial that runs writes its status every few seconds
 LINE_SECONDS = 10.0
+LOGS = 3  # of failed trials whose last lines are shown
 WIDE = 100  # columns of a terminal that has room for all
 COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
 _FIRST = ('running', 'failed', 'preempted', 'queued', 'done')
@@ -169,6 +170,8 @@ def show(folder: str) -> None:
         terminal.print(table(found, terminal.width))
     else:
         print(f'{text(found)}\n{counts(found)}')
+    for row in [row for row in found if row.state == 'failed' and row.last_lines][:LOGS]:
+        print('\n  '.join([f'The log of {row.trial} ends:', *row.last_lines]))
 
 
 def as_json(folder: str) -> str:

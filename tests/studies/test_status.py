@@ -41,18 +41,25 @@ def test_a_table_shows_every_trial_and_exits_with_0(study, capsys):
             'host': 'node1',
             'job': 'local:9',
         },
-        second={'state': 'failed', 'reason': 'its process was killed by SIGKILL', 'step': 3, 'num_steps': 200},
+        second={
+            'state': 'failed',
+            'reason': 'killed by SIGKILL',
+            'step': 3,
+            'num_steps': 200,
+            'last_lines': ['a', 'b'],
+        },
         third=None,
     )
     row = {'step': 100, 'images_seen': 1000, 'speed/images_per_second': 20.0}
     (folder / 'trials' / 'first' / 'metrics.jsonl').write_text(json.dumps(row) + '\n{"step": 110, "im')
     assert cli.main(['status', str(folder)]) == 0
-    head, first, second, third, counts = capsys.readouterr().out.splitlines()
+    head, first, second, third, counts, *log = capsys.readouterr().out.splitlines()
     assert head.split() == ['trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason']
     assert first.split()[:7] == ['first', 'running', '100/200', '50%', '20', '50', 's'] and 'local:9' in first
     assert 'killed by SIGKILL' in second and '3/200' in second
     assert third.split() == ['third', 'queued']
     assert counts == '1 queued, 1 running, 1 failed'
+    assert log == ['The log of second ends:', '  a', '  b']
 
 
 def test_a_folder_without_a_study_is_one_line(tmp_path, capsys):
