@@ -252,8 +252,15 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
         write_atomically(job(one).wanted, configs.to_json(one.config))
         if not is_prepared(one):  # else its status stays: a process may be at it, which its launcher knows
             state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
-            identity.write(folder, one.identity, variant=one.trial.variant, seed=one.config.train.seed,
-                           grid=list(one.trial.grid))  # fmt: skip
+            _sign(one)
+    for one in plan.trials:
+        if one.state == DONE and not is_prepared(one):  # of an older format
+            _sign(one)
+
+
+def _sign(one: Planned) -> None:
+    identity.write(one.folder.path, one.identity, variant=one.trial.variant, seed=one.config.train.seed,
+                   grid=list(one.trial.grid))  # fmt: skip
 
 
 def job(one: Planned) -> Job:

@@ -207,3 +207,15 @@ def test_what_a_cluster_is_at_is_left_to_it_also_when_the_code_changes(make, mon
     assert state.read(again.trials[0].folder.path)['job'] == 'slurm:7_0'
     assert again.trials[0].identity == made.trials[0].identity
     assert json.loads(plan.job(again.trials[0]).wanted.read_text())['train']['log_every'] == 9
+
+
+def test_a_finished_trial_of_an_older_format_is_kept(make):
+    made = make(a=())
+    folder = made.trials[0].folder.path
+    finish(made, 'a')
+    (folder / identity.FILE).unlink()
+    (folder / 'status.json').write_text('{"state": "done", "reason": ""}')
+    again = make(a=())
+    assert states(again) == {'a': 'done'} and again.select() == []
+    plan.begin(again, [])
+    assert plan.job(again.trials[0]).done and make(a=()).trials[0].state == 'done'
