@@ -18,7 +18,7 @@ from genbench.studies.conditions import as_number, split
 
 FILE = pathlib.Path(genbench.__file__).parent / 'baselines.toml'
 CHECKOUT = FILE.parent.parent
-EVIDENCE = CHECKOUT / 'docs' / 'baselines'
+EVIDENCE = (CHECKOUT if (CHECKOUT / 'setup.py').is_file() else pathlib.Path()) / 'docs' / 'baselines'
 CONFIRMED = {
     'text': 'read in its own text',
     'quoted': 'quoted by another paper',

@@ -252,8 +252,14 @@ def _column_order(groups: Sequence[_Group], metrics: Sequence[str]) -> tuple[str
 
 
 def _lines(groups: Sequence[_Group], labelled: bool) -> tuple[tuple[tuple[str, ...], Mapping[str, Cell]], ...]:
+    """Lines without any number are left out beside others of the same labels."""
     lines: dict[tuple[str, ...], dict[str, Cell]] = {}
     for group in groups:
         labels = (*group.labels, group.label) if labelled else group.labels
         lines.setdefault(labels, {})[group.column] = group.cell
-    return tuple(lines.items())
+    told = {labels[:-1] for labels, cells in lines.items() if labelled and any(cell.n for cell in cells.values())}
+    return tuple(
+        (labels, cells)
+        for labels, cells in lines.items()
+        if labels[:-1] not in told or any(c.n for c in cells.values())
+    )

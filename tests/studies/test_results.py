@@ -205,6 +205,12 @@ def test_an_older_format_and_numbers_that_are_none(study):
     assert '2 values are no numbers and left out.' in table.notes
 
 
+def test_a_line_without_numbers_is_left_out_beside_others(study):
+    none = row(metric='bits_per_dim', value=None, kind='none', protocol={'likelihood': 'none'})
+    table = tables.build([study([row(steps=5), row(steps=9), none, {**none, 'variant': 'b'}])], pivot='variant')
+    assert [labels for labels, _ in table.lines] == [('a', 'steps=5'), ('a', 'steps=9'), ('b', '')]
+
+
 def test_a_half_written_last_line_is_left_out_with_a_word(study, capsys):
     folder = study([row()], tail='{"metric": "fd", "val')
     assert cells(tables.build([folder], pivot='variant')) == {('a', 'fd'): (1.0, 1)}
