@@ -15,8 +15,8 @@ from genbench.studies.budget import Budget
 
 # Figures of the page that a study may ask for.
 FIGURES = ('leaderboard', 'nfe', 'flops', 'seconds', 'likelihood', 'samples', 'ablation', 'losses')
-_NAME = re.compile(r'[\w.+-]+')
-_LENT = re.compile(r'\{trials\}/([\w.+-]+)')
+_NAME = re.compile(r'[\w.+=-]+')
+_LENT = re.compile(r'\{trials\}/([\w.+=-]+)')
 Overrides = Sequence[str] | Mapping[str, Any]
 
 
@@ -148,7 +148,9 @@ def _check_types(study: Study) -> None:
         raise UserError('its trials should be a tuple of Trial, with at least one.')
     for trial in study.trials:
         if not isinstance(trial.name, str) or not _NAME.fullmatch(trial.name) or trial.name in ('.', '..', 'real'):
-            raise UserError(f'{trial.name!r} cannot name a trial, which is a folder: use letters, digits, _, - and .')
+            raise UserError(
+                f'{trial.name!r} cannot name a trial, which is a folder: use letters, digits and any of _-.+='
+            )
         for key in ('after', 'grid', 'overrides'):
             _check_texts(f'{key} of trial {trial.name!r}', getattr(trial, key))
     for key in ('grid', 'figures', 'evaluation'):

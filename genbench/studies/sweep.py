@@ -119,10 +119,10 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, str):
         text = value
     elif isinstance(value, list | tuple):
-        text = f'{key.rpartition(".")[2]}_{"_".join(map(str, value))}'
+        text = f'{key.rpartition(".")[2]}={"_".join(map(str, value))}'
     else:
-        text = f'{key.rpartition(".")[2]}_{value}'
-    return ''.join(letter if letter.isalnum() or letter in '_.' else '_' for letter in text)
+        text = f'{key.rpartition(".")[2]}={value}'
+    return ''.join(letter if letter.isalnum() or letter in '_.=' else '_' for letter in text)
 
 
 def _axes(what: str, axes: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:

@@ -61,5 +61,5 @@ def test_a_key_without_a_list_of_values_is_refused(values):
 
 def test_names_and_overrides_of_a_choice():
     choice = {'family.schedule': 'edm', 'optimizer.learning_rate': 2e-3, 'network.multipliers': (1, 2)}
-    assert label(choice) == 'edm-learning_rate_0.002-multipliers_1_2'
+    assert label(choice) == 'edm-learning_rate=0.002-multipliers=1_2'
     assert words(choice) == ('family.schedule=edm', 'optimizer.learning_rate=0.002', 'network.multipliers=(1, 2)')
