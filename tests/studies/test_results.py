@@ -295,12 +295,12 @@ def test_the_verb_writes_what_the_suffix_says(study, tmp_path, capsys):
     assert 'No results.jsonl in or below' in capsys.readouterr().err
 
 
-def test_a_hundred_thousand_rows_take_about_a_second(study):
-    """Under one second on two free cores; the bound leaves room for a machine that does other things."""
+def test_a_hundred_thousand_rows_take_a_second_of_two_cores(study):
+    """Under one second on two free cores; the bound is on processor time, which other jobs leave alone."""
     for part in range(10):
         lines = [json.dumps(row(f'v{i % 100}', i // 500, float(i), steps=1 + i % 5)) + '\n' for i in range(10_000)]
         folder = study(lines, f'study{part}')
-    began = time.monotonic()
+    began = time.process_time()
     table = tables.build([folder.removesuffix('study9')], where=['nfe<=3 family=gan'], pivot='study,variant:steps')
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
     assert sum(cell.n for _, line in table.lines for cell in line.values()) > 10_000
