@@ -43,7 +43,7 @@ def _row(
     body = ''.join(_difference(_comparable(study, variant, reference[name], own.get(name)), reference[name])
                    for name in shown)  # fmt: skip
     changed = settings_against(base, variant)
-    settings = [f'{key} = {value!r}' for key, value in changed.items() if value is not None]
+    settings = [f'{key} = {value}' for key, value in changed.items() if value is not None]
     more = f' and {len(settings) - SETTINGS_SHOWN} more' if len(settings) > SETTINGS_SHOWN else ''
     told = escape(', '.join(settings[:SETTINGS_SHOWN]) + more)
     name = f'{swatch(variant.index)}{escape(variant.name)}'

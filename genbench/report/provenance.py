@@ -9,7 +9,7 @@ from genbench.report import ablation
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
-HEAD = ('trial', 'state', 'seed', 'steps', 'images', 'training s', 's/step', 'goodput', 'MFU', 'skipped', 'starts',
+HEAD = ('trial', 'state', 'seed', 'steps', 'images', 'FLOPs', 'training s', 's/step', 'goodput', 'MFU', 'skipped', 'starts',
         'device', 'config', 'state sha256')  # fmt: skip
 
 
@@ -48,7 +48,11 @@ def _budget(description: dict[str, Any]) -> str:
     if not budget:
         return ''
     items = budget.items() if isinstance(budget, dict) else [('', budget)]
-    return ', '.join(f'{key} {value}'.strip() for key, value in items if value is not None)
+    return ', '.join(f'{key.replace("_", " ")} {_plain(value)}'.strip() for key, value in items if value is not None)
+
+
+def _plain(value: Any) -> str:
+    return f'{value:,.4g}' if isinstance(value, float) else str(value)
 
 
 def _row(study: StudyRecord, trial: TrialRecord) -> str:
@@ -57,6 +61,7 @@ def _row(study: StudyRecord, trial: TrialRecord) -> str:
     seconds = told.get('step_seconds')
     cells = (
         trial.state, _number(trial.seed), _number(told.get('step')), _number(told.get('images_seen')),
+        _number(told.get('training_flops'), '{:.2e}'),
         _number(told.get('training_seconds'), '{:,.1f}'), _number(seconds, '{:.3g}'),
         _number(told.get('goodput'), '{:.0%}'),
         _number(told.get('mfu'), '{:.1%}'), _number(told.get('skipped_updates')), _number(told.get('starts')),
