@@ -9,8 +9,8 @@ from genbench.report import ablation
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
-HEAD = ('trial', 'state', 'seed', 'steps', 'images', 'FLOPs', 'training s', 's/step', 'goodput', 'MFU', 'skipped', 'starts',
-        'device', 'config', 'state sha256')  # fmt: skip
+HEAD = ('trial', 'state', 'seed', 'steps', 'images', 'FLOPs', 'training s', 's/step', 'goodput', 'MFU', 'skipped',
+        'starts', 'device', 'config', 'state sha256')  # fmt: skip
 
 
 def html(study: StudyRecord) -> str:
