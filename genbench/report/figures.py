@@ -46,18 +46,25 @@ def _styled(spec: Spec, height: int) -> Spec:
     }  # fmt: skip
 
 
-def _by_variant(variants: Sequence[Variant], legend: bool = False) -> Spec:
-    """Colour and shape of the field `variant`."""
-    names = [variant.name for variant in variants]
+def series(study: StudyRecord) -> list[str]:
+    """What quality is compared between: variants, or the samplers of a study of a single one."""
+    if len(study.variants) != 1:
+        return [variant.name for variant in study.variants]
+    found = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant != leaderboard.REAL]
+    return list(dict.fromkeys(_sampling(cell) for cell in found))
+
+
+def _marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
+    """Colour and shape of a field by the place of its values among `names`."""
     key = {'orient': 'right', 'title': None, 'symbolOpacity': 1} if legend else None
 
     def encoding(values: list[str]) -> Spec:
-        return {'field': 'variant', 'type': 'nominal', 'title': None, 'legend': key,
-                'scale': {'domain': names, 'range': values}}  # fmt: skip
+        return {'field': field, 'type': 'nominal', 'title': None, 'legend': key,
+                'scale': {'domain': list(names), 'range': values}}  # fmt: skip
 
     return {
-        'color': encoding([colour(variant.index) for variant in variants]),
-        'shape': encoding([shape(variant.index) for variant in variants]),
+        'color': encoding([colour(index) for index in range(len(names))]),
+        'shape': encoding([shape(index) for index in range(len(names))]),
     }
 
 
@@ -69,6 +76,7 @@ def _tooltip(told: Sequence[tuple[str, str, str]]) -> list[Spec]:
 def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
     """A point for every metric of samples, variant and sampler, with what it cost."""
     shown = {entry.variant: entry for entry in leaderboard.entries(study)}
+    alone = len(study.variants) == 1
     costs = {
         name: cells.of(study, name) for name in ('training_flops', 'training_seconds', 'sampling_images_per_second')
     }
@@ -80,8 +88,9 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
             speed = _cost(cell, costs['sampling_images_per_second'])
             way = shown[cell.variant].way
             points.append({
-                'metric': metric.name, 'variant': cell.variant, 'sampler': cell.way.label, 'line': _line(cell),
-                'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, 'nfe': cell.way.nfe,
+                'metric': metric.name, 'series': _sampling(cell) if alone else cell.variant, 'variant': cell.variant,
+                'line': f'{cell.variant} · {_sampling(cell)}', 'nfe': cell.way.nfe,
+                'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds,
                 'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
                 'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
             })  # fmt: skip
@@ -89,19 +98,21 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points with the number of their line's dash: the samplers of a variant in order."""
+    """The points with the number of their line's dash: the samplers of a series in order."""
     lines: dict[str, list[str]] = {}
     for point in points:
-        own = lines.setdefault(point['variant'], [])
+        own = lines.setdefault(point['series'], [])
         if point['line'] not in own:
             own.append(point['line'])
         point['dash'] = own.index(point['line']) % len(DASHES)
     return points
 
 
-def _line(cell: Cell) -> str:
-    """Points of one line: a variant's sampler, at different numbers of steps."""
-    return f'{cell.variant} · {cell.way.sampler} {cell.way.guidance or ""} {cell.way.average or ""}'
+def _sampling(cell: Cell) -> str:
+    """The sampler, whatever its number of steps."""
+    way = cell.way
+    guided = f' · guidance {way.guidance:g}' if way.guidance else ''
+    return f'{way.sampler}{guided}' + (f' · {way.average}' if way.average not in (None, 'ema') else '')
 
 
 def _whiskers(cell: Cell) -> dict[str, float]:
@@ -126,7 +137,7 @@ def floors(study: StudyRecord) -> dict[str, float]:
 def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
     _, title, every = COSTS[x]
-    marks = _by_variant(study.variants, legend)
+    marks = _marked(series(study), 'series', legend)
     encoding = {
         'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s' if x == 'flops' else ',~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 18}},
@@ -134,7 +145,7 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
               'scale': {'type': 'log', 'nice': False, 'padding': 12}},
         'color': marks['color'],
     }  # fmt: skip
-    told = [('variant', 'model', ''), ('sampler', 'sampler', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
+    told = [('line', 'model · sampler', ''), ('nfe', 'evaluations', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
             ('seeds', 'seeds', '')]  # fmt: skip
     lines: list[Spec] = [{
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
@@ -222,7 +233,7 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
     )
     return _styled({
         'data': {'values': data},
-        'encoding': {'y': y, 'color': _by_variant(study.variants)['color']},
+        'encoding': {'y': y, 'color': _marked([variant.name for variant in study.variants], 'variant')['color']},
         'layer': [
             {'mark': {'type': 'rule', 'strokeWidth': 2},
              'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}},

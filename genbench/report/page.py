@@ -16,8 +16,8 @@ from genbench.training.files import write_atomically
 TITLES = {  # name of a section: (heading, the same in the navigation, what it shows)
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
-                'Points of a line are step counts of one sampler; training costs are drawn once, at the sampler of the '
-                'leaderboard. Bars are ± one standard deviation.'),
+                'Points of a line are step counts of one sampler; dashes tell the samplers of a model apart. Training '
+                'costs are drawn once, at the sampler of the leaderboard. Bars are ± one standard deviation.'),
     'likelihood': ('Bits per dimension', 'Bits/dim',
                    'Of the evaluated split, with 95% intervals. Kinds are not ranked as equals: a bound may only be '
                    'higher than the exact number, an estimate may be on either side of it.'),

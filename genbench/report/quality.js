@@ -21,7 +21,7 @@
     const { title, lower } = data.metrics[metric.value];
     const chosen = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
     const points = data.points.filter(
-      (point) => point.metric === metric.value && chosen.has(point.variant) && point[cost] && (data.every[cost] || point.top),
+      (point) => point.metric === metric.value && chosen.has(point.series) && point[cost] && (data.every[cost] || point.top),
     );
     if (!points.length) return null;
     const made = structuredClone(data.specs[cost]);

@@ -6,7 +6,7 @@ from html import escape
 from genbench.report import cells, explorer, leaderboard
 from genbench.report.cells import BY_NAME, METRICS
 from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
-from genbench.report.figures import QUALITY, floors
+from genbench.report.figures import QUALITY, floors, series
 from genbench.report.marks import swatch
 
 KINDS = {
@@ -88,9 +88,9 @@ def quality(study: StudyRecord) -> str:
     ]
     options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
     boxes = ''.join(
-        f'<label class="chip"><input type="checkbox" checked value="{escape(variant.name, quote=True)}">'
-        f'{swatch(variant.index)}{escape(variant.name)}</label>'
-        for variant in study.variants
+        f'<label class="chip"><input type="checkbox" checked value="{escape(name, quote=True)}">'
+        f'{swatch(index)}{escape(name)}</label>'
+        for index, name in enumerate(series(study))
     )
     floor = '<span class="key"><i></i>held-out real images</span>' if floors(study) else ''
     return f"""<div class="controls" id="quality-controls">

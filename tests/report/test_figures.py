@@ -35,6 +35,16 @@ def test_samplers_of_a_model_are_told_apart_by_their_dashes(study):
     assert {point['nfe']: point['dash'] for point in chosen(study, metric='fd', variant='wide')} == {1: 0, 4: 1}
 
 
+def test_a_study_of_one_variant_compares_its_samplers(study):
+    alone = collect.StudyRecord(study.folder, study.description, study.rows, list(study.variants[0].trials))
+    assert figures.series(study) == ['wide', 'narrow']
+    assert figures.series(alone) == ['direct', 'ddim']
+    assert {point['series'] for point in figures.quality_points(alone) if point['variant'] == 'wide'} == {
+        'direct',
+        'ddim',
+    }
+
+
 def test_kinds_of_likelihood_are_told_apart_by_shape(study):
     spec = figures.bits_per_dim(study)
     shape = spec['layer'][1]['encoding']['shape']
