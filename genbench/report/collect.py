@@ -13,6 +13,7 @@ from genbench.training.metrics import read_rows
 from genbench.training.runs import Folder
 
 Row = dict[str, Any]
+REAL = 'real'  # the trial of rows of held-out images
 STATES = ('done', 'running', 'queued', 'preempted', 'failed')
 _OLDER_STATES = {'starting': 'running', 'training': 'running', 'evaluating': 'running', 'interrupted': 'preempted'}
 LAST_LINES = 12  # of the log of a trial that failed
@@ -104,7 +105,8 @@ class StudyRecord:
     def select(self, metric: str) -> list[Row]:
         """Rows of a metric that hold a number and were made under the study's own evaluation.
 
-        Later evaluations of a trial (other counts, seeds, checkpoints) stay in results.jsonl and off the page.
+        Later evaluations of a trial (other counts, seeds, checkpoints), and trials that are not of the study, stay in
+        results.jsonl and off the page.
         """
         return self._selected.get(metric, [])
 
@@ -113,7 +115,8 @@ class StudyRecord:
         trials = {trial.name: trial for trial in self.trials}
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            if row['value'] is not None and (row['trial'] not in trials or trials[row['trial']].owns(row)):
+            owner = trials.get(row['trial'])
+            if row['value'] is not None and (owner.owns(row) if owner else row['trial'] == REAL):
                 found.setdefault(row['metric'], []).append(row)
         return found
 

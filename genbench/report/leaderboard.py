@@ -11,10 +11,9 @@ from typing import Any
 from genbench.evaluation.protocol import Protocol
 from genbench.report import cells
 from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
-from genbench.report.collect import StudyRecord
+from genbench.report.collect import REAL, StudyRecord
 from genbench.report.marks import swatch
 
-REAL = 'real'
 _SIGNS = {'lower_bound': '≤ ', 'estimate': '≈ '}
 
 

@@ -3,9 +3,9 @@
 import pathlib
 from html import escape
 
-from genbench.report import cells, explorer, leaderboard
+from genbench.report import cells, explorer
 from genbench.report.cells import BY_NAME, METRICS
-from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
+from genbench.report.collect import REAL, STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors, series
 from genbench.report.marks import swatch
 
@@ -83,9 +83,7 @@ def leaderboard_notes(study: StudyRecord) -> str:
 
 def quality(study: StudyRecord) -> str:
     """Controls and places of the figures of quality against cost; the script draws them."""
-    known = [
-        metric for metric in QUALITY if any(cell.variant != leaderboard.REAL for cell in cells.of(study, metric.name))
-    ]
+    known = [metric for metric in QUALITY if any(cell.variant != REAL for cell in cells.of(study, metric.name))]
     options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
     boxes = ''.join(
         f'<label class="chip"><input type="checkbox" checked value="{escape(name, quote=True)}">'
@@ -104,7 +102,7 @@ def quality(study: StudyRecord) -> str:
 def all_numbers(study: StudyRecord) -> str:
     """Every sampler of every variant, for those who cannot hover a point."""
     shown = [metric for metric in METRICS if metric.of_sampler and cells.of(study, metric.name)]
-    ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant != leaderboard.REAL]
+    ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant != REAL]
     head = ''.join(f'<th scope="col">{escape(metric.title)}</th>' for metric in shown)
     rows = ''
     for variant, way in dict.fromkeys(ways):
