@@ -128,7 +128,7 @@ class StudyRecord:
     def silent(self) -> list[str]:
         """Variants that say they have no likelihood."""
         names = {row['trial'] for row in self.rows if row['metric'] == 'bits_per_dim' and row['kind'] == 'none'}
-        return sorted({self.variant_of.get(name, name) for name in names})
+        return sorted({self.variant_of[name] for name in names & self.variant_of.keys()})
 
 
 def read(folder: str | pathlib.Path) -> StudyRecord:

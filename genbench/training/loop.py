@@ -332,7 +332,9 @@ class Training:
     def _draw(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
         family = blueprint.family
         averaged = {**state['params'], **state['averages'].get('ema', {})}
-        drawer = self._drawers.setdefault(blueprint, sampling.Drawer(blueprint, GRID_SIZE))
+        if blueprint not in self._drawers:
+            self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
+        drawer = self._drawers[blueprint]
         sampler = sampling.default_sampler(family)
         labels = np.arange(GRID_SIZE) % family.classes if family.conditional else None
         images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)

@@ -15,7 +15,7 @@ from genbench.errors import UserError
 from genbench.evaluation import draw, harness
 from genbench.families.base import Average, Family, Likelihood, Samples, Stage, Update, register
 from genbench.networks import decoders
-from genbench.training import runs
+from genbench.training import runs, sampling
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
@@ -317,3 +317,17 @@ def test_the_summary_says_what_the_run_was(tiny, tmp_path):
     assert summary == outcome.summary
     assert (summary['complete'], summary['step'], summary['images_seen']) == (True, 4, 128)
     assert summary['parameters'] == {'line': 1}
+
+
+def test_samples_over_training_leave_the_run_as_it_is_and_share_a_program(tiny, tmp_path, monkeypatch):
+    made = []
+    drawer = sampling.Drawer
+    monkeypatch.setattr(sampling, 'Drawer', lambda *given: made.append(given) or drawer(*given))
+    watched, plain = (
+        train(tiny('histograms', 'train.num_steps=6', f'train.sample_every={every}'), tmp_path / str(every), quiet=True)
+        for every in (2, 0)
+    )
+    assert watched.summary['state_sha256'] == plain.summary['state_sha256']
+    names = sorted(path.name for path in (tmp_path / '2' / 'samples').glob('step_*.png'))
+    assert names == ['step_0000002.png', 'step_0000004.png', 'step_0000006.png']
+    assert len(made) == 2  # one a run
