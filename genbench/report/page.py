@@ -25,8 +25,8 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
                  'Differences to the baseline with the same seed, their mean and its 95% t interval; one seed has no '
                  'interval. A dash: not measured alike.'),
     'samples': ('Samples', 'Samples',
-                'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed. Pictures '
-                'here and below are those of the first training seed that is done.'),
+                'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed. '
+                'Pictures here and below are those of the first training seed that is done.'),
     'training': ('Samples over training', 'Over training',
                  'The same seeds as training went on, with averaged weights and the default sampler of each model.'),
     'denoising': ('From noise to image', 'Denoising',
