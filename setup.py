@@ -11,6 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genbench' / '__init__.py')
 CORE = [
     'absl-py>=2.1',
     'array-record>=0.8',
+    'duckdb>=2.0',
     'flax>=0.12.8',
     'grain>=0.2.18',
     'importlib-resources>=6.0',  # needed by tensorflow-datasets, which does not declare it
@@ -27,7 +28,6 @@ CORE = [
     'tensorflow-datasets>=4.9.10',
     'vl-convert-python>=1.9',
 ]
-RESULTS = ['duckdb>=2.0']  # genbench results
 WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
@@ -45,11 +45,18 @@ setuptools.setup(
     install_requires=CORE,
     extras_require={
         'test': [
-            'import-linter>=2.4', 'mypy>=1.15', 'playwright>=1.65', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.14',
-            *ODE, *RESULTS, *SLURM, *WANDB, *MLFLOW
+            'import-linter>=2.4',
+            'mypy>=1.15',
+            'playwright>=1.65',
+            'pytest>=8.3',
+            'pytest-xdist>=3.6',
+            'ruff>=0.14',
+            *ODE,
+            *SLURM,
+            *WANDB,
+            *MLFLOW,
         ],  # fmt: skip
         'ode': ODE,
-        'results': RESULTS,
         'wandb': WANDB,
         'mlflow': MLFLOW,
         'slurm': SLURM,

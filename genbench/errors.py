@@ -12,6 +12,10 @@ class UserError(Exception):
     """A mistake that the message explains and the user can mend; the command line prints it and exits with 2."""
 
 
+class Busy(UserError):
+    """Another process works in the folder."""
+
+
 @contextlib.contextmanager
 def explained_disk_errors() -> Iterator[None]:
     """Errors that freeing space or changing permissions mends become a UserError; also a decorator."""

@@ -212,7 +212,7 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
         found = json.loads(index.read_text())
     except (OSError, ValueError):
         return False
-    keys = ('config_hash', 'step')
+    keys = ('config_hash', 'step', 'average', 'seed')
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 
 

@@ -18,7 +18,7 @@ from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import ais, exploration, grid, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
-from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, slug
@@ -84,7 +84,7 @@ class Evaluation:
                 for cell in self.cells:
                     if cell.average == average:
                         weights.score_samples(cell)
-                if 'exploration' in self.options.metrics and average == self.averages[0]:
+                if 'exploration' in self.options.metrics and average == self._explored:
                     weights.explore([cell.sampler for cell in self.cells if cell.average == average])
             if 'likelihood' in self.options.metrics:
                 weights.score_likelihoods()
@@ -93,6 +93,11 @@ class Evaluation:
         if 'speed' in self.options.metrics:
             self._costs()
         return self.added
+
+    @property
+    def _explored(self) -> str:
+        """The average whose samples are shown step by step: the config's own where it is among those evaluated."""
+        return self.options.average if self.options.average in self.averages else self.averages[0]
 
     def has(self, metric: str, protocol: Mapping[str, Any]) -> bool:
         return self.results.has(metric, protocol, self.step, self.config_hash)
@@ -194,7 +199,7 @@ class Weights:
                     n=sum(map(len, sets)), **columns)  # fmt: skip
         for name, row in scores.items():
             one.add(protocol=protocols[name], **row, **columns)
-        sampling.save_grid(one.run.folder.samples / f'{slug(cell.sampler)}.png', sets[0][:SHOWN], one.spec)
+        sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), sets[0][:SHOWN], one.spec)
 
     def explore(self, samplers: Sequence[Sampler]) -> None:
         """Pictures of how this checkpoint samples, beside the results; see `exploration`."""

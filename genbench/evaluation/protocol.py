@@ -15,6 +15,18 @@ from genbench.training.metrics import read_rows
 MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'average', 'borrowed', 'labels', 'images')
 
 
+def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """File name of the grid of samples with this protocol, heun_25.png or heun_25_g2.0.png.
+
+    An average or seed that is not the one of the evaluation's `options` is part of it.
+    """
+    name = f'{drawn["sampler"]}_{drawn["steps"]}' + (f'_g{drawn["guidance"]}' if drawn.get('guidance') else '')
+    for key in ('average', 'seed'):
+        if drawn.get(key) not in (None, options.get(key, drawn.get(key))):
+            name += f'_{key}-{str(drawn[key]).replace(":", "-")}'
+    return f'{name}.png'
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Protocol(Mapping[str, Any]):
     """Everything a number depends on beside the checkpoint. Two are equal when all their values are."""

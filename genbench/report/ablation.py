@@ -25,10 +25,10 @@ def html(study: StudyRecord) -> str:
     reference = entries[base.name].cells
     shown = [name for name in COLUMNS if name in reference]
     head = ''.join(f'<th scope="col">{escape(BY_NAME[name].title)}</th>' for name in shown)
-    rows = [_row(study, base, reference, variant, entries[variant.name].cells, shown)
+    rows = [_row(study, base, reference, variant, entries[variant.name], shown)
             for variant in study.variants if variant is not base and variant.name in entries]  # fmt: skip
     own = ''.join(_absolute(reference[name]) for name in shown)
-    name = f'{swatch(base.index)}{escape(base.name)} (baseline)'
+    name = f'{swatch(base.index)}{escape(base.name)} (baseline){_way(entries[base.name])}'
     first = f'<tr class="reference"><th scope="row">{name}</th><td></td>{own}</tr>'
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Ablations"><table class="ablation"><thead><tr>'
@@ -38,16 +38,21 @@ def html(study: StudyRecord) -> str:
 
 
 def _row(
-    study: StudyRecord, base: Variant, reference: Mapping[str, Cell], variant: Variant, own: Mapping[str, Cell], shown
+    study: StudyRecord, base: Variant, reference: Mapping[str, Cell], variant: Variant, entry: leaderboard.Entry, shown
 ) -> str:
-    body = ''.join(_difference(_comparable(study, variant, reference[name], own.get(name)), reference[name])
+    body = ''.join(_difference(_comparable(study, variant, reference[name], entry.cells.get(name)), reference[name])
                    for name in shown)  # fmt: skip
     changed = settings_against(base, variant)
     settings = [f'{key} = {value}' for key, value in changed.items() if value is not None]
     more = f' and {len(settings) - SETTINGS_SHOWN} more' if len(settings) > SETTINGS_SHOWN else ''
     told = escape(', '.join(settings[:SETTINGS_SHOWN]) + more)
-    name = f'{swatch(variant.index)}{escape(variant.name)}'
+    name = f'{swatch(variant.index)}{escape(variant.name)}{_way(entry)}'
     return f'<tr><th scope="row">{name}</th><td class="words">{told}</td>{body}</tr>'
+
+
+def _way(entry: leaderboard.Entry) -> str:
+    """The sampler that it is compared with."""
+    return f'<span class="kind">{escape(entry.way.label)}</span>' if entry.way and entry.way.label else ''
 
 
 def settings_against(base: Variant, variant: Variant) -> dict[str, Any]:

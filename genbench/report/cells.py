@@ -24,14 +24,21 @@ class Metric:
 METRICS = (
     Metric('FID', 'fid', '{:.2f}', True),
     Metric('FD', 'fd', '{:.2f}', True),
+    Metric('FID∞', 'fid_infinity', '{:.2f}', True),
+    Metric('FD∞', 'fd_infinity', '{:.2f}', True),
+    Metric('sFID', 'sfid', '{:.2f}', True),
+    Metric('sFD', 'sfd', '{:.2f}', True),
     Metric('KID', 'kid', '{:.4f}', True),
     Metric('KD', 'kd', '{:.3f}', True),
     Metric('precision', 'precision', '{:.2f}', False),
     Metric('recall', 'recall', '{:.2f}', False),
     Metric('density', 'density', '{:.2f}', False),
     Metric('coverage', 'coverage', '{:.2f}', False),
+    Metric('IS', 'inception_score', '{:.2f}', False),
     Metric('two-sample', 'two_sample_accuracy', '{:.2f}', True),
     Metric('authenticity', 'authenticity', '{:.2f}'),
+    Metric('copied', 'copied', '{:.2f}'),
+    Metric('train-test gap', 'train_test_gap', '{:.1f}'),
     Metric('bits/dim', 'bits_per_dim', '{:.3f}', of_sampler=False),
     Metric('NFE', 'evaluations_per_image', '{:.0f}'),
     Metric('images/s', 'sampling_images_per_second', '{:,.0f}'),
@@ -45,12 +52,17 @@ LIKELIHOOD = 'bits_per_dim'
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How images were drawn; what two cells must share to be of the same sampler."""
+    """How images were drawn; what two cells must share to be of the same sampler.
+
+    Attributes:
+      one_of_several: its variant was sampled with several averages, so that the label names this one.
+    """
 
     sampler: str | None
     nfe: int | None
     guidance: float | None = None
     average: str | None = None
+    one_of_several: bool = dataclasses.field(default=False, compare=False)
 
     def fits(self, other: 'Way') -> bool:
         """Whether two rows may be of the same images; not every row says which average drew them."""
@@ -60,7 +72,8 @@ class Way:
     @property
     def label(self) -> str:
         guided = f' · guidance {self.guidance:g}' if self.guidance else ''
-        return f'{self.sampler} · {self.nfe}{guided}' if self.sampler else ''
+        average = f' · {self.average}' if self.one_of_several and self.average else ''
+        return f'{self.sampler} · {self.nfe}{guided}{average}' if self.sampler else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +110,11 @@ class Cell:
         return self.rows[0]['std_err'] or 0.0
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95%: Student's over seeds, that of the standard error for a single one."""
+        return self._spread.interval() or (self.value - 1.96 * self.std_err, self.value + 1.96 * self.std_err)
+
+    @property
     def protocol(self) -> Mapping[str, Any]:
         return self.rows[0]['protocol']
 
@@ -119,7 +137,12 @@ def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
         variant = study.variant_of.get(row['trial'], row['trial'])
         key = (variant, _way(row, BY_NAME[name]), _kind(row), _measurement(row).hash)
         groups.setdefault(key, {})[row['trial']] = {**row, 'train_seed': seeds.get(row['trial'])}
-    return tuple(Cell(key[0], BY_NAME[name], key[1], tuple(rows.values())) for key, rows in groups.items())
+    averages = {(variant, way.average) for variant, way, *_ in groups}
+    several = {variant for variant, _ in averages if len([one for one, _ in averages if one == variant]) > 1}
+    return tuple(
+        Cell(variant, BY_NAME[name], dataclasses.replace(way, one_of_several=variant in several), tuple(rows.values()))
+        for (variant, way, *_), rows in groups.items()
+    )
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:

@@ -32,6 +32,7 @@ class TrialRecord:
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     exploration: dict[str, Any]
+    grid: tuple[str, ...] = ()  # axes of its evaluation
 
     @property
     def state(self) -> str:
@@ -54,8 +55,14 @@ class TrialRecord:
     def owns(self, row: Row) -> bool:
         """Whether a result row is of the trial's last step and of its own evaluation config."""
         options, protocol = self.config.get('evaluation', {}), row['protocol']
-        same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'sets', 'seed'))
-        return same and row['checkpoint_step'] == self.summary.get('step')
+        same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'sets'))
+        same &= str(protocol.get('seed', options.get('seed'))) in self._sample_seeds
+        return same and row['checkpoint_step'] in (None, self.summary.get('step'))
+
+    @property
+    def _sample_seeds(self) -> list[str]:
+        chosen = [word.partition('=')[2].split(',') for word in self.grid if word.startswith('seed=')]
+        return chosen[-1] if chosen else [str(self.config.get('evaluation', {}).get('seed'))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +178,7 @@ def _trial(path: pathlib.Path, variant: str) -> TrialRecord:
         summary=_json(folder.summary),
         metrics=[row for row in read_rows(folder.metrics) if isinstance(row, dict)],
         exploration=_json(path / 'exploration' / 'exploration.json'),
+        grid=tuple(_json(path / 'trial.json').get('grid') or ()),
     )
 
 

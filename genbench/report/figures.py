@@ -116,9 +116,10 @@ def _sampling(cell: Cell) -> str:
 
 
 def _whiskers(cell: Cell) -> dict[str, float]:
-    """The value plus and minus a standard deviation, above zero for logarithmic axes."""
+    """The value plus and minus a standard deviation; above zero, for logarithmic axes, where the value is."""
     sd = cell.sd or 0.0
-    return {'low': max(cell.value - sd, cell.value / 10), 'high': cell.value + sd}
+    low = max(cell.value - sd, cell.value / 10) if cell.value > 0 else cell.value - sd
+    return {'low': low, 'high': cell.value + sd}
 
 
 def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
@@ -172,8 +173,9 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
     y = spec['layer'][1]['encoding']['y']
     y['title'] = f'{chosen.title} ({"lower" if chosen.lower_is_better else "higher"} is better)'
     floor = [real[metric]] if metric in real else []
-    if chosen.lower_is_better:
-        y['axis']['values'] = ticks([*(point[end] for point in data for end in ('low', 'high')), *floor])
+    heights = [*(point[end] for point in data for end in ('low', 'high')), *floor]
+    if chosen.lower_is_better and min(heights) > 0:  # an unbiased estimate of a squared distance may lie below
+        y['axis']['values'] = ticks(heights)
     else:
         y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
     x['axis']['values'] = ticks([point[cost] for point in data])
@@ -206,8 +208,8 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
             'variant': cell.variant,
             'kind': str(cell.rows[0]['kind']).replace('_', ' '),
             'value': cell.value,
-            'low': cell.value - 1.96 * cell.std_err,
-            'high': cell.value + 1.96 * cell.std_err,
+            'low': cell.interval[0],
+            'high': cell.interval[1],
             'seeds': cell.seeds,
             'n': cell.rows[0]['n'],
         }

@@ -30,7 +30,7 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
     'training': ('Samples over training', 'Over training',
                  'The same seeds as training went on, with averaged weights and the default sampler of each model.'),
     'denoising': ('From noise to image', 'Denoising',
-                  'Every step of a sampler. Choose pure noise, or real test images at a level of noise to reconstruct. '
+                  'The steps of a sampler. Choose pure noise, or real test images at a level of noise to reconstruct. '
                   'States are scaled by 1/√(α² + σ²) to be seen.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
                       'Along a great circle between two random latents (or starting noises; what is drawn later is '
@@ -189,4 +189,4 @@ def _vega() -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(',', ':')).replace('</', '<\\/')
+    return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')

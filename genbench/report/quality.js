@@ -27,10 +27,11 @@
     const made = structuredClone(data.specs[cost]);
     const y = made.layer[1].encoding.y;
     y.title = `${title} (${lower ? 'lower' : 'higher'} is better)`;
-    if (!lower) y.scale = { type: 'linear', zero: false, padding: 12 };
     const floor = data.floors[metric.value];
     const heights = [...points.flatMap((point) => [point.low, point.high]), ...(floor === undefined ? [] : [floor])];
-    if (lower) y.axis.values = ticks(heights);
+    // an unbiased estimate of a squared distance may lie below zero, where there is no logarithm
+    if (lower && Math.min(...heights) > 0) y.axis.values = ticks(heights);
+    else y.scale = { type: 'linear', zero: false, padding: 12 };
     made.layer[1].encoding.x.axis.values = ticks(points.map((point) => point[cost]));
     Object.assign(made.layer[1].layer[0].encoding.y, { title: y.title, scale: y.scale, axis: y.axis });
     made.datasets = { points, floor: [{ value: floor }] };

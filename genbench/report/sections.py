@@ -3,6 +3,7 @@
 import pathlib
 from html import escape
 
+from genbench.evaluation.protocol import picture
 from genbench.report import cells, explorer
 from genbench.report.cells import BY_NAME, METRICS
 from genbench.report.collect import REAL, STATES, StudyRecord, TrialRecord, Variant
@@ -128,10 +129,10 @@ def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path]
     cell = cells.best([cell for cell in cells.of(study, study.main_metric) if cell.variant == variant.name])
     if cell is None or not cell.protocol.get('steps'):
         return None
-    guidance, steps = cell.protocol.get('guidance'), cell.protocol['steps']
-    name = f'{cell.way.sampler}_{steps}' + (f'_g{guidance}' if guidance else '')
-    path = variant.shown.folder.samples / f'{name}.png'
+    steps = cell.protocol['steps']
+    path = variant.shown.folder.samples / picture(cell.protocol, variant.shown.config.get('evaluation', {}))
     told = f'{cell.way.sampler}, {steps} steps' if steps > 1 else f'{cell.way.sampler}'
+    told += f', {cell.way.average}' if cell.way.one_of_several else ''
     return (told, path) if path.is_file() else None
 
 

@@ -38,7 +38,7 @@ def _launcher(given: argparse.Namespace, study: 'Study', folder: pathlib.Path) -
     if flags or given.no_wait or given.start_timeout:
         named = [*flags, *(['no-wait'] if given.no_wait else []), *(['start-timeout'] if given.start_timeout else [])]
         raise UserError(f'--{named[0]} is for a cluster; add --launcher=slurm.')
-    return local.Local(given.jobs)
+    return local.Local(given.jobs, len(study.trials))
 
 
 def status(given: argparse.Namespace) -> int:

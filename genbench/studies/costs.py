@@ -152,6 +152,9 @@ def main(asked: str, answered: str) -> None:
             answers.append(dataclasses.asdict(_measure(Request(**{**values, 'config': config, 'lent': lent}))))
         except UserError as error:
             answers.append({'error': str(error)})
+        except Exception as error:  # one trial that cannot be traced keeps its name, and the others their answers
+            told = (str(error) or type(error).__name__).splitlines()[0]
+            answers.append({'error': f'its training step cannot be built ({type(error).__name__}: {told}).'})
     pathlib.Path(answered).write_text(json.dumps(answers))
 
 

@@ -48,9 +48,7 @@ def results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--metric', default='', help='metrics, joined by commas')
     parser.add_argument('--pivot', default='', metavar='ROWS:COLUMNS', help='keys, for example variant,sampler:metric')
     parser.add_argument('--baseline', default='', metavar='VARIANT', help='add differences to it, paired by seed')
-    parser.add_argument(
-        '--across-protocols', action='store_true', help='differences to what was not measured alike'
-    )
+    parser.add_argument('--across-protocols', action='store_true', help='differences to what was not measured alike')
     parser.add_argument('--format', choices=('table', 'csv', 'md', 'latex'), help='else as --out ends, else table')
     parser.add_argument('--out', default='', help='a file to write')
 

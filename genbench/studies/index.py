@@ -114,7 +114,9 @@ class Index:
 
     def __init__(self, places: Sequence[str], settings: bool = False):
         self.sources = find(places)
-        self.connection = _duckdb().connect()
+        import duckdb
+
+        self.connection: Any = duckdb.connect()
         self._settings = settings
         self._read()
 
@@ -181,11 +183,3 @@ def _check_lines(file: str) -> None:
             if number < len(lines):
                 raise UserError(f'{file}:{number} is no JSON; mend or remove that line.') from None
             print(f'genbench: left out the half-written last line of {file}.', file=sys.stderr)
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise UserError("The results index needs DuckDB: pip install 'genbench[results]'") from None
-    return duckdb

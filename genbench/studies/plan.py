@@ -17,6 +17,7 @@ from genbench.studies import costs, identity, state
 from genbench.studies import study as studies
 from genbench.studies.identity import Identity
 from genbench.studies.job import Job
+from genbench.studies.launchers import squeue
 from genbench.studies.study import Study, Trial
 from genbench.training import runs
 from genbench.training.files import write_atomically
@@ -236,7 +237,8 @@ def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> Non
         one.state = FAILED
     else:
         one.state = UNFINISHED if one.folder.manifest.is_file() else MISSING
-        if found.same_config == one.identity.same_config and status['job'] and stands in ('queued', 'running'):
+        same = found.same_config == one.identity.same_config
+        if same and status['job'] and stands in ('queued', 'running', 'preempted'):
             one.identity = found  # a process is or was at it, under the code of its start
 
 
@@ -246,6 +248,8 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
         write_atomically(plan.folder / 'budget.json', json.dumps(plan.records, indent=2) + '\n')
     for one in chosen:
         folder = one.folder.path
+        if not is_prepared(one):
+            _check_idle(one)
         if one.state == CHANGED:
             set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,6 +260,16 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
     for one in plan.trials:
         if one.state == DONE and not is_prepared(one):  # of an older format
             _sign(one)
+
+
+def _check_idle(one: Planned) -> None:
+    """Refuse to begin a trial anew that a job of the cluster is still at."""
+    status = state.read(one.folder.path)
+    if status['job'].startswith('slurm:') and status['state'] in ('queued', 'running', 'preempted'):
+        number = status['job'].removeprefix('slurm:')
+        if number in (squeue.read() or {}):
+            raise UserError(f'Job {number} of SLURM is at trial {one.name!r} under another config or evaluation; '
+                            f'wait for it, or end it with: scancel {number}')  # fmt: skip
 
 
 def _sign(one: Planned) -> None:

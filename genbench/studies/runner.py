@@ -53,7 +53,7 @@ def run(
     """
     study, folder = studies.load(path, overrides), pathlib.Path(out)
     check_folder(folder, path)
-    launcher = make_launcher(study, folder) if make_launcher else Local(jobs)
+    launcher = make_launcher(study, folder) if make_launcher else Local(jobs, len(study.trials))
     plan = plans.make(study, folder, cores=_cores_each(study, jobs), rerun_changed=rerun_changed)
     chosen = plan.select(only, retry_failed, limit)
     if dry_run:
@@ -92,11 +92,13 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
     folder = plan.folder
     floor = _floor(plan) if chosen or not (folder / 'real.jsonl').is_file() else []
     queue = [plans.job(one) for one in chosen]
-    interrupted = launcher.launch(queue, floor)
-    collect(plan)
     from genbench.report import page
 
-    written = page.write(str(folder))
+    try:
+        interrupted = launcher.launch(queue, floor)
+    finally:  # what is finished is collected and shown, whatever else went wrong
+        collect(plan)
+        written = page.write(str(folder))
     if interrupted:
         print(f'{launcher.interruption} So far: {written}')
         return False

@@ -100,7 +100,7 @@ def when(key: str, value: Any, sweep: Sweep, otherwise: Sweep | None = None) -> 
             raise UserError(f'when({key!r}, …) needs a part before it in the product() that chooses {key}.')
         if chosen[key] == value:
             return sweep.expand(chosen)
-        return otherwise.expand(chosen) if otherwise else iter(({},))
+        return otherwise.expand(chosen) if otherwise is not None else iter(({},))
 
     return Sweep(expand)
 

@@ -9,7 +9,7 @@ import threading
 import traceback
 from typing import Any
 
-from genbench.errors import INTERRUPTED, UserError
+from genbench.errors import INTERRUPTED, Busy, UserError
 from genbench.studies import state
 
 BEAT_SECONDS = 3.0
@@ -33,7 +33,8 @@ def main(job: str, cores: str, *arguments: str) -> int:
 
 
 def _keep_to(cores: set[int]) -> None:
-    os.sched_setaffinity(0, cores)
+    if hasattr(os, 'sched_setaffinity'):
+        os.sched_setaffinity(0, cores)
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(len(cores))  # libraries that are loaded already made a thread for every core
@@ -63,6 +64,9 @@ def _trial(job: str, wanted: str, workdir: str) -> int:
         complete = _work(job, pathlib.Path(wanted), folder, status)
     except KeyboardInterrupt:
         return status.stopped()
+    except Busy as error:
+        print(f'genbench: {error}', file=sys.stderr, flush=True)
+        return 2
     except UserError as error:
         print(f'genbench: {error}', file=sys.stderr, flush=True)
         return status.failed(str(error), 2)
@@ -85,8 +89,11 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
     """Whether all was done; False when it was stopped and saved."""
     from genbench import config as configs
     from genbench import startup
-    from genbench.training import mesh, processes
+    from genbench.training import mesh, processes, runs
 
+    if not status.silent:
+        with runs.lock(runs.Folder(folder)):  # another process that is at it keeps its status
+            pass
     config = configs.from_json(wanted.read_text())
     startup.prepare(functools.partial(mesh.fitting, config))
     if job in ('trial', 'train'):
@@ -119,7 +126,7 @@ class Status:
     """
 
     def __init__(self, folder: pathlib.Path):
-        self._folder, self._silent = folder, os.environ.get('SLURM_PROCID', '0') != '0'
+        self._folder, self.silent = folder, os.environ.get('SLURM_PROCID', '0') != '0'
         self._over, self._writing = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._alive: dict[str, Any] = {}
@@ -142,7 +149,7 @@ class Status:
 
     def failed(self, reason: str, code: int) -> int:
         self._end()
-        if not self._silent:
+        if not self.silent:
             state.update(self._folder, step=self._step())
             state.fail(self._folder, reason)
         return code
@@ -165,7 +172,7 @@ class Status:
         return state.last_row(self._folder / 'metrics.jsonl').get('step', 0)
 
     def _write(self, **changes: Any) -> None:
-        if not self._silent:
+        if not self.silent:
             with self._writing:
                 state.update(self._folder, **changes)
 

@@ -274,7 +274,9 @@ class Training:
                 step += count
                 log.flops += flops
                 pending.extend(done)
-                if step % config.train.log_every == 0 or step == end or stop or tripped or self.debug:
+                saving = step % config.checkpoint.every == 0 and step < end
+                # A checkpoint has a row: a resumed run goes on counting from it.
+                if step % config.train.log_every == 0 or step == end or stop or tripped or saving or self.debug:
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)
                     log.wall_time = base + time.monotonic() - began
@@ -286,7 +288,7 @@ class Training:
                 if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step):
                     with ledger.spent('checkpoint'):
                         self.snapshots.save(step, blueprint.averages, state['averages'])
-                if step % config.checkpoint.every == 0 and step < end:
+                if saving:
                     self._save(step, state, log)
                 if config.train.sample_every and step % config.train.sample_every == 0 and step < end:
                     self._save_samples(blueprint, state, step)

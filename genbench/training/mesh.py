@@ -39,7 +39,7 @@ def fitting(config: Config, most: int) -> int:
     sizes = [config.mesh[axis] for axis in AXES]
     micro_batch = config.train.batch_size // max(1, config.train.accumulate)
     known = int(np.prod([size for size in sizes if size != -1]))
-    if -1 not in sizes:
+    if -1 not in sizes or known < 1:
         return known if 1 <= known <= most else 1
     return max(n for n in range(1, most + 1) if n == 1 or (n % known == 0 and micro_batch % n == 0))
 

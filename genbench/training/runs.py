@@ -17,7 +17,7 @@ from genbench import config as configs
 from genbench import families
 from genbench.config import Config
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError
+from genbench.errors import Busy, UserError
 from genbench.families.base import Borrowed, Family
 from genbench.training import averages, placement
 from genbench.training import mesh as meshes
@@ -105,14 +105,17 @@ def claim(folder: Folder, config: Config) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Folder) -> Iterator[None]:
-    """Hold a run's folder for this process; a UserError when another one trains there."""
+    """Hold a run's folder for this process; `Busy` when another one trains there."""
     import fcntl
 
     with (folder.path / '.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f'Another process is training in {folder.path}; wait for it or stop it.') from None
+            raise Busy(f'Another process is training in {folder.path}; wait for it or stop it.') from None
+        except OSError as error:
+            told = f'{folder.path} cannot be locked ({error.strerror}); see that no two processes train there.'
+            warnings.warn(told, stacklevel=2)
         yield
 
 

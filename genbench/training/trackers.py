@@ -95,7 +95,7 @@ def check(config: Config) -> None:
         if name not in KINDS:
             raise UserError(f'No tracker is called {name!r} (trackers.names). {did_you_mean(name, KINDS)}')
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"trackers.names asks for {name}, which is not installed: pip install 'genbench[{name}]'")
+            raise UserError(f"trackers.names asks for {name}, which is not installed: pip install -e '.[{name}]'")
 
 
 class Trackers:

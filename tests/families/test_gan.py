@@ -150,7 +150,7 @@ def test_the_decay_of_a_rare_update_ends_with_the_run(make_family):
     for _ in range(5):
         change, state = optimizer.update(ones, state, ones)
         sizes.append(-float(change['generator']) / family.config.optimizer.learning_rate)
-    assert sizes == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-6)  # steps 0, 5, 10 and 15 are all that the generator has
+    assert sizes == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-6)  # it runs on steps 0, 5, 10 and 15
 
 
 @pytest.mark.parametrize(

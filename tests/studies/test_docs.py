@@ -105,6 +105,6 @@ def test_what_the_guide_to_clusters_says_runs_on_one(project, cluster):
 
 
 def test_guides_name_files_that_exist():
-    for guide in GUIDES:
-        for target in re.findall(r'\]\(([\w./-]+)\)', (ROOT / 'docs' / guide).read_text()):
-            assert (ROOT / 'docs' / guide).parent.joinpath(target).exists(), f'{guide} points to {target}'
+    for page in (ROOT / 'README.md', *(ROOT / 'docs' / guide for guide in GUIDES)):
+        for target in re.findall(r'\]\(([\w./-]+)\)', page.read_text()):
+            assert page.parent.joinpath(target).exists(), f'{page.name} points to {target}'

@@ -15,8 +15,6 @@ from genbench import cli
 from genbench.errors import UserError
 from genbench.studies import formats, tables
 
-pytest.importorskip('duckdb', reason='the extra "results" is not installed')
-
 
 def row(variant='a', seed=0, value=1.0, **more):
     """A row as a study collects it."""

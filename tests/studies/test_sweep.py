@@ -35,6 +35,12 @@ def test_a_condition_adds_choices_only_where_it_holds():
     assert found == [{'a': 'u'}, {'a': 'v', 'b': 1}, {'a': 'v', 'b': 2}]
 
 
+def test_a_condition_may_stand_in_the_other_branch():
+    inner = when('b', 2, fixed({'c': 1}))
+    found = list(product(grid({'a': (1, 2), 'b': (1, 2)}), when('a', 1, fixed({'c': 0}), otherwise=inner)))
+    assert [choice.get('c') for choice in found] == [0, 0, None, 1]
+
+
 def test_a_condition_may_have_another_branch_and_may_be_nested():
     inner = product(fixed({'b': 1}), when('b', 1, fixed({'c': 2})))
     found = list(product(grid({'a': (1, 2)}), when('a', 1, inner, otherwise=fixed({'c': 0}))))

@@ -24,12 +24,13 @@ class Local:
 
     Args:
       slots: trials at a time; 0 for one an accelerator, or one a core on CPU.
+      trials: of the whole study, which share the cores, whatever is left of them; 0 for those that are launched.
     """
 
     interruption = 'Stopped and saved; the same command goes on from there.'
 
-    def __init__(self, slots: int = 0):
-        self._slots = make_slots(slots)
+    def __init__(self, slots: int = 0, trials: int = 0):
+        self._slots, self._trials = make_slots(slots), trials
 
     def launch(self, jobs: Sequence[Job], floor: Sequence[str] = ()) -> bool:
         if not floor and all(job.done for job in jobs):
@@ -37,7 +38,7 @@ class Local:
         with _Processes() as processes:
             if floor:  # alone, and first: it trains what trials are scored with
                 self._score_real(processes, floor)
-            return _Pool(jobs, self._slots, processes).work()
+            return _Pool(jobs, self._slots, processes, self._trials).work()
 
     def _score_real(self, processes: '_Processes', floor: Sequence[str]) -> None:
         log = base.floor_log(floor)
@@ -96,11 +97,11 @@ def _cores() -> list[int]:
 class _Pool:
     """Starts jobs as slots come free."""
 
-    def __init__(self, jobs: Sequence[Job], slots: list[Slot], processes: '_Processes'):
+    def __init__(self, jobs: Sequence[Job], slots: list[Slot], processes: '_Processes', trials: int = 0):
         self._jobs, self._slots, self._processes = jobs, slots, processes
         self._waiting = [job for job in jobs if not job.done]
         self._cores = _cores()
-        self._share = max(1, len(self._cores) // max(1, min(len(slots), len(self._waiting))))
+        self._share = max(1, len(self._cores) // max(1, min(len(slots), trials or len(self._waiting))))
         self._stops = 0
         for job in self._waiting:
             state.queue(job.folder.path, num_steps=job.config.train.num_steps, trial_id=job.trial_id)
@@ -167,8 +168,8 @@ class _Pool:
         self._waiting.remove(job)
         kept = ','.join(map(str, slot.cores)) if self._share < len(self._cores) else ''
         path = job.folder.path
+        state.update(path, state='running', host=state.host())  # from here on its own process writes
         self._processes.start(job.name, path / 'log.txt', slot.environment, 'trial', kept, job.wanted, path)
-        state.update(path, state='running', host=state.host())
 
     def _reap(self) -> bool:
         """Whether a trial has ended."""

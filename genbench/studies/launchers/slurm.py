@@ -79,13 +79,15 @@ class Slurm:
         try:
             import submitit  # noqa: F401
         except ImportError:
-            raise UserError("--launcher=slurm needs submitit: pip install 'genbench[slurm]'.") from None
+            raise UserError("--launcher=slurm needs submitit: pip install -e '.[slurm]'.") from None
         self._folder, self._options = folder.absolute(), options or Options()
         _check(self._options.resources)
 
     def launch(self, jobs: Sequence[Job], floor: Sequence[str] = ()) -> bool:
         todo = [job for job in jobs if not job.done]
-        known = squeue.read() or {}
+        known = squeue.read()
+        if known is None:
+            raise UserError('SLURM does not answer (squeue) when asked which trials it has; try again later.')
         there = [job for job in todo if _in_queue(job, known)]
         missing = [job for job in todo if job not in there]
         self._submit(missing, {job.name: _number(job) for job in there}, {job.name: job for job in jobs})
