@@ -6,7 +6,7 @@ All predict EDM's preconditioned target, whose scale does not depend on the sche
 differ in α(t), σ(t) and, by the uniform choice of t, in how often each noise level is trained. EDM's own log-normal
 choice of noise levels is a fifth variant.
 
-Cost: about 28e12 operations, a third of them of training: about five minutes on two cores, estimated, not measured.
+Cost: nine minutes on two cores (docs/studies/noise_schedules.md).
 
 Expect the straight path and the cosine ahead of DDPM's linear schedule with few evaluations, which wastes steps where
 next to nothing of the image is left.

@@ -6,10 +6,11 @@ One network, the cosine schedule, and the plain squared error of each target, un
 is a weighted one of another, so that what differs is the weight of noise levels and how a network's errors are
 amplified where the conversion divides by a small number.
 
-Cost: about 18e12 operations, half of them of training: about three minutes on two cores, estimated, not measured.
+Cost: six minutes on two cores (docs/studies/prediction_types.md).
 
 Expect v and velocity ahead of noise in Fréchet distance with few evaluations, for the image that noise implies is
-ill-conditioned where sampling starts.
+ill-conditioned where sampling starts; and level with each other, for where α² + σ² = 1 one is a nearly constant multiple
+of the other.
 """
 
 from genbench.studies.study import Study, variants
