@@ -169,7 +169,7 @@ class LatentModel:
 
 
 class Family:
-    """Base class. A family overrides `networks`, `updates` and `sample`, and what else it needs.
+    """Base class. A family overrides `networks`, `updates` and `sample` (or `generate`), and what else it needs.
 
     Args:
       config: the resolved config.
@@ -248,8 +248,15 @@ class Family:
         """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family."""
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        """Images from one key each (batch,); must not depend on which images share a batch."""
-        raise NotImplementedError
+        """Images from one key each (batch,); must not depend on which images share a batch.
+
+        By default what `generate` makes of a standard normal latent for each key.
+        """
+        shape = self.latent_shape
+        if shape is None:
+            raise NotImplementedError
+        latents = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return Samples(self.generate(networks, latents, keys, labels, sampler), 1)
 
     def evaluations(self, sampler: Sampler) -> int:
         """Network evaluations for one image with this sampler."""

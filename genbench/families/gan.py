@@ -22,7 +22,6 @@ from genbench.families.base import (
     LatentModel,
     Networks,
     Sampler,
-    Samples,
     Scalars,
     Update,
     register,
@@ -140,10 +139,6 @@ class GAN(Family):
 
     def _generate(self, networks: Networks, key: Array, count: int, labels: Array | None) -> Array:
         return networks['generator'](jax.random.normal(key, (count, self.config.network.latent)), labels)
-
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ from genbench.families.base import (
     Likelihood,
     Networks,
     Sampler,
-    Samples,
     Scalars,
     Update,
     register,
@@ -58,10 +57,6 @@ class Gaussian(Family):
         mean, covariance = networks['moments'].moments()
         noise = (2 / self.spec.levels) ** 2 / 12
         return mean, jnp.linalg.cholesky(covariance + noise * jnp.eye(self.spec.num_dims))
-
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -17,7 +17,6 @@ from genbench.families.base import (
     Likelihood,
     Networks,
     Sampler,
-    Samples,
     Scalars,
     Update,
     register,
@@ -63,10 +62,6 @@ class NormalizingFlow(Family):
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""
         z, log_det = networks['flow'](x, labels, key)
         return jax.scipy.stats.norm.logpdf(z).sum(-1) + log_det
-
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
-        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
