@@ -90,3 +90,11 @@ def test_rows_hold_no_nan():
     assert row['value'] is None and row['details'] == {'a': [None, 1.0]}
     assert row['protocol_hash'] == Protocol(VALUES).hash
     json.dumps(row, allow_nan=False)
+
+
+def test_a_grid_of_another_average_or_seed_has_a_file_of_its_own():
+    options = {'average': 'ema', 'seed': 0}
+    drawn = {'sampler': 'heun', 'steps': 10, 'guidance': 0.0, 'average': 'ema', 'seed': 0}
+    assert protocol.picture(drawn, options) == 'heun_10.png'
+    other = {**drawn, 'guidance': 2.0, 'average': 'power:0.05', 'seed': 3}
+    assert protocol.picture(other, options) == 'heun_10_g2.0_average-power-0.05_seed-3.png'

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from PIL import Image
+from scipy import stats
 
 from genbench.errors import UserError
-from genbench.report import collect, figures, papers
+from genbench.report import cells, collect, figures, papers
 
 
 @pytest.fixture(scope='module')
@@ -90,3 +91,17 @@ def test_a_study_without_numbers_says_so(tmp_path):
     (tmp_path / 'study.json').write_text(json.dumps({'title': '', 'trials': []}))
     with pytest.raises(UserError, match='no numbers to draw yet'):
         papers.write(tmp_path)
+
+
+def test_distances_below_zero_have_a_linear_axis(study):
+    points = [{**point, 'metric': 'kd', 'value': -0.03, 'low': -0.1} for point in chosen(study, metric='fd')]
+    drawn = figures.filled(figures.quality(study, 'nfe'), points, {}, 'kd')
+    assert drawn['layer'][0]['encoding']['y']['scale']['type'] == 'linear'
+    usual = figures.filled(figures.quality(study, 'nfe'), chosen(study, metric='fd'), {}, 'fd')
+    assert usual['layer'][0]['encoding']['y']['scale']['type'] == 'log'
+
+
+def test_intervals_over_few_seeds_are_those_of_student(study):
+    (cell,) = [cell for cell in cells.of(study, 'bits_per_dim') if cell.variant == 'wide']
+    low, high = cell.interval
+    assert cell.seeds == 3 and high - low == pytest.approx(2 * stats.t.ppf(0.975, 2) * cell.std_err)

@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from genbench import cli
-from genbench.studies import state
+from genbench.studies import state, worker
 from genbench.studies.launchers import local
 from genbench.studies.launchers.local import Local, make_slots
+from genbench.training import runs
 from genbench.training.metrics import read_rows
 
 LONG = ('train.num_steps=1500', 'train.log_every=10', 'evaluation.metrics=fd')
@@ -143,3 +144,13 @@ def test_every_trial_gets_the_same_share_of_the_cores_and_lenders_go_first(tiny,
     pool._start()
     assert processes.started[2:] == [('b', '0,1')]
     assert jobs[3].status['reason'] == 'teacher failed, which it builds on'
+
+
+def test_a_second_process_at_a_trial_leaves_its_status_alone(tiny, make_job, capsys):
+    job = make_job('held', tiny('gaussian', SHORT))
+    state.update(job.folder.path, state='running', job='slurm:7')
+    before = (job.folder.path / 'status.json').read_bytes()
+    with runs.lock(job.folder):
+        assert worker.main('trial', '', str(job.wanted), str(job.folder.path)) == 2
+    assert 'Another process is training' in capsys.readouterr().err
+    assert (job.folder.path / 'status.json').read_bytes() == before

@@ -154,3 +154,13 @@ def test_flags_that_do_not_fit_are_one_line(tiny, study_file, capsys, tmp_path, 
 def test_a_number_that_is_none_is_told_before_anything_is_submitted():
     with pytest.raises(UserError, match="gpus of a SLURM job is 'two'"):
         slurm._check({'gpus': 'two'})
+
+
+def test_a_cluster_that_does_not_answer_is_not_taken_for_an_empty_one(tiny, make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm.shutil, 'which', lambda name: f'/usr/bin/{name}')
+    monkeypatch.setattr(squeue, 'read', lambda: None)
+    job = make_job('a', tiny('gaussian', *SHORT))
+    before = job.status
+    with pytest.raises(UserError, match='does not answer'):
+        slurm.Slurm(tmp_path).launch([job])
+    assert job.status == before

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
 from genbench import cli
+from genbench.errors import UserError
 from genbench.studies import ledger, verify
 
 RECIPES = [row for row in ledger.rows() if row.config]
@@ -76,3 +78,12 @@ def test_the_exit_status_tells_reproduced_from_gap(gaussian, monkeypatch, capsys
     monkeypatch.setattr(ledger, 'get', lambda name: wrong)
     assert cli.main(['verify', 'digits-gaussian', f'--run={folder}']) == 1
     assert 'run with gap: +0.44' in capsys.readouterr().out
+
+
+def test_an_unfinished_run_is_no_evidence(gaussian, tmp_path):
+    copy = tmp_path / 'run'
+    shutil.copytree(gaussian[1], copy)
+    summary = json.loads((copy / 'summary.json').read_text())
+    (copy / 'summary.json').write_text(json.dumps({**summary, 'complete': False}))
+    with pytest.raises(UserError, match='not finished'):
+        verify.compare(ledger.get('digits-gaussian'), run=str(copy))
