@@ -9,8 +9,8 @@ amplified where the conversion divides by a small number.
 Cost: six minutes on two cores (docs/studies/prediction_types.md).
 
 Expect v and velocity ahead of noise in Fréchet distance with few evaluations, for the image that noise implies is
-ill-conditioned where sampling starts; and level with each other, for where α² + σ² = 1 one is a nearly constant multiple
-of the other.
+ill-conditioned where sampling starts; and level with each other, for where α² + σ² = 1 one is a nearly constant
+multiple of the other.
 """
 
 from genbench.studies.study import Study, variants

@@ -99,9 +99,9 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         if not loop.train(recipe, folder).complete:
             return None
     else:
+        trained = configs.identity(runs.open_run(folder).config)
         if not (runs.Folder(folder).read_summary() or {}).get('complete'):
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
-        trained = configs.identity(runs.open_run(folder).config)
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
     harness.evaluate(folder, [*row.evaluation, *place])

@@ -275,15 +275,15 @@ class Training:
                 log.flops += flops
                 pending.extend(done)
                 saving = step % config.checkpoint.every == 0 and step < end
-                # A checkpoint has a row: a resumed run goes on counting from it.
-                if step % config.train.log_every == 0 or step == end or stop or tripped or saving or self.debug:
+                due = step % config.train.log_every == 0 or step == end or stop or tripped or self.debug
+                if due or saving:  # a checkpoint has a row, from which a resumed run goes on counting
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)
                     log.wall_time = base + time.monotonic() - began
                     row = self._log(step, means(pending), meter, log)
                     pending = []
                     progress.update(step, _note(row))
-                    if watch.tripped(behind=0):
+                    if due and watch.tripped(behind=0):
                         raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, self.indices)
                 if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step):
                     with ledger.spent('checkpoint'):

@@ -68,10 +68,13 @@ def test_a_gaussian_has_its_own_density_at_t_min(name, ode, gaussian, gaussian_d
     schedule, (mean, covariance) = schedules.get(name), gaussian
     x = np.random.default_rng(0).multivariate_normal(mean, 2 * covariance, 50)
     velocity = drift(schedule, gaussian_denoiser(schedule, mean, covariance))
+    if name == 'edm':  # noise levels from 0.002 to 80 take more steps
+        ode = dataclasses.replace(ode, num_steps=4 * ode.num_steps)
     found = evaluate(schedule, velocity, x.reshape(50, 1, 1, 2), keys(50), ode)
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     wanted = stats.multivariate_normal(alpha * mean, alpha**2 * covariance + sigma**2 * np.eye(2)).logpdf(x)
-    np.testing.assert_allclose(found, wanted, atol=0.02)  # α(t_max) is up to 0.008, and the prior takes it for 0
+    # The prior takes α/σ at t_max for 0; it is up to 0.008, and 1/80 on EDM's path, for which the error is in proportion.
+    np.testing.assert_allclose(found, wanted, atol=0.02 * ((1 / 80) / 0.008 if name == 'edm' else 1))
 
 
 @pytest.mark.parametrize('name', schedules.SCHEDULES)

@@ -85,7 +85,7 @@ def test_one_that_cannot_start_stops_a_new_run_but_not_one_that_goes_on(fake, ti
 
 
 @pytest.mark.parametrize(
-    ('name', 'words'), [('wandbb', 'Did you mean wandb?'), ('mlflow', "pip install 'genbench\\[mlflow\\]'")]
+    ('name', 'words'), [('wandbb', 'Did you mean wandb?'), ('mlflow', "pip install -e '.\\[mlflow\\]'")]
 )
 def test_what_is_not_there_is_said_before_anything_starts(tiny, tmp_path, monkeypatch, name, words):
     monkeypatch.setattr(trackers.importlib.util, 'find_spec', lambda name: None)
