@@ -73,7 +73,7 @@ def test_a_gaussian_has_its_own_density_at_t_min(name, ode, gaussian, gaussian_d
     found = evaluate(schedule, velocity, x.reshape(50, 1, 1, 2), keys(50), ode)
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     wanted = stats.multivariate_normal(alpha * mean, alpha**2 * covariance + sigma**2 * np.eye(2)).logpdf(x)
-    # The prior takes α/σ at t_max for 0; it is up to 0.008, and 1/80 on EDM's path, for which the error is in proportion.
+    # The prior takes α/σ at t_max for 0: up to 0.008, and 1/80 on EDM's path, where the error is larger in proportion.
     np.testing.assert_allclose(found, wanted, atol=0.02 * ((1 / 80) / 0.008 if name == 'edm' else 1))
 
 
