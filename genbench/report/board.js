@@ -80,5 +80,10 @@
       move(cell, step[event.key]);
     });
   }
-  window.addEventListener('scroll', hide, { passive: true });
+  const follow = () => {
+    const cell = document.activeElement.closest('td[data-tip]'); // focus may have scrolled it into view
+    if (cell && !tip.hidden) show(cell);
+    else hide();
+  };
+  window.addEventListener('scroll', follow, { passive: true });
 })();

@@ -137,5 +137,8 @@
     stop();
     show();
   });
-  whenSeen(root, choose);
+  whenSeen(root, () => {
+    root.dataset.drawn = 'yes';
+    choose();
+  });
 })();
