@@ -79,8 +79,9 @@ def test_the_parts_of_a_run_make_up_its_time(resumed):
     folder, summary, second = resumed
     seconds = summary['seconds']
     assert set(seconds) == {*telemetry.PARTS, 'lost'}
-    assert all(seconds[part] > 0 for part in ('init', 'compile', 'step', 'checkpoint', 'evaluation', 'lost'))
-    assert seconds['data_wait'] >= 0  # resident images may cost less than the half millisecond that rounding leaves
+    assert not [part for part in ('init', 'step', 'checkpoint', 'evaluation', 'lost') if seconds[part] <= 0], seconds
+    # Less than rounding leaves: resident images, and a program that came from the cache while networks were made.
+    assert min(seconds['data_wait'], seconds['compile']) >= 0
     first = [row for row in read_rows(folder / 'metrics.jsonl') if row['step'] == 4][0]
     before = sum(value for name, value in first.items() if name.startswith('seconds/'))
     assert sum(seconds.values()) - seconds['lost'] == pytest.approx(before + second, rel=0.05, abs=0.1)
