@@ -334,4 +334,9 @@ def config_hash(config: Config) -> str:
     """
     folders = {f'family.{name}' for name in families.get(config.family.name).borrows(config)}
     named = {key: value for key, value in identity(config).items() if key not in folders}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(named)
+
+
+def digest(values: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of values in canonical order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -59,7 +59,7 @@ class Request:
         lent = {name: configs.identity(one) for name, one in self.lent.items()}
         timed = [self.cores, os.uname().nodename if self.cores else '']
         rest = [self.width, self.parameters, self.multiple, timed, identity.code(), metadata.version('jax')]
-        return identity.digest([own, lent, rest])
+        return configs.digest([own, lent, rest])
 
 
 @dataclasses.dataclass(frozen=True)

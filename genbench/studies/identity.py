@@ -10,7 +10,7 @@ from typing import Any
 
 from genbench import config as configs
 from genbench import families
-from genbench.config import Config
+from genbench.config import Config, digest
 from genbench.errors import UserError
 from genbench.training.files import write_atomically
 
@@ -72,11 +72,6 @@ def code() -> str:
         if name.parts[0] not in _APART:
             found.update(f'{name}\0'.encode() + path.read_bytes() + b'\0')
     return found.hexdigest()[:12]
-
-
-def digest(values: Any) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of values in canonical order."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write(folder: pathlib.Path, identity: Identity, **more: Any) -> None:

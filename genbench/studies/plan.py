@@ -159,7 +159,7 @@ def _resolved(trial: Trial, trials: pathlib.Path) -> Planned:
 def _check_different(planned: Sequence[Planned]) -> None:
     seen: dict[str, str] = {}
     for one in planned:
-        same = seen.setdefault(identity.digest([configs.plain(one.config), list(one.trial.grid)]), one.name)
+        same = seen.setdefault(configs.digest([configs.plain(one.config), list(one.trial.grid)]), one.name)
         if same != one.name:
             raise UserError(f'Trials {same!r} and {one.name!r} are the same trial: no key of their configs differs.')
 
@@ -197,7 +197,7 @@ def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]
         return {key: value for key, value in configs.identity(config).items() if key != 'train.seed'}
 
     own = {key: value for key, value in values(one.config).items() if key.partition('.')[2] not in one.lent}
-    return identity.digest([budget.values(), one.trial.matched, own, {name: values(c) for name, c in lent.items()}])
+    return configs.digest([budget.values(), one.trial.matched, own, {name: values(c) for name, c in lent.items()}])
 
 
 def _request(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config], cores: int) -> costs.Request | None:
@@ -267,7 +267,7 @@ def _check_idle(one: Planned) -> None:
     status = state.read(one.folder.path)
     if status['job'].startswith('slurm:') and status['state'] in ('queued', 'running', 'preempted'):
         number = status['job'].removeprefix('slurm:')
-        if number in (squeue.read() or {}):
+        if squeue.holds((squeue.read() or {}).get(number)):
             raise UserError(f'Job {number} of SLURM is at trial {one.name!r} under another config or evaluation; '
                             f'wait for it, or end it with: scancel {number}')  # fmt: skip
 

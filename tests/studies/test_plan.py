@@ -209,6 +209,22 @@ def test_what_a_cluster_is_at_is_left_to_it_also_when_the_code_changes(make, mon
     assert json.loads(plan.job(again.trials[0]).wanted.read_text())['train']['log_every'] == 9
 
 
+@pytest.mark.parametrize('stands', ['RUNNING', 'PENDING', 'COMPLETED', 'CANCELLED'])
+def test_a_trial_that_a_job_is_at_is_not_begun_under_another_config(make, monkeypatch, stands):
+    made = make(a=())
+    plan.begin(made, made.trials)
+    state.update(made.trials[0].folder.path, state='running', job='slurm:7_0')
+    monkeypatch.setattr(plan.squeue, 'read', lambda: {'7_0': plan.squeue.Entry(stands, 'None')})
+    again = make(a=('train.seed=5',))
+    if stands in ('RUNNING', 'PENDING'):
+        with pytest.raises(UserError, match='scancel 7_0'):
+            plan.begin(again, again.select())
+        assert state.read(again.trials[0].folder.path)['job'] == 'slurm:7_0'
+    else:  # the cluster still tells of it, and it has ended
+        plan.begin(again, again.select())
+        assert state.read(again.trials[0].folder.path)['job'] == ''
+
+
 def test_a_finished_trial_of_an_older_format_is_kept(make):
     made = make(a=())
     folder = made.trials[0].folder.path

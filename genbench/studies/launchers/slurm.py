@@ -88,7 +88,7 @@ class Slurm:
         known = squeue.read()
         if known is None:
             raise UserError('SLURM does not answer (squeue) when asked which trials it has; try again later.')
-        there = [job for job in todo if _in_queue(job, known)]
+        there = [job for job in todo if squeue.holds(known.get(_number(job)))]
         missing = [job for job in todo if job not in there]
         self._submit(missing, {job.name: _number(job) for job in there}, {job.name: job for job in jobs})
         self.interruption = (f'{len(there) + len(missing)} trials are in the queue of SLURM. They go on without this '
@@ -275,11 +275,6 @@ def _is_done(name: str, job: Job, known: Mapping[str, Job]) -> bool:
 
 def _number(job: Job) -> str:
     return state.read(job.folder.path)['job'].partition(':')[2]
-
-
-def _in_queue(job: Job, known: Mapping[str, squeue.Entry]) -> bool:
-    entry = known.get(_number(job))
-    return bool(entry and entry.state in squeue.ACTIVE + squeue.WAITING and entry.reason != 'DependencyNeverSatisfied')
 
 
 def _stuck(entry: squeue.Entry) -> bool:

@@ -64,6 +64,11 @@ def read() -> dict[str, Entry] | None:
     return {job: Entry(name, reason) for job, name, reason in (part for part in parts if len(part) == 3)}
 
 
+def holds(entry: Entry | None) -> bool:
+    """Whether the cluster runs a job or will; it tells for a while of those that have ended, too."""
+    return entry is not None and entry.state in ACTIVE + WAITING and entry.reason != 'DependencyNeverSatisfied'
+
+
 def waiting(job: str, entry: Entry) -> str:
     """Why a job does not run yet, with SLURM's own word."""
     key = entry.reason.strip('()').split(',')[0]
