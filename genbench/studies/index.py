@@ -109,7 +109,7 @@ class Index:
       settings: read them, too; they are long, and few questions need them.
 
     Raises:
-      UserError: DuckDB is not installed, or a line that is not the last of its file is no JSON.
+      UserError: a line that is not the last of its file is no JSON.
     """
 
     def __init__(self, places: Sequence[str], settings: bool = False):

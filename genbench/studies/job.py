@@ -41,7 +41,3 @@ class Job:
     def done(self) -> bool:
         """Trained and evaluated under this very identity."""
         return self.status['state'] == 'done' and identity.read(self.folder.path).get('trial_id', '') == self.trial_id
-
-    def mark(self, name: str) -> None:
-        """Write a state that no process of the trial can write; who had it last stays known."""
-        state.update(self.folder.path, state=name, reason='', last_lines=[], trial_id=self.trial_id)

@@ -118,6 +118,7 @@ class Trackers:
                 self._open[name] = KINDS[name](config, folder, title, known.get(name, ''))
             except Exception as error:
                 if not rows:
+                    self.close(complete=False)
                     raise UserError(f'{name} cannot start (trackers.names): {_line(error)}') from error
                 _warn(name, error)  # a run that goes on is worth more than what watches it
                 continue
