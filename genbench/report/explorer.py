@@ -101,10 +101,15 @@ def _panel(variant: Variant, name: str, words: str) -> str:
     if 'distances' in found:
         nearest = sorted(row[0] for row in found['distances'])
         told += f'; nearest at {nearest[0]:.3g} to {nearest[-1]:.3g}'
-    alt = escape(f'{words} {variant.name}', quote=True)
+    return panel(variant, path, f'{words} {variant.name}', told)
+
+
+def panel(variant: Variant, image: pathlib.Path, alt: str, told: str) -> str:
+    """A picture of a variant with a caption."""
     return (
         f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
-        f'<img loading="lazy" alt="{alt}" src="{data_uri(path)}"><figcaption>{escape(told)}</figcaption></figure>'
+        f'<img loading="lazy" alt="{escape(alt, quote=True)}" src="{data_uri(image)}">'
+        f'<figcaption>{escape(told)}</figcaption></figure>'
     )
 
 

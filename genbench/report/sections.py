@@ -15,8 +15,6 @@ KINDS = {
     'lower bound of the likelihood': '<path d="M1.6 7 12.2 1.6V12.4Z"/>',
     'estimate': '<circle cx="7" cy="7" r="4.8"/>',
 }
-
-
 FAILURES_SHOWN = 4
 
 
@@ -120,7 +118,8 @@ def all_numbers(study: StudyRecord) -> str:
 
 
 def samples(study: StudyRecord) -> str:
-    panels = ''.join(_panel(variant, *found) for variant in study.variants if (found := _best_grid(study, variant)))
+    found = [(variant, _best_grid(study, variant)) for variant in study.variants]
+    panels = ''.join(explorer.panel(v, grid[1], f'Samples of {v.name}', grid[0]) for v, grid in found if grid)
     return f'<div class="panels">{panels}</div>' if panels else ''
 
 
@@ -134,15 +133,6 @@ def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path]
     told = f'{cell.way.sampler}, {steps} steps' if steps > 1 else f'{cell.way.sampler}'
     told += f', {cell.way.average}' if cell.way.one_of_several else ''
     return (told, path) if path.is_file() else None
-
-
-def _panel(variant: Variant, told: str, image: pathlib.Path) -> str:
-    alt = escape(f'Samples of {variant.name}', quote=True)
-    return (
-        f'<figure class="panel"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
-        f'<img loading="lazy" alt="{alt}" src="{explorer.data_uri(image)}">'
-        f'<figcaption>{escape(told)}</figcaption></figure>'
-    )
 
 
 def over_training(study: StudyRecord) -> str:
