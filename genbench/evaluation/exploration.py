@@ -27,7 +27,7 @@ from genbench.evaluation import neighbours
 from genbench.evaluation.reference import RealSets
 from genbench.families.base import Sampler
 from genbench.training import sampling
-from genbench.training.files import write_atomically, write_bytes_atomically
+from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
 FORMAT = 2
@@ -232,7 +232,7 @@ def _enlarged(images: np.ndarray) -> np.ndarray:
 def _save(path: pathlib.Path, picture: np.ndarray) -> None:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, 'PNG', optimize=True)
-    write_bytes_atomically(path, lambda to: to.write(file.getvalue()))
+    write_atomically(path, file.getvalue())
 
 
 def _log_snr(alpha: float, sigma: float) -> float | None:

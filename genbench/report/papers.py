@@ -8,7 +8,7 @@ from typing import Any
 from genbench.errors import UserError, explained_disk_errors
 from genbench.report import collect, figures
 from genbench.report.collect import StudyRecord
-from genbench.training.files import write_bytes_atomically
+from genbench.training.files import write_atomically
 
 WIDTH = 420  # points
 DOTS = 300 / 72  # pixels a point
@@ -31,7 +31,7 @@ def write(folder: str | pathlib.Path) -> list[pathlib.Path]:
         pictures = {'png': vl_convert.vegalite_to_png(drawn, scale=DOTS), 'pdf': vl_convert.vegalite_to_pdf(drawn)}
         for kind, data in pictures.items():
             path = study.folder / 'figures' / f'{name}.{kind}'
-            write_bytes_atomically(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
+            write_atomically(path, data)
             written.append(path)
     if not written:
         raise UserError(f'{study.folder} has no numbers to draw yet; look at it with: genbench status {study.folder}')

@@ -9,9 +9,10 @@ from typing import IO, Any
 import numpy as np
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replace a file in one move, so that readers never see half of it."""
-    write_bytes_atomically(path, lambda file: file.write(text.encode()))
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
+    """Replace a file in one move, so that readers never see half of it; makes the folder."""
+    data = content.encode() if isinstance(content, str) else content
+    write_bytes_atomically(path, lambda file: file.write(data))
 
 
 def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -22,7 +22,7 @@ from genbench.errors import UserError
 from genbench.evaluation.features import network
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks.classifier import Classifier
-from genbench.training.files import write_bytes_atomically
+from genbench.training.files import write_npz
 from genbench.training.metrics import Progress
 
 BATCH_SIZE = 128  # of training
@@ -52,8 +52,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     else:
         params, accuracy = _fit(model, definition, spec, train, options, quiet)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-        named: dict[str, Any] = {f'p{index}': leaf for index, leaf in enumerate(leaves)}
-        write_bytes_atomically(path, lambda file: np.savez(file, accuracy=accuracy, **named))
+        write_npz(path, {'accuracy': accuracy, **{f'p{index}': leaf for index, leaf in enumerate(leaves)}})
     params = jax.tree.unflatten(structure, leaves)
 
     def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
