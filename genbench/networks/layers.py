@@ -119,11 +119,13 @@ class GroupNorm(nnx.Module):
         _, height, width, channels = x.shape
         size = channels // self.groups
         average = np.kron(np.eye(self.groups), np.full((size, size), 1 / (height * width * size))).astype(np.float32)
-        sums = x.astype(jnp.float32).sum((1, 2)), jnp.square(x.astype(jnp.float32)).sum((1, 2))
+        wide = x.astype(jnp.float32)
+        sums = wide.sum((1, 2)), jnp.square(wide).sum((1, 2))
         mean, square = (jnp.matmul(total, average, precision='highest') for total in sums)
         scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6) * self.scale[...]
         shift = self.bias[...] - mean * scale
-        return x * scale[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
+        # Rounded only here: far from zero the two terms cancel, and in bfloat16 little but their rounding would be left.
+        return (wide * scale[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
 _fused = contextvars.ContextVar('fused attention', default=True)

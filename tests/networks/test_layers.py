@@ -32,6 +32,26 @@ def test_group_norm_equals_flax_in_value_and_gradient(channels, groups):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3), found, wanted)
 
 
+@pytest.mark.parametrize('offset', [0, 1, 10, 100])
+def test_group_norm_in_bfloat16_is_as_exact_as_its_output(offset):
+    """Against numpy in float64, for groups whose mean is so many deviations from zero."""
+    x = (offset + jax.random.normal(jax.random.key(offset), (8, 16, 16, 64))).astype(jnp.bfloat16)
+    grouped = np.asarray(x, np.float64).reshape(8, 256, 8, 8)
+    centred = grouped - grouped.mean((1, 3), keepdims=True)
+    wanted = (centred / np.sqrt(grouped.var((1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
+
+    def error(module):
+        y = module(x)
+        assert y.dtype == jnp.bfloat16
+        return np.sqrt(np.square(np.asarray(y, np.float64) - wanted).mean())
+
+    found = error(layers.GroupNorm(64, groups=8))
+    flax = error(nnx.GroupNorm(64, num_groups=8, epsilon=1e-6, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    rounding = np.sqrt(np.square(np.asarray(jnp.asarray(wanted, jnp.bfloat16), np.float64) - wanted).mean())
+    assert found < 1.02 * flax
+    assert found < 1.02 * rounding
+
+
 def test_group_norm_takes_the_largest_number_of_groups_that_divides_the_channels():
     assert layers.GroupNorm(12, groups=32).groups == 4
 
