@@ -27,13 +27,14 @@ DEFAULTS = {
 
 TIME_FEATURES = 256
 xavier = nnx.initializers.xavier_uniform()
+table = nnx.initializers.normal(0.02)  # of the embeddings of times and labels, as in the official code
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Fixed embedding of a grid (rows · columns, width): sines and cosines of the row, then of the column."""
+    """Fixed embedding of a grid (rows · columns, width): sines and cosines of the column, then of the row."""
     quarter = width // 4
     frequencies = np.exp(-math.log(10_000.0) * np.arange(quarter) / quarter)
-    parts = [np.outer(axis.reshape(-1), frequencies) for axis in np.mgrid[:rows, :columns]]
+    parts = [np.outer(axis.reshape(-1), frequencies) for axis in np.mgrid[:rows, :columns][::-1]]
     return np.concatenate([wave(part) for part in parts for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
@@ -111,7 +112,9 @@ class DiT(nnx.Module):
             raise UserError(f'network.width is {width}; it should be divisible by 4 and by network.heads ({heads}).')
         self.dtype, self.remat = layers.compute_dtype(dtype), layers.check_remat(remat)
         self.patch, self.grid = patch, (rows // patch, columns // patch)
-        self.conditioning = layers.Conditioning(TIME_FEATURES, width, classes, rngs=rngs)
+        self.conditioning = layers.Conditioning(
+            TIME_FEATURES, width, classes, endpoint=False, kernel_init=table, label_init=table, rngs=rngs
+        )
         self.tokens = layers.Linear(patch * patch * channels, width, kernel_init=xavier, rngs=rngs)
         self.blocks = nnx.List([Block(width, heads, expansion, rngs=rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)

@@ -18,8 +18,11 @@ from flax import nnx
 from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
+Initializer = nnx.initializers.Initializer
 
 zeros = nnx.initializers.zeros_init()
+# DDPM's: uniform with variance 2 / (inputs + outputs), a window counting into both (Glorot & Bengio 2010).
+fan_average = nnx.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 REMAT: dict[str, Callable[..., Any] | None] = {
@@ -52,15 +55,15 @@ def check_remat(name: str) -> str:
     return name
 
 
-def timestep_embedding(t: Array, size: int, max_period: float = 10_000.0) -> Array:
-    """Sinusoidal features of `t` (batch,) in [0, 1] → (batch, size). Vaswani et al. 2017, section 3.5.
+def timestep_embedding(t: Array, size: int, *, endpoint: bool = True) -> Array:
+    """Sines, then cosines of `t` (batch,) in [0, 1] → (batch, size). Vaswani et al. 2017, section 3.5.
 
-    Times are stretched to [0, 1000], the range of DDPM's integer steps.
+    Times are stretched to [0, 1000], the range of DDPM's integer steps. The frequencies fall geometrically from 1 to
+    1/10,000. DDPM's official code has both ends among them; DiT's leaves the last out (`endpoint=False`).
     """
-    half = size // 2
-    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half) / half)
+    frequencies = np.geomspace(1, 1e-4, size // 2, endpoint=endpoint).astype(np.float32)
     angles = 1000.0 * t[:, None] * frequencies
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class Conv(nnx.Conv):
@@ -88,16 +91,25 @@ class Conditioning(nnx.Module):
     """Times and labels (batch,) → the vector (batch, outputs) that residual blocks are conditioned on.
 
     Label `classes` is the null label of classifier-free guidance (Ho & Salimans 2022).
+
+    Args:
+      endpoint: whether the smallest frequency of the times is exactly 1/10,000, see `timestep_embedding`.
+      kernel_init: of the two layers that the times pass.
+      label_init: of the labels' vectors.
     """
 
-    def __init__(self, features: int, outputs: int, classes: int, *, rngs: nnx.Rngs):
-        self.features, self.classes = features, classes
-        self.hidden = Linear(features, outputs, rngs=rngs)
-        self.output = Linear(outputs, outputs, rngs=rngs)
-        self.labels = nnx.Embed(classes + 1, outputs, rngs=rngs) if classes else None
+    def __init__(
+        self, features: int, outputs: int, classes: int, *,
+        endpoint: bool, kernel_init: Initializer, label_init: Initializer, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.features, self.classes, self.endpoint = features, classes, endpoint
+        self.hidden = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs)
+        self.output = Linear(outputs, outputs, kernel_init=kernel_init, rngs=rngs)
+        self.labels = nnx.Embed(classes + 1, outputs, embedding_init=label_init, rngs=rngs) if classes else None
 
     def __call__(self, t: Array, labels: Array | None) -> Array:
-        h = self.output(nnx.silu(self.hidden(timestep_embedding(t, self.features))))
+        features = timestep_embedding(t, self.features, endpoint=self.endpoint)
+        h = self.output(nnx.silu(self.hidden(features)))
         if self.labels is not None:
             h = h + self.labels(jnp.full(t.shape, self.classes) if labels is None else labels)
         return nnx.silu(h)
@@ -124,7 +136,7 @@ class GroupNorm(nnx.Module):
         mean, square = (jnp.matmul(total, average, precision='highest') for total in sums)
         scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6) * self.scale[...]
         shift = self.bias[...] - mean * scale
-        # Rounded only here: far from zero the two terms cancel, and in bfloat16 little but their rounding would be left.
+        # Rounded only here: far from zero both terms are large and cancel, which bfloat16 does not survive.
         return (wide * scale[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
@@ -158,7 +170,9 @@ class Attention(nnx.Module):
     def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, rngs: nnx.Rngs):
         self.heads = heads
         self.norm = GroupNorm(channels, groups=groups)
-        self.inputs = Linear(channels, 3 * channels, rngs=rngs)
+        # Queries, keys and values are three layers in DDPM: each has variance 2 / (inputs + outputs) = 1 / channels.
+        of_three = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
+        self.inputs = Linear(channels, 3 * channels, kernel_init=of_three, rngs=rngs)
         self.output = Linear(channels, channels, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -178,7 +192,7 @@ class Downsample(nnx.Module):
     """Halves height and width with a strided convolution."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, stride=2, rngs=rngs)
+        self.conv = Conv(channels, channels, stride=2, kernel_init=fan_average, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.conv(x)
@@ -188,7 +202,7 @@ class Upsample(nnx.Module):
     """Doubles height and width: nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, rngs=rngs)
+        self.conv = Conv(channels, channels, kernel_init=fan_average, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
@@ -203,11 +217,12 @@ class ResidualBlock(nnx.Module):
         self, inputs: int, outputs: int, *, condition: int = 0, dropout: float = 0.0, groups: int = 32, rngs: nnx.Rngs
     ):
         self.norm_in = GroupNorm(inputs, groups=groups)
-        self.conv_in = Conv(inputs, outputs, rngs=rngs)
-        self.condition = Linear(condition, outputs, rngs=rngs) if condition else None
+        self.conv_in = Conv(inputs, outputs, kernel_init=fan_average, rngs=rngs)
+        self.condition = Linear(condition, outputs, kernel_init=fan_average, rngs=rngs) if condition else None
         self.norm_out = GroupNorm(outputs, groups=groups)
         self.conv_out = Conv(outputs, outputs, kernel_init=zeros, rngs=rngs)
-        self.shortcut = Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
+        projected = inputs != outputs
+        self.shortcut = Linear(inputs, outputs, kernel_init=fan_average, rngs=rngs) if projected else None
         self.dropout = dropout
 
     def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:

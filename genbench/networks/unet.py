@@ -1,4 +1,8 @@
-"""The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks at each resolution, attention at some."""
+"""The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks at each resolution, attention at some.
+
+It is initialised as in the official code, but for the layers that start near zero there (a variance of 1e-10 over
+their average fan) and at zero here. Labels, which DDPM does not have, are added to the embedding of the time.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,10 @@ DEFAULTS = {
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
     'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
 }
+
+
+# Of variance 1 / features: a label counts as much as a time.
+LABEL_INIT = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', out_axis=0)
 
 
 class Level(nnx.Module):
@@ -60,8 +68,11 @@ class UNet(nnx.Module):
                 groups=groups, dropout=dropout, remat=remat, rngs=rngs,
             )  # fmt: skip
 
-        self.conditioning = layers.Conditioning(channels, 4 * channels, classes, rngs=rngs)
-        self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
+        self.conditioning = layers.Conditioning(
+            channels, 4 * channels, classes, endpoint=True,
+            kernel_init=layers.fan_average, label_init=LABEL_INIT, rngs=rngs,
+        )  # fmt: skip
+        self.conv_in = layers.Conv(image_channels, channels, kernel_init=layers.fan_average, rngs=rngs)
         width, skips, down, up = channels, [channels], [], []
         for depth, multiplier in enumerate(multipliers):
             if depth:
