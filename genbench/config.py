@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
         'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 elsewhere
         'seed': 0,
         'ema_decay': 0.999,
-        'ema_warmup': True,  # a smaller decay in the first steps
+        'ema_warmup': True,  # of the decay: min(decay, (1 + step) / (10 + step)), which few papers have
         'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), called 'ema_0.99', …
         'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be had after training
         'snapshot_every': 0,  # steps between the snapshots that it is made of; 0: sixteen of them

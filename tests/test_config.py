@@ -159,3 +159,9 @@ def test_a_shipped_config_holds_only_what_differs_from_the_defaults(path):
 def test_a_shipped_config_says_its_command(path):
     first_lines = path.read_text().split('"""')[1]
     assert f'genbench train --config={path.relative_to(ROOT)} --workdir=runs/' in first_lines
+
+
+@needs_files
+def test_a_shipped_config_says_in_what_it_differs_from_its_paper(path):
+    words = path.read_text().split('"""')[1]
+    assert any(start in words for start in ('Differs from the paper: ', 'As in the paper', 'No paper to differ from'))

@@ -2,6 +2,8 @@
 
 genbench train --config=configs/fashion_mnist/gaussian.py --workdir=runs/fashion_mnist_gaussian \
     --config.data.data_dir=DIR
+
+No paper to differ from: the moments are the maximum-likelihood estimate.
 """
 
 from ml_collections import ConfigDict

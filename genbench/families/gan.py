@@ -3,6 +3,10 @@
 I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger, S. Nowozin, Which Training Methods
 for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
 al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge).
+
+The penalties are those of the papers' equations. Mescheder et al.'s code leaves out the ½ of R1, so its weight of 10 is
+γ = 20 here. Gulrajani et al. take five critic steps (`critic_steps`), λ = 10, Adam with decays 0 and 0.9, and twice as
+many images for the generator as for the critic, which there is no key for.
 """
 
 from collections.abc import Callable, Mapping

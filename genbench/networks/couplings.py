@@ -4,6 +4,11 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (
 factoring out, logits); D. Kingma, P. Dhariwal, Glow: Generative Flow with Invertible 1×1 Convolutions, 2018 (Glow:
 activation normalisation, learned 1×1 convolutions).
 
+It is neither paper's network. What is factored out has the prior N(0, I), where Glow learns mean and scale from what
+stays. The couplings' networks have no normalisation inside. Labels enter them instead of the prior. 1×1 convolutions
+start as a reversal, not as a random rotation, and keep the volume. Log-scales are bounded by a tanh of fixed range;
+RealNVP learns the range, and Glow takes a sigmoid. Pixels become logits as in RealNVP, and Glow leaves them.
+
 Each layer maps x (batch, height, width, channels) to y and log |det dy/dx| (batch,), and its `inverse` maps y back.
 """
 

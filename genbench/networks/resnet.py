@@ -1,4 +1,10 @@
-"""Residual generator and discriminator for adversarial training, without normalisation (Mescheder et al. 2018, E.1)."""
+"""Residual generator and discriminator for adversarial training, without normalisation, after Mescheder et al. 2018.
+
+Differences from their appendix E.1 and code: a strided convolution halves the image where they pool averages, and a
+convolution follows each doubling; a block's middle is as wide as its end, not as the narrower side; the embedding of a
+label has length √features, not 1; kernels have variance 1 / inputs, where PyTorch's default has a third of that.
+Gulrajani et al. 2017 have ReLU, batch normalisation in the generator, blocks that resample, and no factor of 1/10.
+"""
 
 import math
 
