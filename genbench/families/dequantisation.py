@@ -5,13 +5,20 @@ Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016 (K
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from genbench.data.spec import DataSpec
+from genbench.families.base import Likelihood, Networks
 
 Array = jax.Array
+LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) as `DataSpec.dequantise` encodes it, keys) → nats (batch,)
+Density = Callable[
+    [Networks, Array | None], LogDensity
+]  # of images with these labels; what all draws share comes first
 
 
 def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
@@ -19,27 +26,57 @@ def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
     return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
 
 
-def uniform_bound(
-    spec: DataSpec, log_density: Callable[[Array, Array], Array], images: Array, keys: Array, draws: int
-) -> Array:
+def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:
     """log of 1/K Σ_k p(x_k) (2/L)^d in nats (batch,), x_k uniform in the bin of the integer image.
 
-    The mean over k estimates log P(image) = log ∫ p over the bin from below on average, and the more tightly the
-    larger K is. The first draws of a larger K are those of a smaller one.
+    The mean over k estimates P(image) = ∫ p over the bin without bias, so its logarithm is below log P(image) on
+    average, and the nearer to it the larger K is. The first draws of a larger K are those of a smaller one.
 
     Args:
-      log_density: (x (batch, …) in the encoding of `spec.dequantise`, one key an image) → nats (batch,). The keys are
-        the same in every draw: what noise a density has is then shared by an image's draws, and the logarithm of
-        their mean does not pick the luckiest.
+      log_density: gets the same keys, one an image, in every draw: what noise a density has is then shared by an
+        image's draws, and the logarithm of their mean does not pick the luckiest.
       images: integers (batch, height, width, channels).
       keys: one key an image.
       draws: K.
     """
+    keys_u, keys_density = jax.vmap(jax.random.split, out_axes=1)(keys)
 
-    def one_draw(keys_u: Array) -> Array:
-        return log_density(uniform_draw(spec, images, keys_u), keys_density)
+    def one_draw(index: Array) -> Array:
+        keys_draw = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys_u)
+        return log_density(uniform_draw(spec, images, keys_draw), keys_density)
 
-    pairs = jax.vmap(lambda key: jax.random.split(key, (draws, 2)), out_axes=2)(keys)  # (draws, 2, batch)
-    keys_density = pairs[0, 1]
-    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, pairs[:, 0]), axis=0)
+    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jnp.arange(draws)), axis=0)
     return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width
+
+
+def likelihoods(
+    method: str,
+    kind: str,
+    spec: DataSpec,
+    draws: int,
+    density: Density,
+    protocol: Mapping[str, Any] | None = None,
+    refined: Density | None = None,
+) -> tuple[Likelihood, ...]:
+    """The bounds that a density gives: `method`_1 of one draw, as the field reports it, and `method`_K of K draws.
+
+    Args:
+      kind: of the rows. A density that is known without error gives lower bounds, an estimated one estimates.
+      draws: K; with 1 there is one bound only.
+      refined: the density with a finer discretisation.
+    """
+
+    def score(density: Density, count: int) -> Callable[[Networks, Array, Array | None, Array], Array]:
+        def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
+            return uniform_bound(spec, density(networks, labels), images, keys, count)
+
+        return log_prob
+
+    return tuple(
+        Likelihood(
+            f'{method}_{count}', kind, score(density, count),
+            {'dequantisation': 'uniform', 'dequantisation_draws': count, **(protocol or {})},
+            refined=score(refined, count) if refined else None,
+        )
+        for count in dict.fromkeys((1, draws))
+    )  # fmt: skip

@@ -11,9 +11,9 @@ from flax import nnx
 from genbench import networks as modules
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families import dequantisation
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
 from genbench.families.bounds import VariationalBound
-from genbench.families.dequantisation import uniform_bound
 from genbench.interpolants import density, predictions, schedules, solvers
 from genbench.networks.layers import plain_attention
 
@@ -131,19 +131,17 @@ class PathFamily(Family):
         ode, options = self.ode, self.config.evaluation
         if ode.solver in density.ADAPTIVE:
             density.require_diffrax()  # before anything is scored
-        draws = {'dequantisation': 'uniform', 'dequantisation_draws': options.dequantisation_draws}
         ends = {'t_min': self.schedule.t_min, 't_max': self.schedule.t_max, 'decoder': 'normal around x_t / alpha'}
+        estimates = dequantisation.likelihoods(
+            'ode', 'estimate', self.spec, options.dequantisation_draws, functools.partial(self._ode_density, ode),
+            ode.protocol(self.schedule), refined=functools.partial(self._ode_density, ode.refined()),
+        )  # fmt: skip
         return (
-            Likelihood(
-                'ode', 'estimate', functools.partial(self._ode_log_prob, ode), {**draws, **ode.protocol(self.schedule)},
-                refined=functools.partial(self._ode_log_prob, ode.refined()),
-            ),
+            *estimates,
             Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **ends}),
         )  # fmt: skip
 
-    def _ode_log_prob(
-        self, ode: density.Ode, networks: Networks, images: Array, labels: Array | None, keys: Array
-    ) -> Array:
+    def _ode_density(self, ode: density.Ode, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
         def velocity(x_t, t, labels):
             with plain_attention():  # its divergence is differentiated forwards
                 return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
@@ -151,7 +149,7 @@ class PathFamily(Family):
         def log_density(x, keys):
             return density.log_density(self.schedule, velocity, x, keys, ode, labels)
 
-        return uniform_bound(self.spec, log_density, images, keys, self.config.evaluation.dequantisation_draws)
+        return log_density
 
     @property
     def bound(self) -> VariationalBound:

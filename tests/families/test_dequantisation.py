@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from genbench.data.spec import DataSpec
-from genbench.families.dequantisation import uniform_bound
+from genbench.families.dequantisation import likelihoods, uniform_bound
 
 SPEC = DataSpec('pixels', (1, 1, 1), levels=4)
 LAW = stats.norm(0.1, 0.2)
@@ -46,6 +46,27 @@ def test_more_draws_come_nearer_to_the_log_probability_from_below(keys):
     gaps = np.array([np.log(np.diff(LAW.cdf(EDGES))) - bounds(keys, draws).mean(1) for draws in (1, 4, 64)])
     assert (gaps[0] > 2 * gaps[1]).all() and (gaps[1] > 2 * gaps[2]).all() and (gaps[2] > 0).all()
     assert gaps[2].max() < 0.1
+
+
+def test_the_first_draw_of_many_is_that_of_one(keys):
+    """Where one place of the bin outweighs all others, the better of two draws is the first one half of the time."""
+    one, two = (bounds(keys, draws, lambda x, keys: 1e5 * x.sum((1, 2, 3))) for draws in (1, 2))
+    assert (np.abs(two + np.log(2) - one) < 0.1).mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(one.size))
+
+
+def test_a_density_has_a_row_of_one_draw_and_one_of_all(keys):
+    def rows(draws):
+        density = lambda networks, labels: log_density  # noqa: E731
+        return likelihoods('density', 'lower_bound', SPEC, draws, density, {'note': 'kept'}, refined=density)
+
+    assert [one.method for one in rows(1)] == ['density_1']
+    assert [one.method for one in rows(8)] == ['density_1', 'density_8']
+    images = jnp.arange(4).reshape(-1, 1, 1, 1)
+    for one, draws in zip(rows(8), (1, 8), strict=True):
+        assert one.protocol == {'dequantisation': 'uniform', 'dequantisation_draws': draws, 'note': 'kept'}
+        wanted = uniform_bound(SPEC, log_density, images, keys(4), draws)
+        for log_prob in (one.log_prob, one.refined):
+            np.testing.assert_array_equal(log_prob(None, images, None, keys(4)), wanted)
 
 
 def test_more_draws_do_not_profit_from_the_noise_of_an_estimate(keys):
