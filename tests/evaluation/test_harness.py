@@ -56,7 +56,7 @@ def test_every_row_has_all_keys(evaluated):
 
 def test_likelihoods_are_typed_and_scored_on_the_whole_split(evaluated):
     rows = [row for row in read_rows(evaluated / 'results.jsonl') if row['metric'] == 'bits_per_dim']
-    kinds = {'ode_1': 'estimate', 'vlb': 'lower_bound', 'vlb_continuous': 'lower_bound'}
+    kinds = {'ode_1': 'estimate', 'vlb_beta': 'lower_bound', 'vlb_continuous': 'lower_bound'}
     assert {row['protocol']['method']: row['kind'] for row in rows} == kinds
     assert all(row['n'] == 360 and row['std_err'] > 0 for row in rows)
 
