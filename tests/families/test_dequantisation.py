@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from genbench.data.spec import DataSpec
-from genbench.families.dequantisation import likelihoods, uniform_bound
+from genbench.families.dequantisation import likelihoods, smoothing_cost, uniform_bound
 
 SPEC = DataSpec('pixels', (1, 1, 1), levels=4)
 LAW = stats.norm(0.1, 0.2)
@@ -85,3 +85,13 @@ def test_an_image_has_its_own_draws(keys):
     same, other = (uniform_bound(SPEC, log_density, x, keys(5), 3) for x in (images, images.at[:2].set(3)))
     assert len(np.unique(same)) == 5
     assert (same == other).tolist() == [False] * 2 + [True] * 3
+
+
+@pytest.mark.parametrize('ratio', [1.28, 0.128, 0.01])
+def test_what_a_certain_pixel_loses_to_noise_is_the_integral_over_its_bin(ratio):
+    def loss(u):
+        return -np.log(stats.norm.cdf(u / ratio) - stats.norm.cdf((u - 1) / ratio))
+
+    edge = min(10 * ratio, 0.5)  # beyond it next to nothing is lost
+    wanted = 2 * integrate.quad(loss, 0, edge)[0] if edge < 0.5 else integrate.quad(loss, 0, 1)[0]
+    assert smoothing_cost(ratio) == pytest.approx(wanted, rel=1e-3)
