@@ -92,8 +92,10 @@ DEFAULTS: dict[str, Any] = {
         },
         'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
         'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
+        'truncation': 0.03,  # noise at which densities and continuous bounds stop, σ / α in widths of a bin
         'iwae_draws': 64,
         'vlb_draws': 20,
+        'vlb_variances': ('beta',),  # of the reverse steps, a bound each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
         'ode': {
             'solver': 'heun',  # or 'rk4' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
             'num_steps': 32,  # of a fixed grid

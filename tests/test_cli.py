@@ -256,7 +256,7 @@ def test_train_and_evaluate_say_what_they_did(gaussian_file, tmp_path, capsys):
     assert f'Next: genbench evaluate {tmp_path}/run' in capsys.readouterr().out
     evaluate = ['evaluate', f'{tmp_path}/run', '--config.evaluation.metrics=likelihood']
     assert cli.main(evaluate) == 0
-    assert 'bits_per_dim (density)' in capsys.readouterr().out
+    assert 'bits_per_dim (density_1)' in capsys.readouterr().out
     assert cli.main(evaluate) == 0
     assert 'has all of it already' in capsys.readouterr().out
 

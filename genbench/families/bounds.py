@@ -19,6 +19,8 @@ from genbench.networks.decoders import discretised_normal
 
 Array = jax.Array
 Terms = dict[str, Array]
+# Of the reverse chain, by the names of the papers; `VariationalBound.in_steps` says what they are.
+VARIANCES = ('beta', 'fixedlarge', 'fixedsmall')
 INTERVALS = 1000  # among which the times of the continuous bound are drawn; any number is unbiased
 
 
@@ -52,20 +54,41 @@ class VariationalBound:
             'times': 'stratified, even in log(1 + SNR)',
         }
 
-    def in_steps(self, denoise: Denoiser, images: Array, keys: Array, times: Array) -> Terms:
-        """DDPM, equation 5: the chain over `times` t_1 < … < t_T has T − 1 KLs and the decoder N(x̂, (σ_1 / α_1)²).
+    def in_steps(self, denoise: Denoiser, images: Array, keys: Array, times: Array, variance: str) -> Terms:
+        """DDPM, equation 5: the chain over `times` t_1 < … < t_T has T − 1 KLs and a decoder N(x̂, v) at t_1.
 
         The decoder is integrated over the image's bin (equation 13), or its density taken times the bin's width.
+
+        Args:
+          variance: of p(x_s | x_t) and of the decoder, v. Let β_t be that of q(x_t | x_s) and β̃_t that of
+            q(x_s | x_t, x). Then 'beta' is β_t with v = β_1 (DDPM, sections 3.2 and 3.3), 'fixedlarge' is β_t with
+            v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
         """
+        if variance not in VARIANCES:
+            raise ValueError(f'{variance!r} is none of {VARIANCES}.')
         x, keys_noise, keys_times = self._scored(images, keys)
         first = jnp.full(len(x), times[0])
-        mean, scale = denoise(self.schedule.perturb(x, self._normal(keys_noise), first), first).x, self._scale(times[0])
+        mean = denoise(self.schedule.perturb(x, self._normal(keys_noise), first), first).x
+        scale = self._decoder_scale(times, variance)
         if self.uniform:
             reconstruction = jax.scipy.stats.norm.logpdf(x, mean, scale) + self.spec.log_bin_width
         else:
             reconstruction = discretised_normal(mean, scale, images, self.spec.levels)
-        diffusion = self._diffusion(denoise, x, keys_times, times, continuous=False) if len(times) > 1 else 0.0
+        diffusion: Array | float = 0.0
+        if len(times) > 1:
+            ratio = jnp.square(self.schedule.sigma(times[:-1]) / self.schedule.sigma(times[1:]))  # β̃_t / β_t
+            shrinkage = jnp.ones_like(ratio) if variance == 'fixedsmall' else ratio
+            diffusion = self._diffusion(denoise, x, keys_times, times, shrinkage)
+            diffusion += self.spec.num_dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
         return self._sum(x, times[-1], diffusion, reconstruction.sum((1, 2, 3)))
+
+    def _decoder_scale(self, times: Array, variance: str) -> Array:
+        """√β_1 or √β̃_2; a chain of one step has no β̃_2."""
+        alpha, sigma = self.schedule.alpha(times), self.schedule.sigma(times)
+        if variance == 'beta' or len(times) == 1:
+            return sigma[0]
+        beta_2 = jnp.square(sigma[1]) - jnp.square(alpha[1] / alpha[0] * sigma[0])
+        return sigma[0] / sigma[1] * jnp.sqrt(beta_2)
 
     def in_continuous_time(self, denoise: Denoiser, images: Array, keys: Array) -> Terms:
         """VDM, equation 11, from t_min to t_max; the decoder there is N(x_t / α, (σ / α)²) and asks no network.
@@ -82,7 +105,7 @@ class VariationalBound:
             reconstruction = discretised_normal(seen, scale, images, self.spec.levels).sum((1, 2, 3))
         low, high = self.schedule.t_min ** (1 / 3), self.schedule.t_max ** (1 / 3)
         times = jnp.linspace(low, high, INTERVALS + 1) ** 3  # the grid of the ODE
-        diffusion = self._diffusion(denoise, x, keys_times, times, continuous=True)
+        diffusion = self._diffusion(denoise, x, keys_times, times)
         return self._sum(x, times[-1], diffusion, reconstruction)
 
     def _sum(self, x: Array, last: Array, diffusion: Array | float, reconstruction: Array) -> Terms:
@@ -94,12 +117,17 @@ class VariationalBound:
         }
         return {'log_prob': sum(terms.values(), jnp.zeros(())), **terms}
 
-    def _diffusion(self, denoise: Denoiser, x: Array, keys: Array, times: Array, continuous: bool) -> Array:
-        """−Σ ½ (SNR(s) − SNR(t)) ‖x − x̂(x_t)‖² over neighbours s < t of `times` (VDM, equation 13), or the limit of
-        finer and finer steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
+    def _diffusion(
+        self, denoise: Denoiser, x: Array, keys: Array, times: Array, shrinkage: Array | None = None
+    ) -> Array:
+        """−Σ ½ (SNR(s) − SNR(t)) r ‖x − x̂(x_t)‖² over neighbours s < t of `times` (VDM, equation 13, where r = 1), or
+        the limit of finer and finer steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
 
         The intervals (s, t) are drawn in proportion to the change of log(1 + SNR) over them, which the terms follow for
         Gaussian data of variance one (Guo, Shamai, Verdú 2005, theorem 1), and weighted by their probability.
+
+        Args:
+          shrinkage: r, the variance of q(x_s | x_t, x) over that of p(x_s | x_t), for each pair; None is the limit.
         """
         snr = self._snr(times)
         information = -jnp.diff(jnp.log1p(snr))
@@ -113,7 +141,9 @@ class VariationalBound:
             chosen = jnp.clip(chosen, 0, len(probability) - 1)
             s, t = times[chosen], times[chosen + 1]
             fall = snr[chosen] - snr[chosen + 1]
-            if continuous:
+            if shrinkage is not None:
+                fall *= shrinkage[chosen]
+            else:
                 length, t = t - s, s + jax.vmap(jax.random.uniform)(keys_place) * (t - s)
                 fall = -length * jax.jvp(self._snr, (t,), (jnp.ones_like(t),))[1]
             noise = self._normal(keys_noise)

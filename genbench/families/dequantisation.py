@@ -5,13 +5,21 @@ Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016 (K
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from genbench.data.spec import DataSpec
+from genbench.families.base import Likelihood, Networks
 
 Array = jax.Array
+LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) as `DataSpec.dequantise` encodes it, keys) → nats (batch,)
+Density = Callable[
+    [Networks, Array | None], LogDensity
+]  # of images with these labels; what all draws share comes first
 
 
 def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
@@ -19,27 +27,74 @@ def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
     return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
 
 
-def uniform_bound(
-    spec: DataSpec, log_density: Callable[[Array, Array], Array], images: Array, keys: Array, draws: int
-) -> Array:
+def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:
     """log of 1/K Σ_k p(x_k) (2/L)^d in nats (batch,), x_k uniform in the bin of the integer image.
 
-    The mean over k estimates log P(image) = log ∫ p over the bin from below on average, and the more tightly the
-    larger K is. The first draws of a larger K are those of a smaller one.
+    The mean over k estimates P(image) = ∫ p over the bin without bias, so its logarithm is below log P(image) on
+    average, and the nearer to it the larger K is. The first draws of a larger K are those of a smaller one.
 
     Args:
-      log_density: (x (batch, …) in the encoding of `spec.dequantise`, one key an image) → nats (batch,). The keys are
-        the same in every draw: what noise a density has is then shared by an image's draws, and the logarithm of
-        their mean does not pick the luckiest.
+      log_density: gets the same keys, one an image, in every draw: what noise a density has is then shared by an
+        image's draws, and the logarithm of their mean does not pick the luckiest.
       images: integers (batch, height, width, channels).
       keys: one key an image.
       draws: K.
     """
+    keys_u, keys_density = jax.vmap(jax.random.split, out_axes=1)(keys)
 
-    def one_draw(keys_u: Array) -> Array:
-        return log_density(uniform_draw(spec, images, keys_u), keys_density)
+    def one_draw(index: Array) -> Array:
+        keys_draw = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys_u)
+        return log_density(uniform_draw(spec, images, keys_draw), keys_density)
 
-    pairs = jax.vmap(lambda key: jax.random.split(key, (draws, 2)), out_axes=2)(keys)  # (draws, 2, batch)
-    keys_density = pairs[0, 1]
-    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, pairs[:, 0]), axis=0)
+    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jnp.arange(draws)), axis=0)
     return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width
+
+
+def smoothing_cost(ratio: float, points: int = 10_000) -> float:
+    """What a pixel of certain level loses, in nats, where the density of x + σ ε is taken for that of x.
+
+    x is uniform in one bin, and σ is `ratio` of the bin's width: E −log(Φ((1 − u) / ratio) − Φ(−u / ratio)) over u
+    uniform in [0, 1]. No law of x that is flat inside the bins loses more on average.
+    """
+    scale = ratio * math.sqrt(2)
+    places = ((np.arange(points) + 0.5) / points / scale).tolist()
+    masses = [(math.erf(1 / scale - place) + math.erf(place)) / 2 for place in places]
+    return -float(np.log(masses).mean())
+
+
+def likelihoods(
+    method: str,
+    kind: str,
+    spec: DataSpec,
+    draws: int,
+    density: Density,
+    protocol: Mapping[str, Any] | None = None,
+    refined: Density | None = None,
+    parts: Mapping[str, float] | None = None,
+) -> tuple[Likelihood, ...]:
+    """The bounds that a density gives: `method`_1 of one draw, as the field reports it, and `method`_K of K draws.
+
+    Args:
+      kind: of the rows. A density that is known without error gives lower bounds, an estimated one estimates.
+      draws: K; with 1 there is one bound only.
+      refined: the density with a finer discretisation.
+      parts: of every image's number, in nats, by name.
+    """
+
+    def score(density: Density, count: int) -> Callable[..., Array | Mapping[str, Array]]:
+        def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array):
+            total = uniform_bound(spec, density(networks, labels), images, keys, count)
+            if not parts:
+                return total
+            return {'log_prob': total, **{name: jnp.full_like(total, part) for name, part in parts.items()}}
+
+        return log_prob
+
+    return tuple(
+        Likelihood(
+            f'{method}_{count}', kind, score(density, count),
+            {'dequantisation': 'uniform', 'dequantisation_draws': count, **(protocol or {})},
+            refined=score(refined, count) if refined else None,
+        )
+        for count in dict.fromkeys((1, draws))
+    )  # fmt: skip

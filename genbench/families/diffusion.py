@@ -6,6 +6,7 @@ T. Salimans, J. Ho, Progressive Distillation, 2022 (x and v prediction);
 T. Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022 (EDM).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
+from genbench.families.bounds import VARIANCES
 from genbench.families.paths import PathFamily, scalars
 
 TIME_SAMPLERS = ('uniform', 'log_normal')
@@ -45,6 +47,10 @@ class Diffusion(PathFamily):
             raise UserError(
                 'family.time_sampler=log_normal draws noise levels, which are times of the schedule edm only.'
             )
+        for variance in config.evaluation.vlb_variances:
+            if variance not in VARIANCES:
+                known = did_you_mean(variance, VARIANCES)
+                raise UserError(f'evaluation.vlb_variances has {variance!r}, which no bound is called. {known}')
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -73,8 +79,19 @@ class Diffusion(PathFamily):
         first = self.schedule.t_max / steps if self.schedule.grid is None else float(self.time(jnp.asarray(1)))
         chain = {'timesteps': steps, 't_min': first, 't_max': self.schedule.t_max}
         protocol = {**self.bound.protocol, **chain, 'decoder': 'normal around the predicted image'}
-        return (*super().likelihoods, Likelihood('vlb', 'lower_bound', self._vlb, protocol))
+        return (
+            *super().likelihoods,
+            *(
+                Likelihood(
+                    f'vlb_{variance}', 'lower_bound', functools.partial(self._vlb, variance),
+                    {**protocol, 'variance': variance},
+                )
+                for variance in self.config.evaluation.vlb_variances
+            ),
+        )  # fmt: skip
 
-    def _vlb(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Mapping[str, Array]:
+    def _vlb(
+        self, variance: str, networks: Networks, images: Array, labels: Array | None, keys: Array
+    ) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
-        return self.bound.in_steps(self.denoise(networks, labels), images, keys, times)
+        return self.bound.in_steps(self.denoise(networks, labels), images, keys, times, variance)

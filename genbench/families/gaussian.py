@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
     Batch,
@@ -22,7 +23,6 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.families.dequantisation import uniform_bound
 from genbench.networks.moments import Moments
 
 
@@ -73,19 +73,19 @@ class Gaussian(Family):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         draws = self.config.evaluation.dequantisation_draws
-        protocol = {'dequantisation': 'uniform', 'dequantisation_draws': draws}
-        return (Likelihood('density', 'exact', self._log_prob, protocol),)
+        return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, self._log_density)
 
-    def _log_prob(self, networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-        mean, factor = self._cholesky(networks)
+    def _log_density(self, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
+        """log N(x; m, S) of the dequantised data."""
+        components = self._cholesky(networks)
 
-        def log_density(x, keys):
+        def log_density(x: Array, keys: Array) -> Array:
             x = x.reshape(len(x), -1)
 
             def of_component(one):  # all images at once: a factor for each image would fill the memory
                 white = jax.scipy.linalg.solve_triangular(one[1], (x - one[0]).T, lower=True)
                 return jax.scipy.stats.norm.logpdf(white).sum(0) - jnp.log(jnp.diagonal(one[1])).sum()
 
-            return jax.lax.map(of_component, (mean, factor))[self._components(labels, len(x)), jnp.arange(len(x))]
+            return jax.lax.map(of_component, components)[self._components(labels, len(x)), jnp.arange(len(x))]
 
-        return uniform_bound(self.spec, log_density, images, keys, self.config.evaluation.dequantisation_draws)
+        return log_density

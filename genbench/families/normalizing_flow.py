@@ -1,4 +1,4 @@
-"""Normalizing flow of affine couplings: an exact density of dequantised images, sampled in one pass.
+"""Normalizing flow of affine couplings: the density of dequantised images without error, sampled in one pass.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (RealNVP); D. Kingma, P. Dhariwal, Glow:
 Generative Flow with Invertible 1×1 Convolutions, 2018.
@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from genbench.errors import UserError
+from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
     Batch,
@@ -21,7 +22,6 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.families.dequantisation import uniform_bound
 from genbench.networks import couplings
 
 
@@ -74,10 +74,8 @@ class NormalizingFlow(Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
+        def density(networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
+            return lambda x, keys: self._log_density(networks, x, labels)
+
         draws = self.config.evaluation.dequantisation_draws
-
-        def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
-            log_density = lambda x, keys: self._log_density(networks, x, labels)  # noqa: E731
-            return uniform_bound(self.spec, log_density, images, keys, draws)
-
-        return (Likelihood('density', 'exact', log_prob, {'dequantisation': 'uniform', 'dequantisation_draws': draws}),)
+        return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, density)

@@ -1,6 +1,7 @@
 """What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ from flax import nnx
 from genbench import networks as modules
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families import dequantisation
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
 from genbench.families.bounds import VariationalBound
-from genbench.families.dequantisation import uniform_bound
 from genbench.interpolants import density, predictions, schedules, solvers
 from genbench.networks.layers import plain_attention
 
@@ -42,6 +43,9 @@ class PathFamily(Family):
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
         self.ode = density.Ode(**config.evaluation.ode)
+        if config.evaluation.truncation <= 0:
+            raise UserError(f'evaluation.truncation is {config.evaluation.truncation}; it should be above 0.')
+        self.scored = self.schedule.stopping_at(config.evaluation.truncation * math.exp(spec.log_bin_width))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -131,32 +135,38 @@ class PathFamily(Family):
         ode, options = self.ode, self.config.evaluation
         if ode.solver in density.ADAPTIVE:
             density.require_diffrax()  # before anything is scored
-        draws = {'dequantisation': 'uniform', 'dequantisation_draws': options.dequantisation_draws}
-        ends = {'t_min': self.schedule.t_min, 't_max': self.schedule.t_max, 'decoder': 'normal around x_t / alpha'}
+        ends = {'t_min': self.scored.t_min, 't_max': self.scored.t_max, 'decoder': 'normal around x_t / alpha'}
+        estimates = dequantisation.likelihoods(
+            'ode', 'estimate', self.spec, options.dequantisation_draws, functools.partial(self._ode_density, ode),
+            ode.protocol(self.scored), refined=functools.partial(self._ode_density, ode.refined()),
+            parts={'truncation_at_most': -self.spec.num_dims * dequantisation.smoothing_cost(self._scored_noise)},
+        )  # fmt: skip
         return (
-            Likelihood(
-                'ode', 'estimate', functools.partial(self._ode_log_prob, ode), {**draws, **ode.protocol(self.schedule)},
-                refined=functools.partial(self._ode_log_prob, ode.refined()),
-            ),
+            *estimates,
             Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **ends}),
         )  # fmt: skip
 
-    def _ode_log_prob(
-        self, ode: density.Ode, networks: Networks, images: Array, labels: Array | None, keys: Array
-    ) -> Array:
+    @property
+    def _scored_noise(self) -> float:
+        """σ / α where densities stop, in widths of a bin."""
+        with jax.ensure_compile_time_eval():
+            t = jnp.asarray(self.scored.t_min)
+            return float(self.scored.sigma(t) / self.scored.alpha(t)) / math.exp(self.spec.log_bin_width)
+
+    def _ode_density(self, ode: density.Ode, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
         def velocity(x_t, t, labels):
             with plain_attention():  # its divergence is differentiated forwards
                 return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
 
         def log_density(x, keys):
-            return density.log_density(self.schedule, velocity, x, keys, ode, labels)
+            return density.log_density(self.scored, velocity, x, keys, ode, labels)
 
-        return uniform_bound(self.spec, log_density, images, keys, self.config.evaluation.dequantisation_draws)
+        return log_density
 
     @property
     def bound(self) -> VariationalBound:
         uniform = self.path_config.dequantisation == 'uniform'
-        return VariationalBound(self.spec, self.schedule, uniform, self.config.evaluation.vlb_draws)
+        return VariationalBound(self.spec, self.scored, uniform, self.config.evaluation.vlb_draws)
 
     def _vlb_continuous(
         self, networks: Networks, images: Array, labels: Array | None, keys: Array

@@ -125,7 +125,7 @@ class VAE(Family):
             name = 'elbo' if draws == 1 else f'iwae_{draws}'
             return Likelihood(name, 'lower_bound', log_prob, {**self.observation.protocol, 'draws': draws})
 
-        return tuple(bound(draws) for draws in (1, self.config.evaluation.iwae_draws))
+        return tuple(bound(draws) for draws in dict.fromkeys((1, self.config.evaluation.iwae_draws)))
 
     def _importance_bound(
         self, networks: Networks, images: Array, labels: Array | None, keys: Array, draws: int

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genbench.errors import UserError, did_you_mean
 
@@ -19,7 +20,7 @@ class Schedule:
     Attributes:
       name: what configs call it.
       alpha, sigma: elementwise functions of t.
-      t_min: the smallest time at which a network is trained and a density is evaluated (σ > 0 there).
+      t_min: the smallest time at which a network is trained (σ > 0 there); a density may be followed further down.
       t_max: the time at which sampling starts, and x_t is taken to be N(0, σ(t_max)²).
       condition: what networks see of t, in [0, 1] or of that order.
       grid: share of a solver's way that is still ahead, from 1 (noise) to 0 (data) → time.
@@ -51,6 +52,14 @@ class Schedule:
         the reciprocal of n.
         """
         return self.t_max * ahead if self.grid is None else self.grid(ahead)
+
+    def stopping_at(self, ratio: float) -> 'Schedule':
+        """The same path with σ / α = `ratio` at t_min, which may come earlier than trained, but not later."""
+        with jax.ensure_compile_time_eval():  # also where a caller is being traced
+            times = jnp.geomspace(1e-12, self.t_min, 4096)
+            ratios = np.asarray(self.sigma(times) / self.alpha(times), float)
+        log_time = np.interp(math.log(ratio), np.log(ratios), np.log(np.asarray(times, float)))
+        return self if ratio >= ratios[-1] else dataclasses.replace(self, t_min=float(np.exp(log_time)))
 
     def perturb(self, x: Array, noise: Array, t: Array) -> Array:
         """x_t for images x and noise (batch, …) at times t (batch,)."""

@@ -56,7 +56,7 @@ def test_every_row_has_all_keys(evaluated):
 
 def test_likelihoods_are_typed_and_scored_on_the_whole_split(evaluated):
     rows = [row for row in read_rows(evaluated / 'results.jsonl') if row['metric'] == 'bits_per_dim']
-    kinds = {'ode': 'estimate', 'vlb': 'lower_bound', 'vlb_continuous': 'lower_bound'}
+    kinds = {'ode_1': 'estimate', 'vlb_beta': 'lower_bound', 'vlb_continuous': 'lower_bound'}
     assert {row['protocol']['method']: row['kind'] for row in rows} == kinds
     assert all(row['n'] == 360 and row['std_err'] > 0 for row in rows)
 
@@ -72,7 +72,7 @@ def test_the_parts_of_a_bound_add_up_to_it(evaluated):
 
 def test_a_solver_says_how_far_it_is_from_its_limit(evaluated, diffusion_copy):
     def error(folder):
-        return by_name(read_rows(folder / 'results.jsonl'))['bits_per_dim', 'ode']['discretisation_error']
+        return by_name(read_rows(folder / 'results.jsonl'))['bits_per_dim', 'ode_1']['discretisation_error']
 
     harness.evaluate(diffusion_copy, [EVEN, 'evaluation.metrics=likelihood', 'evaluation.ode.num_steps=16'], quiet=True)
     assert 0 < error(diffusion_copy) < error(evaluated) / 4  # 16 steps against 2

@@ -57,9 +57,12 @@ def continuous_terms(schedule, x):
 
 
 def terms_in_steps(schedule, x, times):
-    ratios = snr(schedule, times)[:, None]
-    decoder = -0.5 * (np.log(2 * np.pi / ratios[0]) + ratios[0] * squared_error(x, ratios[0]))
-    steps = -0.5 * ((ratios[:-1] - ratios[1:]) * squared_error(x, ratios[1:])).sum(0)
+    """With β_t for the variance of the reverse steps, and β_1 in the decoder."""
+    ratios, variance = snr(schedule, times)[:, None], np.square(np.asarray(schedule.sigma(times), float))[:, None]
+    decoder = -0.5 * (np.log(2 * np.pi * variance[0]) + squared_error(x, ratios[0]) / variance[0])
+    shrinkage = variance[:-1] / variance[1:]
+    steps = -0.5 * ((ratios[:-1] - ratios[1:]) * shrinkage * squared_error(x, ratios[1:])).sum(0)
+    steps += 0.5 * (np.log(shrinkage) + 1 - shrinkage).sum()
     terms = -0.5 * ratios[-1] * x**2, steps, decoder
     return {name: term.sum() + LOG_BIN * (name == 'reconstruction') for name, term in zip(TERMS, terms, strict=True)}
 
@@ -112,7 +115,7 @@ def test_every_term_of_the_bound_in_steps_has_its_closed_form(name, steps, keys)
     schedule = schedules.get(name)
     times = grid(schedule, steps)
     bound = VariationalBound(SPEC, schedule, uniform=True, draws=4)
-    found = estimates(lambda *inputs: bound.in_steps(denoiser(schedule), *inputs, times), IMAGE, keys)
+    found = estimates(lambda *inputs: bound.in_steps(denoiser(schedule), *inputs, times, 'beta'), IMAGE, keys)
     for term, wanted in terms_in_steps(schedule, X, times).items():
         assert_mean(found[term], wanted)
 
@@ -128,8 +131,9 @@ def test_the_gap_of_the_steps_vanishes_as_their_number_grows(name):
 
     limit = mean(lambda one: continuous_terms(schedule, one))
     gaps = [limit - mean(lambda one, n=n: terms_in_steps(schedule, one, grid(schedule, n))) for n in (100, 1000, 5000)]
-    assert gaps[0] > 8 * gaps[1] > 32 * gaps[2] > 0
-    assert gaps[1] / gaps[2] == pytest.approx(5, rel=0.15)  # a gap of first order in 1 / T
+    assert gaps[0] > gaps[1] > gaps[2] > -1e-3 and gaps[2] < 0.02  # the limit's decoder asks no network
+    falls = -np.diff(gaps)
+    assert falls[0] / falls[1] == pytest.approx((1 / 100 - 1 / 1000) / (1 / 1000 - 1 / 5000), rel=0.06)  # ∝ 1 / T
 
 
 @pytest.mark.parametrize('wrong', [{'mean': MEAN + 0.1}, {'variance': VARIANCE / 2}], ids=['mean', 'variance'])

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from genbench.data.spec import DataSpec
-from genbench.families.dequantisation import uniform_bound
+from genbench.families.dequantisation import likelihoods, smoothing_cost, uniform_bound
 
 SPEC = DataSpec('pixels', (1, 1, 1), levels=4)
 LAW = stats.norm(0.1, 0.2)
@@ -48,6 +48,27 @@ def test_more_draws_come_nearer_to_the_log_probability_from_below(keys):
     assert gaps[2].max() < 0.1
 
 
+def test_the_first_draw_of_many_is_that_of_one(keys):
+    """Where one place of the bin outweighs all others, the better of two draws is the first one half of the time."""
+    one, two = (bounds(keys, draws, lambda x, keys: 1e5 * x.sum((1, 2, 3))) for draws in (1, 2))
+    assert (np.abs(two + np.log(2) - one) < 0.1).mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(one.size))
+
+
+def test_a_density_has_a_row_of_one_draw_and_one_of_all(keys):
+    def rows(draws):
+        density = lambda networks, labels: log_density  # noqa: E731
+        return likelihoods('density', 'lower_bound', SPEC, draws, density, {'note': 'kept'}, refined=density)
+
+    assert [one.method for one in rows(1)] == ['density_1']
+    assert [one.method for one in rows(8)] == ['density_1', 'density_8']
+    images = jnp.arange(4).reshape(-1, 1, 1, 1)
+    for one, draws in zip(rows(8), (1, 8), strict=True):
+        assert one.protocol == {'dequantisation': 'uniform', 'dequantisation_draws': draws, 'note': 'kept'}
+        wanted = uniform_bound(SPEC, log_density, images, keys(4), draws)
+        for log_prob in (one.log_prob, one.refined):
+            np.testing.assert_array_equal(log_prob(None, images, None, keys(4)), wanted)
+
+
 def test_more_draws_do_not_profit_from_the_noise_of_an_estimate(keys):
     """A flat density whose logarithm is known but for noise: the bound keeps its mean and its spread."""
 
@@ -64,3 +85,13 @@ def test_an_image_has_its_own_draws(keys):
     same, other = (uniform_bound(SPEC, log_density, x, keys(5), 3) for x in (images, images.at[:2].set(3)))
     assert len(np.unique(same)) == 5
     assert (same == other).tolist() == [False] * 2 + [True] * 3
+
+
+@pytest.mark.parametrize('ratio', [1.28, 0.128, 0.01])
+def test_what_a_certain_pixel_loses_to_noise_is_the_integral_over_its_bin(ratio):
+    def loss(u):
+        return -np.log(stats.norm.cdf(u / ratio) - stats.norm.cdf((u - 1) / ratio))
+
+    edge = min(10 * ratio, 0.5)  # beyond it next to nothing is lost
+    wanted = 2 * integrate.quad(loss, 0, edge)[0] if edge < 0.5 else integrate.quad(loss, 0, 1)[0]
+    assert smoothing_cost(ratio) == pytest.approx(wanted, rel=1e-3)

@@ -53,22 +53,22 @@ def velocity(x_t, t, labels):
 
 
 def test_the_exact_velocity_has_the_density_of_gaussian_data_by_the_ode_and_by_the_bound(make_family, keys):
-    """At t_min the density is that of N((1 − t) m, (1 − t)² S + t²); the levels are too fine to matter."""
+    """The levels are too fine to matter, and the densities stop at a noise that is finer still."""
     spec = DataSpec('pairs', (1, 1, 2), levels=8192)
     family = make_family('flow_matching', spec=spec)
     x = MEAN + np.sqrt(VARIANCE) * np.random.default_rng(0).normal(size=(2000, 2))
     images = spec.quantise(x.astype(np.float32)).reshape(-1, 1, 1, 2)
     x = np.asarray(spec.dequantise(images), float).reshape(-1, 2)
-    std = np.sqrt(0.999**2 * VARIANCE + 0.001**2)
-    truth = stats.norm.logpdf(x, 0.999 * MEAN, std).sum(1) + 2 * spec.log_bin_width
+    truth = stats.norm.logpdf(x, MEAN, np.sqrt(VARIANCE)).sum(1) + 2 * spec.log_bin_width
     found = {
         likelihood.method: jax.jit(lambda *inputs, one=likelihood: one.log_prob({'denoiser': velocity}, *inputs))(
             images, None, keys(2000)
         )
         for likelihood in family.likelihoods
     }
-    assert list(found) == ['ode', 'vlb_continuous']
-    assert np.corrcoef(found['ode'], truth)[0, 1] > 0.99
-    for log_prob in (found['ode'], found['vlb_continuous']['log_prob']):
+    assert list(found) == ['ode_1', 'vlb_continuous']
+    found['ode_1'] = found['ode_1']['log_prob']
+    assert np.corrcoef(found['ode_1'], truth)[0, 1] > 0.99
+    for log_prob in (found['ode_1'], found['vlb_continuous']['log_prob']):
         noise = np.asarray(log_prob) - truth
         assert np.mean(noise) == pytest.approx(0, abs=5 * noise.std() / np.sqrt(2000) + 0.01)

@@ -73,22 +73,41 @@ def test_the_log_probability_is_scipys_over_the_bin(conditional, fitted, keys):
     assert found.std() > 0
 
 
-def test_many_draws_give_the_probability_of_the_whole_bin(fitted, keys):
-    family, networks = fitted()
-    family.config = family.config.copy_and_resolve_references()
-    family.config.evaluation.dequantisation_draws = 2000
-    (likelihood,), x = family.likelihoods, images()[0]
-    covariance = np.cov(centres(x).T, ddof=0) + NOISE
-    low, high = (centres(x[:3]) + side / SPEC.levels for side in (-1, 1))
-    wanted = [
-        stats.multivariate_normal(centres(x).mean(0), covariance).cdf(upper, lower_limit=lower)
-        for lower, upper in zip(low, high, strict=True)
-    ]
-    found = jax.jit(lambda x, keys: likelihood.log_prob(networks, x, None, keys))(
-        jnp.asarray(x[:3]).reshape(3, 1, 2, 2), keys(3)
-    )
-    np.testing.assert_allclose(found, np.log(wanted), atol=0.03)
-    assert likelihood.protocol['dequantisation_draws'] == 2000
+@pytest.fixture
+def bounds(fitted, keys):
+    """`bounds(draws, count)` → {method: nats (image, repeat)} of three images, and the log of their integrals."""
+
+    def score(draws, count):
+        family, networks = fitted()
+        family.config = family.config.copy_and_resolve_references()
+        family.config.evaluation.dequantisation_draws = draws
+        x = images()[0]
+        law = stats.multivariate_normal(centres(x).mean(0), np.cov(centres(x).T, ddof=0) + NOISE)
+        low, high = (centres(x[:3]) + side / SPEC.levels for side in (-1, 1))
+        truth = [law.cdf(upper, lower_limit=lower) for lower, upper in zip(low, high, strict=True)]
+        repeated = jnp.repeat(jnp.asarray(x[:3]).reshape(3, 1, 2, 2), count, axis=0)
+        found = {
+            one.method: np.asarray(one.log_prob(networks, repeated, None, keys(3 * count)), float).reshape(3, count)
+            for one in family.likelihoods
+        }
+        assert {one.kind for one in family.likelihoods} == {'lower_bound'}
+        return found, np.log(truth)
+
+    return score
+
+
+def test_the_densities_are_below_the_probability_of_the_image_and_the_nearer_the_more_draws_they_take(bounds):
+    count = 20_000
+    found, truth = bounds(8, count)
+    assert list(found) == ['density_1', 'density_8']
+    gaps = np.array([(truth - values.mean(1)).mean() for values in found.values()])
+    errors = np.array([np.sqrt((values.var(1) / count).mean() / 3) for values in found.values()])
+    assert (gaps > 5 * errors).all() and gaps[0] > 4 * gaps[1]
+
+
+def test_very_many_draws_give_the_probability_of_the_whole_bin(bounds):
+    found, truth = bounds(2000, 1)
+    np.testing.assert_allclose(found['density_2000'][:, 0], truth, atol=0.03)
 
 
 @pytest.mark.parametrize('label', [None, 0, 1])

@@ -37,7 +37,7 @@ def fresh():
 
 
 def nats(family, networks, keys, count=4000):
-    (likelihood,) = family.likelihoods
+    likelihood = family.likelihoods[-1]
     images = jnp.broadcast_to(jnp.array([0, 1, 2, 4]).reshape(2, 2, 1), (count, 2, 2, 1))
     return np.asarray(jax.jit(lambda keys: likelihood.log_prob(networks, images, None, keys))(keys(count)))
 
@@ -87,10 +87,11 @@ def test_the_loss_is_the_negative_log_likelihood_in_bits(fresh, keys):
     assert loss == pytest.approx(SPEC.bits_per_dim(nats(family, networks, keys).mean()), abs=0.02)
 
 
-def test_the_density_is_exact_and_says_how_it_is_dequantised(fresh):
-    (likelihood,) = fresh(3)[0].likelihoods
-    assert (likelihood.method, likelihood.kind) == ('density', 'exact')
-    assert likelihood.protocol == {'dequantisation': 'uniform', 'dequantisation_draws': 3}
+def test_a_density_bounds_the_probability_of_the_image_and_says_by_how_many_draws(fresh):
+    for draws, expected in ((1, [1]), (3, [1, 3])):
+        found = fresh(draws)[0].likelihoods
+        assert [(one.method, one.kind) for one in found] == [(f'density_{k}', 'lower_bound') for k in expected]
+        assert [one.protocol['dequantisation_draws'] for one in found] == expected
 
 
 def test_a_network_that_cannot_be_inverted_is_refused():

@@ -87,7 +87,7 @@ def make_study():
                 trial(folder, name, seed, state='failed' if broken else 'done', rate=rate, skipped=2 * (seed == 1))
                 if broken:
                     continue
-                ode = {'method': 'ode', 'split': 'test'}
+                ode = {'method': 'ode_1', 'split': 'test'}
                 rows += [
                     row(name, 'fd', distance + seed),
                     row(name, 'fd', 10 * distance, protocol={'sampler': 'ddim', 'steps': STEPS, 'nfe': STEPS}),
