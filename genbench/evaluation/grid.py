@@ -32,7 +32,8 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     axes = _axes(words)
     averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
     if axes:
-        chosen = [_sampler(dict(zip(axes, values, strict=True)), family) for values in itertools.product(*axes.values())]
+        products = itertools.product(*axes.values())
+        chosen = [_sampler(dict(zip(axes, values, strict=True)), family) for values in products]
     elif options.samplers:
         chosen = [samplers.parse(text, family) for text in samplers.listed(options.samplers)]
     else:

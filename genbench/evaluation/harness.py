@@ -23,7 +23,7 @@ from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
-from genbench.training import runs, sampling
+from genbench.training import runs, samplers, sampling
 from genbench.training.metrics import read_rows
 from genbench.training.state import State
 

@@ -119,7 +119,9 @@ def linear(beta_1: float = 1e-4, beta_T: float = 0.02, steps: int = 1000) -> Sch
 def cosine(offset: float = 0.008) -> Schedule:
     """ᾱ(t) = f(t) / f(0), f(t) = cos²(π/2 · (t + s) / (1 + s)) (Nichol & Dhariwal 2021, equation 17).
 
-    Where they clip β at 0.999, sampling starts at t_max = 0.995 (α = 0.008), so that no division by zero is met.
+    Where they clip β at 0.999, time ends at t_max = 0.995, so that no division by zero is met and the schedule stays
+    smooth: step n of T steps lies at t = 0.995 n / T. Over 1000 steps ᾱ differs from theirs by 0.0045 at most, and
+    ends at 6.1e-5 (α = 0.008) where theirs ends at 2.4e-9.
     """
     rate = math.pi / 2 / (1 + offset)
     start = math.cos(rate * offset)
@@ -142,8 +144,8 @@ def straight() -> Schedule:
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
     """x_t = x + t ε with t the noise level itself.
 
-    The times of N steps are those of Karras et al. 2022, equation 5: evenly spaced in t^(1/ρ) from σ_max to σ_min, which
-    is reached after N − 1 steps, and then zero.
+    The times of N steps are those of Karras et al. 2022, equation 5: evenly spaced in t^(1/ρ) from σ_max to σ_min,
+    which is reached after N − 1 steps, and then zero.
     """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
