@@ -152,8 +152,8 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     def curve(share):
         return (low + share * (high - low)) ** rho
 
-    def condition(t):
-        return (jnp.log(jnp.maximum(t, sigma_min)) - math.log(sigma_min)) / math.log(sigma_max / sigma_min)
+    def condition(t):  # networks stretch it a thousand times: the angles are frequencies times c_noise = ¼ ln σ
+        return jnp.log(jnp.maximum(t, sigma_min)) / 4 / 1000
 
     return Schedule(
         'edm', jnp.ones_like, lambda t: t, t_min=sigma_min, t_max=sigma_max, condition=condition, curve=curve

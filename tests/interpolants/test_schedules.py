@@ -7,6 +7,7 @@ import pytest
 
 from genbench.errors import UserError
 from genbench.interpolants import schedules
+from genbench.networks.layers import timestep_embedding
 
 ALL = schedules.SCHEDULES
 BETAS = np.linspace(1e-4, 0.02, 1000)
@@ -83,8 +84,16 @@ def test_a_solver_starts_at_t_max_and_ends_at_zero(schedule):
 @everywhere
 def test_networks_see_times_of_order_one(schedule):
     seen = np.asarray(schedule.condition(jnp.linspace(schedule.t_min, schedule.t_max, 20)))
-    assert (seen >= 0).all() and (seen <= 1 + 1e-6).all()
+    assert (np.abs(seen) <= 1 + 1e-6).all()
     assert (np.diff(seen) > 0).all()
+
+
+def test_networks_embed_a_quarter_of_the_logarithm_of_edms_noise():
+    """c_noise of Karras et al. 2022, table 1, times the frequencies: what is asked of the schedule is all there is."""
+    t, size = jnp.asarray([0.002, 0.3, 80.0]), 8
+    seen = timestep_embedding(schedules.edm().condition(t), size)
+    angles = 0.25 * np.log(np.asarray(t))[:, None] * 10_000.0 ** (-np.arange(size // 2) / (size // 2))
+    np.testing.assert_allclose(seen, np.concatenate([np.cos(angles), np.sin(angles)], 1), atol=1e-5)
 
 
 @everywhere
