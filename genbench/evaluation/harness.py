@@ -276,7 +276,8 @@ def draw_run(
 ) -> ImageSet:
     """Samples of a run as a set of uint8 images; '' and 0 take what the run's own evaluation config says."""
     run = runs.open_run(path)
-    options = {'samplers': (sampler,) if sampler else samplers.listed(run.config.evaluation.samplers)[:1]}
+    configured = samplers.listed(run.config.evaluation.samplers)
+    options: dict[str, Any] = {'samplers': (sampler,) if sampler else configured[:1]}
     if count:
         options['num_samples'] = count
     if average:
