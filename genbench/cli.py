@@ -67,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--step', type=int, help='a checkpoint; by default the newest')
     evaluate.add_argument(
         '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
-        help='an axis of cells to evaluate: sampler, nfe or steps, guidance, average, seed; may be repeated',
+        help='an axis of cells to evaluate: sampler, nfe or steps, guidance, variance, spacing, average, seed; may be '
+        'repeated',
     )  # fmt: skip
 
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('workdir', help='the folder of a run')
     sample.add_argument('--out', required=True, help='a .png (one grid) or .npz (integer images) file')
     sample.add_argument('--count', type=int, default=100, help='how many images (100)')
-    sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:GUIDANCE; by default the family's")
+    sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,…; by default the family's")
     sample.add_argument('--seed', type=int, default=0)
     sample.add_argument('--label', type=int, help='for a conditional family; by default the labels in turn')
 
@@ -144,7 +145,7 @@ def _metrics_flags(metrics: argparse.ArgumentParser) -> None:
     metrics.add_argument('--batch-size', type=int, default=64)
     metrics.add_argument('--data-dir', default='', help='where tfds:NAME:SPLIT is prepared')
     metrics.add_argument('--skip-unreadable', action='store_true', help='leave out image files that cannot be read')
-    metrics.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:GUIDANCE')
+    metrics.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
     metrics.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
     metrics.add_argument('--average', default='', help='of a run: which average of the parameters')
     metrics.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')

@@ -82,7 +82,7 @@ DEFAULTS: dict[str, Any] = {
         'num_samples': 1000,  # in a set
         'sets': 3,  # disjoint sets of samples: every sample metric is their mean, with its standard deviation
         'seed': 0,
-        'samplers': (),  # 'name:steps' or 'name:steps:guidance'; (): the family's default
+        'samplers': (),  # 'name:steps', 'name:steps:guidance', 'name:steps:key=value,…'; (): the family's default
         'metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed', 'exploration'),
         'features': {
             'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'

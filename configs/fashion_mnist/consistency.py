@@ -18,6 +18,6 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'consistency', 'teacher': 'runs/fashion_mnist_diffusion'},
             'train': {'num_steps': 10_000, 'sample_every': 2_000, 'ema_decay': 0.9995},
-            'optimizer': {'learning_rate': 3e-4},
+            'optimizer': {'name': 'radam', 'learning_rate': 4e-4, 'clip_norm': 0.0},
         }
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from genbench import config as configs
 from genbench.errors import UserError
-from genbench.training import runs, sampling
+from genbench.training import runs, samplers, sampling
 
 
 def draw_to_file(
@@ -24,7 +24,7 @@ def draw_to_file(
     options, family = run.config.evaluation, run.family
     step, state = run.restore()
     blueprint, state = run.networks(step, state, options.average)
-    chosen = sampling.parse_sampler(sampler, family) if sampler else sampling.default_sampler(family)
+    chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
     labels = _labels(family, label, count)
     drawer = sampling.Drawer(blueprint, options.batch_size)
     images = drawer.draw(sampling.replicate(state), chosen, count, seed, labels)

@@ -76,7 +76,7 @@ class Explorer:
         family = self.blueprint.family
         values = {
             'format': FORMAT, **identity, 'family': family.name, 'shape': family.spec.shape,
-            'sampler': self.sampler.name, 'steps': int(self.sampler.num_steps), 'guidance': self.sampler.guidance,
+            **self.sampler.protocol,
             'images': IMAGES, 'denoising': None, 'interpolation': None, 'neighbours': None,
         }  # fmt: skip
         pictures: dict[str, np.ndarray] = {}
@@ -101,7 +101,7 @@ class Explorer:
         assert family.path is not None
         schedule, steps = family.path, int(self.sampler.num_steps)
         kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
-        times = schedule.time(jnp.asarray((steps - kept) / steps, jnp.float32))
+        times = schedule.step(jnp.asarray(steps - kept), steps, self.sampler.options.spacing)
         alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
 
         def add(name: str, start: Any, labels: np.ndarray | None, place: int) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family, Sampler
-from genbench.training import sampling
+from genbench.training import samplers
 
-KEYS = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')
+KEYS = ('sampler', 'nfe', 'steps', *samplers.OPTIONS, 'average', 'seed')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +32,15 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     axes = _axes(words)
     averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
     if axes:
-        samplers = [
-            _sampler(dict(zip(axes, values, strict=True)), family) for values in itertools.product(*axes.values())
-        ]
+        products = itertools.product(*axes.values())
+        chosen = [_sampler(dict(zip(axes, values, strict=True)), family) for values in products]
     elif options.samplers:
-        samplers = [sampling.parse_sampler(text, family) for text in options.samplers]
+        chosen = [samplers.parse(text, family) for text in samplers.listed(options.samplers)]
     else:
-        samplers = [sampling.default_sampler(family)]
+        chosen = [samplers.default(family)]
     found = [
         Cell(average, sampler, _number('seed', seed, int))
-        for average in averages for sampler in samplers for seed in seeds
+        for average in averages for sampler in chosen for seed in seeds
     ]  # fmt: skip
     return list(dict.fromkeys(found))
 
@@ -53,8 +52,11 @@ def check(words: Sequence[str], family: type[Family]) -> None:
       UserError: a word that is none, a number that is none, a sampler that does not fit the family.
     """
     axes = _axes(words)
-    for name in axes.get('sampler', ()):
-        family.check_sampler(name)
+    for text in axes.get('sampler', ()):
+        samplers.check(samplers.read(text), family)
+    for key in samplers.CHOICES:
+        for value in axes.get(key, ()):
+            samplers.check_choice(key, value, '--grid')
     kinds = {'nfe': int, 'steps': int, 'seed': int, 'guidance': float}
     for key, kind in kinds.items():
         for value in axes.get(key, ()):
@@ -75,18 +77,26 @@ def _axis(word: str) -> tuple[str, list[str]]:
     chosen = [value.strip() for value in values.split(',') if value.strip()]
     if not equals or not chosen:
         raise UserError(f'--grid {word!r} has no values; write {key}=VALUE,VALUE.')
-    return key, chosen
+    return key, list(samplers.listed(chosen)) if key == 'sampler' else chosen
 
 
 def _sampler(choice: dict[str, str], family: Family) -> Sampler:
-    guidance = f':{_number("guidance", choice.get("guidance", "0"), float)}'
-    name = choice.get('sampler', family.samplers[0])
+    written = samplers.read(choice.get('sampler', family.samplers[0]))
+    axes = {key: value for key, value in choice.items() if key in samplers.OPTIONS}
+    twice = [key for key in axes if key in written.options]
+    twice += [key for key in ('nfe', 'steps') if key in choice and written.steps is not None]
+    if twice:
+        raise UserError(f'--grid says {twice[0]} twice: by itself, and in the sampler {written.text!r}.')
+    if 'guidance' in axes:
+        _number('guidance', axes['guidance'], float)
+    steps = _number('steps', choice['steps'], int) if 'steps' in choice else written.steps
+    written = written._replace(steps=steps, options={**written.options, **axes})
     if 'nfe' not in choice:
-        return sampling.parse_sampler(f'{name}:{choice.get("steps", family.default_steps)}{guidance}', family)
-    sampler, budget = sampling.parse_sampler(f'{name}:1{guidance}', family), _number('nfe', choice['nfe'], int)
+        return samplers.build(written, family)
+    sampler, budget = samplers.build(written._replace(steps=1), family), _number('nfe', choice['nfe'], int)
     if family.evaluations(sampler) > budget:
         raise UserError(
-            f'--grid nfe={budget} is less than one step of {name}, {family.evaluations(sampler)} evaluations.'
+            f'--grid nfe={budget} is less than one step of {sampler.name}, {family.evaluations(sampler)} evaluations.'
         )
     steps = 1
     while steps < budget and family.evaluations(dataclasses.replace(sampler, num_steps=steps + 1)) <= budget:

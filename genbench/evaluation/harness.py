@@ -23,7 +23,7 @@ from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
-from genbench.training import runs, sampling
+from genbench.training import runs, samplers, sampling
 from genbench.training.metrics import read_rows
 from genbench.training.state import State
 
@@ -121,10 +121,8 @@ class Evaluation:
     def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
         sampler = cell.sampler
         return {
-            'sampler': sampler.name,
-            'steps': int(sampler.num_steps),
+            **sampler.protocol,
             'nfe': self.family.evaluations(sampler),
-            'guidance': sampler.guidance,
             'average': average,
             'borrowed': self.borrowed,
             'num_samples': self.options.num_samples,
@@ -136,9 +134,8 @@ class Evaluation:
     def _costs(self) -> None:
         for cell in self.cells:
             nfe = self.family.evaluations(cell.sampler)
-            protocol = {'sampler': cell.sampler.name, 'steps': int(cell.sampler.num_steps),
-                        'guidance': cell.sampler.guidance}  # fmt: skip
-            self.add('evaluations_per_image', nfe, protocol=protocol, sampler=cell.sampler.name, nfe=nfe, kind='cost')
+            self.add('evaluations_per_image', nfe, protocol=cell.sampler.protocol, sampler=cell.sampler.name, nfe=nfe,
+                     kind='cost')  # fmt: skip
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics) if row['step'] == self.step]
         costs = {
@@ -167,8 +164,7 @@ class Weights:
         one = self.evaluation
         identity = {
             'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'borrowed': one.borrowed,
-            'sampler': cell.sampler.name, 'steps': int(cell.sampler.num_steps), 'guidance': cell.sampler.guidance,
-            'seed': cell.seed,
+            **cell.sampler.protocol, 'seed': cell.seed,
         }  # fmt: skip
         return SampleStore(
             folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
@@ -280,7 +276,8 @@ def draw_run(
 ) -> ImageSet:
     """Samples of a run as a set of uint8 images; '' and 0 take what the run's own evaluation config says."""
     run = runs.open_run(path)
-    options = {'samplers': (sampler,) if sampler else run.config.evaluation.samplers[:1]}
+    configured = samplers.listed(run.config.evaluation.samplers)
+    options: dict[str, Any] = {'samplers': (sampler,) if sampler else configured[:1]}
     if count:
         options['num_samples'] = count
     if average:

@@ -12,7 +12,18 @@ from genbench.errors import UserError
 from genbench.training.metrics import read_rows
 
 # What was measured, against how it was measured: a comparison of two models may differ in these.
-MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'average', 'borrowed', 'labels', 'images')
+MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'labels', 'images')
+
+
+def stem(drawn: Mapping[str, Any]) -> str:
+    """The sampler of a protocol in the name of a file: heun_25, heun_25_g2.0 or ancestral_50_variance-large."""
+    name = f'{drawn["sampler"]}_{drawn["steps"]}' + (f'_g{drawn["guidance"]}' if drawn.get('guidance') else '')
+    return name + ''.join(f'_{key}-{value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
+
+
+def told_options(drawn: Mapping[str, Any]) -> str:
+    """The options of a protocol's sampler that are not the default, for people: 'variance=large, spacing=quadratic'."""
+    return ', '.join(f'{key}={value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
 
 
 def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -20,7 +31,7 @@ def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 
     An average or seed that is not the one of the evaluation's `options` is part of it.
     """
-    name = f'{drawn["sampler"]}_{drawn["steps"]}' + (f'_g{drawn["guidance"]}' if drawn.get('guidance') else '')
+    name = stem(drawn)
     for key in ('average', 'seed'):
         if drawn.get(key) not in (None, options.get(key, drawn.get(key))):
             name += f'_{key}-{str(drawn[key]).replace(":", "-")}'

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench.evaluation.protocol import stem
 from genbench.families.base import Sampler
 from genbench.training import sampling
 from genbench.training.files import read_npz, write_npz
@@ -19,8 +20,8 @@ SHARD = 1024  # images in a file; an interruption loses at most the one being dr
 
 
 def slug(sampler: Sampler) -> str:
-    """File-name form of a sampler: heun_25, or heun_25_g2.0 with guidance."""
-    return f'{sampler.name}_{int(sampler.num_steps)}' + (f'_g{sampler.guidance}' if sampler.guidance else '')
+    """File-name form of a sampler, as of its picture: heun_25, or heun_25_g2.0 with guidance."""
+    return stem(sampler.protocol)
 
 
 @dataclasses.dataclass

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from genbench.evaluation.protocol import told_options
+
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a row: metric, value ± spread, kind, sampler, evaluations, images, features."""
@@ -16,7 +18,8 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
         sets = len(row.get('values') or ())
         count = '' if row['n'] is None else str(row['n'])
         table.add_row(
-            row['metric'] + (f' ({method})' if method else ''), value(row), row['kind'] or '', row['sampler'] or '',
+            row['metric'] + (f' ({method})' if method else ''), value(row), row['kind'] or '',
+            ' '.join(filter(None, (row['sampler'], told_options(row['protocol'])))),
             '' if row['nfe'] is None else str(row['nfe']), f'{sets} × {count}' if sets > 1 else count,
         )  # fmt: skip
     out = io.StringIO()

@@ -13,7 +13,7 @@ from flax import nnx
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.interpolants.schedules import Schedule
-from genbench.interpolants.solvers import Trace
+from genbench.interpolants.solvers import Options, Trace
 
 Array = jax.Array
 Batch = Mapping[str, Array]  # 'image': integers (batch, height, width, channels); 'label': integers (batch,)
@@ -110,11 +110,18 @@ class Borrowed:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How to sample: a solver's name, its number of steps (may be traced), guidance."""
+    """How to sample: a solver's name, its number of steps (may be traced), guidance, and what else the solver takes."""
 
     name: str = dataclasses.field(metadata={'static': True})
     num_steps: Any = 1
     guidance: float = dataclasses.field(default=0.0, metadata={'static': True})
+    options: Options = dataclasses.field(default=Options(), metadata={'static': True})
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What results say of it; options only where they are not the default."""
+        told = {'sampler': self.name, 'steps': int(self.num_steps), 'guidance': self.guidance}
+        return told | ({'sampler_options': self.options.changed} if self.options.changed else {})
 
 
 class Samples(NamedTuple):
@@ -261,6 +268,11 @@ class Family:
     def evaluations(self, sampler: Sampler) -> int:
         """Network evaluations for one image with this sampler."""
         return 1
+
+    @classmethod
+    def sampler_options(cls, name: str) -> tuple[str, ...]:
+        """The fields of `Options` that this sampler takes."""
+        return ()
 
     @classmethod
     def check_sampler(cls, name: str) -> None:

@@ -26,7 +26,8 @@ class Consistency(PathFamily):
     """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
 
     Networks: 'student' (moved), 'teacher' (frozen), and the average 'target' of the student that its loss looks at.
-    Data, schedule, prediction and network come from the teacher's run.
+    Data, schedule, prediction and network come from the teacher's run; so does dropout, of which student and target
+    have the same and the teacher has none.
     """
 
     samplers = solvers.names('endpoint')
@@ -48,7 +49,8 @@ class Consistency(PathFamily):
             'teacher': '',  # run folder of a finished diffusion or flow-matching run
             'discretisation': 18,  # N, the number of steps from t_max to 0
             'target_decay': 0.95,  # μ, of the target network
-            'huber': 0.03,  # c of the pseudo-Huber distance √(mean (a − b)² + c²) − c; 0 for the squared distance
+            # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c of d dimensions; 0: the mean squared distance
+            'huber': 0.00054,
         }
         return {'family': {'conditional': False, **options}, 'network': {'name': 'none'}}
 
@@ -81,42 +83,38 @@ class Consistency(PathFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
         """d(f(x_{t_{n+1}}), f⁻(x̂_{t_n})): algorithm 2, with one Heun step of the teacher from t_{n+1} to t_n."""
-        key_n, key = jax.random.split(key)
+        key_n, key_path, key_dropout = jax.random.split(key, 3)
         size, total = batch['label'].shape, self.config.family.discretisation
         n = jax.random.randint(key_n, size, 0, total)
-        t, s = self.schedule.time((n + 1) / total), self.schedule.time(n / total)
-        _, _, x_t = self.perturbed(batch, key, t)
+        t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
+        _, _, x_t = self.perturbed(batch, key_path, t)
         labels = self.labels(batch)
         teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, labels)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
-        target = jax.lax.stop_gradient(self._jump(networks.averaged('target')['student'], x_s, s, labels))
-        difference = self._jump(networks['student'], x_t, t, labels) - target
-        return scalars(self._distance(difference).mean())
+        target = self._jump(networks.averaged('target')['student'], x_s, s, labels, key_dropout)
+        jumped = self._jump(networks['student'], x_t, t, labels, key_dropout)
+        return scalars(self._distance(jumped - jax.lax.stop_gradient(target)).mean())
 
-    def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None) -> Array:
+    def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None, key: Array | None = None) -> Array:
         """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
-        denoise = predictions.denoiser(network, self.prediction, self.schedule, labels)
+        denoise = predictions.denoiser(network, self.prediction, self.schedule, labels, key=key)
         ended = (t <= 0)[:, None, None, None]
         return jnp.where(ended, x_t, denoise(x_t, jnp.maximum(t, self.schedule.t_min)).x)
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
-        """Heun's rule with a time for each image; Euler's where s is the end."""
-
-        def slope(x, t):
-            return predictions.velocity(self.schedule, teacher(x, t), t)
-
-        h = (s - t)[:, None, None, None]
-        first = slope(x_t, t)
-        guess = x_t + h * first
-        second = slope(guess, jnp.maximum(s, self.schedule.t_min))
+        """The solver heun with a time for each image."""
+        first = solvers.slope(self.schedule, teacher(x_t, t))
+        guess = solvers.advance(self.schedule, x_t, first, t, s)
+        second = solvers.slope(self.schedule, teacher(guess, jnp.maximum(s, self.schedule.t_min)))
         inside = (s > 0)[:, None, None, None]
-        return jnp.where(inside, x_t + h * (first + second) / 2, guess)
+        return jnp.where(inside, solvers.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
 
     def _distance(self, difference: Array) -> Array:
-        """Pseudo-Huber (Song & Dhariwal 2024, section 3.3) or mean squared distance, (batch,)."""
-        squared = jnp.square(difference).mean((1, 2, 3))
-        c = self.config.family.huber
-        return jnp.sqrt(squared + c**2) - c if c else squared
+        """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square, (batch,)."""
+        squared = jnp.square(difference).sum((1, 2, 3))
+        dims, huber = difference[0].size, self.config.family.huber
+        c = huber * dims**0.5
+        return jnp.sqrt(squared + c**2) - c if huber else squared / dims
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:

@@ -71,12 +71,12 @@ class Diffusion(PathFamily):
 
     def time(self, n: Array) -> Array:
         """Time of the integer step n = 0 … T; the last is the schedule's t_max."""
-        return self.schedule.time(n / self.config.family.num_timesteps)
+        return self.schedule.step(n, self.config.family.num_timesteps)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         steps = self.config.family.num_timesteps
-        first = self.schedule.t_max / steps if self.schedule.grid is None else float(self.time(jnp.asarray(1)))
+        first = self.schedule.t_max / steps if self.schedule.curve is None else float(self.time(jnp.asarray(1)))
         chain = {'timesteps': steps, 't_min': first, 't_max': self.schedule.t_max}
         protocol = {**self.bound.protocol, **chain, 'decoder': 'normal around the predicted image'}
         return (

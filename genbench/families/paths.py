@@ -107,11 +107,15 @@ class PathFamily(Family):
     def check_sampler(cls, name: str) -> None:
         solvers.get(name, cls.kind)
 
+    @classmethod
+    def sampler_options(cls, name: str) -> tuple[str, ...]:
+        return solvers.get(name, cls.kind).options
+
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         solver = solvers.get(sampler.name, self.kind)
         denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
         start = solvers.initial_noise(self.schedule, keys, self.spec.shape)
-        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps)
+        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps, sampler.options)
         evaluations = path.evaluations * (2 if labels is not None and sampler.guidance else 1)
         return Samples(self.spec.quantise(path.x), evaluations)
 
@@ -124,7 +128,8 @@ class PathFamily(Family):
     ) -> solvers.Trace:
         solver = solvers.get(sampler.name, self.kind)
         denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
-        return solvers.trace(solver, self.schedule, denoise, start, keys, int(sampler.num_steps), first)
+        steps = int(sampler.num_steps)
+        return solvers.trace(solver, self.schedule, denoise, start, keys, steps, first, sampler.options)
 
     def evaluations(self, sampler: Sampler) -> int:
         guided = 2 if self.conditional and sampler.guidance else 1

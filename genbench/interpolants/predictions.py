@@ -4,6 +4,7 @@ Every prediction is y = a(t) x + b(t) ε for two known coefficients. With x_t = 
 prediction gives the clean image x, the noise ε, and from them every other prediction.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -94,6 +95,7 @@ def denoiser(
     labels: Array | None = None,
     guidance: float = 0.0,
     clip: bool = False,
+    key: Array | None = None,
 ) -> Denoiser:
     """Wrap a network(x_t, t, labels) into a function that predicts the clean image and the noise.
 
@@ -101,8 +103,11 @@ def denoiser(
       guidance: w of classifier-free guidance, y = (1 + w) y(labels) − w y(null) (Ho & Salimans 2022, equation 6);
         0 uses the conditional network alone.
       clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
+      key: of the network's dropout, in training; None: without.
     """
     guided = labels is not None and guidance != 0
+    if key is not None:
+        network = functools.partial(network, key=key)
 
     def apply(x_t, t):
         image, time = seen(name, schedule, x_t, t), schedule.condition(t)

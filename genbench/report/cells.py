@@ -5,7 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.protocol import Protocol, told_options
 from genbench.evaluation.statistics import Spread, spread
 from genbench.report.collect import Row, StudyRecord
 
@@ -62,18 +62,20 @@ class Way:
     nfe: int | None
     guidance: float | None = None
     average: str | None = None
+    options: str = ''
     one_of_several: bool = dataclasses.field(default=False, compare=False)
 
     def fits(self, other: 'Way') -> bool:
         """Whether two rows may be of the same images; not every row says which average drew them."""
-        same = (self.sampler, self.nfe, self.guidance) == (other.sampler, other.nfe, other.guidance)
-        return same and (self.average == other.average or None in (self.average, other.average))
+        mine, others = ((way.sampler, way.nfe, way.guidance, way.options) for way in (self, other))
+        return mine == others and (self.average == other.average or None in (self.average, other.average))
 
     @property
     def label(self) -> str:
         guided = f' · guidance {self.guidance:g}' if self.guidance else ''
+        options = f' · {self.options}' if self.options else ''
         average = f' · {self.average}' if self.one_of_several and self.average else ''
-        return f'{self.sampler} · {self.nfe}{guided}{average}' if self.sampler else ''
+        return f'{self.sampler} · {self.nfe}{guided}{options}{average}' if self.sampler else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _way(row: Row, metric: Metric) -> Way:
     if not metric.of_sampler:
         return Way(None, None)
     protocol = row['protocol']
-    return Way(row['sampler'], row['nfe'], protocol.get('guidance') or None, protocol.get('average'))
+    guidance = protocol.get('guidance') or None
+    return Way(row['sampler'], row['nfe'], guidance, protocol.get('average'), told_options(protocol))
 
 
 def _kind(row: Row) -> tuple:

@@ -5,6 +5,7 @@ import pathlib
 from html import escape
 from typing import Any
 
+from genbench.evaluation.protocol import told_options
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
@@ -37,7 +38,8 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
     if not all((folder / f'{name}.png').is_file() for name in files):
         return None
     return {
-        'name': variant.name, 'sampler': found['sampler'], 'steps': found['steps'], 'shape': found['shape'],
+        'name': variant.name, 'sampler': ' '.join(filter(None, (found['sampler'], told_options(found)))),
+        'steps': found['steps'], 'shape': found['shape'],
         'images': found['images'], **denoising, 'sprites': {name: data_uri(folder / f'{name}.png') for name in files},
     }  # fmt: skip
 
@@ -98,6 +100,7 @@ def _panel(variant: Variant, name: str, words: str) -> str:
         return ''
     sampler, steps = trial.exploration['sampler'], trial.exploration['steps']
     told = f'{sampler}, {steps} steps' if steps > 1 else sampler
+    told = ', '.join(filter(None, (told, told_options(trial.exploration))))
     if 'distances' in found:
         nearest = sorted(row[0] for row in found['distances'])
         told += f'; nearest at {nearest[0]:.3g} to {nearest[-1]:.3g}'

@@ -112,6 +112,7 @@ def _sampling(cell: Cell) -> str:
     """The sampler, whatever its number of steps."""
     way = cell.way
     guided = f' · guidance {way.guidance:g}' if way.guidance else ''
+    guided += f' · {way.options}' if way.options else ''
     return f'{way.sampler}{guided}' + (f' · {way.average}' if way.average not in (None, 'ema') else '')
 
 

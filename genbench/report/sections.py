@@ -131,6 +131,7 @@ def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path]
     steps = cell.protocol['steps']
     path = variant.shown.folder.samples / picture(cell.protocol, variant.shown.config.get('evaluation', {}))
     told = f'{cell.way.sampler}, {steps} steps' if steps > 1 else f'{cell.way.sampler}'
+    told += f', {cell.way.options}' if cell.way.options else ''
     told += f', {cell.way.average}' if cell.way.one_of_several else ''
     return (told, path) if path.is_file() else None
 

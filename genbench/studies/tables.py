@@ -12,7 +12,7 @@ from genbench.studies.index import Index, leaves
 
 ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # of a table that nobody pivots
 # What else tells two numbers apart that are never averaged, in the order in which a table names it.
-_APART = ('sampler', 'steps', 'method', 'guidance', 'average')
+_APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average')
 _GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint', 'measured')
 
 
@@ -145,7 +145,7 @@ def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: boo
         f", coalesce(regexp_replace({key.sql}::VARCHAR, '\\.0$', ''), '–') AS p{i}" for i, key in enumerate(pivots)
     )
     names = ''.join(f', p{i}' for i in range(len(pivots)))
-    paths = "['$.sampler', '$.steps', '$.guidance', '$.method']"
+    paths = "['$.sampler', '$.steps', '$.guidance', '$.sampler_options', '$.method']"
     loosely = f"array_to_string(json_extract_string(protocol, {paths}), ' ')" if across else 'NULL'
     index.query(
         f"""

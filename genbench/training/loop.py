@@ -17,7 +17,7 @@ from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
-from genbench.training import averages, guards, placement, processes, runs, sampling, telemetry, trackers
+from genbench.training import averages, guards, placement, processes, runs, samplers, sampling, telemetry, trackers
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
@@ -97,8 +97,8 @@ def _check_names(family: Family) -> None:
     for average in first.averages:
         if average.width:
             averages.exponent(average.width)
-    for text in family.config.evaluation.samplers:
-        sampling.parse_sampler(text, family)
+    for text in samplers.listed(family.config.evaluation.samplers):
+        samplers.parse(text, family)
 
 
 @functools.lru_cache(maxsize=8)
@@ -337,7 +337,7 @@ class Training:
         if blueprint not in self._drawers:
             self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
         drawer = self._drawers[blueprint]
-        sampler = sampling.default_sampler(family)
+        sampler = samplers.default(family)
         labels = np.arange(GRID_SIZE) % family.classes if family.conditional else None
         images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)
         path = self.folder.samples / f'step_{step:07d}.png'

@@ -18,6 +18,7 @@ OPTIMIZERS = {
         rate, weight_decay=o['weight_decay'], adam_b1=o['b1'], adam_b2=o['b2'], consistent_rms=0.2,
         adam_weight_decay=o['weight_decay'], muon_weight_dimension_numbers=_matrices,
     ),
+    'radam': lambda rate, o: optax.radam(rate, b1=o['b1'], b2=o['b2']),  # Liu et al. 2020
     'sgd': lambda rate, o: optax.sgd(rate, momentum=o['b1'] or None),
 }  # fmt: skip
 

@@ -11,33 +11,9 @@ import numpy as np
 from PIL import Image
 
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError
-from genbench.families.base import Family, Sampler
+from genbench.families.base import Sampler
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State
-
-
-def parse_sampler(text: str, family: Family) -> Sampler:
-    """'name', 'name:steps' or 'name:steps:guidance' → a sampler that this family accepts.
-
-    Raises:
-      UserError: the text is no sampler, or the family cannot be sampled so; the message says why.
-    """
-    name, *numbers = text.split(':')
-    try:
-        steps = int(numbers[0]) if numbers else family.default_steps
-        guidance = float(numbers[1]) if len(numbers) > 1 else 0.0
-    except ValueError:
-        numbers = ['', '', 'unreadable']
-    if len(numbers) > 2:
-        raise UserError(f'The sampler {text!r} is not NAME, NAME:STEPS or NAME:STEPS:GUIDANCE.')
-    if steps < 1:
-        raise UserError(f'The sampler {text!r} needs at least one step.')
-    family.check_sampler(name)
-    if guidance and not (family.conditional and family.guidable):
-        raise UserError(f'The sampler {text!r} asks for guidance, which needs family.conditional and a network that '
-                        'was trained with labels left out.')  # fmt: skip
-    return Sampler(name, steps, guidance)
 
 
 def replicate(state: State) -> State:
@@ -135,8 +111,3 @@ def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec, columns: i
     """Write integer images as a PNG, enlarged so that small ones can be looked at."""
     scale = max(1, 256 // max(spec.shape[:2]) // 8)
     Image.fromarray(grid(to_uint8(images, spec), columns, scale=scale)).save(path)
-
-
-def default_sampler(family: Family) -> Sampler:
-    """What a run is sampled with when nobody says: the family's first sampler and its default steps."""
-    return Sampler(family.samplers[0], family.default_steps)

@@ -58,8 +58,34 @@ def test_guidance_costs_twice(family):
         (['sampler=direct'], 'direct'),
         (['nfe=0'], 'less than one step'),
         (['guidance=2'], 'guidance, which needs'),
+        (['variance=huge', 'sampler=ancestral'], 'variance=huge; it can be small, large'),
+        (['sampler=ddim,ancestral', 'variance=large'], "'variance'; ddim takes guidance, spacing"),
+        (['sampler=ddim:spacing=quadratic', 'spacing=uniform'], 'says spacing twice'),
+        (['sampler=ddim:3', 'steps=4'], 'says steps twice'),
     ],
 )
 def test_a_grid_that_cannot_be_says_why(family, words, message):
     with pytest.raises(UserError, match=message):
         grid.cells(words, *family())
+
+
+def test_options_are_axes_or_parts_of_a_sampler(family):
+    axes = grid.cells(['sampler=ancestral', 'steps=3', 'variance=small,large'], *family())
+    parts = grid.cells(['sampler=ancestral,ancestral:variance=large', 'steps=3'], *family())
+    assert [cell.sampler for cell in axes] == [cell.sampler for cell in parts]
+    assert [cell.sampler.options.variance for cell in axes] == ['small', 'large']
+
+
+def test_a_comma_within_a_sampler_does_not_end_it(family):
+    words = 'ddim:3,ancestral:5:variance=large,spacing=quadratic,heun:2'
+    cells = grid.cells([f'sampler={words}'], *family())
+    assert cells == grid.cells((), *family('diffusion', f'evaluation.samplers={words}'))
+    assert [cell.sampler.options.changed for cell in cells] == [{}, {'variance': 'large', 'spacing': 'quadratic'}, {}]
+
+
+def test_words_are_checked_before_there_is_a_model():
+    diffusion = families.get('diffusion')
+    grid.check(['sampler=ancestral:variance=large', 'spacing=quadratic'], diffusion)
+    for word in ('sampler=ddim:variance=large', 'spacing=cubic', 'sampler=ddim:0'):
+        with pytest.raises(UserError):
+            grid.check([word], diffusion)

@@ -13,7 +13,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation import features, harness
 from genbench.evaluation.results import KEYS
-from genbench.training import sampling
+from genbench.training import samplers, sampling
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
@@ -233,7 +233,7 @@ def test_a_gan_has_no_likelihood_and_says_so(tiny, tmp_path):
 )
 def test_a_sampler_that_cannot_be_says_why(tiny, digits, family, sampler, words):
     with pytest.raises(UserError, match=words):
-        sampling.parse_sampler(sampler, families.get(family)(tiny(family), digits[0]))
+        samplers.parse(sampler, families.get(family)(tiny(family), digits[0]))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def exact(schedule):
 def as_network(prediction, schedule, denoise):
     """The network whose output means this image and noise; finite where the noise vanishes and slopes do not."""
 
-    def network(x_t, t, labels):
+    def network(x_t, t, labels, key=None):
         return jnp.nan_to_num(predictions.target(prediction, schedule, *denoise(x_t, t), t))
 
     return network
@@ -125,18 +125,57 @@ def test_the_loss_and_its_gradient_are_finite_over_the_whole_trajectory(schedule
     batch = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}  # every n is drawn
 
     def value(scale):
-        network = lambda x_t, t, labels: scale * jnp.sin(x_t)  # noqa: E731
+        network = lambda x_t, t, labels, key=None: scale * jnp.sin(x_t)  # noqa: E731
         networks = Networks({'teacher': network, 'student': network}, {'target': {'student': network}})
         return family.loss(networks, batch, jax.random.key(0), 0)[0]
 
     assert all(np.isfinite(part) for part in jax.jit(jax.value_and_grad(value))(0.5))
 
 
-def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away(student_of):
-    family = student_of('cosine', 'v', huber=0.1)
-    near, far = (family._distance(jnp.full((1, 4, 4, 3), size))[0] for size in (1e-2, 10.0))
-    assert near == pytest.approx(1e-4 / (2 * 0.1), rel=0.01)
-    assert far == pytest.approx(10 - 0.1, rel=0.001)
+@pytest.mark.parametrize('schedule', ['linear', 'cosine', 'edm'])
+def test_the_teacher_leaves_no_noise_of_a_point_mass(schedule, student_of):
+    """On the last of the steps, whose target is what the student learns to jump to."""
+    family = student_of(schedule, 'preconditioned')
+
+    def point(x_t, t):
+        alpha, sigma = expand(family.schedule.alpha(t), x_t), expand(family.schedule.sigma(t), x_t)
+        return predictions.Prediction(jnp.full_like(x_t, 0.3), (x_t - 0.3 * alpha) / sigma)
+
+    t = jnp.asarray([family.schedule.step(1, 18), family.schedule.step(18, 18)])
+    x_t = family.schedule.perturb(jnp.full((2, 2, 2, 1), 0.3), jax.random.normal(jax.random.key(0), (2, 2, 2, 1)), t)
+    np.testing.assert_allclose(family._teacher_step(point, x_t, t, jnp.zeros(2)), 0.3, atol=5e-5)
+
+
+def test_student_and_target_share_their_dropout_and_the_teacher_has_none(student_of, batch):
+    seen = {}
+
+    def network(name):
+        def call(x_t, t, labels, key=None):
+            seen[name] = key
+            return x_t if key is None else x_t * jax.random.bernoulli(key, 0.5, x_t.shape)
+
+        return call
+
+    networks = Networks(
+        {'teacher': network('teacher'), 'student': network('student')}, {'target': {'student': network('target')}}
+    )
+    family = student_of('cosine', 'v')
+    losses = [family.loss(networks, batch, jax.random.key(seed), 0)[0] for seed in (0, 0, 1)]
+    assert seen['teacher'] is None
+    assert jnp.array_equal(jax.random.key_data(seen['student']), jax.random.key_data(seen['target']))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_pseudo_huber_has_the_constant_of_its_paper(student_of):
+    """√(‖a − b‖² + c²) − c with c = 0.00054 √d (Song & Dhariwal 2024, equation 8 and section 3.3)."""
+    difference = 1e-3 * np.random.default_rng(0).normal(size=(5, 4, 4, 3))
+    c = 0.00054 * np.sqrt(4 * 4 * 3)
+    wanted = [np.sqrt(np.linalg.norm(one) ** 2 + c**2) - c for one in difference]
+    found = student_of('cosine', 'v')._distance(jnp.asarray(difference, jnp.float32))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
+def test_without_its_constant_the_distance_is_the_mean_square(student_of):
     assert student_of('cosine', 'v', huber=0.0)._distance(jnp.full((1, 4, 4, 3), 3.0))[0] == pytest.approx(9)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from genbench.errors import UserError
 from genbench.interpolants import schedules
+from genbench.networks.layers import timestep_embedding
 
 ALL = schedules.SCHEDULES
 BETAS = np.linspace(1e-4, 0.02, 1000)
@@ -39,11 +40,13 @@ def test_straight_goes_from_data_to_noise_at_constant_speed():
 
 
 def test_edm_spaces_times_evenly_in_their_seventh_root():
-    schedule, fraction = schedules.edm(), jnp.linspace(0, 1, 11)
-    t = np.asarray(schedule.time(1 - fraction))
-    np.testing.assert_allclose(t[[0, -1]], [80, 0], rtol=1e-5)
-    roots = 80 ** (1 / 7) + fraction[:-1] * (0.002 ** (1 / 7) - 80 ** (1 / 7))
-    np.testing.assert_allclose(t[:-1] ** (1 / 7), roots, rtol=1e-5)
+    """Karras et al. 2022, equation 5: σ_min after N − 1 of N steps, and then zero."""
+    schedule = schedules.edm()
+    for count in (2, 10, 18, 50):
+        i = np.arange(count)
+        wanted = (80 ** (1 / 7) + i / (count - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+        np.testing.assert_allclose(schedule.step(count - np.arange(count + 1), count), [*wanted, 0], rtol=1e-5)
+    np.testing.assert_allclose(schedule.step(np.array([1, 0]), 1), [80, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['linear', 'cosine'])
@@ -73,7 +76,7 @@ def test_data_is_clean_at_time_zero_and_noisier_ever_after(schedule):
 
 @everywhere
 def test_a_solver_starts_at_t_max_and_ends_at_zero(schedule):
-    times = np.asarray(schedule.time(jnp.linspace(1, 0, 8)))
+    times = np.asarray(schedule.step(jnp.arange(7, -1, -1), 7))
     np.testing.assert_allclose(times[[0, -1]], [schedule.t_max, 0], rtol=1e-5)
     assert (np.diff(times) < 0).all()
 
@@ -81,8 +84,16 @@ def test_a_solver_starts_at_t_max_and_ends_at_zero(schedule):
 @everywhere
 def test_networks_see_times_of_order_one(schedule):
     seen = np.asarray(schedule.condition(jnp.linspace(schedule.t_min, schedule.t_max, 20)))
-    assert (seen >= 0).all() and (seen <= 1 + 1e-6).all()
+    assert (np.abs(seen) <= 1 + 1e-6).all()
     assert (np.diff(seen) > 0).all()
+
+
+def test_networks_embed_a_quarter_of_the_logarithm_of_edms_noise():
+    """c_noise of Karras et al. 2022, table 1, times the frequencies: what is asked of the schedule is all there is."""
+    t, size = jnp.asarray([0.002, 0.3, 80.0]), 8
+    seen = timestep_embedding(schedules.edm().condition(t), size)
+    angles = 0.25 * np.log(np.asarray(t))[:, None] * np.geomspace(1, 1e-4, size // 2)
+    np.testing.assert_allclose(seen, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-5)
 
 
 @everywhere
@@ -107,3 +118,52 @@ def test_cosine_noise_starts_at_exactly_zero_and_has_no_cancellation():
     alpha = np.cos(np.pi / 2 * (t + offset) / (1 + offset)) / np.cos(np.pi / 2 * offset / (1 + offset))
     assert sigma[0] == 0
     np.testing.assert_allclose(sigma[1:], np.sqrt(1 - alpha[1:] ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize('count', [10, 20, 50])
+def test_quadratic_steps_are_those_of_ddim_up_to_rounding(count):
+    """The official code: whole steps (linspace(0, √(0.8 T), N)²), counted from 0; −1 stands for the data."""
+    wanted = [int(step) for step in np.linspace(0, np.sqrt(1000 * 0.8), count) ** 2]
+    steps = 1000 * np.asarray(schedules.linear().step(np.arange(count, 0, -1), count, 'ddim_quad'))[::-1] - 1
+    assert (steps - wanted > -1e-3).all() and (steps - wanted < 1).all()
+
+
+@everywhere
+@pytest.mark.parametrize('spacing', ['uniform', 'quadratic'])
+def test_steps_go_down_from_t_max_to_zero_however_they_are_spaced(schedule, spacing):
+    times = np.asarray(jax.jit(lambda n: schedule.step(n - jnp.arange(13), n, spacing))(12))
+    np.testing.assert_allclose(times[0], schedule.t_max, rtol=1e-5)
+    assert times[-1] == 0 and (np.diff(times) < 0).all()
+    assert times[-2] >= schedule.t_min * 0.999
+
+
+@everywhere
+def test_quadratic_times_grow_with_the_square_of_the_index(schedule):
+    times = np.asarray(schedule.step(jnp.arange(9) + 1, 9, 'quadratic'))
+    np.testing.assert_allclose(np.diff(np.sqrt(times - times[0]))[1:], np.sqrt(times[1] - times[0]), rtol=2e-3)
+
+
+def test_a_sequence_that_begins_before_noise_is_refused():
+    schedules.check_spacing(schedules.linear(), 'ddim_quad')
+    with pytest.raises(UserError, match='begins at 0.801.*cosine has not; use spacing=quadratic'):
+        schedules.check_spacing(schedules.cosine(), 'ddim_quad')
+
+
+@everywhere
+def test_a_straightened_path_is_a_straight_line(schedule):
+    """(α, σ) / c lies on the line from (1, 0) to where sampling starts."""
+    t = jnp.asarray([0.0, *inner_times(schedule), schedule.t_max], jnp.float32)
+    scale, position = schedule.straightened(t)
+    end = position[-1], schedule.alpha(t)[-1] / scale[-1]
+    np.testing.assert_allclose(schedule.alpha(t) / scale, 1 + (end[1] - 1) * position / end[0], atol=1e-6)
+    assert np.isfinite(scale).all() and (np.diff(position) > 0).all()
+
+
+def test_the_cosine_chain_differs_from_improved_ddpms_by_as_much_as_its_docstring_says():
+    """Betas are clipped at 0.999 there; here time is scaled by 0.995."""
+    n, f = np.arange(1, 1001), lambda t: np.cos(np.pi / 2 * (t + 0.008) / 1.008) ** 2
+    betas = np.minimum(1 - f(n / 1000) / f((n - 1) / 1000), 0.999)
+    clipped = np.cumprod(1 - betas)
+    ours = np.asarray(schedules.cosine().alpha(schedules.cosine().step(n, 1000)), np.float64) ** 2
+    assert np.abs(ours - clipped).max() == pytest.approx(0.0045, abs=1e-4)
+    np.testing.assert_allclose([ours[-1], clipped[-1]], [6.07e-5, 2.4e-9], rtol=0.02)

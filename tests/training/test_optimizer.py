@@ -88,3 +88,23 @@ def test_muon_moves_matrices_by_orthogonal_ones_of_the_size_of_adams_steps(shape
     others = optax.adamw(0.1, b1=0.9, b2=0.999, weight_decay=0.0, nesterov=True)
     expected, _ = others.update(gradient, others.init(params), params)
     np.testing.assert_allclose(steps['bias'], expected['bias'], rtol=1e-6)
+
+
+def test_radam_is_algorithm_2_of_liu():
+    """Without a variance of its own while that is not tractable (ρ ≤ 5), and rectified after."""
+    gradients = np.random.default_rng(0).normal(size=(12, 3))
+    built = optimizer.build(options(name='radam', learning_rate=0.1, b1=0.9, b2=0.99, clip_norm=0.0), 20)
+    params = jnp.zeros(3)
+    state = built.init(params)
+    x, mean, square, longest = np.zeros(3), np.zeros(3), np.zeros(3), 2 / (1 - 0.99) - 1
+    for t, gradient in enumerate(gradients, 1):
+        steps, state = built.update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = optax.apply_updates(params, steps)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
+        length = longest - 2 * t * 0.99**t / (1 - 0.99**t)
+        step = mean / (1 - 0.9**t)
+        if length > 5:
+            rectified = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            step = np.sqrt(rectified) * step / np.sqrt(square / (1 - 0.99**t))
+        x = x - 0.1 * step
+    np.testing.assert_allclose(params, x, rtol=1e-4, atol=5e-6)  # optax has ρ in float32
