@@ -15,7 +15,8 @@ def manifold_scores(
     a real ball, recall that of reals inside a fake one, boundary included (Kynkäänniemi et al. 2019, equations 1, 2);
     density is the mean number of real balls around a fake, over k, coverage the share of real balls with a fake inside,
     boundary excluded (Naeem et al. 2020, equations 5, 6). Distances are computed in float64, tile by tile; those equal
-    up to rounding count as equal, so that ties fall as the formulas say.
+    up to rounding of their own count as equal, so that ties fall as the formulas say, however far away other points
+    lie.
 
     Args:
       precision_k: neighbours for precision and recall; None leaves them out.
@@ -27,7 +28,7 @@ def manifold_scores(
     most = max(precision_k or 0, density_k or 0)
     real, fake = checked_sets(most + 1, real=real, fake=fake)
     reals, fakes = neighbours.centred(real, fake)
-    slack = neighbours.rounding(reals, fakes)
+    outer, inner = 1 + neighbours.TIED, 1 - neighbours.TIED
     real_radii = neighbours.neighbour_distances(reals, most)
     precise, covered = np.zeros(len(fake), bool), np.zeros(len(real), bool)
     recalled, balls = np.zeros(len(real), bool), 0
@@ -35,10 +36,10 @@ def manifold_scores(
         fake_radii = neighbours.neighbour_distances(fakes, precision_k)[:, precision_k]
     for rows, columns, squared in neighbours.tiles(reals, fakes):
         if precision_k:
-            precise[columns] |= (squared <= real_radii[rows, precision_k, None] + slack).any(0)
-            recalled[rows] |= (squared <= fake_radii[columns] + slack).any(1)
+            precise[columns] |= (squared <= outer * real_radii[rows, precision_k, None]).any(0)
+            recalled[rows] |= (squared <= outer * fake_radii[columns]).any(1)
         if density_k:
-            inside = squared < real_radii[rows, density_k, None] - slack
+            inside = squared < inner * real_radii[rows, density_k, None]
             covered[rows] |= inside.any(1)
             balls += int(np.count_nonzero(inside))
     scores: dict[str, float] = {}

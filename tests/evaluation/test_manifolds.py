@@ -75,3 +75,23 @@ def test_ties_fall_the_same_way_far_from_zero(offset):
     turn = np.linalg.qr(rng(3).normal(size=(3, 3)))[0]
     assert manifold_scores(real + offset, fake + offset) == pytest.approx(wanted)
     assert manifold_scores(real @ turn, fake @ turn) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize('size', [1e4, 1e6, 1e7])
+@pytest.mark.parametrize('where', ['real', 'fake', 'both'])
+def test_outliers_change_the_scores_by_no_more_than_the_formulas_say(size, where):
+    """Five points at `size` times the spread of the others."""
+    sets = {'real': rng(1).normal(size=(80, 6)), 'fake': 0.3 + rng(2).normal(size=(90, 6))}
+    for seed, name in enumerate(('real', 'fake') if where == 'both' else (where,)):
+        sets[name][:5] = size * (1 + rng(3 + seed).normal(size=(5, 6)))
+    found = manifold_scores(**sets)
+    assert found == pytest.approx(by_hand(**sets, precision_k=3, density_k=5))
+    assert all(0.05 < value < 1 for value in found.values())
+
+
+def test_two_clusters_far_apart_are_each_scored_by_their_own_spread():
+    """No centre is near both, so that ‖x‖² + ‖y‖² − 2 x·y holds no digit of the distances within one of them."""
+    real, fake = rng(1).normal(size=(80, 3)), 0.5 + rng(2).normal(size=(80, 3))
+    real[40:] += 2.0**33
+    fake[40:] += 2.0**33
+    assert manifold_scores(real, fake) == pytest.approx(by_hand(real, fake, 3, 5))
