@@ -1,5 +1,7 @@
 """How far two feature sets cover each other, by balls that reach to nearest neighbours."""
 
+import math
+
 import numpy as np
 
 from genbench.evaluation import neighbours
@@ -60,3 +62,13 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
     """(density, coverage) of `manifold_scores`."""
     scores = manifold_scores(real, fake, None, k)
     return scores['density'], scores['coverage']
+
+
+def expected_coverage(reals: int, fakes: int, k: int = 5) -> float:
+    """What coverage is in expectation where reals and fakes are independent draws of one continuous distribution.
+
+    A real ball is without a fake if the k points nearest to its centre, among the n − 1 other reals and the m fakes,
+    are all real. Draws are exchangeable, so that has probability C(n − 1, k) / C(n − 1 + m, k), whatever the
+    distribution. For n = m this is lemma 2 of Naeem et al. 2020.
+    """
+    return 1 - math.prod((reals - 1 - j) / (reals - 1 + fakes - j) for j in range(k))

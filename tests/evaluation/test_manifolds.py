@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genbench.evaluation import density_coverage, manifold_scores, neighbours, precision_recall
+from genbench.evaluation import density_coverage, expected_coverage, manifold_scores, neighbours, precision_recall
 
 
 def rng(seed=0):
@@ -95,3 +95,20 @@ def test_two_clusters_far_apart_are_each_scored_by_their_own_spread():
     real[40:] += 2.0**33
     fake[40:] += 2.0**33
     assert manifold_scores(real, fake) == pytest.approx(by_hand(real, fake, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ('reals', 'fakes', 'k', 'd'), [(60, 60, 5, 2), (100, 20, 5, 8), (20, 90, 3, 3), (40, 40, 1, 1)]
+)
+def test_expected_coverage_is_the_mean_over_draws_of_one_distribution(reals, fakes, k, d):
+    draw, found = rng(4), []
+    for _ in range(300):
+        found.append(density_coverage(draw.normal(size=(reals, d)), draw.normal(size=(fakes, d)), k)[1])
+    error = np.std(found) / len(found) ** 0.5
+    assert expected_coverage(reals, fakes, k) == pytest.approx(np.mean(found), abs=4 * error)
+    assert error < 0.01
+
+
+@pytest.mark.parametrize(('reals', 'fakes', 'expected'), [(500, 500, 0.97), (5000, 1000, 0.60)])
+def test_coverage_of_equal_distributions_depends_on_the_sizes_of_the_sets(reals, fakes, expected):
+    assert expected_coverage(reals, fakes) == pytest.approx(expected, abs=0.005)
