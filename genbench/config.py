@@ -84,15 +84,8 @@ DEFAULTS: dict[str, Any] = {
         'seed': 0,
         'samplers': (),  # 'name:steps' or 'name:steps:guidance'; (): the family's default
         'metrics': (
-            'fd',
-            'fd_train',
-            'kd',
-            'precision',
-            'recall',
-            'memorisation',
-            'likelihood',
-            'speed',
-            'exploration',
+            *('fd', 'fd_train', 'kd', 'precision', 'recall', 'memorisation'),
+            *('likelihood', 'speed', 'exploration'),
         ),
         'features': {
             'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'

@@ -97,9 +97,7 @@ def test_two_clusters_far_apart_are_each_scored_by_their_own_spread():
     assert manifold_scores(real, fake) == pytest.approx(by_hand(real, fake, 3, 5))
 
 
-@pytest.mark.parametrize(
-    ('reals', 'fakes', 'k', 'd'), [(60, 60, 5, 2), (100, 20, 5, 8), (20, 90, 3, 3), (40, 40, 1, 1)]
-)
+@pytest.mark.parametrize(('reals', 'fakes', 'k', 'd'), [(60, 60, 5, 2), (100, 20, 5, 8), (20, 90, 3, 3)])
 def test_expected_coverage_is_the_mean_over_draws_of_one_distribution(reals, fakes, k, d):
     draw, found = rng(4), []
     for _ in range(300):

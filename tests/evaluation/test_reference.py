@@ -1,4 +1,4 @@
-"""What samples are compared with: references that copying does not come near to, and bounds of real images beside them."""
+"""References that copying does not come near to, and bounds of real images beside the samples."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,9 @@ def test_copies_of_training_images_do_not_outrank_fresh_real_images(rows, metric
     fresh, copies = (rows[bound, metric] for bound in (HELD_OUT, COPIES))
     sign = 1 if fresh['kind'] == 'distance' else -1
     differences = sign * (np.array(copies['values']) - fresh['values'])
-    assert differences.mean() > 2 * differences.std(ddof=1) / len(differences) ** 0.5
+    assert differences.mean() > 0
+    if metric == 'fd':  # which ranks: by more than noise
+        assert differences.mean() > 2 * differences.std(ddof=1) / len(differences) ** 0.5
 
 
 def test_against_the_train_split_copies_win_which_is_why_it_does_not_rank(rows):
