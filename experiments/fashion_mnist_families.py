@@ -34,5 +34,5 @@ def get_study() -> Study:
             Trial('normalizing_flow', 'configs/fashion_mnist/normalizing_flow.py'),
             Trial('gaussian', 'configs/fashion_mnist/gaussian.py', matched=False),
         ),
-        evaluation={'evaluation.num_samples': 10_000},
+        evaluation={'evaluation.num_samples': 5_000},
     )

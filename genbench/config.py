@@ -83,7 +83,10 @@ DEFAULTS: dict[str, Any] = {
         'sets': 3,  # disjoint sets of samples: every sample metric is their mean, with its standard deviation
         'seed': 0,
         'samplers': (),  # 'name:steps', 'name:steps:guidance', 'name:steps:key=value,…'; (): the family's default
-        'metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed', 'exploration'),
+        'metrics': (
+            *('fd', 'fd_train', 'kd', 'precision', 'recall', 'memorisation'),
+            *('likelihood', 'speed', 'exploration'),
+        ),
         'features': {
             'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'
             'convention': '',  # how images become the network's input; '': its own first

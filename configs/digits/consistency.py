@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
             'family': {'name': 'consistency', 'teacher': 'runs/diffusion'},
             'train': {'num_steps': 250, 'sample_every': 50, 'ema_decay': 0.99},
             'evaluation': {
-                'num_samples': 500,
+                'num_samples': 180,
+                'sets': 8,
                 'samplers': ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4'),
             },
         }

@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
             'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
-                'num_samples': 500,
+                'num_samples': 180,
+                'sets': 8,
                 'refine_images': 16,
                 'samplers': ('ddim:1', 'ddim:2', 'ddim:5', 'ddim:10', 'ddim:20', 'ancestral:20'),
             },

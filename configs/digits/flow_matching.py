@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
             'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
-                'num_samples': 500,
+                'num_samples': 180,
+                'sets': 8,
                 'refine_images': 16,
                 'samplers': ('euler:1', 'euler:2', 'euler:5', 'euler:10', 'euler:20', 'heun:10'),
             },

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'digits'},
-            'evaluation': {'num_samples': 500},
+            'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'gan'},
             'network': {'channels': 16},
             'train': {'num_steps': 600, 'sample_every': 120, 'ema_decay': 0.99},

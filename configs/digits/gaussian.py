@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'digits'},
-            'evaluation': {'num_samples': 500},
+            'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'gaussian'},
             'train': {'num_steps': 479, 'batch_size': 48},
         }

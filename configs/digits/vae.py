@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
             'network': {'channels': 16, 'dropout': 0.1},
             'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
-            'evaluation': {'num_samples': 500, 'samplers': ('mean', 'direct')},
+            'evaluation': {'num_samples': 180, 'sets': 8, 'samplers': ('mean', 'direct')},
         }
     )

@@ -9,11 +9,11 @@ from genbench.evaluation.distances import (
     moments,
     squared_mmd,
 )
-from genbench.evaluation.manifolds import density_coverage, manifold_scores, precision_recall
+from genbench.evaluation.manifolds import density_coverage, expected_coverage, manifold_scores, precision_recall
 from genbench.evaluation.scores import TwoSample, inception_score, two_sample_test
 
 __all__ = [
-    'Memorisation', 'Moments', 'TwoSample', 'density_coverage', 'fd_infinity', 'frechet_distance', 'inception_score',
-    'kernel_distance', 'manifold_scores', 'memorisation', 'moments', 'precision_recall', 'squared_mmd',
-    'two_sample_test',
+    'Memorisation', 'Moments', 'TwoSample', 'density_coverage', 'expected_coverage', 'fd_infinity', 'frechet_distance',
+    'inception_score', 'kernel_distance', 'manifold_scores', 'memorisation', 'moments', 'precision_recall',
+    'squared_mmd', 'two_sample_test',
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
-from genbench.evaluation.results import Results
+from genbench.evaluation.results import COPIES, HELD_OUT, Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
 from genbench.training import runs, samplers, sampling
@@ -188,7 +188,7 @@ class Weights:
         store = self.store(cell)
         sets = self.sets(store)
         columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed, 'split': 'train'}
-        scores = scoring.score(missing, real.network, real.reference, real.held_out, [real.extract(s) for s in sets])
+        scores = scoring.score(real.scenes(missing, [real.extract(images) for images in sets]))
         speed = store.speed(sum(map(len, sets)))
         if 'speed' in self.options.metrics and speed is not None:
             one.add('sampling_images_per_second', speed, protocol={**drawn, **store.conditions}, kind='cost',
@@ -309,29 +309,49 @@ def machine() -> dict[str, Any]:
     return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}
 
 
-def score_real(resolved: Sequence[Config], path: pathlib.Path) -> None:
-    """Score the evaluation split as if it were samples, for each data set and feature network among the configs.
+def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
+    """Score real images exactly as samples are, for each way in which the configs measure.
 
-    A floor to read other rows against: no model can be expected below it, bar differences of set size.
+    Held-out images that are not in the reference say what fresh images of the data score, and copies of train images
+    what memorising them would. Both have as many images and sets as the samples. Where the held-out split has not so
+    many images beside the reference, its row is left out: at another n it would compare with nothing.
     """
     results, seen = Results(path), set()
     for config in resolved:
         options = config.evaluation
-        key = (config.data.name, options.split, options.features.to_json(), options.classifier.to_json())
+        key = (
+            config.data.name, options.split, options.features.to_json(), options.classifier.to_json(),
+            tuple(options.metrics), options.num_samples, options.sets,
+        )  # fmt: skip
         if key in seen:
             continue
         seen.add(key)
         real = RealSets(config, quiet=False)
-        names = [name for name in real.names if not scoring.METRICS[name].needs_held_out]
-        if not names:
-            continue
-        shared = {'images': f'{real.spec.name}:{options.split}'}
-        protocols = {name: {**shared, **real.protocol(name)} for name in names}
-        called = {name: scoring.called(name, real.network) for name in names}
-        if all(results.has(called[name], protocols[name], None, None) for name in names):
-            continue
-        fake = real.extract(real.split.images)
-        for name, row in scoring.score(names, real.network, real.reference, real.held_out, [fake]).items():
-            results.add(
-                family='real', dataset=real.spec.name, split=options.split, protocol=protocols[name], **row
-            )  # fmt: skip
+        if real.names:
+            for bound, sets in _bound_sets(real, options):
+                _score_bound(results, real, options, bound, sets)
+
+
+def _bound_sets(real: RealSets, options: Any) -> Iterator[tuple[str, Callable[[], list[scoring.Extracted]]]]:
+    """(what it is called, its sets of images) of each bound that there are images for."""
+    indices, count = range(options.sets), options.num_samples
+    if count <= real.num_fresh:
+        yield HELD_OUT, lambda: [real.fresh(index, count) for index in indices]
+    else:
+        print(f'No row of {HELD_OUT}: the split {options.split!r} of {real.spec.name} has '
+              f'{real.num_fresh} images beside the reference, and evaluation.num_samples is {count}.')  # fmt: skip
+    yield COPIES, lambda: [real.copies(index, count) for index in indices]
+
+
+def _score_bound(
+    results: Results, real: RealSets, options: Any, bound: str, sets: Callable[[], list[scoring.Extracted]]
+) -> None:
+    shared = {'images': bound, 'num_samples': options.num_samples, 'sets': options.sets}
+    protocols = {name: {**shared, **real.protocol(name)} for name in real.names}
+    missing = [
+        name for name in real.names if not results.has(scoring.called(name, real.network), protocols[name], None, None)
+    ]
+    if not missing:
+        return
+    for name, row in scoring.score(real.scenes(missing, sets())).items():
+        results.add(family=bound, dataset=real.spec.name, split='train', protocol=protocols[name], **row)

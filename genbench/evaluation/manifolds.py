@@ -1,5 +1,7 @@
 """How far two feature sets cover each other, by balls that reach to nearest neighbours."""
 
+import math
+
 import numpy as np
 
 from genbench.evaluation import neighbours
@@ -15,7 +17,8 @@ def manifold_scores(
     a real ball, recall that of reals inside a fake one, boundary included (Kynkäänniemi et al. 2019, equations 1, 2);
     density is the mean number of real balls around a fake, over k, coverage the share of real balls with a fake inside,
     boundary excluded (Naeem et al. 2020, equations 5, 6). Distances are computed in float64, tile by tile; those equal
-    up to rounding count as equal, so that ties fall as the formulas say.
+    up to rounding of their own count as equal, so that ties fall as the formulas say, however far away other points
+    lie.
 
     Args:
       precision_k: neighbours for precision and recall; None leaves them out.
@@ -27,7 +30,7 @@ def manifold_scores(
     most = max(precision_k or 0, density_k or 0)
     real, fake = checked_sets(most + 1, real=real, fake=fake)
     reals, fakes = neighbours.centred(real, fake)
-    slack = neighbours.rounding(reals, fakes)
+    outer, inner = 1 + neighbours.TIED, 1 - neighbours.TIED
     real_radii = neighbours.neighbour_distances(reals, most)
     precise, covered = np.zeros(len(fake), bool), np.zeros(len(real), bool)
     recalled, balls = np.zeros(len(real), bool), 0
@@ -35,10 +38,10 @@ def manifold_scores(
         fake_radii = neighbours.neighbour_distances(fakes, precision_k)[:, precision_k]
     for rows, columns, squared in neighbours.tiles(reals, fakes):
         if precision_k:
-            precise[columns] |= (squared <= real_radii[rows, precision_k, None] + slack).any(0)
-            recalled[rows] |= (squared <= fake_radii[columns] + slack).any(1)
+            precise[columns] |= (squared <= outer * real_radii[rows, precision_k, None]).any(0)
+            recalled[rows] |= (squared <= outer * fake_radii[columns]).any(1)
         if density_k:
-            inside = squared < real_radii[rows, density_k, None] - slack
+            inside = squared < inner * real_radii[rows, density_k, None]
             covered[rows] |= inside.any(1)
             balls += int(np.count_nonzero(inside))
     scores: dict[str, float] = {}
@@ -59,3 +62,13 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
     """(density, coverage) of `manifold_scores`."""
     scores = manifold_scores(real, fake, None, k)
     return scores['density'], scores['coverage']
+
+
+def expected_coverage(reals: int, fakes: int, k: int = 5) -> float:
+    """What coverage is in expectation where reals and fakes are independent draws of one continuous distribution.
+
+    A real ball is without a fake if the k points nearest to its centre, among the n − 1 other reals and the m fakes,
+    are all real. Draws are exchangeable, so that has probability C(n − 1, k) / C(n − 1 + m, k), whatever the
+    distribution. For n = m this is lemma 2 of Naeem et al. 2020.
+    """
+    return 1 - math.prod((reals - 1 - j) / (reals - 1 + fakes - j) for j in range(k))

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 TILE = 2048  # points a side
+PRECISION = 1e-12  # relative error that a squared distance stays below
+TIED = 4 * PRECISION  # squared distances that differ by less, relative to their size, count as equal
+_BLOCK = 2**22  # numbers in a block of differences
 
 
 class Centred:
@@ -32,29 +35,45 @@ class Centred:
 
 
 def centred(*sets: np.ndarray) -> list[Centred]:
-    """The sets about the mean of the first."""
-    centre = sets[0].mean(0, dtype=np.float64)
+    """The sets about the median of the first: outliers, which would carry a mean away, do not move it."""
+    rows = sets[0][:: -(-len(sets[0]) // TILE)]
+    centre = np.median(rows.astype(np.float64), 0)
     return [Centred(points, centre) for points in sets]
 
 
-def rounding(*sets: Centred) -> float:
-    """Squared distances that are equal in exact arithmetic differ by less than this."""
-    largest = max(points.norms.max() for points in sets)
-    return float(8 * (sets[0][:1].shape[1] + 8) * np.finfo(np.float64).eps * largest)
-
-
 def tiles(x: Centred, y: Centred, *, upper: bool = False) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """(rows of x, rows of y, their squared distances); `upper` leaves out tiles below the diagonal."""
+    """(rows of x, rows of y, their squared distances); `upper` leaves out tiles below the diagonal.
+
+    Each squared distance is right to a relative error of `PRECISION`, and 0 for equal points, whatever the others are:
+    where ‖x‖² + ‖y‖² − 2 x·y cancels more digits than that, the differences are summed instead.
+    """
     for rows in x.blocks():
         left = x[rows]
         for columns in y.blocks():
             if upper and columns.start < rows.start:
                 continue
-            squared = left @ y[columns].T
+            right = y[columns]
+            largest = x.norms[rows, None] + y.norms[columns]
+            squared = left @ right.T
             squared *= -2
-            squared += x.norms[rows, None]
-            squared += y.norms[columns]
+            squared += largest
+            largest *= _rounding(left.shape[1]) / PRECISION
+            _sum_differences(squared, left, right, squared < largest)
             yield rows, columns, squared
+
+
+def _rounding(d: int) -> float:
+    """Error of ‖x‖² + ‖y‖² − 2 x·y in float64, relative to ‖x‖² + ‖y‖²; that of d sums grows as a random walk."""
+    return 8 * (d**0.5 + 8) * float(np.finfo(np.float64).eps)
+
+
+def _sum_differences(squared: np.ndarray, left: np.ndarray, right: np.ndarray, chosen: np.ndarray) -> None:
+    """Replace the chosen entries of a tile by Σ (x − y)²."""
+    row, column = np.nonzero(chosen)
+    step = max(1, _BLOCK // left.shape[1])
+    for start in range(0, len(row), step):
+        i, j = row[start : start + step], column[start : start + step]
+        squared[i, j] = np.square(left[i] - right[j]).sum(1)
 
 
 def neighbour_distances(points: Centred, k: int) -> np.ndarray:

@@ -17,12 +17,13 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import features, scoring
 from genbench.evaluation.features import FeatureNetwork
-from genbench.evaluation.scoring import Extracted
+from genbench.evaluation.scoring import Extracted, Scene
 from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
 from genbench.training.sampling import to_uint8
 
 BATCH = 1024
+HALF_SEED, COPY_SEED = 0, 1  # of the halves of the held-out split, and of the copies
 OTHER_METRICS = ('likelihood', 'ais', 'speed', 'exploration')  # beside those of samples
 
 
@@ -96,14 +97,24 @@ def feature_network(config: Config, spec: Any, train: Arrays, quiet: bool) -> Fe
 
 
 class RealSets:
-    """The train split as reference, and the evaluation split as held-out images where a metric wants them."""
+    """The real images that samples are scored against, and those that are scored beside them.
+
+    A metric's reference is the whole train split, or held-out images. The held-out split (`evaluation.split`) is halved
+    at random for each set of samples, from a fixed seed: one half is the reference, from the other half come the fresh
+    images that are scored exactly as samples are. So models and bounds meet the same references, and no image is on
+    both sides.
+    """
 
     def __init__(self, config: Config, quiet: bool):
         self._config, self._quiet = config, quiet
         builder = sources.open_builder(config.data.name, config.data.data_dir)
         self.spec = sources.spec_of(builder)
         self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
-        self.names = scoring.resolve(sample_metrics(config.evaluation.metrics))
+        self._suits = features.reference_split(config.evaluation.features.name)
+        self.names = scoring.resolve(sample_metrics(config.evaluation.metrics), self._suits)
+        if any(self._uses_held_out(name) for name in self.names) and len(self.split) < 4:
+            raise UserError(f'The split {config.evaluation.split!r} of {self.spec.name} has {len(self.split)} images; '
+                            'held-out images as a reference need at least 4.')  # fmt: skip
 
     @functools.cached_property
     def network(self) -> FeatureNetwork:
@@ -115,17 +126,71 @@ class RealSets:
 
     @functools.cached_property
     def reference(self) -> Extracted:
+        """The whole train split."""
         return RealImages(self.network, self.spec, 'train', self.train, self._quiet).extracted(self.outputs)
 
     @functools.cached_property
-    def held_out(self) -> Extracted | None:
-        if not any(scoring.METRICS[name].needs_held_out for name in self.names):
-            return None
+    def held_out(self) -> Extracted:
+        """The whole evaluation split."""
         split = self._config.evaluation.split
         return RealImages(self.network, self.spec, split, self.split, self._quiet).extracted(self.outputs)
 
+    def half(self, index: int) -> Extracted:
+        """The held-out images that are the reference of set `index`."""
+        if index not in self._halves:
+            self._halves[index] = self.held_out.part(self._order(index)[: len(self.split) // 2])
+        return dataclasses.replace(self._halves[index], description=self._half_description)
+
+    @functools.cached_property
+    def _halves(self) -> dict[int, Extracted]:
+        return {}
+
+    @property
+    def _half_description(self) -> dict[str, Any]:
+        return {**self.held_out.description, 'n': len(self.split) // 2, 'of': len(self.split),
+                'drawn': 'a half for each set', 'half_seed': HALF_SEED}  # fmt: skip
+
+    def _order(self, index: int) -> np.ndarray:
+        return np.random.Generator(np.random.Philox(key=[HALF_SEED, index])).permutation(len(self.split))
+
+    @property
+    def num_fresh(self) -> int:
+        """How many held-out images are left beside the reference."""
+        return len(self.split) - len(self.split) // 2
+
+    def fresh(self, index: int, count: int) -> Extracted:
+        """`count` held-out images that are not in `half(index)`, at most `num_fresh`."""
+        return self.held_out.part(self._order(index)[len(self.split) // 2 :][:count])
+
+    def copies(self, index: int, count: int) -> Extracted:
+        """`count` train images drawn with replacement."""
+        draw = np.random.Generator(np.random.Philox(key=[COPY_SEED, index]))
+        return self.reference.part(draw.choice(len(self.train), count))
+
+    def scenes(self, names: Sequence[str], sets: Sequence[Extracted]) -> dict[str, list[Scene]]:
+        """What each metric looks at for each set of samples."""
+        made: dict[tuple[bool, bool], list[Scene]] = {}
+        for name in names:
+            key = self._against_held_out(name), self._uses_held_out(name)
+            if key not in made:
+                made[key] = [self._scene(*key, index, fake) for index, fake in enumerate(sets)]
+        return {name: made[self._against_held_out(name), self._uses_held_out(name)] for name in names}
+
+    def _scene(self, against_held_out: bool, uses_held_out: bool, index: int, fake: Extracted) -> Scene:
+        held_out = self.half(index) if uses_held_out else None
+        reference = held_out if against_held_out and held_out is not None else self.reference
+        return Scene(self.network, reference, held_out, fake)
+
+    def _against_held_out(self, name: str) -> bool:
+        metric = scoring.METRICS[name]
+        return metric.needs != 'nothing' and (metric.against or self._suits) == 'held_out'
+
+    def _uses_held_out(self, name: str) -> bool:
+        return scoring.METRICS[name].needs_held_out or self._against_held_out(name)
+
     def protocol(self, name: str) -> dict[str, Any]:
-        return scoring.protocol(name, self.network, self.reference, self.held_out)
+        (scene,) = self.scenes([name], [self.reference])[name]
+        return scoring.protocol(name, self.network, scene.reference, scene.held_out)
 
     def extract(self, images: np.ndarray) -> Extracted:
         """Integer images of this data set in feature space."""

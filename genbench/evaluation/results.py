@@ -10,6 +10,9 @@ from genbench.evaluation.protocol import Protocol
 from genbench.training.files import write_atomically
 from genbench.training.metrics import read_rows
 
+HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
+BOUNDS = (HELD_OUT, COPIES)  # families of rows that no model made: what fresh images score, and what memorising would
+
 KEYS = (
     'family', 'dataset', 'split', 'metric', 'value', 'std_err', 'kind', 'n', 'seed', 'sampler', 'nfe', 'features',
     'checkpoint_step', 'config_hash', 'protocol',

@@ -77,7 +77,7 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a metric may look at: the reference, held-out real images, and one set of samples."""
+    """What a metric may look at: the reference, held-out real images beside it, and one set of samples."""
 
     network: FeatureNetwork
     reference: Extracted
@@ -117,6 +117,7 @@ class Metric:
       published: its name with the published Inception, where the field has one.
       needs: 'moments' or 'features' of the reference, or 'nothing' of it.
       needs_held_out: real images beside the reference.
+      against: the split that is its reference, 'train' or 'held_out'; '' for the one that suits the features.
     """
 
     compute: Callable[[Scene], Value]
@@ -126,6 +127,7 @@ class Metric:
     published: str = ''
     needs: str = 'features'
     needs_held_out: bool = False
+    against: str = ''
 
 
 def _frechet(scene: Scene, output: str = 'features') -> Value:
@@ -157,6 +159,12 @@ def _manifold(name: str) -> Callable[[Scene], Value]:
     return lambda scene: (scene.manifold[name], {})
 
 
+def _coverage(scene: Scene) -> Value:
+    value = scene.manifold['coverage']
+    ceiling = evaluation.expected_coverage(scene.reference.count, scene.fake.count)
+    return value, {'ceiling': ceiling, 'of_ceiling': value / ceiling}
+
+
 def _memorised(name: str) -> Callable[[Scene], Value]:
     def compute(scene: Scene) -> Value:
         control = {'held_out_authenticity': scene.memorisation.held_out_authenticity}
@@ -183,16 +191,25 @@ METRICS: dict[str, Metric] = {
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
     'recall': Metric(_manifold('recall'), 'score', _PRECISION),
     'density': Metric(_manifold('density'), 'score', _DENSITY),
-    'coverage': Metric(_manifold('coverage'), 'score', _DENSITY),
+    'coverage': Metric(_coverage, 'score', _DENSITY),
     'inception_score': Metric(
         _inception_score, 'score', {'splits': 10, 'shuffle_seed': 0}, 'logits', published='inception_score',
         needs='nothing',
     ),
     'two_sample_accuracy': Metric(_two_sample, 'distance', _DETECTOR, needs='nothing', needs_held_out=True),
-    'authenticity': Metric(_memorised('authenticity'), 'score', _MEMORY, needs_held_out=True),
-    'copied': Metric(_memorised('copied'), 'score', _MEMORY, needs_held_out=True),
-    'train_test_gap': Metric(_memorised('train_test_gap'), 'score', _MEMORY, needs_held_out=True),
+    'authenticity': Metric(_memorised('authenticity'), 'score', _MEMORY, needs_held_out=True, against='train'),
+    'copied': Metric(_memorised('copied'), 'score', _MEMORY, needs_held_out=True, against='train'),
+    'train_test_gap': Metric(_memorised('train_test_gap'), 'score', _MEMORY, needs_held_out=True, against='train'),
 }  # fmt: skip
+REFERENCES = ('train', 'held_out')
+METRICS |= {
+    f'{name}_{split}': dataclasses.replace(
+        metric, against=split, published=f'{metric.published}_{split}' if metric.published else ''
+    )
+    for name, metric in METRICS.items()
+    if metric.needs != 'nothing' and not metric.against
+    for split in REFERENCES
+}
 ALIASES = {
     'pr': ('precision', 'recall'),
     'dc': ('density', 'coverage'),
@@ -203,8 +220,18 @@ ALIASES = {
 PUBLISHED = {metric.published: name for name, metric in METRICS.items() if metric.published}
 
 
-def resolve(names: Sequence[str]) -> list[str]:
+def base(name: str) -> str:
+    """A metric's name without its reference: fd_train → fd."""
+    for split in REFERENCES:
+        name = name.removesuffix(f'_{split}')
+    return name
+
+
+def resolve(names: Sequence[str], suits: str = '') -> list[str]:
     """Names as users write them (fid, kid, pr, dc, is, …) → keys of METRICS, in order, each once.
+
+    Args:
+      suits: the reference of names that name none; those that name it are the same metric.
 
     Raises:
       UserError: a name that is none.
@@ -217,7 +244,7 @@ def resolve(names: Sequence[str]) -> list[str]:
             found.append(PUBLISHED.get(name, name))
         else:
             raise UserError(f'No metric is called {name!r}. {did_you_mean(name, [*METRICS, *PUBLISHED, *ALIASES])}')
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(name.removesuffix(f'_{suits}') if suits else name for name in found))
 
 
 def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
@@ -250,25 +277,22 @@ def only_moments(names: Sequence[str]) -> bool:
     return all(name in ('fd', 'sfd') for name in names)
 
 
-def score(
-    names: Sequence[str],
-    network: FeatureNetwork,
-    reference: Extracted,
-    held_out: Extracted | None,
-    sets: Sequence[Extracted],
-) -> dict[str, dict[str, Any]]:
-    """{metric: its part of a result row}: mean over the sets; its standard deviation and error from two sets on."""
-    scenes = [Scene(network, reference, held_out, fake) for fake in sets]
+def score(scenes: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, Any]]:
+    """{metric: a scene for each set} → {metric: its part of a result row}.
+
+    A row's value is the mean over the sets; it has a standard deviation and error from two sets on.
+    """
     rows = {}
-    for name in names:
-        found = [METRICS[name].compute(scene) for scene in scenes]
+    for name, sets in scenes.items():
+        network = sets[0].network
+        found = [METRICS[name].compute(scene) for scene in sets]
         values = [value for value, _ in found]
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
         details = {key: [part[key] for _, part in found] for key in found[0][1]}
         rows[name] = {
             'metric': called(name, network), 'value': float(np.mean(values)), 'sd': sd,
             'std_err': None if sd is None else sd / len(values) ** 0.5, 'values': values,
-            'kind': METRICS[name].kind, 'n': sets[0].count, 'features': network.name,
+            'kind': METRICS[name].kind, 'n': sets[0].fake.count, 'features': network.name,
             'details': details or None,
         }  # fmt: skip
     return rows

@@ -58,6 +58,9 @@ def compare(
       UserError: whatever is wrong with an input, in one line.
     """
     names = scoring.resolve(metrics)
+    if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in scoring.REFERENCES))), ''):
+        raise UserError(f'{named} names its reference, which here is the second argument; ask for '
+                        f'{scoring.base(named)}.')  # fmt: skip
     if out:
         check_writable(out)
     network = open_network(options)
@@ -72,8 +75,9 @@ def compare(
     _check_alike(real, fake, outputs)
     sets = _split(fake, options)
     drawn = {'images': fake.description, 'num_samples': sets[0].count, 'sets': options.sets, 'seed': options.seed}
+    scenes = [scoring.Scene(network, real, held, part) for part in sets]
     rows = []
-    for name, row in scoring.score(names, network, real, held, sets).items():
+    for name, row in scoring.score(dict.fromkeys(names, scenes)).items():
         protocol = {**drawn, **scoring.protocol(name, network, real, held)}
         rows.append(complete({**row, 'protocol': protocol, 'seed': options.seed}))
     if out:

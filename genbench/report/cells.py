@@ -24,12 +24,18 @@ class Metric:
 METRICS = (
     Metric('FID', 'fid', '{:.2f}', True),
     Metric('FD', 'fd', '{:.2f}', True),
+    Metric('FID to held-out', 'fid_held_out', '{:.2f}', True),
+    Metric('FD to held-out', 'fd_held_out', '{:.2f}', True),
+    Metric('FD to train', 'fd_train', '{:.2f}', True),
     Metric('FID∞', 'fid_infinity', '{:.2f}', True),
     Metric('FD∞', 'fd_infinity', '{:.2f}', True),
     Metric('sFID', 'sfid', '{:.2f}', True),
     Metric('sFD', 'sfd', '{:.2f}', True),
     Metric('KID', 'kid', '{:.4f}', True),
     Metric('KD', 'kd', '{:.3f}', True),
+    Metric('KID to held-out', 'kid_held_out', '{:.4f}', True),
+    Metric('KD to held-out', 'kd_held_out', '{:.3f}', True),
+    Metric('KD to train', 'kd_train', '{:.3f}', True),
     Metric('precision', 'precision', '{:.2f}', False),
     Metric('recall', 'recall', '{:.2f}', False),
     Metric('density', 'density', '{:.2f}', False),
@@ -123,6 +129,11 @@ class Cell:
     @property
     def measurement(self) -> Protocol:
         return _measurement(self.rows[0])
+
+    @property
+    def comparable(self) -> str:
+        """The same for numbers that were measured alike on as many images; real images have no seed of sampling."""
+        return Protocol({key: value for key, value in self.measurement.items() if key != 'seed'}).hash
 
     @property
     def by_seed(self) -> dict[int | None, float]:

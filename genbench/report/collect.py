@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from genbench.errors import UserError
-from genbench.evaluation.results import KEYS
+from genbench.evaluation.results import BOUNDS, KEYS
 from genbench.training.metrics import read_rows
 from genbench.training.runs import Folder
 
 Row = dict[str, Any]
-REAL = 'real'  # the trial of rows of held-out images
 STATES = ('done', 'running', 'queued', 'preempted', 'failed')
 _OLDER_STATES = {'starting': 'running', 'training': 'running', 'evaluating': 'running', 'interrupted': 'preempted'}
 LAST_LINES = 12  # of the log of a trial that failed
@@ -123,7 +122,7 @@ class StudyRecord:
         found: dict[str, list[Row]] = {}
         for row in self.rows:
             owner = trials.get(row['trial'])
-            if row['value'] is not None and (owner.owns(row) if owner else row['trial'] == REAL):
+            if row['value'] is not None and (owner.owns(row) if owner else row['trial'] in BOUNDS):
                 found.setdefault(row['metric'], []).append(row)
         return found
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genbench.evaluation.results import BOUNDS, HELD_OUT
 from genbench.report import cells, leaderboard
 from genbench.report.cells import LIKELIHOOD, METRICS, Cell
-from genbench.report.collect import REAL, StudyRecord, Variant
+from genbench.report.collect import StudyRecord, Variant
 from genbench.report.marks import COLOURS, DASHES, colour, shape
 
 Spec = dict[str, Any]
@@ -50,7 +51,7 @@ def series(study: StudyRecord) -> list[str]:
     """What quality is compared between: variants, or the samplers of a study of a single one."""
     if len(study.variants) != 1:
         return [variant.name for variant in study.variants]
-    found = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant != REAL]
+    found = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant not in BOUNDS]
     return list(dict.fromkeys(_sampling(cell) for cell in found))
 
 
@@ -83,7 +84,7 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
     points = []
     for metric in QUALITY:
         for cell in cells.of(study, metric.name):
-            if cell.variant == REAL:
+            if cell.variant in BOUNDS:
                 continue
             speed = _cost(cell, costs['sampling_images_per_second'])
             way = shown[cell.variant].way
@@ -129,9 +130,10 @@ def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
 
 
 def floors(study: StudyRecord) -> dict[str, float]:
-    """Each metric of samples on held-out real images."""
-    found = {metric.name: [c for c in cells.of(study, metric.name) if c.variant == REAL] for metric in QUALITY}
-    return {name: real[0].value for name, real in found.items() if real}
+    """Each metric of samples on held-out real images, where there are as many of them as samples."""
+    beside = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant not in BOUNDS]
+    real = [entry for entry in leaderboard.bounds(study, beside) if entry.variant == HELD_OUT]
+    return {name: cell.value for entry in real for name, cell in entry.cells.items()}
 
 
 def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:

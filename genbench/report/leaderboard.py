@@ -1,4 +1,4 @@
-"""The leaderboard: one row a variant, at the sampler with the lowest distance, beside held-out real images.
+"""The leaderboard: one row a variant, at the sampler with the lowest distance, beside bounds of real images.
 
 Variants are ranked with those that were measured under the same protocol; each protocol has a table of its own.
 """
@@ -9,9 +9,10 @@ from html import escape
 from typing import Any
 
 from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.results import BOUNDS
 from genbench.report import cells
 from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
-from genbench.report.collect import REAL, StudyRecord
+from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 
 _SIGNS = {'lower_bound': '≤ ', 'estimate': '≈ '}
@@ -62,9 +63,20 @@ def _listed(cell: Cell) -> str:
 
 
 def entries(study: StudyRecord) -> list[Entry]:
-    """A row for the floor and for each variant that has a number."""
-    found = [_entry(study, name) for name in [REAL, *(variant.name for variant in study.variants)]]
+    """A row for each variant that has a number."""
+    found = [_entry(study, variant.name) for variant in study.variants]
     return [entry for entry in found if entry.cells]
+
+
+def bounds(study: StudyRecord, beside: Sequence[Cell]) -> list[Entry]:
+    """Rows of real images, of those numbers only that were measured as one of the cells beside them."""
+    alike = {(cell.metric.name, cell.comparable) for cell in beside}
+    found = []
+    for name in BOUNDS:
+        own = [cell for metric in METRICS for cell in cells.of(study, metric.name) if cell.variant == name]
+        shown = {cell.metric.name: cell for cell in own if (cell.metric.name, cell.comparable) in alike}
+        found += [Entry(name, None, shown, None, 1)] if shown else []
+    return found
 
 
 def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
@@ -74,15 +86,15 @@ def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
       across: rank variants of different protocols in one table, which says so.
     """
     found = entries(study)
-    groups = _groups(found)
+    groups = {hash_: _with_bounds(study, group) for hash_, group in _groups(found).items()}
     if len(groups) < 2:
-        return _table(study, found, tips)
+        return _table(study, next(iter(groups.values())), tips)
     if across:
         note = (
             f'<p class="warning"><b>Ranked across {len(groups)} protocols, as asked.</b> The numbers were not measured '
             'alike; look at a cell for its protocol.</p>'
         )
-        return note + _table(study, found, tips, across=True)
+        return note + _table(study, _with_bounds(study, found), tips, across=True)
     first = next(iter(groups))
     return ''.join(
         f'<h3>Protocol {hash_}</h3><p class="quiet">{_told_apart(groups[first], group)}</p>{_table(study, group, tips)}'
@@ -91,17 +103,21 @@ def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
 
 
 def _groups(found: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Entries by the protocol of their distance; those without a distance, and the floor, go with the first."""
+    """Entries by the protocol of their distance; those without a distance go with the first."""
     groups: dict[str, list[Entry]] = {}
     for entry in found:
-        if entry.protocol is not None and entry.variant != REAL:
+        if entry.protocol is not None:
             groups.setdefault(entry.protocol.hash, []).append(entry)
-    loose = [entry for entry in found if entry.protocol is None or entry.variant == REAL]
+    loose = [entry for entry in found if entry.protocol is None]
     first = next(iter(groups.values()), None)
     if first is None:
         return {'': list(found)}
     first += loose
     return groups
+
+
+def _with_bounds(study: StudyRecord, group: Sequence[Entry]) -> list[Entry]:
+    return [*group, *bounds(study, [cell for entry in group for cell in entry.cells.values()])]
 
 
 def _told_apart(first: Sequence[Entry], group: Sequence[Entry]) -> str:
@@ -126,7 +142,7 @@ def _entry(study: StudyRecord, variant: str) -> Entry:
 
 def _chosen(study: StudyRecord, variant: str, way: Way | None, metric: Metric) -> Cell | None:
     found = [cell for cell in cells.of(study, metric.name) if cell.variant == variant]
-    if metric.of_sampler and variant != REAL:
+    if metric.of_sampler:
         found = [cell for cell in found if way is not None and cell.way.fits(way)]
     return cells.best(found)
 
@@ -135,7 +151,8 @@ def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bo
     found = sorted(found, key=lambda entry: entry.rank)
     shown = [metric for metric in METRICS if any(metric.name in entry.cells for entry in found)]
     best = {
-        metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant != REAL]) for metric in shown
+        metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant not in BOUNDS])
+        for metric in shown
     }
     titles = [*(metric.title for metric in shown), *(['protocol'] if across else [])]
     head = ''.join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
@@ -158,7 +175,7 @@ def _best(metric: Metric, found: Sequence[Cell | None]) -> Cell | None:
 def _html_row(
     study: StudyRecord, entry: Entry, shown: Sequence[Metric], best: Mapping[str, Cell | None], tips: Tips, across: bool
 ) -> str:
-    kind = ' class="reference"' if entry.variant == REAL else ''
+    kind = ' class="reference"' if entry.variant in BOUNDS else ''
     compared = {metric.name: None if kind else best[metric.name] for metric in shown}
     body = ''.join(_cell(entry.cells.get(metric.name), compared[metric.name], tips) for metric in shown)
     if across:
@@ -169,8 +186,8 @@ def _html_row(
 
 
 def _label(study: StudyRecord, entry: Entry) -> str:
-    if entry.variant == REAL:
-        return 'held-out real images (floor)'
+    if entry.variant in BOUNDS:
+        return escape(entry.variant)
     variant = next(one for one in study.variants if one.name == entry.variant)
     told = [entry.way.label] if entry.way and entry.way.label else []
     if len(variant.trials) > 1:

@@ -4,9 +4,10 @@ import pathlib
 from html import escape
 
 from genbench.evaluation.protocol import picture
+from genbench.evaluation.results import BOUNDS
 from genbench.report import cells, explorer
 from genbench.report.cells import BY_NAME, METRICS
-from genbench.report.collect import REAL, STATES, StudyRecord, TrialRecord, Variant
+from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors, series
 from genbench.report.marks import swatch
 
@@ -66,8 +67,9 @@ def leaderboard_notes(study: StudyRecord) -> str:
     fd = (
         ''
         if study.main_metric == 'fid'
-        else f"""<p>FD and KD are Fréchet and kernel distances to the whole train
-      split in the features of a network{named} that is not the published Inception: they are no FID and no KID.</p>"""
+        else f"""<p>FD and KD are Fréchet and kernel distances to held-out images (those
+      called "to train": to the whole train split) in the features of a network{named} that is not the published
+      Inception: they are no FID and no KID.</p>"""
     )
     seeds = """<p>Numbers are means over training seeds, ± their standard deviation; where there is one seed, ± is the
       standard deviation over disjoint sets of samples, for likelihoods the standard error over images.</p>"""
@@ -76,13 +78,14 @@ def leaderboard_notes(study: StudyRecord) -> str:
       Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}
       <p>The best number of a column is bold, and those within twice the standard error of their difference from it.
       Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE: network evaluations per
-      image. The floor scores the held-out split as if it were samples; it has other images and another number of them,
-      so a model close to the train set can come out below it.</p></details>"""
+      image. Two rows are no models. Held-out real images, none of them in the reference, say what fresh images of the
+      data score; copies of training images say what memorising them would. Both are scored exactly as samples are, with
+      as many images and sets.</p></details>"""
 
 
 def quality(study: StudyRecord) -> str:
     """Controls and places of the figures of quality against cost; the script draws them."""
-    known = [metric for metric in QUALITY if any(cell.variant != REAL for cell in cells.of(study, metric.name))]
+    known = [metric for metric in QUALITY if any(cell.variant not in BOUNDS for cell in cells.of(study, metric.name))]
     options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
     boxes = ''.join(
         f'<label class="chip"><input type="checkbox" checked value="{escape(name, quote=True)}">'
@@ -101,7 +104,7 @@ def quality(study: StudyRecord) -> str:
 def all_numbers(study: StudyRecord) -> str:
     """Every sampler of every variant, for those who cannot hover a point."""
     shown = [metric for metric in METRICS if metric.of_sampler and cells.of(study, metric.name)]
-    ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant != REAL]
+    ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant not in BOUNDS]
     head = ''.join(f'<th scope="col">{escape(metric.title)}</th>' for metric in shown)
     rows = ''
     for variant, way in dict.fromkeys(ways):

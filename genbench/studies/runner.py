@@ -158,9 +158,11 @@ def _floor(plan: Plan) -> list[str]:
 def collect(plan: Plan) -> None:
     """results.jsonl of the study: the rows of all trials, each with its trial and what sets that apart."""
     name, settings = plan.folder.resolve().name, plan.settings()
-    real: dict[str, Any] = {'study': name, 'trial': 'real', 'variant': 'real', 'seed': None}
-    real |= {'trial_id': '', 'settings': {}}
-    rows = [_row(row, real) for row in read_rows(plan.folder / 'real.jsonl')]
+    bound: dict[str, Any] = {'study': name, 'seed': None, 'trial_id': '', 'settings': {}}
+    rows = [
+        _row(row, {**bound, 'trial': row['family'], 'variant': row['family']})
+        for row in read_rows(plan.folder / 'real.jsonl')
+    ]
     for one in plan.trials:
         if one.state == plans.CHANGED and not plans.is_prepared(one):
             continue  # what is there is of another trial

@@ -1,4 +1,4 @@
-"""The processes of a study: one trial (train, evaluate, say how it stands), or the floor of real images."""
+"""The processes of a study: one trial (train, evaluate, say how it stands), or the bounds of real images."""
 
 import functools
 import os
@@ -49,7 +49,7 @@ def _real(results: str, *wanted: str) -> int:
 
     resolved = [configs.from_json(pathlib.Path(path).read_text()) for path in wanted]
     try:
-        harness.score_real(resolved, pathlib.Path(results))
+        harness.score_bounds(resolved, pathlib.Path(results))
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         return 2

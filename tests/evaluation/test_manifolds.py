@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genbench.evaluation import density_coverage, manifold_scores, neighbours, precision_recall
+from genbench.evaluation import density_coverage, expected_coverage, manifold_scores, neighbours, precision_recall
 
 
 def rng(seed=0):
@@ -75,3 +75,38 @@ def test_ties_fall_the_same_way_far_from_zero(offset):
     turn = np.linalg.qr(rng(3).normal(size=(3, 3)))[0]
     assert manifold_scores(real + offset, fake + offset) == pytest.approx(wanted)
     assert manifold_scores(real @ turn, fake @ turn) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize('size', [1e4, 1e6, 1e7])
+@pytest.mark.parametrize('where', ['real', 'fake', 'both'])
+def test_outliers_change_the_scores_by_no_more_than_the_formulas_say(size, where):
+    """Five points at `size` times the spread of the others."""
+    sets = {'real': rng(1).normal(size=(80, 6)), 'fake': 0.3 + rng(2).normal(size=(90, 6))}
+    for seed, name in enumerate(('real', 'fake') if where == 'both' else (where,)):
+        sets[name][:5] = size * (1 + rng(3 + seed).normal(size=(5, 6)))
+    found = manifold_scores(**sets)
+    assert found == pytest.approx(by_hand(**sets, precision_k=3, density_k=5))
+    assert all(0.05 < value < 1 for value in found.values())
+
+
+def test_two_clusters_far_apart_are_each_scored_by_their_own_spread():
+    """No centre is near both, so that ‖x‖² + ‖y‖² − 2 x·y holds no digit of the distances within one of them."""
+    real, fake = rng(1).normal(size=(80, 3)), 0.5 + rng(2).normal(size=(80, 3))
+    real[40:] += 2.0**33
+    fake[40:] += 2.0**33
+    assert manifold_scores(real, fake) == pytest.approx(by_hand(real, fake, 3, 5))
+
+
+@pytest.mark.parametrize(('reals', 'fakes', 'k', 'd'), [(60, 60, 5, 2), (100, 20, 5, 8), (20, 90, 3, 3)])
+def test_expected_coverage_is_the_mean_over_draws_of_one_distribution(reals, fakes, k, d):
+    draw, found = rng(4), []
+    for _ in range(300):
+        found.append(density_coverage(draw.normal(size=(reals, d)), draw.normal(size=(fakes, d)), k)[1])
+    error = np.std(found) / len(found) ** 0.5
+    assert expected_coverage(reals, fakes, k) == pytest.approx(np.mean(found), abs=4 * error)
+    assert error < 0.01
+
+
+@pytest.mark.parametrize(('reals', 'fakes', 'expected'), [(500, 500, 0.97), (5000, 1000, 0.60)])
+def test_coverage_of_equal_distributions_depends_on_the_sizes_of_the_sets(reals, fakes, expected):
+    assert expected_coverage(reals, fakes) == pytest.approx(expected, abs=0.005)

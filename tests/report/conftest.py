@@ -79,7 +79,7 @@ def make_study():
     """`make_study(folder)` → the folder, filled."""
 
     def make(folder):
-        rows = [row('real', 'fd', 1.25, sampler=None, nfe=None)]
+        rows = [row('held-out real images', 'fd', 1.25, sampler=None, nfe=None)]
         for variant, distance, rate in (('wide', 2.0, 1e-3), ('narrow', 20.0, 2e-3)):
             for seed in SEEDS:
                 name = f'{variant}-{seed}'

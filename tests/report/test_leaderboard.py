@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from genbench.evaluation.results import KEYS
+from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT, KEYS
 from genbench.report import collect, leaderboard
 
 
@@ -20,7 +20,7 @@ def board(tmp_path):
     """`board(rows, across=False)` → the leaderboard of a study with these rows."""
 
     def write(rows, variants=None, **options):
-        names = list(dict.fromkeys(row['trial'] for row in rows if row['trial'] != 'real'))
+        names = list(dict.fromkeys(row['trial'] for row in rows if row['trial'] not in BOUNDS))
         for row in rows:
             folder = tmp_path / 'trials' / row['trial']
             folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +43,10 @@ def bold(html):
 
 
 def test_one_protocol_is_one_table_best_first(board):
-    html = board([fd('far', 9.0), fd('near', 2.0, std_err=1.0), fd('real', 1.0)])
+    html = board([fd('far', 9.0), fd('near', 2.0, std_err=1.0), fd(HELD_OUT, 1.0)])
     assert html.count('<table') == 1
     assert html.index('near') < html.index('far')
-    assert bold(html) == ['2.0']  # the floor is no competitor
+    assert bold(html) == ['2.0']  # real images are no competitors
 
 
 def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board):
@@ -56,6 +56,15 @@ def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board)
     assert numbers(second) == ['2.0']
     assert 'num_samples is 50, not 1000' in second
     assert bold(first) == ['3.0'] and bold(second) == ['2.0']
+
+
+def test_real_images_stand_beside_samples_of_as_many_images_only(board):
+    rows = [fd('a', 9.0), fd(HELD_OUT, 2.0), fd(COPIES, 4.0), fd(HELD_OUT, 7.0, num_samples=50)]
+    html = board(rows)
+    assert numbers(html) == ['2.0', '4.0', '9.0']
+    assert HELD_OUT in html and COPIES in html
+    first, second = board([*rows, fd('b', 8.0, num_samples=50)]).split('<h3>')[1:]
+    assert numbers(first) == ['2.0', '4.0', '9.0'] and numbers(second) == ['7.0', '8.0']
 
 
 def test_a_ranking_across_protocols_is_labelled(board):
@@ -86,7 +95,7 @@ def seeded(make_study, tmp_path_factory):
 def test_a_variant_is_one_row_with_its_mean_and_spread_over_seeds(seeded):
     tips = leaderboard.Tips()
     html = leaderboard.html(seeded, tips)
-    assert html.count('<tr') == 4  # the head, two variants and the floor
+    assert html.count('<tr') == 4  # the head, two variants and held-out images
     assert '3.00<span class="kind"> ± 1.00</span>' in html  # of 2, 3 and 4
     assert '3 seeds' in html and '2 of 3 seeds' in html
     told = next(tip for tip in tips.texts if tip['title'] == 'wide · FD')
@@ -97,7 +106,6 @@ def test_a_variant_is_one_row_with_its_mean_and_spread_over_seeds(seeded):
 def test_the_sampler_with_the_lowest_mean_is_shown(seeded):
     ways = {entry.variant: entry.way for entry in leaderboard.entries(seeded)}
     assert (ways['wide'].sampler, ways['wide'].nfe) == ('direct', 1)
-    assert ways['real'].sampler is None
 
 
 def test_a_sampler_that_only_some_seeds_were_scored_with_is_not_shown(board):

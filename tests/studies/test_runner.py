@@ -6,6 +6,7 @@ import pytest
 
 from genbench import config as configs
 from genbench.errors import UserError
+from genbench.evaluation.results import BOUNDS
 from genbench.studies import runner, study
 from genbench.training.metrics import read_rows
 
@@ -53,8 +54,9 @@ def done(tiny, tmp_path_factory):
 @pytest.mark.slow
 def test_rows_of_all_trials_and_of_real_images_are_collected(done):
     rows = read_rows(done[1] / 'results.jsonl')
-    found = {trial: {row['metric'] for row in rows if row['trial'] == trial} for trial in ('real', 'floor', 'vae')}
-    assert found['real'] == {'fd', 'kd', 'precision', 'recall'}
+    found = {trial: {row['metric'] for row in rows if row['trial'] == trial} for trial in (*BOUNDS, 'floor', 'vae')}
+    memorisation = {'copied', 'authenticity', 'train_test_gap'}
+    assert all(found[bound] == {'fd', 'fd_train', 'kd', 'precision', 'recall', *memorisation} for bound in BOUNDS)
     assert {'fd', 'bits_per_dim', 'training_seconds'} <= found['floor'] & found['vae']
     assert len({row['features'] for row in rows if row['metric'] == 'fd'}) == 1
 
@@ -66,8 +68,8 @@ def test_rows_say_which_trial_of_which_study_they_are_of(done):
     described = json.loads((done[1] / 'trials' / 'vae' / 'trial.json').read_text())
     assert found == ('out', 'vae', 5, described['trial_id'])
     assert rows[0]['settings']['train.num_steps'] == 2
-    real = [row for row in read_rows(done[1] / 'results.jsonl') if row['trial'] == 'real']
-    assert {(row['variant'], row['seed']) for row in real} == {('real', None)}
+    real = [row for row in read_rows(done[1] / 'results.jsonl') if row['trial'] in BOUNDS]
+    assert {(row['variant'], row['seed']) for row in real} == {(bound, None) for bound in BOUNDS}
 
 
 @pytest.mark.slow
@@ -88,7 +90,7 @@ def test_every_trial_says_that_it_is_done(done):
 def test_the_page_shows_all_trials(done):
     page = (done[1] / 'report.html').read_text()
     assert 'Two &lt;families&gt;' in page
-    assert all(name in page for name in ('floor', 'vae', 'held-out real images'))
+    assert all(name in page for name in ('floor', 'vae', *BOUNDS))
 
 
 @pytest.mark.slow
@@ -131,7 +133,7 @@ def test_a_trial_that_fails_does_not_stop_the_others(failed):
     waiting = status(folder, 'waiting')
     assert (waiting['state'], waiting['reason']) == ('failed', 'bad failed, which it builds on')
     assert status(folder, 'good')['state'] == 'done'
-    assert {row['trial'] for row in read_rows(folder / 'results.jsonl')} == {'real', 'good'}
+    assert {row['trial'] for row in read_rows(folder / 'results.jsonl')} == {*BOUNDS, 'good'}
 
 
 def test_a_trial_that_failed_stands_on_the_page(failed):

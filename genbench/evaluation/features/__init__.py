@@ -16,6 +16,7 @@ from genbench.evaluation.features.network import FeatureNetwork
 __all__ = ['NAMES', 'FeatureNetwork', 'classifier', 'get']
 
 NAMES = ('inception', *dinov2.ARCHITECTURES, 'classifier', 'pixels')
+FOLLOWS_PAPERS = ('inception', *dinov2.ARCHITECTURES)  # papers say which images are the reference: the train split
 ALIASES = {'dinov2': 'dinov2-vitb14'}
 
 
@@ -62,6 +63,15 @@ def get(
     if chosen == 'inception':
         return inception.open_network(convention, weights, weights_sha256, **options)
     return dinov2.open_network(chosen, convention, weights, weights_sha256, **options)
+
+
+def reference_split(name: str) -> str:
+    """Which real images features of this name suit as a reference, 'train' as in papers or 'held_out'.
+
+    The features of a network that was fitted to the train split tell its images from new ones, and copies of them have
+    a distance of 0 to them in any features; only held-out images are a reference that copying does not come near to.
+    """
+    return 'train' if ALIASES.get(name, name) in FOLLOWS_PAPERS else 'held_out'
 
 
 def _convention(name: str, convention: str) -> str:
