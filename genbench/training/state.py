@@ -19,6 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from genbench.config import DEFAULTS
 from genbench.families.base import Average, Family, Networks
 from genbench.training import optimizer
 
@@ -68,9 +69,10 @@ class Blueprint:
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """One for each update that has one; its learning rate follows the steps on which the update runs."""
         config = self.family.config
+        usual = {**DEFAULTS['optimizer'], **self.family.defaults().get('optimizer', {})}
         return {
             update.name: optimizer.build(
-                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every)
+                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every), usual
             )
             for update in self.family.updates
             if update.optimizer is not None
