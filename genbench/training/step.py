@@ -162,12 +162,12 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def _average(average: Average, state: State) -> Tree:
-    done = state['step'] + 1.0
+    done = state['step'] + 1
     if average.width:
-        kept = averages.decay(averages.exponent(average.width), done)
+        share = averages.share(averages.exponent(average.width), done)
     else:
-        kept = jnp.minimum(average.decay, (1 + done) / (10 + done)) if average.warmup else average.decay
+        share = jnp.maximum(1 - average.decay, 9 / (10 + done)) if average.warmup else 1 - average.decay
     return {
-        name: jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), old, state['params'][name])
+        name: jax.tree.map(lambda old, new: old + share * (new - old), old, state['params'][name])
         for name, old in state['averages'][average.name].items()
     }
