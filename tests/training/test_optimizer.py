@@ -95,8 +95,9 @@ def test_every_option_changes_the_steps_or_is_refused(name, key, value):
             return None
         params = jnp.ones((2, 8))
         state = built.init(params)
-        for step in range(4):
-            moved, state = built.update(jnp.sin(3 * step + jnp.arange(16.0)).reshape(2, 8), state, params)
+        for step in range(6):
+            gradient = np.random.default_rng(step).normal(size=(2, 8)).astype(np.float32)
+            moved, state = built.update(gradient, state, params)
             params = optax.apply_updates(params, moved)
         return np.asarray(params)
 
