@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 
 Array = jax.Array
@@ -36,10 +37,10 @@ def uniform_bound(
       draws: K.
     """
 
-    def one_draw(keys_u: Array) -> Array:
-        return log_density(uniform_draw(spec, images, keys_u), keys_density)
+    keys_bins, keys_density = rng.named(keys, 'bins'), rng.named(keys, 'density')
 
-    pairs = jax.vmap(lambda key: jax.random.split(key, (draws, 2)), out_axes=2)(keys)  # (draws, 2, batch)
-    keys_density = pairs[0, 1]
-    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, pairs[:, 0]), axis=0)
+    def one_draw(index: Array) -> Array:
+        return log_density(uniform_draw(spec, images, rng.numbered(keys_bins, index)), keys_density)
+
+    log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jax.numpy.arange(draws)), axis=0)
     return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width
