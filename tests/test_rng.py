@@ -79,7 +79,8 @@ class Recorder:
 
     def _reporting(self, bind, note):
         def reporting(keys, *rest, **options):
-            jax.debug.callback(note, jax.random.key_data(keys))
+            if type(keys).__name__ != 'BatchTracer':  # which is bound again, as all of its keys
+                jax.debug.callback(note, jax.random.key_data(keys))
             return bind(keys, *rest, **options)
 
         return reporting

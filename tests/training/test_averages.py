@@ -48,8 +48,8 @@ def test_shares_of_a_young_average_are_those_of_every_step(gamma):
 def test_after_millions_of_steps_an_average_in_float32_has_the_profile_of_the_paper(gamma, steps):
     """Of θ(t) = t / T and of small drifts on top of one, over the last half of a run; ∫ t p(t) = (γ + 1)/(γ + 2) T.
 
-    Only the steps with a share are walked, for the others change nothing. What is left is the half of a last bit, 2^−24,
-    over the smallest share, (γ + 1) / 2^14.
+    Only the steps with a share are walked, for the others change nothing. What is left is half of the last
+    bit, 2^−24, over the smallest share, (γ + 1) / 2^14.
     """
     done = np.arange(steps // 2, steps + 1, dtype=np.int32)
     entering = done[np.asarray(averages.share(gamma, jnp.asarray(done)) > 0)]

@@ -93,13 +93,14 @@ def test_every_option_changes_the_steps_or_is_refused(name, key, value):
             built = optimizer.build(options(name=name, learning_rate=0.1, **changes), 10)
         except UserError:
             return None
-        params = jnp.ones((2, 8))
+        params = {'kernel': jnp.ones((2, 8)), 'bias': jnp.ones(8)}
         state = built.init(params)
         for step in range(6):
-            gradient = np.random.default_rng(step).normal(size=(2, 8)).astype(np.float32)
+            draw = np.random.default_rng(step)
+            gradient = {name: jnp.asarray(draw.normal(size=leaf.shape), jnp.float32) for name, leaf in params.items()}
             moved, state = built.update(gradient, state, params)
             params = optax.apply_updates(params, moved)
-        return np.asarray(params)
+        return np.concatenate([np.ravel(leaf) for leaf in params.values()])
 
     changed = path(**{key: value})
     assert changed is None or np.abs(changed - path()).max() > 1e-4
