@@ -65,8 +65,9 @@ class Genbench:
         make = jax.jit(lambda key: self.blueprint.initial_state(key, first, {}), out_shardings=places)
         self.state = make(jax.random.key(0))
         step = make_step(self.blueprint, self.feed, jax.random.key(1), places)
-        lowered = step.lower(self.state, self.constants, self.feed.inputs(0), active_updates(self.blueprint, 0))
-        self.step, self.root, self.number, self.flatten = lowered.compile(), step.root, 0, flatten
+        self.traced = step.trace(self.state, self.constants, self.feed.inputs(0), active_updates(self.blueprint, 0))
+        self.step, self.root = self.traced.lower().compile(), step.root
+        self.number, self.flatten = 0, flatten
 
     def describe(self) -> dict[str, Any]:
         """What the other side needs to be the same, and what the table says."""
@@ -88,7 +89,7 @@ class Genbench:
             'alpha': np.asarray(schedule.alpha(t)),
             'sigma': np.asarray(schedule.sigma(t)),
             'condition': np.asarray(schedule.condition(t)),
-            'flops': telemetry.flops_of(self.step),
+            'flops': telemetry.flops_of(self.traced),
             'peak': telemetry.peak_flops(kind, options.network.dtype),
             'device': kind,
             'platform': jax.default_backend(),

@@ -68,7 +68,7 @@ def measure(config: Any, axis: str, number: int, compiled: bool) -> dict[str, An
     )
     program = make_step(blueprint, feed, jax.random.key(0), placement.shardings(placed))
     constants = meshes.put(feed.constants, meshes.replicated(mesh))
-    step = program.lower(placed, constants, feed.inputs(0), active_updates(blueprint, 0)).compile()
+    step = program.trace(placed, constants, feed.inputs(0), active_updates(blueprint, 0)).lower().compile()
     row['temporary'] = step.memory_analysis().temp_size_in_bytes
     return row | {'collectives': collectives(step.as_text())}
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from genbench import rng
 from genbench.families.base import Array, Family, LatentModel, Likelihood, Networks
 from genbench.training import sampling
 from genbench.training.state import Blueprint, State
@@ -25,7 +26,6 @@ from genbench.training.state import Blueprint, State
 STEEPNESS = 4.0  # δ of the temperatures
 ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # what the step size is steered to, how fast, and from where
 PILOTS = 4  # chains that steer it
-STARTS, MOVES, REVERSE, SIMULATION = range(4)  # purposes that keys are folded with
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:
@@ -74,7 +74,8 @@ def simulated_gap(
         assert model is not None
         return model
 
-    labels, keys = sampling.split_over_devices((labels, sampling.sample_keys(seed, 0, count)))
+    keys = sampling.image_keys(blueprint.family, 'simulation', seed, 0, count)
+    labels, keys = sampling.split_over_devices((labels, keys))
     lower, upper = Annealer(build, options).bounds((state['params'], state['aux'], labels), keys)
     return np.asarray(lower, np.float64), np.asarray(upper, np.float64)
 
@@ -104,16 +105,15 @@ class Annealer:
 
         def start(arrays: Any, keys: Array) -> Array:
             shape = (PILOTS + options.chains, *build(*arrays).latent_shape)
-            return jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(_purpose(keys, STARTS))
+            return jnp.moveaxis(rng.normal(keys, 'starts', shape), 1, 0)
 
         def simulate(arrays: Any, keys: Array) -> tuple[Array, Array]:
             model = build(*arrays)
-            keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(_purpose(keys, SIMULATION))
-            z = jax.vmap(lambda key: jax.random.normal(key, model.latent_shape))(keys_z)
-            return z, model.draw(z, keys_x)
+            z = rng.normal(keys, 'z', model.latent_shape)
+            return z, model.draw(z, rng.named(keys, 'x'))
 
         def observe(arrays: Any, images: Array, keys: Array) -> Array:
-            return build(*arrays).observe(images, keys)
+            return build(*arrays).observe(images, rng.named(keys, 'bins'))
 
         self._leap, self._start = jax.jit(leap), jax.jit(start)
         self._simulate, self._observe = jax.jit(simulate), jax.jit(observe)
@@ -137,13 +137,13 @@ class Annealer:
         """
         z, x = self._simulate(arrays, keys)
         lower, log_step_sizes = self._forward(arrays, x, keys)
-        z, moves = jnp.broadcast_to(z, (PILOTS + self._options.chains, *z.shape)), _purpose(keys, REVERSE)
+        z, moves = jnp.broadcast_to(z, (PILOTS + self._options.chains, *z.shape)), rng.named(keys, 'reverse')
         inverse, _ = self._anneal(arrays, x, z, moves, self._betas[::-1], log_step_sizes[::-1])
         return lower, -_log_mean_exp(inverse[PILOTS:])
 
     def _forward(self, arrays: Any, x: Array, keys: Array) -> tuple[Array, list[Array]]:
         """The estimate (batch,) and the logarithms of the step sizes, (batch,) for each temperature."""
-        z, moves = self._start(arrays, keys), _purpose(keys, MOVES)
+        z, moves = self._start(arrays, keys), rng.named(keys, 'moves')
         log_weight, log_step_sizes = self._anneal(arrays, x, z, moves, self._betas)
         return _log_mean_exp(log_weight[PILOTS:]), log_step_sizes
 
@@ -195,7 +195,7 @@ class _Path(NamedTuple):
 @jax.jit
 def _depart(chains: _Chains, keys: Array, index: Array, beta: Array) -> _Path:
     shape = (len(chains.z), *chains.z.shape[2:])
-    momentum = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(_purpose(keys, 2 * index))
+    momentum = jnp.moveaxis(rng.normal(rng.numbered(keys, index), 'momentum', shape), 1, 0)
     energy = _energy(chains.z, chains.value, momentum, beta)
     half = _expand(jnp.exp(chains.log_step_size)[None], momentum) / 2
     return _Path(*chains[:3], momentum + half * (beta * chains.gradient - chains.z), energy)
@@ -208,7 +208,7 @@ def _arrive(chains: _Chains, path: _Path, keys: Array, index: Array, last: Array
     momentum = path.momentum - half * (beta * path.gradient - path.z)
     log_ratio = path.energy - _energy(path.z, path.value, momentum, beta)
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (len(chains.z),)), out_axes=1)(_purpose(keys, 2 * index + 1))
+    uniform = rng.uniform(rng.numbered(keys, index), 'test', (len(chains.z),)).T
     accepted = jnp.log(uniform) < log_ratio
     z, value, gradient = (
         jnp.where(_expand(accepted, new), new, old) for new, old in zip(path[:3], chains[:3], strict=True)
@@ -221,10 +221,6 @@ def _arrive(chains: _Chains, path: _Path, keys: Array, index: Array, last: Array
 def _energy(z: Array, value: Array, momentum: Array, beta: Array) -> Array:
     """−log f_β(z) and the kinetic energy, without constants."""
     return (jnp.square(z) + jnp.square(momentum)).reshape(*value.shape, -1).sum(-1) / 2 - beta * value
-
-
-def _purpose(keys: Array, purpose: Any) -> Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
 
 
 def _log_mean_exp(values: Array) -> Array:

@@ -153,7 +153,7 @@ class Explorer:
     @functools.cached_property
     def _keys(self) -> jax.Array:
         """One key, the same for every image: beside its start or latent, nothing tells them apart."""
-        return jax.random.split(jax.random.key(self.seed), 1)[np.zeros(IMAGES, int)]
+        return sampling.image_keys(self.blueprint.family, 'exploration', self.seed, 0, 1)[np.zeros(IMAGES, int)]
 
     def _trace(self, start: np.ndarray, labels: np.ndarray | None, first: int) -> tuple[np.ndarray, np.ndarray]:
         """States (steps + 1, IMAGES, …) and predictions (steps, IMAGES, …) from `start` at step `first` on."""

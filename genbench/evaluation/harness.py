@@ -28,6 +28,7 @@ from genbench.training.metrics import read_rows
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
+FLOPS = 'in the traced program, loops by their length'
 SIMULATED = 32  # images on which the bounds of annealed importance sampling are compared
 
 
@@ -115,8 +116,11 @@ class Evaluation:
         """Labels drawn from the train split's own for the images of a shard, for a conditional family."""
         if not self.family.conditional:
             return None
-        draw = np.random.Generator(np.random.Philox(key=[self.options.seed if seed is None else seed, shard]))
-        return draw.choice(self.real.train.labels, count)
+        chosen = self.options.seed if seed is None else seed
+        entropy = [number % 2**64 for number in (chosen, self.run.config.train.seed, shard)]
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).choice(
+            self.real.train.labels, count
+        )
 
     def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
         sampler = cell.sampler
@@ -128,6 +132,7 @@ class Evaluation:
             'num_samples': self.options.num_samples,
             'sets': self.options.sets,
             'seed': cell.seed,
+            'noise': sampling.NOISE,
             'labels': 'train frequencies' if self.family.conditional else 'none',
         }
 
@@ -146,7 +151,8 @@ class Evaluation:
         protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
         for metric, value in costs.items():
             if value:
-                self.add(metric, value, protocol=protocol, kind='cost', split='train')
+                counted = {'counted': FLOPS} if metric == 'training_flops' else {}
+                self.add(metric, value, protocol={**protocol, **counted}, kind='cost', split='train')
 
 
 class Weights:
@@ -164,7 +170,7 @@ class Weights:
         one = self.evaluation
         identity = {
             'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'borrowed': one.borrowed,
-            **cell.sampler.protocol, 'seed': cell.seed,
+            **cell.sampler.protocol, 'seed': cell.seed, 'noise': sampling.NOISE,
         }  # fmt: skip
         return SampleStore(
             folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
@@ -204,7 +210,8 @@ class Weights:
         store = self.store(grid.Cell(self.average, sampler, self.options.seed))
         samples = next(store.batches(0, exploration.IMAGES))
         explorer = exploration.Explorer(self.blueprint, self.state, sampler, self.options.seed)
-        identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed}
+        identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed,
+                    'noise': sampling.NOISE}  # fmt: skip
         explorer.write(one.run.folder.path / 'exploration', identity, samples, one.labels, one.real)
 
     def score_likelihoods(self) -> None:
@@ -244,7 +251,7 @@ class Weights:
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
-                    'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed,
+                    'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
         if one.has('bits_per_dim', protocol):
             return

@@ -61,7 +61,8 @@ class LikelihoodScorer:
         progress, saved = Progress(title, done, count, 'image', quiet=self.quiet), time.monotonic()
         conditional = self.blueprint.family.conditional
         for images, labels, mask, indices in pipeline.padded_batches(left, size):
-            keys = sampling.sample_keys(self.seed, done + int(indices[0]), size)
+            first, family = done + int(indices[0]), self.blueprint.family
+            keys = sampling.image_keys(family, 'likelihood', self.seed, first, size)
             batch = sampling.split_over_devices((images, labels if conditional else None, keys))
             values = jax.device_get(run(self.state['params'], self.state['aux'], *batch))
             for name, value in values.items():

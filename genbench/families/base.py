@@ -10,13 +10,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from flax import nnx
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.solvers import Options, Trace
 
 Array = jax.Array
-Batch = Mapping[str, Array]  # 'image': integers (batch, height, width, channels); 'label': integers (batch,)
+# 'image': integers (batch, height, width, channels); 'label': integers (batch,); 'key': one key an image, (batch,), of
+# this update, from which a loss draws what belongs to the image (`genbench.rng`)
+Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
 
 
@@ -60,8 +63,10 @@ class Update:
     Attributes:
       name: keys the optimizer state and prefixes the metrics.
       networks: the networks whose parameters it moves.
-      loss: (networks, batch, key, step) → (scalar, named scalars). Variables of a module that are not parameters
-        (batch statistics, spectral-norm vectors, codebooks) keep the values the loss leaves in them.
+      loss: (networks, batch, key, step) → (scalar, named scalars). What it draws for an image comes from
+        `batch['key']`, which is split over the devices as the images are; `key` is for the rest, such as dropout.
+        Variables of a module that are not parameters (batch statistics, spectral-norm vectors, codebooks) keep the
+        values the loss leaves in them.
       optimizer: keys of `config.optimizer` to replace; None moves no parameter and only keeps such variables.
       every: run on steps divisible by this.
     """
@@ -262,7 +267,7 @@ class Family:
         shape = self.latent_shape
         if shape is None:
             raise NotImplementedError
-        latents = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        latents = rng.normal(keys, 'z', shape)
         return Samples(self.generate(networks, latents, keys, labels, sampler), 1)
 
     def evaluations(self, sampler: Sampler) -> int:

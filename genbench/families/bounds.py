@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.families.dequantisation import uniform_draw
 from genbench.interpolants.predictions import Denoiser
@@ -66,9 +67,9 @@ class VariationalBound:
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
-        x, keys_noise, keys_times = self._scored(images, keys)
+        x = self._scored(images, keys)
         first = jnp.full(len(x), times[0])
-        mean = denoise(self.schedule.perturb(x, self._normal(keys_noise), first), first).x
+        mean = denoise(self.schedule.perturb(x, self._reconstruction_noise(keys), first), first).x
         scale = self._decoder_scale(times, variance)
         if self.uniform:
             reconstruction = jax.scipy.stats.norm.logpdf(x, mean, scale) + self.spec.log_bin_width
@@ -78,7 +79,7 @@ class VariationalBound:
         if len(times) > 1:
             ratio = jnp.square(self.schedule.sigma(times[:-1]) / self.schedule.sigma(times[1:]))  # β̃_t / β_t
             shrinkage = jnp.ones_like(ratio) if variance == 'fixedsmall' else ratio
-            diffusion = self._diffusion(denoise, x, keys_times, times, shrinkage)
+            diffusion = self._diffusion(denoise, x, keys, times, shrinkage)
             diffusion += self.spec.num_dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
         return self._sum(x, times[-1], diffusion, reconstruction.sum((1, 2, 3)))
 
@@ -95,17 +96,17 @@ class VariationalBound:
 
         It is integrated over the image's bin; for dequantised images the mean of its logarithm over x_t is known.
         """
-        x, keys_noise, keys_times = self._scored(images, keys)
+        x = self._scored(images, keys)
         scale = self._scale(jnp.asarray(self.schedule.t_min))
         if self.uniform:
             entropy = jnp.log(scale) + math.log(2 * math.pi * math.e) / 2
             reconstruction = jnp.full(len(x), self.spec.num_dims * (self.spec.log_bin_width - entropy))
         else:
-            seen = x + scale * self._normal(keys_noise)
+            seen = x + scale * self._reconstruction_noise(keys)
             reconstruction = discretised_normal(seen, scale, images, self.spec.levels).sum((1, 2, 3))
         low, high = self.schedule.t_min ** (1 / 3), self.schedule.t_max ** (1 / 3)
         times = jnp.linspace(low, high, INTERVALS + 1) ** 3  # the grid of the ODE
-        diffusion = self._diffusion(denoise, x, keys_times, times)
+        diffusion = self._diffusion(denoise, x, keys, times)
         return self._sum(x, times[-1], diffusion, reconstruction)
 
     def _sum(self, x: Array, last: Array, diffusion: Array | float, reconstruction: Array) -> Terms:
@@ -135,18 +136,20 @@ class VariationalBound:
         probability /= probability.sum()
         cumulative = jnp.cumsum(probability)
 
+        keys_draws = rng.named(keys, 'times')
+
         def add(total, index):
-            keys_u, keys_place, keys_noise = self._keys(keys, 3, index)
-            chosen = jnp.searchsorted(cumulative, (index + jax.vmap(jax.random.uniform)(keys_u)) / self.draws)
+            mine = rng.numbered(keys_draws, index)
+            chosen = jnp.searchsorted(cumulative, (index + rng.uniform(mine, 'stratum')) / self.draws)
             chosen = jnp.clip(chosen, 0, len(probability) - 1)
             s, t = times[chosen], times[chosen + 1]
             fall = snr[chosen] - snr[chosen + 1]
             if shrinkage is not None:
                 fall *= shrinkage[chosen]
             else:
-                length, t = t - s, s + jax.vmap(jax.random.uniform)(keys_place) * (t - s)
+                length, t = t - s, s + rng.uniform(mine, 'place') * (t - s)
                 fall = -length * jax.jvp(self._snr, (t,), (jnp.ones_like(t),))[1]
-            noise = self._normal(keys_noise)
+            noise = rng.normal(mine, 'noise', self.spec.shape)
             error = jnp.square(x - denoise(self.schedule.perturb(x, noise, t), t).x).sum((1, 2, 3))
             error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self.spec.num_dims)  # of mean zero
             return total - 0.5 * fall * error / (self.draws * probability[chosen]), None
@@ -168,15 +171,11 @@ class VariationalBound:
     def _scale(self, t: Array) -> Array:
         return self.schedule.sigma(t) / self.schedule.alpha(t)
 
-    def _scored(self, images: Array, keys: Array) -> tuple[Array, Array, Array]:
-        """Images as the model saw them in training, and two more keys for each."""
-        keys_u, keys_noise, keys_times = self._keys(keys, 3)
-        x = uniform_draw(self.spec, images, keys_u) if self.uniform else self.spec.dequantise(images)
-        return x, keys_noise, keys_times
+    def _scored(self, images: Array, keys: Array) -> Array:
+        """Images as the model saw them in training."""
+        return (
+            uniform_draw(self.spec, images, rng.named(keys, 'bins')) if self.uniform else self.spec.dequantise(images)
+        )
 
-    def _normal(self, keys: Array) -> Array:
-        return jax.vmap(lambda key: jax.random.normal(key, self.spec.shape))(keys)
-
-    def _keys(self, keys: Array, count: int, index: Array | int = 0) -> Array:
-        """(count, batch) keys from (batch,)."""
-        return jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index), count), out_axes=1)(keys)
+    def _reconstruction_noise(self, keys: Array) -> Array:
+        return rng.normal(keys, 'first', self.spec.shape)

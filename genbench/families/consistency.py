@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import networks as modules
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Likelihood, Networks, Update, register
@@ -83,16 +84,15 @@ class Consistency(PathFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
         """d(f(x_{t_{n+1}}), f⁻(x̂_{t_n})): algorithm 2, with one Heun step of the teacher from t_{n+1} to t_n."""
-        key_n, key_path, key_dropout = jax.random.split(key, 3)
-        size, total = batch['label'].shape, self.config.family.discretisation
-        n = jax.random.randint(key_n, size, 0, total)
+        total = self.config.family.discretisation
+        n = rng.integers(batch['key'], 'time', 0, total)
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
-        _, _, x_t = self.perturbed(batch, key_path, t)
+        _, _, x_t = self.perturbed(batch, t)
         labels = self.labels(batch)
         teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, labels)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
-        target = self._jump(networks.averaged('target')['student'], x_s, s, labels, key_dropout)
-        jumped = self._jump(networks['student'], x_t, t, labels, key_dropout)
+        target = self._jump(networks.averaged('target')['student'], x_s, s, labels, key)
+        jumped = self._jump(networks['student'], x_t, t, labels, key)
         return scalars(self._distance(jumped - jax.lax.stop_gradient(target)).mean())
 
     def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None, key: Array | None = None) -> Array:

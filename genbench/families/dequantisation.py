@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.families.base import Likelihood, Networks
 
 Array = jax.Array
 LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) as `DataSpec.dequantise` encodes it, keys) → nats (batch,)
-Density = Callable[
-    [Networks, Array | None], LogDensity
-]  # of images with these labels; what all draws share comes first
+Density = Callable[[Networks, Array | None], LogDensity]  # of images with these labels; draws share what comes first
 
 
 def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
@@ -40,11 +39,10 @@ def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: 
       keys: one key an image.
       draws: K.
     """
-    keys_u, keys_density = jax.vmap(jax.random.split, out_axes=1)(keys)
+    keys_bins, keys_density = rng.named(keys, 'bins'), rng.named(keys, 'density')
 
     def one_draw(index: Array) -> Array:
-        keys_draw = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys_u)
-        return log_density(uniform_draw(spec, images, keys_draw), keys_density)
+        return log_density(uniform_draw(spec, images, rng.numbered(keys_bins, index)), keys_density)
 
     log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jnp.arange(draws)), axis=0)
     return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width

@@ -10,9 +10,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
@@ -57,17 +57,15 @@ class Diffusion(PathFamily):
         return (Update('denoiser', ('denoiser',), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
-        key_t, key = jax.random.split(key)
-        errors = self.regression(networks, batch, key, self.times(key_t, batch['label'].shape))
-        return scalars(errors.mean())
+        return scalars(self.regression(networks, batch, key, self.times(batch['key'])).mean())
 
-    def times(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Times to train at."""
+    def times(self, keys: Array) -> Array:
+        """Times to train at, (batch,)."""
         if self.config.family.time_sampler == 'log_normal':
             mean, deviation = self.config.family.log_normal
-            drawn = jnp.exp(mean + deviation * jax.random.normal(key, shape))
+            drawn = jnp.exp(mean + deviation * rng.normal(keys, 'time'))
             return jnp.clip(drawn, self.schedule.t_min, self.schedule.t_max)
-        return self.time(jax.random.randint(key, shape, 1, self.config.family.num_timesteps + 1))
+        return self.time(rng.integers(keys, 'time', 1, self.config.family.num_timesteps + 1))
 
     def time(self, n: Array) -> Array:
         """Time of the integer step n = 0 … T; the last is the schedule's t_max."""

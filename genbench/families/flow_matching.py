@@ -10,14 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
 
 TIME_SAMPLERS = {
-    'uniform': lambda key, shape: jax.random.uniform(key, shape),
-    'logit_normal': lambda key, shape: jax.nn.sigmoid(jax.random.normal(key, shape)),
+    'uniform': lambda keys: rng.uniform(keys, 'time'),
+    'logit_normal': lambda keys: jax.nn.sigmoid(rng.normal(keys, 'time')),
 }
 
 
@@ -42,10 +43,9 @@ class FlowMatching(PathFamily):
         return (Update('denoiser', ('denoiser',), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
-        key_t, key = jax.random.split(key)
-        errors = self.regression(networks, batch, key, self.times(key_t, batch['label'].shape))
-        return scalars(errors.mean())
+        return scalars(self.regression(networks, batch, key, self.times(batch['key'])).mean())
 
-    def times(self, key: Array, shape: tuple[int, ...]) -> Array:
-        t = TIME_SAMPLERS[self.config.family.time_sampler](key, shape)
+    def times(self, keys: Array) -> Array:
+        """Times to train at, (batch,)."""
+        t = TIME_SAMPLERS[self.config.family.time_sampler](keys)
         return jnp.maximum(self.schedule.time(t), self.schedule.t_min)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import (
@@ -101,20 +102,19 @@ class GAN(Family):
 
         Real images are dequantised uniformly, or their grid of levels would give them away.
         """
-        key_u, key_z = jax.random.split(key)
         labels = self.labels(batch)
-        real = self.spec.dequantise(batch['image'], jax.random.uniform(key_u, batch['image'].shape))
-        fake = jax.lax.stop_gradient(self._generate(networks, key_z, len(real), labels))
+        real = self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
+        fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], labels))
         critic = lambda x: networks['discriminator'](x, labels)  # noqa: E731
         fake_logits = critic(fake)
-        real_logits, penalty, weighted = self._penalty(critic, real, fake, jax.random.fold_in(key, 2))
+        real_logits, penalty, weighted = self._penalty(critic, real, fake, batch['key'])
         pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
         loss = pay_fake(fake_logits).mean() + pay_real(real_logits).mean()
         accuracy = ((real_logits > 0).mean() + (fake_logits < 0).mean()) / 2
         return loss + weighted, {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
 
     def _penalty(
-        self, critic: Callable[[Array], Array], real: Array, fake: Array, key: Array
+        self, critic: Callable[[Array], Array], real: Array, fake: Array, keys: Array
     ) -> tuple[Array, Array, Array]:
         """Logits of the real images (batch,), the penalty, and what it adds to the loss.
 
@@ -128,7 +128,7 @@ class GAN(Family):
             return logits, penalty, weight / 2 * penalty
         if kind == 'none':
             return critic(real), jnp.zeros(()), jnp.zeros(())
-        share = jax.random.uniform(key, (len(real), 1, 1, 1))
+        share = rng.uniform(keys, 'place on the line', (1, 1, 1))
         _, gradient = _value_and_input_gradient(critic, share * real + (1 - share) * fake)
         norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # whose slope at zero is finite
         penalty = jnp.square(norm - 1).mean()
@@ -137,12 +137,12 @@ class GAN(Family):
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """What the generator pays for the logits of its images."""
         labels = self.labels(batch)
-        fake = self._generate(networks, key, len(batch['image']), labels)
+        fake = self._generate(networks, batch['key'], labels)
         loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, labels)).mean()
         return loss, {'loss': loss}
 
-    def _generate(self, networks: Networks, key: Array, count: int, labels: Array | None) -> Array:
-        return networks['generator'](jax.random.normal(key, (count, self.config.network.latent)), labels)
+    def _generate(self, networks: Networks, keys: Array, labels: Array | None) -> Array:
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), labels)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

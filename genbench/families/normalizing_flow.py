@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from genbench import rng
 from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import (
@@ -41,7 +42,7 @@ class NormalizingFlow(Family):
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Normalisations from the first batch (Glow, section 3.1)."""
-        networks['flow'](self._dequantise(batch['image'], key), self.labels(batch), fit=True)
+        networks['flow'](self._dequantise(batch), self.labels(batch), fit=True)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -49,14 +50,12 @@ class NormalizingFlow(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) of images at one uniform draw from their bins, in bits per dimension (Glow, equations 1 and 2)."""
-        key_u, key_dropout = jax.random.split(key)
-        x = self._dequantise(batch['image'], key_u)
-        log_p = self._log_density(networks, x, self.labels(batch), key_dropout)
+        log_p = self._log_density(networks, self._dequantise(batch), self.labels(batch), key)
         loss = self.spec.bits_per_dim((log_p + self.spec.num_dims * self.spec.log_bin_width).mean())
         return loss, {'loss': loss}
 
-    def _dequantise(self, images: Array, key: Array) -> Array:
-        return self.spec.dequantise(images, jax.random.uniform(key, images.shape))
+    def _dequantise(self, batch: Batch) -> Array:
+        return self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
 
     def _log_density(self, networks: Networks, x: Array, labels: Array | None, key: Array | None = None) -> Array:
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import networks as modules
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import dequantisation
@@ -66,23 +67,23 @@ class PathFamily(Family):
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'denoiser': modules.denoiser(self.config.network, self.spec, self.classes, rngs)}
 
-    def perturbed(self, batch: Batch, key: Array, t: Array) -> tuple[Array, Array, Array]:
+    def perturbed(self, batch: Batch, t: Array) -> tuple[Array, Array, Array]:
         """(x, noise, x_t) for a batch at times t."""
-        key_u, key_noise = jax.random.split(key)
-        x = self.real_images(batch['image'], key_u)
-        noise = jax.random.normal(key_noise, x.shape)
+        x = self.real_images(batch)
+        noise = rng.normal(batch['key'], 'noise', self.spec.shape)
         return x, noise, self.schedule.perturb(x, noise, t)
 
-    def real_images(self, images: Array, key: Array) -> Array:
+    def real_images(self, batch: Batch) -> Array:
         uniform = self.path_config.dequantisation == 'uniform'
-        return self.spec.dequantise(images, jax.random.uniform(key, images.shape) if uniform else 0.5)
+        place = rng.uniform(batch['key'], 'bins', self.spec.shape) if uniform else 0.5
+        return self.spec.dequantise(batch['image'], place)
 
-    def dropped_labels(self, batch: Batch, key: Array) -> Array | None:
+    def dropped_labels(self, batch: Batch) -> Array | None:
         """Labels with some replaced by the null label, or None for an unconditional model."""
         labels = self.labels(batch)
         if labels is None:
             return None
-        dropped = jax.random.bernoulli(key, self.path_config.label_dropout, labels.shape)
+        dropped = rng.uniform(batch['key'], 'label') < self.path_config.label_dropout
         return jnp.where(dropped, self.classes, labels)
 
     def regression(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
@@ -90,11 +91,10 @@ class PathFamily(Family):
 
         E‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t).
         """
-        key_path, key_labels, key_dropout = jax.random.split(key, 3)
-        x, noise, x_t = self.perturbed(batch, key_path, t)
-        labels = self.dropped_labels(batch, key_labels)
+        x, noise, x_t = self.perturbed(batch, t)
+        labels = self.dropped_labels(batch)
         x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = networks['denoiser'](x_seen, self.schedule.condition(t), labels, key=key_dropout)
+        y = networks['denoiser'](x_seen, self.schedule.condition(t), labels, key=key)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         return jnp.square(error).mean((1, 2, 3))
 

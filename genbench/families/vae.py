@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.families import observations
 from genbench.families.base import (
@@ -28,8 +29,6 @@ from genbench.families.base import (
     register,
 )
 from genbench.networks import autoencoder, square_size
-
-OBSERVE = 2**31 - 1  # folded into a key, for the places of images in their bins
 
 
 @register('vae')
@@ -70,11 +69,10 @@ class VAE(Family):
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−ELBO in bits per dimension (VAE, equation 10), with the KL term weighted by β."""
         images, labels = batch['image'], self.labels(batch)
-        key_z, key_encoder, key_decoder = jax.random.split(key, 3)
-        mean, log_std = self._encode(networks, images, labels, key_encoder)
-        z = mean + jnp.exp(log_std) * jax.random.normal(key_z, mean.shape)
-        x = self.observation.observe(images, jax.random.split(jax.random.fold_in(key, OBSERVE), len(images)))
-        log_p = self._log_observation(networks, z, x, labels, key_decoder)
+        mean, log_std = self._encode(networks, images, labels, rng.named(key, 'encoder'))
+        z = mean + jnp.exp(log_std) * rng.normal(batch['key'], 'z', mean.shape[1:])
+        x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
+        log_p = self._log_observation(networks, z, x, labels, rng.named(key, 'decoder'))
         kl = (jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std).sum(-1)
         bits = self.spec.bits_per_dim
         loss = bits((log_p - self.config.family.beta * kl).mean())
@@ -100,9 +98,8 @@ class VAE(Family):
 
     def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
         """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
-        keys_z, keys_x = jax.vmap(jax.random.split, out_axes=1)(keys)
-        z = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys_z)
-        return Samples(self.generate(networks, z, keys_x, labels, sampler), 1)
+        z = rng.normal(keys, 'z', self.latent_shape)
+        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -114,7 +111,7 @@ class VAE(Family):
         h = self._decode(networks, latents, labels)
         if sampler.name == 'mean':
             return self.observation.mean(h)
-        return self.observation.images(self.observation.draw(h, keys))
+        return self.observation.images(self.observation.draw(h, rng.named(keys, 'x')))
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -132,11 +129,12 @@ class VAE(Family):
     ) -> Array:
         """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
         mean, log_std = self._encode(networks, images, labels)
-        x = self.observation.observe(images, jax.vmap(lambda key: jax.random.fold_in(key, OBSERVE))(keys))
+        x = self.observation.observe(images, rng.named(keys, 'bins'))
+
+        keys_z = rng.named(keys, 'draws')
 
         def log_weight(_, index):
-            draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), mean.shape[1:])  # noqa: E731
-            noise = jax.vmap(draw)(keys)
+            noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std).sum(-1)  # log p(z) − log q(z | x)
             return None, self._log_observation(networks, z, x, labels) + log_ratio

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.errors import UserError, did_you_mean
 from genbench.interpolants.predictions import Denoiser, Prediction
 from genbench.interpolants.schedules import SPACINGS, Schedule, expand
@@ -186,7 +187,7 @@ class Trace(NamedTuple):
 
 def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
     """x at t_max, one image a key: σ(t_max) ε."""
-    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape))(keys)
+    noise = rng.normal(keys, 'start', shape)
     return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
 
 
@@ -253,8 +254,7 @@ def _step(
     """The step number `index` of n."""
 
     def noise():
-        draw = lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:])  # noqa: E731
-        return jax.vmap(draw)(keys)
+        return rng.normal(rng.numbered(rng.named(keys, 'steps'), index), 'noise', x.shape[1:])
 
     t, s = (schedule.step(ahead, n, options.spacing) for ahead in (n - index, n - index - 1))
     return Step(schedule, denoise, x, t, s, noise, options)

@@ -1,7 +1,7 @@
 """What a training run costs before it is run: operations, parameters, and seconds of a step.
 
-Operations are those of the step's program before XLA optimises it, counted on the CPU: the same on every machine, some
-percent below what summary.json says of the compiled one. The work is done in a process of its own, for an accelerator
+Operations are counted in the traced programs (`genbench.flops`): the same on every machine, and what summary.json says
+after the run. The work is done in a process of its own, for an accelerator
 belongs to the first process that asks for it.
 """
 
@@ -17,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 from genbench import config as configs
+from genbench import flops
 from genbench.config import Config
 from genbench.data import sources
 from genbench.errors import UserError
@@ -70,6 +71,7 @@ class Cost:
       parameters: scalars that it moves.
       stages: for each stage the step it ends at (None: the end of the run) and the operations of its steps, in the
         order in which they repeat.
+      beginnings: for each stage the operations that make its first state, e.g. of samples of a teacher; (): none.
       width: what the key of the request has to be.
       step_seconds: mean over the steps of a period, after compilation; 0 when it was not timed.
     """
@@ -78,12 +80,16 @@ class Cost:
     stages: Sequence[tuple[int | None, Sequence[float]]]
     width: int = 0
     step_seconds: float = 0.0
+    beginnings: Sequence[float] = ()
 
     def flops(self, steps: int) -> float:
         """Operations of a run of so many steps."""
         total, first = 0.0, 0
-        for until, period in self.stages:
+        for (until, period), beginning in zip(self.stages, self.beginnings or [0.0] * len(self.stages), strict=True):
+            if steps <= first:
+                break
             last = steps if until is None else min(steps, until)
+            total += beginning
             total += _operations(period, last) - _operations(period, first)
             first = last
         return total
@@ -170,9 +176,14 @@ def _measure(request: Request) -> Cost:
         width = _fitting_width(request)
         request = dataclasses.replace(request, config=with_value(request.config, request.width, width))
     family = _family(request)
-    stages = [_stage(family.at(stage.name), stage.until, bool(request.cores)) for stage in family.stages]
-    seconds = sum(seconds for _, _, seconds in stages) / len(stages)
-    return Cost(_parameters(family), [(until, flops) for until, flops, _ in stages], width, seconds)
+    lent = _lent_parameters(request)
+    stages, before = [], None
+    for stage in family.stages:
+        stages.append(_stage(family.at(stage.name), stage.until, lent, before, bool(request.cores)))
+        before = family.at(stage.name)
+    seconds = sum(stage.seconds for stage in stages) / len(stages)
+    steps = [(stage.until, stage.period) for stage in stages]
+    return Cost(_parameters(family), steps, width, seconds, [stage.beginning for stage in stages])
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
@@ -225,11 +236,38 @@ def _fitting_width(request: Request) -> int:
     return request.multiple * min((low, high), key=lambda width: abs(count(width) - request.parameters))
 
 
-def _stage(family: Any, until: int | None, timed: bool) -> tuple[int | None, list[float], float]:
-    """(its end, operations of each step of a period, seconds of a step) of one stage, on random images."""
+def _lent_parameters(request: Request) -> dict[str, Any]:
+    """Shapes of the parameters of the runs that this one builds on."""
+    from genbench import families
+    from genbench.training import runs
+    from genbench.training import state as states
+
+    found = {}
+    for name, path in families.get(request.config.family.name).borrows(request.config).items():
+        if name in request.lent:
+            one = _family(Request(request.lent[name]))
+            found[name] = states.Blueprint(one.at(one.stages[-1].name)).shapes['params']
+        else:
+            run = runs.open_run(path, what=f'family.{name}')
+            found[name] = run.blueprint(run.config.train.num_steps).shapes['params']
+    return found
+
+
+class _Stage(NamedTuple):
+    """Its end, operations of each step of a period and of its first state, and seconds of a step."""
+
+    until: int | None
+    period: list[float]
+    beginning: float
+    seconds: float
+
+
+def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any, timed: bool) -> _Stage:
+    """What a stage costs, on random images; `before` is the family as it was in the one before."""
     import jax
     import numpy as np
 
+    from genbench import rng
     from genbench.data import pipeline
     from genbench.training import mesh as meshes
     from genbench.training import placement, runs
@@ -243,20 +281,29 @@ def _stage(family: Any, until: int | None, timed: bool) -> tuple[int | None, lis
     feed = pipeline.ResidentFeed(arrays, pipeline.Order(batch, 0), batch, meshes.split_batch(mesh))
     blueprint = states.Blueprint(family)
     shape = runs.abstract_state(blueprint, mesh)
-    program = make_step(blueprint, feed, states.purpose_key(0, states.TRAIN), placement.shardings(shape))
+    program = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(shape))
     constants = jax.device_put(feed.constants, meshes.replicated(mesh))
     period = math.lcm(*(update.every for update in family.updates))
     actives = [active_updates(blueprint, step) for step in range(period)]
-    lowered = {active: program.lower(shape, constants, feed.inputs(0), active) for active in set(actives)}
-    counted = {active: _counted(one) for active, one in lowered.items()}
+    traced = {active: program.trace(shape, constants, feed.inputs(0), active) for active in set(actives)}
+    counted = {active: _counted(one) for active, one in traced.items()}
+    old = None if before is None else states.Blueprint(before)
+
+    def begin(key: Any, batch: Any, lent: Any, state: Any) -> Any:
+        return blueprint.initial_state(key, batch, lent, None if old is None else old.bind_state(state))
+
+    first = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0))
+    beginning = _counted(jax.jit(begin).trace(jax.random.key(0), first, lent, None if old is None else old.shapes))
     seconds = _seconds(blueprint, shape, lambda state, active: program(state, constants, feed.inputs(0), active)[0],
                        actives) if timed else 0.0  # fmt: skip
-    return until, [counted[active] for active in actives], seconds
+    return _Stage(until, [counted[active] for active in actives], beginning, seconds)
 
 
-def _counted(lowered: Any) -> float:
-    analysis = lowered.cost_analysis()
-    return float((analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0))
+def _counted(traced: Any) -> float:
+    try:
+        return flops.count(traced.jaxpr)
+    except flops.UnknownError as error:
+        raise UserError(f'its FLOPs cannot be counted: {error}.') from None
 
 
 def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], actives: Sequence[Any]) -> float:

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from genbench.errors import UserError
@@ -16,6 +18,8 @@ from genbench.training import state as states
 from genbench.training.files import read_npz, write_npz
 
 Tree = Any
+
+DENSE = 2**13  # steps from which on not every one enters a power-function average
 
 
 def exponent(width: float) -> float:
@@ -30,9 +34,17 @@ def exponent(width: float) -> float:
     return float(roots.real.max())
 
 
-def decay(gamma: float, done: Any) -> Any:
-    """β of the update θ̂ ← β θ̂ + (1 − β) θ after `done` = 1, 2, … steps (EDM2, equation 127)."""
-    return (1 - 1 / done) ** (gamma + 1)
+def share(gamma: float, done: Any) -> Any:
+    """1 − β of the update θ̂ ← β θ̂ + (1 − β) θ after `done` = 1, 2, … steps, an int32 array (EDM2, equation 127).
+
+    β = (1 − m / done)^(γ + 1) at every m-th step, and one between them. m is 1 for the first DENSE steps and doubles
+    whenever they double: the same profile, looked at DENSE times or more. In float32 a smaller share would be lost:
+    changes of θ̂ below its last bit vanish. For the same reason 1 − β is not computed from β, which is close to one.
+    """
+    doublings = jnp.maximum(31 - jax.lax.clz(jnp.maximum(done // DENSE, 1)), 0)
+    stride = jnp.left_shift(1, doublings)
+    step = -jnp.expm1((gamma + 1) * jnp.log1p(-stride / done))
+    return jnp.where(done % stride == 0, step, 0.0)
 
 
 def weights(times: Sequence[int], gammas: Sequence[float], time: int, gamma: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from genbench import families
+from genbench import families, rng
 from genbench.config import Config
 from genbench.data import sources
 from genbench.training import loop, placement, runs, telemetry
@@ -63,15 +63,15 @@ def _memory(placed: states.State, constants: Any, mesh: jax.sharding.Mesh) -> It
 
 def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: Any, end: int) -> Iterator[str]:
     """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
-    root = states.purpose_key(blueprint.family.config.train.seed, states.TRAIN)
+    root = rng.root(blueprint.family.config.train.seed, 'training')
     program = make_step(blueprint, feed, root, placement.shardings(placed))
     whole = meshes.replicated(mesh)
     constants = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), feed.constants)
     period = max(update.every for update in blueprint.family.updates)
     for active in dict.fromkeys(active_updates(blueprint, step) for step in range(min(period, end))):
-        compiled = program.lower(placed, constants, feed.inputs(0), active).compile()
-        analysis = compiled.memory_analysis()
+        traced = program.trace(placed, constants, feed.inputs(0), active)
+        analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
-        flops = telemetry.flops_of(compiled)
+        flops = telemetry.flops_of(traced)
         cost = f'{flops:.4g}' if flops else 'unknown'
         yield f'compiled step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs'

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genbench import rng
 from genbench.errors import UserError
 from genbench.families.base import Sampler, Update
 from genbench.training import processes
@@ -56,13 +57,13 @@ def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: in
     in_a_row = int(streak[last]['skipped/in_a_row'])
     first = last + 1 - in_a_row
     command = f'genbench train --workdir={path.parent} --replay={first}'
-    key = jax.random.fold_in(states.purpose_key(seed, states.TRAIN), first)
+    key = rng.numbered(rng.root(seed, 'training'), first)
     values = {
         'first_step': first,
         'last_step': last,
         'updates_in_a_row': in_a_row,
         'batch_indices': np.asarray(indices(first)).tolist(),
-        'key': {'seed': seed, 'fold_in': [states.TRAIN, first], 'data': jax.random.key_data(key).tolist()},
+        'key': {'seed': seed, 'purpose': 'training', 'step': first, 'data': jax.random.key_data(key).tolist()},
         'scalars': {step: {name: _readable(value) for name, value in row.items()} for step, row in streak.items()},
         'replay': command,
     }
@@ -86,7 +87,8 @@ def check_shapes(blueprint: Blueprint, state: State, batch: Any) -> None:
     _expect(tuple(shape[1:]) == family.spec.shape and jnp.issubdtype(kind, jnp.integer), 'a batch of images',
             f'{shape} {kind}', f'integers (batch, {", ".join(map(str, family.spec.shape))})')  # fmt: skip
     for update in family.updates:
-        value, scalars, aux = jax.eval_shape(lambda *a, u=update: _loss(blueprint, u, *a), state, batch, _key())
+        keyed = {**batch, 'key': jax.eval_shape(lambda: jax.random.split(_key(), shape[0]))}
+        value, scalars, aux = jax.eval_shape(lambda *a, u=update: _loss(blueprint, u, *a), state, keyed, _key())
         for name, leaf in {'its loss': value, **scalars}.items():
             _expect(leaf.shape == (), f'update {update.name}: {name}', f'shape {leaf.shape}', 'a scalar')
         _expect(jnp.issubdtype(value.dtype, jnp.floating), f'update {update.name}: its loss', value.dtype, 'floating')
@@ -130,7 +132,7 @@ def examine(blueprint: Blueprint, update: Update, state: State, batch: Any, key:
     """Lines that say where one update stops being finite: in the state, the loss or the gradient, and in which line.
 
     Args:
-      key: of this update at this step.
+      batch, key: as this update gets them at this step.
     """
     yield from _said('state', state)
 

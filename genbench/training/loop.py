@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from genbench import config as configs
-from genbench import families
+from genbench import families, rng
 from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
@@ -124,7 +124,7 @@ class Training:
         self.config, self.folder, self.family, self.feed = config, folder, family, feed
         self.mesh, self.loans = mesh, loans
         self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
-        self.debug = False
+        self.debug, self.entered_flops = False, 0.0
         self._fetched: dict[int, Any] = {}
         self._drawers: dict[states.Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
 
@@ -154,6 +154,7 @@ class Training:
                         blueprint = self.blueprint(stage.name)
                         programs.begin(self.next_inputs(blueprint, step, end), active_updates(blueprint, step))
                         state = self.enter(stage.name, step, state)
+                        log.flops, self.entered_flops = log.flops + self.entered_flops, 0.0
                         self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
                     step, state = self._run_stage(stage.name, step, end, state, log, programs)
                 if state is None:
@@ -211,7 +212,7 @@ class Training:
         owner = runs.stage_at(self.family, step - 1).name
         if state is not None and (owner == stage or step == 0):
             return state
-        key = jax.random.fold_in(states.purpose_key(self.config.train.seed, states.INIT), step)
+        key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
         key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: what is compiled serves all seeds
         batch = self.inputs(step)
         lent = {name: loan.params for name, loan in self.loans.items()}
@@ -224,15 +225,18 @@ class Training:
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
         # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-        return jax.jit(build, out_shardings=places, compiler_options=options)(key, self.constants, batch, lent, state)
+        program = jax.jit(build, out_shardings=places, compiler_options=options)
+        traced = program.trace(key, self.constants, batch, lent, state)
+        self.entered_flops += telemetry.flops_of(traced)
+        return traced.lower().compile()(key, self.constants, batch, lent, state)
 
     def programs(self, stage: str) -> Programs:
         """The steps of a stage."""
         blueprint = self.blueprint(stage)
         state = runs.abstract_state(blueprint, self.mesh)
-        root = states.purpose_key(self.config.train.seed, states.TRAIN)
+        root = rng.root(self.config.train.seed, 'training')
         step = make_step(blueprint, self.feed, root, placement.shardings(state))
-        return Programs(step, state, self.constants, self.debug, self.config.train.accumulate)
+        return Programs(step, state, self.constants, self.debug)
 
     def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
         processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from genbench.config import DEFAULTS
 from genbench.errors import UserError, did_you_mean
 
 OPTIMIZERS = {
@@ -43,6 +44,22 @@ DECAYS = {
 }
 
 
+# Options that some optimizers and schedules do not read, and what to do instead of setting them there.
+UNREAD = {
+    'weight_decay': ('name', ('adam', 'sgd'), 'use optimizer.name=adamw for decoupled weight decay, or set it to 0'),
+    'b2': ('name', ('sgd',), 'its momentum is optimizer.b1'),
+    'decay_start': ('schedule', ('constant', 'cosine', 'linear'), 'it belongs to optimizer.schedule=inverse_sqrt'),
+}
+
+
+def _refuse_unread(options: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    for key, (by, without, advice) in UNREAD.items():
+        if options[by] in without and options[key] not in (0, usual[key]):
+            raise UserError(
+                f'optimizer.{key} is {options[key]}, and optimizer.{by}={options[by]} does not read it; {advice}.'
+            )
+
+
 def _inverse_sqrt(options: Mapping[str, Any]) -> optax.Schedule:
     """The peak until step t_ref, by default the end of warm-up, then peak · √(t_ref / step) (EDM2, equation 67)."""
     warmup = options['warmup_steps']
@@ -59,11 +76,21 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
 
 
-def build(options: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optimizer `options['name']`."""
+def build(
+    options: Mapping[str, Any], num_steps: int, usual: Mapping[str, Any] = DEFAULTS['optimizer']
+) -> optax.GradientTransformation:
+    """Clipping by global norm, then the optimizer `options['name']`.
+
+    Args:
+      usual: what the options are where nobody says.
+
+    Raises:
+      UserError: no such optimizer or schedule, or an option was set that they do not read.
+    """
     name = options['name']
     if name not in OPTIMIZERS:
         raise UserError(f'No optimizer is called {name!r} (optimizer.name). {did_you_mean(name, OPTIMIZERS)}')
+    _refuse_unread(options, usual)
     optimizer = OPTIMIZERS[name](learning_rate(options, num_steps), options)
     clip = options['clip_norm']
     return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer

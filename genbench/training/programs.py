@@ -20,11 +20,9 @@ class Programs:
       state: shapes, types and places of the state.
       constants: of the feed.
       debug: compile when called, for only so can jax run a step again operation by operation; FLOPs are not counted.
-      micro_batches: that a step takes one after the other.
     """
 
-    def __init__(self, step: Any, state: State, constants: Any, debug: bool = False, micro_batches: int = 1):
-        self._looped = 1 if jax.default_backend() == 'cpu' else micro_batches  # on CPU the loop is unrolled
+    def __init__(self, step: Any, state: State, constants: Any, debug: bool = False):
         self._step, self._state, self._constants, self._debug = step, state, constants, debug
         self._compiled: dict[tuple[Active, int], tuple[Any, float]] = {}
         self._ahead: dict[tuple[Active, int], concurrent.futures.Future] = {}
@@ -47,10 +45,8 @@ class Programs:
     def _compile(self, inputs: Any, active: Active) -> tuple[Any, float]:
         if self._debug:
             return lambda *arguments: self._step(*arguments, active), 0.0
-        executable = self._step.lower(self._state, self._constants, inputs, active).compile()
-        # XLA counts the body of a loop once; next to it the optimizer, outside the inner loop, is nothing.
-        flops = telemetry.flops_of(executable) * steps_in(inputs) * self._looped
-        return functools.partial(executable, self._step.root), flops
+        traced = self._step.trace(self._state, self._constants, inputs, active)
+        return functools.partial(traced.lower().compile(), self._step.root), telemetry.flops_of(traced)
 
 
 def steps_in(inputs: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.data import sources
 from genbench.errors import UserError
 from genbench.training import guards, runs
@@ -16,7 +17,7 @@ from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.loop import Training, make_feed
 from genbench.training.programs import Programs
-from genbench.training.step import active_updates, take_batch
+from genbench.training.step import active_updates, seen, take_batch
 
 
 def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
@@ -69,14 +70,14 @@ def _newest(training: Training, step: int) -> tuple[int, Any]:
 def _step(training: Training, blueprint: states.Blueprint, programs: Programs, state: Any, step: int) -> Iterator[str]:
     """Each update of the step in turn: where it stops being finite, then what the compiled step says of it."""
     inputs = training.feed.inputs(step)
-    key = jax.random.fold_in(states.purpose_key(training.config.train.seed, states.TRAIN), step)
+    key = rng.numbered(rng.root(training.config.train.seed, 'training'), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
     yield f'images {", ".join(map(str, training.indices(step)[:8]))}, …; key {jax.random.key_data(key)}'
     active = active_updates(blueprint, step)
-    for index, update in enumerate(blueprint.family.updates):
+    for update in blueprint.family.updates:
         if update.name not in active:
             continue
-        yield from guards.examine(blueprint, update, state, batch, jax.random.fold_in(key, index))
+        yield from guards.examine(blueprint, update, state, *seen(update, batch, key))
         execute, _ = programs.get(inputs, (update.name,))
         after, scalars = execute(jax.tree.map(jnp.copy, state), training.constants, inputs)
         said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]

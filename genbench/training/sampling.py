@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from genbench import rng
 from genbench.data.spec import DataSpec
-from genbench.families.base import Sampler
+from genbench.families.base import Family, Sampler
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State
 
@@ -33,10 +34,17 @@ def whole_batches(size: int) -> int:
     return -(-size // jax.device_count()) * jax.device_count()
 
 
-def sample_keys(seed: int, start: int, count: int) -> jax.Array:
-    """One key for each image; image i of a seed is the same in whatever batch it is drawn."""
-    root = jax.random.key(seed)
-    return jax.vmap(lambda index: jax.random.fold_in(root, index))(np.arange(start, start + count))
+NOISE = 'evaluation.seed and train.seed'  # what evaluation's random numbers depend on, as protocols say it
+
+
+def image_keys(family: Family, purpose: str, seed: int, start: int, count: int) -> jax.Array:
+    """Keys (count,) of the images `start` … of a seed of evaluation, the same in whatever batch an image is.
+
+    The seed of training enters too: runs that differ in it have independent noise, so that their spread is that of
+    training and of sampling; runs that share it share their noise, and can be compared in pairs.
+    """
+    root = rng.numbered(rng.root(seed, purpose), family.config.train.seed % 2**32)
+    return rng.of_images(root, start, count)
 
 
 class Drawer:
@@ -63,7 +71,7 @@ class Drawer:
         images = []
         for start in range(0, count, size):
             chosen = None if labels is None else np.resize(labels[start : start + size], size)
-            batch = split_over_devices((sample_keys(seed, first + start, size), chosen))
+            batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), chosen))
             samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
             images.append(np.asarray(samples.images))
             if progress is not None:

@@ -19,17 +19,13 @@ import numpy as np
 import optax
 from flax import nnx
 
+from genbench import rng
+from genbench.config import DEFAULTS
 from genbench.families.base import Average, Family, Networks
 from genbench.training import optimizer
 
 State = dict[str, Any]
 Tree = Any
-
-INIT, TRAIN, SAMPLE = range(3)  # purposes that keys are folded with
-
-
-def purpose_key(seed: int, purpose: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
 class Blueprint:
@@ -68,9 +64,10 @@ class Blueprint:
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """One for each update that has one; its learning rate follows the steps on which the update runs."""
         config = self.family.config
+        usual = {**DEFAULTS['optimizer'], **self.family.defaults().get('optimizer', {})}
         return {
             update.name: optimizer.build(
-                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every)
+                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every), usual
             )
             for update in self.family.updates
             if update.optimizer is not None
@@ -80,9 +77,11 @@ class Blueprint:
         self, key: jax.Array, batch: Any, borrowed: Mapping[str, Tree], previous: Networks | None = None
     ) -> State:
         """Fresh networks, or those carried over from an earlier stage; call it under `jax.jit`."""
-        networks = Networks(self.family.networks(nnx.Rngs(jax.random.fold_in(key, 0))), borrowed=borrowed)
+        networks = Networks(self.family.networks(nnx.Rngs(rng.named(key, 'networks'))), borrowed=borrowed)
         if previous is None:
-            self.family.initialise(networks, batch, jax.random.fold_in(key, 1))
+            own = rng.named(key, 'batch')
+            keys = rng.of_images(rng.named(own, 'images'), 0, len(batch['image']))
+            self.family.initialise(networks, {**batch, 'key': keys}, rng.named(own, 'rest'))
         else:
             self.family.carry(previous, networks)
         return self.fresh_state(self.params(networks), self.aux(networks))

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from genbench import rng
 from genbench.data import pipeline
 from genbench.families.base import Average, Scalars, Update
 from genbench.training import averages, placement
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
-
-FLIP = 1_000_000  # folded into a step's key for the augmentation; updates use their position in the list
 
 
 class Step:
@@ -29,16 +28,16 @@ class Step:
     def __call__(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
         return self._program(self.root, state, constants, inputs, active)
 
-    def lower(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
-        """What compiles to a function of (root, state, constants, inputs)."""
-        return self._program.lower(self.root, state, constants, inputs, active)
+    def trace(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+        """What lowers and compiles to a function of (root, state, constants, inputs); its `jaxpr` says what it does."""
+        return self._program.trace(self.root, state, constants, inputs, active)
 
 
 def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Step:
     """The step of a stage. A list of inputs makes as many steps with the same updates, and gives a list of scalars.
 
     Args:
-      root: key of the training run; a step's key is `fold_in(root, step)`.
+      root: key of the training run, from which the keys of its steps are made by their numbers.
       places: shardings of the state (`placement.of_state`); batches are split over their mesh.
     """
     mesh = places['step'].mesh
@@ -60,14 +59,16 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
     mesh = places['step'].mesh
 
     def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
-        key = jax.random.fold_in(root, state['step'])
+        key = rng.numbered(root, state['step'])
         batch = take_batch(blueprint, feed, constants, inputs, key)
         batch = jax.lax.with_sharding_constraint(batch, meshes.split_batch(mesh))
         scalars: Scalars = {}
         finite = jnp.asarray(True)
-        for index, update in enumerate(blueprint.family.updates):
+        for update in blueprint.family.updates:
             if update.name in active:
-                state, values, ok = _apply(blueprint, update, state, batch, jax.random.fold_in(key, index), places)
+                rows, rest = seen(update, batch, key)
+                rows = jax.lax.with_sharding_constraint(rows, meshes.split_batch(mesh))
+                state, values, ok = _apply(blueprint, update, state, rows, rest, places)
                 scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
                 finite &= ok
         averaged = {average.name: _average(average, state) for average in blueprint.averages}
@@ -85,8 +86,21 @@ def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Any, inputs
     """The batch of a step as its losses see it; `key` is the step's."""
     batch = feed.batch(constants, inputs)
     if blueprint.family.config.data.flip:
-        batch['image'] = pipeline.flip(batch['image'], jax.random.fold_in(key, FLIP))
+        batch['image'] = pipeline.flip(batch['image'], rng.named(key, 'flip'))
     return batch
+
+
+def seen(update: Update, batch: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    """The batch with one key an image, and the key for the rest, as the loss of an update gets them.
+
+    An image's key follows from its place in the whole batch, whatever devices or micro-batches it is split over.
+
+    Args:
+      key: of the step.
+    """
+    own = rng.named(key, f'update {update.name}')
+    keys = rng.of_images(rng.named(own, 'images'), 0, len(batch['image']))
+    return {**batch, 'key': keys}, rng.named(own, 'rest')
 
 
 def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
@@ -134,7 +148,7 @@ def _apply(
 def _accumulated(
     differentiated: Callable[..., Any], moved: Tree, aux: Tree, batch: Any, key: jax.Array, parts: int, mesh: Any
 ) -> tuple[jax.Array, Scalars, Tree, Tree]:
-    """Loss, scalars and gradient averaged over micro-batches, one after the other; each draws its own noise.
+    """Loss, scalars and gradient averaged over micro-batches, one after the other; images keep their keys.
 
     The loop is unrolled on CPU, where the weight gradient of a convolution is slow inside one.
     """
@@ -143,7 +157,7 @@ def _accumulated(
     def part(carry: Any, inputs: Any) -> Any:
         (aux, total), (rows, index) = jax.lax.optimization_barrier((carry, inputs))
         rows = jax.lax.with_sharding_constraint(rows, meshes.split_batch(mesh))
-        (value, (scalars, aux)), gradient = differentiated(moved, aux, rows, jax.random.fold_in(key, index))
+        (value, (scalars, aux)), gradient = differentiated(moved, aux, rows, rng.numbered(key, index))
         return (aux, jax.tree.map(jnp.add, total, gradient)), (value, scalars)
 
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
@@ -162,12 +176,12 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def _average(average: Average, state: State) -> Tree:
-    done = state['step'] + 1.0
+    done = state['step'] + 1
     if average.width:
-        kept = averages.decay(averages.exponent(average.width), done)
+        share = averages.share(averages.exponent(average.width), done)
     else:
-        kept = jnp.minimum(average.decay, (1 + done) / (10 + done)) if average.warmup else average.decay
+        share = jnp.maximum(1 - average.decay, 9 / (10 + done)) if average.warmup else 1 - average.decay
     return {
-        name: jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), old, state['params'][name])
+        name: jax.tree.map(lambda old, new: old + share * (new - old), old, state['params'][name])
         for name, old in state['averages'][average.name].items()
     }

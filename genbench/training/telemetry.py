@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from genbench import flops
 from genbench.training.metrics import read_rows
 
 PARTS = ('init', 'compile', 'data_wait', 'step', 'checkpoint', 'evaluation', 'other')
@@ -195,8 +196,10 @@ def summary(
     }
 
 
-def flops_of(compiled: Any) -> float:
-    """Floating-point operations of one call as XLA counts them, over all devices; 0 where it does not say."""
-    analysis = compiled.cost_analysis()
-    flops = (analysis[0] if isinstance(analysis, list) else analysis or {}).get('flops', 0.0)
-    return max(flops, 0.0) * jax.device_count()
+def flops_of(traced: Any) -> float:
+    """Floating-point operations of one call of a traced program; 0, with a warning, where they cannot be told."""
+    try:
+        return flops.count(traced.jaxpr)
+    except flops.UnknownError as error:
+        warnings.warn(f'The FLOPs of this program are not counted: {error}.', stacklevel=2)
+        return 0.0

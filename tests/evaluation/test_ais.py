@@ -14,7 +14,6 @@ from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.evaluation import ais
 from genbench.families.base import LatentModel, Networks
-from genbench.training import sampling
 from genbench.training.state import Blueprint
 
 W = np.random.default_rng(0).normal(size=(6, 3))
@@ -24,7 +23,7 @@ SPEC = DataSpec('images', (4, 4, 1), levels=5, classes=3)
 
 
 def keys(count, seed=0):
-    return sampling.sample_keys(seed, 0, count)
+    return jax.random.split(jax.random.key(seed), count)
 
 
 def linear(seen=None):

@@ -39,7 +39,8 @@ def _family(name, conditional=False, spec=SPEC, borrowed=None, **options):
 def _batch(size=8):
     rng = np.random.default_rng(0)
     images = rng.integers(0, SPEC.levels, (size, *SPEC.shape))
-    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(size) % SPEC.classes}
+    keys = jax.random.split(jax.random.key(7), size)
+    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(size) % SPEC.classes, 'key': keys}
 
 
 def _scrambled(tree, seed=1):

@@ -75,6 +75,13 @@ def loss(family, student, batch):
     return float(jax.jit(lambda key: family.loss(networks, batch, key, 0)[0])(jax.random.key(0)))
 
 
+def eightfold(batch):
+    """Every image eight times, with its own key each time."""
+    size = len(batch['image'])
+    repeated = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}
+    return repeated | {'key': jax.random.split(jax.random.key(3), 8 * size)}
+
+
 @every_path
 def test_a_step_of_the_teacher_has_an_error_of_third_order(schedule, prediction, student_of):
     """Heun's rule is of second order over a whole trajectory, so halving one step divides its error by eight."""
@@ -94,7 +101,7 @@ def test_a_step_of_the_teacher_has_an_error_of_third_order(schedule, prediction,
 
 @every_path
 def test_the_exact_consistency_function_of_the_teacher_has_almost_no_loss(schedule, prediction, student_of, batch):
-    batch = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}
+    batch = eightfold(batch)
     coarse, fine = (student_of(schedule, prediction, discretisation=n, huber=0.0) for n in (8, 64))
     assert loss(fine, exact(fine.schedule), batch) < 2e-4
     assert loss(fine, exact(fine.schedule), batch) < loss(coarse, exact(coarse.schedule), batch) / 4
@@ -122,7 +129,7 @@ def test_at_time_zero_every_student_returns_its_input(schedule, prediction, stud
 def test_the_loss_and_its_gradient_are_finite_over_the_whole_trajectory(schedule, prediction, student_of, batch):
     """Rounding must not carry the last time past zero."""
     family = student_of(schedule, prediction, discretisation=3)
-    batch = {name: jnp.concatenate([values] * 8) for name, values in batch.items()}  # every n is drawn
+    batch = eightfold(batch)  # every n is drawn
 
     def value(scale):
         network = lambda x_t, t, labels, key=None: scale * jnp.sin(x_t)  # noqa: E731

@@ -194,10 +194,10 @@ def test_a_prediction_that_a_schedule_makes_senseless_is_refused(prediction, sch
         make_family('diffusion', schedule=schedule, prediction=prediction)
 
 
-def test_log_normal_times_have_their_mean_and_deviation(make_family):
+def test_log_normal_times_have_their_mean_and_deviation(make_family, keys):
     options = {'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'log_normal'}
     family = make_family('diffusion', **options, log_normal=(-1.2, 1.2))
-    drawn = np.log(family.times(jax.random.key(0), (20_000,)))
+    drawn = np.log(family.times(keys(20_000)))
     assert drawn.mean() == pytest.approx(-1.2, abs=5 * 1.2 / np.sqrt(20_000))
     assert drawn.std() == pytest.approx(1.2, rel=0.03)
 
@@ -244,9 +244,9 @@ def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch)
     assert loss(lambda *inputs, key=None: network(*inputs) + 0.5) == pytest.approx(0.25, rel=0.01)
 
 
-def test_labels_are_dropped_to_the_null_label_at_the_given_rate(make_family):
+def test_labels_are_dropped_to_the_null_label_at_the_given_rate(make_family, keys):
     family, labels = make_family('diffusion', True, label_dropout=0.25), jnp.zeros(10_000, int) + 1
-    seen = np.asarray(family.dropped_labels({'label': labels}, jax.random.key(0)))
+    seen = np.asarray(family.dropped_labels({'label': labels, 'key': keys(10_000)}))
     assert set(np.unique(seen)) == {1, 3}
     assert (seen == 3).mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75) / 100)
 

@@ -83,7 +83,9 @@ def test_training_starts_from_normalised_images(make_family, batch):
 def test_the_loss_is_the_negative_log_likelihood_in_bits(fresh, keys):
     family, networks = fresh()
     images = jnp.broadcast_to(jnp.array([0, 1, 2, 4]).reshape(2, 2, 1), (4000, 2, 2, 1))
-    loss, _ = jax.jit(lambda key: family.loss(networks, {'image': images}, key, 0))(jax.random.key(1))
+    loss, _ = jax.jit(lambda key: family.loss(networks, {'image': images, 'key': keys(4000)}, key, 0))(
+        jax.random.key(1)
+    )
     assert loss == pytest.approx(SPEC.bits_per_dim(nats(family, networks, keys).mean()), abs=0.02)
 
 

@@ -85,11 +85,11 @@ def test_more_draws_bring_the_bound_nearer_to_the_likelihood(ppca, keys):
 
 
 @pytest.mark.parametrize('beta', [1.0, 4.0])
-def test_the_training_loss_is_the_elbo_in_bits_with_its_divergence_weighted(beta, ppca, resolve):
+def test_the_training_loss_is_the_elbo_in_bits_with_its_divergence_weighted(beta, ppca, resolve, keys):
     """E log p(x | z) − β KL; at the posterior and β = 1 its mean is log p(x), though a draw has variance."""
     family, count = PPCA(resolve('vae', latent=2, beta=beta), SPEC), 20_000
     x = jnp.broadcast_to(vectors(1), (count, 1, 1, 4))
-    batch = {'image': x, 'label': jnp.zeros(count, int)}
+    batch = {'image': x, 'label': jnp.zeros(count, int), 'key': keys(count)}
     loss, scalars = jax.jit(lambda batch, key: family.loss({}, batch, key, 0))(batch, jax.random.key(0))
     assert scalars['elbo'] == pytest.approx(SPEC.bits_per_dim(MARGINAL.logpdf(np.ravel(x[0]))), abs=0.01)
     mean, log_std = family._encode({}, x[:1], None)

@@ -1,5 +1,7 @@
 """Averages: what one step does to them, and any width from the snapshots of two."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def profile(steps, gamma):
     """Weights (steps,) that the power-function average gives the parameters after each step."""
     found = np.zeros(steps)
     for done in range(1, steps + 1):
-        kept = averages.decay(gamma, done)
+        kept = (1 - 1 / done) ** (gamma + 1)
         found *= kept
         found[done - 1] += 1 - kept
     return found
@@ -32,6 +34,38 @@ def test_a_profile_is_as_wide_as_its_name_says(width):
 def test_the_exponents_are_those_of_the_paper():
     assert averages.exponent(0.05) == pytest.approx(16.97, abs=0.005)
     assert averages.exponent(0.10) == pytest.approx(6.94, abs=0.005)
+
+
+@pytest.mark.parametrize('gamma', [6.94, 16.97])
+def test_shares_of_a_young_average_are_those_of_every_step(gamma):
+    done = jnp.arange(1, 16_000)
+    wanted = 1 - (1 - 1 / np.arange(1.0, 16_000.0)) ** (gamma + 1)
+    np.testing.assert_allclose(averages.share(gamma, done), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize('steps', [100_000, 8_000_000, 40_000_000])
+@pytest.mark.parametrize('gamma', [6.94, 16.97])
+def test_after_millions_of_steps_an_average_in_float32_has_the_profile_of_the_paper(gamma, steps):
+    """Of θ(t) = t / T and of small drifts on top of one, over the last half of a run; ∫ t p(t) = (γ + 1)/(γ + 2) T.
+
+    Only the steps with a share are walked, for the others change nothing. What is left is half of the last
+    bit, 2^−24, over the smallest share, (γ + 1) / 2^14.
+    """
+    done = np.arange(steps // 2, steps + 1, dtype=np.int32)
+    entering = done[np.asarray(averages.share(gamma, jnp.asarray(done)) > 0)]
+    scale, base = np.array([1, 1e-2, 1e-3]), np.array([0.0, 1.0, 1.0])
+    average = lambda at: base + scale * (gamma + 1) / (gamma + 2) * at / steps  # noqa: E731
+
+    def update(old, at):
+        new = (base + scale * at / steps).astype(np.float32)
+        return old + averages.share(gamma, at) * (new - old), None
+
+    start = jnp.asarray(average(entering[0]), jnp.float32)
+    found, _ = jax.jit(lambda start: jax.lax.scan(update, start, jnp.asarray(entering[1:])))(start)
+    assert len(entering) >= averages.DENSE // 2
+    lag = base + scale - average(entering[-1])  # of the average behind the parameters
+    np.testing.assert_allclose(np.asarray(found, float), average(entering[-1]), rtol=2e-4)
+    np.testing.assert_allclose((base + scale - np.asarray(found, float))[0], lag[0], rtol=5e-3)
 
 
 @pytest.mark.parametrize('width', [0.07, 0.12])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from genbench import cli, families
+from genbench import cli, families, rng
 from genbench.data import pipeline
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Family, Samples, Update, register
@@ -79,7 +79,7 @@ def test_the_run_stops_one_step_after_the_limit_and_not_at_the_next_row(stopped)
 def test_the_record_holds_the_batch_and_the_key(stopped, digits):
     _, _, record = stopped
     assert record['batch_indices'] == pipeline.Order(len(digits[1]), 0).indices(FIRST * 32, 32).tolist()
-    key = jax.random.fold_in(states.purpose_key(0, states.TRAIN), FIRST)
+    key = rng.numbered(rng.root(0, 'training'), FIRST)
     assert record['key']['data'] == jax.random.key_data(key).tolist()
 
 

@@ -62,7 +62,48 @@ def test_the_first_step_of_adam_is_the_rate():
 
 def test_adamw_decays_weights_that_have_no_gradient():
     assert moved([0.0], start=1.0, name='adamw', weight_decay=0.5) == pytest.approx([1 - 0.1 * 0.5])
-    assert moved([0.0], start=1.0, name='adam', weight_decay=0.5) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'why'),
+    [
+        (
+            {'name': 'adam', 'weight_decay': 0.5},
+            'weight_decay is 0.5, and optimizer.name=adam does not read it; use .*adamw',
+        ),
+        ({'name': 'sgd', 'weight_decay': 0.5}, 'optimizer.name=sgd does not read it'),
+        ({'name': 'sgd', 'b2': 0.9}, 'b2 is 0.9, and optimizer.name=sgd'),
+        ({'schedule': 'cosine', 'decay_start': 5}, 'belongs to optimizer.schedule=inverse_sqrt'),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(changes, why):
+    with pytest.raises(UserError, match=why):
+        optimizer.build(options(**changes), 10)
+
+
+def test_what_a_family_sets_for_another_optimizer_is_not_held_against_the_user():
+    optimizer.build(options(name='sgd', b2=0.99), 10, options(b2=0.99))
+
+
+@pytest.mark.parametrize('name', optimizer.OPTIMIZERS)
+@pytest.mark.parametrize(('key', 'value'), [('weight_decay', 0.3), ('b1', 0.3), ('b2', 0.3)])
+def test_every_option_changes_the_steps_or_is_refused(name, key, value):
+    def path(**changes):
+        try:
+            built = optimizer.build(options(name=name, learning_rate=0.1, **changes), 10)
+        except UserError:
+            return None
+        params = {'kernel': jnp.ones((2, 8)), 'bias': jnp.ones(8)}
+        state = built.init(params)
+        for step in range(6):
+            draw = np.random.default_rng(step)
+            gradient = {name: jnp.asarray(draw.normal(size=leaf.shape), jnp.float32) for name, leaf in params.items()}
+            moved, state = built.update(gradient, state, params)
+            params = optax.apply_updates(params, moved)
+        return np.concatenate([np.ravel(leaf) for leaf in params.values()])
+
+    changed = path(**{key: value})
+    assert changed is None or np.abs(changed - path()).max() > 1e-4
 
 
 def test_the_inverse_square_root_falls_from_its_reference():

@@ -1,0 +1,256 @@
+"""Floating-point operations of a traced program: one definition for budgets, telemetry, utilisation and the page.
+
+* A product of matrices or a convolution counts a multiplication and an addition for each pair of numbers that meet;
+  what a convolution multiplies with its padding, or with the zeros of a dilated input, does not count.
+* Elementwise floating-point functions count one for each number they give, reductions one for each they take.
+* Integers, random bits, comparisons and movements of data count nothing.
+* A loop counts as often as it runs, a branch as its most expensive side, recomputation as it is done.
+
+The count follows from the program as it is written, for all devices together, so it is the same on every machine.
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ELEMENTWISE = _names(
+    'abs acos acosh add add_any asin asinh atan atan2 atanh cbrt ceil clamp cos cosh digamma div erf erf_inv erfc exp '
+    'exp2 expm1 floor integer_pow lgamma log log1p logistic max min mul neg pow rem round rsqrt sign sin sinh sqrt '
+    'square sub tan tanh'
+)
+REDUCTIONS = _names(
+    'argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce reduce_max reduce_min reduce_prod reduce_sum '
+    'reduce_window reduce_window_sum scatter-add scatter-mul'
+)
+UNKNOWN = _names(
+    'custom_call eig eigh ffi_call hessenberg householder_product io_callback pallas_call pure_callback qr schur svd '
+    'tridiagonal tridiagonal_solve'
+)
+_TRIPS = re.compile(r'expected_trips=([0-9.e+-]+)')
+
+
+class UnknownError(ValueError):
+    """The operations of a program cannot be told from it; the message says why."""
+
+
+@contextlib.contextmanager
+def expected_trips(number: float) -> Iterator[None]:
+    """How often the `while` loops written inside run on average, where their condition depends on what they compute."""
+    with jax.named_scope(f'expected_trips={number:g}'):
+        yield
+
+
+def count(traced: core.ClosedJaxpr) -> float:
+    """Operations of a program, which `jax.jit(f).trace(…).jaxpr` or `jax.make_jaxpr(f)(…)` give.
+
+    Raises:
+      UnknownError: it holds a loop whose length cannot be told from it, or a kernel that hides what it does.
+    """
+    return _count(traced.jaxpr, dict(zip(traced.jaxpr.constvars, traced.consts, strict=True)))
+
+
+def _count(jaxpr: core.Jaxpr, known: dict[Any, Any]) -> float:
+    """`known` holds the values of those variables that are constants: lengths of loops are made of them."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        total += _operations(equation, known)
+        _propagate(equation, known)
+    return total
+
+
+def _operations(equation: Any, known: Mapping[Any, Any]) -> float:
+    name, parameters = equation.primitive.name, equation.params
+    if name in _RULES:
+        return _RULES[name](equation, known)
+    if name.startswith('dot_product_attention'):  # cuDNN's: two products forwards, four backwards
+        query, key = (equation.invars[index].aval.shape for index in (0, 1))
+        return (8 if 'bwd' in name else 4) * math.prod(query) * key[1]
+    if name in UNKNOWN:
+        raise UnknownError(f'it calls {name}, which hides its operations')
+    inner = list(_programs(parameters))
+    if name.startswith('scatter'):
+        inner = []
+    if inner and name not in REDUCTIONS:
+        return sum(_inside(one, equation.invars, known) for one in inner)
+    if name in ELEMENTWISE:
+        return float(sum(_size(out) for out in equation.outvars if _floating(out)))
+    if name in REDUCTIONS:
+        taken = equation.invars[-1 if name.startswith('scatter') else 0]
+        return float(_size(taken)) if _floating(taken) else 0.0
+    return 0.0
+
+
+def _programs(parameters: Mapping[str, Any]) -> Iterator[Any]:
+    """The programs that an equation holds, e.g. of a jitted function, of `checkpoint` or a custom derivative."""
+    for name, value in parameters.items():
+        if name.startswith(('jvp_', 'fwd', 'bwd')):  # derivatives that this program does not call
+            continue
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, core.ClosedJaxpr | core.Jaxpr):
+                yield one
+
+
+def _inside(program: Any, inputs: Any, known: Mapping[Any, Any]) -> float:
+    """Operations of a program called with these variables."""
+    jaxpr, constants = (program.jaxpr, program.consts) if isinstance(program, core.ClosedJaxpr) else (program, ())
+    inner = dict(zip(jaxpr.constvars, constants, strict=False))
+    if len(inputs) == len(jaxpr.invars):
+        values = ((variable, _value(given, known)) for variable, given in zip(jaxpr.invars, inputs, strict=True))
+        inner |= {variable: value for variable, value in values if value is not None}
+    return _count(jaxpr, inner)
+
+
+def _product(equation: Any, known: Mapping[Any, Any]) -> float:
+    (contracted, _), _ = equation.params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    return 2.0 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(equation: Any, known: Mapping[Any, Any]) -> float:
+    parameters, (left, right) = equation.params, equation.invars
+    numbers = parameters['dimension_numbers']
+    out = equation.outvars[0].aval.shape
+    met = math.prod(
+        _meetings(
+            left.aval.shape[numbers.lhs_spec[axis + 2]],
+            right.aval.shape[numbers.rhs_spec[axis + 2]],
+            out[numbers.out_spec[axis + 2]],
+            *(parameters[name][axis] for name in ('window_strides', 'padding', 'lhs_dilation', 'rhs_dilation')),
+        )
+        for axis in range(len(out) - 2)
+    )
+    channels = right.aval.shape[numbers.rhs_spec[1]]  # of one group
+    return 2.0 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * channels * met
+
+
+def _meetings(
+    size: int, window: int, out: int, stride: int, padding: tuple[int, int], dilation: int, spread: int
+) -> int:
+    """Pairs of a place in the output and one in the window that meet a number of the input, along one axis."""
+    place = np.arange(out)[:, None] * stride + np.arange(window)[None] * spread - padding[0]
+    return int(((place >= 0) & (place <= (size - 1) * dilation) & (place % dilation == 0)).sum())
+
+
+def _scan(equation: Any, known: Mapping[Any, Any]) -> float:
+    length, fixed = equation.params['length'], equation.params['num_consts']
+    program = equation.params['jaxpr']
+    inner = {
+        variable: value
+        for variable, given in zip(program.jaxpr.invars[:fixed], equation.invars[:fixed], strict=True)
+        if (value := _value(given, known)) is not None
+    }
+    return length * _count(program.jaxpr, {**dict(zip(program.jaxpr.constvars, program.consts, strict=True)), **inner})
+
+
+def _while(equation: Any, known: Mapping[Any, Any]) -> float:
+    condition, body = equation.params['cond_jaxpr'], equation.params['body_jaxpr']
+    for_condition, for_body = equation.params['cond_nconsts'], equation.params['body_nconsts']
+    carried = equation.invars[for_condition + for_body :]
+    stated = _TRIPS.findall(str(equation.source_info.name_stack))
+    trips = float(stated[-1]) if stated else _trips(
+        condition.jaxpr, [*equation.invars[:for_condition], *carried], body.jaxpr, for_body, for_condition, known
+    )  # fmt: skip
+    once = _inside(body, [*equation.invars[for_condition : for_condition + for_body], *(None for _ in carried)], known)
+    return trips * (once + _inside(condition, (), known))
+
+
+def _trips(condition: Any, given: Any, body: Any, for_body: int, for_condition: int, known: Mapping[Any, Any]) -> float:
+    """Of a loop that counts up by one from a known start to a known end, as `fori_loop` does."""
+    told = UnknownError('it loops until a condition that depends on what it computes; write genbench.flops.'
+                        'expected_trips(NUMBER) around the loop to state how often it runs')  # fmt: skip
+    if len(condition.eqns) != 1 or condition.eqns[0].primitive.name != 'lt':
+        raise told
+    places = [condition.invars.index(one) if not isinstance(one, core.Literal) else None
+              for one in condition.eqns[0].invars]  # fmt: skip
+    counter, end = places
+    if counter is None or counter < for_condition:
+        raise told
+    moved = body.outvars[counter - for_condition]
+    step = next((one for one in body.eqns if moved in one.outvars), None)
+    entering = body.invars[for_body + counter - for_condition]
+    by_one = step is not None and step.primitive.name == 'add' and step.invars[0] is entering and (
+        isinstance(step.invars[1], core.Literal) and step.invars[1].val == 1
+    )  # fmt: skip
+    steady = end is None or end < for_condition or (
+        body.outvars[end - for_condition] is body.invars[for_body + end - for_condition]
+    )  # fmt: skip
+    first = _value(given[counter], known)
+    last = condition.eqns[0].invars[1].val if end is None else _value(given[end], known)
+    if not (by_one and steady) or first is None or last is None:
+        raise told
+    return float(max(int(last) - int(first), 0))
+
+
+def _branches(equation: Any, known: Mapping[Any, Any]) -> float:
+    return max(_inside(branch, equation.invars[1:], known) for branch in equation.params['branches'])
+
+
+def _cholesky(equation: Any, known: Mapping[Any, Any]) -> float:
+    shape = equation.invars[0].aval.shape
+    return math.prod(shape) * shape[-1] / 3
+
+
+def _triangular(equation: Any, known: Mapping[Any, Any]) -> float:
+    return float(math.prod(equation.outvars[0].aval.shape) * equation.invars[0].aval.shape[-1])
+
+
+def _lu(equation: Any, known: Mapping[Any, Any]) -> float:
+    return 2 * _cholesky(equation, known)
+
+
+def _shards(equation: Any, known: Mapping[Any, Any]) -> float:
+    mesh = equation.params['mesh']
+    manual = equation.params.get('manual_axes') or mesh.axis_names
+    shards = math.prod(mesh.shape[axis] for axis in manual)
+    return shards * sum(_inside(one, (), known) for one in _programs(equation.params))
+
+
+_RULES = {
+    'dot_general': _product,
+    'conv_general_dilated': _convolution,
+    'scan': _scan,
+    'while': _while,
+    'cond': _branches,
+    'cholesky': _cholesky,
+    'triangular_solve': _triangular,
+    'lu': _lu,
+    'shard_map': _shards,
+}
+
+
+def _size(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
+
+
+def _floating(variable: Any) -> bool:
+    return jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+
+
+def _value(variable: Any, known: Mapping[Any, Any]) -> Any:
+    if variable is None:
+        return None
+    return variable.val if isinstance(variable, core.Literal) else known.get(variable)
+
+
+def _propagate(equation: Any, known: dict[Any, Any]) -> None:
+    """Note what an equation makes of integer constants alone."""
+    outputs = equation.outvars
+    if len(outputs) != 1 or outputs[0].aval.shape or not jnp.issubdtype(outputs[0].aval.dtype, jnp.integer):
+        return
+    values = [_value(one, known) for one in equation.invars]
+    if not values or any(value is None or np.shape(value) for value in values) or list(_programs(equation.params)):
+        return
+    with jax.ensure_compile_time_eval():
+        known[outputs[0]] = equation.primitive.bind(*map(jnp.asarray, values), **equation.params)

@@ -1,0 +1,62 @@
+"""Where random numbers come from: every key has a path, and no two draws share one.
+
+`jax.random.fold_in(key, i)` equals `jax.random.split(key, n)[i]`, so a key that is split, or folded with small numbers
+for one purpose, must not be folded with small numbers for another. Here purposes have names, and a name is folded in
+as 32 bits of its hash, far from any count:
+
+    seed ─ 'initialisation' ─ step at which the stage begins ─ 'networks'
+         │                                                 └ 'batch' ─ as an update
+         ├ 'training' ─ step ─ 'flip'
+         │                   └ 'update NAME' ─ 'images' ─ image ─ a name for each draw
+         │                                   └ 'rest' ─ what is not drawn for an image
+         ├ 'samples' ─ training seed ─ image ─ a name for each draw
+         ├ 'likelihood' ─ training seed ─ image
+         ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
+         └ 'exploration' ─ training seed
+
+The first is `train.seed` for initialisation and training, and `evaluation.seed` for the rest.
+"""
+
+import hashlib
+from typing import Any
+
+import jax
+
+Array = jax.Array
+
+
+def root(seed: int, purpose: str) -> Array:
+    """The key from which everything for one purpose descends."""
+    return named(jax.random.key(seed), purpose)
+
+
+def named(key: Array, name: str) -> Array:
+    """The key, or keys (batch,), for what is called `name`."""
+    return numbered(key, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], 'big'))
+
+
+def numbered(key: Array, number: Any) -> Array:
+    """The key, or keys (batch,), number `number` (below 2^32) of a key that is used for nothing else."""
+    if not key.ndim:
+        return jax.random.fold_in(key, number)
+    return jax.vmap(lambda one: jax.random.fold_in(one, number))(key)
+
+
+def of_images(key: Array, first: Any, count: int) -> Array:
+    """Keys (count,) of the images `first`, `first` + 1, …: the same however images are batched or placed."""
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jax.numpy.arange(count))
+
+
+def normal(keys: Array, name: str, shape: tuple[int, ...] = ()) -> Array:
+    """Standard normal numbers (batch, *shape), drawn for each image from its own key; `name` tells draws apart."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(named(keys, name))
+
+
+def uniform(keys: Array, name: str, shape: tuple[int, ...] = ()) -> Array:
+    """Uniform numbers in [0, 1) (batch, *shape), drawn for each image from its own key; `name` tells draws apart."""
+    return jax.vmap(lambda key: jax.random.uniform(key, shape))(named(keys, name))
+
+
+def integers(keys: Array, name: str, low: int, high: int) -> Array:
+    """Integers (batch,) from low … high − 1, drawn for each image from its own key; `name` tells draws apart."""
+    return jax.vmap(lambda key: jax.random.randint(key, (), low, high))(named(keys, name))

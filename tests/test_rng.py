@@ -1,0 +1,155 @@
+"""Keys: every draw has one of its own, in training, sampling and likelihoods alike."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import primitives
+
+from genbench import families, rng
+from genbench.families.base import Borrowed, Sampler
+from genbench.training import mesh as meshes
+from genbench.training import placement, runs, sampling
+from genbench.training.loop import make_feed
+from genbench.training.state import Blueprint
+from genbench.training.step import active_updates, make_step
+
+SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
+SIZE = 4
+
+
+def words(key):
+    return tuple(np.asarray(jax.random.key_data(key)).reshape(-1, 2).tolist())
+
+
+def test_numbers_below_a_key_are_those_of_a_split():
+    """Which is why a key that is split must not be folded with small numbers too."""
+    key = jax.random.key(3)
+    assert words(jax.random.fold_in(key, 2)) == words(jax.random.split(key, 5)[2])
+
+
+def test_names_lie_far_from_every_count():
+    names = ['networks', 'samples', 'training', 'bins', 'z', 'x', 'noise', 'time', 'steps', 'update generator']
+    key = jax.random.key(0)
+    small = set(map(tuple, np.asarray(jax.random.key_data(jax.random.split(key, 2**16))).tolist()))
+    found = {tuple(words(rng.named(key, name))[0]) for name in names}
+    assert len(found) == len(names) and not found & small
+
+
+@pytest.mark.parametrize('purpose', ['initialisation', 'training'])
+def test_the_first_samples_of_a_seed_do_not_have_the_keys_of_its_training(purpose, tiny):
+    family = families.get('gan')(tiny('gan'), pipeline_spec())
+    drawn = {tuple(row) for row in words(sampling.image_keys(family, 'samples', 0, 0, 1000))}
+    assert tuple(words(rng.root(0, purpose))[0]) not in drawn
+    assert not drawn & {tuple(row) for row in words(jax.random.split(jax.random.key(0), 1000))}
+
+
+def pipeline_spec():
+    from genbench.data import sources
+
+    return sources.spec_by_name('digits', '')
+
+
+def test_training_seeds_sample_independently_and_variants_of_a_seed_share_their_noise(tiny):
+    def keys(name, seed, purpose='samples'):
+        family = families.get(name)(tiny(name, f'train.seed={seed}'), pipeline_spec())
+        return words(sampling.image_keys(family, purpose, 0, 0, 3))
+
+    assert keys('gan', 1) == keys('vae', 1)
+    every = [
+        tuple(row) for seed in (0, 1, 2) for purpose in ('samples', 'likelihood') for row in keys('gan', seed, purpose)
+    ]
+    assert len(set(every)) == len(every)
+
+
+class Recorder:
+    """Every key that bits are drawn from, and every key that others are derived from."""
+
+    def __init__(self, monkeypatch):
+        self.drawn, self.parents = collections.Counter(), set()
+        jax.clear_caches()  # what was traced before does not report
+        for primitive, note in (
+            (primitives.random_bits_p, self._draw),
+            (primitives.random_fold_in_p, self._derive),
+            (primitives.random_split_p, self._derive),
+        ):
+            monkeypatch.setattr(primitive, 'bind', self._reporting(primitive.bind, note))
+
+    def _reporting(self, bind, note):
+        def reporting(keys, *rest, **options):
+            if type(keys).__name__ != 'BatchTracer':  # which is bound again, as all of its keys
+                jax.debug.callback(note, jax.random.key_data(keys))
+            return bind(keys, *rest, **options)
+
+        return reporting
+
+    def _draw(self, data):
+        self.drawn.update(map(tuple, np.asarray(data).reshape(-1, 2).tolist()))
+
+    def _derive(self, data):
+        self.parents |= set(map(tuple, np.asarray(data).reshape(-1, 2).tolist()))
+
+    def take(self):
+        jax.effects_barrier()
+        found, self.drawn = self.drawn, collections.Counter()
+        return found
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    yield Recorder(monkeypatch)
+    monkeypatch.undo()
+    jax.clear_caches()
+
+
+def borrowed_for(name, config, tiny, spec):
+    lent, params = {}, {}
+    for one in families.get(name).borrows(config):
+        lent[one] = Borrowed(tiny('diffusion'), spec)
+        shapes = Blueprint(families.get('diffusion')(tiny('diffusion'), spec)).shapes['params']
+        params[one] = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
+    return lent, params
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder):
+    """Two training steps with dropout, from the initialisation on, samples of the same seed, and each likelihood."""
+    from genbench.data import sources
+
+    dropout = ('network.dropout=0.1',) if 'dropout' in tiny(name).network else ()
+    config = tiny(name, f'train.batch_size={SIZE}', 'data.flip=True', 'evaluation.dequantisation_draws=2', *dropout)
+    builder = sources.open_builder('digits', '')
+    spec = sources.spec_of(builder)
+    lent, params = borrowed_for(name, config, tiny, spec)
+    family, mesh = families.get(name)(config, spec, lent), meshes.make_mesh()
+    feed, blueprint = make_feed(config, builder, mesh), Blueprint(family)
+    batch = feed.batch(feed.constants, feed.inputs(0))
+    state = jax.jit(blueprint.initial_state)(rng.numbered(rng.root(0, 'initialisation'), 0), batch, params)
+    run = recorder.take()
+    places = placement.shardings(runs.abstract_state(blueprint, mesh))
+    step = make_step(blueprint, feed, rng.root(0, 'training'), places)
+    state = jax.device_put(state, places)
+    for index in range(2):
+        state, _ = step(state, feed.constants, feed.inputs(index), active_updates(blueprint, index))
+    trained = recorder.take()
+    assert not trained & run
+    run += trained
+    networks = {key: state[key] for key in ('params', 'aux')}
+
+    def apart(purpose, use):
+        keys = sampling.image_keys(family, purpose, 0, 0, SIZE)
+        jax.block_until_ready(jax.jit(lambda arrays, keys: use(blueprint.bind(**arrays), keys))(networks, keys))
+        found = run + recorder.take()
+        twice = [key for key, times in found.items() if times > 1]
+        assert not twice, f'{purpose}: {len(twice)} of {len(found)} keys are drawn from twice'
+        assert not found.keys() & recorder.parents, f'{purpose}: a key is drawn from and derived from'
+        return found
+
+    solver = 'ancestral' if 'ancestral' in family.samplers else family.samplers[0]
+    found = apart('samples', lambda networks, keys: family.sample(networks, keys, None, Sampler(solver, 3)))
+    if name != 'gaussian':
+        assert len(found) > 2 * SIZE  # the test sees the draws
+    for one in family.likelihoods:
+        apart('likelihood', lambda networks, keys, one=one: one.log_prob(networks, batch['image'], None, keys))
