@@ -127,8 +127,8 @@ def _known(known: bool, source: str, *missing: str) -> tuple[tuple[str, ...], tu
 def _shared_error(replicates: Sequence[Replicate]) -> tuple[float, float] | None:
     """(standard error, degrees of freedom) of the noise that all replicates share; None where it is unknown.
 
-    With sets in common, set k of every seed has the same noise: the means over seeds vary as that noise does, and with a
-    part of the seeds' own, which makes the error a little too large, never too small.
+    With sets in common, set k of every seed has the same noise: the means over seeds vary as that noise does, and with
+    a part of the seeds' own, which makes the error a little too large, never too small.
     """
     counts = {len(one.sets) for one in replicates}
     if len({one.noise for one in replicates}) == 1 and len(counts) == 1 and counts != {0}:
@@ -151,7 +151,8 @@ def _sum(*errors: tuple[float, float]) -> tuple[float, float]:
 
     Their formula weighs each part by its estimated variance. One of few degrees of freedom is often small by chance,
     then counts too little, and 95% intervals hold the truth as rarely as 92 times in a hundred. Weights of (1 + 3 / ν)
-    times the variance keep to 94 to 97 from two degrees of freedom on, and 92 with one; for a single part nothing changes.
+    times the variance keep to 94 to 97 from two degrees of freedom on, and 92 with one. For a single part nothing
+    changes.
     """
     total = math.fsum(error**2 for error, _ in errors)
     if total == 0:
@@ -178,9 +179,9 @@ def paired(values: Mapping[Any, Replicate], baseline: Mapping[Any, Replicate]) -
     """The differences value − baseline over the training seeds that both have; None where they have none in common.
 
     Two runs of a seed share the order of the data. They share the noise that samples start from where their keys are
-    equal, and the initial parameters only where their networks have the same shapes. What they share cancels, as in the
-    paired t test. A likelihood's test images are shared by all: the interval is over training, on these very images. One
-    pair has no error.
+    equal, and the initial parameters only where their networks have the same shapes. What they share cancels, as in
+    the paired t test. A likelihood's test images are shared by all: the interval is over training, on these very
+    images. One pair has no error.
     """
     pairs = [_minus(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
     if not pairs:

@@ -74,7 +74,7 @@ def _error(cell: Cell) -> dict[str, str]:
     interval = found.interval()
     facts = {
         '± holds': told,
-        '± leaves out': ' and '.join(left),
+        '± leaves out' if found.varied else 'not known is the noise of': ' and '.join(left),
         '95% interval of the mean': '' if interval is None else f'{shown(interval[0])} to {shown(interval[1])}',
     }
     return {name: text for name, text in facts.items() if text}

@@ -72,10 +72,10 @@ def leaderboard_notes(study: StudyRecord) -> str:
       Inception: they are no FID and no KID.</p>"""
     )
     seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of the number of one seed. It holds
-      what varies between the seeds, and what they share: the test images of a likelihood, and the noise of samples where
-      all seeds drew them with the same keys. Where there is one seed, ± is the standard deviation over disjoint sets of
-      samples, for likelihoods the standard error over images, and the variation between trainings is not known. Look at a
-      cell for what its ± holds, and for the interval of the mean.</p>"""
+      what varies between the seeds, and what they share: the test images of a likelihood, and the noise of samples
+      where all seeds drew them with the same keys. Where there is one seed, ± is the standard deviation over disjoint
+      sets of samples, for likelihoods the standard error over images, and the variation between trainings is not known.
+      Each cell says what its ± holds, and has the interval of the mean.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
       <p>One row a model, at its sampler with the lowest {BY_NAME[study.main_metric].title}. Look at a cell (hover, or
       Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}

@@ -124,7 +124,8 @@ class Index:
         return self.connection.execute(sql, list(parameters)).fetchall()
 
     def _read(self) -> None:
-        types = {**COLUMNS, 'values': 'DOUBLE[]', 'protocol': 'JSON', **({'settings': 'JSON'} if self._settings else {})}
+        more = {'settings': 'JSON'} if self._settings else {}
+        types = {**COLUMNS, 'values': 'DOUBLE[]', 'protocol': 'JSON', **more}
         columns = ', '.join(f'{name!r}: {kind!r}' for name, kind in types.items())
         self.query(
             'CREATE OR REPLACE TEMP TABLE raw AS SELECT *, row_number() OVER () AS position FROM read_json(?, '

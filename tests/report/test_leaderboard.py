@@ -111,8 +111,9 @@ def test_a_cell_says_what_its_error_leaves_out(board):
     board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd('real', 1.0)], tips=tips)
     facts = {tip['title']: tip['facts'] for tip in tips.texts}
     assert facts['alone · FD']['± holds'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
-    assert facts['once · FD']['± leaves out'] == 'training and sampling' and '± holds' not in facts['once · FD']
-    assert facts['real · FD']['± leaves out'] == 'sampling'
+    assert facts['once · FD']['not known is the noise of'] == 'training and sampling'
+    assert '± holds' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
+    assert facts['real · FD']['not known is the noise of'] == 'sampling'
 
 
 @pytest.fixture(scope='module')
