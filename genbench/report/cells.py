@@ -121,8 +121,8 @@ class Cell:
 
     @property
     def comparable(self) -> str:
-        """The same for numbers that were measured alike on as many images; real images have no seed of sampling."""
-        return Protocol({key: value for key, value in self.measurement.items() if key != 'seed'}).hash
+        """The same for numbers that were measured alike on as many images; real images have no noise of sampling."""
+        return Protocol({key: value for key, value in self.measurement.items() if key not in ('seed', 'noise')}).hash
 
     @property
     def by_seed(self) -> dict[int | None, statistics.Replicate]:

@@ -70,7 +70,7 @@ def _error(cell: Cell) -> dict[str, str]:
     told = ' and '.join(found.varied)
     if found.sd_seeds is not None and found.sd != found.sd_seeds:
         told += f'; between seeds alone ± {shown(found.sd_seeds)}'
-    left = [name for name in found.missing if cell.variant != REAL or name != statistics.TRAINING]
+    left = [name for name in found.missing if cell.variant not in BOUNDS or name != statistics.TRAINING]
     interval = found.interval()
     facts = {
         '± holds': told,

@@ -108,12 +108,12 @@ def test_seeds_that_agree_show_the_noise_of_the_samples_they_share(board):
 
 def test_a_cell_says_what_its_error_leaves_out(board):
     tips = leaderboard.Tips()
-    board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd('real', 1.0)], tips=tips)
+    board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd(HELD_OUT, 1.0)], tips=tips)
     facts = {tip['title']: tip['facts'] for tip in tips.texts}
     assert facts['alone · FD']['± holds'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
     assert facts['once · FD']['not known is the noise of'] == 'training and sampling'
     assert '± holds' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
-    assert facts['real · FD']['not known is the noise of'] == 'sampling'
+    assert facts[f'{HELD_OUT} · FD']['not known is the noise of'] == 'sampling'
 
 
 @pytest.fixture(scope='module')
@@ -145,3 +145,9 @@ def test_a_sampler_that_only_some_seeds_were_scored_with_is_not_shown(board):
         row['trial'] = name
     with_variants = {'a': 'one', 'b': 'one'}
     assert 'lucky' not in board(rows, variants=with_variants)
+
+
+def test_real_images_stand_beside_models_whose_protocol_names_their_noise(board):
+    rows = [fd('a', 2.0), fd(HELD_OUT, 1.0)]
+    rows[0]['protocol']['noise'] = 'evaluation.seed and train.seed'
+    assert HELD_OUT in board(rows)
