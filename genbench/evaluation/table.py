@@ -31,7 +31,8 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 def value(row: Mapping[str, Any]) -> str:
     """'2.031 ± 0.015 se', '1.91 ± 0.2 sd', or a dash where there is no number.
 
-    ± is the standard deviation over sets of samples (sd), or of a likelihood the standard error over images (se).
+    ± is the standard deviation over sets of samples (sd), or of a likelihood the standard error over images (se). How
+    much another training would differ is in neither.
     """
     if row['value'] is None:
         return '–'

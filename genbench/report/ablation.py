@@ -71,8 +71,9 @@ def _comparable(study: StudyRecord, variant: Variant, reference: Cell, own: Cell
 
 
 def _absolute(cell: Cell) -> str:
-    spread = f'<span class="kind"> ± {cell.metric.form.format(cell.sd)}</span>' if cell.seeds > 1 and cell.sd else ''
-    return f'<td>{cell.metric.form.format(cell.value)}{spread}</td>'
+    sd, shown = cell.estimate.sd, cell.metric.form.format
+    spread = f'<span class="kind"> ± {shown(sd)}</span>' if cell.seeds > 1 and sd else ''
+    return f'<td>{shown(cell.value)}{spread}</td>'
 
 
 def _difference(cell: Cell | None, reference: Cell) -> str:
@@ -88,7 +89,7 @@ def _difference(cell: Cell | None, reference: Cell) -> str:
     told = f'n = {difference.n}'
     if interval is not None:
         low, high = interval
-        told = f'[{signed(low)}, {signed(high)}], {told}'
+        told = f'[{signed(low)}, {signed(high)}], {told}{"".join(f", without {name}" for name in difference.missing)}'
         if low > 0 or high < 0:
             falls = cell.metric.lower_is_better if cell.metric.name != LIKELIHOOD else True
             better = None if falls is None else (high < 0) == falls

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol, told_options
-from genbench.evaluation.statistics import Spread, spread
 from genbench.report.collect import Row, StudyRecord
 
 
@@ -94,33 +94,22 @@ class Cell:
     rows: tuple[Row, ...]
 
     @functools.cached_property
-    def _spread(self) -> Spread:
-        return spread([row['value'] for row in self.rows])
+    def estimate(self) -> statistics.Estimate:
+        """The mean over seeds and its error; it says what varied."""
+        return statistics.over_seeds([statistics.replicate(row) for row in self.rows])
 
     @property
     def value(self) -> float:
-        return self._spread.mean
+        return self.estimate.mean
 
     @property
     def seeds(self) -> int:
         return len(self.rows)
 
     @property
-    def sd(self) -> float | None:
-        """Over seeds; of a single one over its disjoint sets of samples."""
-        return self._spread.sd if self.seeds > 1 else self.rows[0]['sd']
-
-    @property
-    def std_err(self) -> float:
-        """Of the value; 0 where it is not known."""
-        if self._spread.sd is not None:
-            return self._spread.sd / self.seeds**0.5
-        return self.rows[0]['std_err'] or 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95%: Student's over seeds, that of the standard error for a single one."""
-        return self._spread.interval() or (self.value - 1.96 * self.std_err, self.value + 1.96 * self.std_err)
+    def interval(self) -> tuple[float, float] | None:
+        """95%, of the mean over what `estimate` says has varied; None where nothing is known to have."""
+        return self.estimate.interval()
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -132,13 +121,13 @@ class Cell:
 
     @property
     def comparable(self) -> str:
-        """The same for numbers that were measured alike on as many images; real images have no seed of sampling."""
-        return Protocol({key: value for key, value in self.measurement.items() if key != 'seed'}).hash
+        """The same for numbers that were measured alike on as many images; real images have no noise of sampling."""
+        return Protocol({key: value for key, value in self.measurement.items() if key not in ('seed', 'noise')}).hash
 
     @property
-    def by_seed(self) -> dict[int | None, float]:
-        """Values by training seed."""
-        return {row['train_seed']: row['value'] for row in self.rows}
+    def by_seed(self) -> dict[int | None, statistics.Replicate]:
+        """Numbers with their noise by training seed."""
+        return {row['train_seed']: statistics.replicate(row) for row in self.rows}
 
 
 @functools.lru_cache(maxsize=256)

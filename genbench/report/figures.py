@@ -119,7 +119,7 @@ def _sampling(cell: Cell) -> str:
 
 def _whiskers(cell: Cell) -> dict[str, float]:
     """The value plus and minus a standard deviation; above zero, for logarithmic axes, where the value is."""
-    sd = cell.sd or 0.0
+    sd = cell.estimate.sd or 0.0
     low = max(cell.value - sd, cell.value / 10) if cell.value > 0 else cell.value - sd
     return {'low': low, 'high': cell.value + sd}
 
@@ -211,8 +211,7 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
             'variant': cell.variant,
             'kind': str(cell.rows[0]['kind']).replace('_', ' '),
             'value': cell.value,
-            'low': cell.interval[0],
-            'high': cell.interval[1],
+            **dict(zip(('low', 'high'), cell.interval or (cell.value, cell.value), strict=True)),
             'seeds': cell.seeds,
             'n': cell.rows[0]['n'],
         }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import BOUNDS
 from genbench.report import cells
@@ -48,6 +49,7 @@ class Tips:
         row, facts = cell.rows[0], {}
         if cell.seeds > 1:
             facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'
+        facts.update(_error(cell))
         if row['n']:
             sets = f'{len(row["values"])} sets of ' if len(row['values'] or ()) > 1 else ''
             facts['images'] = f'{sets}{row["n"]}'
@@ -57,9 +59,25 @@ class Tips:
 
 def _listed(cell: Cell) -> str:
     return ', '.join(
-        f'{cell.metric.form.format(value)}{"" if seed is None else f" (seed {seed})"}'
-        for seed, value in cell.by_seed.items()
+        f'{cell.metric.form.format(one.value)}{"" if seed is None else f" (seed {seed})"}'
+        for seed, one in cell.by_seed.items()
     )
+
+
+def _error(cell: Cell) -> dict[str, str]:
+    """What ± holds and leaves out, and the interval of the mean."""
+    found, shown = cell.estimate, cell.metric.form.format
+    told = ' and '.join(found.varied)
+    if found.sd_seeds is not None and found.sd != found.sd_seeds:
+        told += f'; between seeds alone ± {shown(found.sd_seeds)}'
+    left = [name for name in found.missing if cell.variant not in BOUNDS or name != statistics.TRAINING]
+    interval = found.interval()
+    facts = {
+        '± holds': told,
+        '± leaves out' if found.varied else 'not known is the noise of': ' and '.join(left),
+        '95% interval of the mean': '' if interval is None else f'{shown(interval[0])} to {shown(interval[1])}',
+    }
+    return {name: text for name, text in facts.items() if text}
 
 
 def entries(study: StudyRecord) -> list[Entry]:
@@ -201,9 +219,9 @@ def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
         return '<td data-value="">–</td>'
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
-    spread = cell.sd if cell.seeds > 1 or cell.metric.name != LIKELIHOOD else row['std_err']
-    known = spread is not None and row['kind'] != 'cost'  # of costs the mean is enough; each seed's is in the tip
-    note = f' ± {form.format(spread)}' if known else ''
+    sd = cell.estimate.sd
+    known = sd is not None and row['kind'] != 'cost'  # of costs the mean is enough; each seed's is in the tip
+    note = f' ± {form.format(sd)}' if known else ''
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text
     mark = ' class="best"' if best is not None and _as_good(cell, best) else ''
@@ -214,6 +232,11 @@ def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
 
 
 def _as_good(cell: Cell, best: Cell) -> bool:
-    """Whether a number is the best, or nearer to it than twice the standard error of their difference."""
-    error = (cell.std_err**2 + best.std_err**2) ** 0.5
-    return abs(cell.value - best.value) <= 2 * error
+    """Whether a number is the best, or the 95% interval of their difference holds zero.
+
+    Without a known error nothing is as good as the best, rather than everything.
+    """
+    if cell is best or cell.value == best.value:
+        return True
+    interval = statistics.difference(cell.estimate, best.estimate).interval()
+    return interval is not None and interval[0] <= 0 <= interval[1]

@@ -17,13 +17,16 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
                 'Points of a line are step counts of one sampler; dashes tell the samplers of a model apart. Training '
-                'costs are drawn once, at the sampler of the leaderboard. Bars are ± one standard deviation.'),
+                'costs are drawn once, at the sampler of the leaderboard. Bars are the ± of the leaderboard.'),
     'likelihood': ('Bits per dimension', 'Bits/dim',
-                   'Of the evaluated split, with 95% intervals. Kinds are not ranked as equals: a bound may only be '
-                   'higher than the exact number, an estimate may be on either side of it.'),
+                   'Of the evaluated split, with 95% intervals over training seeds and test images (of a single seed '
+                   'over test images). Kinds are not ranked as equals: a bound may only be higher than the exact '
+                   'number, an estimate may be on either side of it.'),
     'ablation': ('Against the baseline', 'Ablations',
                  'Differences to the baseline with the same seed, their mean and its 95% t interval; one seed has no '
-                 'interval. A dash: not measured alike.'),
+                 'interval. Runs of a seed share the order of the data and the random numbers of sampling, so that a '
+                 'part of the noise cancels; they share initial parameters only where the network is the same. '
+                 'Intervals of bits/dim are over training, on these test images. A dash: not measured alike.'),
     'samples': ('Samples', 'Samples',
                 'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed. '
                 'Pictures here and below are those of the first training seed that is done.'),

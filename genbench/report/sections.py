@@ -71,12 +71,15 @@ def leaderboard_notes(study: StudyRecord) -> str:
       called "to train": to the whole train split) in the features of a network{named} that is not the published
       Inception: they are no FID and no KID.</p>"""
     )
-    seeds = """<p>Numbers are means over training seeds, ± their standard deviation; where there is one seed, ± is the
-      standard deviation over disjoint sets of samples, for likelihoods the standard error over images.</p>"""
+    seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of the number of one seed. It holds
+      what varies between the seeds, and what they share: the test images of a likelihood, and the noise of samples
+      where all seeds drew them with the same keys. Where there is one seed, ± is the standard deviation over disjoint
+      sets of samples, for likelihoods the standard error over images, and the variation between trainings is not known.
+      Each cell says what its ± holds, and has the interval of the mean.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
       <p>One row a model, at its sampler with the lowest {BY_NAME[study.main_metric].title}. Look at a cell (hover, or
       Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}
-      <p>The best number of a column is bold, and those within twice the standard error of their difference from it.
+      <p>The best number of a column is bold, and those for which the 95% interval of the difference to it holds zero.
       Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE: network evaluations per
       image. Two rows are no models. Held-out real images, none of them in the reference, say what fresh images of the
       data score; copies of training images say what memorising them would. Both are scored exactly as samples are, with

@@ -24,8 +24,8 @@ def text(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Every number in full precision: for each column its mean, sd and n, and what it is to the baseline."""
-    parts = ['mean', 'sd', 'n', *(['difference', 'low', 'high', 'pairs'] if table.compared else [])]
+    """Every number in full precision: for each column its mean, sd, sd_seeds and n, and what it is to the baseline."""
+    parts = ['mean', 'sd', 'sd_seeds', 'n', *(['difference', 'low', 'high', 'pairs'] if table.compared else [])]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     names = [f'{column} {part}' if table.columns != ('value',) else part for column in table.columns for part in parts]
@@ -79,7 +79,7 @@ def _counts(table: Table) -> set[int]:
 def _notes(table: Table) -> list[str]:
     counts = _counts(table)
     if counts == {1}:
-        said = ['n = 1 seed each.']
+        said = ['n = 1 seed each: how much another training would differ is not known.']
     elif len(counts) == 1:
         said = [f'Mean ± standard deviation over n = {counts.pop()} seeds.']
     else:

@@ -124,8 +124,9 @@ class Index:
         return self.connection.execute(sql, list(parameters)).fetchall()
 
     def _read(self) -> None:
-        types = {**COLUMNS, 'protocol': 'JSON', **({'settings': 'JSON'} if self._settings else {})}
-        columns = ', '.join(f'{name}: {kind!r}' for name, kind in types.items())
+        more = {'settings': 'JSON'} if self._settings else {}
+        types = {**COLUMNS, 'values': 'DOUBLE[]', 'protocol': 'JSON', **more}
+        columns = ', '.join(f'{name!r}: {kind!r}' for name, kind in types.items())
         self.query(
             'CREATE OR REPLACE TEMP TABLE raw AS SELECT *, row_number() OVER () AS position FROM read_json(?, '
             f"format = 'newline_delimited', columns = {{{columns}}}, ignore_errors = true, filename = 'file', "
@@ -141,7 +142,7 @@ class Index:
         )
         own = [name for name in types if name not in ('study', 'trial', 'variant', 'seed', 'settings')]
         self.query(f"""
-            CREATE OR REPLACE TEMP VIEW entries AS SELECT {', '.join(f'raw.{name}' for name in own)},
+            CREATE OR REPLACE TEMP VIEW entries AS SELECT {', '.join(f'raw."{name}"' for name in own)},
                 position, raw.file, folder,
                 coalesce(raw.study, places.study) AS study,
                 coalesce(raw.trial, places.trial) AS trial,

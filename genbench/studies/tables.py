@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench.errors import UserError, did_you_mean
+from genbench.evaluation import statistics
+from genbench.evaluation.statistics import Replicate
 from genbench.studies.conditions import Condition, Key, Keys, parse
 from genbench.studies.index import Index, leaves
 
 ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # of a table that nobody pivots
 # What else tells two numbers apart that are never averaged, in the order in which a table names it.
 _APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average')
+# What `statistics.replicate` reads of a row beside its value and kind.
+_NOISE = (
+    "{'std_err': std_err, 'sd': sd, 'n': n, 'values': \"values\", 'train_seed': seed, 'protocol': {'seed': "
+    "json_extract_string(protocol, '$.seed'), 'noise': json_extract_string(protocol, '$.noise')}}"
+)
 _GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint', 'measured')
 
 
@@ -20,12 +27,14 @@ _GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint
 class Cell:
     """Mean and standard deviation over n seeds; with a baseline, the mean difference over `pairs` common seeds.
 
+    `sd` holds the noise that the seeds share beside what varies between them (see `statistics`), `sd_seeds` does not.
     What is not known is None: a deviation of one seed, an interval of one pair, all of it without a number.
     """
 
     mean: float | None
     sd: float | None
     n: int
+    sd_seeds: float | None = None
     difference: float | None = None
     low: float | None = None  # of the 95 % interval of the difference
     high: float | None = None
@@ -61,6 +70,7 @@ class _Group:
     protocol: str  # JSON
     cell: Cell
     missing: int
+    estimate: statistics.Estimate | None
     label: str = ''
 
     @functools.cached_property
@@ -112,7 +122,9 @@ def build(
     notes = _tell_apart(groups)
     if baseline:
         alike = 'metric, kind and sampler, across protocols' if across else 'protocol'
-        notes.append(f'Differences are to {baseline}, paired by seed under the same {alike}, with 95 % t intervals.')
+        notes.append(f'Differences are to {baseline}, paired by seed under the same {alike}, with 95 % t intervals; '
+                     'those of likelihoods are over training, on the same test images.')  # fmt: skip
+    notes += _held(groups)
     missing = sum(group.missing for group in groups)
     if missing:
         notes.append(f'{missing} values are no numbers and left out.')
@@ -161,20 +173,21 @@ def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: boo
                 CASE WHEN coalesce(json_extract_string(protocol, '$.borrowed'), '{{}}') = '{{}}'
                     THEN coalesce(protocol_hash, md5(protocol::VARCHAR), '')
                     ELSE md5(json_merge_patch(protocol, '{{"borrowed": null}}')::VARCHAR) END AS measured,
-                {loosely} AS loosely
+                {loosely} AS loosely,
+                {_NOISE} AS noise
                 {shown}
             FROM entries WHERE {wanted.sql}
         )
         SELECT {', '.join(_GROUP)}{names}, replicate, loosely, any_value(seed) AS seed, any_value(protocol) AS protocol,
-            arg_max(value, position) AS value, min(position) AS position
+            arg_max(value, position) AS value, arg_max(noise, position) AS noise, min(position) AS position
         FROM chosen GROUP BY {', '.join(_GROUP)}{names}, replicate, loosely
         """,
         [*(value for key in pivots for value in key.parameters), *wanted.parameters],
     )
 
 
-def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], tuple[float, float | None, int]]:
-    """{group: (mean, standard deviation, number) of its differences to the baseline's value of the same seed}."""
+def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], statistics.Estimate]:
+    """{group: its differences to the baseline's numbers of the same seeds}."""
     known = [name for (name,) in index.query('SELECT DISTINCT variant FROM ones WHERE variant IS NOT NULL')]
     if baseline not in known:
         raise UserError(f'--baseline {baseline!r} has no rows among those chosen. {did_you_mean(baseline, known)}')
@@ -182,35 +195,71 @@ def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, .
     same = ' AND '.join(f'a.{name} = b.{name}' for name in [*alike, 'seed'])
     shown = ', '.join(f'a.{name}' for name in _GROUP)
     found = index.query(
-        f'SELECT {shown}, avg(a.value - b.value), stddev_samp(a.value - b.value), count(*) FROM ones a JOIN ones b '
+        f'SELECT {shown}, list(a.value), list(a.noise), list(b.value), list(b.noise) FROM ones a JOIN ones b '
         f'ON {same} WHERE b.variant = ? AND a.variant != ? AND a.value IS NOT NULL AND b.value IS NOT NULL '
         f'GROUP BY {shown}',
         [baseline, baseline],
     )
-    return {tuple(row[:-3]): tuple(row[-3:]) for row in found}
+    differences = {}
+    for *group, values, noises, their_values, their_noises in found:
+        ours, theirs = _replicates(group, values, noises), _replicates(group, their_values, their_noises)
+        difference = statistics.paired(dict(enumerate(ours)), dict(enumerate(theirs)))
+        if difference is not None:
+            differences[tuple(group)] = difference
+    return differences
+
+
+def _replicates(group: Sequence[Any], values: Sequence[float | None], noises: Sequence[Any]) -> list[Replicate]:
+    """What `statistics` needs of the rows of a group that hold a number."""
+    kind = group[_GROUP.index('kind')]
+    return [
+        statistics.replicate({'value': value, 'kind': kind, 'protocol': {}, **noise})
+        for value, noise in zip(values, noises, strict=True)
+        if value is not None
+    ]
 
 
 def _groups(index: Index, rows: int, columns: int, differences: Mapping[Any, Any]) -> list[_Group]:
     pivots = [f'p{i}' for i in range(rows + columns)]
     by = ', '.join([*_GROUP, *pivots])
     found = index.query(
-        f'SELECT {by}, avg(value), stddev_samp(value), count(value), count(*) - count(value), '
-        f'any_value(protocol)::VARCHAR FROM ones GROUP BY {by} ORDER BY min(position)'
+        f'SELECT {by}, list(value), list(noise), any_value(protocol)::VARCHAR FROM ones '
+        f'GROUP BY {by} ORDER BY min(position)'
     )
     groups = []
     for row in found:
-        group, labels, (mean, sd, n, missing, protocol) = row[: len(_GROUP)], row[len(_GROUP) : -5], row[-5:]
-        cell = Cell(mean, sd, n, *_interval(*differences[group])) if group in differences else Cell(mean, sd, n)
-        groups.append(_Group(labels[:rows], ' '.join(labels[rows:]) or 'value', group, protocol or '{}', cell, missing))
+        group, labels, (values, noises, protocol) = row[: len(_GROUP)], row[len(_GROUP) : -3], row[-3:]
+        replicates = _replicates(group, values, noises)
+        estimate = statistics.over_seeds(replicates) if replicates else None
+        cell, missing = _cell(estimate, differences.get(group)), len(values) - len(replicates)
+        column = ' '.join(labels[rows:]) or 'value'
+        groups.append(_Group(labels[:rows], column, group, protocol or '{}', cell, missing, estimate))
     return groups
 
 
-def _interval(mean: float, sd: float | None, pairs: int) -> tuple[float, float | None, float | None, int]:
-    """Student's t interval of a mean difference: (mean, low, high, pairs)."""
-    from genbench.evaluation.statistics import Spread  # beside it is what imports jax
+def _cell(estimate: statistics.Estimate | None, difference: statistics.Estimate | None) -> Cell:
+    if estimate is None:
+        return Cell(None, None, 0)
+    sd = estimate.sd if estimate.n > 1 else None
+    cell = Cell(estimate.mean, sd, estimate.n, estimate.sd_seeds)
+    if difference is None:
+        return cell
+    low, high = difference.interval() or (None, None)
+    return dataclasses.replace(cell, difference=difference.mean, low=low, high=high, pairs=difference.n)
 
-    low, high = Spread(mean, sd, pairs).interval() or (None, None)
-    return mean, low, high, pairs
+
+def _held(groups: Sequence[_Group]) -> list[str]:
+    """What ± holds beside the spread over seeds, and what it leaves out."""
+    found = [group.estimate for group in groups if group.estimate is not None and group.estimate.n > 1]
+    shared = {name for one in found if one.sd != one.sd_seeds for name in one.varied}
+    notes = []
+    if statistics.IMAGES in shared:
+        notes.append('± of likelihoods holds the error over test images, which the seeds share.')
+    if statistics.SAMPLING in shared:
+        notes.append('± holds the sampling noise that seeds share where all were sampled with the same keys.')
+    if any(statistics.SAMPLING in one.missing for one in found):
+        notes.append('± leaves out the sampling noise where all seeds were sampled once with the same keys.')
+    return notes
 
 
 def _tell_apart(groups: Sequence[_Group]) -> list[str]:

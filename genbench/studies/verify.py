@@ -61,7 +61,9 @@ class Comparison:
         if got is None:
             yield f'got       {self.found["metric"]} no number'
         else:
-            yield f'got       {self.found["metric"]} {got:.4f}{f" ± {spread:.2g}" if spread else ""}'
+            noise = 'samples' if self.found.get('sd') else 'images'
+            told = f' ± {spread:.2g}, standard error over {noise}; training is not in it' if spread else ''
+            yield f'got       {self.found["metric"]} {got:.4f}{told}'
         yield f'tolerance {row.tolerance:g}: {row.reason}'
         for key, (stated, here) in self.protocol.items():
             yield f'protocol  {key}: {stated!r} → {here!r}'

@@ -19,7 +19,8 @@ DENOISING = {
 
 def row(trial, metric, value, **more):
     """A complete result row of a trial called VARIANT-SEED."""
-    protocol = {'sampler': 'direct', 'steps': 1, 'nfe': 1, 'guidance': 0.0, 'average': 'ema', 'num_samples': 64}
+    protocol = {'sampler': 'direct', 'steps': 1, 'nfe': 1, 'guidance': 0.0, 'average': 'ema', 'num_samples': 64,
+                'noise': 'evaluation.seed and train.seed'}  # fmt: skip
     protocol |= more.pop('protocol', {})
     filled = {'metric': metric, 'value': value, 'kind': 'distance', 'n': 64, 'sampler': protocol['sampler'],
               'nfe': protocol['nfe'], 'checkpoint_step': 10, 'protocol': protocol}  # fmt: skip

@@ -101,7 +101,10 @@ def test_distances_below_zero_have_a_linear_axis(study):
     assert usual['layer'][0]['encoding']['y']['scale']['type'] == 'log'
 
 
-def test_intervals_over_few_seeds_are_those_of_student(study):
+def test_intervals_of_seeds_that_agree_are_those_of_their_test_images(study):
     (cell,) = [cell for cell in cells.of(study, 'bits_per_dim') if cell.variant == 'wide']
     low, high = cell.interval
-    assert cell.seeds == 3 and high - low == pytest.approx(2 * stats.t.ppf(0.975, 2) * cell.std_err)
+    low, high = cell.interval
+    assert cell.seeds == 3 and high - low == pytest.approx(2 * stats.t.ppf(0.975, 63) * 0.1)
+    (point,) = [p for p in figures.bits_per_dim(study)['data']['values'] if p['variant'] == 'wide']
+    assert (point['low'], point['high']) == (low, high)

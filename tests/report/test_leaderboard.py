@@ -3,7 +3,9 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT, KEYS
 from genbench.report import collect, leaderboard
@@ -19,7 +21,7 @@ def fd(trial, value, **more):
 def board(tmp_path):
     """`board(rows, across=False)` → the leaderboard of a study with these rows."""
 
-    def write(rows, variants=None, **options):
+    def write(rows, variants=None, tips=None, **options):
         names = list(dict.fromkeys(row['trial'] for row in rows if row['trial'] not in BOUNDS))
         for row in rows:
             folder = tmp_path / 'trials' / row['trial']
@@ -29,7 +31,7 @@ def board(tmp_path):
         description = {'title': '', 'claim': '', 'command': '', 'commit': '', 'trials': names, 'variants': variants}
         (tmp_path / 'study.json').write_text(json.dumps(description))
         (tmp_path / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        return leaderboard.html(collect.read(tmp_path), leaderboard.Tips(), **options)
+        return leaderboard.html(collect.read(tmp_path), tips or leaderboard.Tips(), **options)
 
     return write
 
@@ -80,10 +82,38 @@ def test_solvers_and_averages_may_be_ranked_together(board):
     assert board(rows).count('<table') == 1
 
 
-@pytest.mark.parametrize(('error', 'best'), [(0.1, ['2.0']), (1.0, ['2.0', '3.0'])])
-def test_a_lead_within_twice_its_standard_error_is_no_lead(board, error, best):
-    html = board([fd('a', 2.0, std_err=error, sd=error), fd('b', 3.0, std_err=error, sd=error), fd('c', 30.0)])
+@pytest.mark.parametrize(('half', 'best'), [(0.1, ['2.0']), (1.0, ['2.0', '3.0'])])
+def test_a_lead_within_the_interval_of_the_difference_is_no_lead(board, half, best):
+    html = board([of_sets('a', [2 - half, 2 + half]), of_sets('b', [3 - half, 3 + half]), fd('c', 30.0)])
     assert bold(html) == best
+
+
+def of_sets(trial, values, **more):
+    sd = float(np.std(values, ddof=1))
+    return fd(trial, float(np.mean(values)), values=values, sd=sd, std_err=sd / len(values) ** 0.5, **more)
+
+
+def test_seeds_that_agree_show_the_noise_of_the_samples_they_share(board):
+    """A fit without chance, sampled with the same keys for every seed."""
+    tips = leaderboard.Tips()
+    rows = [of_sets(f'gaussian-{seed}', [9.5, 10.0, 10.8]) for seed in range(3)]
+    html = board(rows, variants={row['trial']: 'gaussian' for row in rows}, tips=tips)
+    error = np.std([9.5, 10.0, 10.8], ddof=1) / 3**0.5
+    assert f'10.10<span class="kind"> ± {error:.2f}</span>' in html
+    (told,) = [tip['facts'] for tip in tips.texts if tip['title'] == 'gaussian · FD']
+    assert told['± holds'] == 'training and sampling; between seeds alone ± 0.00'
+    low, high = stats.t.interval(0.95, 2, 10.1, error)
+    assert told['95% interval of the mean'] == f'{low:.2f} to {high:.2f}'
+
+
+def test_a_cell_says_what_its_error_leaves_out(board):
+    tips = leaderboard.Tips()
+    board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd(HELD_OUT, 1.0)], tips=tips)
+    facts = {tip['title']: tip['facts'] for tip in tips.texts}
+    assert facts['alone · FD']['± holds'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
+    assert facts['once · FD']['not known is the noise of'] == 'training and sampling'
+    assert '± holds' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
+    assert facts[f'{HELD_OUT} · FD']['not known is the noise of'] == 'sampling'
 
 
 @pytest.fixture(scope='module')
@@ -115,3 +145,9 @@ def test_a_sampler_that_only_some_seeds_were_scored_with_is_not_shown(board):
         row['trial'] = name
     with_variants = {'a': 'one', 'b': 'one'}
     assert 'lucky' not in board(rows, variants=with_variants)
+
+
+def test_real_images_stand_beside_models_whose_protocol_names_their_noise(board):
+    rows = [fd('a', 2.0), fd(HELD_OUT, 1.0)]
+    rows[0]['protocol']['noise'] = 'evaluation.seed and train.seed'
+    assert HELD_OUT in board(rows)

@@ -57,6 +57,29 @@ def test_mean_and_deviation_are_over_seeds(study):
     assert (cell.mean, cell.sd, cell.n) == (statistics.mean(values), pytest.approx(statistics.stdev(values)), 3)
 
 
+def test_seeds_that_agree_have_the_deviation_of_what_they_share(study):
+    """Rows of the same sampling keys, as they were written once, and likelihoods of the same test images."""
+    sets = [9.5, 10.0, 10.8]
+    sd = statistics.stdev(sets)
+    rows = [row(seed=seed, value=10.1, values=sets, sd=sd, std_err=sd / 3**0.5) for seed in range(3)]
+    more = {'metric': 'bits_per_dim', 'kind': 'exact', 'std_err': 0.25, 'n': 360}
+    rows += [row(seed=seed, value=2.0 + 0.1 * seed, **more) for seed in range(3)]
+    table = tables.build([study(rows)], pivot='variant:metric')
+    found = table.lines[0][1] | table.lines[-1][1]
+    assert found['fd'].sd == pytest.approx(sd / 3**0.5) and found['fd'].sd_seeds == pytest.approx(0)
+    assert found['bits_per_dim'].sd == pytest.approx((0.1**2 + 0.25**2) ** 0.5)
+    assert found['bits_per_dim'].sd_seeds == pytest.approx(0.1)
+    assert len([note for note in table.notes if note.startswith('±')]) == 2
+
+
+def test_seeds_with_samples_of_their_own_have_the_deviation_between_them(study):
+    own = {'noise': 'evaluation.seed and train.seed'}
+    rows = [row(seed=seed, value=seed, values=[seed - 9.0, seed + 9.0], std_err=9.0, protocol=own) for seed in range(3)]
+    table = tables.build([study(rows)], pivot='variant')
+    cell = table.lines[0][1]['fd']
+    assert cell.sd == cell.sd_seeds == 1.0 and not [note for note in table.notes if note.startswith('±')]
+
+
 def test_different_protocols_are_never_averaged_and_the_table_says_so(study):
     rows = [row(seed=seed, value=steps + seed, steps=steps) for seed in (0, 1) for steps in (5, 10)]
     table = tables.build([study(rows)], pivot='variant')
