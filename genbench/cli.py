@@ -134,7 +134,8 @@ def _metrics_flags(metrics: argparse.ArgumentParser) -> None:
     metrics.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
                          'classifier:DATASET or pixels')  # fmt: skip
     metrics.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
-    metrics.add_argument('--weights', default='', help='a file with the weights; by default the published one')
+    metrics.add_argument('--weights', default='', help='a file with the weights, or FILE::KEY for a state '
+                         'dict beside other values; by default the published one')  # fmt: skip
     metrics.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
     metrics.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
     metrics.add_argument('--json', default='', help='write the rows with their protocol to this file')
