@@ -306,7 +306,8 @@ def draw_run(
 
     drawn = one.sampling_protocol(cell, cell.average)
     said = {'from': 'run', 'config_hash': one.config_hash, 'checkpoint_step': step, **drawn}
-    return ImageSet({key: value for key, value in said.items() if key not in ('num_samples', 'sets')}, total, batches)
+    said = {key: value for key, value in said.items() if key not in ('num_samples', 'sets')}
+    return ImageSet(said, total, run.family.spec.shape, batches)
 
 
 def machine() -> dict[str, Any]:
