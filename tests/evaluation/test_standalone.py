@@ -171,7 +171,7 @@ def nothing(tmp_path):
         (one, 'b.npy', 'fd,kd', 'at least 2'),
         (other_size, 'b.npy', 'fd', 'features of A have 75 dimensions and those of B 48'),
         (other_dimension, 'b.npz', 'fd', 'features of A have 48 dimensions and those of B 7'),
-        (bad_moments, 'b.npz', 'fd', r'no finite mean \(d,\) and covariance'),
+        (bad_moments, 'b.npz', 'fd', r'are no mean \(d,\) and covariance'),
         (other_protocol, 'b.npz', 'fd', 'moments of another protocol: features is .inception'),
         (own_moments, 'b.npz', 'kd', 'kd needs the reference images'),
         (nothing, 'b.npy', 'fid', '2015 Inception .* ask for fd'),
