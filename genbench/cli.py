@@ -288,10 +288,11 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _metrics(given: argparse.Namespace, _: Sequence[str]) -> int:
-    for flag, value, least in (('sets', given.sets, 1), ('batch-size', given.batch_size, 1),
-                               ('num-samples', given.num_samples, 0)):  # fmt: skip
-        if value < least:
-            raise UserError(f'--{flag} is {value}; it should be at least {least}.')
+    for flag, value, least, most in (('sets', given.sets, 1, 2**31), ('batch-size', given.batch_size, 1, 2**16),
+                                     ('num-samples', given.num_samples, 0, 2**40),
+                                     ('seed', given.seed, 0, 2**31 - 1)):  # fmt: skip
+        if not least <= value <= most:
+            raise UserError(f'--{flag} is {value}; it should be at least {least} and at most {most}.')
     from genbench import startup
 
     startup.prepare()

@@ -187,9 +187,12 @@ def spec_by_name(name: str, data_dir: str = '') -> DataSpec:
 def count(builder: Any, split: str) -> int:
     """The number of images of a split, or of a slice of one, which are not read."""
     try:
-        return builder.info.splits[split].num_examples
+        found = builder.info.splits[split].num_examples
     except (ValueError, KeyError) as error:
         raise _no_split(builder, split, error) from None
+    if found < 1:
+        raise UserError(f'{builder.name} has no images in {split!r}.')
+    return found
 
 
 def _no_split(builder: Any, split: str, error: BaseException) -> UserError:

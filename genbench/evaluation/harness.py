@@ -250,6 +250,9 @@ class Weights:
         """One row; `copies` is how often an image is in memory, `more` computes further details."""
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
+        if len(split) < 2:
+            raise UserError(f'One image of {options.split} is scored, which has no standard error; take two or more '
+                            '(evaluation.split, evaluation.ais.num_images).')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip

@@ -152,7 +152,7 @@ def open_images(address: str, options: Options) -> ImageSet:
     if address and os.path.isdir(path):
         return images.folder(path, skip_unreadable=options.skip_unreadable)
     if not address or not os.path.exists(path):
-        raise UserError(f'There is no {address or "image set without a name"}; give a folder of images, a .npy or .npz '
+        raise UserError(f'There is no {address!r}; give a folder of images, a .npy or .npz '
                         'array, tfds:NAME:SPLIT, the folder of a run, or saved moments.')  # fmt: skip
     if not os.path.isfile(path) or path.suffix not in ('.npy', '.npz'):
         raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')

@@ -208,8 +208,10 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    status = pathlib.Path(f'/proc/{pid}/stat')  # of Linux, where an orphan that nobody waits for stays as a zombie
-    return not status.exists() or status.read_text().rpartition(')')[2].split()[0] != 'Z'
+    try:  # on Linux, where an orphan that nobody waits for stays as a zombie
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return True
 
 
 class _Processes:
