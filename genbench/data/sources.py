@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,9 @@ def _builder(name: str, data_dir: str):
             f'The data folder {folder} (data.data_dir) does not exist. '
             f'Make it with: genbench data prepare {name} --data_dir={data_dir}'
         )
+    own = folder / name.partition('/')[0].partition(':')[0]
+    for depth in ('*', '*/*') if os.path.isdir(own) else ():  # of a version, or of a version of a config
+        _check_files(name, own.glob(f'{depth}/dataset_info.json'))
     from google.protobuf import json_format
 
     damaged = (json_format.ParseError, OSError, RuntimeError)
@@ -149,10 +153,15 @@ def open_builder(name: str, data_dir: str = '') -> Any:
             f'{name} is not prepared as array_record in {data_dir or default_data_dir(name)}. '
             f'Run: genbench data prepare {name}{flag}   or point data.data_dir at a folder that holds it.'
         )
-    for file in pathlib.Path(builder.data_path).iterdir():
-        if not os.path.isfile(file):  # of a pipe the readers would wait for ever
-            raise UserError(f'{file} should be a file of the data set {name}, and is none. Prepare it again.')
+    _check_files(name, pathlib.Path(builder.data_path).iterdir())
     return builder
+
+
+def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
+    """Refuse what is no file where one belongs: of a pipe the readers would wait for ever."""
+    for file in files:
+        if not os.path.isfile(file):
+            raise UserError(f'{file} should be a file of the data set {name}, and is none. Prepare it again.')
 
 
 def spec_of(builder: Any) -> DataSpec:

@@ -1,4 +1,4 @@
-"""Inputs of `genbench metrics` that are damaged, hostile or make no sense: one line, status 2, at once, little memory."""
+"""Inputs of `genbench metrics` that are damaged, hostile or nonsense: one line, status 2, at once, little memory."""
 
 import io
 import json
@@ -250,7 +250,12 @@ def test_every_address_is_checked_before_anything_is_opened(tmp_path, capsys, ne
     bad.mkdir()
     addresses = [good / 'good.npy'] * 3
     addresses[place] = BAD_ADDRESSES[name](bad)
-    words = ['metrics', *addresses[:2], f'--held-out={addresses[2]}', '--metrics=c2st' if addresses[2] else '--metrics=']
+    words = [
+        'metrics',
+        *addresses[:2],
+        f'--held-out={addresses[2]}',
+        '--metrics=c2st' if addresses[2] else '--metrics=',
+    ]
     refused(words, capsys)
 
 

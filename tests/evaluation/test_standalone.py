@@ -217,3 +217,8 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(sets, tmp_path, 
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot be written'):
         compare(*sets, ['fd'], PIXELS, out=str(tmp_path / 'file' / 'x.json'))
+
+
+def test_one_held_out_image_has_no_standard_error(diffusion_copy):
+    with pytest.raises(UserError, match='One image of test.:1. is scored, which has no standard error'):
+        harness.evaluate(diffusion_copy, ['evaluation.metrics=likelihood', 'evaluation.split=test[:1]'], quiet=True)
