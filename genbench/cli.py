@@ -134,7 +134,7 @@ def _metrics_flags(metrics: argparse.ArgumentParser) -> None:
     metrics.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
                          'classifier:DATASET or pixels')  # fmt: skip
     metrics.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
-    metrics.add_argument('--weights', default='', help='a file with the weights; by default the published one')
+    metrics.add_argument('--weights', default='', help='a FILE of weights, or FILE::KEY; by default the published one')
     metrics.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
     metrics.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
     metrics.add_argument('--json', default='', help='write the rows with their protocol to this file')
@@ -287,10 +287,10 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _metrics(given: argparse.Namespace, _: Sequence[str]) -> int:
-    for flag, value, least in (('sets', given.sets, 1), ('batch-size', given.batch_size, 1),
-                               ('num-samples', given.num_samples, 0)):  # fmt: skip
-        if value < least:
-            raise UserError(f'--{flag} is {value}; it should be at least {least}.')
+    limits = {'sets': (1, 2**31), 'batch_size': (1, 2**16), 'num_samples': (0, 2**40), 'seed': (0, 2**31 - 1)}
+    for name, (least, most) in limits.items():
+        if not least <= (value := getattr(given, name)) <= most:
+            raise UserError(f'--{name.replace("_", "-")} is {value}; it should be at least {least} and at most {most}.')
     from genbench import startup
 
     startup.prepare()

@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ def names() -> list[str]:
 
 def prepared(data_dir: str = '') -> list[str]:
     """'name  folder' of the data sets found on this machine."""
+    if data_dir and not os.path.isdir(data_dir):
+        raise UserError(f'{data_dir} (--data_dir) is no folder.')
     found = []
     folders = [data_dir] if data_dir else sorted({default_data_dir(name) for name in (*EMBEDDED, '')})
     for folder in map(pathlib.Path, folders):
@@ -69,25 +72,40 @@ def prepared(data_dir: str = '') -> list[str]:
 def _builder(name: str, data_dir: str):
     tfds = _tfds()
     folder = pathlib.Path(data_dir or default_data_dir(name)).expanduser()
-    if data_dir and not folder.is_dir() and name not in EMBEDDED:
+    if data_dir and not os.path.isdir(folder) and name not in EMBEDDED:
         raise UserError(
             f'The data folder {folder} (data.data_dir) does not exist. '
             f'Make it with: genbench data prepare {name} --data_dir={data_dir}'
         )
+    own = folder / name.partition('/')[0].partition(':')[0]
+    for depth in ('*', '*/*') if os.path.isdir(own) else ():  # of a version, or of a version of a config
+        _check_files(name, own.glob(f'{depth}/dataset_info.json'))
+    from google.protobuf import json_format
+
+    damaged = (json_format.ParseError, OSError, RuntimeError)
     try:
         return tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
     except tfds.core.DatasetNotFoundError:
         raise UserError(f'No data set is called {name!r} (data.name). {did_you_mean(name, names())}') from None
-    except (ValueError, AssertionError, PermissionError) as error:
+    except damaged as error:
+        raise UserError(f'{name} in {folder} cannot be opened ({_reason(error)}): its dataset_info.json is damaged. '
+                        'Delete it there and prepare it again, or name another folder.') from None  # fmt: skip
+    except (ValueError, AssertionError) as error:
         if 'File format' in str(error):
             raise UserError(
                 f'{name} is prepared in {folder} in another file format; genbench reads array_record. Write it to '
                 f'another folder: genbench data prepare {name} --data_dir=DIR'
             ) from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f'The data set {name!r} (data.name) cannot be opened in {folder}: {reason} {did_you_mean(name, names())}'
+            f'The data set {name!r} (data.name) cannot be opened in {folder}: {_reason(error)} '
+            f'{did_you_mean(name, names())}'
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error says, without what TFDS puts before it."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rpartition('": ')[2][:200] if lines else type(error).__name__
 
 
 @explained_disk_errors()
@@ -135,7 +153,15 @@ def open_builder(name: str, data_dir: str = '') -> Any:
             f'{name} is not prepared as array_record in {data_dir or default_data_dir(name)}. '
             f'Run: genbench data prepare {name}{flag}   or point data.data_dir at a folder that holds it.'
         )
+    _check_files(name, pathlib.Path(builder.data_path).iterdir())
     return builder
+
+
+def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
+    """Refuse what is no file where one belongs: of a pipe the readers would wait for ever."""
+    for file in files:
+        if not os.path.isfile(file):
+            raise UserError(f'{file} should be a file of the data set {name}, and is none. Prepare it again.')
 
 
 def spec_of(builder: Any) -> DataSpec:
@@ -146,14 +172,42 @@ def spec_of(builder: Any) -> DataSpec:
     shape = features['image'].shape
     if len(shape) != 3 or None in shape:
         raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); genbench needs one size.')
-    levels = (builder.info.metadata or {}).get('levels', 256)
+    levels = _levels(builder)
     classes = getattr(dict(features).get('label'), 'num_classes', None) or 0
     return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes)
+
+
+def _levels(builder: Any) -> int:
+    """How many values a pixel can have: what the metadata of the set says, or 256."""
+    try:
+        levels = (builder.info.metadata or {}).get('levels', 256)
+    except (ValueError, TypeError, RecursionError, OSError):
+        levels = None
+    if type(levels) is not int or not 2 <= levels <= 2**16:
+        raise UserError(f'The metadata.json of {builder.name} in {builder.data_path} is damaged; prepare it again.')
+    return levels
 
 
 def spec_by_name(name: str, data_dir: str = '') -> DataSpec:
     """The specification of a data set that need not be prepared."""
     return spec_of(_builder(name, data_dir if pathlib.Path(data_dir).expanduser().is_dir() else ''))
+
+
+def count(builder: Any, split: str) -> int:
+    """The number of images of a split, or of a slice of one, which are not read."""
+    try:
+        found = builder.info.splits[split].num_examples
+    except (ValueError, KeyError) as error:
+        raise _no_split(builder, split, error) from None
+    if found < 1:
+        raise UserError(f'{builder.name} has no images in {split!r}.')
+    return found
+
+
+def _no_split(builder: Any, split: str, error: BaseException) -> UserError:
+    known = ', '.join(builder.info.splits)
+    reason = str(error).strip().splitlines()[0]
+    return UserError(f'{builder.name} has no split {split!r} (it has {known}): {reason}')
 
 
 def load(builder: Any, split: str) -> Arrays:
@@ -164,12 +218,12 @@ def load(builder: Any, split: str) -> Arrays:
             source = builder.as_data_source(split)
             records = source.__getitems__(range(len(source)))
     except (ValueError, KeyError) as error:
-        known = ', '.join(builder.info.splits)
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f'{builder.name} has no split {split!r} (it has {known}): {reason}') from None
+        raise _no_split(builder, split, error) from None
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f'The files of {builder.name} in {builder.data_path} cannot be read: {reason}') from None
+    if not records:
+        raise UserError(f'{builder.name} has no images in {split!r}.')
     images = np.stack([record['image'] for record in records])
     labels = np.asarray([record.get('label', 0) for record in records], np.int32)
     return Arrays(images, labels)

@@ -4,12 +4,14 @@ import numpy as np
 
 from genbench.errors import UserError
 
+LARGEST = 1e45  # of features, beyond all of float32; sums of the sixth powers, which kernels need, stay in float64
+
 
 def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
     """Features (n, d) as they are where they are float32 or float64, other numbers as float64; no copy to check them.
 
     Raises:
-      UserError: not two axes, fewer than `least` rows, or values that are not finite.
+      UserError: not two axes, fewer than `least` rows, or values that are not finite or beyond ±1e45.
     """
     features = np.asarray(features)
     if features.dtype not in (np.float32, np.float64):
@@ -17,9 +19,17 @@ def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
     if features.ndim != 2 or len(features) < least or not features.shape[1]:
         raise UserError(f'{name} needs at least {least} rows of features (n, d), one an image; '
                         f'it has the shape {features.shape}.')  # fmt: skip
-    if not np.isfinite(features.sum(dtype=np.float64)):
-        raise UserError(f'{name} holds values that are not finite (NaN or infinity).')
+    check_range(name, features, LARGEST)
     return features
+
+
+def check_range(name: str, values: np.ndarray, largest: float) -> None:
+    """Refuse an array, not an empty one, that holds NaN, infinity or values beyond ± `largest`."""
+    low, high = float(values.min()), float(values.max())  # NaN if any is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f'{name} holds values that are not finite (NaN or infinity).')
+    if max(-low, high) > largest:
+        raise UserError(f'{name} holds values from {low:.3g} to {high:.3g}; beyond ±{largest:.0e} sums overflow.')
 
 
 def checked_sets(least: int = 2, **sets: np.ndarray) -> list[np.ndarray]:

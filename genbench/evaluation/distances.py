@@ -9,9 +9,10 @@ import numpy as np
 from scipy.linalg import lapack
 
 from genbench.errors import UserError
-from genbench.evaluation.arrays import checked, checked_sets
+from genbench.evaluation.arrays import LARGEST, check_range, checked, checked_sets
 
 BLOCK = 1024  # rows that moments take at a time
+ROUNDING = 1e-5  # of the largest entry of a covariance that was stored in float32
 
 
 class Moments:
@@ -96,7 +97,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     no general matrix root, and covariances of fewer rows than features are no special case.
 
     Raises:
-      UserError: means that are not (d,), covariances that are not (d, d), or values that are not finite.
+      UserError: means that are not (d,), covariances that are not (d, d), or what `check_moments` refuses.
     """
     return _frechet(_factored(mu1, sigma1), _factored(mu2, sigma2))
 
@@ -163,10 +164,29 @@ def _factored(mu: np.ndarray, sigma: np.ndarray) -> _Factored:
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(f'Moments are a mean (d,) and a covariance (d, d); these have the shapes {mu.shape} and '
                         f'{sigma.shape}.')  # fmt: skip
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise UserError('The moments hold values that are not finite (NaN or infinity).')
+    check_moments(mu, sigma)
     lower, pivots, rank, _ = lapack.dpstrf(sigma, lower=1)
     return _Factored(mu, sigma, lower, pivots - 1, rank)
+
+
+def check_moments(mu: np.ndarray, sigma: np.ndarray) -> None:
+    """Refuse what no rows of features have as mean (d,) and covariance (d, d); eigenvalues are not computed.
+
+    Raises:
+      UserError: values that are not finite or beyond ±1e45 (its square in the covariance), a covariance that is not
+        symmetric, or one that is larger than its variances allow.
+    """
+    check_range('The mean of the moments', mu, LARGEST)
+    check_range('The covariance of the moments', sigma, LARGEST**2)
+    variances = np.diag(sigma)
+    slack = ROUNDING * np.abs(sigma).max()
+    if np.abs(sigma - sigma.T).max() > slack:
+        raise UserError('The covariance of the moments is not symmetric.')
+    if variances.min() < -slack:
+        raise UserError(f'The covariance of the moments holds a negative variance, {variances.min():.3g}.')
+    deviations = np.sqrt(np.maximum(variances, 0))
+    if (np.abs(sigma) - np.outer(deviations, deviations)).max() > slack:
+        raise UserError('The covariance of the moments holds correlations beyond ±1.')
 
 
 def kernel_distance(

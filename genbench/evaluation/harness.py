@@ -250,6 +250,9 @@ class Weights:
         """One row; `copies` is how often an image is in memory, `more` computes further details."""
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
+        if len(split) < 2:
+            raise UserError(f'One image of {options.split} is scored, which has no standard error; take two or more '
+                            '(evaluation.split, evaluation.ais.num_images).')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
@@ -306,7 +309,8 @@ def draw_run(
 
     drawn = one.sampling_protocol(cell, cell.average)
     said = {'from': 'run', 'config_hash': one.config_hash, 'checkpoint_step': step, **drawn}
-    return ImageSet({key: value for key, value in said.items() if key not in ('num_samples', 'sets')}, total, batches)
+    said = {key: value for key, value in said.items() if key not in ('num_samples', 'sets')}
+    return ImageSet(said, total, run.family.spec.shape, batches)
 
 
 def machine() -> dict[str, Any]:

@@ -5,20 +5,28 @@ What is said of a set goes into the protocol: its images are hashed as they are 
 
 import dataclasses
 import functools
+import math
+import os
 import pathlib
-import zipfile
+import struct
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from genbench.data import sources
 from genbench.errors import UserError
+from genbench.evaluation import array_files
 from genbench.training.sampling import to_uint8
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 BATCH = 256
+# What Pillow raises, by format, for a file that is damaged or larger than it will open.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
+               struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +36,13 @@ class ImageSet:
     Attributes:
       description: what the protocol says beside number and hash of the images.
       count: how many `batches` will give, at most.
+      shape: height, width and channels.
       batches: opens the set for one pass.
     """
 
     description: dict[str, Any]
     count: int
+    shape: tuple[int, ...]
     batches: Callable[[], Iterator[np.ndarray]]
 
 
@@ -42,26 +52,29 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
     Raises:
       UserError: no images; several sizes or modes; files that cannot be read, unless they are to be skipped.
     """
-    files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
     if not files:
         raise UserError(f'{path} holds no images ({", ".join(SUFFIXES)}).')
     kinds: dict[tuple[Any, ...], pathlib.Path] = {}
     for file in files:
         try:
-            with Image.open(file) as image:
+            with _opened(file) as image:
                 kinds.setdefault((image.size, image.mode), file)
-        except (UnidentifiedImageError, OSError, SyntaxError):
+        except _UNREADABLE:
             continue  # counted with the truncated ones when pixels are read
     _check_kinds(path, kinds)
+    if not kinds:
+        raise UserError(f'None of the {len(files)} images in {path} can be read.')
+    (((width, height), mode),) = kinds
     description: dict[str, Any] = {'from': 'folder'}
 
     def batches() -> Iterator[np.ndarray]:
         bad, batch = [], []
         for file in files:
             try:
-                with Image.open(file) as image:
+                with _opened(file) as image:
                     pixels = np.asarray(image, np.uint8)
-            except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            except _UNREADABLE:
                 bad.append(file)
                 continue
             if bad and not skip_unreadable:
@@ -79,7 +92,15 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
         if batch:
             yield np.stack(batch)
 
-    return ImageSet(description, len(files), batches)
+    return ImageSet(description, len(files), (height, width, 3 if mode == 'RGB' else 1), batches)
+
+
+def _opened(file: pathlib.Path) -> Image.Image:
+    if not os.path.isfile(file):  # a pipe would wait for ever
+        raise OSError('no file')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        return Image.open(file)
 
 
 def _check_kinds(path: pathlib.Path, kinds: dict[tuple[Any, ...], pathlib.Path]) -> None:
@@ -103,45 +124,55 @@ def array(path: pathlib.Path) -> ImageSet:
     Values are whole numbers in 0 … 255, or floats in [0, 1] or [−1, 1] that are rounded to 256 levels; integers with
     a value named 'levels' beside them (as genbench writes) are scaled to 0 … 255.
     """
-    try:
-        loaded = np.load(path, mmap_mode='r' if path.suffix == '.npy' else None, allow_pickle=False)
-        values, levels = (loaded, 0) if isinstance(loaded, np.ndarray) else _named(path, loaded)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'{path} cannot be read as an array of images: {reason}.') from None
+    values, levels = _named(path) if array_files.is_npz(path) else (array_files.read_npy(path), None)
     if values.ndim == 3:
         values = values[..., None]
-    if values.ndim != 4 or values.shape[-1] not in (1, 3) or not len(values):
+    if values.ndim != 4 or values.shape[-1] not in (1, 3) or not math.prod(values.shape):
         raise UserError(f'{path} holds an array of shape {values.shape}; images are (N, height, width, 1 or 3).')
+    if values.dtype.kind not in 'iuf':
+        raise UserError(f'{path} holds values of type {values.dtype}; images are integers or floats.')
     convert, said = _to_uint8(path, values, levels)
 
     def batches() -> Iterator[np.ndarray]:
         for start in range(0, len(values), BATCH):
             yield convert(np.asarray(values[start : start + BATCH]))
 
-    return ImageSet({'from': 'array', 'values': said}, len(values), batches)
+    return ImageSet({'from': 'array', 'values': said}, len(values), values.shape[1:], batches)
 
 
-def _named(path: pathlib.Path, file: Any) -> tuple[np.ndarray, int]:
-    names = [name for name in file.files if name not in ('labels', 'levels')]
+def _named(path: pathlib.Path) -> tuple[np.ndarray, int | None]:
+    """The images of an .npz file, and the number of their levels if that is said."""
+    held = array_files.names(path)
+    names = [name for name in held if name not in ('labels', 'levels')]
     chosen = next((name for name in ('images', 'arr_0') if name in names), names[0] if len(names) == 1 else None)
     if chosen is None:
-        raise UserError(f'{path} holds {", ".join(file.files)}; name the images "images".')
-    return file[chosen], int(file['levels']) if 'levels' in file.files else 0
+        raise UserError(f'{path} holds {", ".join(held) or "no arrays"}; name the images "images".')
+    found = array_files.read_npz(path, [name for name in (chosen, 'levels') if name in held])
+    levels = found.get('levels')
+    if levels is None:
+        return found[chosen], None
+    if levels.shape != () or levels.dtype.kind not in 'iu' or not 2 <= levels <= 2**16:
+        raise UserError(f'levels in {path} is {levels!s:.40}; it should be one whole number, 2 or more.')
+    return found[chosen], int(levels)
 
 
-def _to_uint8(path: pathlib.Path, values: np.ndarray, levels: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+def _to_uint8(
+    path: pathlib.Path, values: np.ndarray, levels: int | None
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """The conversion of an array's values to uint8, and its name."""
-    if values.dtype == np.uint8 and not levels:
+    if values.dtype == np.uint8 and levels is None:
         return lambda part: part, 'uint8'
     chunks = [np.asarray(values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
     if values.dtype.kind == 'f' and not all(np.isfinite(chunk).all() for chunk in chunks):
         raise UserError(f'{path} holds values that are not finite.')
     low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
-    if levels:
-        return functools.partial(_rounded, scale=255 / (levels - 1), shift=0.0), f'integers of {levels} levels'
     whole = values.dtype.kind in 'iu' or all((chunk == np.round(chunk)).all() for chunk in chunks)
-    if whole and values.dtype.kind in 'iuf' and low >= 0 and 1 < high <= 255:
+    if levels is not None:
+        if not whole or low < 0 or high >= levels:
+            raise UserError(f'{path} holds {values.dtype} values from {low:.4g} to {high:.4g}; images of {levels} '
+                            f'levels are whole numbers in 0 … {levels - 1}.')  # fmt: skip
+        return functools.partial(_rounded, scale=255 / (levels - 1), shift=0.0), f'integers of {levels} levels'
+    if whole and low >= 0 and 1 < high <= 255:
         return lambda part: part.astype(np.uint8), 'whole numbers in 0 … 255'
     if values.dtype.kind == 'f':
         for name, (least, most, scale, shift) in _RANGES.items():
@@ -165,10 +196,11 @@ def data_set(address: str, data_dir: str) -> ImageSet:
     if not name or not split:
         raise UserError(f'{address!r} should be tfds:NAME:SPLIT, for example tfds:cifar10:train.')
     builder = sources.open_builder(name, data_dir)
-    spec, arrays = sources.spec_of(builder), sources.load(builder, split)
+    spec, count = sources.spec_of(builder), sources.count(builder, split)
 
     def batches() -> Iterator[np.ndarray]:
+        arrays = sources.load(builder, split)
         for start in range(0, len(arrays), BATCH):
             yield to_uint8(arrays.images[start : start + BATCH], spec)
 
-    return ImageSet({'from': 'tfds', 'dataset': name, 'split': split}, len(arrays), batches)
+    return ImageSet({'from': 'tfds', 'dataset': name, 'split': split}, count, spec.shape, batches)

@@ -1,10 +1,10 @@
 """`genbench metrics`: compare two sets of images that need not come from genbench."""
 
 import dataclasses
-import hashlib
 import json
+import os
 import pathlib
-import zipfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,16 +14,16 @@ import genbench
 from genbench import config as configs
 from genbench.data import sources
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import features, images, scoring
+from genbench.evaluation import features, images, saved_moments, scoring
 from genbench.evaluation.features import FeatureNetwork
 from genbench.evaluation.images import ImageSet
-from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import complete
+from genbench.evaluation.saved_moments import Saved, is_moments
 from genbench.evaluation.scoring import Extracted
-from genbench.training.files import write_atomically, write_npz
+from genbench.training.files import write_atomically
 from genbench.training.metrics import Progress
 
-FORMAT = 1  # of the JSON and of saved moments
+FORMAT = 1  # of the JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,20 +58,32 @@ def compare(
       UserError: whatever is wrong with an input, in one line.
     """
     names = scoring.resolve(metrics)
+    if not names:
+        raise UserError('There are no metrics to compute; name some with --metrics.')
     if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in scoring.REFERENCES))), ''):
         raise UserError(f'{named} names its reference, which here is the second argument; ask for '
                         f'{scoring.base(named)}.')  # fmt: skip
     if out:
         check_writable(out)
+    if not held_out and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
+        raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
+    # A mistake in an address is said before weights are fetched, a classifier is fitted or a set is read.
+    drawn_from, real_from = open_images(samples, options), _open_reference(reference, names, options)
+    held_from = open_images(held_out, options) if held_out else None
+    _set_size(drawn_from.count, options)
     network = open_network(options)
     scoring.check_names(metrics, network)
+    for source in (drawn_from, real_from, held_from):
+        if isinstance(source, ImageSet):
+            network.check_shape(source.shape)
     outputs = scoring.needed_outputs(names)
-    real = _reference(reference, network, names, options)
-    held = _extract(held_out, network, outputs, options) if held_out else None
-    if held is None and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
-        raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
+    if isinstance(real_from, Saved):
+        real = real_from.of(network)
+    else:
+        real = _extract(reference, real_from, network, outputs, options, keep=not scoring.only_moments(names))
+    held = _extract(held_out, held_from, network, outputs, options) if held_from else None
     one_pass = options.sets == 1 and scoring.only_moments(names)
-    fake = _extract(samples, network, outputs, options, keep=not one_pass)
+    fake = _extract(samples, drawn_from, network, outputs, options, keep=not one_pass)
     _check_alike(real, fake, outputs)
     sets = _split(fake, options)
     drawn = {'images': fake.description, 'num_samples': sets[0].count, 'sets': options.sets, 'seed': options.seed}
@@ -92,29 +104,22 @@ def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
     if pathlib.Path(out).suffix != '.npz':
         raise UserError(f'--out is {out}; moments are saved in an .npz file.')
     check_writable(out)
+    read_from = open_images(source, options)
     network = open_network(options)
     outputs = [name for name in ('features', 'spatial') if name in network.outputs]
-    found = _extract(source, network, outputs, options, keep=False)
-    _enough(found, 2, source)
-    protocol = {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
-    named = {
-        f'{prefix}{key}': value
-        for output, prefix in (('features', ''), ('spatial', 'spatial_'))
-        if output in found.moments
-        for key, value in zip(('mu', 'sigma'), found.moments[output], strict=True)
-    }
-    text = json.dumps(dict(Protocol(protocol)))
-    write_npz(pathlib.Path(out), {'protocol': text, 'n': found.count, **named})
-    return protocol
+    found = _extract(source, read_from, network, outputs, options, keep=False)
+    return saved_moments.write(out, found, network)
 
 
 def check_writable(out: str) -> None:
     """Refuse a place that cannot be written before hours are spent on what belongs there."""
-    parent = pathlib.Path(out).parent
-    if pathlib.Path(out).is_dir():
+    path = pathlib.Path(out)
+    if os.path.isdir(path):
         raise UserError(f'{out} is a folder; name a file.')
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.'):
+            pass
     except OSError as error:
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
 
@@ -142,15 +147,17 @@ def open_images(address: str, options: Options) -> ImageSet:
     path = pathlib.Path(address)
     if address.startswith('tfds:'):
         return images.data_set(address, options.data_dir)
-    if (path / 'manifest.json').is_file():
+    if os.path.isfile(path / 'manifest.json'):  # not Path.is_file, which raises for a name that is too long
         return _run(path, options)
-    if path.is_dir():
+    if address and os.path.isdir(path):
         return images.folder(path, skip_unreadable=options.skip_unreadable)
-    if not path.exists():
-        raise UserError(f'There is no {address}; give a folder of images, a .npy or .npz array, tfds:NAME:SPLIT, the '
-                        'folder of a run, or saved moments.')  # fmt: skip
-    if path.suffix not in ('.npy', '.npz'):
+    if not address or not os.path.exists(path):
+        raise UserError(f'There is no {address!r}; give a folder of images, a .npy or .npz '
+                        'array, tfds:NAME:SPLIT, the folder of a run, or saved moments.')  # fmt: skip
+    if not os.path.isfile(path) or path.suffix not in ('.npy', '.npz'):
         raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')
+    if is_moments(address):
+        raise UserError(f'{address} holds moments; images are needed here.')
     return images.array(path)
 
 
@@ -164,12 +171,18 @@ def _run(path: pathlib.Path, options: Options) -> ImageSet:
     )  # fmt: skip
 
 
+def _open_reference(address: str, names: Sequence[str], options: Options) -> ImageSet | Saved:
+    if not is_moments(address):
+        return open_images(address, options)
+    if wanting := [name for name in names if scoring.METRICS[name].needs == 'features']:
+        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
+    return saved_moments.read(address, scoring.needed_outputs(names))
+
+
 def _extract(
-    address: str, network: FeatureNetwork, outputs: Sequence[str], options: Options, *, keep: bool = True
-) -> Extracted:
-    if is_moments(address):
-        raise UserError(f'{address} holds moments; images are needed here.')
-    source = open_images(address, options)
+    address: str, source: ImageSet, network: FeatureNetwork, outputs: Sequence[str], options: Options,
+    *, keep: bool = True,
+) -> Extracted:  # fmt: skip
     progress = Progress(f'features of {address}', 0, source.count, 'image', quiet=options.quiet)
 
     def batches() -> Iterator[np.ndarray]:
@@ -188,65 +201,6 @@ def _in_levels(part: np.ndarray, network: FeatureNetwork) -> np.ndarray:
     return part if network.levels == 256 else np.round(part * ((network.levels - 1) / 255)).astype(np.uint8)
 
 
-def is_moments(address: str) -> bool:
-    """Whether a file is an .npz with mu and sigma."""
-    if not address.endswith('.npz') or not pathlib.Path(address).is_file():
-        return False
-    try:
-        with np.load(address) as file:
-            return 'mu' in file.files and 'sigma' in file.files
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        return False
-
-
-def _reference(address: str, network: FeatureNetwork, names: Sequence[str], options: Options) -> Extracted:
-    outputs = scoring.needed_outputs(names)
-    if not is_moments(address):
-        return _extract(address, network, outputs, options, keep=not scoring.only_moments(names))
-    wanting = [name for name in names if scoring.METRICS[name].needs == 'features']
-    if wanting:
-        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
-    return read_moments(address, network, outputs)
-
-
-def read_moments(address: str, network: FeatureNetwork, outputs: Sequence[str]) -> Extracted:
-    """Moments that genbench saved, or an .npz with mu and sigma as others publish them.
-
-    Raises:
-      UserError: moments of another network, convention or dimension, or without those of an output.
-    """
-    with np.load(address) as file:
-        values = {name: file[name] for name in file.files}
-    bytes_ = values['mu'].tobytes() + values['sigma'].tobytes()
-    description: dict[str, Any] = {
-        'from': 'published moments, protocol unknown', 'moments_sha256': hashlib.sha256(bytes_).hexdigest()[:16],
-    }  # fmt: skip
-    if 'protocol' in values:
-        saved = json.loads(str(values['protocol']))
-        description = saved['reference']
-        different = Protocol(saved['features']).difference(network.protocol)
-        if different:
-            key, (there, here) = next(iter(different.items()))
-            raise UserError(f'{address} holds moments of another protocol: {key} is {there!r} there and {here!r} here.')
-    moments = {}
-    for output in outputs:
-        prefix = {'features': '', 'spatial': 'spatial_'}.get(output)
-        if prefix is None:
-            continue  # logits of the reference are not needed
-        if f'{prefix}mu' not in values:
-            raise UserError(f'{address} holds no moments of the output {output!r}.')
-        mu, sigma = (np.asarray(values[f'{prefix}{key}'], np.float64) for key in ('mu', 'sigma'))
-        if (
-            mu.ndim != 1
-            or sigma.shape != (len(mu), len(mu))
-            or not (np.isfinite(mu).all() and np.isfinite(sigma).all())
-        ):
-            raise UserError(f'{address}: mu {mu.shape} and sigma {sigma.shape} are no finite mean (d,) and covariance '
-                            '(d, d).')  # fmt: skip
-        moments[output] = (mu, sigma)
-    return Extracted(description, {}, moments, int(values.get('n', 0)))
-
-
 def _check_alike(real: Extracted, fake: Extracted, outputs: Sequence[str]) -> None:
     for output in outputs:
         sizes = [_dimension(part, output) for part in (real, fake)]
@@ -261,17 +215,17 @@ def _dimension(part: Extracted, output: str) -> int | None:
     return len(part.moments[output][0]) if output in part.moments else None
 
 
-def _enough(found: Extracted, least: int, address: str) -> None:
-    if found.count < least:
-        raise UserError(f'{address} holds {found.count} images; this needs at least {least}.')
+def _set_size(count: int, options: Options) -> int:
+    size = count // options.sets
+    if options.sets > 1 and size < 2:
+        raise UserError(f'{count} images do not make {options.sets} sets.')
+    return size
 
 
 def _split(fake: Extracted, options: Options) -> list[Extracted]:
     """Disjoint sets of equal size, shuffled by the seed."""
     if options.sets == 1:
         return [fake]
-    size = fake.count // options.sets
-    if size < 2:
-        raise UserError(f'{fake.count} images do not make {options.sets} sets.')
+    size = _set_size(fake.count, options)
     order = np.random.Generator(np.random.Philox(options.seed)).permutation(fake.count)
     return [fake.part(order[index * size : (index + 1) * size]) for index in range(options.sets)]

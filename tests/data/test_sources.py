@@ -1,7 +1,9 @@
 """Data sets by name: the embedded digits, official sets where they lie prepared, mistakes with names and folders."""
 
+import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -101,3 +103,55 @@ def test_official_sets_have_their_published_sizes(name, shape, train_size, test_
     assert set(test.labels) == set(range(10))
     if test_labels:
         np.testing.assert_array_equal(np.bincount(test.labels), test_labels)
+
+
+@pytest.fixture
+def damaged(digits, folder, tmp_path):
+    """`damaged(name, content)` → a copy of the folder, one of whose files holds something else; None for a pipe."""
+
+    def make(name, content):
+        copy = shutil.copytree(folder, tmp_path / 'copy')
+        file = copy / pathlib.Path(digits.data_path).relative_to(folder) / name
+        file.unlink()
+        if content is None:
+            os.mkfifo(file)
+        else:
+            file.write_bytes(content)
+        return str(copy)
+
+    return make
+
+
+@pytest.mark.parametrize('content', [b'', b'null', b'[]', b'3', b'"x"', b'{', b'{}', b'[' * 100_000, b'\xff', None])
+@pytest.mark.parametrize('name', ['dataset_info.json', 'metadata.json'])
+def test_damaged_metadata_is_one_sentence(damaged, name, content):
+    if name == 'metadata.json' and content in (b'{}', b'[]'):
+        pytest.skip('it says nothing, which is allowed')
+    with pytest.raises(UserError) as error:
+        sources.spec_of(sources.open_builder('digits', damaged(name, content)))
+    assert len(str(error.value).splitlines()) == 1 and 'digits' in str(error.value)
+
+
+@pytest.mark.parametrize('levels', ['17', 0, -3, 1, 2.5, None, 10**9])
+def test_levels_that_cannot_be_are_refused(damaged, levels):
+    folder = damaged('metadata.json', json.dumps({'levels': levels}).encode())
+    with pytest.raises(UserError, match='metadata.json of digits .* is damaged'):
+        sources.spec_of(sources.open_builder('digits', folder))
+
+
+@pytest.mark.parametrize('content', [b'', b'x' * 100_000, None])
+def test_damaged_records_are_one_sentence(damaged, content):
+    folder = damaged('digits-train.array_record-00000-of-00001', content)
+    with pytest.raises(UserError, match='digits') as error:
+        sources.load(sources.open_builder('digits', folder), 'train')
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_images_are_counted_without_being_read(digits):
+    for split in ('train', 'test[:10]', 'train+test', 'train[:50%]'):
+        assert sources.count(digits, split) == len(sources.load(digits, split))
+    for split in ('validation', 'train[', 'test[:0]'):
+        with pytest.raises(UserError, match='digits has no'):
+            sources.count(digits, split)
+        with pytest.raises(UserError, match='digits has no'):
+            sources.load(digits, split)

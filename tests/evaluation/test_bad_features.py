@@ -68,3 +68,25 @@ def test_single_and_double_precision_and_integers_give_the_same(measure):
     found = [dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for value in found]
     np.testing.assert_equal(found[1], found[0])
     np.testing.assert_equal(found[2], found[0])
+
+
+@pytest.mark.parametrize('measure', MEASURES)
+def test_values_whose_powers_overflow_are_refused(measure):
+    with pytest.raises(UserError, match='beyond ±1e') as error:
+        MEASURES[measure][0](features() * 1e150, features(30))
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ('sigma', 'words'),
+    [
+        (-np.eye(3), 'negative variance'),
+        (np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 1.0]]), 'not symmetric'),
+        (np.array([[1, 2, 0], [2, 1, 0], [0, 0, 1.0]]), 'correlations beyond'),
+        (np.eye(3) * 1e150, 'beyond ±1e'),
+    ],
+)
+def test_covariances_that_no_features_have_are_refused(sigma, words):
+    with pytest.raises(UserError, match=words) as error:
+        evaluation.frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), sigma)
+    assert one_line(error)

@@ -4,8 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from genbench.errors import UserError
+from genbench.studies.launchers import local
 
 CHECK = """
 import os, threading, genbench.studies.launchers.nursery as nursery
@@ -40,6 +44,38 @@ def test_a_child_says_how_it_ended_and_writes_to_its_log(nursery, tmp_path):
     assert ended == {'name': 'a', 'code': 1}
     assert 'none.json' in log.read_text()
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'failed'
+
+
+def test_a_child_stops_when_the_nursery_is_killed(nursery, tmp_path):
+    """The child waits at a pipe, as a trial would be anywhere between two steps."""
+    os.mkfifo(tmp_path / 'wanted.json')
+    words = ['trial', '', str(tmp_path / 'wanted.json'), str(tmp_path / 'trial')]
+    request = {'name': 'a', 'log': str(tmp_path / 'log.txt'), 'environment': {}, 'arguments': words}
+    nursery.stdin.write(json.dumps(request) + '\n')
+    child = json.loads(nursery.stdout.readline())['pid']
+    nursery.kill()
+    nursery.wait(10)
+    end = time.monotonic() + 20
+    while local._lives(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not local._lives(child)
+
+
+def test_a_nursery_that_is_killed_is_one_line_and_its_trial_is_marked(tiny, make_job, monkeypatch):
+    """One trial runs, another waits; in place of the nursery stands a process that says so and can be killed."""
+    jobs = [make_job(name, tiny('gaussian')) for name in ('a', 'b')]
+    trial = subprocess.Popen(['sleep', '600'])
+    answer = json.dumps({'name': 'a', 'pid': trial.pid})
+    stand_in = subprocess.Popen
+    monkeypatch.setattr(
+        local.subprocess, 'Popen', lambda _, **more: stand_in(['sh', '-c', f"echo '{answer}'; kill -9 $$"], **more)
+    )
+    monkeypatch.setattr(local, 'SAVING_SECONDS', 0.3)
+    with pytest.raises(UserError, match='The process that forks trials is gone: .* SIGKILL.*the same command') as error:
+        local.Local(1).launch(jobs)
+    assert trial.wait(10) == -9
+    assert len(str(error.value).splitlines()) == 1
+    assert [job.status['state'] for job in jobs] == ['failed', 'queued']
 
 
 @pytest.mark.slow

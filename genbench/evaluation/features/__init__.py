@@ -12,6 +12,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.evaluation.features import dinov2, inception, pixels
 from genbench.evaluation.features.fitted import classifier
 from genbench.evaluation.features.network import FeatureNetwork
+from genbench.evaluation.features.weights import FILE
 
 __all__ = ['NAMES', 'FeatureNetwork', 'classifier', 'get']
 
@@ -48,11 +49,11 @@ def get(
     """
     chosen = ALIASES.get(name, name)
     if chosen not in NAMES:
-        raise UserError(f'No feature network is called {name!r} (evaluation.features.name). '
+        raise UserError(f'No feature network is called {name!r} (evaluation.features.name or --features). '
                         f'{did_you_mean(name, (*NAMES, *ALIASES))}')  # fmt: skip
     convention = _convention(chosen, convention)
     if chosen in ('classifier', 'pixels') and (weights or weights_sha256):
-        raise UserError(f'The features {chosen!r} take no evaluation.features.weights.')
+        raise UserError(f'The features {chosen!r} take no {FILE}.')
     if chosen == 'pixels':
         return pixels.open_network(batch_size=batch_size)
     if chosen == 'classifier':
@@ -83,5 +84,6 @@ def _convention(name: str, convention: str) -> str:
         known = tuple(dinov2.CONVENTIONS)
     if convention and convention not in known:
         has = f'has {", ".join(known)}' if known[0] else 'has none'
-        raise UserError(f'{name} {has}, not the convention {convention!r} (evaluation.features.convention).')
+        raise UserError(f'{name} {has}, not the convention {convention!r} (evaluation.features.convention or '
+                        '--convention).')  # fmt: skip
     return convention or known[0]

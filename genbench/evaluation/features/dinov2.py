@@ -95,7 +95,7 @@ def open_network(
         return {'features': nnx.merge(definition, params)(scaled(images, convention))}
 
     protocol = {
-        'weights': file.sha256, 'convention': convention, 'resize': CONVENTIONS[convention],
+        'weights': file.identity, 'convention': convention, 'resize': CONVENTIONS[convention],
         'input': '(x / 255 − ImageNet mean) / ImageNet deviation', 'dimensions': chosen.size,
     }  # fmt: skip
     return network.make(name, apply, params, protocol, batch_size=network.small_on_cpu(batch_size))

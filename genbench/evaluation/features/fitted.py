@@ -66,7 +66,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     }
     return network.make(
         f'classifier-{spec.name}-{digest}', apply, params, protocol, batch_size=EXTRACTION_BATCH, levels=spec.levels,
-        accuracy=accuracy,
+        accuracy=accuracy, shape=spec.shape,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def open_network(
 
     chosen = CONVENTIONS[convention]
     protocol = {
-        'weights': file.sha256, 'convention': convention, 'resize': f'{chosen.resize} to 299×299',
+        'weights': file.identity, 'convention': convention, 'resize': f'{chosen.resize} to 299×299',
         'input': chosen.input, 'dimensions': networks.FEATURES, 'spatial': 'first 7 channels of Mixed_6d.branch1x1',
         'logits': 'without bias',
     }  # fmt: skip

@@ -24,6 +24,7 @@ class FeatureNetwork:
       levels: images are integers in [0, levels).
       published: whether this is the Inception of 2015 with its published weights, so that metrics may be called FID.
       accuracy: of a trained classifier, on the train images it was fitted to.
+      shape: of the images it reads; None for a network that reads any.
     """
 
     name: str
@@ -35,6 +36,7 @@ class FeatureNetwork:
     _params: Any
     _program: Callable[..., dict[str, jax.Array]]
     accuracy: float | None = None
+    shape: tuple[int, ...] | None = None
 
     @property
     def weights(self) -> str:
@@ -57,11 +59,12 @@ class FeatureNetwork:
         compile once. `progress` hears how many images are done.
 
         Raises:
-          UserError: no images, or not of one or three channels.
+          UserError: no images, not of one or three channels, or not of the shape that the network reads.
         """
         if images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
             raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, and as '
                             '(n, height, width, 1 or 3).')  # fmt: skip
+        self.check_shape(images.shape[1:])
         if images.dtype.kind not in 'iu':
             raise TypeError(f'images are integers in [0, {self.levels}), not {images.dtype}')
         size, count = sampling.whole_batches(self._batch_size), len(images)
@@ -78,6 +81,12 @@ class FeatureNetwork:
         found.append(jax.device_get(running))
         return {name: np.concatenate([part[name] for part in found])[:count] for name in outputs}
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse images of a shape (height, width, channels) that the network was not made for."""
+        if self.shape not in (None, tuple(shape)):
+            read, given = ('×'.join(map(str, sizes)) for sizes in (self.shape or (), shape))
+            raise UserError(f'{self.name} reads images of {read} (height, width, channels); these are {given}.')
+
 
 def make(
     name: str,
@@ -90,6 +99,7 @@ def make(
     levels: int = 256,
     published: bool = False,
     accuracy: float | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> FeatureNetwork:
     """A feature network of a function, compiled for the outputs asked of it, with its parameters on all devices."""
 
@@ -101,6 +111,7 @@ def make(
     return FeatureNetwork(
         name, {'features': name, **protocol, 'precision': 'float32'}, outputs, levels, published, batch_size,
         sampling.replicate(params), jax.jit(program, static_argnums=2), accuracy,
+        shape,
     )  # fmt: skip
 
 

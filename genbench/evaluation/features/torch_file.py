@@ -1,25 +1,29 @@
 """Tensors of .pth and .pt files, read without torch and without running what is pickled in them.
 
-Two layouts are read: the zip archives that torch writes since 1.6, and the stream of pickles before that. The pickles
-may name ordered dictionaries, storages, and the functions that make tensors of storages; any other name is refused.
+Two layouts are read: the zip archives that torch writes since 1.6, and the stream of pickles before that. Their pickles
+are read as data (see `pickled`); names and shapes are known before any value is read, each storage is read once, and
+nothing is unpacked that is larger than what its tensors show of it.
 """
 
-import collections
 import dataclasses
 import math
+import mmap
 import pathlib
-import pickle
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 from genbench.errors import UserError
+from genbench.evaluation.features import pickled
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older layout
 PROTOCOL = 1001  # and the second
+PICKLE_BYTES = 2**26  # a pickle holds no values of tensors, and is never that long
+LARGEST, DIMENSIONS = 2**48, 64  # of sizes, and of shapes as numpy has them
 
 DTYPES: dict[str, Any] = {
     'DoubleStorage': np.float64, 'FloatStorage': np.float32, 'HalfStorage': np.float16,
@@ -47,19 +51,38 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage; offset and stride count values. Nothing in it is checked before it is read."""
+    """A view of a storage; offset and stride count values."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
-Read = Callable[[Storage], np.ndarray]  # the values of a storage, flat
+    @property
+    def end(self) -> int:
+        """One past the last value of the storage that it reaches."""
+        return self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)) + 1
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name.
+class _Refused(Exception):
+    """A whole file that holds something else than it should; the sentence continues its path."""
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+Choose = Callable[[Shapes], Collection[str]]  # the tensors that are wanted, of those that a file holds
+Read = Callable[[Storage, int], np.ndarray]  # (a storage, how many values its tensors have) → its values, flat
+
+
+def read(path: pathlib.Path, key: Sequence[str] = (), choose: Choose = list) -> dict[str, np.ndarray]:
+    """The tensors of a state dict by name, read-only; those that share a storage in the file share it in memory.
+
+    Args:
+      key: where the state dict lies in a file that holds others beside it: ('state_dict',).
+      choose: which tensors to read the values of; it may raise where names and shapes are not those that it needs.
 
     Raises:
       UserError: the file is damaged, is no file of torch, or holds anything but named tensors.
@@ -69,93 +92,159 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             zipped = file.read(4) == b'PK\x03\x04'
             file.seek(0)
             loaded, read_storage = _open_zip(file) if zipped else _open_stream(file)
-            if not isinstance(loaded, dict):
-                raise ValueError(f'it holds a {type(loaded).__name__}, not a dictionary of tensors')
-            return {str(name): _array(str(name), value, read_storage) for name, value in loaded.items()}
-    except UserError as error:
+            tensors = _at(loaded, key)
+            wanted = choose({name: tensor.shape for name, tensor in tensors.items()})
+            return _arrays({name: tensors[name] for name in wanted}, read_storage)
+    except _Refused as error:
         raise UserError(f'{path} {error}') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
-    except Exception as error:  # of a damaged pickle, which may fail anywhere
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        # of zipfile also: a way of packing it does not know, a password
         raise UserError(f'{path} is no file of tensors that torch wrote, or is damaged ({error}).') from error
 
 
-def _rebuild_tensor(storage: Storage, offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
-    return Tensor(storage, offset, tuple(shape), tuple(stride))
-
-
-def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
+def _rebuild_tensor(storage: Any = None, offset: Any = None, shape: Any = None, stride: Any = None, *_: Any) -> Tensor:
+    if not (isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(stride, tuple)):
+        raise ValueError('it has a tensor that is not a view of a storage')
+    small = all(type(number) is int and 0 <= number < LARGEST for number in (offset, *shape, *stride))
+    if not small or len(shape) != len(stride) or len(shape) > DIMENSIONS:
+        raise ValueError('it has a tensor whose offset, shape and stride cannot be')
+    tensor = Tensor(storage, offset, shape, stride)
+    if tensor.size and (tensor.end > storage.size or tensor.size > storage.size):
+        raise ValueError(f'a tensor reaches outside its storage {storage.key}')
     return tensor
 
 
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ('collections', 'OrderedDict'): collections.OrderedDict,
+def _rebuild_parameter(tensor: Any = None, *_: Any) -> Any:
+    return tensor
+
+
+_CALLS: dict[tuple[str, str], pickled.Call] = {
+    ('collections', 'OrderedDict'): pickled.ordered_dict,
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-    **{('torch', kind): kind for kind in DTYPES},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise UserError(f'asks for {module}.{name}, which is more than tensors; genbench runs nothing from a file '
-                            'of weights. Save the state dict alone, or as safetensors.')  # fmt: skip
-        return _ADMITTED[module, name]
+class _Storages(dict[str, Storage]):
+    """The storages that a pickle names, by their keys."""
 
-    def persistent_load(self, identity: Any) -> Storage:
+    def add(self, identity: Any) -> Storage:
+        if not isinstance(identity, tuple) or len(identity) < 5:
+            raise ValueError('it names no storage where one belongs')
         word, kind, key, _, size, *view = identity
-        if word != 'storage' or any(part is not None for part in view):
-            raise ValueError(f'unknown kind of storage {word!r}')
-        return Storage(str(kind), str(key), int(size))
+        known = isinstance(kind, pickled.Global) and kind.module == 'torch' and kind.name in DTYPES
+        if word != 'storage' or not known or any(part is not None for part in view):
+            raise ValueError('it has an unknown kind of storage')
+        if not isinstance(key, str | int) or type(size) is not int or not 0 <= size < LARGEST:
+            raise ValueError('it has a storage without a name or a size')
+        storage = Storage(kind.name, str(key), size)
+        if self.setdefault(storage.key, storage) != storage:
+            raise ValueError(f'it says two things of storage {_short(key)}')
+        return storage
 
 
 def _open_zip(file: IO[bytes]) -> tuple[Any, Read]:
     archive = zipfile.ZipFile(file)
-    names = {name: archive.getinfo(name).file_size for name in archive.namelist()}
-    prefix = next(name for name in names if name.endswith('data.pkl'))[: -len('data.pkl')]
-    if f'{prefix}byteorder' in names and archive.read(f'{prefix}byteorder') != b'little':
+    members = {member.filename: member for member in archive.infolist()}
+    prefix = next((name for name in members if name.endswith('data.pkl')), 'data.pkl')[: -len('data.pkl')]
+    order, description = members.get(f'{prefix}byteorder'), members.get(f'{prefix}data.pkl')
+    if description is None or description.file_size > PICKLE_BYTES:
+        raise ValueError('it has no data.pkl' if description is None else 'its data.pkl is too large for a pickle')
+    if order is not None and (order.file_size > 8 or archive.read(order) != b'little'):
         raise ValueError('its byte order is not little')
 
-    def values(storage: Storage) -> np.ndarray:
-        name = f'{prefix}data/{storage.key}'
-        if names[name] != storage.nbytes:
-            raise ValueError(f'storage {storage.key} has {names[name]} bytes, not {storage.nbytes}')
-        return np.frombuffer(archive.read(name), storage.dtype)
+    def values(storage: Storage, seen: int) -> np.ndarray:
+        member = members.get(f'{prefix}data/{storage.key}')
+        if member is None:
+            raise ValueError(f'storage {storage.key} is missing')
+        if member.file_size != storage.nbytes:
+            raise ValueError(f'storage {storage.key} has {member.file_size} bytes, not {storage.nbytes}')
+        if member.compress_type != zipfile.ZIP_STORED and seen < storage.size:
+            raise ValueError(f'storage {storage.key} would unpack to {storage.nbytes} bytes, of which its tensors '
+                             f'show {seen * storage.dtype.itemsize}')  # fmt: skip
+        return np.frombuffer(archive.read(member), storage.dtype)
 
-    return _Unpickler(archive.open(f'{prefix}data.pkl')).load(), values
+    return pickled.load(archive.read(description), _CALLS, _Storages().add), values
 
 
 def _open_stream(file: IO[bytes]) -> tuple[Any, Read]:
     """Magic number, protocol, facts of the machine, the object, the keys of its storages, and then their values."""
-    magic, protocol, machine, loaded, keys = (_Unpickler(file).load() for _ in range(5))
+    storages, size = _Storages(), file.seek(0, 2)
+    if not size:
+        raise ValueError('it is empty')
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:  # which never reads past the end
+        magic, protocol, machine, loaded, keys = (pickled.load(memory, _CALLS, storages.add) for _ in range(5))
+        place = memory.tell()
     if (magic, protocol) != (MAGIC, PROTOCOL):
         raise ValueError('it does not begin like one')
-    if not machine['little_endian']:
+    if not isinstance(machine, dict) or machine.get('little_endian') is not True:
         raise ValueError('its byte order is not little')
-    storages = {value.storage.key: value.storage for value in loaded.values() if isinstance(value, Tensor)}
+    if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+        raise ValueError('it does not list its storages')
     starts = {}
-    for key in keys:  # each stands behind its number of values, in eight bytes
-        starts[str(key)] = file.tell() + 8
-        file.seek(starts[str(key)] + storages[str(key)].nbytes)
+    for key in map(str, keys):  # each stands behind its number of values, in eight bytes
+        starts[key] = place + 8
+        place += 8 + (storages[key].nbytes if key in storages else size)  # those behind an unknown one cannot be found
 
-    def values(storage: Storage) -> np.ndarray:
-        file.seek(starts[storage.key] - 8)
-        if int.from_bytes(file.read(8), 'little') != storage.size:
+    def values(storage: Storage, seen: int) -> np.ndarray:
+        start = starts.get(storage.key, size)
+        file.seek(start - 8)
+        if start + storage.nbytes > size or int.from_bytes(file.read(8), 'little') != storage.size:
             raise ValueError(f'storage {storage.key} has another size')
         return np.frombuffer(file.read(storage.nbytes), storage.dtype)
 
     return loaded, values
 
 
-def _array(name: str, tensor: Any, values: Read) -> np.ndarray:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f'{name} is a {type(tensor).__name__}, not a tensor')
-    flat, count = values(tensor.storage), math.prod(tensor.shape)
-    last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
-    lowest = min((tensor.offset, *tensor.shape, *tensor.stride))
-    if lowest < 0 or count > len(flat) or (count and last >= len(flat)):
-        raise ValueError(f'{name} reaches outside its storage')
-    strides = [step * flat.itemsize for step in tensor.stride]
-    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides).copy()
+def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of the dictionary under a key, by name."""
+    for depth, part in enumerate(key):
+        if not isinstance(loaded, dict) or part not in loaded:
+            there = ', '.join(map(_short, list(loaded)[:5])) if isinstance(loaded, dict) else type(loaded).__name__
+            raise _Refused(f'holds nothing under {"::".join(key[: depth + 1])}; there is: {there or "nothing"}.')
+        loaded = loaded[part]
+    if not isinstance(loaded, dict):
+        raise _no_tensors('it', loaded)
+    if not loaded:
+        raise ValueError('its dictionary is empty')
+    others = {name: value for name, value in loaded.items() if not _is_named_tensor(name, value)}
+    for name, value in others.items():
+        if isinstance(value, dict) and any(_is_named_tensor(*item) for item in value.items()):
+            raise _Refused(f'holds dictionaries of tensors; name the one that is meant, for example as '
+                           f'FILE::{"::".join((*key, _short(name)))}.')  # fmt: skip
+    for name, value in others.items():
+        raise _no_tensors(_short(name), value)
+    return loaded
+
+
+def _no_tensors(name: str, value: Any) -> Exception:
+    if isinstance(value, pickled.Unknown | pickled.Global):
+        return _Refused(f'asks for {_short(value)}, which is more than tensors; genbench runs nothing from a file of '
+                        'weights. Save the state dict alone, or as safetensors.')  # fmt: skip
+    return ValueError(f'{name} is a {type(value).__name__}, neither a tensor nor a dictionary of tensors')
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _short(word: object) -> str:
+    return f'{word!s:.80}'
+
+
+def _arrays(tensors: dict[str, Tensor], read_storage: Read) -> dict[str, np.ndarray]:
+    sizes: dict[Storage, int] = {}
+    for tensor in tensors.values():
+        sizes[tensor.storage] = sizes.get(tensor.storage, 0) + tensor.size
+    flat = {storage: read_storage(storage, size) for storage, size in sizes.items()}
+    return {name: _view(flat[tensor.storage], tensor) for name, tensor in tensors.items()}
+
+
+def _view(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
+    if not tensor.size:
+        return np.zeros(tensor.shape, flat.dtype)
+    strides = [step * flat.itemsize if n > 1 else 0 for n, step in zip(tensor.shape, tensor.stride, strict=True)]
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)

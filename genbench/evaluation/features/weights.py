@@ -7,6 +7,7 @@ address. Either way its SHA-256 is checked before anything in it is read.
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import urllib.error
@@ -24,6 +25,8 @@ from genbench.evaluation.features import torch_file
 from genbench.training.metrics import Progress
 
 MEBIBYTE = 2**20
+FILE = 'evaluation.features.weights or --weights'  # where a user names a file: in a config, or to genbench metrics
+HASH = 'evaluation.features.weights_sha256 or --weights-sha256'
 
 _SAFETENSORS: dict[str, Any] = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
@@ -52,17 +55,31 @@ class Weights:
     path: pathlib.Path
     sha256: str
     published: bool
+    key: tuple[str, ...] = ()  # where its state dict lies in the file, if there is more beside it
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The tensors in the file by name; a UserError when it cannot be read."""
-        return (read_safetensors if self.path.suffix == '.safetensors' else torch_file.read)(self.path)
+    @property
+    def identity(self) -> str:
+        """What a protocol says of them."""
+        return '::'.join((self.sha256, *self.key))
+
+    def tensors(self, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
+        """The tensors in the file by name, or those that are chosen by name and shape before any value is read.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if self.path.suffix != '.safetensors':
+            return torch_file.read(self.path, self.key, choose)
+        if self.key:
+            raise UserError(f'{self.path} is a safetensors file, so ::{"::".join(self.key)} names nothing in it.')
+        return read_safetensors(self.path, choose)
 
 
 def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool = False) -> Weights:
     """The user's file, or the published one, which is fetched into the cache when it is not there.
 
     Args:
-      path: the user's file; '' for the published one.
+      path: the user's file, or FILE::KEY for a state dict that lies beside other values; '' for the published one.
       sha256: what the user's file must have; '' when it must be the published one.
 
     Raises:
@@ -70,29 +87,37 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
     """
     if not path:
         if sha256 and sha256.lower() != published.sha256:
-            raise UserError('evaluation.features.weights_sha256 is the hash of a file, which '
-                            'evaluation.features.weights should name.')  # fmt: skip
+            raise UserError(f'{HASH} is the hash of a file, which {FILE} should name.')
         if not published.path.is_file():
             fetch(published, quiet=quiet)
-    file = pathlib.Path(path).expanduser() if path else published.path
+    file, key = _parse(path) if path else (published.path, ())
     expected, found = sha256.lower() or published.sha256, _hash_of(file)
     if found != expected:
-        whose = 'evaluation.features.weights_sha256' if sha256 else published.title
-        remedy = f'To use other weights, set evaluation.features.weights_sha256={found}'
+        whose = HASH if sha256 else published.title
+        remedy = f'To use other weights, set {HASH} to {found}.'
         if not path:
             remedy = 'Delete it to have it fetched again.'
         elif sha256:
             remedy = 'Correct one of them.'
         raise UserError(f'{file} has the sha256 {found}, not {expected} of {whose}. {remedy}')
-    return Weights(file, found, found == published.sha256)
+    return Weights(file, found, found == published.sha256 and not key, key)
+
+
+def _parse(text: str) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """FILE::KEY::KEY as a path and keys; a file whose own name is that is taken as it is."""
+    name, *key = text.split('::')
+    whole = pathlib.Path(text).expanduser()
+    return (whole, ()) if not key or whole.is_file() else (pathlib.Path(name).expanduser(), tuple(key))
 
 
 def _hash_of(path: pathlib.Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a folder, or a pipe, which might never end
+            raise UserError(f'The weights {path} ({FILE}) are no file.')
         with path.open('rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:
-        raise UserError(f'The weights {path} (evaluation.features.weights) cannot be read: {error.strerror}.') from None
+        raise UserError(f'The weights {path} ({FILE}) cannot be read: {error.strerror}.') from None
 
 
 @explained_disk_errors()
@@ -127,26 +152,31 @@ def _download(published: Published, file: IO[bytes], quiet: bool) -> str:
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, 'reason', None) or error
         raise UserError(f'{published.title} cannot be fetched ({reason}). Put {published.address} (sha256 '
-                        f'{published.sha256}) at {published.path}, or name it with evaluation.features.weights '
-                        '(--weights of genbench metrics).') from None  # fmt: skip
+                        f'{published.sha256}) at {published.path}, or name it with {FILE}.') from None  # fmt: skip
     return digest.hexdigest()
 
 
-def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: pathlib.Path, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file by name: eight bytes of length, a JSON header, then the values."""
     try:
-        data = path.read_bytes()
+        data = memoryview(path.read_bytes())
         length = int.from_bytes(data[:8], 'little')
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(bytes(data[8 : 8 + length]))
         header.pop('__metadata__', None)
-        found = {}
-        for name, entry in header.items():
-            begin, end = entry['data_offsets']
-            values = memoryview(data)[8 + length + begin : 8 + length + end]
-            found[name] = np.frombuffer(values, _SAFETENSORS[entry['dtype']]).reshape(entry['shape'])
-        return found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = {name: _stored(entry, data[8 + length :]) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'{path} is no safetensors file, or is damaged ({error}).') from None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from None
+    return {name: found[name] for name in choose({name: value.shape for name, value in found.items()})}
+
+
+def _stored(entry: Any, values: memoryview) -> np.ndarray:
+    """The tensor that an entry of a safetensors header describes."""
+    (begin, end), kind = entry['data_offsets'], np.dtype(_SAFETENSORS[entry['dtype']])
+    if min(begin, *entry['shape'], 0) < 0 or end - begin != math.prod(entry['shape']) * kind.itemsize:
+        raise ValueError('a tensor has not the size of its shape')
+    return np.frombuffer(values[begin:end], kind).reshape(entry['shape'])
 
 
 def checked(
@@ -160,17 +190,18 @@ def checked(
     Raises:
       UserError: a tensor is missing, has another shape, or is not expected.
     """
-    tensors = {name: value for name, value in weights.tensors().items() if name.rpartition('.')[2] not in unused}
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise UserError(f'{weights.path} has no tensor {name}, so it is not of this network.')
-        if tensors[name].shape != shape:
-            raise UserError(
-                f'{name} in {weights.path} has the shape {tensors[name].shape}; this network needs {shape}.'
-            )
-    if unknown := sorted(tensors.keys() - shapes.keys()):
-        raise UserError(f'{weights.path} holds {unknown[0]}, which this network does not have.')
-    return {name: np.asarray(tensors[name], np.float32) for name in shapes}
+
+    def choose(held: torch_file.Shapes) -> Collection[str]:
+        for name, shape in shapes.items():
+            if name not in held:
+                raise UserError(f'{weights.path} has no tensor {name}, so it is not of this network.')
+            if held[name] != shape:
+                raise UserError(f'{name} in {weights.path} has the shape {held[name]}; this network needs {shape}.')
+        if unknown := sorted(name for name in held.keys() - shapes.keys() if name.rpartition('.')[2] not in unused):
+            raise UserError(f'{weights.path} holds {unknown[0]}, which this network does not have.')
+        return shapes.keys()
+
+    return {name: np.asarray(value, np.float32) for name, value in weights.tensors(choose).items()}
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Trials as processes of this machine, several at a time; a slot is an accelerator, or on CPU a core."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from genbench.errors import UserError
 from genbench.studies import state
 from genbench.studies.job import Job
 from genbench.studies.launchers import base
 from genbench.studies.status import Display
 
 POLL_SECONDS = 0.1
+SAVING_SECONDS = 60  # that a trial has to save when the process that forked it is gone
 
 
 class Local:
@@ -116,6 +119,10 @@ class _Pool:
                     ended = self._reap()
                     display.show(now=ended)
                     time.sleep(POLL_SECONDS)
+        except UserError:  # the processes are gone
+            for slot in self._running():
+                self._settle(slot)
+            raise
         finally:
             for sig, handler in previous.items():
                 signal.signal(sig, handler)
@@ -176,11 +183,16 @@ class _Pool:
         any_ended = False
         for name, code in self._processes.ended():
             (slot,) = [slot for slot in self._slots if slot.job is not None and slot.job.name == name]
-            path = slot.job.folder.path if slot.job else pathlib.Path()
-            slot.job, slot.cores, any_ended = None, [], True
-            if state.read(path)['state'] in ('queued', 'running'):
-                self._mark(path, code)
+            self._settle(slot, code)
+            any_ended = True
         return any_ended
+
+    def _settle(self, slot: Slot, code: int = -signal.SIGKILL) -> None:
+        """Free a slot whose process has ended."""
+        path = slot.job.folder.path if slot.job else pathlib.Path()
+        slot.job, slot.cores = None, []
+        if state.read(path)['state'] in ('queued', 'running'):
+            self._mark(path, code)
 
     def _mark(self, path: pathlib.Path, code: int) -> None:
         """Write the end that a trial could not write itself."""
@@ -189,6 +201,17 @@ class _Pool:
             state.update(path, state='preempted', phase='', step=step, reason='stopped')
         else:
             state.fail(path, state.ended(code))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:  # on Linux, where an orphan that nobody waits for stays as a zombie
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return True
 
 
 class _Processes:
@@ -203,6 +226,7 @@ class _Processes:
         self._requests, self._answers = self._nursery.stdin, self._nursery.stdout
         os.set_blocking(self._answers.fileno(), False)
         self._buffer = b''
+        self._pids: dict[str, int] = {}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,22 +236,46 @@ class _Processes:
 
     def start(self, name: str, log: pathlib.Path, environment: dict[str, str], *arguments: object) -> None:
         words = [str(argument) for argument in arguments]
-        self._ask(name=name, log=str(log), environment=environment, arguments=words)
+        try:
+            self._ask(name=name, log=str(log), environment=environment, arguments=words)
+        except BrokenPipeError:
+            list(self._hear())
+            self._give_up()
 
     def signal(self, number: int) -> None:
-        self._ask(signal=int(number))
+        with contextlib.suppress(BrokenPipeError):  # `ended` will say so
+            self._ask(signal=int(number))
 
     def ended(self) -> Iterator[tuple[str, int]]:
         """(name, exit status or minus the signal) of the trials that have ended since it was last asked."""
+        over = self._nursery.poll() is not None  # asked first: what it said before that is still heard
+        yield from self._hear()
+        if over:
+            self._give_up()
+
+    def _hear(self) -> Iterator[tuple[str, int]]:
         while found := self._answers.read(65536):
             self._buffer += found
         *lines, self._buffer = self._buffer.split(b'\n')
         for line in lines:
             answer = json.loads(line)
+            if 'pid' in answer:
+                self._pids[answer['name']] = answer['pid']
             if 'code' in answer:
+                self._pids.pop(answer['name'], None)
                 yield answer['name'], answer['code']
-        if self._nursery.poll() is not None:
-            raise RuntimeError(f'The process that starts trials has ended with status {self._nursery.returncode}.')
+
+    def _give_up(self) -> NoReturn:
+        """Wait for the trials of a nursery that is gone, which save and stop, and raise a UserError that says so."""
+        until = time.monotonic() + SAVING_SECONDS
+        while any(map(_lives, self._pids.values())) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        for pid in self._pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise UserError(f'The process that forks trials is gone: '
+                        f'{state.ended(self._nursery.wait())}. The trials that ran have stopped; the same command goes '
+                        'on from there.')  # fmt: skip
 
     def _ask(self, **request: Any) -> None:
         self._requests.write((json.dumps(request) + '\n').encode())

@@ -3,7 +3,7 @@
 It reads one JSON object a line, `{"name", "log", "environment", "arguments"}`, forks a child that runs
 `genbench.studies.worker`, and answers `{"name", "pid"}` and, when it has ended, `{"name", "code"}` (minus the signal
 where one killed it). `{"signal": NUMBER}` goes to all children. When its input ends, because whoever started it is
-gone, it tells the children to save and stop.
+gone, it tells the children to save and stop. When it is killed itself, they notice and do the same.
 
 Forking is safe because the parent only imports: no device of jax is opened and no thread of Python runs before.
 """
@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -54,6 +55,7 @@ class Nursery:
         self._channel = channel
         self._children: dict[int, str] = {}
         self._buffer = b''
+        self._end, self._life = os.pipe()  # nobody else keeps the second end, so the first ends with this process
 
     def run(self) -> int:
         selector = selectors.DefaultSelector()
@@ -97,6 +99,8 @@ class Nursery:
             os.dup2(file, 1)
             os.dup2(file, 2)
             os.close(self._channel)
+            os.close(self._life)
+            threading.Thread(target=_stop_after, args=(self._end,), daemon=True).start()
             os.environ.update(environment)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             from genbench.studies import worker
@@ -126,6 +130,12 @@ class Nursery:
             os.write(self._channel, (json.dumps(values) + '\n').encode())
         except BrokenPipeError:
             return  # who started it is gone; the end of the input says so too
+
+
+def _stop_after(end: int) -> None:
+    """Tell this process to save and stop once nobody holds the other end of a pipe."""
+    os.read(end, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:

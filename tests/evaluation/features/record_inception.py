@@ -21,6 +21,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 KINDS = {'32x32': (32, 32, 3), '28x28 grey': (28, 28, 1), '299x299': (299, 299, 3)}
 CONVENTIONS = ('ttur', 'pytorch-fid', 'clean')
+LENGTHS = (28, 32, 96, 256, 299, 330, 500)  # of the columns of pixels whose resizing is recorded
 FEATURES_STEP, LOGITS_STEP, SPATIAL_STEP = 4, 16, 16  # of what is kept, so that the recording stays small
 
 
@@ -49,6 +50,28 @@ def images(kind: str) -> np.ndarray:
     coarse = draw.uniform(-40, 295, (2, 5, 5, channels))
     blocks = coarse[:, np.arange(height) * 5 // height][:, :, np.arange(width) * 5 // width]
     return np.clip(blocks + draw.normal(0, 12, (2, height, width, channels)), 0, 255).astype(np.uint8)
+
+
+def column(length: int) -> np.ndarray:
+    """An image whose rows are noise, and all of whose columns are the same."""
+    values = np.random.Generator(np.random.Philox(3)).integers(0, 256, (length, 1, 1), dtype=np.uint8)
+    return np.broadcast_to(values, (length, 8, 3))
+
+
+def resized(torch, convention: str, image: np.ndarray) -> np.ndarray:
+    """The first column of an image of 299×299 pixels in 0 … 255, as a convention's tool resizes it."""
+    if convention == 'clean':
+        from cleanfid import resize
+
+        return resize.build_resizer('clean')(image)[:, 0, 0]
+    planes = _planes(torch, image[None]).float()
+    if convention == 'pytorch-fid':
+        return torch.nn.functional.interpolate(planes, (299, 299), mode='bilinear')[0, 0, :, 0].numpy()
+    from torch_fidelity import interpolate_compat_tensorflow as fidelity
+
+    return fidelity.interpolate_bilinear_2d_like_tensorflow1x(planes, (299, 299), align_corners=False)[
+        0, 0, :, 0
+    ].numpy()
 
 
 def tensors(torch):
@@ -131,6 +154,8 @@ def main() -> None:
             found = reference_outputs(torch, extractor, network, convention, images(kind))
             for output, values in found.items():
                 kept[f'{convention}/{kind}/{output}'] = values[:, :: steps[output]]
+        for length in LENGTHS:
+            kept[f'{convention}/column {length}'] = resized(torch, convention, column(length))
     grid = np.random.Generator(np.random.Philox(2)).standard_normal((1, 2, 37, 37), np.float32)
     scale = (16 + 0.1) / 37
     kept['positions'] = torch.nn.functional.interpolate(

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import os
 import threading
 
 import ml_dtypes
@@ -97,13 +98,13 @@ def test_a_users_file_needs_its_hash_said_unless_it_is_the_published_one(tmp_pat
     digest, published = hashlib.sha256(b'other').hexdigest(), Published('a network', OFFLINE, SHA256)
     assert weights.find(published, str(mine)).published
     assert weights.find(published, str(other), digest) == weights.Weights(other, digest, False)
-    with pytest.raises(UserError, match=f'not {SHA256} of a network.*evaluation.features.weights_sha256={digest}'):
+    with pytest.raises(UserError, match=f'not {SHA256} of a network.*weights_sha256 or --weights-sha256 to {digest}'):
         weights.find(published, str(other))
     with pytest.raises(UserError, match=f'has the sha256 {digest}, not {"1" * 64} of evaluation'):
         weights.find(published, str(other), '1' * 64)
-    with pytest.raises(UserError, match='gone.pth .evaluation.features.weights. cannot be read: No such file'):
+    with pytest.raises(UserError, match='gone.pth .*features.weights or --weights. cannot be read: No such file'):
         weights.find(published, str(tmp_path / 'gone.pth'))
-    with pytest.raises(UserError, match='which evaluation.features.weights should name'):
+    with pytest.raises(UserError, match='which evaluation.features.weights or --weights should name'):
         weights.find(published, '', digest)
 
 
@@ -150,3 +151,54 @@ def test_tensors_of_another_network_are_one_sentence(tmp_path, safetensors, chan
     safetensors(path, changed)
     with pytest.raises(UserError, match=words):
         weights.checked(file, shapes, unused=('count',))
+
+
+def test_a_key_names_a_part_of_a_file(tmp_path):
+    file = tmp_path / 'a.pth'
+    file.write_bytes(CONTENT)
+    published = Published('a network', OFFLINE, SHA256)
+    found = weights.find(published, f'{file}::model::ema', SHA256)
+    assert (found.path, found.key, found.published) == (file, ('model', 'ema'), False)
+    assert found.identity == f'{SHA256}::model::ema' and weights.find(published, str(file)).identity == SHA256
+    named = tmp_path / 'b::c.pth'
+    named.write_bytes(CONTENT)
+    assert (weights.find(published, str(named)).path, weights.find(published, str(named)).key) == (named, ())
+    with pytest.raises(UserError, match='is a safetensors file, so ::ema names nothing in it'):
+        weights.Weights(tmp_path / 'a.safetensors', SHA256, False, ('ema',)).tensors()
+
+
+@pytest.mark.parametrize('make', [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to('/dev/zero')])
+def test_weights_are_a_file(tmp_path, make):
+    make(tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='a.pth .* are no file'):
+        weights.find(Published('a network', OFFLINE, SHA256), str(tmp_path / 'a.pth'))
+
+
+def test_a_loop_of_links_is_one_sentence(tmp_path):
+    (tmp_path / 'a.pth').symlink_to('a.pth')
+    with pytest.raises(UserError, match='a.pth .* cannot be read'):
+        weights.find(Published('a network', OFFLINE, SHA256), str(tmp_path / 'a.pth'))
+
+
+@pytest.mark.parametrize(
+    'header',
+    [
+        b'{"x":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}',
+        b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}',
+        b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}}',
+        b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}',
+        b'{"x":{"dtype":"F32","shape":[99999999999,99999999999],"data_offsets":[0,39999999999200000000004]}}',
+        b'{"x":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}}',
+        b'{"x":{"dtype":"F32","shape":2,"data_offsets":[0,8]}}',
+        b'{"x":null}',
+        b'{"x":' + b'[' * 100_000,
+        b'[]',
+        b'null',
+    ],
+)
+def test_a_header_that_cannot_be_is_one_sentence(tmp_path, header):
+    path = tmp_path / 'a.safetensors'
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(8))
+    with pytest.raises(UserError, match='a.safetensors is no safetensors file, or is damaged') as raised:
+        weights.read_safetensors(path)
+    assert len(str(raised.value).splitlines()) == 1

@@ -1,0 +1,146 @@
+"""Files of moments: mean and covariance of the features of a set of images, by genbench or as others publish them."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genbench.errors import UserError
+from genbench.evaluation import array_files
+from genbench.evaluation.distances import ROUNDING, check_moments
+from genbench.evaluation.features import FeatureNetwork
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.scoring import Extracted, Moments
+from genbench.training.files import write_npz
+
+FORMAT = 1
+PREFIXES = {'features': '', 'spatial': 'spatial_'}  # of the names of an output's moments
+DEEPEST = 32  # of dictionaries in a protocol
+MOST_FEATURES = 2**14  # of a network; a covariance of more would be larger than 2 GiB
+
+
+def is_moments(address: str) -> bool:
+    """Whether a file is an .npz with mu and sigma."""
+    path = pathlib.Path(address)
+    return path.suffix == '.npz' and array_files.is_npz(path) and {'mu', 'sigma'} <= set(array_files.names(path))
+
+
+def write(out: str, found: Extracted, network: FeatureNetwork) -> dict[str, Any]:
+    """Write the moments of a set with their protocol, and return that."""
+    protocol = {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
+    named = {
+        f'{prefix}{key}': value
+        for output, prefix in PREFIXES.items()
+        if output in found.moments
+        for key, value in zip(('mu', 'sigma'), found.moments[output], strict=True)
+    }
+    text = json.dumps(dict(Protocol(protocol)))
+    write_npz(pathlib.Path(out), {'protocol': text, 'n': found.count, **named})
+    return protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a file of moments holds.
+
+    Attributes:
+      description: what a protocol says of the images.
+      network: the protocol of the feature network; {} where it is not known.
+      moments: (mean, covariance) by output.
+      count: number of images; 0 where it is not known.
+    """
+
+    address: str
+    description: dict[str, Any]
+    network: Mapping[str, Any]
+    moments: dict[str, Moments]
+    count: int
+
+    def of(self, network: FeatureNetwork) -> Extracted:
+        """The moments as a reference in the features of a network; a UserError if they are another's."""
+        if self.network:
+            different = Protocol(self.network).difference(network.protocol)
+            if different:
+                key, (there, here) = next(iter(different.items()))
+                raise UserError(
+                    f'{self.address} holds moments of another protocol: {key} is {there!r} there and {here!r} here.'
+                )
+        return Extracted(self.description, {}, self.moments, self.count)
+
+
+def read(address: str, outputs: Sequence[str]) -> Saved:
+    """The moments of a file that genbench wrote, or of an .npz with mu and sigma as others publish them.
+
+    Raises:
+      UserError: a damaged file, one without the moments of an output, or moments that no images have.
+    """
+    path = pathlib.Path(address)
+    held = array_files.names(path)
+    for name in outputs:
+        if name in PREFIXES and not set(_keys(name)) <= set(held):
+            raise UserError(f'{address} holds no moments of the output {name!r}.')
+    stored = {name: _stored(path, name) for name in PREFIXES if set(_keys(name)) <= set(held)}
+    moments = {name: _checked(path, *stored[name]) for name in outputs if name in PREFIXES}  # logits need no reference
+    rest = array_files.read_npz(path, [name for name in ('n', 'protocol') if name in held])
+    digest = hashlib.sha256(b''.join(value.tobytes() for value in stored['features'])).hexdigest()[:16]
+    description: dict[str, Any] = {'from': 'published moments, protocol unknown', 'moments_sha256': digest}
+    network: dict[str, Any] = {}
+    if 'protocol' in rest:
+        description, network = _protocol(address, rest['protocol'])
+    return Saved(address, description, network, moments, _count(address, rest['n']) if 'n' in rest else 0)
+
+
+def _keys(output: str) -> tuple[str, str]:
+    return f'{PREFIXES[output]}mu', f'{PREFIXES[output]}sigma'
+
+
+def _stored(path: pathlib.Path, output: str) -> list[np.ndarray]:
+    """Mean and covariance of an output as they are in the file, if their shapes are those of moments."""
+    mean, covariance = array_files.shapes(path, _keys(output)).values()
+    if len(mean) != 1 or covariance != (*mean, *mean) or not 0 < mean[0] <= MOST_FEATURES:
+        raise UserError(f'{path}: mu {mean} and sigma {covariance} are no mean (d,) and covariance (d, d) of features.')
+    return list(array_files.read_npz(path, _keys(output)).values())
+
+
+def _checked(path: pathlib.Path, *stored: np.ndarray) -> Moments:
+    """Mean and covariance as float64, which a set of features can have."""
+    if any(value.dtype.kind not in 'fiu' for value in stored):
+        raise UserError(f'{path}: mu and sigma are not real numbers.')
+    mu, sigma = (value.astype(np.float64) for value in stored)
+    try:
+        check_moments(mu, sigma)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    eigenvalues = np.linalg.eigvalsh(sigma)
+    if eigenvalues[0] < -ROUNDING * eigenvalues[-1]:
+        raise UserError(f'{path}: the covariance of the moments has a negative eigenvalue, {eigenvalues[0]:.3g}.')
+    return mu, sigma
+
+
+def _protocol(address: str, stored: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what it says of the images, the protocol of the network) of the JSON text in a file."""
+    try:
+        saved = json.loads(str(stored))
+        depth = _depth(saved)
+    except (ValueError, RecursionError):
+        saved, depth = None, 0
+    parts: list[Any] = [saved.get(key) if isinstance(saved, dict) else None for key in ('reference', 'features')]
+    if not all(isinstance(part, dict) and part for part in parts) or depth > DEEPEST:
+        raise UserError(f'The protocol in {address} is damaged. Without an array "protocol" it would be read as '
+                        'moments of others.')  # fmt: skip
+    return parts[0], parts[1]
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def _count(address: str, stored: np.ndarray) -> int:
+    if stored.shape != () or stored.dtype.kind not in 'iuf' or not 2 <= stored <= 2**53 or stored != np.round(stored):
+        raise UserError(f'n in {address} is {stored!s:.40}; it should be the number of images, 2 or more.')
+    return int(stored)
