@@ -163,6 +163,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'evaluation.dequantisation_draws': COUNT,
     'evaluation.iwae_draws': COUNT,
     'evaluation.vlb_draws': COUNT,
+    'evaluation.truncation': ranges.POSITIVE,
     'evaluation.ode.num_steps': COUNT,
     'evaluation.ode.tolerance': Range(0, 1, above=True, below=True),
     'evaluation.ode.probes': COUNT_OR_NONE,
@@ -305,7 +306,7 @@ def _section(config: Config, dotted: str) -> Config:
 
 
 def to_json(config: Config) -> str:
-    """The snapshot a run keeps; `from_json` reads it back."""
+    """The snapshot a run keeps; `read` reads it back."""
     return json.dumps(plain(config), indent=2) + '\n'
 
 
