@@ -4,9 +4,7 @@ A config file defines `get_config()`, which returns a dict or a ConfigDict of th
 Which keys exist depends on `family.name` and `network.name`: each family and each network brings its own.
 """
 
-import ast
 import hashlib
-import importlib.util
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from genbench import families, networks
+from genbench import families, networks, ranges, reading, scripts
+from genbench import overrides as texts
 from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Family
+from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
 
 Config = Any  # a locked ConfigDict: its keys and types are checked when it is resolved, not by the type checker
 
@@ -116,16 +117,65 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-_AT_LEAST_ONE = (
-    'train.num_steps', 'train.batch_size', 'train.accumulate', 'train.log_every', 'train.skip_limit',
-    'checkpoint.every', 'checkpoint.keep', 'evaluation.batch_size', 'evaluation.num_samples', 'evaluation.sets',
-    'evaluation.iwae_draws', 'evaluation.vlb_draws', 'evaluation.dequantisation_draws', 'evaluation.ode.num_steps',
-    'evaluation.classifier.num_steps', 'evaluation.ais.num_steps', 'evaluation.ais.chains', 'evaluation.ais.leapfrog',
-)  # fmt: skip
-_AT_LEAST_ZERO = (
-    'data.workers', 'train.sample_every', 'train.snapshot_every', 'train.steps_per_call', 'checkpoint.keep_every',
-    'checkpoint.keep_best',
-)  # fmt: skip
+RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
+    'data.data_dir': ranges.PATH,
+    'data.resident_bytes': Range(0, 2**63 - 1),
+    'data.workers': Range(0, 1024),
+    'train.num_steps': COUNT,
+    'train.batch_size': COUNT,
+    'train.accumulate': COUNT,
+    'train.steps_per_call': COUNT_OR_NONE,
+    'train.seed': ranges.SEED,
+    'train.ema_decay': ranges.SHARE,
+    'train.extra_decays': ranges.each(ranges.SHARE, float),
+    'train.power_widths': ranges.each(Range(0, 12**-0.5, above=True), float),
+    'train.snapshot_every': COUNT_OR_NONE,
+    'train.log_every': COUNT,
+    'train.sample_every': COUNT_OR_NONE,
+    'train.skip_limit': COUNT,
+    'optimizer.learning_rate': ranges.POSITIVE,
+    'optimizer.warmup_steps': COUNT_OR_NONE,
+    'optimizer.decay_start': COUNT_OR_NONE,
+    'optimizer.b1': ranges.SHARE,
+    'optimizer.b2': ranges.SHARE,
+    'optimizer.weight_decay': ranges.NOT_NEGATIVE,
+    'optimizer.clip_norm': ranges.NOT_NEGATIVE,
+    'mesh.data': Range(1, LARGEST, also=(-1,)),
+    'mesh.fsdp': Range(1, LARGEST, also=(-1,)),
+    'mesh.tensor': Range(1, LARGEST, also=(-1,)),
+    'mesh.rules': ranges.TEXTS,
+    'checkpoint.every': COUNT,
+    'checkpoint.keep': COUNT,
+    'checkpoint.keep_every': COUNT_OR_NONE,
+    'checkpoint.keep_best': COUNT_OR_NONE,
+    'checkpoint.best_mode': ranges.one_of('min', 'max'),
+    'trackers.names': ranges.TEXTS,
+    'evaluation.batch_size': COUNT,
+    'evaluation.num_samples': Range(2, LARGEST),  # a covariance needs two
+    'evaluation.sets': COUNT,
+    'evaluation.seed': ranges.SEED,
+    'evaluation.samplers': ranges.TEXTS,
+    'evaluation.metrics': ranges.each(ranges.ANY, str, fewest=1),
+    'evaluation.features.weights': ranges.PATH,
+    'evaluation.classifier.num_steps': COUNT,
+    'evaluation.classifier.channels': COUNT,
+    'evaluation.classifier.seed': ranges.SEED,
+    'evaluation.dequantisation_draws': COUNT,
+    'evaluation.iwae_draws': COUNT,
+    'evaluation.vlb_draws': COUNT,
+    'evaluation.truncation': ranges.POSITIVE,
+    'evaluation.ode.num_steps': COUNT,
+    'evaluation.ode.tolerance': Range(0, 1, above=True, below=True),
+    'evaluation.ode.probes': COUNT_OR_NONE,
+    'evaluation.refine_images': COUNT_OR_NONE,
+    'evaluation.ais.num_steps': COUNT,
+    'evaluation.ais.chains': COUNT,
+    'evaluation.ais.leapfrog': COUNT,
+    'evaluation.ais.observation_scale': ranges.POSITIVE,
+    'evaluation.ais.num_images': Range(2, LARGEST, also=(0,)),  # an error of the mean needs two
+}
+
+_DEEPEST = 8  # sections in sections
 
 # What may change without making another experiment of a run.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
@@ -143,32 +193,18 @@ def read_file(path: str) -> dict[str, Any]:
     Raises:
       UserError: no such file, no get_config, or an error inside the file.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        raise UserError(f'There is no config file {path}. {did_you_mean(path, near) if near else ""}'.strip())
-    module_spec = importlib.util.spec_from_file_location('genbench_config', file)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f'{path} is not a Python file; a config file ends in .py and defines get_config().')
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        get_config = getattr(module, 'get_config', None)
-        if get_config is None:
-            raise UserError(f'The config file {path} does not define get_config().')
-        values = get_config()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f'The config file {path} cannot be read: {type(error).__name__}: {error}.') from None
+    return scripts.call(path, 'get_config', 'config file', _returned)
+
+
+def _returned(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping | ConfigDict):
-        raise UserError(f'get_config() of {path} should return a ConfigDict or a dict, not {type(values).__name__}.')
+        raise UserError(f'get_config() should return a ConfigDict or a dict, not {type(values).__name__}.')
     return plain(values)
 
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked."""
-    pairs = [_split(override) for override in overrides]
+    pairs = [texts.split(override) for override in overrides]
     given = {**dict(flatten(values)), **dict(pairs)}
     family = families.get(str(given.get('family.name', '')))
     sections = family.defaults()
@@ -176,29 +212,31 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     config = ConfigDict(plain(DEFAULTS))
     config.family = ConfigDict({'name': family.name})
     config.network = ConfigDict(networks.defaults(str(network)))
+    allowed = limits(family, str(network))
     for key, value in flatten(sections):
         section, name = key.split('.', 1)
         if name not in ('name',):
-            _assign(config, key, value, add=section in ('family', 'network'))
+            _assign(config, key, value, allowed, add=section in ('family', 'network'))
     for key, value in flatten(values):
-        _assign(config, key, value)
+        _assign(config, key, value, allowed)
     for key, text in pairs:
-        _assign(config, key, _parse(key, text, _lookup(config, key)))
-    _check_ranges(config)
+        _assign(config, key, texts.parse(key, text, _lookup(config, key)), allowed)
+    _check(config, allowed)
     return config.lock()
 
 
-def _check_ranges(config: Config) -> None:
-    for keys, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-        for key in keys:
-            value = _lookup(config, key)
-            if value < least:
-                raise UserError(f'{key} is {value}; it should be at least {least}.')
+def limits(family: type[Family], network: str) -> dict[str, Range]:
+    """The range of every key of a config with this family and network that states one."""
+    own = {f'family.{name}': one for name, one in family.all_ranges().items()}
+    return {**RANGES, **own, **{f'network.{name}': one for name, one in networks.ranges(network).items()}}
+
+
+def _check(config: Config, allowed: Mapping[str, Range]) -> None:
+    for key, value in flatten(config):
+        allowed.get(key, ranges.ANY).check(key, value)
     if config.train.batch_size % config.train.accumulate:
         raise UserError(f'train.accumulate ({config.train.accumulate}) does not divide train.batch_size '
                         f'({config.train.batch_size}).')  # fmt: skip
-    if config.checkpoint.best_mode not in ('min', 'max'):
-        raise UserError(f'checkpoint.best_mode is {config.checkpoint.best_mode!r}; it can be min or max.')
 
 
 def defaults_of(section: str) -> Config:
@@ -208,8 +246,8 @@ def defaults_of(section: str) -> Config:
 
 def locate(path: str) -> Config:
     """The resolved config of a config file, or of a run folder."""
-    snapshot = pathlib.Path(path) / 'config.json'
-    return from_json(snapshot.read_text()) if snapshot.is_file() else load(path)
+    snapshot = pathlib.Path(ranges.check_path(path, 'The path')) / 'config.json'
+    return read(snapshot) if snapshot.exists() else load(path)
 
 
 def flatten(values: Mapping[str, Any] | ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -221,18 +259,17 @@ def flatten(values: Mapping[str, Any] | ConfigDict, prefix: str = '') -> Iterato
             yield f'{prefix}{key}', value
 
 
-def plain(values: Any) -> Any:
-    """Nested dicts and tuples instead of ConfigDicts and lists."""
+def plain(values: Any, depth: int = 0) -> Any:
+    """Nested dicts and tuples instead of ConfigDicts and lists.
+
+    Raises:
+      UserError: sections lie in each other without end, as in a dict that holds itself.
+    """
+    if depth > _DEEPEST:
+        raise UserError(f'Its sections nest more than {_DEEPEST} deep; a section may not hold itself.')
     if isinstance(values, Mapping | ConfigDict):
-        return {key: plain(value) for key, value in values.items()}
+        return {key: plain(value, depth + 1) for key, value in values.items()}
     return tuple(values) if isinstance(values, list | tuple) else values
-
-
-def _split(override: str) -> tuple[str, str]:
-    key, equals, text = override.partition('=')
-    if not equals:
-        raise UserError(f'The override {override!r} has no value; write --config.{key}=VALUE.')
-    return key, text
 
 
 def _lookup(config: Config, key: str) -> Any:
@@ -253,13 +290,13 @@ def _nearest(key: str, known: list[str]) -> str:
     return f'Did you mean {" or ".join(last)}?' if last else did_you_mean(key, known)
 
 
-def _assign(config: Config, key: str, value: Any, add: bool = False) -> None:
+def _assign(config: Config, key: str, value: Any, allowed: Mapping[str, Range], add: bool = False) -> None:
     section, _, name = key.rpartition('.')
     if add and name not in _section(config, section):
         _section(config, section)[name] = value
         return
     old = _lookup(config, key)
-    _section(config, section)[name] = _coerce(key, value, old)
+    _section(config, section)[name] = texts.coerce(key, value, old, allowed.get(key, ranges.ANY))
 
 
 def _section(config: Config, dotted: str) -> Config:
@@ -268,56 +305,22 @@ def _section(config: Config, dotted: str) -> Config:
     return config
 
 
-def _coerce(key: str, value: Any, old: Any) -> Any:
-    """`value` as the type of `old`; whole floats are fine integers and integers are fine floats."""
-    kind = type(old)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is tuple:
-        value = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if old and any(type(item) is not type(old[0]) for item in value):
-            raise UserError(f'{key} expects a tuple of {type(old[0]).__name__}, for example {old}; got {value!r}.')
-        return value
-    if type(value) is not kind:
-        raise UserError(f'{key} expects {_article(kind)}; got {value!r}.')
-    return value
-
-
-def _parse(key: str, text: str, old: Any) -> Any:
-    """The text of an override as a value for a key that holds `old`."""
-    if isinstance(old, str):
-        return text
-    if isinstance(old, bool):
-        words = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
-        if text.lower() not in words:
-            raise UserError(f'{key} expects true or false; got {text!r}.')
-        return words[text.lower()]
-    if isinstance(old, tuple):
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = tuple(part for part in text.strip('()').split(',') if part)
-        return value if isinstance(value, tuple | list) else (value,)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise UserError(f'{key} expects {_article(type(old))}; got {text!r}.') from None
-
-
-def _article(kind: type) -> str:
-    name = {'int': 'integer', 'str': 'string', 'bool': 'boolean'}.get(kind.__name__, kind.__name__)
-    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
-
-
 def to_json(config: Config) -> str:
-    """The snapshot a run keeps; `from_json` reads it back."""
+    """The snapshot a run keeps; `read` reads it back."""
     return json.dumps(plain(config), indent=2) + '\n'
 
 
-def from_json(text: str) -> Config:
-    return resolve(plain(json.loads(text)))
+def read(path: pathlib.Path) -> Config:
+    """The config of a snapshot.
+
+    Raises:
+      UserError: it is damaged, or of another version of genbench.
+    """
+    values = reading.read_json(path, dict)
+    try:
+        return resolve(plain(values))
+    except UserError as error:
+        raise UserError(f'{path} is no config of this version of genbench: {error}') from None
 
 
 def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | ConfigDict) -> dict[str, tuple]:

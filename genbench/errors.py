@@ -36,6 +36,10 @@ _DISK_TROUBLE = {
     errno.EPERM: 'it is not permitted',
     errno.EROFS: 'the file system is read-only',
     errno.ENOTDIR: 'part of the path is a file, not a folder',
+    errno.EISDIR: 'it is a folder, not a file',
+    errno.EEXIST: 'something else of that name is in the way',
+    errno.ELOOP: 'it is a link that leads to itself',
+    errno.ENAMETOOLONG: 'its path is too long',
 }
 
 

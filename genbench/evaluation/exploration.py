@@ -23,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from genbench.errors import UserError
 from genbench.evaluation import neighbours
 from genbench.evaluation.reference import RealSets
 from genbench.families.base import Sampler
+from genbench.reading import read_json_if_any
 from genbench.training import sampling
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
@@ -209,9 +211,9 @@ def _neighbours(samples: np.ndarray, real: RealSets) -> tuple[np.ndarray, list[l
 
 def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
     try:
-        found = json.loads(index.read_text())
-    except (OSError, ValueError):
-        return False
+        found = read_json_if_any(index, dict) or {}
+    except UserError:
+        return False  # it is drawn again
     keys = ('config_hash', 'step', 'average', 'seed')
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 

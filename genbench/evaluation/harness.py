@@ -23,8 +23,9 @@ from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import COPIES, HELD_OUT, Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
+from genbench.reading import read_rows
 from genbench.training import runs, samplers, sampling
-from genbench.training.metrics import read_rows
+from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
@@ -142,11 +143,11 @@ class Evaluation:
             self.add('evaluations_per_image', nfe, protocol=cell.sampler.protocol, sampler=cell.sampler.name, nfe=nfe,
                      kind='cost')  # fmt: skip
         trained = {name for update in self.family.updates for name in update.networks}
-        logged = [row for row in read_rows(self.run.folder.metrics) if row['step'] == self.step]
+        logged = [row for row in read_rows(self.run.folder.metrics, ROW) if row['step'] == self.step]
         costs = {
             'parameters': sum(count for name, count in self.run.manifest['parameters'].items() if name in trained),
-            'training_flops': logged[-1]['train/flops'] if logged else None,
-            'training_seconds': logged[-1]['wall_time'] if logged else None,
+            'training_flops': logged[-1].get('train/flops') if logged else None,
+            'training_seconds': logged[-1].get('wall_time') if logged else None,
         }
         protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
         for metric, value in costs.items():
@@ -293,7 +294,7 @@ def draw_run(
     if average:
         options['average'] = average
     values = configs.plain(run.config)
-    values['evaluation'] |= {**options, 'seed': seed, 'metrics': (), 'sets': 1}
+    values['evaluation'] |= {**options, 'seed': seed, 'metrics': ('speed',), 'sets': 1}
     if data_dir:
         values['data']['data_dir'] = data_dir
     config = configs.resolve(values)

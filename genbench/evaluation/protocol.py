@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from genbench.errors import UserError
-from genbench.training.metrics import read_rows
+from genbench.ranges import check_path
+from genbench.reading import read_json, read_rows
 
 # What was measured, against how it was measured: a comparison of two models may differ in these.
 MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'labels', 'images')
@@ -24,6 +25,9 @@ def stem(drawn: Mapping[str, Any]) -> str:
 def told_options(drawn: Mapping[str, Any]) -> str:
     """The options of a protocol's sampler that are not the default, for people: 'variance=large, spacing=quadratic'."""
     return ', '.join(f'{key}={value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
+
+
+_ROW = {'metric': str, 'protocol': dict}  # what is compared of a row
 
 
 def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -100,7 +104,7 @@ def read_row(address: str) -> dict[str, Any]:
       UserError: no such file, line or metric.
     """
     text, _, which = address.rpartition(':')
-    path = pathlib.Path(text)
+    path = pathlib.Path(check_path(text, 'The path'))
     if not text or not which:
         raise UserError(f'{address!r} names no row; write PATH:LINE or PATH:METRIC, for example runs/a:3 or runs/a:fd.')
     rows = _rows(path / 'results.jsonl' if path.is_dir() else path)
@@ -116,16 +120,10 @@ def read_row(address: str) -> dict[str, Any]:
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise UserError(f'There is no file {path} to read a row from.')
     if path.suffix == '.jsonl':
-        return read_rows(path)
-    try:
-        return json.loads(path.read_text())['rows']
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f'{path} holds no result rows; it should be a results.jsonl or a JSON of genbench metrics.'
-        ) from None
+        return read_rows(path, _ROW)
+    advice = 'It should be a results.jsonl or a JSON of genbench metrics.'
+    return read_json(path, {'rows': [_ROW]}, advice)['rows']
 
 
 def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, dict[str, tuple[Any, Any]]]:

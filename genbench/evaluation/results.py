@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from genbench.evaluation.protocol import Protocol
+from genbench.reading import read_rows
 from genbench.training.files import write_atomically
-from genbench.training.metrics import read_rows
 
 HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
 BOUNDS = (HELD_OUT, COPIES)  # families of rows that no model made: what fresh images score, and what memorising would
@@ -21,6 +21,25 @@ KEYS = (
     'discretisation_error',  # of a likelihood by a solver
     'details',  # parts of a bound, spread over subsets, interval, …
 )  # fmt: skip
+
+
+_TEXT, _NUMBER, _WHOLE = (str, None), (float, None), (int, None)
+ROW = {  # of results.jsonl; older formats lack some
+    'metric': str, 'value?': _NUMBER, 'std_err?': _NUMBER, 'sd?': _NUMBER, 'kind?': _TEXT, 'n?': _WHOLE,
+    'checkpoint_step?': _WHOLE, 'config_hash?': _TEXT, 'protocol?': (dict, None), 'protocol_hash?': _TEXT,
+    'values?': ([_NUMBER], None), 'discretisation_error?': _NUMBER, 'details?': (dict, None), 'nfe?': _NUMBER,
+    'seed?': _WHOLE, 'trial?': _TEXT, 'variant?': _TEXT, 'study?': _TEXT, 'family?': _TEXT, 'dataset?': _TEXT,
+    'split?': _TEXT, 'sampler?': _TEXT, 'features?': _TEXT, 'settings?': (dict, None),
+}  # fmt: skip
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a results.jsonl; none where there is no file.
+
+    Raises:
+      UserError: a line is JSON of another shape.
+    """
+    return [{**row, 'protocol': row.get('protocol') or {}} for row in read_rows(path, ROW)]
 
 
 def complete(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +62,8 @@ def _finite(value: Any) -> Any:
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    found = row.get('protocol_hash') or Protocol(row['protocol']).hash
-    return row['metric'], row['checkpoint_step'], row['config_hash'], found
+    found = row.get('protocol_hash') or Protocol(row.get('protocol') or {}).hash
+    return row['metric'], row.get('checkpoint_step'), row.get('config_hash'), found
 
 
 class Results:
@@ -52,7 +71,7 @@ class Results:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self.rows = read_rows(path)
+        self.rows = read_rows(path, ROW)
         self._known = {_identity(row) for row in self.rows}
         kept = ''.join(json.dumps(row) + '\n' for row in self.rows)
         if path.is_file() and path.read_text() != kept:

@@ -15,6 +15,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.solvers import Options, Trace
+from genbench.ranges import Range
 
 Array = jax.Array
 # 'image': integers (batch, height, width, channels); 'label': integers (batch,); 'key': one key an image, (batch,), of
@@ -193,6 +194,7 @@ class Family:
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: ClassVar[int] = 1  # of a sampler whose steps nobody says
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
+    ranges: ClassVar[Mapping[str, Range]] = {}  # what the keys of `family` that this class adds may hold
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
@@ -204,6 +206,11 @@ class Family:
     def defaults(cls) -> dict[str, Any]:
         """Sections of the config that this family sets or adds to, e.g. {'family': {...}, 'network': {...}}."""
         return {'family': {'conditional': False}}
+
+    @classmethod
+    def all_ranges(cls) -> dict[str, Range]:
+        """`ranges` of this class and of those that it builds on."""
+        return {key: one for kind in reversed(cls.__mro__) for key, one in vars(kind).get('ranges', {}).items()}
 
     @classmethod
     def borrows(cls, config: Any) -> dict[str, str]:

@@ -17,6 +17,7 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import predictions, solvers
+from genbench.ranges import LARGEST, NOT_NEGATIVE, PATH, SHARE, Range
 
 # x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
 BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
@@ -43,6 +44,8 @@ class Consistency(PathFamily):
         super().__init__(config, spec, borrowed)
         if self.conditional and not self.teacher.config.family.conditional:
             raise UserError('family.conditional needs a conditional teacher, and this one was trained without labels.')
+
+    ranges = {'teacher': PATH, 'discretisation': Range(2, LARGEST), 'target_decay': SHARE, 'huber': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
 from genbench.families.bounds import VARIANCES
 from genbench.families.paths import PathFamily, scalars
+from genbench.ranges import ANY, COUNT, POSITIVE, each
 
 TIME_SAMPLERS = ('uniform', 'log_normal')
 
@@ -25,6 +26,8 @@ TIME_SAMPLERS = ('uniform', 'log_normal')
 @register('diffusion')
 class Diffusion(PathFamily):
     """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1."""
+
+    ranges = {'num_timesteps': COUNT, 'log_normal': each((ANY, POSITIVE))}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

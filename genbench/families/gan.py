@@ -33,6 +33,7 @@ from genbench.families.base import (
 )
 from genbench.families.observations import Normal
 from genbench.networks import resnet, square_size
+from genbench.ranges import COUNT, NOT_NEGATIVE
 
 # What a discriminator pays for its logits of real and of fake images, and a generator for its fakes': Goodfellow et al.
 # 2014, section 3; Arjovsky et al. 2017, equations 2 and 3; Lim & Ye 2017, section 4.
@@ -47,6 +48,8 @@ PENALTIES = ('r1', 'gradient_penalty', 'none')
 @register('gan')
 class GAN(Family):
     """Discriminator first, then generator. It has no likelihood."""
+
+    ranges = {'penalty_weight': NOT_NEGATIVE, 'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -69,8 +72,6 @@ class GAN(Family):
             name = config.family[key]
             if name not in known:
                 raise UserError(f'No {key} of a GAN is called {name!r} (family.{key}). {did_you_mean(name, known)}')
-        if config.family.critic_steps < 1:
-            raise UserError(f'family.critic_steps is {config.family.critic_steps}; it should be at least 1.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]

@@ -18,6 +18,7 @@ from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, N
 from genbench.families.bounds import VariationalBound
 from genbench.interpolants import density, predictions, schedules, solvers
 from genbench.networks.layers import plain_attention
+from genbench.ranges import PROBABILITY
 
 
 class PathFamily(Family):
@@ -28,6 +29,7 @@ class PathFamily(Family):
     kind = 'denoiser'
     guidable = True
     main_network = 'denoiser'
+    ranges = {'label_dropout': PROBABILITY}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)

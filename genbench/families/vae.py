@@ -29,6 +29,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.networks import autoencoder, square_size
+from genbench.ranges import COUNT, NOT_NEGATIVE
 
 
 @register('vae')
@@ -36,6 +37,8 @@ class VAE(Family):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x | z) independent over pixels and channels."""
 
     samplers = ('mean', 'direct')
+
+    ranges = {'latent': COUNT, 'observation_scale': NOT_NEGATIVE, 'beta': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Networks: they know images, times and labels, and no family. `network.name` in a config picks one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
@@ -7,6 +8,7 @@ from flax import nnx
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.networks import autoencoder, couplings, dit, resnet, unet
+from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'unet': unet.DEFAULTS,
@@ -16,6 +18,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'couplings': couplings.DEFAULTS,
     'none': {},
 }
+RANGES: dict[str, Mapping[str, Range]] = {
+    'unet': unet.RANGES,
+    'dit': dit.RANGES,
+    'autoencoder': autoencoder.RANGES,
+    'resnet': resnet.RANGES,
+    'couplings': couplings.RANGES,
+}
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -23,6 +32,11 @@ def defaults(name: str) -> dict[str, Any]:
     if name not in DEFAULTS:
         raise UserError(f'No network is called {name!r} (network.name). {did_you_mean(name, DEFAULTS)}')
     return {'name': name, **DEFAULTS[name]}
+
+
+def ranges(name: str) -> Mapping[str, Range]:
+    """What those keys may hold."""
+    return RANGES.get(name, {})
 
 
 def denoiser(config: Any, spec: DataSpec, classes: int, rngs: nnx.Rngs) -> nnx.Module:

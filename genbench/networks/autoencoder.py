@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.networks import layers
+from genbench.ranges import COUNT, SHARE, each
 
 DEFAULTS = {
     'channels': 32,
@@ -15,6 +16,13 @@ DEFAULTS = {
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
     'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'blocks': COUNT,
+    'groups': COUNT,
+    'dropout': SHARE,
 }
 
 

@@ -20,6 +20,7 @@ from flax import nnx
 
 from genbench.errors import UserError
 from genbench.networks import layers
+from genbench.ranges import COUNT, SHARE, Range, each
 
 Array = jax.Array
 
@@ -30,6 +31,13 @@ DEFAULTS = {
     'margin': 0.01,  # α of the logits: [−1, 1] is mapped into (α, 1 − α) before them
     'dropout': 0.0,
     'dtype': 'float32',  # of the couplings' networks, or 'bfloat16'; what they scale and shift is float32 in any case
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'steps': COUNT,
+    'margin': Range(0, 0.5, above=True, below=True),
+    'dropout': SHARE,
 }
 LOG_SCALE_BOUND = 2.0  # of one coupling, so that neither direction overflows
 

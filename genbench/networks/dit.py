@@ -12,6 +12,7 @@ from flax import nnx
 
 from genbench.errors import UserError
 from genbench.networks import layers
+from genbench.ranges import COUNT
 
 Array = jax.Array
 
@@ -23,6 +24,13 @@ DEFAULTS = {
     'expansion': 4,  # width of a perceptron's hidden layer, in units of `width`
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
     'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+}
+RANGES = {
+    'patch': COUNT,
+    'depth': COUNT,
+    'width': COUNT,
+    'heads': COUNT,
+    'expansion': COUNT,
 }
 
 TIME_FEATURES = 256

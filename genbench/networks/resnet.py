@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.networks import layers
+from genbench.ranges import COUNT, each
 
 DEFAULTS = {
     'channels': 32,
@@ -21,6 +22,13 @@ DEFAULTS = {
     'latent': 64,  # dimensions of the generator's input
     'label_features': 16,  # of the generator's label embedding
     'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'blocks': COUNT,
+    'latent': COUNT,
+    'label_features': COUNT,
 }
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.networks import layers
+from genbench.ranges import COUNT, SHARE, each
 
 DEFAULTS = {
     'channels': 32,
@@ -20,6 +21,15 @@ DEFAULTS = {
     'dropout': 0.0,
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
     'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'blocks': COUNT,
+    'attention': each(COUNT, int),
+    'heads': COUNT,
+    'groups': COUNT,
+    'dropout': SHARE,
 }
 
 

@@ -2,19 +2,37 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from genbench.errors import UserError
+from genbench.evaluation import results
 from genbench.evaluation.results import BOUNDS, KEYS
-from genbench.training.metrics import read_rows
+from genbench.ranges import check_path
+from genbench.reading import read_json_if_any, read_rows
+from genbench.report.description import read_study
+from genbench.training.metrics import ROW
 from genbench.training.runs import Folder
 
 Row = dict[str, Any]
 STATES = ('done', 'running', 'queued', 'preempted', 'failed')
 _OLDER_STATES = {'starting': 'running', 'training': 'running', 'evaluating': 'running', 'interrupted': 'preempted'}
+_NUMBER = (float, None)
+_CONFIG = {'train?': {'seed?': int}, 'evaluation?': dict}
+_MANIFEST = {'devices?': [str]}
+_PICTURES = {'rows': int, 'columns': int}
+_EXPLORATION = {
+    'sampler': str, 'steps': int, 'shape': [int], 'images': int,
+    'denoising?': ({'reconstructions': [int], 'kept': [int], 'schedule': str}, None),
+    'interpolation?': (_PICTURES, None), 'neighbours?': ({'distances': [[float]]}, None),
+}  # fmt: skip
+_STATUS = {'state?': (*STATES, *_OLDER_STATES), 'reason?': str, 'last_lines?': [str]}
+_SUMMARY = {
+    'step?': int, 'complete?': bool, 'training_seconds?': _NUMBER, 'images_per_second?': _NUMBER, 'mfu?': _NUMBER,
+    'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,
+    'config_hash?': str, 'images_seen?': int, 'training_flops?': _NUMBER, 'step_seconds?': _NUMBER,
+}  # fmt: skip
 LAST_LINES = 12  # of the log of a trial that failed
 
 
@@ -143,48 +161,41 @@ def read(folder: str | pathlib.Path) -> StudyRecord:
     Raises:
       UserError: the folder holds no study.
     """
-    path = pathlib.Path(folder)
-    if not (path / 'study.json').is_file():
+    path = pathlib.Path(check_path(str(folder), 'The folder'))
+    if not (path / 'study.json').exists():
         raise UserError(f'{path} holds no study (no study.json); write one with: genbench run STUDY --out {path}')
-    description = _json(path / 'study.json')
-    if not isinstance(description.get('trials'), list):
-        raise UserError(f'{path / "study.json"} cannot be read; write it again with: genbench run STUDY --out {path}')
+    description = read_study(path)
     variants = description.get('variants') or {}
     trials = [_trial(path / 'trials' / name, variants.get(name) or name) for name in description['trials']]
-    return StudyRecord(path, description, _rows(read_rows(path / 'results.jsonl')), trials)
+    return StudyRecord(path, description, _rows(results.read(path / 'results.jsonl')), trials)
 
 
 def _rows(found: Sequence[Any]) -> list[Row]:
-    complete = [
-        {**dict.fromkeys(KEYS), 'trial': '', **row, 'protocol': row.get('protocol') or {}}
-        for row in found
-        if isinstance(row, dict)
-    ]
+    complete = [{**dict.fromkeys(KEYS), **row, 'trial': row.get('trial') or ''} for row in found]
     return [row for row in complete if row['metric']]
 
 
 def _trial(path: pathlib.Path, variant: str) -> TrialRecord:
     folder = Folder(path)
-    status = {'state': 'queued', 'reason': '', **_json(path / 'status.json')}
+    status = {'state': 'queued', 'reason': '', **_json(path / 'status.json', _STATUS)}
     status['state'] = _OLDER_STATES.get(status['state'], status['state'])
     return TrialRecord(
         name=path.name,
         variant=variant,
         folder=folder,
         status=status,
-        config=_json(folder.config),
-        manifest=_json(folder.manifest),
-        summary=_json(folder.summary),
-        metrics=[row for row in read_rows(folder.metrics) if isinstance(row, dict)],
-        exploration=_json(path / 'exploration' / 'exploration.json'),
-        grid=tuple(_json(path / 'trial.json').get('grid') or ()),
+        config=_json(folder.config, _CONFIG),
+        manifest=_json(folder.manifest, _MANIFEST),
+        summary=_json(folder.summary, _SUMMARY),
+        metrics=read_rows(folder.metrics, ROW),
+        exploration=_json(path / 'exploration' / 'exploration.json', _EXPLORATION),
+        grid=tuple(_json(path / 'trial.json', {'grid?': [str]}).get('grid') or ()),
     )
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    """The object of a JSON file; empty where it is missing, half-written or something else."""
+def _json(path: pathlib.Path, shape: Any = dict) -> dict[str, Any]:
+    """The object of a JSON file; empty where it is missing, damaged or something else."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return read_json_if_any(path, shape) or {}
+    except UserError:  # the page shows what there is
         return {}
-    return found if isinstance(found, dict) else {}

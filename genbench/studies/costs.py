@@ -24,6 +24,7 @@ from genbench import flops
 from genbench.config import Config
 from genbench.data import sources
 from genbench.errors import UserError
+from genbench.reading import read_json
 from genbench.studies import identity
 from genbench.training.files import write_atomically
 
@@ -125,7 +126,13 @@ def estimate(requests: Sequence[Request]) -> list[Cost | str]:
                 failed[key] = answer['error']
             else:
                 write_atomically(folder / key, json.dumps(answer))
-    return [failed[key] if key in failed else Cost(**json.loads((folder / key).read_text())) for key in keys]
+    return [failed[key] if key in failed else _cached(folder / key) for key in keys]
+
+
+def _cached(path: pathlib.Path) -> Cost:
+    shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': float}
+    found = read_json(path, shape, 'Remove it; the cost is then measured again.')
+    return Cost(**{key: found[key] for key in shape})
 
 
 def _ask(requests: Sequence[Request]) -> list[dict[str, Any]]:

@@ -12,11 +12,13 @@ from genbench import config as configs
 from genbench import families
 from genbench.config import Config, digest
 from genbench.errors import UserError
+from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
 # Parts of the package that no number of a trial depends on.
-_APART = ('cli.py', '__main__.py', 'errors.py', 'startup.py', 'baselines.toml', 'report', 'studies')
+_APART = ('cli.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py', 'baselines.toml', 'report',
+          'studies')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +88,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the file is there and cannot be read.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise UserError(f'{path} cannot be read; move {folder} aside to run its trial anew.') from None
+    shape = {'trial_id': str, 'training': str, 'evaluation': str, 'code': str, 'grid?': [str]}
+    return read_json_if_any(folder / FILE, shape, f'Move {folder} aside to run its trial anew.') or {}
 
 
 def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
@@ -104,7 +101,7 @@ def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
     if not snapshot.is_file():
         return None
     try:
-        old = of(configs.from_json(snapshot.read_text()), (), trials)
-    except (UserError, ValueError):  # a key that no longer exists: another config in any case
+        old = of(configs.read(snapshot), (), trials)
+    except UserError:  # a key that no longer exists: another config in any case
         return Identity('', '', '')
     return dataclasses.replace(old, code='')

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from genbench.errors import UserError
+from genbench.ranges import check_path
+from genbench.reading import check_entries, parse, read_bytes, read_json_if_any
 
 # Keys of a row and their types in DuckDB; a row that lacks one reads as null.
 COLUMNS = {
@@ -42,10 +44,11 @@ def find(places: Sequence[str]) -> list[Source]:
       UserError: a folder that is not there, or nothing in all of them.
     """
     found: dict[pathlib.Path, Source] = {}
-    for place in map(pathlib.Path, places):
+    for place in [pathlib.Path(check_path(place, 'The path')) for place in places]:
         if not place.exists():
             raise UserError(f'There is no folder {place} to read results from.')
         for file in [place] if place.is_file() else _below(place):
+            check_entries(file.parent, (file.name,), ())  # DuckDB would wait for a pipe
             found.setdefault(file.resolve(), _describe(file))
     if not found:
         raise UserError(f'No results.jsonl in or below {", ".join(places)}; genbench run and evaluate write them.')
@@ -81,23 +84,20 @@ def _describe(file: pathlib.Path) -> Source:
     folder = file.resolve().parent
     if (folder / 'study.json').is_file():
         return Source(str(file), str(folder), study=folder.name)
-    values = _read_json(folder / 'config.json')
+    values = _read_json(folder / 'config.json', {'train?': {'seed?': int}})
     seed, settings = None, None
     if values:
         flat = dict(leaves(values))
         seed, settings = flat.get('train.seed'), json.dumps(flat)
     study = _study_of(folder)
     owner = study if study.is_dir() else folder.parent
-    variants = _read_json(study / 'study.json').get('variants') or {}
+    variants = _read_json(study / 'study.json', {'variants?': ({str: str}, None)}).get('variants') or {}
     variant = variants.get(folder.name) or re.sub(rf'[-_.]?(seed|s)[-_=]?{seed}$', '', folder.name)
     return Source(str(file), str(owner), owner.name if owner == study else None, folder.name, variant, seed, settings)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def _read_json(path: pathlib.Path, shape: Any) -> dict[str, Any]:
+    return read_json_if_any(path, shape) or {}
 
 
 class Index:
@@ -176,11 +176,11 @@ def leaves(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]
 
 def _check_lines(file: str) -> None:
     """A half-written last line is left out with a word; a broken line before it is a mistake."""
-    lines = pathlib.Path(file).read_bytes().splitlines()
+    lines = read_bytes(pathlib.Path(file)).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            json.loads(line or b'null')
+            parse(line or b'{}', dict)
         except ValueError:
-            if number < len(lines):
-                raise UserError(f'{file}:{number} is no JSON; mend or remove that line.') from None
+            if number < len(lines) or not line.startswith(b'{'):
+                raise UserError(f'{file}:{number} is no JSON object; mend or remove that line.') from None
             print(f'genbench: left out the half-written last line of {file}.', file=sys.stderr)

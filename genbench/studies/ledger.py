@@ -6,7 +6,6 @@ by `genbench verify ROW --record`; the status of a row follows from both and is 
 
 import dataclasses
 import fnmatch
-import json
 import pathlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import genbench
 from genbench.errors import UserError, did_you_mean
+from genbench.reading import read_json_if_any
 from genbench.studies.conditions import as_number, split
 
 FILE = pathlib.Path(genbench.__file__).parent / 'baselines.toml'
@@ -110,11 +110,8 @@ def get(name: str) -> Row:
 
 def evidence(row: Row, folder: pathlib.Path = EVIDENCE) -> dict[str, Any] | None:
     """What `genbench verify --record` has written of a row."""
-    path = folder / f'{row.id}.json'
-    try:
-        return json.loads(path.read_text()) if path.is_file() else None
-    except ValueError:
-        raise UserError(f'{path} is no JSON; genbench verify {row.id} --record writes it again.') from None
+    advice = f'genbench verify {row.id} --record writes it again.'
+    return read_json_if_any(folder / f'{row.id}.json', {'value': (float, None)}, advice)
 
 
 def status(row: Row, found: Mapping[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ from genbench import families
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import grid
+from genbench.reading import check_entries, read_json_if_any
 from genbench.studies import budget as budgets
 from genbench.studies import costs, identity, state
 from genbench.studies import study as studies
@@ -30,6 +31,10 @@ FAILED = 'failed'  # gone on with
 UNSCORED = 'to evaluate'  # trained under another evaluation: what is missing is evaluated
 CHANGED = 'changed'  # of another config, or of other code and asked for: set aside, and run anew
 DONE = 'done'  # kept
+
+
+RECORD = {'values': {str: int}, 'matched': {'steps': int, 'training_flops?': float}}  # of budget.json
+FILES = ('trial.json', 'status.json', 'log.txt')  # of a trial, beside those of a run
 
 
 @dataclasses.dataclass
@@ -133,7 +138,8 @@ def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: b
     planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
     _check_different(planned)
     path = folder / 'budget.json'
-    records = json.loads(path.read_text()) if path.is_file() else {}
+    advice = 'Remove it; what each trial may spend is then measured again.'
+    records = read_json_if_any(path, {str: RECORD}, advice) or {}
     if study.budget is not None:
         _match(study.budget, planned, records, cores)
         _check_different(planned)
@@ -219,6 +225,8 @@ def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None) -> di
 def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> None:
     """Set the identity and the state of a trial from what its folder holds."""
     one.identity = identity.of(one.config, one.trial.grid, known)
+    one.folder.check()
+    check_entries(one.folder.path, FILES, ())
     found = identity.found(one.folder.path, known)
     if found is None:
         return

@@ -10,6 +10,8 @@ from typing import Any
 
 from genbench import startup
 from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation import results
+from genbench.reading import check_entries, read_json_if_any
 from genbench.studies import plan as plans
 from genbench.studies import study as studies
 from genbench.studies.launchers.base import Launcher
@@ -17,8 +19,9 @@ from genbench.studies.launchers.local import Local
 from genbench.studies.plan import Plan, Planned
 from genbench.studies.study import Study
 from genbench.training.files import write_atomically
-from genbench.training.metrics import read_rows
 from genbench.training.runs import commit
+
+FILES = ('study.json', 'results.jsonl', 'real.jsonl', 'budget.json', 'index.html', '.lock')  # of a study
 
 
 @explained_disk_errors()
@@ -120,12 +123,11 @@ def _cores_each(study: Study, jobs: int) -> int:
 
 def check_folder(folder: pathlib.Path, path: str) -> None:
     """Refuse the folder of another study, or of a run."""
+    check_entries(folder, FILES, ('trials',))
     if (folder / 'manifest.json').is_file():
         raise UserError(f'{folder} is the folder of a run, not of a study; give another --out.')
-    try:
-        there = json.loads((folder / 'study.json').read_text())['study']
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+    found = read_json_if_any(folder / 'study.json', {'study': str}, 'Remove it; the same command writes it again.')
+    there = found['study'] if found else path
     if pathlib.Path(there).name != pathlib.Path(path).name:
         raise UserError(f'{folder} holds the study {there}, not {path}; give another --out.')
 
@@ -161,7 +163,7 @@ def collect(plan: Plan) -> None:
     bound: dict[str, Any] = {'study': name, 'seed': None, 'trial_id': '', 'settings': {}}
     rows = [
         _row(row, {**bound, 'trial': row['family'], 'variant': row['family']})
-        for row in read_rows(plan.folder / 'real.jsonl')
+        for row in results.read(plan.folder / 'real.jsonl')
     ]
     for one in plan.trials:
         if one.state == plans.CHANGED and not plans.is_prepared(one):
@@ -174,7 +176,7 @@ def collect(plan: Plan) -> None:
             'trial_id': one.identity.trial_id,
             'settings': settings[one.name],
         }
-        rows += [_row(row, own) for row in read_rows(one.folder.results)]
+        rows += [_row(row, own) for row in results.read(one.folder.results)]
     write_atomically(plan.folder / 'results.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
 
 

@@ -4,6 +4,7 @@ Who writes: the launcher before the trial's process starts and, where that could
 process itself. Nothing here imports jax, so that a status can be read quickly.
 """
 
+import contextlib
 import datetime
 import json
 import pathlib
@@ -11,11 +12,14 @@ import signal
 import socket
 from typing import Any
 
+from genbench.errors import UserError
+from genbench.reading import parse, read_json_if_any
 from genbench.training.files import write_atomically
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
 LAST_LINES = 10
 _TAIL = 16_384  # bytes at the end of a file that hold its last lines
+_ROW = {'step': int, 'images_seen?': float, 'speed/images_per_second?': (float, None)}  # of metrics.jsonl
 _EMPTY: dict[str, Any] = {
     'state': 'queued',
     'reason': '',
@@ -37,17 +41,24 @@ _OLDER = {
 }
 
 
+_SHAPE = {
+    'state?': (*STATES, *_OLDER), 'reason?': str, 'last_lines?': [str], 'step?': int, 'num_steps?': int, 'phase?': str,
+    'updated?': str, 'host?': str, 'job?': str, 'attempts?': int, 'trial_id?': str,
+}  # fmt: skip
+
+
 def read(folder: pathlib.Path) -> dict[str, Any]:
-    """All keys of a trial's status; those of a trial that never started where there is none."""
-    for _ in range(3):  # a network file system may lose a file for a moment while it is replaced
-        try:
-            found = json.loads((folder / 'status.json').read_text())
-            return {**_EMPTY, **found, **_OLDER.get(found.get('state', ''), {})}
-        except FileNotFoundError:
-            break
-        except (OSError, ValueError):
-            continue
-    return dict(_EMPTY)
+    """All keys of a trial's status; those of a trial that never started where there is none.
+
+    A status that cannot be read is one of those, too, and gives the reason.
+    """
+    advice = 'The command of the study goes on and writes it again.'
+    try:
+        found = read_json_if_any(folder / 'status.json', _SHAPE, advice)
+    except UserError as error:  # one trial's status, and no reason to hide how the others stand
+        return {**_EMPTY, 'reason': str(error)}
+    found = found or {}
+    return {**_EMPTY, **found, **_OLDER.get(found.get('state', ''), {})}
 
 
 def update(folder: pathlib.Path, **changes: Any) -> dict[str, Any]:
@@ -85,10 +96,8 @@ def last_lines(path: pathlib.Path, count: int = LAST_LINES) -> list[str]:
 def last_row(path: pathlib.Path) -> dict[str, Any]:
     """The last whole row of a JSONL file that grows; {} where there is none."""
     for line in reversed(last_lines(path, 3)):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            return parse(line, _ROW)
     return {}
 
 

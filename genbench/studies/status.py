@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench.errors import UserError
+from genbench.ranges import check_path
+from genbench.report.description import read_study
 from genbench.studies import state
 from genbench.studies.launchers import squeue
 
@@ -80,13 +82,11 @@ def of_study(folder: str | pathlib.Path) -> list[Row]:
     Raises:
       UserError: the folder holds no study.
     """
-    path = pathlib.Path(folder)
-    try:
-        names = json.loads((path / 'study.json').read_text())['trials']
-    except (OSError, ValueError, KeyError):
+    path = pathlib.Path(check_path(str(folder), 'The folder'))
+    if not (path / 'study.json').exists():
         raise UserError(f'{path} holds no study (no study.json); start one with: '
-                        f'genbench run STUDY --out {path}') from None  # fmt: skip
-    return rows([path / 'trials' / name for name in names])
+                        f'genbench run STUDY --out {path}')  # fmt: skip
+    return rows([path / 'trials' / name for name in read_study(path)['trials']])
 
 
 def rows(folders: Sequence[pathlib.Path]) -> list[Row]:

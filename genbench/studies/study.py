@@ -1,13 +1,13 @@
 """A study as data: trials with their configs and overrides, seeds, evaluation, budget, and the claim they test."""
 
 import dataclasses
-import importlib.util
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench import config as configs
+from genbench import ranges, scripts
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
 from genbench.studies import sweep as sweeps
@@ -98,27 +98,17 @@ def load(path: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
       UserError: no such file, no get_study, an error inside it, or a study that cannot be run.
     """
-    file = pathlib.Path(path)
-    module_spec = importlib.util.spec_from_file_location('genbench_study', file) if file.is_file() else None
-    if module_spec is None or module_spec.loader is None:
-        near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        raise UserError(f'There is no study file {path}. {did_you_mean(path, near) if near else ""}'.strip())
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, 'get_study'):
-            raise UserError(f'The study {path} does not define get_study().')
-        study = module.get_study()
-    except UserError as error:
-        raise UserError(f'The study {path} cannot be read: {error}') from None
-    except Exception as error:
-        raise UserError(f'The study {path} cannot be read: {type(error).__name__}: {error}.') from None
-    if not isinstance(study, Study):
-        raise UserError(f'get_study() of {path} should return a Study, not {type(study).__name__}.')
+    study, file = scripts.call(path, 'get_study', 'study file', _returned), pathlib.Path(path)
     try:
         return _overridden(_seeded(_checked(study, file)), overrides)
     except UserError as error:
         raise UserError(f'The study {path} cannot be run: {error}') from None
+
+
+def _returned(study: Any) -> Study:
+    if not isinstance(study, Study):
+        raise UserError(f'get_study() should return a Study, not {type(study).__name__}.')
+    return study
 
 
 def _checked(study: Study, file: pathlib.Path) -> Study:
@@ -143,6 +133,9 @@ def _checked(study: Study, file: pathlib.Path) -> Study:
 
 
 def _check_types(study: Study) -> None:
+    for key, kind in (('title', str), ('claim', str), ('baseline', str), ('slurm', Mapping)):
+        if not isinstance(getattr(study, key), kind):
+            raise UserError(f'its {key} should be a {kind.__name__}, not {ranges.shown(getattr(study, key))}.')
     trials = study.trials if isinstance(study.trials, Sequence) else ()
     if not trials or not all(isinstance(trial, Trial) for trial in trials):
         raise UserError('its trials should be a tuple of Trial, with at least one.')
@@ -151,13 +144,19 @@ def _check_types(study: Study) -> None:
             raise UserError(
                 f'{trial.name!r} cannot name a trial, which is a folder: use letters, digits and any of _-.+='
             )
+        for key, wanted in (('config', str), ('matched', bool), ('variant', str)):
+            if not isinstance(getattr(trial, key), wanted):
+                value = ranges.shown(getattr(trial, key))
+                raise UserError(f'{key} of trial {trial.name!r} should be a {wanted.__name__}, not {value}.')
         for key in ('after', 'grid', 'overrides'):
             _check_texts(f'{key} of trial {trial.name!r}', getattr(trial, key))
     for key in ('grid', 'figures', 'evaluation'):
         _check_texts(f'its {key}', getattr(study, key))
     seeds = study.seeds
     if not isinstance(seeds, Sequence) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f'its seeds should be whole numbers from 0 on, not {seeds!r}.')
+        raise UserError(f'its seeds should be whole numbers from 0 on, not {ranges.shown(seeds)}.')
+    for seed in seeds:
+        ranges.SEED.check('One of its seeds', seed)
     if len(set(seeds)) < len(seeds):
         raise UserError(f'its seeds {tuple(seeds)} name one twice.')
     if study.budget is not None and not isinstance(study.budget, Budget):

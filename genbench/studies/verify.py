@@ -16,7 +16,7 @@ from genbench import families
 from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError
-from genbench.evaluation import harness
+from genbench.evaluation import harness, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
@@ -24,7 +24,6 @@ from genbench.training import loop, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.files import write_atomically
-from genbench.training.metrics import read_rows
 from genbench.training.step import active_updates
 
 FEW = 2  # images in the step of a check
@@ -107,7 +106,7 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
     harness.evaluate(folder, [*row.evaluation, *place])
-    found = _measured(row, folder, read_rows(runs.Folder(folder).results))
+    found = _measured(row, folder, results.read(runs.Folder(folder).results))
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}

@@ -47,8 +47,8 @@ def _real(results: str, *wanted: str) -> int:
     startup.prepare()
     from genbench.evaluation import harness
 
-    resolved = [configs.from_json(pathlib.Path(path).read_text()) for path in wanted]
     try:
+        resolved = [configs.read(pathlib.Path(path)) for path in wanted]
         harness.score_bounds(resolved, pathlib.Path(results))
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
@@ -94,7 +94,7 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
     if not status.silent:
         with runs.lock(runs.Folder(folder)):  # another process that is at it keeps its status
             pass
-    config = configs.from_json(wanted.read_text())
+    config = configs.read(wanted)
     startup.prepare(functools.partial(mesh.fitting, config))
     if job in ('trial', 'train'):
         status.begin('training', config.train.num_steps)

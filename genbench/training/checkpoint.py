@@ -5,6 +5,7 @@ Orbax's v1 names still move; nothing else in genbench imports it.
 
 import dataclasses
 import errno
+import glob
 import pathlib
 import shutil
 import warnings
@@ -16,6 +17,15 @@ import jax
 from genbench.errors import UserError
 from genbench.training import processes
 from genbench.training import state as states
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """Raise a UserError for a path that Orbax would take for a pattern, and so not find again."""
+    path = str(folder.absolute())
+    if glob.escape(path) != path or '\\' in path:
+        raise UserError(
+            f'{path} holds one of * ? [ \\, with which checkpoints cannot be read again; choose another name.'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

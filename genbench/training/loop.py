@@ -17,12 +17,13 @@ from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
+from genbench.reading import read_rows
 from genbench.training import averages, guards, placement, processes, runs, samplers, sampling, telemetry, trackers
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
 from genbench.training.files import append_line, write_atomically
-from genbench.training.metrics import MetricsLog, Progress, means, read_rows
+from genbench.training.metrics import ROW, MetricsLog, Progress, means
 from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
@@ -168,7 +169,7 @@ class Training:
 
     def _note_start(self, step: int) -> None:
         """Add to starts.jsonl from which step this start goes on and what of earlier ones it does again."""
-        lost = telemetry.lost_work(read_rows(self.folder.metrics), step)
+        lost = telemetry.lost_work(read_rows(self.folder.metrics, ROW), step)
         row = {'time': round(time.time(), 3), 'step': step, **lost}
         processes.first_does(lambda: append_line(self.folder.starts, json.dumps(row)))
 

@@ -11,24 +11,11 @@ import jax
 import numpy as np
 
 from genbench.config import Config
+from genbench.reading import read_rows
 from genbench.training.files import write_atomically
 from genbench.training.trackers import Trackers
 
-
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file; half-written lines and a line that stands twice in a row are left out."""
-    if not path.is_file():
-        return []
-    rows, last = [], ''
-    for line in path.read_text(errors='replace').splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and line != last:
-            rows.append(row)
-        last = line
-    return rows
+ROW = {'step': int, str: (float, None)}  # of metrics.jsonl
 
 
 def means(pending: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -58,12 +45,12 @@ class MetricsLog:
         config: Config | None = None,
     ):
         self._file: IO[str] | None = None
-        before = read_rows(path)
+        before = read_rows(path, ROW)
         rows = [row for row in before if row['step'] <= restored_step]
         self.last: Mapping[str, Any] = rows[-1] if rows else {}
-        self.wall_time: float = self.last.get('wall_time', 0.0)  # seconds of training before this start
-        self.flops: float = self.last.get('train/flops', 0.0)  # operations before this start
-        self.seconds = {name[8:]: value for name, value in self.last.items() if name.startswith('seconds/')}
+        self.wall_time: float = self.last.get('wall_time') or 0.0  # seconds of training before this start
+        self.flops: float = self.last.get('train/flops') or 0.0  # operations before this start
+        self.seconds = {name[8:]: value or 0.0 for name, value in self.last.items() if name.startswith('seconds/')}
         self._events = Events(events, restored_step + 1)
         if not silent:
             write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))

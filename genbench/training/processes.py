@@ -1,7 +1,10 @@
 """One process or many: how they find each other, who writes, and how all stop at the same step."""
 
+import contextlib
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from genbench.errors import UserError
 
+RESOLVE_SECONDS = 10.0
 _MESSAGE = 2048  # bytes of an error that the first process tells the others
 
 
@@ -30,9 +34,29 @@ def connect(coordinator: str = '', num_processes: int | None = None, process_id:
             raise UserError('--coordinator, --num-processes and --process-id are given together or not at all.')
         if not 0 <= int(process_id or 0) < int(num_processes or 0):
             raise UserError(f'--process-id is {process_id}; with --num-processes={num_processes} it counts from 0.')
+        check_coordinator(coordinator)
         _initialise(coordinator, num_processes, process_id)
     elif detect or tasks(os.environ) > 1:
         _initialise()
+
+
+def check_coordinator(address: str) -> None:
+    """Raise a UserError where HOST:PORT is none, or where the host is not known within RESOLVE_SECONDS."""
+    host, _, port = address.rpartition(':')
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f'--coordinator is {address!r}; write HOST:PORT, for example node1:12345.')
+    found: list[Any] = []
+
+    def resolve() -> None:
+        with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: a name that no host can have
+            found.extend(socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM))
+
+    thread = threading.Thread(target=resolve, daemon=True)  # the system's own limit may be minutes
+    thread.start()
+    thread.join(RESOLVE_SECONDS)
+    if not found:
+        raise UserError(f'The host {host!r} of --coordinator is not known here; give a name or address that every '
+                        'process can reach.')  # fmt: skip
 
 
 def tasks(environment: Mapping[str, str]) -> int:

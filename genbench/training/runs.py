@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import subprocess
 import sys
@@ -14,12 +13,12 @@ from typing import Any
 import jax
 
 from genbench import config as configs
-from genbench import families
+from genbench import families, reading
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import Busy, UserError
 from genbench.families.base import Borrowed, Family
-from genbench.training import averages, placement
+from genbench.training import averages, checkpoint, placement
 from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
@@ -27,6 +26,20 @@ from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
 LIBRARIES = ('genbench', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
+
+
+FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
+         'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
+FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged')
+_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int}
+_BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
+MANIFEST = {
+    'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
+}  # fmt: skip
+SUMMARY = {
+    'complete': bool, 'step': int, 'state_sha256': str, 'training_seconds': float, 'images_per_second': float,
+    'goodput?': float, 'mfu?': (float, None), 'device?': str,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +89,16 @@ class Folder:
         return self.path / 'samples'
 
     def read_summary(self) -> dict[str, Any] | None:
-        try:
-            return json.loads(self.summary.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+        """What a run says of itself when it ends or is stopped; None before."""
+        return reading.read_json_if_any(self.summary, SUMMARY, 'Remove it; training goes on and writes it again.')
+
+    def read_manifest(self) -> dict[str, Any]:
+        return reading.read_json(self.manifest, MANIFEST, 'Restore it from a copy of the run.')
+
+    def check(self) -> None:
+        """Raise a UserError where something else stands under the name of a file or folder of a run."""
+        reading.check_entries(self.path, FILES, FOLDERS)
+        checkpoint.check_path(self.path)
 
 
 def check(workdir: str | pathlib.Path, config: Config) -> Folder:
@@ -88,6 +107,7 @@ def check(workdir: str | pathlib.Path, config: Config) -> Folder:
     Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
     """
     folder = Folder(pathlib.Path(workdir))
+    folder.check()
     if folder.config.is_file() and folder.manifest.is_file():  # without a manifest it never started
         _check_same(folder, config)
     return folder
@@ -120,7 +140,7 @@ def lock(folder: Folder) -> Iterator[None]:
 
 
 def _check_same(folder: Folder, config: Config) -> None:
-    old = configs.from_json(folder.config.read_text())
+    old = configs.read(folder.config)
     changed = configs.difference(configs.identity(old), configs.identity(config))
     if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
         changed.pop('train.num_steps', None)
@@ -170,7 +190,15 @@ def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan
 
 
 def spec_from(values: Mapping[str, Any]) -> DataSpec:
-    return DataSpec(**{**values, 'shape': tuple(values['shape'])})
+    """The specification of a manifest.
+
+    Raises:
+      UserError: no images could be so.
+    """
+    shape, levels, classes = tuple(values['shape']), values['levels'], values['classes']
+    if len(shape) != 3 or min(shape) < 1 or levels < 2 or classes < 0:
+        raise UserError(f'it describes images of shape {shape} with {levels} levels and {classes} classes.')
+    return DataSpec(values['name'], shape, levels, classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +238,7 @@ def resumed_loans(folder: Folder) -> dict[str, Loan]:
     """What a run that has a checkpoint has borrowed: its weights are in its own state by now."""
     if not Checkpoints(folder.checkpoints).steps() or not folder.manifest.is_file():
         return {}
-    borrowed = json.loads(folder.manifest.read_text())['borrowed']
+    borrowed = folder.read_manifest()['borrowed']
     return {name: Loan(description, {}) for name, description in borrowed.items()}
 
 
@@ -291,16 +319,19 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
       UserError: there is no run, or its manifest cannot be read.
     """
     folder = Folder(pathlib.Path(path))
+    folder.check()
     if not folder.manifest.is_file():
         raise UserError(f'{what}: {folder.path} holds no run (no manifest.json). Train one first: genbench train '
                         f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
     try:
-        values = json.loads(folder.manifest.read_text())
-        config = configs.from_json(folder.config.read_text()) if config is None else config
-        spec = spec_from(values['data'])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{what}: the manifest of {folder.path} cannot be read ({error}).') from None
-    family = families.get(config.family.name)(config, spec, describe(values['borrowed']))
+        values = folder.read_manifest()
+        config = configs.read(folder.config) if config is None else config
+        lent = families.get(config.family.name).borrows(config).keys()
+        if missing := [name for name in lent if name not in values['borrowed']]:
+            raise UserError(f'its manifest does not say what it borrowed as {missing[0]}.')
+        family = families.get(config.family.name)(config, spec_from(values['data']), describe(values['borrowed']))
+    except UserError as error:
+        raise UserError(f'{what}: {folder.path} cannot be read: {error}') from None
     return Run(folder, config, values, family)
 
 

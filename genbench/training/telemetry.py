@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from genbench import flops
-from genbench.training.metrics import read_rows
+from genbench.reading import read_rows
 
 PARTS = ('init', 'compile', 'data_wait', 'step', 'checkpoint', 'evaluation', 'other')
 
@@ -169,7 +169,7 @@ def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
 
 def read_starts(path: pathlib.Path) -> list[dict[str, Any]]:
     """One row for each time the run was started: when, from which step, and what was lost before."""
-    return read_rows(path)
+    return read_rows(path, {'lost_steps': int, 'lost_seconds': float})
 
 
 def summary(

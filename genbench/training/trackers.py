@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from genbench import config as configs
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
+from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
 FILE = 'trackers.json'  # in the run's folder: {name: the id of the run there}
@@ -111,7 +112,7 @@ class Trackers:
         self._file, self._open, self._sent = folder / FILE, {}, {}
         if not config.trackers.names:
             return
-        known = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        known = read_json_if_any(self._file, {str: str}) or {}
         title = config.trackers.run or folder.resolve().name
         for name in config.trackers.names:
             try:

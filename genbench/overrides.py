@@ -1,0 +1,107 @@
+"""The text of a 'key=value' override as a value, and a value as the type of its key."""
+
+import ast
+import warnings
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.ranges import Range, check_text, shown
+
+_LONGEST = 20_000  # characters of one override
+_DEEPEST = 3  # brackets in brackets
+_SWITCHES = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+
+
+def split(override: str) -> tuple[str, str]:
+    """('section.key', text) of one word.
+
+    Raises:
+      UserError: it has no value, or is no text that could be one.
+    """
+    key, equals, text = override.partition('=')
+    check_text(override, 'An override')
+    if len(override) > _LONGEST:
+        raise UserError(f'The override of {shown(key)} has {len(override)} characters; the most is {_LONGEST}.')
+    if not equals:
+        raise UserError(f'The override {override!r} has no value; write --config.{key}=VALUE.')
+    return key, text
+
+
+def parse(key: str, text: str, old: Any) -> Any:
+    """The text of an override as a value for a key that holds `old`."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text.lower() not in _SWITCHES:
+            raise UserError(f'{key} expects true or false; got {shown(text)}.')
+        return _SWITCHES[text.lower()]
+    if isinstance(old, tuple):
+        value = _literal(text)
+        if value is None:
+            inside = text[1:-1] if text[:1] == '(' and text[-1:] == ')' else text
+            value = tuple(part for part in inside.split(',') if part)
+        return value if isinstance(value, tuple | list) else (value,)
+    number = _number(text)
+    if number is None:
+        raise UserError(f'{key} expects {article(type(old))}; got {shown(text)}.')
+    return number
+
+
+def _number(text: str) -> int | float | None:
+    try:
+        return int(text, 0)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _literal(text: str) -> Any:
+    """The Python value that a text spells; None where it spells none, or where it nests too deep to be one of ours."""
+    depth = 0
+    for character in text:
+        depth += (character in '([{') - (character in ')]}')
+        if depth > _DEEPEST:
+            return None
+    try:
+        with warnings.catch_warnings():  # of texts that are no Python, such as a pattern with backslashes
+            warnings.simplefilter('ignore')
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: {[]: 1}
+        return None
+
+
+def coerce(key: str, value: Any, old: Any, allowed: Range) -> Any:
+    """`value` as the type of `old`; whole floats are fine integers and integers are fine floats."""
+    kind = type(old)
+    if kind is not tuple:
+        return _as(key, value, kind)
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    wanted = type(old[0]) if old else allowed.items
+    if wanted is None:
+        return values
+    try:
+        return tuple(_as(key, item, wanted) for item in values)
+    except UserError:
+        example = f', for example {old}' if old else ''
+        raise UserError(f'{key} expects a tuple of {wanted.__name__}{example}; got {shown(value)}.') from None
+
+
+def _as(key: str, value: Any, kind: type) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f'{key} expects a float; got an integer that is too large for one.') from None
+    if type(value) is not kind:
+        raise UserError(f'{key} expects {article(kind)}; got {shown(value)}.')
+    return value
+
+
+def article(kind: type) -> str:
+    name = {'int': 'integer', 'str': 'string', 'bool': 'boolean'}.get(kind.__name__, kind.__name__)
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'

@@ -1,0 +1,146 @@
+"""What the values of config keys may be, stated beside their defaults and checked when a config is resolved."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from genbench.errors import UserError, did_you_mean
+
+LARGEST = 2**31 - 1  # of a count: steps, sizes and indices are 32-bit on the devices
+LONGEST_NAME, LONGEST_PATH = 240, 3800  # bytes, of the system's 255 and 4,096; the rest is for files inside
+_SHOWN = 60  # characters of a value in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What one key may hold. Without limits of its own, any finite number or any text.
+
+    Attributes:
+      low, high: limits of a number, included unless `above` or `below` is set.
+      also: values that are fine beside those, such as −1 for 'the rest'.
+      names: the texts to choose from; (): any.
+      path: the text names a file or a folder.
+      items: of a tuple, the type of its items; None where the default has items that show it.
+      each: of a tuple, the range of every item, or one for each place.
+      fewest: of a tuple, how many items it has at least.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    also: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+    path: bool = False
+    items: type | None = None
+    each: 'Range | tuple[Range, ...] | None' = None
+    fewest: int = 0
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise a UserError that names the key and says what it may be."""
+        if isinstance(value, tuple):
+            self._check_items(key, value)
+        elif isinstance(value, str):
+            self._check_text(key, value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            self._check_number(key, value)
+
+    def _check_number(self, key: str, value: float) -> None:
+        if value in self.also:
+            return
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f'{key} is {value}; it should be a finite number.')
+        too_low = value <= self.low if self.above else value < self.low
+        too_high = value >= self.high if self.below else value > self.high
+        if too_low or too_high:
+            raise UserError(f'{key} is {shown(value)}; it should be {self.words}.')
+
+    @property
+    def words(self) -> str:
+        """Like 'at least 0 and below 1'."""
+        low = f'{"above" if self.above else "at least"} {self.low}' if self.low > -math.inf else ''
+        high = f'{"below" if self.below else "at most"} {self.high}' if self.high < math.inf else ''
+        if self.high == LARGEST and self.low > -math.inf:
+            high = f'at most {LARGEST:,}'
+        return ' or '.join([' and '.join(filter(None, (low, high))), *map(str, self.also)])
+
+    def _check_text(self, key: str, value: str) -> None:
+        if self.names and value not in self.names:
+            raise UserError(f'{key} is {shown(value)}; it can be {" or ".join(self.names)}. '
+                            f'{did_you_mean(value, self.names)}')  # fmt: skip
+        if self.path:
+            check_path(value, key)
+        else:
+            check_text(value, key)
+
+    def _check_items(self, key: str, value: tuple[Any, ...]) -> None:
+        if len(value) < self.fewest:
+            raise UserError(f'{key} is empty; it should name at least {self.fewest}.')
+        ranges: Sequence[Range] = self.each if isinstance(self.each, tuple) else (self.each or ANY,) * len(value)
+        if len(ranges) != len(value):
+            raise UserError(f'{key} is {shown(value)}; it should hold {len(ranges)} values.')
+        for item, one in zip(value, ranges, strict=True):
+            one.check(f'A value of {key}', item)
+
+
+ANY = Range()
+COUNT = Range(1, LARGEST)
+COUNT_OR_NONE = Range(0, LARGEST)  # where 0 stands for none, or for a choice that genbench makes
+SEED = Range(0, 2**32 - 1)  # jax keeps 32 bits: a larger seed would be the same as a smaller one
+SHARE = Range(0, 1, below=True)
+PROBABILITY = Range(0, 1)
+POSITIVE = Range(0, above=True)
+NOT_NEGATIVE = Range(0)
+PATH = Range(path=True)
+TEXTS = Range(items=str)
+
+
+def one_of(*names: str) -> Range:
+    return Range(names=names)
+
+
+def each(item: Range | tuple[Range, ...], kind: type | None = None, fewest: int = 0) -> Range:
+    """A tuple of such items; `kind` is their type where the default is empty."""
+    return Range(each=item, items=kind, fewest=fewest)
+
+
+def check_text(value: str, what: str) -> None:
+    """Raise a UserError for a text that no file or terminal can hold."""
+    if '\0' in value:
+        raise UserError(f'{what} holds a zero character; remove it.')
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f'{what} is {shown(value)}, which is no UTF-8 text.') from None
+
+
+def check_path(value: str, what: str) -> str:
+    """The path itself; a UserError where the system has no room for it."""
+    check_text(value, what)
+    longest = max((len(part.encode()) for part in value.split('/')), default=0)
+    if longest > LONGEST_NAME or len(value.encode()) > LONGEST_PATH:
+        raise UserError(
+            f'{what} is too long: a name in a path has at most {LONGEST_NAME} bytes and a path {LONGEST_PATH}. '
+            f'This one begins with {value[:_SHOWN]!r}.'
+        )
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long; also one that has no text, such as a very large integer."""
+    return _shortened(lambda: repr(value), type(value).__name__)
+
+
+def said(error: BaseException) -> str:
+    """The type and words of an error of code that is not ours."""
+    words = _shortened(lambda: ' '.join(str(error).split()), '', 200)
+    return ': '.join(filter(None, (type(error).__name__, words)))
+
+
+def _shortened(text: Callable[[], str], otherwise: str, most: int = _SHOWN) -> str:
+    try:
+        found = text()
+    except Exception:  # the value's own code, or an integer with too many digits to print
+        return f'a {otherwise} that cannot be printed' if otherwise else ''
+    return found if len(found) <= most else f'{found[:most]}…'

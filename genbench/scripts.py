@@ -1,0 +1,42 @@
+"""Config and study files: Python that is run for what one of its functions returns, whatever else it does."""
+
+import importlib.util
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from genbench.errors import UserError, did_you_mean
+from genbench.ranges import check_path, said
+
+
+def call(path: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
+    """`convert` of what `function()` of the file returns.
+
+    Args:
+      what: the kind of file, for messages.
+      convert: may run code of the file, too, as its values are the file's own objects.
+
+    Raises:
+      UserError: there is no such file or function, or the file ends in an error, an exit or any other exception.
+    """
+    file = pathlib.Path(check_path(path, f'The {what}'))
+    if not file.is_file():
+        near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
+        raise UserError(f'There is no {what} {path}. {did_you_mean(path, near) if near else ""}'.strip())
+    module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', file)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f'{path} is not a Python file; a {what} ends in .py and defines {function}().')
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, function):
+            raise UserError(f'it does not define {function}().')
+        return convert(getattr(module, function)())
+    except KeyboardInterrupt:
+        raise
+    except UserError as error:
+        raise UserError(f'The {what} {path} cannot be read: {error}') from None
+    except SystemExit:
+        raise UserError(f'The {what} {path} cannot be read: it ends the program (exit) instead of returning.') from None
+    except BaseException as error:  # the file's own code may raise anything, also what is no Exception
+        raise UserError(f'The {what} {path} cannot be read: {said(error)}.') from None
