@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from genbench import __version__
 from genbench.errors import INTERRUPTED, UserError, did_you_mean, explained_disk_errors
-from genbench.ranges import LARGEST, SEED, Range, check_path, check_text
+from genbench.ranges import check_arguments
 from genbench.studies import flags
 
 BEGAN = time.monotonic()
@@ -22,8 +22,6 @@ DESCRIPTION = """Generative families under one trainer and one evaluation harnes
 """
 METRICS = """A and B are folders of images, .npy or .npz arrays of uint8 images (N, H, W, C), tfds:NAME:SPLIT,
 folders of runs, or (B) moments saved by "genbench metrics moments IMAGES --out FILE.npz", or published (mu, sigma)."""
-PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'json', 'left', 'out', 'right', 'run',
-         'study', 'weights', 'workdir')  # fmt: skip
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 
 
@@ -162,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shows_config = [*words, '', ''][:2] == ['config', 'show']
         if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run') and not shows_config:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
-        _check_values(given)
+        check_arguments(vars(given))
         with explained_disk_errors():
             return VERBS[given.verb](given, overrides)
     except UserError as error:
@@ -183,16 +181,6 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         hint = did_you_mean(unknown[0].partition('=')[0], known) if unknown[0].startswith('-') else ''
         raise UserError(f'genbench {given.verb} does not understand {" ".join(unknown)}. {hint}')
     return given
-
-
-def _check_values(given: argparse.Namespace) -> None:
-    """Raise a UserError for a text, path or number that no verb can use."""
-    for name, value in vars(given).items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str):
-                (check_path if name in PATHS else check_text)(one, name)
-            elif isinstance(one, int | float) and not isinstance(one, bool):
-                (SEED if name == 'seed' else Range(-LARGEST, LARGEST)).check(f'--{name.replace("_", "-")}', one)
 
 
 def _flags(main: argparse.ArgumentParser, verb: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genbench.errors import UserError, did_you_mean
@@ -10,6 +10,9 @@ from genbench.errors import UserError, did_you_mean
 LARGEST = 2**31 - 1  # of a count: steps, sizes and indices are 32-bit on the devices
 LONGEST_NAME, LONGEST_PATH = 240, 3800  # bytes, of the system's 255 and 4,096; the rest is for files inside
 _SHOWN = 60  # characters of a value in a message
+# Arguments of the command line that are paths.
+_PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'json', 'left', 'out', 'right', 'run',
+          'study', 'weights', 'workdir')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,16 @@ def one_of(*names: str) -> Range:
 def each(item: Range | tuple[Range, ...], kind: type | None = None, fewest: int = 0) -> Range:
     """A tuple of such items; `kind` is their type where the default is empty."""
     return Range(each=item, items=kind, fewest=fewest)
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Raise a UserError for an argument of the command line, a text, path or number, that no verb can use."""
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                (check_path if name in _PATHS else check_text)(one, name)
+            elif isinstance(one, int | float) and not isinstance(one, bool):
+                (SEED if name == 'seed' else Range(-LARGEST, LARGEST)).check(f'--{name.replace("_", "-")}', one)
 
 
 def check_text(value: str, what: str) -> None:
