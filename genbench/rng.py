@@ -12,9 +12,12 @@ as 32 bits of its hash, far from any count:
          ├ 'samples' ─ training seed ─ image ─ a name for each draw
          ├ 'likelihood' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
-         └ 'exploration' ─ training seed
+         ├ 'exploration' ─ training seed
+         └ 'classifier' ─ 'networks'
+                        └ 'shifts' ─ step
 
-The first is `train.seed` for initialisation and training, and `evaluation.seed` for the rest.
+The first is `train.seed` for initialisation and training, `evaluation.classifier.seed` for the classifier, and
+`evaluation.seed` for the rest.
 """
 
 import hashlib

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from genbench import rng
 from genbench.data import pipeline, sources
 from genbench.data.sources import Arrays
 from genbench.data.spec import DataSpec
@@ -27,7 +28,8 @@ from genbench.training.metrics import Progress
 
 BATCH_SIZE = 128  # of training
 EXTRACTION_BATCH = 512
-VERSION = 1  # raise when training changes: it is part of the hash
+PURPOSE = 'classifier'  # of its keys
+VERSION = 2  # raise when training changes: it is part of the hash
 
 
 def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = False) -> FeatureNetwork:
@@ -82,13 +84,15 @@ def _init(model: Any, seed: int, *, abstract: bool = False) -> Any:
     def build(key):
         return nnx.to_pure_dict(nnx.split(model(rngs=nnx.Rngs(key)))[1])
 
-    return jax.eval_shape(build, jax.random.key(seed)) if abstract else jax.jit(build)(jax.random.key(seed))
+    key = rng.named(rng.root(seed, PURPOSE), 'networks')
+    return jax.eval_shape(build, key) if abstract else jax.jit(build)(key)
 
 
 def _fit(model, definition, spec: DataSpec, train: Arrays, options: Any, quiet: bool) -> tuple[Any, float]:
     """Adam with a cosine decay on cross-entropy; images shifted by up to one pixel; returns the train accuracy."""
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, options.num_steps))
     params = _init(model, options.seed)
+    shifts = rng.named(rng.root(options.seed, PURPOSE), 'shifts')
     order = pipeline.Order(len(train), options.seed)
 
     def loss(params, images, labels):
@@ -108,7 +112,7 @@ def _fit(model, definition, spec: DataSpec, train: Arrays, options: Any, quiet: 
     progress = Progress(f'train the feature classifier of {spec.name}', 0, options.num_steps, quiet=quiet)
     for index in range(options.num_steps):
         chosen = order.indices(index * BATCH_SIZE, BATCH_SIZE)
-        key = jax.random.fold_in(jax.random.key(options.seed), index)
+        key = rng.numbered(shifts, index)
         params, state, accuracy = step(params, state, train.images[chosen].astype(np.int32), train.labels[chosen], key)
         recent = [*recent[-19:], accuracy]
         progress.update(index + 1)
