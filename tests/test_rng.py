@@ -11,10 +11,10 @@ from jax.extend.core import primitives
 from genbench import families, rng
 from genbench.families.base import Borrowed, Sampler
 from genbench.training import mesh as meshes
-from genbench.training import placement, runs, sampling
+from genbench.training import sampling
 from genbench.training.loop import make_feed
 from genbench.training.state import Blueprint
-from genbench.training.step import active_updates, make_step
+from genbench.training.step import seen, take_batch
 
 SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
 SIZE = 4
@@ -115,7 +115,7 @@ def borrowed_for(name, config, tiny, spec):
 
 @pytest.mark.parametrize('name', SHIPPED)
 def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder):
-    """Two training steps with dropout, from the initialisation on, samples of the same seed, and each likelihood."""
+    """The initialisation, losses of two steps with dropout, samples of the same seed, and each likelihood."""
     from genbench.data import sources
 
     dropout = ('network.dropout=0.1',) if 'dropout' in tiny(name).network else ()
@@ -128,11 +128,18 @@ def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder):
     batch = feed.batch(feed.constants, feed.inputs(0))
     state = jax.jit(blueprint.initial_state)(rng.numbered(rng.root(0, 'initialisation'), 0), batch, params)
     run = recorder.take()
-    places = placement.shardings(runs.abstract_state(blueprint, mesh))
-    step = make_step(blueprint, feed, rng.root(0, 'training'), places)
-    state = jax.device_put(state, places)
+
+    def losses(state, index):  # without gradients, for which reports may be made twice
+        key = rng.numbered(rng.root(0, 'training'), index)
+        seen_by_all = take_batch(blueprint, feed, feed.constants, feed.inputs(0), key)
+        return [
+            update.loss(blueprint.bind_state(state), *seen(update, seen_by_all, key), index)[0]
+            for update in family.updates
+        ]
+
+    run_losses = jax.jit(losses)
     for index in range(2):
-        state, _ = step(state, feed.constants, feed.inputs(index), active_updates(blueprint, index))
+        run_losses(state, index)
     trained = recorder.take()
     assert not trained & run
     run += trained
