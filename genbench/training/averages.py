@@ -38,7 +38,7 @@ def share(gamma: float, done: Any) -> Any:
     """1 − β of the update θ̂ ← β θ̂ + (1 − β) θ after `done` = 1, 2, … steps, an int32 array (EDM2, equation 127).
 
     β = (1 − m / done)^(γ + 1) at every m-th step, and one between them. m is 1 for the first DENSE steps and doubles
-    whenever they double: the same profile, looked at DENSE times or more. In float32 a smaller share would be lost:
+    whenever they double: the same profile, sampled at DENSE points or more. In float32 a smaller share would be lost:
     changes of θ̂ below its last bit vanish. For the same reason 1 − β is not computed from β, which is close to one.
     """
     doublings = jnp.maximum(31 - jax.lax.clz(jnp.maximum(done // DENSE, 1)), 0)
