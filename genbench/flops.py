@@ -3,6 +3,7 @@
 * A product of matrices or a convolution counts a multiplication and an addition for each pair of numbers that meet;
   what a convolution multiplies with its padding, or with the zeros of a dilated input, does not count.
 * Elementwise floating-point functions count one for each number they give, reductions one for each they take.
+* A Fourier transform of n numbers counts 5 n log₂ n, and half of that where one side is real.
 * Integers, random bits, comparisons and movements of data count nothing.
 * A loop counts as often as it runs, a branch as its most expensive side, recomputation as it is done.
 
@@ -25,18 +26,21 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+DEFINITION = 'in the traced program, loops by their length'  # what stored counts say of themselves
+
 ELEMENTWISE = _names(
-    'abs acos acosh add add_any asin asinh atan atan2 atanh cbrt ceil clamp cos cosh digamma div erf erf_inv erfc exp '
-    'exp2 expm1 floor integer_pow lgamma log log1p logistic max min mul neg pow rem round rsqrt sign sin sinh sqrt '
-    'square sub tan tanh'
+    'abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp cos cosh digamma div '
+    'erf erf_inv erfc exp exp2 expm1 floor integer_pow lgamma log log1p logistic max min mul neg polygamma pow rem '
+    'round rsqrt sign sin sinh sqrt square sub tan tanh zeta'
 )
 REDUCTIONS = _names(
     'argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce reduce_max reduce_min reduce_prod reduce_sum '
     'reduce_window reduce_window_sum scatter-add scatter-mul'
 )
 UNKNOWN = _names(
-    'custom_call eig eigh ffi_call hessenberg householder_product io_callback pallas_call pure_callback qr schur svd '
-    'tridiagonal tridiagonal_solve'
+    'call_exported cholesky_update custom_call eig eigh ffi_call geqp3 geqrf hessenberg householder_product igamma '
+    'igamma_grad_a igammac io_callback ormqr pallas_call pure_callback qr random_gamma regularized_incomplete_beta '
+    'scaled_dot scaled_matmul scaled_matmul_wrapper schur svd symmetric_product tridiagonal tridiagonal_solve'
 )
 _TRIPS = re.compile(r'expected_trips=([0-9.e+-]+)')
 
@@ -47,7 +51,10 @@ class UnknownError(ValueError):
 
 @contextlib.contextmanager
 def expected_trips(number: float) -> Iterator[None]:
-    """How often the `while` loops written inside run on average, where their condition depends on what they compute."""
+    """How often the `while` loops written inside run on average, where their condition depends on what they compute.
+
+    It reaches no loop inside a function that is jitted within it: write it inside such a function, around the loop.
+    """
     with jax.named_scope(f'expected_trips={number:g}'):
         yield
 
@@ -158,10 +165,14 @@ def _while(equation: Any, known: Mapping[Any, Any]) -> float:
     condition, body = equation.params['cond_jaxpr'], equation.params['body_jaxpr']
     for_condition, for_body = equation.params['cond_nconsts'], equation.params['body_nconsts']
     carried = equation.invars[for_condition + for_body :]
-    stated = _TRIPS.findall(str(equation.source_info.name_stack))
-    trips = float(stated[-1]) if stated else _trips(
-        condition.jaxpr, [*equation.invars[:for_condition], *carried], body.jaxpr, for_body, for_condition, known
-    )  # fmt: skip
+    given = [*equation.invars[:for_condition], *carried]
+    try:
+        trips = _trips(condition.jaxpr, given, body.jaxpr, for_body, for_condition, known)
+    except UnknownError:
+        stated = _TRIPS.findall(str(equation.source_info.name_stack))
+        if not stated:
+            raise
+        trips = float(stated[-1])
     once = _inside(body, [*equation.invars[for_condition : for_condition + for_body], *(None for _ in carried)], known)
     return trips * (once + _inside(condition, (), known))
 
@@ -169,7 +180,8 @@ def _while(equation: Any, known: Mapping[Any, Any]) -> float:
 def _trips(condition: Any, given: Any, body: Any, for_body: int, for_condition: int, known: Mapping[Any, Any]) -> float:
     """Of a loop that counts up by one from a known start to a known end, as `fori_loop` does."""
     told = UnknownError('it loops until a condition that depends on what it computes; write genbench.flops.'
-                        'expected_trips(NUMBER) around the loop to state how often it runs')  # fmt: skip
+                        'expected_trips(NUMBER) around the loop, inside any jitted function that holds it, to state '
+                        'how often it runs')  # fmt: skip
     if len(condition.eqns) != 1 or condition.eqns[0].primitive.name != 'lt':
         raise told
     places = [condition.invars.index(one) if not isinstance(one, core.Literal) else None
@@ -206,6 +218,33 @@ def _triangular(equation: Any, known: Mapping[Any, Any]) -> float:
     return float(math.prod(equation.outvars[0].aval.shape) * equation.invars[0].aval.shape[-1])
 
 
+def _linear_solve(equation: Any, known: Mapping[Any, Any]) -> float:
+    """The program that solves; the products and the transposed solver are for derivatives, which call it again."""
+    lengths, programs = equation.params['const_lengths'], equation.params['jaxprs']
+    before = lengths.matvec + lengths.vecmat
+    right = equation.invars[sum(lengths) :]
+    return _inside(programs.solve, [*equation.invars[before : before + lengths.solve], *right], known)
+
+
+def _ragged_product(equation: Any, known: Mapping[Any, Any]) -> float:
+    """Each row of the left side meets the matrix of its own group only."""
+    numbers = equation.params['ragged_dot_dimension_numbers']
+    left, right = (equation.invars[index].aval.shape for index in (0, 1))
+    (_, on_right), (_, batch_right) = numbers.dot_dimension_numbers
+    taken = {*on_right, *batch_right, *numbers.rhs_group_dimensions}
+    return 2.0 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in taken)
+
+
+def _fourier(equation: Any, known: Mapping[Any, Any]) -> float:
+    """5 n log₂ n for each transform of n complex numbers, half of that between real and complex ones (radix 2)."""
+    lengths = equation.params['fft_lengths']
+    size = math.prod(lengths)
+    real = any(not jnp.issubdtype(one.aval.dtype, jnp.complexfloating) for one in (*equation.invars, *equation.outvars))
+    shape = equation.invars[0].aval.shape
+    transforms = math.prod(shape[: len(shape) - len(lengths)])
+    return (2.5 if real else 5.0) * transforms * size * math.log2(size)
+
+
 def _lu(equation: Any, known: Mapping[Any, Any]) -> float:
     return 2 * _cholesky(equation, known)
 
@@ -226,6 +265,9 @@ _RULES = {
     'cholesky': _cholesky,
     'triangular_solve': _triangular,
     'lu': _lu,
+    'custom_linear_solve': _linear_solve,
+    'ragged_dot_general': _ragged_product,
+    'fft': _fourier,
     'shard_map': _shards,
 }
 
