@@ -24,12 +24,11 @@ from genbench.evaluation.results import COPIES, HELD_OUT, Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
 from genbench.reading import read_rows
-from genbench.training import runs, samplers, sampling
+from genbench.training import runs, samplers, sampling, telemetry
 from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-FLOPS = 'in the traced program, loops by their length'
 SIMULATED = 32  # images on which the bounds of annealed importance sampling are compared
 
 
@@ -142,18 +141,19 @@ class Evaluation:
             nfe = self.family.evaluations(cell.sampler)
             self.add('evaluations_per_image', nfe, protocol=cell.sampler.protocol, sampler=cell.sampler.name, nfe=nfe,
                      kind='cost')  # fmt: skip
+        counted = telemetry.definition(telemetry.read_starts(self.run.folder.starts))
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics, ROW) if row['step'] == self.step]
         costs = {
             'parameters': sum(count for name, count in self.run.manifest['parameters'].items() if name in trained),
-            'training_flops': logged[-1].get('train/flops') if logged else None,
+            'training_flops': logged[-1].get('train/flops') if logged and counted else None,
             'training_seconds': logged[-1].get('wall_time') if logged else None,
         }
         protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
         for metric, value in costs.items():
             if value:
-                counted = {'counted': FLOPS} if metric == 'training_flops' else {}
-                self.add(metric, value, protocol={**protocol, **counted}, kind='cost', split='train')
+                said = {'counted': counted} if metric == 'training_flops' else {}
+                self.add(metric, value, protocol={**protocol, **said}, kind='cost', split='train')
 
 
 class Weights:

@@ -73,5 +73,5 @@ def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: A
         analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(traced)
-        cost = f'{flops:.4g}' if flops else 'unknown'
+        cost = f'{flops:.4g}' if flops is not None else 'unknown'
         yield f'compiled step of {", ".join(active)}: {memory} bytes of temporary memory per device, {cost} FLOPs'

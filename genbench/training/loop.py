@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from genbench import config as configs
-from genbench import families, rng
+from genbench import families, flops, rng
 from genbench.config import Config
 from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
@@ -125,7 +125,8 @@ class Training:
         self.config, self.folder, self.family, self.feed = config, folder, family, feed
         self.mesh, self.loans = mesh, loans
         self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
-        self.debug, self.entered_flops = False, 0.0
+        self.debug = False
+        self.entered_flops: float | None = 0.0
         self._fetched: dict[int, Any] = {}
         self._drawers: dict[states.Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
 
@@ -138,6 +139,8 @@ class Training:
         step, state = restored if restored else (0, None)
         self._note_start(step)
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
+        if telemetry.definition(telemetry.read_starts(self.folder.starts)) is None:
+            log.flops = None  # earlier starts counted in another way
         self.ledger = telemetry.Ledger(log.seconds, began)
         self.trace = telemetry.Trace(self.folder.path / 'profile', profile)
         self.snapshots.drop_after(step)
@@ -155,7 +158,8 @@ class Training:
                         blueprint = self.blueprint(stage.name)
                         programs.begin(self.next_inputs(blueprint, step, end), active_updates(blueprint, step))
                         state = self.enter(stage.name, step, state)
-                        log.flops, self.entered_flops = log.flops + self.entered_flops, 0.0
+                        log.spend(self.entered_flops)
+                        self.entered_flops = 0.0
                         self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
                     step, state = self._run_stage(stage.name, step, end, state, log, programs)
                 if state is None:
@@ -170,7 +174,7 @@ class Training:
     def _note_start(self, step: int) -> None:
         """Add to starts.jsonl from which step this start goes on and what of earlier ones it does again."""
         lost = telemetry.lost_work(read_rows(self.folder.metrics, ROW), step)
-        row = {'time': round(time.time(), 3), 'step': step, **lost}
+        row = {'time': round(time.time(), 3), 'step': step, **lost, 'flops': flops.DEFINITION}
         processes.first_does(lambda: append_line(self.folder.starts, json.dumps(row)))
 
     def _snapshot_is_due(self, step: int) -> bool:
@@ -228,7 +232,7 @@ class Training:
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
         traced = program.trace(key, self.constants, batch, lent, state)
-        self.entered_flops += telemetry.flops_of(traced)
+        self.entered_flops = telemetry.flops_of(traced)
         return traced.lower().compile()(key, self.constants, batch, lent, state)
 
     def programs(self, stage: str) -> Programs:
@@ -264,7 +268,7 @@ class Training:
                     inputs = self.next_inputs(blueprint, step, end)
                     count = steps_in(inputs)
                 with ledger.spent('compile'):
-                    execute, flops = programs.get(inputs, active)
+                    execute, operations = programs.get(inputs, active)
                 with ledger.spent('step'):
                     state, scalars = execute(state, self.constants, inputs)
                     done = scalars if count > 1 else [scalars]
@@ -277,7 +281,7 @@ class Training:
                 self._fetched.clear()
                 stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # joined ones ask each step
                 step += count
-                log.flops += flops
+                log.spend(operations)
                 pending.extend(done)
                 saving = step % config.checkpoint.every == 0 and step < end
                 due = step % config.train.log_every == 0 or step == end or stop or tripped or self.debug
@@ -365,7 +369,8 @@ class Training:
             'training_seconds': round(log.wall_time, 3),
             'images_per_second': round(images / max(log.wall_time, 1e-9), 1),
             'parameters': {name: states.count(tree) for name, tree in state['params'].items()},
-            'training_flops': log.flops or None,
+            'training_flops': log.flops,
+            'training_flops_counted': None if log.flops is None else flops.DEFINITION,
             'skipped_updates': int(state['skipped']['total']),
             'state_sha256': states.sha256(states.flatten(state)),
             'devices': len(self.mesh.devices.flat),

@@ -34,6 +34,9 @@ class MetricsLog:
 
     Args:
       config: of the run, which names the trackers that get the rows too.
+
+    Attributes:
+      flops: operations of training so far; None, from then on, once those of a part of it are not known.
     """
 
     def __init__(
@@ -49,13 +52,18 @@ class MetricsLog:
         rows = [row for row in before if row['step'] <= restored_step]
         self.last: Mapping[str, Any] = rows[-1] if rows else {}
         self.wall_time: float = self.last.get('wall_time') or 0.0  # seconds of training before this start
-        self.flops: float = self.last.get('train/flops') or 0.0  # operations before this start
+        complete = self.last.get('step') == restored_step
+        self.flops: float | None = (self.last.get('train/flops') if complete else None) if restored_step else 0.0
         self.seconds = {name[8:]: value or 0.0 for name, value in self.last.items() if name.startswith('seconds/')}
         self._events = Events(events, restored_step + 1)
         if not silent:
             write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
             self._file = path.open('a')
         self._trackers = None if silent or config is None else Trackers(config, path.parent, before, restored_step)
+
+    def spend(self, flops: float | None) -> None:
+        """Add operations to `flops`; None where their number is not known."""
+        self.flops = None if self.flops is None or flops is None else self.flops + flops
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row: step, wall_time, images_seen, then slash-named scalars."""

@@ -24,7 +24,7 @@ class Programs:
 
     def __init__(self, step: Any, state: State, constants: Any, debug: bool = False):
         self._step, self._state, self._constants, self._debug = step, state, constants, debug
-        self._compiled: dict[tuple[Active, int], tuple[Any, float]] = {}
+        self._compiled: dict[tuple[Active, int], tuple[Any, float | None]] = {}
         self._ahead: dict[tuple[Active, int], concurrent.futures.Future] = {}
 
     def begin(self, inputs: Any, active: Active) -> None:
@@ -34,17 +34,20 @@ class Programs:
             self._ahead[active, steps_in(inputs)] = with_one_thread.submit(self._compile, inputs, active)
             with_one_thread.shutdown(wait=False)
 
-    def get(self, inputs: Any, active: Active) -> tuple[Any, float]:
-        """(a function of (state, constants, inputs), its FLOPs); compiles, or waits for `begin`, the first time."""
+    def get(self, inputs: Any, active: Active) -> tuple[Any, float | None]:
+        """(a function of (state, constants, inputs), its FLOPs, None where they are not known).
+
+        It compiles, or waits for `begin`, the first time.
+        """
         key = active, steps_in(inputs)
         if key not in self._compiled:
             begun = self._ahead.pop(key, None)
             self._compiled[key] = begun.result() if begun else self._compile(inputs, active)
         return self._compiled[key]
 
-    def _compile(self, inputs: Any, active: Active) -> tuple[Any, float]:
+    def _compile(self, inputs: Any, active: Active) -> tuple[Any, float | None]:
         if self._debug:
-            return lambda *arguments: self._step(*arguments, active), 0.0
+            return lambda *arguments: self._step(*arguments, active), None
         traced = self._step.trace(self._state, self._constants, inputs, active)
         return functools.partial(traced.lower().compile(), self._step.root), telemetry.flops_of(traced)
 

@@ -94,35 +94,37 @@ class Meter:
 
     def __init__(self, ledger: Ledger, batch_size: int, peak: float | None):
         self._ledger, self._batch_size, self._peak = ledger, batch_size, peak
-        self._last = self._now(0, 0.0)
+        self._last = self._now(0)
+        self._flops: float | None = None
 
-    def _now(self, step: int, flops: float) -> dict[str, float]:
+    def _now(self, step: int) -> dict[str, float]:
         return {
-            'time': time.monotonic(), 'step': step, 'flops': flops,
+            'time': time.monotonic(), 'step': step,
             'running': self._ledger['step'], 'waiting': self._ledger['data_wait'],
         }  # fmt: skip
 
-    def start(self, step: int, flops: float) -> None:
-        """Begin to measure at this step, after `flops` operations."""
-        self._last = self._now(step, flops)
+    def start(self, step: int, flops: float | None) -> None:
+        """Begin to measure at this step, after `flops` operations, None where they are not known."""
+        self._last, self._flops = self._now(step), flops
 
-    def read(self, step: int, flops: float) -> dict[str, float]:
+    def read(self, step: int, flops: float | None) -> dict[str, float]:
         """Scalars of the steps since `start` or the last `read`.
 
         images_per_second counts everything that happened; step_seconds only steps and waiting for data; data_wait is
         the share of the latter, an upper bound on accelerators, which may be computing meanwhile.
         """
-        now = self._now(step, flops)
+        now = self._now(step)
         passed = {name: now[name] - value for name, value in self._last.items()}
-        self._last = now
+        operations = None if flops is None or self._flops is None else flops - self._flops
+        self._last, self._flops = now, flops
         busy = passed['running'] + passed['waiting']
         found = {
             'speed/images_per_second': round(passed['step'] * self._batch_size / max(passed['time'], 1e-9), 1),
             'speed/step_seconds': round(busy / max(passed['step'], 1), 6),
             'time/data_wait': round(passed['waiting'] / max(busy, 1e-9), 5),
         }
-        if self._peak and passed['flops']:
-            rate = passed['flops'] / jax.device_count() / max(busy, 1e-9)
+        if self._peak and operations:
+            rate = operations / jax.device_count() / max(busy, 1e-9)
             found['speed/mfu'] = round(rate / self._peak, 5)
         memory = memory_peak()
         return found if memory is None else {**found, 'memory/peak_bytes': memory}
@@ -169,11 +171,21 @@ def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
 
 def read_starts(path: pathlib.Path) -> list[dict[str, Any]]:
     """One row for each time the run was started: when, from which step, and what was lost before."""
-    return read_rows(path, {'lost_steps': int, 'lost_seconds': float})
+    return read_rows(path, {'step?': int, 'lost_steps': int, 'lost_seconds': float, 'flops?': str})
+
+
+def definition(starts: list[dict[str, Any]]) -> str | None:
+    """How the FLOPs of a run are defined; None where its starts counted them in different ways, or do not say how.
+
+    A start from step 0 does everything again, so those before it do not matter.
+    """
+    fresh = max((index for index, row in enumerate(starts) if row.get('step') == 0), default=0)
+    found = {row.get('flops') for row in starts[fresh:]}
+    return found.pop() if len(found) == 1 else None
 
 
 def summary(
-    ledger: Ledger, step: int, flops: float, peak: float | None, starts: list[dict[str, Any]]
+    ledger: Ledger, step: int, flops: float | None, peak: float | None, starts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Speed and time over all starts, for summary.json.
 
@@ -182,7 +194,7 @@ def summary(
     """
     seconds = {**ledger.seconds(), 'lost': sum(row['lost_seconds'] for row in starts)}
     busy = seconds['step'] + seconds['data_wait']
-    rate = flops / jax.device_count() / max(busy, 1e-9)
+    rate = (flops or 0.0) / jax.device_count() / max(busy, 1e-9)
     return {
         'device': jax.devices()[0].device_kind,
         'starts': len(starts),
@@ -196,10 +208,10 @@ def summary(
     }
 
 
-def flops_of(traced: Any) -> float:
-    """Floating-point operations of one call of a traced program; 0, with a warning, where they cannot be told."""
+def flops_of(traced: Any) -> float | None:
+    """Floating-point operations of one call of a traced program; None, with a warning, where they cannot be told."""
     try:
         return flops.count(traced.jaxpr)
     except flops.UnknownError as error:
         warnings.warn(f'The FLOPs of this program are not counted: {error}.', stacklevel=2)
-        return 0.0
+        return None

@@ -1,5 +1,7 @@
 """Budgets give step counts whose cost is what was asked for, and the same ones ever after."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from genbench.errors import UserError
@@ -108,3 +110,9 @@ def test_a_run_that_cannot_be_built_says_why_and_spoils_no_other(answers):
 def test_what_was_estimated_is_not_estimated_again(answers, monkeypatch):
     monkeypatch.setattr(costs, '_ask', None)
     assert costs.estimate([Request(answers[0][0])]) == [answers[0][1]]
+
+
+def test_a_step_whose_operations_are_unknown_is_refused_in_one_line():
+    traced = jax.jit(jnp.linalg.svd).trace(jnp.ones((3, 3)))
+    with pytest.raises(UserError, match=r'^its FLOPs cannot be counted: it calls svd, which hides its operations\.$'):
+        costs._counted(traced)

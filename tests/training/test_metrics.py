@@ -54,6 +54,23 @@ def test_rows_past_the_restored_step_are_dropped(path):
     assert log.wall_time == row(2)['wall_time']
 
 
+def test_operations_go_on_only_from_the_row_of_the_restored_step(path):
+    path.write_text(json.dumps({**row(2), 'train/flops': 7.0}) + '\n')
+    log, later = reopened(path, restored_step=2), reopened(path, restored_step=3)  # whose row a crash took
+    for one in (log, later):
+        one.spend(3.0)
+        one.close()
+    assert (log.flops, later.flops) == (10.0, None)
+
+
+def test_an_unknown_number_of_operations_stays_unknown(path):
+    log = reopened(path, restored_step=0)
+    for number in (1.0, None, 2.0):
+        log.spend(number)
+    log.close()
+    assert log.flops is None
+
+
 def test_a_fresh_run_starts_an_empty_file(path):
     write_rows(path, [1, 2])
     log = reopened(path, restored_step=0)

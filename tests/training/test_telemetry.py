@@ -1,11 +1,15 @@
 """What a run tells of itself adds up, and says where it does not know."""
 
+import dataclasses
 import json
 import time
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from genbench import families, flops
+from genbench.evaluation import harness
 from genbench.training import telemetry
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
@@ -123,3 +127,70 @@ def test_a_trace_is_written_for_the_steps_that_were_asked_for(resumed):
 def test_a_trace_of_steps_that_are_not_done_is_missed(tiny, tmp_path):
     with pytest.warns(UserWarning, match='No trace was written.*--profile=8:10'):
         train(tiny('gaussian'), tmp_path, quiet=True, profile=(8, 10))
+
+
+@pytest.mark.filterwarnings('ignore:The FLOPs of this program')
+def test_a_run_with_one_program_whose_operations_are_unknown_has_no_number_of_them(tiny, tmp_path, monkeypatch):
+    """The initialisation and the critic's own steps can be counted, and would pass for all of the run."""
+    gan = families.get('gan')
+
+    class Hidden(gan):
+        @property
+        def updates(self):
+            def hide(update):
+                def loss(*arguments):
+                    value, *rest = update.loss(*arguments)
+                    hidden = 0 * jnp.linalg.svd(jnp.eye(2), compute_uv=False).sum()
+                    return value + hidden, *rest
+
+                return dataclasses.replace(update, loss=loss) if update.name == 'generator' else update
+
+            return [hide(update) for update in super().updates]
+
+    monkeypatch.setattr(families, 'get', lambda name: Hidden if name == 'gan' else gan)
+    config = tiny('gan', 'family.critic_steps=2', 'evaluation.metrics=speed')
+    summary = train(config, tmp_path / 'run', quiet=True).summary
+    rows = read_rows(tmp_path / 'run' / 'metrics.jsonl')
+    assert [row['train/flops'] for row in rows] == [None] * 4
+    assert (summary['training_flops'], summary['training_flops_counted'], summary['mfu']) == (None, None, None)
+    measured = [row['metric'] for row in harness.evaluate(tmp_path / 'run', quiet=True)]
+    assert 'training_seconds' in measured and 'training_flops' not in measured
+
+
+def test_what_debugging_does_not_count_is_no_number(tiny, tmp_path):
+    assert train(tiny('gaussian'), tmp_path, quiet=True, debug=True).summary['training_flops'] is None
+
+
+def test_mfu_is_left_out_where_operations_are_unknown():
+    meter = telemetry.Meter(telemetry.Ledger({}, time.monotonic()), batch_size=10, peak=1e12)
+    meter.start(step=0, flops=1e12)
+    assert 'speed/mfu' not in meter.read(step=4, flops=None)
+
+
+def test_operations_counted_under_another_definition_are_neither_added_to_nor_reported(tiny, tmp_path):
+    options = ('checkpoint.every=2', 'evaluation.metrics=speed')
+    summary = train(tiny('gaussian', *options), tmp_path, quiet=True).summary
+    assert summary['training_flops'] > 0 and summary['training_flops_counted'] == flops.DEFINITION
+    (row,) = [row for row in harness.evaluate(tmp_path, quiet=True) if row['metric'] == 'training_flops']
+    assert row['protocol']['counted'] == flops.DEFINITION
+    starts = [json.loads(line) for line in (tmp_path / 'starts.jsonl').read_text().splitlines()]
+    old = [{key: value for key, value in start.items() if key != 'flops'} for start in starts]  # as versions before
+    (tmp_path / 'starts.jsonl').write_text(''.join(json.dumps(start) + '\n' for start in old))
+    (tmp_path / 'results.jsonl').unlink()
+    assert 'training_flops' not in [row['metric'] for row in harness.evaluate(tmp_path, quiet=True)]
+    longer = train(tiny('gaussian', *options, 'train.num_steps=6'), tmp_path, quiet=True).summary
+    assert (longer['training_flops'], longer['training_flops_counted']) == (None, None)
+    assert read_rows(tmp_path / 'metrics.jsonl')[-1]['train/flops'] is None
+
+
+@pytest.mark.parametrize(('starts', 'found'), [
+    ([], None),
+    ([(0, 'new'), (4, 'new')], 'new'),
+    ([(0, None), (4, 'new')], None),
+    ([(0, 'new'), (4, None)], None),
+    ([(0, None), (4, None), (0, 'new')], 'new'),
+    ([(0, 'other'), (4, 'new')], None),
+])  # fmt: skip
+def test_a_definition_is_that_of_every_start_since_the_one_from_step_0(starts, found):
+    rows = [{'step': step, **({'flops': said} if said else {})} for step, said in starts]
+    assert telemetry.definition(rows) == found
