@@ -32,7 +32,7 @@ from genbench.training import sampling
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-FORMAT = 2
+FORMAT = 3  # raise when what a trace holds changes, its mathematics too
 IMAGES = 8  # in every row of pictures, and in a batch
 MOST_STEPS = 100  # a sampler of more is followed only where there is no shorter one
 MOST_STATES = 41  # kept of a trace
@@ -149,7 +149,9 @@ class Explorer:
 
     def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
         """Standard normal numbers (count, *shape)."""
-        draw = np.random.Generator(np.random.Philox(key=[self.seed, purpose]))
+        seeds = self.seed, self.blueprint.family.config.train.seed
+        entropy = [number % 2**64 for number in (*seeds, purpose)]
+        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
         return draw.standard_normal((count, *shape), np.float32)
 
     @functools.cached_property
@@ -214,7 +216,7 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
         found = read_json_if_any(index, dict) or {}
     except UserError:
         return False  # it is drawn again
-    keys = ('config_hash', 'step', 'average', 'seed')
+    keys = ('config_hash', 'step', 'average', 'seed', 'noise')
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genbench import families
 from genbench.errors import UserError
 from genbench.evaluation import exploration, harness
 from genbench.families.base import Sampler
+from genbench.training.state import Blueprint
 
 OPTIONS = ['evaluation.metrics=fd,exploration', 'evaluation.samplers=ddim:1,ddim:6', 'evaluation.num_samples=64']
 
@@ -64,6 +66,25 @@ def test_a_second_evaluation_of_the_same_checkpoint_draws_nothing_again(explored
     before = path.stat().st_mtime_ns
     harness.evaluate(folder, [*OPTIONS, 'evaluation.sets=1'], quiet=True)
     assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('key', ['noise', 'format'])
+def test_pictures_that_were_drawn_in_another_way_are_drawn_again(explored, key):
+    folder, index = explored
+    path = folder / 'exploration' / 'exploration.json'
+    path.write_text(json.dumps({**index, key: {'noise': 'evaluation.seed', 'format': 2}[key]}))
+    harness.evaluate(folder, OPTIONS, quiet=True)
+    assert json.loads(path.read_text())[key] == index[key]
+
+
+def test_what_traces_begin_with_depends_on_both_seeds_and_on_its_purpose(tiny, digits):
+    def noise(seed, training, purpose):
+        family = families.get('diffusion')(tiny('diffusion', f'train.seed={training}'), digits[0])
+        return exploration.Explorer(Blueprint(family), {}, Sampler('ddim', 6), seed)._noise(purpose, (2, 2, 1))
+
+    drawn = {noise(*numbers).tobytes() for numbers in np.ndindex(2, 2, 2)}
+    assert len(drawn) == 8
+    assert np.array_equal(noise(0, 1, 0), noise(0, 1, 0))
 
 
 def test_neighbours_are_train_images_nearest_first(explored):
