@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from genbench import evaluation
 from genbench.errors import UserError
-from genbench.evaluation import frechet_distance, harness, scoring
-from genbench.evaluation.reference import RealSets
+from genbench.evaluation import frechet_distance, harness, neighbours, scoring
+from genbench.evaluation.reference import RealImages, RealSets
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT
 from genbench.training.metrics import read_rows
 
@@ -132,3 +133,37 @@ def test_a_comparison_of_two_folders_takes_no_reference_in_the_name_of_a_metric(
 
     with pytest.raises(UserError, match='fd_train names its reference.*ask for fd'):
         standalone.compare('a', 'b', ['fd_train'], standalone.Options())
+
+
+def test_no_features_are_computed_for_metrics_that_do_not_need_them(tiny, tmp_path, monkeypatch):
+    """With a held-out reference those of the train split are not; where every row is there, none are."""
+    from genbench.training.loop import train
+
+    asked, compute = [], RealImages.extracted
+    monkeypatch.setattr(
+        RealImages, 'extracted', lambda self, outputs: asked.append(self.split) or compute(self, outputs)
+    )
+    changes = ['evaluation.metrics=fd,c2st', 'evaluation.features.name=pixels']
+    train(tiny('gaussian', *changes), tmp_path, quiet=True)
+    assert len(harness.evaluate(tmp_path, quiet=True)) == 2
+    assert set(asked) == {'test'}
+    del asked[:]
+    assert harness.evaluate(tmp_path, quiet=True) == [] and asked == []
+
+
+def test_held_out_images_meet_the_train_split_once_for_all_sets(tiny, tmp_path, monkeypatch):
+    config = tiny('gaussian', 'evaluation.metrics=memorisation', 'evaluation.features.name=pixels',
+                  'evaluation.num_samples=20', 'evaluation.sets=3')  # fmt: skip
+    real = RealSets(config, quiet=True)
+    sets = [real.copies(index, 20) for index in range(3)]
+    alone = [
+        evaluation.memorisation(*(part.outputs['features'] for part in (real.reference, real.half(index), sets[index])))
+        for index in range(3)
+    ]
+    against, compute = [], neighbours.nearest
+    monkeypatch.setattr(neighbours, 'nearest', lambda x, y, own=None: against.append(len(x)) or compute(x, y, own))
+    for scene, expected in zip(real.scenes(['copied'], sets)['copied'], alone, strict=True):
+        assert scene.memorisation.held_out_authenticity == expected.held_out_authenticity
+        assert scene.memorisation.train_test_gap == expected.train_test_gap
+        np.testing.assert_array_equal(scene.memorisation.flagged, expected.flagged)
+    assert against.count(360) == 1 and against.count(180) == 0
