@@ -75,6 +75,11 @@ class RealImages:
         return cache_dir() / 'references' / name
 
 
+def num_beside(size: int) -> int:
+    """How many of `size` held-out images are left beside the half that is the reference."""
+    return size - size // 2
+
+
 def sample_metrics(names: Sequence[str]) -> list[str]:
     """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
     chosen = [name for name in names if name not in OTHER_METRICS]
@@ -161,14 +166,26 @@ class RealSets:
     def _order(self, index: int) -> np.ndarray:
         return np.random.Generator(np.random.Philox(key=[HALF_SEED, index])).permutation(len(self.split))
 
-    @property
-    def num_fresh(self) -> int:
-        """How many held-out images are left beside the reference."""
-        return len(self.split) - len(self.split) // 2
+    def num_fresh(self, beside_half: bool) -> int:
+        """How many held-out images a set of fresh ones may have: the whole split, or what is left beside a half."""
+        return num_beside(len(self.split)) if beside_half else len(self.split)
 
-    def fresh(self, index: int, count: int) -> Extracted:
-        """`count` held-out images that are not in `half(index)`, at most `num_fresh`."""
-        return self.held_out.part(self._order(index)[len(self.split) // 2 :][:count])
+    def fresh(self, index: int, count: int, beside_half: bool = True) -> Extracted:
+        """`count` held-out images, at most `num_fresh`; without `beside_half` some may be in `half(index)`."""
+        order = np.roll(self._order(index), -(len(self.split) // 2))  # those of the half last
+        return self.held_out.part(order[: self.num_fresh(beside_half)][:count])
+
+    def fresh_description(self, count: int, beside_half: bool) -> dict[str, Any]:
+        """What a protocol says of `fresh`."""
+        whole = 'the whole split' if count == len(self.split) else 'without replacement for each set'
+        drawn = 'without replacement, for each set from the half beside the reference' if beside_half else whole
+        return {**self._held_out_images.description, 'n': count, 'of': len(self.split), 'drawn': drawn,
+                'half_seed': HALF_SEED}  # fmt: skip
+
+    def copies_description(self, count: int) -> dict[str, Any]:
+        """What a protocol says of `copies`."""
+        return {**self._train_images.description, 'n': count, 'of': len(self.train),
+                'drawn': 'with replacement, for each set', 'copy_seed': COPY_SEED}  # fmt: skip
 
     def copies(self, index: int, count: int) -> Extracted:
         """`count` train images drawn with replacement."""
