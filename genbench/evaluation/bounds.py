@@ -1,5 +1,6 @@
 """Bounds beside the samples: real images that are scored exactly as samples are."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,14 +53,14 @@ def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
                 )  # fmt: skip
             continue
         sets = 1 if count == len(real.split) else options.sets  # the whole split has no second draw
-        _score(results, real, HELD_OUT, missing, protocols,
-               lambda half=half, sets=sets: [real.fresh(index, count, half) for index in range(sets)])  # fmt: skip
+        draw = functools.partial(real.fresh, count=count, beside_half=half)
+        _score(results, real, HELD_OUT, missing, protocols, draw, sets)
 
 
 def _score_copies(results: Results, real: RealSets, options: Any) -> None:
     protocols = _protocols(real, options, real.names, {'bound': COPIES, **real.copies_description(options.num_samples)})
-    _score(results, real, COPIES, _missing(results, real, protocols), protocols,
-           lambda: [real.copies(index, options.num_samples) for index in range(options.sets)])  # fmt: skip
+    draw = functools.partial(real.copies, count=options.num_samples)
+    _score(results, real, COPIES, _missing(results, real, protocols), protocols, draw, options.sets)
 
 
 def _protocols(
@@ -77,10 +78,10 @@ def _missing(results: Results, real: RealSets, protocols: Mapping[str, Mapping[s
 
 def _score(
     results: Results, real: RealSets, bound: str, names: Sequence[str], protocols: Mapping[str, Mapping[str, Any]],
-    draw: Callable[[], list[Extracted]],
+    draw: Callable[[int], Extracted], sets: int,
 ) -> None:  # fmt: skip
     if names:
-        for name, row in scoring.score(real.scenes(names, draw())).items():
+        for name, row in scoring.score(real.scenes(names, [draw(index) for index in range(sets)])).items():
             results.add(family=bound, dataset=real.spec.name, split='train', protocol=protocols[name], **row)
 
 

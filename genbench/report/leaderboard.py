@@ -104,8 +104,9 @@ def _too_few(study: StudyRecord, bound: str, alike: Set[tuple[str, str]]) -> str
     metrics: dict[int, list[str]] = {}
     for row in study.rows:
         most = (row.get('details') or {}).get('images_at_most')
-        of_bound = row['trial'] == bound and row['value'] is None and isinstance(most, int)
-        if of_bound and (row['metric'], cells.comparable(row['protocol'])) in alike:
+        if row['trial'] != bound or row['value'] is not None or not isinstance(most, int):
+            continue
+        if (row['metric'], cells.comparable(row['protocol'])) in alike:
             metrics.setdefault(most, []).append(cells.BY_NAME[row['metric']].title)
     return '; '.join(
         f'too few images for {", ".join(dict.fromkeys(titles))}: needs evaluation.num_samples={most} or less'
