@@ -1,6 +1,6 @@
 """The evaluation harness: features, distances, likelihoods, and rows that say everything a number depends on."""
 
-from genbench.evaluation.copying import Memorisation, memorisation
+from genbench.evaluation.copying import Control, Memorisation, control, memorisation
 from genbench.evaluation.distances import (
     Moments,
     fd_infinity,
@@ -13,7 +13,7 @@ from genbench.evaluation.manifolds import density_coverage, expected_coverage, m
 from genbench.evaluation.scores import TwoSample, inception_score, two_sample_test
 
 __all__ = [
-    'Memorisation', 'Moments', 'TwoSample', 'density_coverage', 'expected_coverage', 'fd_infinity', 'frechet_distance',
-    'inception_score', 'kernel_distance', 'manifold_scores', 'memorisation', 'moments', 'precision_recall',
-    'squared_mmd', 'two_sample_test',
+    'Control', 'Memorisation', 'Moments', 'TwoSample', 'control', 'density_coverage', 'expected_coverage',
+    'fd_infinity', 'frechet_distance', 'inception_score', 'kernel_distance', 'manifold_scores', 'memorisation',
+    'moments', 'precision_recall', 'squared_mmd', 'two_sample_test',
 ]  # fmt: skip

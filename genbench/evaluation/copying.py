@@ -37,27 +37,52 @@ class Memorisation:
     train_test_gap: float
 
 
-def memorisation(train: np.ndarray, test: np.ndarray, fake: np.ndarray) -> Memorisation:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Control:
+    """What the nearest train images say of m held-out images; `distance` and `ratio` (m,) as of samples."""
+
+    distance: np.ndarray
+    ratio: np.ndarray
+
+    def part(self, chosen: np.ndarray) -> 'Control':
+        """The held-out images of these indices."""
+        return Control(self.distance[chosen], self.ratio[chosen])
+
+
+def control(train: np.ndarray, test: np.ndarray) -> Control:
+    """Held-out images (m, d) against train images (N, d), in features; one pass serves every set of samples."""
+    points, tests = neighbours.centred(*checked_sets(train=train, test=test))
+    return Control(*_to_train(points, tests)[1:])
+
+
+def memorisation(train: np.ndarray, test: np.ndarray, fake: np.ndarray, known: Control | None = None) -> Memorisation:
     """Compare samples with the images a model was trained on, and with held-out ones as a control.
 
     Args:
       train: features (N, d) of the train images.
       test: features (m, d) of real images that the model has not seen.
       fake: features (n, d) of samples.
+      known: `control(train, test)`, where it has been computed already.
 
     Raises:
       UserError: fewer than two images in a set, sets of different width, or values that are not finite.
     """
-    points, tests, fakes = neighbours.centred(*checked_sets(train=train, test=test, fake=fake))
-    (held_out, held_out_distance), (found, distance) = (neighbours.nearest(x, points) for x in (tests, fakes))
-    needed, place = np.unique(np.concatenate([held_out, found]), return_inverse=True)
-    spacing = neighbours.nearest(points.at(needed), points, own=needed)[1][place]
-    control, ratio = _ratio(held_out_distance, spacing[: len(tests)]), _ratio(distance, spacing[len(tests) :])
-    flagged = ratio <= np.quantile(control, FALSE_ALARMS, method='lower')
+    train, test, fake = checked_sets(train=train, test=test, fake=fake)
+    held_out = control(train, test) if known is None else known
+    found, distance, ratio = _to_train(*neighbours.centred(train, fake))
+    flagged = ratio <= np.quantile(held_out.ratio, FALSE_ALARMS, method='lower')
     return Memorisation(
-        found, distance, ratio, flagged, float(flagged.mean()), float((ratio > 1).mean()), float((control > 1).mean()),
-        _standard_score(distance, held_out_distance),
+        found, distance, ratio, flagged, float(flagged.mean()), float((ratio > 1).mean()),
+        float((held_out.ratio > 1).mean()), _standard_score(distance, held_out.distance),
     )  # fmt: skip
+
+
+def _to_train(points: neighbours.Centred, images: neighbours.Centred) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(index of the nearest train image, distance to it, ratio) of each image."""
+    found, distance = neighbours.nearest(images, points)
+    needed, place = np.unique(found, return_inverse=True)
+    spacing = neighbours.nearest(points.at(needed), points, own=needed)[1]
+    return found, distance, _ratio(distance, spacing[place])
 
 
 def _ratio(distance: np.ndarray, spacing: np.ndarray) -> np.ndarray:

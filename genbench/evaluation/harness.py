@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,12 @@ from genbench import config as configs
 from genbench.config import Config
 from genbench.data import sources
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, exploration, grid, scoring
+from genbench.evaluation import ais, bounds, exploration, grid, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
-from genbench.evaluation.results import COPIES, HELD_OUT, Results
+from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
 from genbench.reading import read_rows
@@ -56,6 +57,8 @@ def evaluate(
     run = runs.open_run(workdir, config=config)
     wanted = grid.cells(cells, run.family, config.evaluation)
     step, state = run.restore(step)
+    for line in bounds.lacking(config, beside_reference=True):
+        print(f'genbench: {line}', file=sys.stderr, flush=True)
     return Evaluation(run, config, step, state, wanted, quiet).run_all()
 
 
@@ -319,51 +322,3 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
     return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}
-
-
-def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
-    """Score real images exactly as samples are, for each way in which the configs measure.
-
-    Held-out images that are not in the reference say what fresh images of the data score, and copies of train images
-    what memorising them would. Both have as many images and sets as the samples. Where the held-out split has not so
-    many images beside the reference, its row is left out: at another n it would compare with nothing.
-    """
-    results, seen = Results(path), set()
-    for config in resolved:
-        options = config.evaluation
-        key = (
-            config.data.name, options.split, options.features.to_json(), options.classifier.to_json(),
-            tuple(options.metrics), options.num_samples, options.sets,
-        )  # fmt: skip
-        if key in seen:
-            continue
-        seen.add(key)
-        real = RealSets(config, quiet=False)
-        if real.names:
-            for bound, sets in _bound_sets(real, options):
-                _score_bound(results, real, options, bound, sets)
-
-
-def _bound_sets(real: RealSets, options: Any) -> Iterator[tuple[str, Callable[[], list[scoring.Extracted]]]]:
-    """(what it is called, its sets of images) of each bound that there are images for."""
-    indices, count = range(options.sets), options.num_samples
-    if count <= real.num_fresh:
-        yield HELD_OUT, lambda: [real.fresh(index, count) for index in indices]
-    else:
-        print(f'No row of {HELD_OUT}: the split {options.split!r} of {real.spec.name} has '
-              f'{real.num_fresh} images beside the reference, and evaluation.num_samples is {count}.')  # fmt: skip
-    yield COPIES, lambda: [real.copies(index, count) for index in indices]
-
-
-def _score_bound(
-    results: Results, real: RealSets, options: Any, bound: str, sets: Callable[[], list[scoring.Extracted]]
-) -> None:
-    shared = {'images': bound, 'num_samples': options.num_samples, 'sets': options.sets}
-    protocols = {name: {**shared, **real.protocol(name)} for name in real.names}
-    missing = [
-        name for name in real.names if not results.has(scoring.called(name, real.network), protocols[name], None, None)
-    ]
-    if not missing:
-        return
-    for name, row in scoring.score(real.scenes(missing, sets())).items():
-        results.add(family=bound, dataset=real.spec.name, split='train', protocol=protocols[name], **row)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench import evaluation
 from genbench.config import Config
 from genbench.data import sources
 from genbench.data.sources import Arrays, cache_dir
@@ -74,6 +75,11 @@ class RealImages:
         return cache_dir() / 'references' / name
 
 
+def num_beside(size: int) -> int:
+    """How many of `size` held-out images are left beside the half that is the reference."""
+    return size - size // 2
+
+
 def sample_metrics(names: Sequence[str]) -> list[str]:
     """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
     chosen = [name for name in names if name not in OTHER_METRICS]
@@ -112,7 +118,7 @@ class RealSets:
         self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
         self._suits = features.reference_split(config.evaluation.features.name)
         self.names = scoring.resolve(sample_metrics(config.evaluation.metrics), self._suits)
-        if any(self._uses_held_out(name) for name in self.names) and len(self.split) < 4:
+        if any(self.uses_held_out(name) for name in self.names) and len(self.split) < 4:
             raise UserError(f'The split {config.evaluation.split!r} of {self.spec.name} has {len(self.split)} images; '
                             'held-out images as a reference need at least 4.')  # fmt: skip
 
@@ -127,13 +133,20 @@ class RealSets:
     @functools.cached_property
     def reference(self) -> Extracted:
         """The whole train split."""
-        return RealImages(self.network, self.spec, 'train', self.train, self._quiet).extracted(self.outputs)
+        return self._train_images.extracted(self.outputs)
 
     @functools.cached_property
     def held_out(self) -> Extracted:
         """The whole evaluation split."""
-        split = self._config.evaluation.split
-        return RealImages(self.network, self.spec, split, self.split, self._quiet).extracted(self.outputs)
+        return self._held_out_images.extracted(self.outputs)
+
+    @functools.cached_property
+    def _train_images(self) -> RealImages:
+        return RealImages(self.network, self.spec, 'train', self.train, self._quiet)
+
+    @functools.cached_property
+    def _held_out_images(self) -> RealImages:
+        return RealImages(self.network, self.spec, self._config.evaluation.split, self.split, self._quiet)
 
     def half(self, index: int) -> Extracted:
         """The held-out images that are the reference of set `index`."""
@@ -147,20 +160,32 @@ class RealSets:
 
     @property
     def _half_description(self) -> dict[str, Any]:
-        return {**self.held_out.description, 'n': len(self.split) // 2, 'of': len(self.split),
+        return {**self._held_out_images.description, 'n': len(self.split) // 2, 'of': len(self.split),
                 'drawn': 'a half for each set', 'half_seed': HALF_SEED}  # fmt: skip
 
     def _order(self, index: int) -> np.ndarray:
         return np.random.Generator(np.random.Philox(key=[HALF_SEED, index])).permutation(len(self.split))
 
-    @property
-    def num_fresh(self) -> int:
-        """How many held-out images are left beside the reference."""
-        return len(self.split) - len(self.split) // 2
+    def num_fresh(self, beside_half: bool) -> int:
+        """How many held-out images a set of fresh ones may have: the whole split, or what is left beside a half."""
+        return num_beside(len(self.split)) if beside_half else len(self.split)
 
-    def fresh(self, index: int, count: int) -> Extracted:
-        """`count` held-out images that are not in `half(index)`, at most `num_fresh`."""
-        return self.held_out.part(self._order(index)[len(self.split) // 2 :][:count])
+    def fresh(self, index: int, count: int, beside_half: bool = True) -> Extracted:
+        """`count` held-out images, at most `num_fresh`; without `beside_half` some may be in `half(index)`."""
+        order = np.roll(self._order(index), -(len(self.split) // 2))  # those of the half last
+        return self.held_out.part(order[: self.num_fresh(beside_half)][:count])
+
+    def fresh_description(self, count: int, beside_half: bool) -> dict[str, Any]:
+        """What a protocol says of `fresh`."""
+        whole = 'the whole split' if count == len(self.split) else 'without replacement for each set'
+        drawn = 'without replacement, for each set from the half beside the reference' if beside_half else whole
+        return {**self._held_out_images.description, 'n': count, 'of': len(self.split), 'drawn': drawn,
+                'half_seed': HALF_SEED}  # fmt: skip
+
+    def copies_description(self, count: int) -> dict[str, Any]:
+        """What a protocol says of `copies`."""
+        return {**self._train_images.description, 'n': count, 'of': len(self.train),
+                'drawn': 'with replacement, for each set', 'copy_seed': COPY_SEED}  # fmt: skip
 
     def copies(self, index: int, count: int) -> Extracted:
         """`count` train images drawn with replacement."""
@@ -169,28 +194,34 @@ class RealSets:
 
     def scenes(self, names: Sequence[str], sets: Sequence[Extracted]) -> dict[str, list[Scene]]:
         """What each metric looks at for each set of samples."""
-        made: dict[tuple[bool, bool], list[Scene]] = {}
-        for name in names:
-            key = self._against_held_out(name), self._uses_held_out(name)
+        made: dict[tuple[str, bool], list[Scene]] = {}
+        keys = {name: (scoring.against(name, self._suits), self.uses_held_out(name)) for name in names}
+        for key in keys.values():
             if key not in made:
                 made[key] = [self._scene(*key, index, fake) for index, fake in enumerate(sets)]
-        return {name: made[self._against_held_out(name), self._uses_held_out(name)] for name in names}
+        return {name: made[key] for name, key in keys.items()}
 
-    def _scene(self, against_held_out: bool, uses_held_out: bool, index: int, fake: Extracted) -> Scene:
+    def _scene(self, against: str, uses_held_out: bool, index: int, fake: Extracted) -> Scene:
         held_out = self.half(index) if uses_held_out else None
-        reference = held_out if against_held_out and held_out is not None else self.reference
-        return Scene(self.network, reference, held_out, fake)
+        reference = self.reference if against == 'train' else held_out
+        chosen = self._order(index)[: len(self.split) // 2]
+        # A metric of samples alone looks at no reference.
+        return Scene(self.network, reference or fake, held_out, fake, lambda: self._control.part(chosen))
 
-    def _against_held_out(self, name: str) -> bool:
-        metric = scoring.METRICS[name]
-        return metric.needs != 'nothing' and (metric.against or self._suits) == 'held_out'
+    @functools.cached_property
+    def _control(self) -> evaluation.Control:
+        """The whole evaluation split against the train split."""
+        return evaluation.control(self.reference.outputs['features'], self.held_out.outputs['features'])
 
-    def _uses_held_out(self, name: str) -> bool:
-        return scoring.METRICS[name].needs_held_out or self._against_held_out(name)
+    def uses_held_out(self, name: str) -> bool:
+        """Whether a metric looks at a half of the held-out images, as its reference or beside it."""
+        return scoring.uses_held_out(name, self._suits)
 
     def protocol(self, name: str) -> dict[str, Any]:
-        (scene,) = self.scenes([name], [self.reference])[name]
-        return scoring.protocol(name, self.network, scene.reference, scene.held_out)
+        """The measuring part of a metric's protocol; no feature is computed for it."""
+        against_train = scoring.against(name, self._suits) == 'train'
+        reference = self._train_images.description if against_train else self._half_description
+        return scoring.protocol(name, self.network, reference, self._half_description)
 
     def extract(self, images: np.ndarray) -> Extracted:
         """Integer images of this data set in feature space."""

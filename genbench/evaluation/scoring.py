@@ -77,12 +77,16 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a metric may look at: the reference, held-out real images beside it, and one set of samples."""
+    """What a metric may look at: the reference, held-out real images beside it, and one set of samples.
+
+    `control` gives the distances of the held-out images to the reference, which many sets share.
+    """
 
     network: FeatureNetwork
     reference: Extracted
     held_out: Extracted | None
     fake: Extracted
+    control: Callable[[], evaluation.Control] | None = None
 
     @functools.cached_property
     def manifold(self) -> dict[str, float]:
@@ -92,8 +96,9 @@ class Scene:
     @functools.cached_property
     def memorisation(self) -> Any:
         held_out = self.require_held_out('memorisation')
+        known = self.control() if self.control else None
         return evaluation.memorisation(
-            self.reference.outputs['features'], held_out.outputs['features'], self.fake.outputs['features']
+            self.reference.outputs['features'], held_out.outputs['features'], self.fake.outputs['features'], known
         )
 
     def require_held_out(self, metric: str) -> Extracted:
@@ -227,6 +232,17 @@ def base(name: str) -> str:
     return name
 
 
+def against(name: str, suits: str) -> str:
+    """The split that is a metric's reference where `suits` is that of names that name none; '' where it has none."""
+    metric = METRICS[name]
+    return '' if metric.needs == 'nothing' else metric.against or suits
+
+
+def uses_held_out(name: str, suits: str) -> bool:
+    """Whether a metric looks at held-out images, as its reference or beside it."""
+    return METRICS[name].needs_held_out or against(name, suits) == 'held_out'
+
+
 def resolve(names: Sequence[str], suits: str = '') -> list[str]:
     """Names as users write them (fid, kid, pr, dc, is, …) → keys of METRICS, in order, each once.
 
@@ -298,12 +314,14 @@ def score(scenes: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def protocol(name: str, network: FeatureNetwork, reference: Extracted, held_out: Extracted | None) -> dict[str, Any]:
-    """The measuring part of a metric's protocol."""
+def protocol(
+    name: str, network: FeatureNetwork, reference: Mapping[str, Any], held_out: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The measuring part of a metric's protocol, from the descriptions of the real images."""
     metric = METRICS[name]
     parts: dict[str, Any] = {'features': dict(network.protocol), **metric.protocol}
     if metric.needs != 'nothing':
-        parts['reference'] = reference.description
+        parts['reference'] = reference
     if held_out is not None and metric.needs_held_out:
-        parts['held_out'] = held_out.description
+        parts['held_out'] = held_out
     return dict(Protocol(parts))

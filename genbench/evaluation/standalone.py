@@ -90,7 +90,7 @@ def compare(
     scenes = [scoring.Scene(network, real, held, part) for part in sets]
     rows = []
     for name, row in scoring.score(dict.fromkeys(names, scenes)).items():
-        protocol = {**drawn, **scoring.protocol(name, network, real, held)}
+        protocol = {**drawn, **scoring.protocol(name, network, real.description, held.description if held else None)}
         rows.append(complete({**row, 'protocol': protocol, 'seed': options.seed}))
     if out:
         record = {'format': FORMAT, 'genbench': genbench.__version__, 'samples': samples, 'reference': reference}

@@ -122,7 +122,7 @@ class Cell:
     @property
     def comparable(self) -> str:
         """The same for numbers that were measured alike on as many images; real images have no noise of sampling."""
-        return Protocol({key: value for key, value in self.measurement.items() if key not in ('seed', 'noise')}).hash
+        return comparable(self.measurement)
 
     @property
     def by_seed(self) -> dict[int | None, statistics.Replicate]:
@@ -145,6 +145,12 @@ def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
         Cell(variant, BY_NAME[name], dataclasses.replace(way, one_of_several=variant in several), tuple(rows.values()))
         for (variant, way, *_), rows in groups.items()
     )
+
+
+def comparable(protocol: Mapping[str, Any]) -> str:
+    """The hash of a protocol without what was measured and without its noise."""
+    measured = Protocol(protocol).measurement
+    return Protocol({key: value for key, value in measured.items() if key not in ('seed', 'noise')}).hash
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:

@@ -4,7 +4,7 @@ Variants are ranked with those that were measured under the same protocol; each 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 from typing import Any
 
@@ -28,6 +28,7 @@ class Entry:
     cells: Mapping[str, Cell]
     protocol: Protocol | None  # of its distance, without what was measured
     seeds: int
+    note: str = ''  # why cells are empty
 
     @property
     def rank(self) -> float:
@@ -93,8 +94,24 @@ def bounds(study: StudyRecord, beside: Sequence[Cell]) -> list[Entry]:
     for name in BOUNDS:
         own = [cell for metric in METRICS for cell in cells.of(study, metric.name) if cell.variant == name]
         shown = {cell.metric.name: cell for cell in own if (cell.metric.name, cell.comparable) in alike}
-        found += [Entry(name, None, shown, None, 1)] if shown else []
+        note = _too_few(study, name, alike)
+        found += [Entry(name, None, shown, None, 1, note)] if shown or note else []
     return found
+
+
+def _too_few(study: StudyRecord, bound: str, alike: Set[tuple[str, str]]) -> str:
+    """Which metrics beside it a bound lacks for want of images, and the number of images that would do."""
+    metrics: dict[int, list[str]] = {}
+    for row in study.rows:
+        most = (row.get('details') or {}).get('images_at_most')
+        if row['trial'] != bound or row['value'] is not None or not isinstance(most, int):
+            continue
+        if (row['metric'], cells.comparable(row['protocol'])) in alike:
+            metrics.setdefault(most, []).append(cells.BY_NAME[row['metric']].title)
+    return '; '.join(
+        f'too few images for {", ".join(dict.fromkeys(titles))}: needs evaluation.num_samples={most} or less'
+        for most, titles in metrics.items()
+    )
 
 
 def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
@@ -205,7 +222,7 @@ def _html_row(
 
 def _label(study: StudyRecord, entry: Entry) -> str:
     if entry.variant in BOUNDS:
-        return escape(entry.variant)
+        return escape(entry.variant) + (f'<span class="kind">{escape(entry.note)}</span>' if entry.note else '')
     variant = next(one for one in study.variants if one.name == entry.variant)
     told = [entry.way.label] if entry.way and entry.way.label else []
     if len(variant.trials) > 1:

@@ -81,9 +81,9 @@ def leaderboard_notes(study: StudyRecord) -> str:
       Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}
       <p>The best number of a column is bold, and those for which the 95% interval of the difference to it holds zero.
       Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE: network evaluations per
-      image. Two rows are no models. Held-out real images, none of them in the reference, say what fresh images of the
-      data score; copies of training images say what memorising them would. Both are scored exactly as samples are, with
-      as many images and sets.</p></details>"""
+      image. Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
+      data score; copies of training images show what memorising them would. Both are scored exactly as samples are,
+      with as many images. Where a data set has too few held-out images for that, the row says so.</p></details>"""
 
 
 def quality(study: StudyRecord) -> str:

@@ -11,7 +11,7 @@ from genbench import config as configs
 from genbench import families
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
-from genbench.evaluation import grid
+from genbench.evaluation import bounds, grid
 from genbench.reading import check_entries, read_json_if_any
 from genbench.studies import budget as budgets
 from genbench.studies import costs, identity, state
@@ -324,7 +324,18 @@ def remarks(plan: Plan, chosen: Sequence[Planned]) -> list[str]:
     resumed = [one.name for one in chosen if one.code_changed and one.state in (UNFINISHED, FAILED)]
     if resumed:
         found.append(f'{_named(resumed)} began under other code than this, and will go on under this one.')
-    return found
+    return found + without_bound(plan)
+
+
+def without_bound(plan: Plan) -> list[str]:
+    """Metrics that will have no row of held-out real images beside them, one line each."""
+    found: list[str] = []
+    for one in plan.trials:
+        try:
+            found += bounds.lacking(one.config)
+        except UserError:  # a data set that is not there: its trials say so
+            continue
+    return list(dict.fromkeys(found))
 
 
 def _named(names: Sequence[str]) -> str:

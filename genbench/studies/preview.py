@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from genbench.studies import costs
-from genbench.studies.plan import Plan, Planned
+from genbench.studies.plan import Plan, Planned, without_bound
 
 
 def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
-    """A headline, a line for each trial, and what was matched."""
+    """A headline, what was matched, a line for each trial, and which bound will be missing."""
     counts = {state: sum(one.state == state for one in plan.trials) for state in {one.state for one in plan.trials}}
     stand = ', '.join(f'{number} {state}' for state, number in sorted(counts.items()))
     yield f'{plan.study.title}: {len(plan.trials)} trials in {plan.folder} ({stand}); {len(chosen)} would be run.'
@@ -32,6 +32,7 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield '  '.join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+    yield from without_bound(plan)
 
 
 def _apart(plan: Plan) -> dict[str, str]:

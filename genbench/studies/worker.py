@@ -45,11 +45,11 @@ def _real(results: str, *wanted: str) -> int:
     from genbench import startup
 
     startup.prepare()
-    from genbench.evaluation import harness
+    from genbench.evaluation import bounds
 
     try:
         resolved = [configs.read(pathlib.Path(path)) for path in wanted]
-        harness.score_bounds(resolved, pathlib.Path(results))
+        bounds.score_bounds(resolved, pathlib.Path(results))
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         return 2

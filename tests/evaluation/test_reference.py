@@ -3,20 +3,24 @@
 import numpy as np
 import pytest
 
+from genbench import evaluation
+from genbench.data import sources
 from genbench.errors import UserError
-from genbench.evaluation import frechet_distance, harness, scoring
-from genbench.evaluation.reference import RealSets
+from genbench.evaluation import bounds, frechet_distance, harness, neighbours, scoring
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.reference import RealImages, RealSets
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT
+from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
-ASKED = 'evaluation.metrics=fd,fd_train,kd,pr,dc,memorisation,c2st'
+ASKED = 'evaluation.metrics=fd,fd_train,kd,pr,dc,memorisation'
 SIZES = ('evaluation.num_samples=180', 'evaluation.sets=8')
 
 
 @pytest.fixture(scope='module')
 def config(tiny):
     """Digits as their configs measure them, in features of a classifier that knows its train split by heart."""
-    return tiny('gaussian', ASKED, *SIZES, 'evaluation.classifier.num_steps=150', 'evaluation.classifier.channels=32')
+    return tiny('gaussian', ASKED, *SIZES, 'evaluation.classifier.num_steps=100', 'evaluation.classifier.channels=32')
 
 
 @pytest.fixture(scope='module')
@@ -28,8 +32,16 @@ def real(config):
 def rows(config, tmp_path_factory):
     """{(bound, metric): row}."""
     path = tmp_path_factory.mktemp('bounds') / 'real.jsonl'
-    harness.score_bounds([config], path)
+    bounds.score_bounds([config], path)
     return {(row['family'], row['metric']): row for row in read_rows(path)}
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+    """The folder of a trained Gaussian; every test evaluates it in its own way."""
+    folder = tmp_path_factory.mktemp('runs') / 'gaussian'
+    train(config, folder, quiet=True)
+    return folder
 
 
 @pytest.mark.parametrize('metric', ['fd', 'kd', 'precision', 'recall', 'density', 'coverage'])
@@ -53,7 +65,7 @@ def test_memorisation_is_told_from_fresh_images(rows):
 
 
 def test_fresh_images_score_what_equal_distributions_do(rows):
-    for metric, expected in (('kd', 0), ('two_sample_accuracy', 0.5), ('density', 1)):
+    for metric, expected in (('kd', 0), ('density', 1)):
         row = rows[HELD_OUT, metric]
         assert row['value'] == pytest.approx(expected, abs=4 * row['std_err']), metric
     coverage = rows[HELD_OUT, 'coverage']
@@ -61,23 +73,22 @@ def test_fresh_images_score_what_equal_distributions_do(rows):
     assert np.mean(coverage['details']['of_ceiling']) == pytest.approx(1, abs=0.03)
 
 
-def test_degraded_images_score_worse_than_fresh_ones(real):
+def test_degraded_images_score_worse_than_fresh_ones(real, rows):
     """Blurred, and without a class: at the same n and against the same halves."""
-    found = {'fresh': [], 'blurred': [], 'without a class': []}
+    found = {'blurred': [], 'without a class': []}
     for index in range(8):
         fresh = real._order(index)[180:]
         images = real.split.images[fresh].astype(float)
         blurred = (images + np.roll(images, 1, 1) + np.roll(images, 1, 2) + np.roll(images, (1, 1), (1, 2))) / 4
         kept = fresh[real.split.labels[fresh] != 9]
         sets = {
-            'fresh': real.fresh(index, 180),
             'blurred': real.extract(np.round(blurred).astype(np.uint8)),
             'without a class': real.held_out.part(np.resize(kept, 180)),
         }
         for name, part in sets.items():
             moments = (*real.half(index).moments['features'], *part.moments['features'])
             found[name].append(frechet_distance(*moments))
-    assert np.mean(found['fresh']) < min(np.mean(found['blurred']), np.mean(found['without a class'])) - 1
+    assert rows[HELD_OUT, 'fd']['value'] < min(np.mean(found['blurred']), np.mean(found['without a class'])) - 1
 
 
 def test_every_row_has_as_many_images_and_sets_as_the_samples(rows):
@@ -104,21 +115,62 @@ def test_no_image_is_on_both_sides_and_halves_differ(real):
     assert set(real._order(0)[:180]) != set(real._order(1)[:180])
 
 
-def test_samples_and_bounds_meet_the_same_reference(config, rows, tmp_path):
-    from genbench.training.loop import train
-
-    train(config, tmp_path, quiet=True)
-    found = {row['metric']: row for row in harness.evaluate(tmp_path, ['evaluation.metrics=fd,fd_train'], quiet=True)}
+def test_samples_and_bounds_meet_the_same_reference(config, rows, run):
+    changes = ['evaluation.metrics=fd,fd_train', 'evaluation.num_samples=20', 'evaluation.sets=1']
+    found = {row['metric']: row for row in harness.evaluate(run, changes, quiet=True)}
     for metric in ('fd', 'fd_train'):
         protocol, bound = (row['protocol'] for row in (found[metric], rows[COPIES, metric]))
         assert protocol['reference'] == bound['reference'] and protocol['features'] == bound['features']
 
 
-def test_there_is_no_row_of_held_out_images_where_they_are_too_few(tiny, tmp_path, capsys):
-    config = tiny('gaussian', 'evaluation.metrics=fd', 'evaluation.num_samples=181', 'evaluation.features.name=pixels')
-    harness.score_bounds([config], tmp_path / 'real.jsonl')
-    assert [row['family'] for row in read_rows(tmp_path / 'real.jsonl')] == [COPIES]
-    assert 'has 180 images beside the reference, and evaluation.num_samples is 181' in capsys.readouterr().out
+def measured(config, folder):
+    """{(bound, metric): row} of real images in the features of a config."""
+    bounds.score_bounds([config], folder / 'real.jsonl')
+    return {(row['family'], row['metric']): row for row in read_rows(folder / 'real.jsonl')}
+
+
+def test_only_where_a_half_is_looked_at_are_fresh_images_drawn_beside_it(tiny, tmp_path):
+    """180 of the 360 test images are left beside a half; against the train split all 360 are fresh."""
+    changes = ('evaluation.metrics=fd,fd_train,precision_train', 'evaluation.features.name=pixels')
+    found = measured(tiny('gaussian', *changes, 'evaluation.num_samples=181', 'evaluation.sets=2'), tmp_path)
+    lacking = found[HELD_OUT, 'fd']
+    assert (lacking['value'], lacking['kind'], lacking['details']) == (None, 'none', {'images_at_most': 180})
+    fresh = found[HELD_OUT, 'fd_train']
+    assert fresh['n'] == 181 and len(fresh['values']) == 2 and fresh['sd'] > 0
+    assert fresh['protocol']['images']['of'] == 360 and 'half_seed' in fresh['protocol']['images']
+    assert found[HELD_OUT, 'precision_train']['value'] > 0.5
+    assert all(found[COPIES, metric]['n'] == 181 for metric in ('fd', 'fd_train', 'precision_train'))
+
+
+def test_a_whole_split_is_drawn_once_and_claims_no_spread(tiny, tmp_path):
+    changes = ('evaluation.metrics=fd_train', 'evaluation.features.name=pixels')
+    config = tiny('gaussian', *changes, 'evaluation.num_samples=360', 'evaluation.sets=3')
+    row = measured(config, tmp_path)[HELD_OUT, 'fd_train']
+    splits = (sources.load(sources.open_builder('digits'), split).images for split in ('train', 'test'))
+    train, test = (np.round(images.reshape(len(images), -1) / 16 * 255) / 255 for images in splits)
+    expected = frechet_distance(train.mean(0), np.cov(train.T), test.mean(0), np.cov(test.T))
+    assert row['value'] == pytest.approx(expected, rel=1e-4)
+    assert row['sd'] is None and row['values'] == [row['value']] and row['protocol']['sets'] == 3
+    assert row['protocol']['images']['drawn'] == 'the whole split'
+
+
+def test_a_bound_says_how_its_images_were_drawn_and_is_measured_as_samples_are(rows):
+    for bound, metric in ((HELD_OUT, 'fd'), (HELD_OUT, 'fd_train'), (COPIES, 'fd')):
+        images = rows[bound, metric]['protocol']['images']
+        assert images['bound'] == bound and images['n'] == 180 and 'drawn' in images
+        assert images['of'] == (360 if bound == HELD_OUT else 1437)
+    same = [Protocol(rows[bound, 'fd']['protocol']).measurement.hash for bound in BOUNDS]
+    assert same[0] == same[1]
+
+
+def test_evaluate_says_which_number_of_samples_suits_a_small_split(diffusion_run, monkeypatch, capsys):
+    monkeypatch.setattr(harness.Evaluation, 'run_all', lambda self: [])
+    changes = ['evaluation.metrics=fd,precision_train', 'evaluation.features.name=pixels']
+    harness.evaluate(diffusion_run, [*changes, 'evaluation.num_samples=180'], quiet=True)
+    assert 'No row' not in capsys.readouterr().err
+    harness.evaluate(diffusion_run, [*changes, 'evaluation.num_samples=200'], quiet=True)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'No row' in line]
+    assert "for fd of digits: 180 of the 360 images of 'test'" in line and 'evaluation.num_samples=180' in line
 
 
 def test_papers_say_what_the_reference_is_and_other_features_take_held_out_images():
@@ -132,3 +184,34 @@ def test_a_comparison_of_two_folders_takes_no_reference_in_the_name_of_a_metric(
 
     with pytest.raises(UserError, match='fd_train names its reference.*ask for fd'):
         standalone.compare('a', 'b', ['fd_train'], standalone.Options())
+
+
+def test_no_features_are_computed_for_metrics_that_do_not_need_them(run, monkeypatch):
+    """With a held-out reference those of the train split are not; where every row is there, none are."""
+    asked, compute = [], RealImages.extracted
+    monkeypatch.setattr(
+        RealImages, 'extracted', lambda self, outputs: asked.append(self.split) or compute(self, outputs)
+    )
+    changes = ['evaluation.metrics=fd,c2st', 'evaluation.features.name=pixels', 'evaluation.num_samples=20']
+    assert len(harness.evaluate(run, changes, quiet=True)) == 2
+    assert set(asked) == {'test'}
+    del asked[:]
+    assert harness.evaluate(run, changes, quiet=True) == [] and asked == []
+
+
+def test_held_out_images_meet_the_train_split_once_for_all_sets(tiny, tmp_path, monkeypatch):
+    config = tiny('gaussian', 'evaluation.metrics=memorisation', 'evaluation.features.name=pixels',
+                  'evaluation.num_samples=20', 'evaluation.sets=3')  # fmt: skip
+    real = RealSets(config, quiet=True)
+    sets = [real.copies(index, 20) for index in range(3)]
+    alone = [
+        evaluation.memorisation(*(part.outputs['features'] for part in (real.reference, real.half(index), sets[index])))
+        for index in range(3)
+    ]
+    against, compute = [], neighbours.nearest
+    monkeypatch.setattr(neighbours, 'nearest', lambda x, y, own=None: against.append(len(x)) or compute(x, y, own))
+    for scene, expected in zip(real.scenes(['copied'], sets)['copied'], alone, strict=True):
+        assert scene.memorisation.held_out_authenticity == expected.held_out_authenticity
+        assert scene.memorisation.train_test_gap == expected.train_test_gap
+        np.testing.assert_array_equal(scene.memorisation.flagged, expected.flagged)
+    assert against.count(360) == 1 and against.count(180) == 0

@@ -69,6 +69,14 @@ def test_real_images_stand_beside_samples_of_as_many_images_only(board):
     assert numbers(first) == ['2.0', '4.0', '9.0'] and numbers(second) == ['7.0', '8.0']
 
 
+def test_a_row_that_lacks_images_stands_there_and_says_how_many_would_do(board):
+    missing = {'kind': 'none', 'details': {'images_at_most': 500}}
+    html = board([fd('a', 9.0), fd(COPIES, 4.0), fd(HELD_OUT, None, **missing)])
+    assert re.search(f'{HELD_OUT}<span[^>]*>too few images for FD: needs evaluation.num_samples=500 or less<', html)
+    other = board([fd('a', 9.0), fd(HELD_OUT, None, **missing, num_samples=50)])
+    assert HELD_OUT not in other  # it says nothing of a table of another number of samples
+
+
 def test_a_ranking_across_protocols_is_labelled(board):
     html = board([fd('a', 9.0), fd('b', 2.0, num_samples=50)], across=True)
     assert 'Ranked across 2 protocols, as asked' in html

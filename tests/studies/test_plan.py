@@ -93,6 +93,18 @@ def test_finished_trials_are_kept_when_the_code_changes_and_run_anew_when_asked(
     assert len(list(again.folder.glob('trials/a.old-*'))) == 1
 
 
+def test_a_plan_says_where_test_images_are_too_few_for_a_bound(make):
+    few = 'evaluation.num_samples=200'
+    lines = plan.remarks(made := make(a=(), b=(few,), c=(few, 'train.seed=1')), [])
+    (line,) = lines
+    assert "180 of the 360 images of 'test'" in line and 'Set evaluation.num_samples=180' in line
+    assert list(preview.lines(made, []))[-1] == line
+    many = 'evaluation.num_samples=361'
+    found = plan.remarks(make(a=(many, 'evaluation.metrics=fd,fd_train')), [])
+    assert ['for fd of' in found[0], 'for fd_train of' in found[1]] == [True, True]
+    assert 'Set evaluation.num_samples=360' in found[1]
+
+
 def test_rows_of_a_changed_trial_that_was_not_chosen_are_not_passed_off_as_its_own(make):
     finish(make(a=()), 'a')
     made = make(a=('train.seed=9',))

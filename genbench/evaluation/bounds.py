@@ -1,0 +1,114 @@
+"""Bounds beside the samples: real images that are scored exactly as samples are."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from genbench.config import Config
+from genbench.data import sources
+from genbench.evaluation import features, scoring
+from genbench.evaluation.reference import RealSets, num_beside, sample_metrics
+from genbench.evaluation.results import COPIES, HELD_OUT, Results
+from genbench.evaluation.scoring import Extracted
+
+
+def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
+    """Score real images for each way in which the configs measure.
+
+    Held-out images that are not in the reference say what fresh images of the data score, and copies of train images
+    what memorising them would. Both have as many images and sets as the samples. Where the held-out split has not so
+    many images, the row has no value, is of the kind 'none' and says in `details` how many there are: at another n it
+    would compare with nothing.
+    """
+    results, seen = Results(path), set()
+    for config in resolved:
+        options = config.evaluation
+        key = (
+            config.data.name, options.split, options.features.to_json(), options.classifier.to_json(),
+            tuple(options.metrics), options.num_samples, options.sets,
+        )  # fmt: skip
+        if key in seen:
+            continue
+        seen.add(key)
+        real = RealSets(config, quiet=False)
+        if real.names:
+            _score_fresh(results, real, options)
+            _score_copies(results, real, options)
+
+
+def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
+    count = options.num_samples
+    # Where the half beside the reference suffices, all metrics look at the same images.
+    beside = {name: real.uses_held_out(name) or count <= real.num_fresh(True) for name in real.names}
+    for half in sorted(set(beside.values())):
+        names, limit = [name for name in real.names if beside[name] == half], real.num_fresh(half)
+        protocols = _protocols(real, options, names, {'bound': HELD_OUT, **real.fresh_description(count, half)})
+        missing = _missing(results, real, protocols)
+        if count > limit:
+            for name in missing:
+                results.add(
+                    family=HELD_OUT, dataset=real.spec.name, split='train', metric=scoring.called(name, real.network),
+                    value=None, kind='none', n=0, details={'images_at_most': limit}, protocol=protocols[name],
+                )  # fmt: skip
+            continue
+        sets = 1 if count == len(real.split) else options.sets  # the whole split has no second draw
+        draw = functools.partial(real.fresh, count=count, beside_half=half)
+        _score(results, real, HELD_OUT, missing, protocols, draw, sets)
+
+
+def _score_copies(results: Results, real: RealSets, options: Any) -> None:
+    protocols = _protocols(real, options, real.names, {'bound': COPIES, **real.copies_description(options.num_samples)})
+    draw = functools.partial(real.copies, count=options.num_samples)
+    _score(results, real, COPIES, _missing(results, real, protocols), protocols, draw, options.sets)
+
+
+def _protocols(
+    real: RealSets, options: Any, names: Sequence[str], images: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    shared = {'images': images, 'num_samples': options.num_samples, 'sets': options.sets}
+    return {name: {**shared, **real.protocol(name)} for name in names}
+
+
+def _missing(results: Results, real: RealSets, protocols: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        name for name, one in protocols.items() if not results.has(scoring.called(name, real.network), one, None, None)
+    ]
+
+
+def _score(
+    results: Results, real: RealSets, bound: str, names: Sequence[str], protocols: Mapping[str, Mapping[str, Any]],
+    draw: Callable[[int], Extracted], sets: int,
+) -> None:  # fmt: skip
+    if names:
+        for name, row in scoring.score(real.scenes(names, [draw(index) for index in range(sets)])).items():
+            results.add(family=bound, dataset=real.spec.name, split='train', protocol=protocols[name], **row)
+
+
+def lacking(config: Config, *, beside_reference: bool = False) -> list[str]:
+    """What to say of metrics that will have no row of held-out real images; [] where there are enough of them.
+
+    Args:
+      beside_reference: only of metrics that look at a half of the held-out images; a reference of few images is a
+        disadvantage of the number itself.
+
+    Raises:
+      UserError: a data set that cannot be opened, or a metric that does not exist.
+    """
+    options = config.evaluation
+    suits = features.reference_split(options.features.name)
+    names = scoring.resolve(sample_metrics(options.metrics), suits)
+    if not names:
+        return []
+    size, found = sources.count(sources.open_builder(config.data.name, config.data.data_dir), options.split), []
+    for half in (True,) if beside_reference else (True, False):
+        concerned = [name for name in names if scoring.uses_held_out(name, suits) == half]
+        limit = num_beside(size) if half else size
+        if concerned and options.num_samples > limit:
+            left = f'{limit:,} of the {size:,} images of {options.split!r} are left beside the reference'
+            found.append(
+                f'No row of {HELD_OUT} for {", ".join(concerned)} of {config.data.name}: '
+                f'{left if half else f"{options.split!r} has {size:,} images"}, and sets have '
+                f'{options.num_samples:,}. Set evaluation.num_samples={limit} for one.'
+            )
+    return found
