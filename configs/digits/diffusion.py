@@ -2,8 +2,7 @@
 
 genbench train --config=configs/digits/diffusion.py --workdir=runs/diffusion
 
-Expect about 2.07 bits/dim by the ODE on the test split and FD 2.3 (500 samples) with 20 evaluations, in a minute or
-two.
+docs/studies/digits_families.md has what to expect.
 
 Differs from the paper: another data set and a small U-Net without attention and dropout; the cosine schedule and v
 prediction of later papers; uniform noise in the bins; learning rate, averaging and its warm-up.

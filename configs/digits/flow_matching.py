@@ -2,8 +2,7 @@
 
 genbench train --config=configs/digits/flow_matching.py --workdir=runs/flow_matching
 
-Expect about 2.05 bits/dim by the ODE on the test split and FD 2.2 (500 samples) with 19 evaluations, in a minute or
-two.
+docs/studies/digits_families.md has what to expect.
 
 Differs from the paper: another data set and a small U-Net without attention; σ_min = 0; uniform noise in the bins;
 learning rate, averaging and its warm-up.

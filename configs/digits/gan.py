@@ -2,7 +2,7 @@
 
 genbench train --config=configs/digits/gan.py --workdir=runs/gan
 
-Expect FD 4.4 (500 samples) in under a minute; a GAN has no likelihood.
+docs/studies/digits_families.md has what to expect.
 
 Differs from the paper: Mescheder et al. 2018 resample by average pooling and nearest neighbour without convolutions,
 narrow the middle of each block, use RMSProp with 1e-4, γ = 10, 256 latents and batches of 64, and add no noise to real

@@ -2,7 +2,7 @@
 
 genbench train --config=configs/digits/normalizing_flow.py --workdir=runs/normalizing_flow
 
-Expect 2.08 bits/dim (`density_1`) on the test split and FD 4.2.
+docs/studies/digits_families.md has what to expect.
 
 Differs from the paper: no learned priors (Glow) where channels are factored out, no normalisation inside the
 couplings' networks (both papers), channel mixing that starts as a reversal instead of a random rotation.

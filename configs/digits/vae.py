@@ -2,7 +2,7 @@
 
 genbench train --config=configs/digits/vae.py --workdir=runs/vae
 
-Expect 2.01 (ELBO) and 1.94 (IWAE-64) bits/dim on the test split and FD 6.0, in half a minute.
+docs/studies/digits_families.md has what to expect.
 
 Differs from the paper: Kingma & Welling 2014 have fully connected networks with one hidden layer, Adagrad and a
 Bernoulli or normal decoder; here networks are convolutional and residual, and the optimizer is Adam.
