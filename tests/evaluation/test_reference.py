@@ -163,12 +163,12 @@ def test_a_bound_says_how_its_images_were_drawn_and_is_measured_as_samples_are(r
     assert same[0] == same[1]
 
 
-def test_evaluate_says_which_number_of_samples_suits_a_small_split(diffusion_run, monkeypatch, capsys):
+def test_evaluate_says_which_number_of_samples_suits_a_small_split(run, monkeypatch, capsys):
     monkeypatch.setattr(harness.Evaluation, 'run_all', lambda self: [])
     changes = ['evaluation.metrics=fd,precision_train', 'evaluation.features.name=pixels']
-    harness.evaluate(diffusion_run, [*changes, 'evaluation.num_samples=180'], quiet=True)
+    harness.evaluate(run, [*changes, 'evaluation.num_samples=180'], quiet=True)
     assert 'No row' not in capsys.readouterr().err
-    harness.evaluate(diffusion_run, [*changes, 'evaluation.num_samples=200'], quiet=True)
+    harness.evaluate(run, [*changes, 'evaluation.num_samples=200'], quiet=True)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if 'No row' in line]
     assert "for fd of digits: 180 of the 360 images of 'test'" in line and 'evaluation.num_samples=180' in line
 

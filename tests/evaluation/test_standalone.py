@@ -97,9 +97,8 @@ def test_a_data_set_against_itself_is_no_distance():
 
 
 def test_a_run_is_scored_as_evaluate_scores_it(diffusion_copy):
-    harness.evaluate(
-        diffusion_copy, ['evaluation.metrics=fd', 'evaluation.features.name=pixels', 'evaluation.sets=1'], quiet=True
-    )
+    changes = ['evaluation.metrics=fd_train', 'evaluation.features.name=pixels', 'evaluation.sets=1']
+    harness.evaluate(diffusion_copy, changes, quiet=True)
     (evaluated,) = read_rows(diffusion_copy / 'results.jsonl')
     (row,) = compare(str(diffusion_copy), 'tfds:digits:train', ['fd'], Options(features='pixels', quiet=True))
     assert row['value'] == pytest.approx(evaluated['value'], rel=1e-5)
