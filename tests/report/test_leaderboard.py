@@ -124,6 +124,49 @@ def test_a_cell_says_what_its_error_leaves_out(board):
     assert facts[f'{HELD_OUT} · FD']['not known is the noise of'] == 'sampling'
 
 
+def against(reference, trial, value, **more):
+    row = fd(trial, value, **more)
+    return {**row, 'protocol': {**row['protocol'], 'reference': reference, 'sampler': row['sampler']}}
+
+
+OLD, NEW = {'split': 'train'}, {'split': 'test', 'half_seed': 0}
+
+
+def test_a_run_that_was_scored_again_has_its_later_number(board):
+    """The earlier is lower, for it was measured against other images."""
+    html = board([against(OLD, 'a', 2.2), against(NEW, 'a', 4.5), against(NEW, 'b', 5.0)])
+    assert html.count('<table') == 1 and numbers(html) == ['4.5', '5.0']
+
+
+def test_of_a_later_way_to_measure_the_best_sampler_is_shown(board):
+    rows = [against(OLD, 'a', 2.2, sampler='heun'), against(OLD, 'a', 2.0, sampler='other'),
+            against(NEW, 'a', 4.5, sampler='heun'), against(NEW, 'a', 4.1, sampler='ddim'),
+            against(NEW, 'a', 4.7, sampler='euler')]  # fmt: skip
+    html = board(rows)
+    assert numbers(html) == ['4.1'] and 'ddim' in html
+
+
+def test_a_variant_goes_by_what_most_of_its_seeds_were_scored_with_last(board):
+    rows = [against(OLD, f'a-{seed}', 2.0) for seed in range(3)]
+    again = [against(NEW, f'a-{seed}', 4.5) for seed in range(3)]
+    variants = {f'a-{seed}': 'a' for seed in range(3)}
+    one = board([rows[0], again[0], *rows[1:]], variants=variants)
+    assert numbers(one) == ['2.0'] and '3 seeds' in one
+    two = board([rows[0], again[0], rows[1], again[1], rows[2]], variants=variants)
+    assert numbers(two) == ['4.5'] and '2 of 3 seeds' in two
+
+
+def test_the_luckiest_seed_of_evaluation_is_not_chosen(board, tmp_path):
+    (tmp_path / 'trials' / 'a').mkdir(parents=True)
+    (tmp_path / 'trials' / 'a' / 'trial.json').write_text(json.dumps({'grid': ['seed=0,1']}))
+
+    def seeded(value, seed):
+        row = against(NEW, 'a', value)
+        return {**row, 'protocol': {**row['protocol'], 'seed': seed}}
+
+    assert numbers(board([seeded(4.5, 0), seeded(4.1, 1)])) == ['4.5']
+
+
 @pytest.fixture(scope='module')
 def seeded(make_study, tmp_path_factory):
     """The record of a study of two variants with three seeds, one of them failed."""
