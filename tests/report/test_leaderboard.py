@@ -109,7 +109,7 @@ def test_seeds_that_agree_show_the_noise_of_the_samples_they_share(board):
     error = np.std([9.5, 10.0, 10.8], ddof=1) / 3**0.5
     assert f'10.10<span class="kind"> ± {error:.2f}</span>' in html
     (told,) = [tip['facts'] for tip in tips.texts if tip['title'] == 'gaussian · FD']
-    assert told['± holds'] == 'training and sampling; between seeds alone ± 0.00'
+    assert told['± includes'] == 'training and sampling; between seeds alone ± 0.00'
     low, high = stats.t.interval(0.95, 2, 10.1, error)
     assert told['95% interval of the mean'] == f'{low:.2f} to {high:.2f}'
 
@@ -118,10 +118,28 @@ def test_a_cell_says_what_its_error_leaves_out(board):
     tips = leaderboard.Tips()
     board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd(HELD_OUT, 1.0)], tips=tips)
     facts = {tip['title']: tip['facts'] for tip in tips.texts}
-    assert facts['alone · FD']['± holds'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
+    assert facts['alone · FD']['± includes'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
     assert facts['once · FD']['not known is the noise of'] == 'training and sampling'
-    assert '± holds' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
-    assert facts[f'{HELD_OUT} · FD']['not known is the noise of'] == 'sampling'
+    assert '± includes' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
+    assert facts[f'{HELD_OUT} · FD']['not known is the noise of'].startswith('random halves of this split')
+
+
+def test_real_images_say_what_their_sets_are_and_have_no_interval(board):
+    """Their sets overlap: halves of one split, or draws with replacement from one."""
+    tips = leaderboard.Tips()
+    rows = [of_sets('a', [4.0, 5.0]), of_sets(HELD_OUT, [2.0, 3.0]), of_sets(COPIES, [6.0, 7.0])]
+    for row in rows:
+        row['protocol']['reference'] = {'split': 'test', 'half_seed': 0}
+    board(rows, tips=tips)
+    facts = {tip['title'].removesuffix(' · FD'): tip['facts'] for tip in tips.texts}
+    assert facts['a']['± includes'] == 'sampling and reference halves'
+    assert facts['a']['± leaves out'] == 'training and other held-out images'
+    assert facts[HELD_OUT]['± includes'] == 'random halves of this split'
+    assert facts[COPIES]['± includes'] == 'draws of training images and random halves of this split'
+    assert {name for name in facts if '95% interval of the mean' in facts[name]} == {'a'}
+    for name in BOUNDS:
+        assert facts[name]['± leaves out'] == 'other held-out images'
+        assert facts[name]['images'] == '2 random sets of 1000'
 
 
 def against(reference, trial, value, **more):
