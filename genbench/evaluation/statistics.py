@@ -5,9 +5,11 @@ I that of noise of its own. The spread over seeds shows T and I. It leaves out N
 so the variance of N is added. Seeds share noise where
 
 - a likelihood is scored on the same test images;
+- samples are scored against halves of the held-out split: set k of every seed meets the same half k;
 - samples were drawn with the same keys (rows written before keys depended on the training seed).
 
-Samples with keys of their own are part of I: the spread over seeds holds their noise already.
+Samples with keys of their own are part of I: the spread over seeds holds their noise already. All halves are of one
+split. How much another split would change the numbers is not known.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from typing import Any
 
 LEVEL = 0.95  # of the intervals
 TRAINING, SAMPLING, IMAGES, NOTHING = 'training', 'sampling', 'test images', ''
+HALVES, OTHERS = 'reference halves', 'other held-out images'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +30,11 @@ class Replicate:
     Attributes:
       value: the number.
       source: what the noise comes from: SAMPLING, IMAGES, or NOTHING for a number without any, such as a cost.
-      noise: replicates with equal ones share their noise.
+      noise: replicates with equal ones share the noise of `source`.
       sets: values of disjoint sets of samples, whose mean is `value`; empty where there is one set.
       std_err: of the value, over sets or images; None where it is unknown.
       freedom: degrees of freedom of `std_err`.
+      halves: whether set k was scored against half k of the held-out split, which all seeds share.
     """
 
     value: float
@@ -39,6 +43,17 @@ class Replicate:
     sets: tuple[float, ...] = ()
     std_err: float | None = None
     freedom: float = math.inf
+    halves: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that its noise comes from."""
+        return (*filter(None, [self.source]), *([HALVES] if self.halves else []))
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What would change the number, and no error can hold."""
+        return (OTHERS,) if self.halves else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +66,9 @@ class Estimate:
       sd_seeds: over seeds alone, which leaves out what they share.
       std_err: of the mean, with all of `varied`; None where nothing is known to have varied.
       freedom: its degrees of freedom, by Welch (1947) and Satterthwaite (1946) where it is a sum.
-      varied: what the error holds: TRAINING, SAMPLING, IMAGES.
-      missing: what varies and is not in it.
+      varied: what the error holds: TRAINING, SAMPLING, HALVES, IMAGES.
+      missing: what varies and is not in it; OTHERS never is.
+      shared: those of `varied` that the seeds share.
     """
 
     mean: float
@@ -63,6 +79,7 @@ class Estimate:
     freedom: float
     varied: tuple[str, ...]
     missing: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
         """Student's t interval of the mean over what varied; None where nothing is known to have."""
@@ -83,13 +100,19 @@ def replicate(row: Mapping[str, Any]) -> Replicate:
         return Replicate(row['value'], IMAGES, IMAGES, (), error, (row.get('n') or math.inf) - 1)
     sets = sets if len(sets) > 1 and None not in sets else ()
     freedom = len(sets) - 1 if sets else _freedom(row.get('sd'), error)
-    return Replicate(row['value'], SAMPLING, _sampling_noise(row), sets, error, freedom)
+    return Replicate(row['value'], SAMPLING, _sampling_noise(row), sets, error, freedom, _against_halves(row))
 
 
 def _sampling_noise(row: Mapping[str, Any]) -> Any:
     """The seeds that keyed the samples; rows that do not say so were keyed by the seed of evaluation alone."""
     protocol = row['protocol']
     return protocol.get('seed'), row.get('train_seed') if 'train.seed' in (protocol.get('noise') or '') else None
+
+
+def _against_halves(row: Mapping[str, Any]) -> bool:
+    """Whether its reference, or the real images beside it, are a half of the held-out split for each set."""
+    parts = (row['protocol'].get(name) for name in ('reference', 'held_out'))
+    return any(isinstance(part, Mapping) and part.get('half_seed') is not None for part in parts)
 
 
 def _freedom(sd: float | None, std_err: float | None) -> float:
@@ -101,37 +124,36 @@ def over_seeds(replicates: Sequence[Replicate]) -> Estimate:
     """The mean of at least one replicate."""
     values, first = [one.value for one in replicates], replicates[0]
     mean, n = fmean(values), len(values)
-    own = _shared_error(replicates)
+    own = _set_error(replicates)
     if n == 1:
         sd = _deviation(first.sets) if first.sets else first.std_err
-        varied, missing = _known(own is not None, first.source, TRAINING if first.source else NOTHING)
-        return Estimate(mean, 1, sd, None, first.std_err, first.freedom, varied, missing)
-    between = _deviation(values)
-    shared = len({one.noise for one in replicates}) < n and first.source != NOTHING
-    if not shared:
-        varied = (TRAINING, first.source) if first.source else (TRAINING,)
-        return Estimate(mean, n, between, between, between / n**0.5, n - 1, varied, ())
-    varied, missing = _known(own is not None, first.source)
-    error, freedom = _sum((between / n**0.5, n - 1), own or (0.0, math.inf))
-    total = math.hypot(between, own[0] if own else 0.0)
-    return Estimate(mean, n, total, between, error, freedom, (TRAINING, *varied), missing)
+        training = (TRAINING,) if first.source else ()
+        missing = (*training, *(() if own else first.sources), *first.unknown)
+        return Estimate(mean, 1, sd, None, first.std_err, first.freedom, first.sources if own else (), missing)
+    between, shared = _deviation(values), _shared(replicates)
+    varied = (TRAINING, *(name for name in first.sources if own or name not in shared))
+    missing = (*(() if own else shared), *first.unknown)
+    if not shared or not own:
+        return Estimate(mean, n, between, between, between / n**0.5, n - 1, varied, missing)
+    error, freedom = _sum((between / n**0.5, n - 1), own)
+    return Estimate(mean, n, math.hypot(between, own[0]), between, error, freedom, varied, missing, shared)
 
 
-def _known(known: bool, source: str, *missing: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(varied, missing) of the noise of a source."""
-    if known:
-        return (source,), tuple(filter(None, missing))
-    return (), tuple(filter(None, (*missing, source)))
+def _shared(replicates: Sequence[Replicate]) -> tuple[str, ...]:
+    """The sources of noise that several replicates have in common."""
+    alike = len({one.noise for one in replicates}) < len(replicates)
+    halves = any(one.halves for one in replicates)
+    return tuple(name for name in replicates[0].sources if (halves if name == HALVES else alike))
 
 
-def _shared_error(replicates: Sequence[Replicate]) -> tuple[float, float] | None:
-    """(standard error, degrees of freedom) of the noise that all replicates share; None where it is unknown.
+def _set_error(replicates: Sequence[Replicate]) -> tuple[float, float] | None:
+    """(standard error, degrees of freedom) over sets or images, of the noise that replicates share; None: unknown.
 
-    With sets in common, set k of every seed has the same noise: the means over seeds vary as that noise does, and with
-    a part of the seeds' own, which makes the error a little too large, never too small.
+    Set k of every seed meets the same noise: the means over seeds vary as that noise does, and with a part of the
+    seeds' own, which makes the error a little too large, never too small.
     """
     counts = {len(one.sets) for one in replicates}
-    if len({one.noise for one in replicates}) == 1 and len(counts) == 1 and counts != {0}:
+    if len(counts) == 1 and counts != {0}:
         means = [fmean(values) for values in zip(*(one.sets for one in replicates), strict=True)]
         return _deviation(means) / len(means) ** 0.5, len(means) - 1
     errors = [one.std_err for one in replicates if one.std_err is not None]
@@ -181,7 +203,8 @@ def paired(values: Mapping[Any, Replicate], baseline: Mapping[Any, Replicate]) -
     Two runs of a seed share the order of the data. They share the noise that samples start from where their keys are
     equal, and the initial parameters only where their networks have the same shapes. What they share cancels, as in
     the paired t test. A likelihood's test images are shared by all: the interval is over training, on these very
-    images. One pair has no error.
+    images. Both runs meet the same reference halves; what is left of their effect is in the error. One pair has no
+    error.
     """
     pairs = [_minus(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
     if not pairs:
@@ -194,12 +217,12 @@ def _minus(one: Replicate, other: Replicate) -> Replicate:
     value = one.value - other.value
     if SAMPLING not in (one.source, other.source):
         return Replicate(value)
-    noise = (one.noise, other.noise)
+    noise, halves = (one.noise, other.noise), one.halves or other.halves
     if one.sets and len(one.sets) == len(other.sets):
         sets = tuple(a - b for a, b in zip(one.sets, other.sets, strict=True))
         error = _deviation(sets) / len(sets) ** 0.5
-        return Replicate(value, SAMPLING, noise, sets, error, len(sets) - 1)
+        return Replicate(value, SAMPLING, noise, sets, error, len(sets) - 1, halves)
     if one.std_err is None or other.std_err is None:
-        return Replicate(value, SAMPLING, noise)
+        return Replicate(value, SAMPLING, noise, halves=halves)
     error, freedom = _sum((one.std_err, one.freedom), (other.std_err, other.freedom))
-    return Replicate(value, SAMPLING, noise, (), error, freedom)
+    return Replicate(value, SAMPLING, noise, (), error, freedom, halves)

@@ -89,7 +89,8 @@ def _difference(cell: Cell | None, reference: Cell) -> str:
     told = f'n = {difference.n}'
     if interval is not None:
         low, high = interval
-        told = f'[{signed(low)}, {signed(high)}], {told}{"".join(f", without {name}" for name in difference.missing)}'
+        left = [name for name in difference.missing if name != statistics.OTHERS]  # the section says so once
+        told = f'[{signed(low)}, {signed(high)}], {told}{"".join(f", without {name}" for name in left)}'
         if low > 0 or high < 0:
             falls = cell.metric.lower_is_better if cell.metric.name != LIKELIHOOD else True
             better = None if falls is None else (high < 0) == falls

@@ -1,5 +1,6 @@
 """Numbers of the page: each is the mean over the seeds of a variant, under one sampler and one protocol."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol, told_options
+from genbench.evaluation.results import BOUNDS
 from genbench.report.collect import Row, StudyRecord
 
 
@@ -132,10 +134,13 @@ class Cell:
 
 @functools.lru_cache(maxsize=256)
 def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
-    """Every cell of a metric, by variant, sampler and protocol, in the order of the study."""
+    """The cells of a metric, by variant, sampler and protocol, in the order of the study.
+
+    A variant that was scored again in another way, such as against another reference, has the later numbers only.
+    """
     seeds = {trial.name: trial.seed for trial in study.trials}
     groups: dict[tuple, dict[str, Row]] = {}
-    for row in study.select(name):
+    for row in _latest(study, name):
         variant = study.variant_of.get(row['trial'], row['trial'])
         key = (variant, _way(row, BY_NAME[name]), _kind(row), _measurement(row).hash)
         groups.setdefault(key, {})[row['trial']] = {**row, 'train_seed': seeds.get(row['trial'])}
@@ -153,10 +158,37 @@ def comparable(protocol: Mapping[str, Any]) -> str:
     return Protocol({key: value for key, value in measured.items() if key not in ('seed', 'noise')}).hash
 
 
+def _latest(study: StudyRecord, name: str) -> list[Row]:
+    """The rows of each variant that were measured as the last rows of most of its trials; real images have all.
+
+    Where as many trials have been scored again as have not, the first counts, for it is scored again first.
+    """
+    rows = study.select(name)
+    last: dict[tuple, dict[str, str]] = {}
+    for row in rows:
+        last.setdefault(_scored(study, row), {})[row['trial']] = _settings(row)
+    chosen = {key: collections.Counter(by_trial.values()).most_common(1)[0][0] for key, by_trial in last.items()}
+    return [row for row in rows if row['trial'] in BOUNDS or _settings(row) == chosen[_scored(study, row)]]
+
+
+def _scored(study: StudyRecord, row: Row) -> tuple:
+    return study.variant_of.get(row['trial'], row['trial']), _kind(row)
+
+
+def _settings(row: Row) -> str:
+    """How a row was measured; a study may choose several seeds of evaluation, which all count."""
+    return Protocol({key: value for key, value in _measurement(row).items() if key != 'seed'}).hash
+
+
 def best(cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the lowest mean among those of the most seeds."""
-    most = max((cell.seeds for cell in cells), default=0)
-    return min((cell for cell in cells if cell.seeds == most), key=lambda cell: cell.value, default=None)
+    """The cell of the lowest mean among those of the most seeds.
+
+    The lowest is that of a sampler or a likelihood's method, never of several seeds of evaluation: the first counts.
+    """
+    seeds = max((cell.seeds for cell in cells), default=0)
+    most = [cell for cell in cells if cell.seeds == seeds]
+    alike = [cell for cell in most if not cell.metric.of_sampler or cell.measurement == most[0].measurement]
+    return min(alike, key=lambda cell: cell.value, default=None)
 
 
 def _way(row: Row, metric: Metric) -> Way:

@@ -10,13 +10,14 @@ from typing import Any
 
 from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol
-from genbench.evaluation.results import BOUNDS
+from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT
 from genbench.report import cells
 from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 
 _SIGNS = {'lower_bound': '≤ ', 'estimate': '≈ '}
+_CHOICE = {HELD_OUT: 'random halves of this split', COPIES: 'draws of training images'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Tips:
             facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'
         facts.update(_error(cell))
         if row['n']:
-            sets = f'{len(row["values"])} sets of ' if len(row['values'] or ()) > 1 else ''
+            drawn = 'random ' if cell.variant in BOUNDS else 'disjoint '  # those of real images overlap
+            sets = f'{len(row["values"])} {drawn}sets of ' if len(row['values'] or ()) > 1 else ''
             facts['images'] = f'{sets}{row["n"]}'
         self.texts.append({'title': f'{cell.variant} · {cell.metric.title}', 'facts': facts, 'protocol': protocol.hash})
         return len(self.texts) - 1
@@ -66,19 +68,33 @@ def _listed(cell: Cell) -> str:
 
 
 def _error(cell: Cell) -> dict[str, str]:
-    """What ± holds and leaves out, and the interval of the mean."""
+    """What ± includes and leaves out, and the interval of the mean; the sets of real images overlap, and have none."""
     found, shown = cell.estimate, cell.metric.form.format
-    told = ' and '.join(found.varied)
+    told = _joined(_called(cell.variant, found.varied))
     if found.sd_seeds is not None and found.sd != found.sd_seeds:
         told += f'; between seeds alone ± {shown(found.sd_seeds)}'
-    left = [name for name in found.missing if cell.variant not in BOUNDS or name != statistics.TRAINING]
-    interval = found.interval()
+    other_images = (statistics.OTHERS,) if cell.variant == HELD_OUT else ()
+    left = _called(cell.variant, (*found.missing, *other_images))
+    interval = None if cell.variant in BOUNDS else found.interval()
     facts = {
-        '± holds': told,
-        '± leaves out' if found.varied else 'not known is the noise of': ' and '.join(left),
+        '± includes': told,
+        '± leaves out' if found.varied else 'not known is the noise of': _joined(left),
         '95% interval of the mean': '' if interval is None else f'{shown(interval[0])} to {shown(interval[1])}',
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _called(variant: str, sources: Sequence[str]) -> list[str]:
+    """Sources of noise as a cell names them; those of real images are how they were chosen, for nothing was trained."""
+    if variant not in BOUNDS:
+        return list(sources)
+    names = {statistics.TRAINING: '', statistics.SAMPLING: _CHOICE[variant], statistics.HALVES: _CHOICE[HELD_OUT]}
+    return list(dict.fromkeys(filter(None, (names.get(source, source) for source in sources))))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return ' and '.join(filter(None, (', '.join(names[:-1]), *names[-1:])))
 
 
 def entries(study: StudyRecord) -> list[Entry]:

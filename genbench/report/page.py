@@ -16,33 +16,37 @@ from genbench.training.files import write_atomically
 TITLES = {  # name of a section: (heading, the same in the navigation, what it shows)
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
-                'Points of a line are step counts of one sampler; dashes tell the samplers of a model apart. Training '
-                'costs are drawn once, at the sampler of the leaderboard. Bars are the ± of the leaderboard.'),
+                'The points of a line are step counts of one sampler, and dashes tell the samplers of a model apart. '
+                'Training costs are drawn once, at the sampler of the leaderboard. Bars show the ± of the '
+                'leaderboard.'),
     'likelihood': ('Bits per dimension', 'Bits/dim',
-                   'Of the evaluated split, with 95% intervals over training seeds and test images (of a single seed '
-                   'over test images). Kinds are not ranked as equals: a bound may only be higher than the exact '
-                   'number, an estimate may be on either side of it.'),
+                   'Bits per dimension of the evaluated split. The 95% intervals are over training seeds and test '
+                   'images, or over test images alone where there is one seed. Kinds are not ranked as equals: the '
+                   'exact number is at most its bound, while an estimate may lie on either side.'),
     'ablation': ('Against the baseline', 'Ablations',
-                 'Differences to the baseline with the same seed, their mean and its 95% t interval; one seed has no '
-                 'interval. Runs of a seed share the order of the data and the random numbers of sampling, so that a '
-                 'part of the noise cancels; they share initial parameters only where the network is the same. '
-                 'Intervals of bits/dim are over training, on these test images. A dash: not measured alike.'),
+                 'Each difference is to the baseline run with the same seed. The table shows the mean over seeds and '
+                 'its 95% t interval; a single seed has no interval. Runs with the same seed share the order of the '
+                 'data and the random numbers of sampling, so part of the noise cancels. They share initial '
+                 'parameters only where the network is the same. Intervals of bits/dim are over training, on these '
+                 'test images; those of scores against held-out images are for this held-out split. A dash means '
+                 'that the two were not measured alike.'),
     'samples': ('Samples', 'Samples',
-                'The first hundred of each model, not chosen: image i of every grid is drawn from the same seed. '
-                'Pictures here and below are those of the first training seed that is done.'),
+                'The first hundred samples of each model, not selected. Image i of every grid is drawn from the same '
+                'seed. Pictures here and below come from the first finished training seed.'),
     'training': ('Samples over training', 'Over training',
-                 'The same seeds as training went on, with averaged weights and the default sampler of each model.'),
+                 'Samples from the same seeds at several steps of training, with averaged weights and the default '
+                 'sampler of each model.'),
     'denoising': ('From noise to image', 'Denoising',
-                  'The steps of a sampler. Choose pure noise, or real test images at a level of noise to reconstruct. '
-                  'States are scaled by 1/√(α² + σ²) to be seen.'),
+                  'The steps of a sampler. Start from pure noise, or from real test images with noise added, which the '
+                  'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
-                      'Along a great circle between two random latents (or starting noises; what is drawn later is '
-                      'held fixed), a row each.'),
+                      'Each row moves along a great circle between two random latents or starting noises. Noise '
+                      'that is drawn later is held fixed.'),
     'neighbours': ('Nearest training images', 'Neighbours',
-                   'Top row: the first eight samples, not chosen. Below: the three train images nearest to each in the '
-                   'features of the evaluation.'),
+                   'The top row shows the first eight samples, not selected. Below each are the three training images '
+                   'nearest to it in the features of the evaluation.'),
     'losses': ('Training losses', 'Losses',
-               'A line for each seed; triangles mark where updates were skipped because a loss or gradient was not '
+               'Each seed has a line. Triangles mark updates that were skipped because a loss or gradient was not '
                'finite.'),
     'provenance': ('Provenance', 'Provenance', ''),
 }  # fmt: skip

@@ -67,23 +67,29 @@ def leaderboard_notes(study: StudyRecord) -> str:
     fd = (
         ''
         if study.main_metric == 'fid'
-        else f"""<p>FD and KD are Fréchet and kernel distances to held-out images (those
-      called "to train": to the whole train split) in the features of a network{named} that is not the published
-      Inception: they are no FID and no KID.</p>"""
+        else f"""<p>FD and KD are the Fréchet and kernel distances to held-out images. Those called "to train" are
+      distances to the whole train split. The features are those of a network{named} other than the published
+      Inception, so these numbers are not FID and KID.</p>"""
     )
-    seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of the number of one seed. It holds
-      what varies between the seeds, and what they share: the test images of a likelihood, and the noise of samples
-      where all seeds drew them with the same keys. Where there is one seed, ± is the standard deviation over disjoint
-      sets of samples, for likelihoods the standard error over images, and the variation between trainings is not known.
-      Each cell says what its ± holds, and has the interval of the mean.</p>"""
+    seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of a single seed's number. It
+      includes what varies between the seeds. It also includes what they share: the test images of a likelihood, the
+      random halves of the held-out split that serve as the reference, and the noise of samples that all seeds drew with
+      the same keys. With a single seed, ± is the standard deviation over disjoint sets of samples, or the standard
+      error over images for a likelihood; the variation between training runs is then unknown. Distances to held-out
+      images are for this held-out split: ± leaves out how another split would shift them. Each cell says what its ±
+      includes and gives the 95% interval of the mean.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
-      <p>One row a model, at its sampler with the lowest {BY_NAME[study.main_metric].title}. Look at a cell (hover, or
-      Tab and arrow keys) for its protocol; press a heading to sort.</p>{fd}{seeds}
-      <p>The best number of a column is bold, and those for which the 95% interval of the difference to it holds zero.
-      Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE: network evaluations per
-      image. Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
-      data score; copies of training images show what memorising them would. Both are scored exactly as samples are,
-      with as many images. Where a data set has too few held-out images for that, the row says so.</p></details>"""
+      <p>Each model has one row, which shows the sampler with its lowest {BY_NAME[study.main_metric].title}. Where a
+      model was scored again in another way, only the later numbers are shown. Hover over a cell, or reach it with Tab
+      and the arrow keys, to see its protocol. Press a heading to sort.</p>{fd}{seeds}
+      <p>The best number of a column is bold. So is every number whose difference from the best has a 95% interval that
+      contains zero. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE is the
+      number of network evaluations per image.</p>
+      <p>Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
+      data score; copies of training images show what memorising them would score. Both are scored exactly as samples
+      are, with as many images. Where a data set has too few held-out images for that, the row says so. The ± of
+      held-out images is over random halves of this one split. The ± of copies is over random draws of training images,
+      and over such halves where the reference is held-out. Neither row has an interval.</p></details>"""
 
 
 def quality(study: StudyRecord) -> str:

@@ -18,7 +18,9 @@ _APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average'
 # What `statistics.replicate` reads of a row beside its value and kind.
 _NOISE = (
     "{'std_err': std_err, 'sd': sd, 'n': n, 'values': \"values\", 'train_seed': seed, 'protocol': {'seed': "
-    "json_extract_string(protocol, '$.seed'), 'noise': json_extract_string(protocol, '$.noise')}}"
+    "json_extract_string(protocol, '$.seed'), 'noise': json_extract_string(protocol, '$.noise'), "
+    "'reference': {'half_seed': json_extract_string(protocol, '$.reference.half_seed')}, "
+    "'held_out': {'half_seed': json_extract_string(protocol, '$.held_out.half_seed')}}}"
 )
 _GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint', 'measured')
 
@@ -249,16 +251,22 @@ def _cell(estimate: statistics.Estimate | None, difference: statistics.Estimate 
 
 
 def _held(groups: Sequence[_Group]) -> list[str]:
-    """What ± holds beside the spread over seeds, and what it leaves out."""
+    """What ± includes beside the spread over seeds, and what it leaves out."""
     found = [group.estimate for group in groups if group.estimate is not None and group.estimate.n > 1]
-    shared = {name for one in found if one.sd != one.sd_seeds for name in one.varied}
+    shared, missing = ({name for one in found for name in getattr(one, key)} for key in ('shared', 'missing'))
     notes = []
     if statistics.IMAGES in shared:
-        notes.append('± of likelihoods holds the error over test images, which the seeds share.')
+        notes.append('± of likelihoods includes the error over test images, which the seeds share.')
     if statistics.SAMPLING in shared:
-        notes.append('± holds the sampling noise that seeds share where all were sampled with the same keys.')
-    if any(statistics.SAMPLING in one.missing for one in found):
+        notes.append('± includes the sampling noise that seeds share where all were sampled with the same keys.')
+    if statistics.HALVES in shared:
+        notes.append('± of scores against held-out images includes the choice of the halves, which all seeds share.')
+    if statistics.SAMPLING in missing:
         notes.append('± leaves out the sampling noise where all seeds were sampled once with the same keys.')
+    if statistics.HALVES in missing:
+        notes.append('± leaves out the choice of the reference half where all seeds were scored once against the same.')
+    if statistics.OTHERS in missing:
+        notes.append('± of scores against held-out images leaves out that another held-out split would shift them.')
     return notes
 
 

@@ -1,7 +1,7 @@
-"""95% intervals hold the truth 95 ± 2 times in a hundred, whatever varied: training, sampling, sets or test images.
+"""95% intervals hold the truth 95 ± 2 times in a hundred, whatever varied: training, sampling, halves or test images.
 
 The oracle is a simulation. A number is a sum of normal effects: of the training seed, of the noise of a set of samples
-(which seeds share or not), and of noise of its own; the truth is 0.
+or of the half of the held-out split that it meets (which seeds share or not), and of noise of its own; the truth is 0.
 """
 
 import numpy as np
@@ -33,10 +33,11 @@ def scored(rng, *, seeds=3, training=0.0, images=0.0, own=0.0, count=100):
     )
 
 
-def distance_row(sets, seed, keyed='by seed'):
-    """A result row of one training seed, as `scoring.score` writes it."""
+def distance_row(sets, seed, keyed='by seed', halves=''):
+    """A result row of one training seed, as `scoring.score` writes it; `halves` names the key of the real halves."""
     sd = float(np.std(sets, ddof=1)) if len(sets) > 1 else None
     protocol = {'seed': 0, **({'noise': 'evaluation.seed and train.seed'} if keyed == 'by seed' else {})}
+    protocol |= {halves: {'split': 'test', 'drawn': 'a half for each set', 'half_seed': 0}} if halves else {}
     return {
         'kind': 'distance', 'value': float(np.mean(sets)), 'values': list(map(float, sets)), 'sd': sd, 'n': 500,
         'std_err': None if sd is None else sd / len(sets) ** 0.5, 'protocol': protocol, 'train_seed': seed,
@@ -61,8 +62,8 @@ def held(intervals, truths=None):
     return float(np.mean([low <= truth <= high for (low, high), truth in zip(intervals, truths, strict=True)]))
 
 
-def cells_of(numbers, keyed):
-    return [cell([distance_row(sets, seed, keyed) for seed, sets in enumerate(one)]) for one in numbers]
+def cells_of(numbers, keyed, halves=''):
+    return [cell([distance_row(sets, seed, keyed, halves) for seed, sets in enumerate(one)]) for one in numbers]
 
 
 @pytest.mark.parametrize('sets', [1, 3])
@@ -82,6 +83,39 @@ def test_seeds_that_were_sampled_with_the_same_noise(effects, seeds, sets):
     """The first is a fit without chance, such as the Gaussian's: its seeds agree to the last digit."""
     numbers = sampled(np.random.default_rng(1), seeds=seeds, sets=sets, keyed='alike', **effects)
     assert held([one.interval for one in cells_of(numbers, 'alike')]) == NOMINAL
+
+
+@pytest.mark.parametrize('training', [0.1, 2.0])
+@pytest.mark.parametrize(('seeds', 'sets'), [(3, 2), (3, 8), (5, 3), (10, 8)])
+def test_seeds_that_meet_the_same_reference_halves(training, seeds, sets):
+    """Samples of their own, half k for set k of every seed; the noise of samples is counted a little too often."""
+    rng = np.random.default_rng(8)
+    numbers = sampled(rng, seeds=seeds, sets=sets, keyed='alike', training=training, noise=1, own=1)
+    found = cells_of(numbers, 'by seed', 'reference')
+    assert 0.93 <= held([one.interval for one in found]) <= 0.985
+    assert found[0].estimate.varied == ('training', 'sampling', 'reference halves')
+    assert found[0].estimate.missing == ('other held-out images',)
+    assert found[0].estimate.sd > found[0].estimate.sd_seeds
+
+
+def test_halves_beside_the_reference_are_shared_too():
+    """Those that a score tells samples from, such as the two-sample test's."""
+    numbers = sampled(np.random.default_rng(9), seeds=5, sets=8, keyed='alike', training=0.1, noise=1)
+    found = cells_of(numbers, 'by seed', 'held_out')
+    assert held([one.interval for one in found]) == NOMINAL
+
+
+def test_paired_differences_hold_what_is_left_of_the_halves():
+    """A half shifts the two variants, each in its own strength; samples have noise of their own."""
+    rng = np.random.default_rng(10)
+    half = sampled(rng, sets=8, keyed='alike', noise=1)
+    pairs = [half * strength + sampled(rng, sets=8, training=0.2, own=0.2) for strength in (1.0, 0.5)]
+    intervals = []
+    for ours, theirs in zip(*(cells_of(numbers, 'by seed', 'reference') for numbers in pairs), strict=True):
+        difference = statistics.paired(ours.by_seed, theirs.by_seed)
+        intervals.append(difference.interval())
+    assert held(intervals) == NOMINAL
+    assert difference.varied == ('training', 'sampling', 'reference halves')
 
 
 def test_rows_that_do_not_list_their_sets_are_covered_too():
@@ -147,6 +181,12 @@ def test_equal_variants_are_called_as_good_as_each_other(spreads):
 def test_what_is_not_known_is_said():
     (once,) = cells_of(np.zeros((1, 3, 1)) + [[[1.0], [1.1], [1.2]]], 'alike')
     assert once.estimate.missing == ('sampling',)
+    (halved,) = cells_of(np.zeros((1, 3, 1)) + [[[1.0], [1.1], [1.2]]], 'by seed', 'reference')
+    assert halved.estimate.varied == ('training', 'sampling')
+    assert halved.estimate.missing == ('reference halves', 'other held-out images')
+    (single,) = cells_of(np.array([[[1.0, 1.1, 1.2]]]), 'by seed', 'reference')
+    assert single.estimate.varied == ('sampling', 'reference halves')
+    assert single.estimate.missing == ('training', 'other held-out images')
     (alone,) = cells_of(np.ones((1, 1, 1)), 'by seed')
     assert alone.interval is None and alone.estimate.missing == ('training', 'sampling')
     cost = cell([{'kind': 'cost', 'value': value, 'protocol': {}, 'train_seed': value} for value in (1.0, 2.0)])

@@ -72,6 +72,22 @@ def test_seeds_that_agree_have_the_deviation_of_what_they_share(study):
     assert len([note for note in table.notes if note.startswith('±')]) == 2
 
 
+def test_the_halves_that_seeds_are_scored_against_are_in_the_deviation(study):
+    """Half k moves set k of every seed; the seeds themselves agree."""
+    halves = [1.0, 2.0, 4.5]
+    sd = statistics.stdev(halves)
+    own = {'noise': 'evaluation.seed and train.seed', 'reference': {'split': 'test', 'half_seed': 0}}
+    more = {'values': halves, 'sd': sd, 'std_err': sd / 3**0.5, 'protocol': own}
+    table = tables.build([study([row(seed=seed, value=2.5, **more) for seed in range(3)])], pivot='variant')
+    ((_, cells),) = table.lines
+    (cell,) = cells.values()
+    assert cell.sd_seeds == 0 and cell.sd == pytest.approx(sd / 3**0.5)
+    assert [note for note in table.notes if note.startswith('±')] == [
+        '± of scores against held-out images includes the choice of the halves, which all seeds share.',
+        '± of scores against held-out images leaves out that another held-out split would shift them.',
+    ]
+
+
 def test_seeds_with_samples_of_their_own_have_the_deviation_between_them(study):
     own = {'noise': 'evaluation.seed and train.seed'}
     rows = [row(seed=seed, value=seed, values=[seed - 9.0, seed + 9.0], std_err=9.0, protocol=own) for seed in range(3)]
