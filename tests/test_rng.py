@@ -9,6 +9,7 @@ import pytest
 from jax.extend.core import primitives
 
 from genbench import families, rng
+from genbench.evaluation.features import fitted
 from genbench.families.base import Borrowed, Sampler
 from genbench.training import mesh as meshes
 from genbench.training import sampling
@@ -111,6 +112,17 @@ def borrowed_for(name, config, tiny, spec):
         shapes = Blueprint(families.get('diffusion')(tiny('diffusion'), spec)).shapes['params']
         params[one] = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
     return lent, params
+
+
+def test_no_two_draws_of_the_feature_classifier_share_a_key(tiny, digits, recorder, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))  # where it finds none that is trained
+    spec, train, _ = digits
+    still = lambda params, images, labels: ((0.0, jnp.zeros((len(labels), spec.classes))), params)  # noqa: E731
+    monkeypatch.setattr(jax, 'value_and_grad', lambda *_, **__: still)  # gradients draw nothing, and compile for long
+    fitted.classifier(spec, train, tiny('gaussian').evaluation.classifier, quiet=True)
+    found = recorder.take()
+    twice = [key for key, times in found.items() if times > 1]
+    assert not twice and len(found) > 5  # its weights, and the shifts of five steps
 
 
 @pytest.mark.parametrize('name', SHIPPED)
