@@ -4,9 +4,8 @@ genbench train --config=configs/cifar10/diffusion.py --workdir=runs/cifar10_diff
     --config.data.data_dir=DIR
 
 The paper's numbers: FID 3.17 with the reverse variance β (ancestral:1000:variance=large), VLB <= 3.75 bits/dim. Not
-yet reproduced here. Its text takes β_t as the variance of the reverse steps in the bound (`vlb_beta`); its code also
-knows `fixedlarge` and `fixedsmall`. DDIM's numbers for this model (J. Song et al. 2021, table 1) are with
-spacing=ddim_quad.
+yet reproduced here. Its text allows β_t and β̃_t; its code scored with `fixedlarge`, with predicted images clipped.
+DDIM's numbers for this model (J. Song et al. 2021, table 1) are with spacing=ddim_quad, and without clipping.
 
 Differs from the paper: pixels sit at the centres of their bins, (2k + 1) / 256 − 1 instead of 2k / 255 − 1; step n is
 embedded as n, not n − 1; the layers that start near zero start at zero; the gradient of the whole batch is clipped,
@@ -40,7 +39,7 @@ def get_config() -> ConfigDict:
             'checkpoint': {'every': 10_000},
             'evaluation': {
                 'samplers': ('ancestral:1000:variance=large', 'ddim:50:spacing=ddim_quad'),
-                'vlb_variances': ('beta', 'fixedlarge'),
+                'vlb_variances': ('fixedlarge', 'beta'),
             },
         }
     )

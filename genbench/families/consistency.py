@@ -102,15 +102,19 @@ class Consistency(PathFamily):
         """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
         denoise = predictions.denoiser(network, self.prediction, self.schedule, labels, key=key)
         ended = (t <= 0)[:, None, None, None]
-        return jnp.where(ended, x_t, denoise(x_t, jnp.maximum(t, self.schedule.t_min)).x)
+        return jnp.where(ended, x_t, denoise(x_t, self._before_the_end(t)).x)
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
         """The solver heun with a time for each image."""
         first = solvers.slope(self.schedule, teacher(x_t, t))
         guess = solvers.advance(self.schedule, x_t, first, t, s)
-        second = solvers.slope(self.schedule, teacher(guess, jnp.maximum(s, self.schedule.t_min)))
+        second = solvers.slope(self.schedule, teacher(guess, self._before_the_end(s)))
         inside = (s > 0)[:, None, None, None]
         return jnp.where(inside, solvers.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
+
+    def _before_the_end(self, t: Array) -> Array:
+        """t, or t_min for 0, at which no network can be asked and the answer is not used."""
+        return jnp.where(t > 0, t, self.schedule.t_min)
 
     def _distance(self, difference: Array) -> Array:
         """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square, (batch,)."""

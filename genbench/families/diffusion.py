@@ -79,7 +79,8 @@ class Diffusion(PathFamily):
         steps = self.config.family.num_timesteps
         first = self.schedule.t_max / steps if self.schedule.curve is None else float(self.time(jnp.asarray(1)))
         chain = {'timesteps': steps, 't_min': first, 't_max': self.schedule.t_max}
-        protocol = {**self.bound.protocol, **chain, 'decoder': 'normal around the predicted image'}
+        chain |= {'decoder': 'normal around the predicted image', 'clip': self.path_config.clip}
+        protocol = {**self.bound.protocol, **chain}
         return (
             *super().likelihoods,
             *(
@@ -95,4 +96,5 @@ class Diffusion(PathFamily):
         self, variance: str, networks: Networks, images: Array, labels: Array | None, keys: Array
     ) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
-        return self.bound.in_steps(self.denoise(networks, labels), images, keys, times, variance)
+        denoise = self.denoise(networks, labels, clip=self.path_config.clip)  # the chain that samples
+        return self.bound.in_steps(denoise, images, keys, times, variance)

@@ -87,15 +87,17 @@ def euler(step: Step) -> Array:
 
 
 def heun(step: Step) -> Array:
-    """The trapezoidal rule along the straightened path, and Euler's on the last step to σ = 0 (Karras et al. 2022,
-    algorithm 1, of which it is the generalisation to any schedule)."""
+    """The trapezoidal rule along the straightened path, and Euler's on the last step to σ = 0.
+
+    It is algorithm 1 of Karras et al. 2022, which takes any s(t) and σ(t), with b of `Schedule.straightened` for its
+    time: s(b) = 1 − κ b and σ(b) = b / (1 − κ b).
+    """
     schedule, t, s = step.schedule, step.t, step.s
     first = slope(schedule, step.predict(step.x_t, t))
     guess = advance(schedule, step.x_t, first, t, s)
 
     def corrected():
-        safe = jnp.maximum(s, schedule.t_min)  # no network has seen less noise
-        second = slope(schedule, step.predict(guess, safe))
+        second = slope(schedule, step.predict(guess, s))
         return advance(schedule, step.x_t, (first + second) / 2, t, s)
 
     return jax.lax.cond(schedule.sigma(s) > 0, corrected, lambda: guess)

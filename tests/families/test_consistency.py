@@ -108,6 +108,22 @@ def test_the_exact_consistency_function_of_the_teacher_has_almost_no_loss(schedu
     assert loss(fine, teacher(fine.schedule), batch) > 3 * loss(fine, exact(fine.schedule), batch)
 
 
+@every_path
+def test_a_step_below_the_trained_times_is_the_sampler_heuns(schedule, prediction, student_of, keys):
+    """With more than 1,000 steps: teacher and student are asked about the noise that their images have."""
+    family, keys = student_of(schedule, prediction), keys(3)
+    times = {'t': jnp.full(3, 8e-4), 's': jnp.full(3, 4e-4)}
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (3, 2, 2, 1), jnp.float64)
+        t, s = (value.astype(jnp.float64) for value in times.values())
+        stepped = family._teacher_step(teacher(family.schedule), x, t, s)
+        exact_step = x * marginal_std(family.schedule, s, x) / marginal_std(family.schedule, t, x)
+        network = as_network(prediction, family.schedule, exact(family.schedule))
+        jumped = family._jump(network, x, t, None)
+        np.testing.assert_allclose(stepped, exact_step, rtol=1e-7)
+        np.testing.assert_allclose(jumped, exact(family.schedule)(x, t).x, rtol=1e-7)
+
+
 FITTING = [
     (schedule, prediction)
     for schedule in schedules.SCHEDULES

@@ -174,6 +174,27 @@ def test_a_bound_for_each_variance_that_is_asked_for(exact):
     assert [rows[name]['variance'] for name in list(rows)[1:]] == ['beta', 'fixedsmall']
 
 
+@every_variance
+@pytest.mark.parametrize(('clip', 'seen'), [(True, 1.0), (False, 3.0)])
+def test_the_bound_clips_predicted_images_where_the_sampler_does(clip, seen, variance, resolve, keys):
+    """A network that always predicts 3, so the error of every step is known; the sampler sees 1 if it clips."""
+
+    class Always(Chain):
+        def squared_error(self, x, n):
+            return (x - seen) ** 2
+
+    config = resolve('diffusion', num_timesteps=10, prediction='x', clip=clip).copy_and_resolve_references()
+    config.evaluation.update({'vlb_draws': 50, 'vlb_variances': (variance,)})
+    family = Diffusion(config, SPEC)
+    networks = {'denoiser': lambda x_t, t, labels: jnp.full_like(x_t, 3)}
+    score = jax.jit(lambda images, keys: family.likelihoods[-1].log_prob(networks, images, None, keys)['log_prob'])
+    integers, repeats = images(), 100
+    found = np.asarray(score(jnp.repeat(integers, repeats, axis=0), keys(repeats)), float)
+    expected = Always(family).bound(centres(integers), variance)[0] + LOG_BIN
+    assert found.mean() == pytest.approx(expected, rel=1e-3, abs=5 * found.std() / repeats**0.5)
+    assert family.likelihoods[-1].protocol['clip'] is clip
+
+
 def test_a_variance_that_does_not_exist_is_refused(exact):
     with pytest.raises(UserError, match=r"evaluation\.vlb_variances has 'fixdlarge'.*Did you mean fixedlarge"):
         exact(variance='fixdlarge')

@@ -110,6 +110,33 @@ def test_heun_on_a_straight_path_is_the_trapezoidal_rule_in_time(num_steps, keys
     np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['linear', 'cosine'])
+@pytest.mark.parametrize('num_steps', [5, 18, 2000])  # of 2000 the last begins with less noise than was trained with
+def test_heun_is_algorithm_1_of_karras_in_the_time_b(name, num_steps, keys):
+    """Line by line for any s and σ, here s(b) = 1 − κ b and σ(b) = b / (1 − κ b), with the denoiser D(x / s; σ)."""
+    schedule = schedules.get(name)
+    with jax.enable_x64(True):
+        found, x = run('heun', schedule, from_image(schedule, curved), keys(5), num_steps)
+        times = np.asarray(schedule.step(num_steps - np.arange(num_steps + 1.0), num_steps))
+        alphas, sigmas = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
+    kappa = (1 - alphas[0]) / sigmas[0]
+    b = sigmas / (alphas + kappa * sigmas)
+    scale, level = 1 - kappa * b, b / (1 - kappa * b)
+    scale_dot, level_dot = -kappa, 1 / (1 - kappa * b) ** 2
+
+    def derivative(x, i):
+        clean = curved(x / scale[i] * alphas[i], times[i])
+        return (level_dot[i] / level[i] + scale_dot / scale[i]) * x - level_dot[i] * scale[i] / level[i] * clean
+
+    x = np.asarray(x)
+    for i in range(num_steps):
+        d = derivative(x, i)
+        guess = x + (b[i + 1] - b[i]) * d
+        last = level[i + 1] == 0
+        x = guess if last else x + (b[i + 1] - b[i]) * (d / 2 + derivative(guess, i + 1) / 2)
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize('solver', ['euler', 'ddim'])
 @pytest.mark.parametrize('name', ['linear', 'cosine', 'edm'])  # on straight σ / α is infinite at the start
 def test_ddim_is_eulers_rule_in_the_noise_to_signal_ratio(name, solver, keys):

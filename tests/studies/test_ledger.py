@@ -49,6 +49,7 @@ def test_values_and_how_they_are_known(name, value, confirmed):
 def test_recipes_sample_as_the_paper_did():
     """And say so in their protocol; what genbench cannot do is in `differs` or in `lacks`."""
     assert row('ddpm-fid').evaluation[-1] == 'evaluation.samplers=ancestral:1000:variance=large'
+    assert row('ddpm-bpd').measured['method'] == 'vlb_fixedlarge'  # the official code's variance and decoder
     for steps, name in ((10, 'ddim-10-own-fid'), (20, 'ddim-20-fid'), (50, 'ddim-50-fid'), (100, 'ddim-100-fid')):
         assert row(name).evaluation[-1] == f'evaluation.samplers=ddim:{steps}:spacing=ddim_quad'
         assert row(name).measured['sampler_options'] == {'spacing': 'ddim_quad'}
