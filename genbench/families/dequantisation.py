@@ -39,7 +39,7 @@ def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: 
       keys: one key an image.
       draws: K.
     """
-    keys_bins, keys_density = rng.named(keys, 'bins'), rng.named(keys, 'density')
+    keys_bins, keys_density = rng.named(keys, 'dequantisation'), rng.named(keys, 'density')
 
     def one_draw(index: Array) -> Array:
         return log_density(uniform_draw(spec, images, rng.numbered(keys_bins, index)), keys_density)
