@@ -62,8 +62,8 @@ class VariationalBound:
 
         Args:
           variance: of p(x_s | x_t) and of the decoder, v. Let β_t be that of q(x_t | x_s) and β̃_t that of
-            q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is β_t with
-            v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
+            q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is
+            β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
