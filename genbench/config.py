@@ -101,8 +101,8 @@ DEFAULTS: dict[str, Any] = {
         'vlb_draws': 20,
         'vlb_variances': ('beta',),  # of the reverse steps, a bound each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
         'ode': {
-            'solver': 'heun',  # or 'rk4' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
-            'num_steps': 32,  # of a fixed grid
+            'solver': 'rk4',  # or 'heun' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
+            'num_steps': 16,  # of a fixed grid
             'tolerance': 1e-4,  # of adaptive steps, relative and absolute
             'probes': 1,  # of Hutchinson's estimate; 0 for the exact divergence
         },

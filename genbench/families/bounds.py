@@ -62,8 +62,8 @@ class VariationalBound:
 
         Args:
           variance: of p(x_s | x_t) and of the decoder, v. Let β_t be that of q(x_t | x_s) and β̃_t that of
-            q(x_s | x_t, x). Then 'beta' is β_t with v = β_1 (DDPM, sections 3.2 and 3.3), 'fixedlarge' is β_t with
-            v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
+            q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is
+            β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
@@ -105,7 +105,7 @@ class VariationalBound:
             seen = x + scale * self._reconstruction_noise(keys)
             reconstruction = discretised_normal(seen, scale, images, self.spec.levels).sum((1, 2, 3))
         low, high = self.schedule.t_min ** (1 / 3), self.schedule.t_max ** (1 / 3)
-        times = jnp.linspace(low, high, INTERVALS + 1) ** 3  # the grid of the ODE
+        times = jnp.linspace(low, high, INTERVALS + 1) ** 3
         diffusion = self._diffusion(denoise, x, keys, times)
         return self._sum(x, times[-1], diffusion, reconstruction)
 
@@ -159,8 +159,8 @@ class VariationalBound:
     def _noise_of_bins(self, t: Array) -> Array:
         """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data whose variance is that of a uniform draw from one bin.
 
-        Where the noise is narrower than the bins, the errors of a model of dequantised images are about these; to
-        take their known mean in place of their draw halves the variance of the bound of the digits.
+        Where the noise is narrower than the bins, the errors of a model of dequantised images are about these. Their
+        known mean takes the place of their draw, which lowers the variance and leaves the mean.
         """
         variance = math.exp(2 * self.spec.log_bin_width) / 12 if self.uniform else 0.0
         return self._snr(t) * jnp.square(variance / (1 + self._snr(t) * variance))

@@ -48,7 +48,9 @@ class PathFamily(Family):
         self.ode = density.Ode(**config.evaluation.ode)
         if config.evaluation.truncation <= 0:
             raise UserError(f'evaluation.truncation is {config.evaluation.truncation}; it should be above 0.')
-        self.scored = self.schedule.stopping_at(config.evaluation.truncation * math.exp(spec.log_bin_width))
+        self.scored = self.schedule
+        if self.prediction != 'x':  # whose error in ε̂, divided by σ, grows without bound below the trained times
+            self.scored = self.schedule.stopping_at(config.evaluation.truncation * math.exp(spec.log_bin_width))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -76,8 +78,7 @@ class PathFamily(Family):
         return x, noise, self.schedule.perturb(x, noise, t)
 
     def real_images(self, batch: Batch) -> Array:
-        uniform = self.path_config.dequantisation == 'uniform'
-        place = rng.uniform(batch['key'], 'bins', self.spec.shape) if uniform else 0.5
+        place = rng.uniform(batch['key'], 'bins', self.spec.shape) if self._dequantised else 0.5
         return self.spec.dequantise(batch['image'], place)
 
     def dropped_labels(self, batch: Batch) -> Array | None:
@@ -143,15 +144,32 @@ class PathFamily(Family):
         if ode.solver in density.ADAPTIVE:
             density.require_diffrax()  # before anything is scored
         ends = {'t_min': self.scored.t_min, 't_max': self.scored.t_max, 'decoder': 'normal around x_t / alpha'}
+        protocol, parts = ode.protocol(self._followed), None
+        if self._dequantised:
+            parts = {'truncation_at_most': -self.spec.num_dims * dequantisation.smoothing_cost(self._scored_noise)}
+        else:
+            protocol['trained_on'] = 'centres of bins'
         estimates = dequantisation.likelihoods(
             'ode', 'estimate', self.spec, options.dequantisation_draws, functools.partial(self._ode_density, ode),
-            ode.protocol(self.scored), refined=functools.partial(self._ode_density, ode.refined()),
-            parts={'truncation_at_most': -self.spec.num_dims * dequantisation.smoothing_cost(self._scored_noise)},
+            protocol, refined=functools.partial(self._ode_density, ode.refined()), parts=parts,
         )  # fmt: skip
         return (
             *estimates,
             Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **ends}),
         )  # fmt: skip
+
+    @property
+    def _dequantised(self) -> bool:
+        return self.path_config.dequantisation == 'uniform'
+
+    @property
+    def _followed(self) -> schedules.Schedule:
+        """The path of the ODE, which takes its density at dequantised images.
+
+        A model trained on the centres of bins has no flat density inside them: the nearer to the data the ODE stops,
+        the less likely all points but the centres are.
+        """
+        return self.scored if self._dequantised else self.schedule
 
     @property
     def _scored_noise(self) -> float:
@@ -161,19 +179,18 @@ class PathFamily(Family):
             return float(self.scored.sigma(t) / self.scored.alpha(t)) / math.exp(self.spec.log_bin_width)
 
     def _ode_density(self, ode: density.Ode, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
-        def velocity(x_t, t, labels):
+        def denoise(x_t, t, labels):
             with plain_attention():  # its divergence is differentiated forwards
-                return predictions.velocity(self.schedule, self.denoise(networks, labels)(x_t, t), t)
+                return self.denoise(networks, labels)(x_t, t)
 
         def log_density(x, keys):
-            return density.log_density(self.scored, velocity, x, keys, ode, labels)
+            return density.log_density(self._followed, denoise, x, keys, ode, labels)
 
         return log_density
 
     @property
     def bound(self) -> VariationalBound:
-        uniform = self.path_config.dequantisation == 'uniform'
-        return VariationalBound(self.spec, self.scored, uniform, self.config.evaluation.vlb_draws)
+        return VariationalBound(self.spec, self.scored, self._dequantised, self.config.evaluation.vlb_draws)
 
     def _vlb_continuous(
         self, networks: Networks, images: Array, labels: Array | None, keys: Array

@@ -83,11 +83,6 @@ def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Pr
     return Prediction(x=(b * x_t - sigma * y) / determinant, noise=(alpha * y - a * x_t) / determinant)
 
 
-def velocity(schedule: Schedule, prediction: Prediction, t: Array) -> Array:
-    """dx_t/dt of the probability-flow ODE: α' x + σ' ε with the predicted x and ε."""
-    return target('velocity', schedule, prediction.x, prediction.noise, t)
-
-
 def denoiser(
     network: Callable[..., Array],
     name: str,

@@ -11,6 +11,7 @@ import numpy as np
 from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
+EARLIEST = 1e-12  # time that is looked at where a time is sought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,18 @@ class Schedule:
         scale = alpha + self.kappa * sigma
         return scale, sigma / scale
 
+    def time_of(self, b: Array) -> Array:
+        """The time at which σ / c of `straightened` is b (scalar), by bisection over log t."""
+
+        def halve(_, span):
+            low, high = span
+            middle = (low + high) / 2
+            below = self.straightened(jnp.exp(middle))[1] < b
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        span = jnp.log(jnp.asarray(EARLIEST)), jnp.log(jnp.asarray(self.t_max))
+        return jnp.minimum(jnp.exp(jax.lax.fori_loop(0, 40, halve, span)[1]), self.t_max)
+
     @property
     def kappa(self) -> Array:
         end = jnp.asarray(self.t_max)
@@ -75,7 +88,7 @@ class Schedule:
     def stopping_at(self, ratio: float) -> 'Schedule':
         """The same path with σ / α = `ratio` at t_min, which may come earlier than trained, but not later."""
         with jax.ensure_compile_time_eval():  # also where a caller is being traced
-            times = jnp.geomspace(1e-12, self.t_min, 4096)
+            times = jnp.geomspace(EARLIEST, self.t_min, 4096)
             ratios = np.asarray(self.sigma(times) / self.alpha(times), float)
         log_time = np.interp(math.log(ratio), np.log(ratios), np.log(np.asarray(times, float)))
         return self if ratio >= ratios[-1] else dataclasses.replace(self, t_min=float(np.exp(log_time)))

@@ -197,3 +197,38 @@ def test_an_image_has_its_own_draws_whatever_its_neighbours(keys):
     same, other = score(images, keys(6)), score(images.at[:3].set(0), keys(6))
     assert len(np.unique(same)) == 6
     assert (same == other).tolist() == [False] * 3 + [True] * 3
+
+
+def chain_gap(variance, choice, steps=1000):
+    """KL(q ‖ p) in bits over the whole chain of Gaussian data, from DDPM's table in float64 (equations 4 to 8)."""
+    beta = np.linspace(1e-4, 0.02, steps)
+    bar = np.cumprod(1 - beta)
+    before, now = bar[:-1], bar[1:]
+    posterior = (1 - before) / (1 - now) * beta[1:]
+    reverse = posterior if choice == 'fixedsmall' else beta[1:]
+    error = variance * (1 - bar) / (bar * variance + 1 - bar)  # E(x − x̂)²
+    shift = before * np.square(beta[1:] / (1 - now)) * error[1:]
+    chain = (np.log(reverse / posterior) + (posterior + shift) / reverse - 1).sum()
+    decoder = beta[0] if choice == 'beta' else posterior[0]
+    first = np.log(2 * np.pi * decoder) + error[0] / decoder
+    prior = bar[-1] * variance - bar[-1] - np.log(1 - bar[-1])
+    return (chain + first + prior - np.log(2 * np.pi * np.e * variance)) / 2 / np.log(2)
+
+
+@pytest.mark.parametrize('variance', [1e-4, 0.1])
+def test_which_variance_of_the_reverse_steps_is_tightest_depends_on_the_data(variance, keys):
+    """β on wide data, β̃ on a nearly certain pixel, where β loses most."""
+    choices = ('beta', 'fixedlarge', 'fixedsmall')
+    wanted = [chain_gap(variance, choice) for choice in choices]
+    assert wanted == sorted(wanted, reverse=variance == 1e-4)
+    schedule, law = schedules.linear(), stats.norm(scale=np.sqrt(variance))
+    bound = VariationalBound(SPEC, schedule, uniform=True, draws=100)
+    x = law.ppf((np.arange(1000) + 0.5) / 1000).reshape(500, 1, 1, 2)
+    images, truth = SPEC.quantise(x.astype(np.float32)), law.logpdf(x).sum((1, 2, 3)) + LOG_BIN
+    denoise, times = denoiser(schedule, 0.0, variance), jnp.arange(1, 1001) / 1000
+    for choice, gap in zip(choices, wanted, strict=True):
+        score = jax.jit(lambda images, keys, choice=choice: bound.in_steps(denoise, images, keys, times, choice))
+        found = np.asarray(score(jnp.asarray(images), keys(500))['log_prob'], float)
+        bits = (truth - found) / 2 / np.log(2)
+        assert bits.mean() == pytest.approx(gap, abs=5 * bits.std() / np.sqrt(500) + 0.005)
+        assert bits.std() / np.sqrt(500) < 0.03

@@ -46,8 +46,8 @@ def test_every_prediction_gives_every_other(schedule, source, goal):
 def test_velocity_is_the_time_derivative_of_the_path(schedule):
     x, noise, t, _ = drawn(schedule)
     _, slope = jax.jvp(lambda t: schedule.perturb(x, noise, t), (t,), (jnp.ones_like(t),))
-    given = predictions.Prediction(x, noise)
-    np.testing.assert_allclose(predictions.velocity(schedule, given, t), slope, rtol=1e-5, atol=1e-5)
+    found = predictions.target('velocity', schedule, x, noise, t)
+    np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-5)
 
 
 @everywhere
