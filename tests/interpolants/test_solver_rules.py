@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench import rng
 from genbench.interpolants import schedules, solvers
 from genbench.interpolants.predictions import Prediction
 
@@ -168,8 +169,9 @@ def test_ancestral_steps_are_algorithm_2_of_ho(variance, num_steps, keys):
     clipped = lambda x_t, t: jnp.clip(1.5 * curved(x_t, t), -1, 1)  # noqa: E731
     with jax.enable_x64(True):
         found, x = run('ancestral', schedule, from_image(schedule, clipped), drawn, num_steps, variance=variance)
-        draw = jax.jit(jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i), (1, 1, 2)), (0, None)))
-        draws = [np.asarray(draw(drawn, index + 1)) for index in range(num_steps)]
+        steps = rng.named(drawn, 'steps')
+        draw = jax.jit(lambda index: rng.normal(rng.numbered(steps, index), 'noise', (1, 1, 2)))
+        draws = [np.asarray(draw(index)) for index in range(num_steps)]
     x = np.asarray(x)
     beta, alpha_bar = betas_of_subsequence(num_steps)
     for index, n in enumerate(reversed(range(num_steps))):
