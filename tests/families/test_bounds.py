@@ -223,12 +223,12 @@ def test_which_variance_of_the_reverse_steps_is_tightest_depends_on_the_data(var
     assert wanted == sorted(wanted, reverse=variance == 1e-4)
     schedule, law = schedules.linear(), stats.norm(scale=np.sqrt(variance))
     bound = VariationalBound(SPEC, schedule, uniform=True, draws=100)
-    x = law.ppf((np.arange(1000) + 0.5) / 1000).reshape(500, 1, 1, 2)
+    x = law.ppf((np.arange(4000) + 0.5) / 4000).reshape(2000, 1, 1, 2)
     images, truth = SPEC.quantise(x.astype(np.float32)), law.logpdf(x).sum((1, 2, 3)) + LOG_BIN
     denoise, times = denoiser(schedule, 0.0, variance), jnp.arange(1, 1001) / 1000
     for choice, gap in zip(choices, wanted, strict=True):
         score = jax.jit(lambda images, keys, choice=choice: bound.in_steps(denoise, images, keys, times, choice))
-        found = np.asarray(score(jnp.asarray(images), keys(500))['log_prob'], float)
+        found = np.asarray(score(jnp.asarray(images), keys(2000))['log_prob'], float)
         bits = (truth - found) / 2 / np.log(2)
-        assert bits.mean() == pytest.approx(gap, abs=5 * bits.std() / np.sqrt(500) + 0.005)
-        assert bits.std() / np.sqrt(500) < 0.03
+        assert bits.mean() == pytest.approx(gap, abs=5 * bits.std() / np.sqrt(2000) + 0.005)
+        assert bits.std() / np.sqrt(2000) < 0.03
