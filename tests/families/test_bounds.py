@@ -230,5 +230,5 @@ def test_which_variance_of_the_reverse_steps_is_tightest_depends_on_the_data(var
         score = jax.jit(lambda images, keys, choice=choice: bound.in_steps(denoise, images, keys, times, choice))
         found = np.asarray(score(jnp.asarray(images), keys(2000))['log_prob'], float)
         bits = (truth - found) / 2 / np.log(2)
-        assert bits.mean() == pytest.approx(gap, abs=5 * bits.std() / np.sqrt(2000) + 0.005)
-        assert bits.std() / np.sqrt(2000) < 0.03
+        assert bits.mean() == pytest.approx(gap, abs=4 * bits.std() / np.sqrt(2000) + 0.005)
+        assert bits.std() / np.sqrt(2000) < 0.035  # the choices are 0.13 apart or more
