@@ -268,7 +268,7 @@ def test_every_address_is_checked_before_anything_is_opened(tmp_path, capsys, ne
         (['--metrics=fd', '--seed=-1'], '--seed is -1'),
         (['--metrics=fd', f'--seed={2**70}'], '--seed is'),
         (['--metrics=fd', f'--batch-size={10**12}'], '--batch-size is'),
-        (['--metrics=fd', '--json=' + 'x' * 5000], 'cannot be written'),
+        (['--metrics=fd', '--json=' + 'x' * 5000], 'json is too long'),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(tmp_path, capsys, never, flags, said):

@@ -253,7 +253,7 @@ def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch)
     x = family.spec.dequantise(batch['image'])
 
     def network(x_seen, seen, labels, key=None):
-        t = 0.002 * 40_000**seen if schedule == 'edm' else seen
+        t = jnp.exp(4 * 1000 * seen) if schedule == 'edm' else seen
         x_t = x_seen / predictions.seen(prediction, family.schedule, jnp.ones_like(x_seen), t)
         noise = (x_t - expand(family.schedule.alpha(t), x) * x) / expand(family.schedule.sigma(t), x)
         return predictions.target(prediction, family.schedule, x, noise, t)
