@@ -46,7 +46,11 @@ DECAYS = {
 
 # Options that some optimizers and schedules do not read, and what to do instead of setting them there.
 UNREAD = {
-    'weight_decay': ('name', ('adam', 'radam', 'sgd'), 'use optimizer.name=adamw for decoupled weight decay, or set it to 0'),
+    'weight_decay': (
+        'name',
+        ('adam', 'radam', 'sgd'),
+        'use optimizer.name=adamw for decoupled weight decay, or set it to 0',
+    ),
     'b2': ('name', ('sgd',), 'its momentum is optimizer.b1'),
     'decay_start': ('schedule', ('constant', 'cosine', 'linear'), 'it belongs to optimizer.schedule=inverse_sqrt'),
 }
