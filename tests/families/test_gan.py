@@ -45,7 +45,8 @@ def test_the_gradient_penalty_of_a_linear_critic_is_the_squared_distance_of_its_
 def test_the_gradient_penalty_is_taken_on_the_lines_between_real_and_fake_images(make_family, batch, keys):
     """The gradient of ‖x‖² / 2 is x, and the fakes are zero: the norms are uniform shares of those of real images."""
     family = make_family('gan', penalty='gradient_penalty')
-    batch = {name: values[:1].repeat(4000, axis=0) for name, values in batch.items()} | {'key': keys(4000)}
+    same = {name: jnp.repeat(values[:1], 4000, axis=0) for name, values in batch.items() if name != 'key'}
+    batch = {**same, 'key': keys(4000)}
     quadratic = players(lambda x, labels: (x**2).sum((1, 2, 3)) / 2)
     _, scalars = family.discriminator_loss(quadratic, batch, jax.random.key(0), jnp.zeros(()))
     centre = np.asarray(family.spec.dequantise(batch['image'][0]))
