@@ -130,7 +130,8 @@ def estimate(requests: Sequence[Request]) -> list[Cost | str]:
 
 
 def _cached(path: pathlib.Path) -> Cost:
-    shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': float}
+    shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': float,
+             'beginnings': [float]}  # fmt: skip
     found = read_json(path, shape, 'Remove it; the cost is then measured again.')
     return Cost(**{key: found[key] for key in shape})
 

@@ -195,7 +195,7 @@ def test_the_mean_sampler_shows_the_bin_of_the_mean_of_a_normal(drawn):
 
 @pytest.mark.parametrize(
     ('option', 'value', 'why'),
-    [('decoder', 'norml', "'norml'.*Did you mean normal"), ('observation_scale', -0.1, 'should be positive')],
+    [('decoder', 'norml', "'norml'.*Did you mean normal"), ('observation_scale', -0.1, 'at least 0')],
 )
 def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
     with pytest.raises(UserError, match=why):

@@ -197,7 +197,7 @@ def test_rows_of_the_study_say_which_trial_they_are_of(make):
         file.write('{"metric": "f')  # half a line
     runner.collect(make(a=('train.seed=3',)))
     (row,) = [json.loads(line) for line in (made.folder / 'results.jsonl').read_text().splitlines()]
-    expected = {'study': 'out', 'trial': 'a', 'variant': 'a', 'seed': 3, 'settings': {}, 'metric': 'fd'}
+    expected = {'study': 'out', 'trial': 'a', 'variant': 'a', 'seed': 3, 'settings': {}, 'metric': 'fd', 'protocol': {}}
     assert row == {**expected, 'trial_id': made.trials[0].identity.trial_id}
 
 
