@@ -160,7 +160,8 @@ def make_job(tmp_path):
     def make(name, config, **more):
         folder = Folder(tmp_path / 'trials' / name)
         job = Job(Trial(name, 'none.py', **more), config, folder, f'id-{name}')
-        write_atomically(folder.path / identity.FILE, json.dumps({'trial_id': job.trial_id}))
+        hashes = {'training': '', 'evaluation': '', 'code': ''}
+        write_atomically(folder.path / identity.FILE, json.dumps({'trial_id': job.trial_id, **hashes}))
         write_atomically(job.wanted, configs.to_json(config))
         return job
 
