@@ -41,7 +41,7 @@ def test_a_child_says_how_it_ended_and_writes_to_its_log(nursery, tmp_path):
     ask(name='a', log=str(log), environment={}, arguments=['trial', '', str(tmp_path / 'none.json'), str(tmp_path)])
     started, ended = (json.loads(nursery.stdout.readline()) for _ in range(2))
     assert started['name'] == 'a' and started['pid'] != os.getpid()
-    assert ended == {'name': 'a', 'code': 1}
+    assert ended == {'name': 'a', 'code': 2}  # a file that is not there is one line
     assert 'none.json' in log.read_text()
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'failed'
 
