@@ -250,24 +250,26 @@ def _cell(estimate: statistics.Estimate | None, difference: statistics.Estimate 
     return dataclasses.replace(cell, difference=difference.mean, low=low, high=high, pairs=difference.n)
 
 
+# What ± includes beside the spread over seeds ('shared'), and what it leaves out ('missing').
+_HELD = (
+    ('shared', statistics.IMAGES, '± of likelihoods includes the error over test images, which the seeds share.'),
+    ('shared', statistics.SAMPLING,
+     '± includes the sampling noise that seeds share where all were sampled with the same keys.'),
+    ('shared', statistics.HALVES,
+     '± of scores against held-out images includes the choice of the halves, which all seeds share.'),
+    ('missing', statistics.SAMPLING,
+     '± leaves out the sampling noise where all seeds were sampled once with the same keys.'),
+    ('missing', statistics.HALVES,
+     '± leaves out the choice of the reference half where all seeds were scored once against the same.'),
+    ('missing', statistics.OTHERS,
+     '± of scores against held-out images leaves out that another held-out split would shift them.'),
+)  # fmt: skip
+
+
 def _held(groups: Sequence[_Group]) -> list[str]:
-    """What ± includes beside the spread over seeds, and what it leaves out."""
+    """The notes of `_HELD` that apply to these groups."""
     found = [group.estimate for group in groups if group.estimate is not None and group.estimate.n > 1]
-    shared, missing = ({name for one in found for name in getattr(one, key)} for key in ('shared', 'missing'))
-    notes = []
-    if statistics.IMAGES in shared:
-        notes.append('± of likelihoods includes the error over test images, which the seeds share.')
-    if statistics.SAMPLING in shared:
-        notes.append('± includes the sampling noise that seeds share where all were sampled with the same keys.')
-    if statistics.HALVES in shared:
-        notes.append('± of scores against held-out images includes the choice of the halves, which all seeds share.')
-    if statistics.SAMPLING in missing:
-        notes.append('± leaves out the sampling noise where all seeds were sampled once with the same keys.')
-    if statistics.HALVES in missing:
-        notes.append('± leaves out the choice of the reference half where all seeds were scored once against the same.')
-    if statistics.OTHERS in missing:
-        notes.append('± of scores against held-out images leaves out that another held-out split would shift them.')
-    return notes
+    return [note for where, source, note in _HELD if any(source in getattr(one, where) for one in found)]
 
 
 def _tell_apart(groups: Sequence[_Group]) -> list[str]:
