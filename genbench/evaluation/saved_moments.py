@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench import reading
 from genbench.errors import UserError
 from genbench.evaluation import array_files
 from genbench.evaluation.distances import ROUNDING, check_moments
@@ -19,7 +20,6 @@ from genbench.training.files import write_npz
 
 FORMAT = 1
 PREFIXES = {'features': '', 'spatial': 'spatial_'}  # of the names of an output's moments
-DEEPEST = 32  # of dictionaries in a protocol
 MOST_FEATURES = 2**14  # of a network; a covariance of more would be larger than 2 GiB
 
 
@@ -124,20 +124,13 @@ def _checked(path: pathlib.Path, *stored: np.ndarray) -> Moments:
 def _protocol(address: str, stored: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what it says of the images, the protocol of the network) of the JSON text in a file."""
     try:
-        saved = json.loads(str(stored))
-        depth = _depth(saved)
-    except (ValueError, RecursionError):
-        saved, depth = None, 0
-    parts: list[Any] = [saved.get(key) if isinstance(saved, dict) else None for key in ('reference', 'features')]
-    if not all(isinstance(part, dict) and part for part in parts) or depth > DEEPEST:
+        saved = reading.parse(str(stored), {'reference': dict, 'features': dict})
+    except ValueError:
+        saved = {'reference': {}, 'features': {}}
+    if not (saved['reference'] and saved['features']):
         raise UserError(f'The protocol in {address} is damaged. Without an array "protocol" it would be read as '
                         'moments of others.')  # fmt: skip
-    return parts[0], parts[1]
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
+    return saved['reference'], saved['features']
 
 
 def _count(address: str, stored: np.ndarray) -> int:
