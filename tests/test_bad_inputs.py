@@ -132,7 +132,7 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):
     from genbench.training import processes
 
     monkeypatch.setattr(processes, 'RESOLVE_SECONDS', 0.1)
-    monkeypatch.setattr(processes.socket, 'getaddrinfo', lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr(processes.socket, 'getaddrinfo', lambda *_, **__: time.sleep(30) or [])
     began = time.monotonic()
     with pytest.raises(UserError, match="host 'node1' of --coordinator is not known"):
         processes.check_coordinator('node1:1234')

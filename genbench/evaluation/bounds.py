@@ -48,8 +48,9 @@ def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
         if count > limit:
             for name in missing:
                 results.add(
-                    family=HELD_OUT, dataset=real.spec.name, split='train', metric=scoring.called(name, real.network),
-                    value=None, kind='none', n=0, details={'images_at_most': limit}, protocol=protocols[name],
+                    family=HELD_OUT, dataset=real.spec.name, split=real.reference_split(name),
+                    metric=scoring.called(name, real.network), value=None, kind='none', n=0,
+                    details={'images_at_most': limit}, protocol=protocols[name],
                 )  # fmt: skip
             continue
         sets = 1 if count == len(real.split) else options.sets  # the whole split has no second draw
@@ -82,7 +83,8 @@ def _score(
 ) -> None:  # fmt: skip
     if names:
         for name, row in scoring.score(real.scenes(names, [draw(index) for index in range(sets)])).items():
-            results.add(family=bound, dataset=real.spec.name, split='train', protocol=protocols[name], **row)
+            split = real.reference_split(name)
+            results.add(family=bound, dataset=real.spec.name, split=split, protocol=protocols[name], **row)
 
 
 def lacking(config: Config, *, beside_reference: bool = False) -> list[str]:

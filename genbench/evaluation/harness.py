@@ -197,14 +197,14 @@ class Weights:
             return
         store = self.store(cell)
         sets = self.sets(store)
-        columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed, 'split': 'train'}
+        columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed}
         scores = scoring.score(real.scenes(missing, [real.extract(images) for images in sets]))
         speed = store.speed(sum(map(len, sets)))
         if 'speed' in self.options.metrics and speed is not None:
             one.add('sampling_images_per_second', speed, protocol={**drawn, **store.conditions}, kind='cost',
-                    n=sum(map(len, sets)), **columns)  # fmt: skip
+                    split='train', n=sum(map(len, sets)), **columns)  # fmt: skip
         for name, row in scores.items():
-            one.add(protocol=protocols[name], **row, **columns)
+            one.add(protocol=protocols[name], split=real.reference_split(name), **row, **columns)
         sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), sets[0][:SHOWN], one.spec)
 
     def explore(self, samplers: Sequence[Sampler]) -> None:

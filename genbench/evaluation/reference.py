@@ -217,6 +217,10 @@ class RealSets:
         """Whether a metric looks at a half of the held-out images, as its reference or beside it."""
         return scoring.uses_held_out(name, self._suits)
 
+    def reference_split(self, name: str) -> str:
+        """The split of the images that are a metric's reference; 'train' also for a metric of samples alone."""
+        return self._config.evaluation.split if scoring.against(name, self._suits) == 'held_out' else 'train'
+
     def protocol(self, name: str) -> dict[str, Any]:
         """The measuring part of a metric's protocol; no feature is computed for it."""
         against_train = scoring.against(name, self._suits) == 'train'

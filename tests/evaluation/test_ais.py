@@ -77,12 +77,14 @@ def test_weights_are_unbiased_however_few_the_temperatures():
 
 
 def test_the_two_bounds_enclose_the_truth():
+    """With 100 temperatures each bound is about 0.18 away on average, and the mean over 256 vectors varies by 0.03 to
+    0.04. With many more temperatures the bounds come so near that their noise decides the sign."""
     seen = []
-    lower, upper = annealer(seen, num_steps=400).bounds((), keys(64))
+    lower, upper = annealer(seen, num_steps=100).bounds((), keys(256))
     jax.effects_barrier()
     truth = MARGINAL.logpdf(seen[0])
-    assert (lower - truth).mean() < 0 < (upper - truth).mean()
-    assert np.median(np.abs(lower - truth)) < 0.3 and np.median(np.abs(upper - truth)) < 0.3
+    assert -0.4 < (lower - truth).mean() < 0 < (upper - truth).mean() < 0.4
+    assert np.median(np.abs(lower - truth)) < 0.6 and np.median(np.abs(upper - truth)) < 0.6
 
 
 def test_longer_chains_close_the_gap():
