@@ -80,6 +80,8 @@ class Evaluation:
         self.added: list[dict[str, Any]] = []
 
     def run_all(self) -> list[dict[str, Any]]:
+        # Read first, so that a damaged log is said before anything is computed or written.
+        spent = self._training_costs() if 'speed' in self.options.metrics else {}
         if self.real.names:
             _ = self.real.network  # a network that cannot be had is said before anything is drawn
         for average in self.averages:
@@ -95,7 +97,7 @@ class Evaluation:
             if 'ais' in self.options.metrics:
                 weights.score_by_annealing()
         if 'speed' in self.options.metrics:
-            self._costs()
+            self._add_costs(spent)
         return self.added
 
     @property
@@ -139,24 +141,28 @@ class Evaluation:
             'labels': 'train frequencies' if self.family.conditional else 'none',
         }
 
-    def _costs(self) -> None:
+    def _add_costs(self, spent: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:
         for cell in self.cells:
             nfe = self.family.evaluations(cell.sampler)
             self.add('evaluations_per_image', nfe, protocol=cell.sampler.protocol, sampler=cell.sampler.name, nfe=nfe,
                      kind='cost')  # fmt: skip
+        protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
+        for metric, (value, said) in spent.items():
+            if value:
+                self.add(metric, value, protocol={**protocol, **said}, kind='cost', split='train')
+
+    def _training_costs(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        """What training took up to this checkpoint: (value, what else its protocol says) by metric."""
         counted = telemetry.definition(telemetry.read_starts(self.run.folder.starts))
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics, ROW) if row['step'] == self.step]
-        costs = {
-            'parameters': sum(count for name, count in self.run.manifest['parameters'].items() if name in trained),
-            'training_flops': logged[-1].get('train/flops') if logged and counted else None,
-            'training_seconds': logged[-1].get('wall_time') if logged else None,
+        parameters = sum(count for name, count in self.run.manifest['parameters'].items() if name in trained)
+        flops = logged[-1].get('train/flops') if logged and counted else None
+        return {
+            'parameters': (parameters, {}),
+            'training_flops': (flops, {'counted': counted}),
+            'training_seconds': (logged[-1].get('wall_time') if logged else None, {}),
         }
-        protocol = {'devices': self.run.manifest['devices'], 'without': 'borrowed runs'}
-        for metric, value in costs.items():
-            if value:
-                said = {'counted': counted} if metric == 'training_flops' else {}
-                self.add(metric, value, protocol={**protocol, **said}, kind='cost', split='train')
 
 
 class Weights:

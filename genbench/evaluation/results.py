@@ -74,7 +74,7 @@ class Results:
         self.rows = read_rows(path, ROW)
         self._known = {_identity(row) for row in self.rows}
         kept = ''.join(json.dumps(row) + '\n' for row in self.rows)
-        if path.is_file() and path.read_text() != kept:
+        if path.is_file() and path.read_bytes() != kept.encode():
             write_atomically(path, kept)  # without the half-written last line
 
     def has(self, metric: str, protocol: Mapping[str, Any], step: int | None, config_hash: str | None) -> bool:

@@ -20,7 +20,7 @@ STATES = ('done', 'running', 'queued', 'preempted', 'failed')
 _OLDER_STATES = {'starting': 'running', 'training': 'running', 'evaluating': 'running', 'interrupted': 'preempted'}
 _NUMBER = (float, None)
 _CONFIG = {'train?': {'seed?': int}, 'evaluation?': dict}
-_MANIFEST = {'devices?': [str]}
+_MANIFEST = {'devices?': [str], 'versions?': {str: str}, 'commit?': str}
 _PICTURES = {'rows': int, 'columns': int}
 _EXPLORATION = {
     'sampler': str, 'steps': int, 'shape': [int], 'images': int,
