@@ -85,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--count', type=int, default=100, help='how many images (100)')
     sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,…; by default the family's")
     sample.add_argument('--seed', type=int, default=0)
-    sample.add_argument('--label', type=int, help='for a conditional family; by default the labels in turn')
+    sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
+                        help='a condition, such as label=3; by default the labels in turn')  # fmt: skip
 
     flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
     flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
@@ -335,7 +336,7 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     processes.require_one('genbench sample')
     draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
-                      label=given.label, overrides=overrides)  # fmt: skip
+                      given=given.given, overrides=overrides)  # fmt: skip
     print(f'{given.count} images in {given.out}')
     return 0
 

@@ -10,6 +10,7 @@ as 32 bits of its hash, far from any count:
          │                   └ 'update NAME' ─ 'images' ─ image ─ a name for each draw
          │                                   └ 'rest' ─ what is not drawn for an image
          ├ 'samples' ─ training seed ─ image ─ a name for each draw
+         ├ 'conditions', 'shown' ─ training seed ─ image ─ kind of condition ─ a name for each draw
          ├ 'likelihood' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
          ├ 'exploration' ─ training seed

@@ -7,6 +7,7 @@ permutation. Step s takes positions [s · batch, (s + 1) · batch). Both ways de
 import dataclasses
 import functools
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from genbench.data.sources import Arrays
+from genbench.data.sources import Arrays, stack
 
-Batch = dict[str, Any]  # 'image': integers (batch, height, width, channels); 'label': (batch,) int32
+# 'image': integers (batch, height, width, channels); 'label': (batch,) int32; further fields of the rows
+Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Feed(Protocol):
     """Where a training step gets its batch.
 
     `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step.
+    `rows` are rows of the training set by number, to look at.
     """
 
     constants: Any
@@ -52,6 +55,8 @@ class Feed(Protocol):
     def inputs(self, step: int) -> Any: ...
 
     def batch(self, constants: Any, inputs: Any) -> Batch: ...
+
+    def rows(self, numbers: np.ndarray) -> Batch: ...
 
     def close(self) -> None: ...
 
@@ -88,7 +93,7 @@ class ResidentFeed:
     """
 
     def __init__(self, arrays: Arrays, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None):
-        self.constants = {'image': arrays.images, 'label': arrays.labels}
+        self.constants = arrays.columns()
         self.order, self._rows = order, Rows(batch_size, place)
 
     def inputs(self, step: int) -> Any:
@@ -96,7 +101,10 @@ class ResidentFeed:
         return self._rows.put(numbers[self._rows.numbers])
 
     def batch(self, constants: Any, inputs: jax.Array) -> Batch:
-        return {name: values[inputs].astype(jnp.int32) for name, values in constants.items()}
+        return _widened({name: values[inputs] for name, values in constants.items()})
+
+    def rows(self, numbers: np.ndarray) -> Batch:
+        return {name: values[numbers] for name, values in self.constants.items()}
 
     def close(self) -> None:
         """Nothing is held."""
@@ -112,20 +120,22 @@ class StreamedFeed:
       workers: processes that read and decode; with 0, threads of this process do.
       threads: that read at the same time in this process, or in each worker.
       ahead: batches that threads keep ready.
+      fields: that the batches need beside image and label.
     """
 
     constants: Any = ()
 
     def __init__(
         self, source: Any, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None, *,
-        workers: int = 0, threads: int = 8, ahead: int = 16,
+        workers: int = 0, threads: int = 8, ahead: int = 16, fields: Sequence[str] = (),
     ):  # fmt: skip
         import grain  # takes half a second, which resident sets need not wait
 
         self._grain: Any = grain
         self.order, self._rows, self._workers = order, Rows(batch_size, place), workers
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        read = functools.partial(_read, source, order, batch_size, self._rows.numbers)
+        self._source, self._fields = source, tuple(fields)
+        read = functools.partial(_read, source, order, batch_size, self._rows.numbers, self._fields)
         self._batches = grain.MapDataset.range(2**62 // batch_size).map(read)
         self._next, self._iterator = -1, None
 
@@ -145,7 +155,10 @@ class StreamedFeed:
         return next(self._iterator)
 
     def batch(self, constants: Any, inputs: Batch) -> Batch:
-        return {name: values.astype(jnp.int32) for name, values in inputs.items()}
+        return _widened(inputs)
+
+    def rows(self, numbers: np.ndarray) -> Batch:
+        return _fetch(self._source, numbers, self._fields)
 
     def close(self) -> None:
         """Stop reading ahead, and the workers."""
@@ -158,15 +171,24 @@ def _quiet(*_: int) -> None:
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
-def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, step: int) -> Batch:
+def _widened(batch: Batch) -> Batch:
+    """Integers as int32, other numbers as float32."""
+
+    def one(values: Any) -> Any:
+        return values.astype(jnp.int32 if jnp.issubdtype(values.dtype, jnp.integer) else jnp.float32)
+
+    return {name: one(values) for name, values in batch.items()}
+
+
+def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, fields: Sequence[str], step: int) -> Batch:
     """Some rows of the batch of a step."""
-    numbers = order.indices(int(step) * batch_size, batch_size)[rows]
+    return _fetch(source, order.indices(int(step) * batch_size, batch_size)[rows], fields)
+
+
+def _fetch(source: Any, numbers: np.ndarray, fields: Sequence[str]) -> Batch:
     many = getattr(source, '__getitems__', None)
     records = many(numbers.tolist()) if many else [source[int(number)] for number in numbers]
-    return {
-        'image': np.stack([record['image'] for record in records]),
-        'label': np.asarray([record.get('label', 0) for record in records], np.int32),
-    }
+    return stack(records, fields)
 
 
 def flip(images: jax.Array, key: jax.Array) -> jax.Array:
@@ -176,9 +198,10 @@ def flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def padded_batches(arrays: Arrays, batch_size: int):
-    """Every image once, in order: (images, labels, mask, indices); the last batch is padded with masked copies."""
+    """Every row once, in order: (rows, mask, indices); the last batch is padded with masked copies."""
     for start in range(0, len(arrays), batch_size):
         indices = np.arange(start, start + batch_size)
         mask = indices < len(arrays)
         taken = np.where(mask, indices, 0)
-        yield arrays.images[taken].astype(np.int32), arrays.labels[taken], mask, indices
+        rows = arrays.rows(taken)
+        yield {**rows, 'image': rows['image'].astype(np.int32)}, mask, indices

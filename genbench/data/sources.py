@@ -7,12 +7,13 @@ import logging
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from genbench.data.spec import DataSpec
+from genbench.data.conditions import words
+from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on first use
@@ -20,13 +21,31 @@ EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on f
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """One split in memory: images (n, height, width, channels) uint8, labels (n,) int32; zeros when unlabelled."""
+    """One split in memory: images (n, height, width, channels) uint8, labels (n,) int32; zeros when unlabelled.
+
+    Attributes:
+      fields: what else its rows hold, (n, …) by name.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every field by name, 'image' and 'label' among them."""
+        return {'image': self.images, 'label': self.labels, **self.fields}
+
+    def part(self, numbers: Any) -> 'Arrays':
+        """These rows alone."""
+        columns = self.rows(numbers)
+        return Arrays(columns.pop('image'), columns.pop('label'), columns)
+
+    def rows(self, numbers: Any) -> dict[str, np.ndarray]:
+        """These rows: 'image' (n, …), 'label' (n,) and the further fields."""
+        return {name: values[numbers] for name, values in self.columns().items()}
 
 
 def cache_dir() -> pathlib.Path:
@@ -174,7 +193,17 @@ def spec_of(builder: Any) -> DataSpec:
         raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); genbench needs one size.')
     levels = _levels(builder)
     classes = getattr(dict(features).get('label'), 'num_classes', None) or 0
-    return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes)
+    further = [(name, _kind(feature)) for name, feature in sorted(features.items()) if name not in ('image', 'label')]
+    fields = tuple((name, kind) for name, kind in further if kind)
+    return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes, fields=fields)
+
+
+def _kind(feature: Any) -> str:
+    """TEXT, or the type of numbers of a fixed shape; '' for what else a feature may be."""
+    if type(feature).__name__ == 'Text':
+        return TEXT
+    numbers = getattr(feature, 'shape', None) is not None and None not in feature.shape
+    return np.dtype(feature.np_dtype).name if numbers and np.dtype(feature.np_dtype).kind in 'biuf' else ''
 
 
 def _levels(builder: Any) -> int:
@@ -210,8 +239,12 @@ def _no_split(builder: Any, split: str, error: BaseException) -> UserError:
     return UserError(f'{builder.name} has no split {split!r} (it has {known}): {reason}')
 
 
-def load(builder: Any, split: str) -> Arrays:
-    """Decode one split into memory; TFDS slices such as 'train[:1000]' are understood."""
+def load(builder: Any, split: str, fields: Sequence[str] = ()) -> Arrays:
+    """Decode one split into memory; TFDS slices such as 'train[:1000]' are understood.
+
+    Args:
+      fields: further ones to read, of `DataSpec.fields`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -224,6 +257,17 @@ def load(builder: Any, split: str) -> Arrays:
         raise UserError(f'The files of {builder.name} in {builder.data_path} cannot be read: {reason}') from None
     if not records:
         raise UserError(f'{builder.name} has no images in {split!r}.')
-    images = np.stack([record['image'] for record in records])
-    labels = np.asarray([record.get('label', 0) for record in records], np.int32)
-    return Arrays(images, labels)
+    columns = stack(records, fields)
+    return Arrays(columns.pop('image'), columns.pop('label'), columns)
+
+
+def stack(records: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Rows as arrays by field; texts become the numbers of their words."""
+    columns = {
+        'image': np.stack([record['image'] for record in records]),
+        'label': np.asarray([record.get('label', 0) for record in records], np.int32),
+    }
+    for name in fields:
+        values = [record[name] for record in records]
+        columns[name] = words(values) if isinstance(values[0], str | bytes) else np.asarray(values)
+    return columns

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+TEXT = 'text'  # the kind of a field that is read as the numbers of its words
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
@@ -22,6 +24,11 @@ class DataSpec:
     shape: tuple[int, int, int]  # height, width, channels
     levels: int
     classes: int = 0  # 0: unlabelled
+    fields: tuple[tuple[str, str], ...] = ()  # what else a row holds: (name, TEXT or a type of numbers)
+
+    def field(self, name: str) -> str:
+        """What kind of field a row has under this name beside image and label; '' where it has none."""
+        return dict(self.fields).get(name, '')
 
     @property
     def num_dims(self) -> int:

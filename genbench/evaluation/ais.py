@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.families.base import Array, Family, LatentModel, Likelihood, Networks
 from genbench.training import sampling
 from genbench.training.state import Blueprint, State
@@ -40,17 +41,17 @@ def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood |
         return None
     definitions = {name: nnx.split(module)[0] for name, module in networks.items()}
 
-    def build(states: Any, labels: Array | None) -> LatentModel:
+    def build(states: Any, given: Given) -> LatentModel:
         modules = {name: nnx.merge(definitions[name], state) for name, state in states.items()}
-        model = family.latent_model(Networks(modules), labels)
+        model = family.latent_model(Networks(modules), given)
         assert model is not None
         return model
 
     annealer = Annealer(build, options)
 
-    def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array) -> Array:
+    def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Array:
         states = {name: nnx.to_pure_dict(nnx.state(module)) for name, module in networks.items()}
-        return annealer.log_prob((states, labels), images, keys)
+        return annealer.log_prob((states, given), images, keys)
 
     protocol = {
         **described.protocol,
@@ -65,18 +66,18 @@ def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood |
 
 
 def simulated_gap(
-    blueprint: Blueprint, state: State, labels: np.ndarray | None, count: int, seed: int, options: Any
+    blueprint: Blueprint, state: State, given: Given, count: int, seed: int, options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`Annealer.bounds` of a checkpoint for `count` simulated images with these labels (count,)."""
+    """`Annealer.bounds` of a checkpoint for `count` simulated images with these conditions."""
 
-    def build(params: Any, aux: Any, labels: Array | None) -> LatentModel:
-        model = blueprint.family.latent_model(blueprint.bind(params, aux), labels)
+    def build(params: Any, aux: Any, given: Given) -> LatentModel:
+        model = blueprint.family.latent_model(blueprint.bind(params, aux), given)
         assert model is not None
         return model
 
     keys = sampling.image_keys(blueprint.family, 'simulation', seed, 0, count)
-    labels, keys = sampling.split_over_devices((labels, keys))
-    lower, upper = Annealer(build, options).bounds((state['params'], state['aux'], labels), keys)
+    given, keys = sampling.split_over_devices((given, keys))
+    lower, upper = Annealer(build, options).bounds((state['params'], state['aux'], given), keys)
     return np.asarray(lower, np.float64), np.asarray(upper, np.float64)
 
 
@@ -149,11 +150,11 @@ class Annealer:
 
     def _anneal(
         self, arrays: Any, x: Array, z: Array, keys: Array, betas: np.ndarray,
-        given: Sequence[Array] | None = None,
+        step_sizes: Sequence[Array] | None = None,
     ) -> tuple[Array, list[Array]]:  # fmt: skip
         """log Π p(x | z_t)^(β_{t+1} − β_t), (chains, batch), and the logarithms of the step sizes.
 
-        Each transition leaves f_β of the later β as it is. Without given step sizes, the first chains of an image are
+        Each transition leaves f_β of the later β as it is. Without `step_sizes`, the first chains of an image are
         pilots that steer those of all, and do not count: a chain whose step size follows its own past leaves no f_β as
         it is, and its weight is biased (on probabilistic PCA the upper bound fell below the lower one).
         """
@@ -162,8 +163,8 @@ class Annealer:
         chains = _Chains(here.z, here.value, here.gradient, nothing, jnp.full(len(x), np.log(FIRST_STEP_SIZE)))
         used = []
         for index, (last, beta) in enumerate(itertools.pairwise(betas)):
-            if given is not None:
-                chains = chains._replace(log_step_size=given[index])
+            if step_sizes is not None:
+                chains = chains._replace(log_step_size=step_sizes[index])
             used.append(chains.log_step_size)
             path = _depart(chains, keys, index, beta)
             for _ in range(self._options.leapfrog):

@@ -2,18 +2,26 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from genbench import config as configs
+from genbench.data import sources
+from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.training import runs, samplers, sampling
 
 
 def draw_to_file(
-    workdir: str, out: str, *, count: int, sampler: str, seed: int, label: int | None, overrides: Sequence[str] = ()
+    workdir: str, out: str, *, count: int, sampler: str, seed: int, given: Sequence[str], overrides: Sequence[str] = ()
 ) -> None:
-    """Draw `count` images from the newest checkpoint into a .png grid, or a .npz of 'images', 'labels', 'levels'."""
+    """Draw `count` images from the newest checkpoint into a .png grid, or a .npz of 'images', 'levels' and the
+    conditions, 'given_KIND'.
+
+    Args:
+      given: conditions 'KIND=VALUE' that all images share.
+    """
     path = pathlib.Path(out)
     if path.suffix not in ('.png', '.npz'):
         raise UserError(f'--out is {out}; it should end in .png or .npz.')
@@ -25,25 +33,40 @@ def draw_to_file(
     step, state = run.restore()
     blueprint, state = run.networks(step, state, options.average)
     chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
-    labels = _labels(family, label, count)
+    known = _given(run, given, count, seed)
     drawer = sampling.Drawer(blueprint, options.batch_size)
-    images = drawer.draw(sampling.replicate(state), chosen, count, seed, labels)
+    images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.png':
             sampling.save_grid(path, images, family.spec)
         else:
-            known = np.zeros(0, np.int32) if labels is None else labels
-            np.savez(path, images=images, labels=known, levels=family.spec.levels)
+            told = {f'given_{name}': np.asarray(values) for name, values in (known or {}).items()}
+            arrays: dict[str, Any] = {'images': images, 'levels': family.spec.levels, **told}
+            np.savez(path, **arrays)
     except OSError as error:
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
 
 
-def _labels(family, label: int | None, count: int) -> np.ndarray | None:
-    if label is None:
-        return np.arange(count) % family.classes if family.conditional else None
-    if not family.conditional:
-        raise UserError('--label needs a run with family.conditional=True.')
-    if not 0 <= label < family.classes:
-        raise UserError(f'--label is {label}; {family.spec.name} has labels 0 to {family.classes - 1}.')
-    return np.full(count, label)
+def _given(run: runs.Run, texts: Sequence[str], count: int, seed: int) -> Given:
+    """The conditions of all images, as users write them; without any, what pictures of samples are shown with."""
+    family = run.family
+    if not texts:
+        return sampling.shown(family, count, lambda numbers: _train(run).rows(numbers), seed)
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition('=')
+        if not equals or name in found:
+            raise UserError(f'--given {text} is not KIND=VALUE, each kind once; for example --given label=3.')
+        if name not in family.conditions:
+            known = ', '.join(family.conditions) or 'none: train it with family.conditional=True or family.conditions'
+            raise UserError(f'--given {text}: the conditions of this run are {known}.')
+        one = family.conditions[name]
+        rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}
+        found[name] = np.asarray(one.make(rows, sampling.image_keys(family, 'conditions', seed, 0, count)))
+    return found
+
+
+def _train(run: runs.Run) -> sources.Arrays:
+    builder = sources.open_builder(run.config.data.name, run.config.data.data_dir)
+    return sources.load(builder, 'train', run.family.fields)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.evaluation import neighbours
 from genbench.evaluation.reference import RealSets
@@ -40,7 +41,7 @@ SHARES = (0.25, 0.5, 0.75)  # of a sampler's way that is ahead where a reconstru
 ROWS = 4  # interpolations
 NEAREST = 3  # neighbours of a sample
 
-Labels = Callable[[int, int], np.ndarray | None]
+Told = Callable[[int, int], Given]
 
 
 def chosen(samplers: Sequence[Sampler]) -> Sampler:
@@ -63,14 +64,14 @@ class Explorer:
     seed: int
 
     def write(
-        self, folder: pathlib.Path, identity: Mapping[str, Any], samples: np.ndarray, labels: Labels, real: RealSets
+        self, folder: pathlib.Path, identity: Mapping[str, Any], samples: np.ndarray, told: Told, real: RealSets
     ) -> None:
         """Write what is not there for this identity yet.
 
         Args:
           identity: config hash and step of the checkpoint, and further facts to note.
           samples: the first integer images (IMAGES, …) of the sampler.
-          labels: (shard, count) → labels as the evaluation draws them.
+          told: (shard, count) → conditions as the evaluation draws them.
         """
         index = folder / 'exploration.json'
         if _same(index, identity):
@@ -83,9 +84,9 @@ class Explorer:
         }  # fmt: skip
         pictures: dict[str, np.ndarray] = {}
         if family.path is not None and int(self.sampler.num_steps) > 1:
-            values['denoising'] = self._denoising(pictures, labels, real)
+            values['denoising'] = self._denoising(pictures, told, real)
         if family.path is not None or family.latent_shape is not None:
-            rows = self._interpolation(labels)
+            rows = self._interpolation(told)
             _save(folder / 'interpolation.png', _enlarged(sampling.to_uint8(rows, family.spec)))
             values['interpolation'] = {'rows': ROWS, 'columns': IMAGES}
         if 'features' in real.outputs:
@@ -97,7 +98,7 @@ class Explorer:
             _save(folder / f'{name}.png', _sprite(sampling.to_uint8(images, family.spec)))
         write_atomically(index, json.dumps(values) + '\n')
 
-    def _denoising(self, pictures: dict[str, np.ndarray], labels: Labels, real: RealSets) -> dict[str, Any]:
+    def _denoising(self, pictures: dict[str, np.ndarray], told: Told, real: RealSets) -> dict[str, Any]:
         """What exploration.json says of the traces; their pictures are added to `pictures`."""
         family, spec = self.blueprint.family, self.blueprint.family.spec
         assert family.path is not None
@@ -106,19 +107,20 @@ class Explorer:
         times = schedule.step(jnp.asarray(steps - kept), steps, self.sampler.options.spacing)
         alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
 
-        def add(name: str, start: Any, labels: np.ndarray | None, place: int) -> None:
-            states, predictions = self._trace(start, labels, kept[place])
+        def add(name: str, start: Any, given: Given, place: int) -> None:
+            states, predictions = self._trace(start, given, kept[place])
             seen = states[kept] / np.sqrt(alpha**2 + sigma**2).reshape(-1, *[1] * start.ndim)
             pictures[f'{name}_states'] = np.asarray(spec.quantise(seen[place:]))
             pictures[f'{name}_predictions'] = np.asarray(spec.quantise(predictions[kept[place:-1]]))
 
         noise = self._noise(0, spec.shape)
-        add('generation', sigma[0] * noise, labels(0, IMAGES), 0)
+        add('generation', sigma[0] * noise, told(0, IMAGES), 0)
         places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
-        targets, classes = real.split.images[:IMAGES], real.split.labels[:IMAGES]
+        rows = real.split.rows(slice(0, IMAGES))
+        targets, known = rows['image'], sampling.given(family, rows, 'conditions', self.seed)
         for place in places:
             start = alpha[place] * np.asarray(spec.dequantise(jnp.asarray(targets))) + sigma[place] * noise
-            add(f'reconstruction_{place}', start, classes if family.conditional else None, place)
+            add(f'reconstruction_{place}', start, known, place)
         pictures['targets'] = targets[None]
         return {
             'schedule': schedule.name, 'kept': kept.tolist(), 'times': _numbers(times),
@@ -127,25 +129,25 @@ class Explorer:
             'reconstructions': places,
         }  # fmt: skip
 
-    def _interpolation(self, labels: Labels) -> np.ndarray:
+    def _interpolation(self, told: Told) -> np.ndarray:
         """Integer images (ROWS, IMAGES, …); along a row nothing changes but the latent."""
         family = self.blueprint.family
         shape = family.latent_shape or family.spec.shape
         ends = self._noise(1, shape, 2 * ROWS)
-        drawn = labels(0, ROWS)
+        drawn = told(0, ROWS)
         rows = []
         for row in range(ROWS):
             latents = slerp(ends[2 * row], ends[2 * row + 1], np.linspace(0, 1, IMAGES))
-            classes = None if drawn is None else np.repeat(drawn[row : row + 1], IMAGES)
-            rows.append(self._images(latents, classes))
+            given = jax.tree.map(lambda values, row=row: np.repeat(values[row : row + 1], IMAGES, 0), drawn)
+            rows.append(self._images(latents, given))
         return np.stack(rows)
 
-    def _images(self, latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def _images(self, latents: np.ndarray, given: Given) -> np.ndarray:
         family = self.blueprint.family
         if family.path is None or family.latent_shape is not None:
-            return np.asarray(self._generate(latents, labels))
+            return np.asarray(self._generate(latents, given))
         start = np.asarray(family.path.sigma(jnp.asarray(family.path.t_max))) * latents
-        return np.asarray(family.spec.quantise(self._trace(start, labels, 0)[0][-1]))
+        return np.asarray(family.spec.quantise(self._trace(start, given, 0)[0][-1]))
 
     def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
         """Standard normal numbers (count, *shape)."""
@@ -159,32 +161,32 @@ class Explorer:
         """One key, the same for every image: beside its start or latent, nothing tells them apart."""
         return sampling.image_keys(self.blueprint.family, 'exploration', self.seed, 0, 1)[np.zeros(IMAGES, int)]
 
-    def _trace(self, start: np.ndarray, labels: np.ndarray | None, first: int) -> tuple[np.ndarray, np.ndarray]:
+    def _trace(self, start: np.ndarray, given: Given, first: int) -> tuple[np.ndarray, np.ndarray]:
         """States (steps + 1, IMAGES, …) and predictions (steps, IMAGES, …) from `start` at step `first` on."""
-        arguments = (np.asarray(start, np.float32), self._keys, labels, np.int32(first))
+        arguments = (np.asarray(start, np.float32), self._keys, given, np.int32(first))
         states, predictions = self._program(self.state['params'], self.state['aux'], *arguments)
         return np.asarray(states), np.asarray(predictions)
 
     @functools.cached_property
     def _program(self) -> Callable[..., Any]:
         @jax.jit
-        def run(params, aux, start, keys, labels, first):
+        def run(params, aux, start, keys, given, first):
             networks = self.blueprint.bind(params, aux)
-            return self.blueprint.family.trace(networks, start, keys, labels, self.sampler, first)
+            return self.blueprint.family.trace(networks, start, keys, given, self.sampler, first)
 
         return run
 
     @functools.cached_property
     def _generator(self) -> Callable[..., Any]:
         @jax.jit
-        def run(params, aux, latents, keys, labels):
+        def run(params, aux, latents, keys, given):
             networks = self.blueprint.bind(params, aux)
-            return self.blueprint.family.generate(networks, latents, keys, labels, self.sampler)
+            return self.blueprint.family.generate(networks, latents, keys, given, self.sampler)
 
         return run
 
-    def _generate(self, latents: np.ndarray, labels: np.ndarray | None) -> Any:
-        return self._generator(self.state['params'], self.state['aux'], latents, self._keys, labels)
+    def _generate(self, latents: np.ndarray, given: Given) -> Any:
+        return self._generator(self.state['params'], self.state['aux'], latents, self._keys, given)
 
 
 def slerp(one: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:

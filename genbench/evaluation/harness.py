@@ -15,6 +15,7 @@ import numpy as np
 from genbench import config as configs
 from genbench.config import Config
 from genbench.data import sources
+from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import ais, bounds, exploration, grid, scoring
 from genbench.evaluation.images import ImageSet
@@ -22,8 +23,8 @@ from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
-from genbench.evaluation.samples import SampleStore, slug
-from genbench.families.base import Likelihood, Sampler
+from genbench.evaluation.samples import SHARD, SampleStore, slug
+from genbench.families.base import Likelihood, Sampler, named_conditions
 from genbench.reading import read_rows
 from genbench.training import runs, samplers, sampling, telemetry
 from genbench.training.metrics import ROW
@@ -73,7 +74,7 @@ class Evaluation:
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # one that is not there is said before anything is computed
-        self.real = RealSets(config, quiet)
+        self.real = RealSets(config, quiet, self.family.fields)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
         self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}
@@ -117,15 +118,15 @@ class Evaluation:
         )  # fmt: skip
         self.added.append(row)
 
-    def labels(self, shard: int, count: int, seed: int | None = None) -> np.ndarray | None:
-        """Labels drawn from the train split's own for the images of a shard, for a conditional family."""
-        if not self.family.conditional:
+    def given(self, shard: int, count: int, seed: int | None = None) -> Given:
+        """What a conditional family is told of the images of a shard: conditions of rows drawn from the train split."""
+        if not self.family.conditions:
             return None
         chosen = self.options.seed if seed is None else seed
         entropy = [number % 2**64 for number in (chosen, self.run.config.train.seed, shard)]
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).choice(
-            self.real.train.labels, count
-        )
+        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+        rows = self.real.train.rows(draw.choice(len(self.real.train), count))
+        return sampling.given(self.family, rows, 'conditions', chosen, shard * SHARD)
 
     def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
         sampler = cell.sampler
@@ -138,8 +139,13 @@ class Evaluation:
             'sets': self.options.sets,
             'seed': cell.seed,
             'noise': sampling.NOISE,
-            'labels': 'train frequencies' if self.family.conditional else 'none',
+            **self.told('rows of train at random'),
         }
+
+    def told(self, source: str) -> dict[str, Any]:
+        """What protocols say of the conditions, and of the rows that they are made of."""
+        named = list(named_conditions(self.run.config))
+        return {'given': named, 'given_from': source} if named else {'given': 'nothing'}
 
     def _add_costs(self, spent: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:
         for cell in self.cells:
@@ -185,7 +191,7 @@ class Weights:
         return SampleStore(
             folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
             drawer=self.drawer, state=self.state, sampler=cell.sampler, seed=cell.seed,
-            batch_size=self.options.batch_size, labels=functools.partial(one.labels, seed=cell.seed),
+            batch_size=self.options.batch_size, given=functools.partial(one.given, seed=cell.seed),
             conditions={'batch_size': self.options.batch_size, 'machine': machine()}, quiet=one.quiet,
         )  # fmt: skip
 
@@ -222,7 +228,7 @@ class Weights:
         explorer = exploration.Explorer(self.blueprint, self.state, sampler, self.options.seed)
         identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed,
                     'noise': sampling.NOISE}  # fmt: skip
-        explorer.write(one.run.folder.path / 'exploration', identity, samples, one.labels, one.real)
+        explorer.write(one.run.folder.path / 'exploration', identity, samples, one.given, one.real)
 
     def score_likelihoods(self) -> None:
         family = self.evaluation.family
@@ -239,12 +245,12 @@ class Weights:
         if likelihood is None:
             raise UserError(f'{one.family.name} has no decoder p(x | z); leave ais out of evaluation.metrics.')
         count = min(options.num_images or len(one.real.split), len(one.real.split))
-        split = sources.Arrays(one.real.split.images[:count], one.real.split.labels[:count])
+        split = one.real.split.part(slice(0, count))
         extra = {'num_images': count, 'simulated': SIMULATED}
 
         def gap() -> dict[str, float]:
-            labels = one.labels(0, SIMULATED)
-            lower, upper = ais.simulated_gap(self.blueprint, self.state, labels, SIMULATED, self.options.seed, options)
+            given = one.given(0, SIMULATED)
+            lower, upper = ais.simulated_gap(self.blueprint, self.state, given, SIMULATED, self.options.seed, options)
             return {'bidirectional_gap': -float(one.spec.bits_per_dim(np.mean(upper - lower)))}
 
         annealed = dataclasses.replace(likelihood, protocol={**likelihood.protocol, **extra})
@@ -265,7 +271,7 @@ class Weights:
                             '(evaluation.split, evaluation.ais.num_images).')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
-                    'levels': one.spec.levels, 'labels': 'true' if one.family.conditional else 'none'}  # fmt: skip
+                    'levels': one.spec.levels, **one.told("each image's own row")}  # fmt: skip
         if one.has('bits_per_dim', protocol):
             return
         batch = max(1, options.batch_size // copies)

@@ -48,22 +48,23 @@ class LikelihoodScorer:
     def _score(
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
-        def program(params, aux, images, labels, keys):
-            found = log_prob(self.blueprint.bind(params, aux), images, labels, keys)
+        def program(params, aux, images, given, keys):
+            found = log_prob(self.blueprint.bind(params, aux), images, given, keys)
             return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
 
         run = jax.jit(program) if traceable else program
         found = (read_npz(path) if path else None) or {}  # what an earlier start has scored
         done = len(found.get('log_prob', ()))
-        left = Arrays(self.split.images[done:count], self.split.labels[done:count])
+        left = self.split.part(slice(done, count))
         batches = -(-len(left) // self.batch_size)
         size = sampling.whole_batches(-(-len(left) // batches)) if batches else 1  # equal batches waste no padding
         progress, saved = Progress(title, done, count, 'image', quiet=self.quiet), time.monotonic()
-        conditional = self.blueprint.family.conditional
-        for images, labels, mask, indices in pipeline.padded_batches(left, size):
-            first, family = done + int(indices[0]), self.blueprint.family
+        family = self.blueprint.family
+        for rows, mask, indices in pipeline.padded_batches(left, size):
+            first = done + int(indices[0])
             keys = sampling.image_keys(family, 'likelihood', self.seed, first, size)
-            batch = sampling.split_over_devices((images, labels if conditional else None, keys))
+            given = sampling.given(family, rows, 'conditions', self.seed, first)
+            batch = sampling.split_over_devices((rows['image'], given, keys))
             values = jax.device_get(run(self.state['params'], self.state['aux'], *batch))
             for name, value in values.items():
                 grown = np.asarray(value, np.float64)[mask]

@@ -13,7 +13,8 @@ from genbench.ranges import check_path
 from genbench.reading import read_json, read_rows
 
 # What was measured, against how it was measured: a comparison of two models may differ in these.
-MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'labels', 'images')
+MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'given', 'given_from',
+              'images')  # fmt: skip
 
 
 def stem(drawn: Mapping[str, Any]) -> str:

@@ -109,13 +109,16 @@ class RealSets:
     at random for each set of samples, from a fixed seed: one half is the reference, from the other half come the fresh
     images that are scored exactly as samples are. So models and bounds meet the same references, and no image is on
     both sides.
+
+    Args:
+      fields: that are read beside image and label.
     """
 
-    def __init__(self, config: Config, quiet: bool):
+    def __init__(self, config: Config, quiet: bool, fields: Sequence[str] = ()):
         self._config, self._quiet = config, quiet
         builder = sources.open_builder(config.data.name, config.data.data_dir)
         self.spec = sources.spec_of(builder)
-        self.train, self.split = sources.load(builder, 'train'), sources.load(builder, config.evaluation.split)
+        self.train, self.split = (sources.load(builder, split, fields) for split in ('train', config.evaluation.split))
         self._suits = features.reference_split(config.evaluation.features.name)
         self.names = scoring.resolve(sample_metrics(config.evaluation.metrics), self._suits)
         if any(self.uses_held_out(name) for name in self.names) and len(self.split) < 4:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from genbench.data import conditions
+from genbench.data.conditions import Given
 from genbench.evaluation.protocol import stem
 from genbench.families.base import Sampler
 from genbench.training import sampling
@@ -30,7 +32,7 @@ class SampleStore:
 
     Attributes:
       folder: where the shards lie; one folder for each checkpoint, average, sampler and seed.
-      labels: (shard number, images in it) → labels, or None for an unconditional model.
+      given: (shard number, images in it) → conditions, or None for an unconditional model.
       conditions: what a speed depends on; shards drawn under others are not timed together.
     """
 
@@ -40,7 +42,7 @@ class SampleStore:
     sampler: Sampler
     seed: int
     batch_size: int
-    labels: Callable[[int, int], np.ndarray | None]
+    given: Callable[[int, int], Given]
     conditions: dict[str, Any]
     quiet: bool = False
     _warm: bool = False
@@ -79,22 +81,21 @@ class SampleStore:
             same = found is not None and found[2] == self.conditions
             have = np.concatenate([have, drawn])
             timing = seconds + (found[1] if found is not None and same else 0.0)
-            conditions = self.conditions if same or found is None else {}
-            values = {'images': have, 'seconds': timing, 'conditions': json.dumps(conditions)}
+            measured = self.conditions if same or found is None else {}
+            values = {'images': have, 'seconds': timing, 'conditions': json.dumps(measured)}
             write_npz(self._path(shard), values)
         progress.update(shard * SHARD + count)
         return have
 
     def _draw(self, shard: int, low: int, high: int, progress: Callable[[int], None]) -> tuple[np.ndarray, float]:
-        labels = self.labels(shard, SHARD)
-        labels = None if labels is None else labels[low:high]
+        given = conditions.cut(self.given(shard, SHARD), low, high)
         if not self._warm:  # compile, outside the time
             one = dataclasses.replace(self.sampler, num_steps=1)
-            self.drawer.draw(self.state, one, min(self.batch_size, high - low), 0, labels)
+            self.drawer.draw(self.state, one, min(self.batch_size, high - low), 0, given)
             self._warm = True
         began = time.monotonic()
         images = self.drawer.draw(
-            self.state, self.sampler, high - low, self.seed, labels, progress, first=shard * SHARD + low
+            self.state, self.sampler, high - low, self.seed, given, progress, first=shard * SHARD + low
         )
         kind = np.uint8 if self.drawer.family.spec.levels <= 256 else np.int32
         return images.astype(kind), time.monotonic() - began

@@ -11,6 +11,8 @@ import jax
 from flax import nnx
 
 from genbench import rng
+from genbench.data import conditions
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.interpolants.schedules import Schedule
@@ -18,8 +20,8 @@ from genbench.interpolants.solvers import Options, Trace
 from genbench.ranges import Range
 
 Array = jax.Array
-# 'image': integers (batch, height, width, channels); 'label': integers (batch,); 'key': one key an image, (batch,), of
-# this update, from which a loss draws what belongs to the image (`genbench.rng`)
+# 'image': integers (batch, height, width, channels); 'label': integers (batch,); further fields of the rows; and 'key':
+# one key an image, (batch,), of this update, from which a loss draws what belongs to the image (`genbench.rng`)
 Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
 
@@ -144,8 +146,8 @@ class Likelihood:
     Attributes:
       method: name of the result, e.g. 'elbo'.
       kind: 'exact', 'lower_bound' or 'estimate'; kinds are never ranked as equals.
-      log_prob: (networks, integer images, labels, one key an image) → log-likelihood of the discrete image in nats,
-        (batch,); or a mapping with it under 'log_prob' and its parts (prior, KL terms, decoder, …) under their names.
+      log_prob: (networks, integer images, conditions or None, one key an image) → log-likelihood of the discrete image
+        in nats, (batch,); or a mapping with it under 'log_prob' and its parts (prior, KL terms, …) under their names.
       protocol: what the number depends on beside the checkpoint: dequantisation, draws, solver, …
       refined: the same with a finer discretisation (twice the steps, a tenth of the tolerance), where there is one;
         the difference is reported as `discretisation_error`.
@@ -154,9 +156,9 @@ class Likelihood:
 
     method: str
     kind: str
-    log_prob: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]]
+    log_prob: Callable[[Networks, Array, Given, Array], Array | Mapping[str, Array]]
     protocol: Mapping[str, Any]
-    refined: Callable[[Networks, Array, Array | None, Array], Array | Mapping[str, Array]] | None = None
+    refined: Callable[[Networks, Array, Given, Array], Array | Mapping[str, Array]] | None = None
     traceable: bool = True
 
 
@@ -198,14 +200,14 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
-        self.conditional = bool(config.family.get('conditional', False))
-        if self.conditional and not spec.classes:
-            raise UserError(f'family.conditional needs labels, and {spec.name} has none.')
+        self.conditions = conditions.resolve(named_conditions(config), spec)
+        self.conditional = bool(self.conditions)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Sections of the config that this family sets or adds to, e.g. {'family': {...}, 'network': {...}}."""
-        return {'family': {'conditional': False}}
+        # What a model is told of an image: conditional adds 'label' to the kinds of `data.conditions` that are named.
+        return {'family': {'conditional': False, 'conditions': ()}}
 
     @classmethod
     def all_ranges(cls) -> dict[str, Range]:
@@ -218,13 +220,19 @@ class Family:
         return {}
 
     @property
-    def classes(self) -> int:
-        """Number of labels the networks see; 0 for an unconditional model."""
-        return self.spec.classes if self.conditional else 0
+    def forms(self) -> dict[str, conditions.Form]:
+        """What networks must be built for, by condition; empty for an unconditional model."""
+        return {name: one.form for name, one in self.conditions.items()}
 
-    def labels(self, batch: Batch) -> Array | None:
-        """The labels to condition on, or None."""
-        return batch['label'] if self.conditional else None
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that the rows of the data need beside image and label."""
+        wanted = [field for one in self.conditions.values() for field in one.fields]
+        return tuple(field for field in dict.fromkeys(wanted) if field not in ('image', 'label'))
+
+    def given(self, rows: Batch, keys: Array | None = None) -> Given:
+        """What the model is told of these rows, or None; `keys` take the place of `rows['key']`."""
+        return conditions.make(self.conditions, rows, rows['key'] if keys is None else keys)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         """Freshly initialised modules by name."""
@@ -266,7 +274,7 @@ class Family:
     def carry(self, old: Networks, new: Networks) -> None:
         """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family."""
 
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+    def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         """Images from one key each (batch,); must not depend on which images share a batch.
 
         By default what `generate` makes of a standard normal latent for each key.
@@ -275,7 +283,7 @@ class Family:
         if shape is None:
             raise NotImplementedError
         latents = rng.normal(keys, 'z', shape)
-        return Samples(self.generate(networks, latents, keys, labels, sampler), 1)
+        return Samples(self.generate(networks, latents, keys, given, sampler), 1)
 
     def evaluations(self, sampler: Sampler) -> int:
         """Network evaluations for one image with this sampler."""
@@ -302,7 +310,7 @@ class Family:
         return None
 
     def trace(
-        self, networks: Networks, start: Array, keys: Array, labels: Array | None, sampler: Sampler, first: Array | int
+        self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
     ) -> Trace:
         """Every state of a sampler that begins its step `first` at `start` (batch, …), a state of `path`."""
         raise NotImplementedError
@@ -313,9 +321,7 @@ class Family:
         where it is the noise in which `path` starts."""
         return None
 
-    def generate(
-        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
-    ) -> Array:
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """Integer images from latents (batch, *latent_shape); what else is random comes from one key each (batch,)."""
         raise NotImplementedError
 
@@ -324,9 +330,15 @@ class Family:
         """What can be computed; empty for a family without a likelihood."""
         return ()
 
-    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel | None:
-        """The decoder of a family that has one, for images with these labels (batch,)."""
+    def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
+        """The decoder of a family that has one, for images with these conditions."""
         return None
+
+
+def named_conditions(config: Any) -> tuple[str, ...]:
+    """The conditions that a config names, as KIND or KIND:NUMBER."""
+    options = config.family
+    return (*(('label',) if options.get('conditional') else ()), *options.get('conditions', ()))
 
 
 _REGISTRY: dict[str, type[Family]] = {}

@@ -12,8 +12,11 @@ from flax import nnx
 
 from genbench import networks as modules
 from genbench import rng
+from genbench.data import conditions
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families import base
 from genbench.families.base import Array, Average, Batch, Borrowed, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import predictions, solvers
@@ -35,15 +38,18 @@ class Consistency(PathFamily):
     samplers = solvers.names('endpoint')
     default_steps = 2
     kind = 'endpoint'
-    guidable = False  # the student never sees the null label
+    guidable = False  # the student never sees a null condition
     main_network = 'student'
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.teacher = (borrowed or {})['teacher']
         _check_teacher(self.teacher, spec)
         super().__init__(config, spec, borrowed)
-        if self.conditional and not self.teacher.config.family.conditional:
-            raise UserError('family.conditional needs a conditional teacher, and this one was trained without labels.')
+        self.taught = conditions.resolve(base.named_conditions(self.teacher.config), spec)
+        if strange := [name for name, one in self.forms.items() if name not in self.taught or
+                       self.taught[name].form != one]:  # fmt: skip
+            raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was '
+                            'not.')  # fmt: skip
 
     ranges = {'teacher': PATH, 'discretisation': Range(2, LARGEST), 'target_decay': SHARE, 'huber': NOT_NEGATIVE}
 
@@ -56,7 +62,7 @@ class Consistency(PathFamily):
             # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c of d dimensions; 0: the mean squared distance
             'huber': 0.00054,
         }
-        return {'family': {'conditional': False, **options}, 'network': {'name': 'none'}}
+        return {'family': {'conditional': False, 'conditions': (), **options}, 'network': {'name': 'none'}}
 
     @classmethod
     def borrows(cls, config: Any) -> dict[str, str]:
@@ -67,9 +73,8 @@ class Consistency(PathFamily):
         return self.teacher.config.family
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        config = self.teacher.config
-        classes = self.spec.classes if config.family.conditional else 0
-        return {name: modules.denoiser(config.network, self.spec, classes, rngs) for name in ('student', 'teacher')}
+        forms, config = {name: one.form for name, one in self.taught.items()}, self.teacher.config
+        return {name: modules.denoiser(config.network, self.spec, forms, rngs) for name in ('student', 'teacher')}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """The teacher's weights go to both networks (section 4, algorithm 2)."""
@@ -91,16 +96,16 @@ class Consistency(PathFamily):
         n = rng.integers(batch['key'], 'time', 0, total)
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
         _, _, x_t = self.perturbed(batch, t)
-        labels = self.labels(batch)
-        teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, labels)
+        given = self.given(batch)
+        teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, given)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
-        target = self._jump(networks.averaged('target')['student'], x_s, s, labels, key)
-        jumped = self._jump(networks['student'], x_t, t, labels, key)
+        target = self._jump(networks.averaged('target')['student'], x_s, s, given, key)
+        jumped = self._jump(networks['student'], x_t, t, given, key)
         return scalars(self._distance(jumped - jax.lax.stop_gradient(target)).mean())
 
-    def _jump(self, network: Any, x_t: Array, t: Array, labels: Array | None, key: Array | None = None) -> Array:
+    def _jump(self, network: Any, x_t: Array, t: Array, given: Given, key: Array | None = None) -> Array:
         """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
-        denoise = predictions.denoiser(network, self.prediction, self.schedule, labels, key=key)
+        denoise = predictions.denoiser(network, self.prediction, self.schedule, given, key=key)
         ended = (t <= 0)[:, None, None, None]
         return jnp.where(ended, x_t, denoise(x_t, self._before_the_end(t)).x)
 

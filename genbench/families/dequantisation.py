@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.families.base import Likelihood, Networks
 
 Array = jax.Array
 LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) as `DataSpec.dequantise` encodes it, keys) → nats (batch,)
-Density = Callable[[Networks, Array | None], LogDensity]  # of images with these labels; draws share what comes first
+Density = Callable[[Networks, Given], LogDensity]  # of images with these conditions; draws share what comes first
 
 
 def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
@@ -80,8 +81,8 @@ def likelihoods(
     """
 
     def score(density: Density, count: int) -> Callable[..., Array | Mapping[str, Array]]:
-        def log_prob(networks: Networks, images: Array, labels: Array | None, keys: Array):
-            total = uniform_bound(spec, density(networks, labels), images, keys, count)
+        def log_prob(networks: Networks, images: Array, given: Given, keys: Array):
+            total = uniform_bound(spec, density(networks, given), images, keys, count)
             if not parts:
                 return total
             return {'log_prob': total, **{name: jnp.full_like(total, part) for name, part in parts.items()}}

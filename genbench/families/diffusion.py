@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
@@ -92,9 +93,7 @@ class Diffusion(PathFamily):
             ),
         )  # fmt: skip
 
-    def _vlb(
-        self, variance: str, networks: Networks, images: Array, labels: Array | None, keys: Array
-    ) -> Mapping[str, Array]:
+    def _vlb(self, variance: str, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
-        denoise = self.denoise(networks, labels, clip=self.path_config.clip)  # the chain that samples
+        denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that samples
         return self.bound.in_steps(denoise, images, keys, times, variance)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import (
@@ -79,10 +80,10 @@ class GAN(Family):
         shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
         return {
             'generator': resnet.Generator(
-                size, channels, self.classes, latent=network.latent, label_features=network.label_features,
+                size, channels, self.forms, latent=network.latent, label_features=network.label_features,
                 rngs=rngs, **shared,
             ),
-            'discriminator': resnet.Discriminator(size, channels, self.classes, rngs=rngs, **shared),
+            'discriminator': resnet.Discriminator(size, channels, self.forms, rngs=rngs, **shared),
         }  # fmt: skip
 
     @property
@@ -103,10 +104,10 @@ class GAN(Family):
 
         Real images are dequantised uniformly, or their grid of levels would give them away.
         """
-        labels = self.labels(batch)
+        given = self.given(batch)
         real = self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
-        fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], labels))
-        critic = lambda x: networks['discriminator'](x, labels)  # noqa: E731
+        fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
+        critic = lambda x: networks['discriminator'](x, given)  # noqa: E731
         fake_logits = critic(fake)
         real_logits, penalty, weighted = self._penalty(critic, real, fake, batch['key'])
         pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
@@ -137,30 +138,28 @@ class GAN(Family):
 
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """What the generator pays for the logits of its images."""
-        labels = self.labels(batch)
-        fake = self._generate(networks, batch['key'], labels)
-        loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, labels)).mean()
+        given = self.given(batch)
+        fake = self._generate(networks, batch['key'], given)
+        loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, given)).mean()
         return loss, {'loss': loss}
 
-    def _generate(self, networks: Networks, keys: Array, labels: Array | None) -> Array:
-        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), labels)
+    def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return (self.config.network.latent,)
 
-    def generate(
-        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
-    ) -> Array:
-        return self.spec.quantise(networks['generator'](latents, labels))
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        return self.spec.quantise(networks['generator'](latents, given))
 
-    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel:
+    def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         """N(x; G(z), σ²), σ the evaluation's: a generator has no observation model (Wu et al. 2017, section 2)."""
         scale = self.config.evaluation.ais.observation_scale
         if scale <= 0:
             raise UserError(f'evaluation.ais.observation_scale is {scale}; it should be positive.')
         return Normal(self.spec, scale).latent_model(
-            lambda z: networks['generator'](z, labels)[..., None],
+            lambda z: networks['generator'](z, given)[..., None],
             self.config.network.latent,
             decoder='normal',
             observation_scale=scale,

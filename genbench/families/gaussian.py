@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.data.conditions import Given, combinations, combined
 from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
@@ -28,14 +29,14 @@ from genbench.networks.moments import Moments
 
 @register('gaussian')
 class Gaussian(Family):
-    """One Gaussian, or one for each label."""
+    """One Gaussian, or one for each combination of classes."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         return {**super().defaults(), 'network': {'name': 'none'}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {'moments': Moments(max(self.classes, 1), self.spec.num_dims)}
+        return {'moments': Moments(combinations(self.forms), self.spec.num_dims)}
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -43,14 +44,14 @@ class Gaussian(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         x = self._vectors(batch['image'])
-        networks['moments'].accumulate(x, self._components(self.labels(batch), len(x)))
+        networks['moments'].accumulate(x, self._components(self.given(batch), len(x)))
         return jnp.zeros(()), {'images': networks['moments'].count[...].sum()}
 
     def _vectors(self, images: Array) -> Array:
         return self.spec.dequantise(images).reshape(len(images), -1)
 
-    def _components(self, labels: Array | None, size: int) -> Array:
-        return jnp.zeros(size, int) if labels is None else labels
+    def _components(self, given: Given, size: int) -> Array:
+        return combined(self.forms, given, size) if given else jnp.zeros(size, int)
 
     def _cholesky(self, networks: Networks) -> tuple[Array, Array]:
         """Means (components, d) and Cholesky factors (components, d, d) of the dequantised data."""
@@ -62,11 +63,9 @@ class Gaussian(Family):
     def latent_shape(self) -> tuple[int, ...]:
         return (self.spec.num_dims,)
 
-    def generate(
-        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
-    ) -> Array:
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         mean, factor = self._cholesky(networks)
-        component = self._components(labels, len(latents))
+        component = self._components(given, len(latents))
         product = jax.vmap(lambda c, z: jnp.matmul(factor[c], z, precision='highest'))(component, latents)
         return self.spec.quantise(mean[component] + product).reshape(len(latents), *self.spec.shape)
 
@@ -75,7 +74,7 @@ class Gaussian(Family):
         draws = self.config.evaluation.dequantisation_draws
         return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, self._log_density)
 
-    def _log_density(self, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
+    def _log_density(self, networks: Networks, given: Given) -> dequantisation.LogDensity:
         """log N(x; m, S) of the dequantised data."""
         components = self._cholesky(networks)
 
@@ -86,6 +85,6 @@ class Gaussian(Family):
                 white = jax.scipy.linalg.solve_triangular(one[1], (x - one[0]).T, lower=True)
                 return jax.scipy.stats.norm.logpdf(white).sum(0) - jnp.log(jnp.diagonal(one[1])).sum()
 
-            return jax.lax.map(of_component, components)[self._components(labels, len(x)), jnp.arange(len(x))]
+            return jax.lax.map(of_component, components)[self._components(given, len(x)), jnp.arange(len(x))]
 
         return log_density

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import (
@@ -38,11 +39,11 @@ class NormalizingFlow(Family):
         options = {key: value for key, value in self.config.network.items() if key != 'name'}
         if options.keys() != couplings.DEFAULTS.keys():
             raise UserError(f'network.name is {self.config.network.name!r}, which cannot be inverted; use couplings.')
-        return {'flow': couplings.Flow(self.spec.shape, self.classes, rngs=rngs, **options)}
+        return {'flow': couplings.Flow(self.spec.shape, self.forms, rngs=rngs, **options)}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Normalisations from the first batch (Glow, section 3.1)."""
-        networks['flow'](self._dequantise(batch), self.labels(batch), fit=True)
+        networks['flow'](self._dequantise(batch), self.given(batch), fit=True)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -50,31 +51,29 @@ class NormalizingFlow(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) of images at one uniform draw from their bins, in bits per dimension (Glow, equations 1 and 2)."""
-        log_p = self._log_density(networks, self._dequantise(batch), self.labels(batch), key)
+        log_p = self._log_density(networks, self._dequantise(batch), self.given(batch), key)
         loss = self.spec.bits_per_dim((log_p + self.spec.num_dims * self.spec.log_bin_width).mean())
         return loss, {'loss': loss}
 
     def _dequantise(self, batch: Batch) -> Array:
         return self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
 
-    def _log_density(self, networks: Networks, x: Array, labels: Array | None, key: Array | None = None) -> Array:
+    def _log_density(self, networks: Networks, x: Array, given: Given, key: Array | None = None) -> Array:
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""
-        z, log_det = networks['flow'](x, labels, key)
+        z, log_det = networks['flow'](x, given, key)
         return jax.scipy.stats.norm.logpdf(z).sum(-1) + log_det
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return (self.spec.num_dims,)
 
-    def generate(
-        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
-    ) -> Array:
-        return self.spec.quantise(networks['flow'].inverse(latents, labels))
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        return self.spec.quantise(networks['flow'].inverse(latents, given))
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        def density(networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
-            return lambda x, keys: self._log_density(networks, x, labels)
+        def density(networks: Networks, given: Given) -> dequantisation.LogDensity:
+            return lambda x, keys: self._log_density(networks, x, given)
 
         draws = self.config.evaluation.dequantisation_draws
         return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, density)

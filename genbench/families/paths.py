@@ -11,6 +11,8 @@ from flax import nnx
 
 from genbench import networks as modules
 from genbench import rng
+from genbench.data import conditions
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import dequantisation
@@ -29,7 +31,7 @@ class PathFamily(Family):
     kind = 'denoiser'
     guidable = True
     main_network = 'denoiser'
-    ranges = {'label_dropout': PROBABILITY}
+    ranges = {'condition_dropout': PROBABILITY}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
@@ -58,7 +60,7 @@ class PathFamily(Family):
             'schedule': '',
             'prediction': '',
             'dequantisation': 'uniform',  # or 'none': images sit at the centres of their bins
-            'label_dropout': 0.1,  # of a conditional network, for classifier-free guidance
+            'condition_dropout': 0.1,  # of a conditional network, for classifier-free guidance
             'clip': False,  # clip the predicted image while sampling
         }
         return {'family': {**super().defaults()['family'], **path}, 'network': {'name': 'unet'}}
@@ -69,7 +71,7 @@ class PathFamily(Family):
         return self.config.family
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {'denoiser': modules.denoiser(self.config.network, self.spec, self.classes, rngs)}
+        return {'denoiser': modules.denoiser(self.config.network, self.spec, self.forms, rngs)}
 
     def perturbed(self, batch: Batch, t: Array) -> tuple[Array, Array, Array]:
         """(x, noise, x_t) for a batch at times t."""
@@ -81,13 +83,10 @@ class PathFamily(Family):
         place = rng.uniform(batch['key'], 'bins', self.spec.shape) if self._dequantised else 0.5
         return self.spec.dequantise(batch['image'], place)
 
-    def dropped_labels(self, batch: Batch) -> Array | None:
-        """Labels with some replaced by the null label, or None for an unconditional model."""
-        labels = self.labels(batch)
-        if labels is None:
-            return None
-        dropped = rng.uniform(batch['key'], 'label') < self.path_config.label_dropout
-        return jnp.where(dropped, self.classes, labels)
+    def dropped(self, batch: Batch) -> Given:
+        """Conditions that for some images say nothing, or None for an unconditional model."""
+        silent = rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
+        return conditions.drop(self.conditions, self.given(batch), silent)
 
     def regression(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
         """Squared error of the prediction for each image (batch,), averaged over dimensions.
@@ -95,16 +94,16 @@ class PathFamily(Family):
         E‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t).
         """
         x, noise, x_t = self.perturbed(batch, t)
-        labels = self.dropped_labels(batch)
+        given = self.dropped(batch)
         x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = networks['denoiser'](x_seen, self.schedule.condition(t), labels, key=key)
+        y = networks['denoiser'](x_seen, self.schedule.condition(t), given, key=key)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         return jnp.square(error).mean((1, 2, 3))
 
-    def denoise(self, networks: Networks, labels: Array | None, guidance: float = 0.0, clip: bool = False):
+    def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool = False):
         """The clean image and the noise in x_t, as a function of (x_t, t)."""
         network = networks[self.main_network]
-        return predictions.denoiser(network, self.prediction, self.schedule, labels, guidance, clip)
+        return predictions.denoiser(network, self.prediction, self.schedule, given, guidance, clip)
 
     @classmethod
     def check_sampler(cls, name: str) -> None:
@@ -114,12 +113,12 @@ class PathFamily(Family):
     def sampler_options(cls, name: str) -> tuple[str, ...]:
         return solvers.get(name, cls.kind).options
 
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+    def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         solver = solvers.get(sampler.name, self.kind)
-        denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
+        denoise = self.denoise(networks, given, sampler.guidance, self.path_config.clip)
         start = solvers.initial_noise(self.schedule, keys, self.spec.shape)
         path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps, sampler.options)
-        evaluations = path.evaluations * (2 if labels is not None and sampler.guidance else 1)
+        evaluations = path.evaluations * (2 if given is not None and sampler.guidance else 1)
         return Samples(self.spec.quantise(path.x), evaluations)
 
     @property
@@ -127,10 +126,10 @@ class PathFamily(Family):
         return self.schedule
 
     def trace(
-        self, networks: Networks, start: Array, keys: Array, labels: Array | None, sampler: Sampler, first: Array | int
+        self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
     ) -> solvers.Trace:
         solver = solvers.get(sampler.name, self.kind)
-        denoise = self.denoise(networks, labels, sampler.guidance, self.path_config.clip)
+        denoise = self.denoise(networks, given, sampler.guidance, self.path_config.clip)
         steps = int(sampler.num_steps)
         return solvers.trace(solver, self.schedule, denoise, start, keys, steps, first, sampler.options)
 
@@ -178,13 +177,13 @@ class PathFamily(Family):
             t = jnp.asarray(self.scored.t_min)
             return float(self.scored.sigma(t) / self.scored.alpha(t)) / math.exp(self.spec.log_bin_width)
 
-    def _ode_density(self, ode: density.Ode, networks: Networks, labels: Array | None) -> dequantisation.LogDensity:
-        def denoise(x_t, t, labels):
+    def _ode_density(self, ode: density.Ode, networks: Networks, given: Given) -> dequantisation.LogDensity:
+        def denoise(x_t, t, given):
             with plain_attention():  # its divergence is differentiated forwards
-                return self.denoise(networks, labels)(x_t, t)
+                return self.denoise(networks, given)(x_t, t)
 
         def log_density(x, keys):
-            return density.log_density(self._followed, denoise, x, keys, ode, labels)
+            return density.log_density(self._followed, denoise, x, keys, ode, given)
 
         return log_density
 
@@ -192,10 +191,8 @@ class PathFamily(Family):
     def bound(self) -> VariationalBound:
         return VariationalBound(self.spec, self.scored, self._dequantised, self.config.evaluation.vlb_draws)
 
-    def _vlb_continuous(
-        self, networks: Networks, images: Array, labels: Array | None, keys: Array
-    ) -> Mapping[str, Array]:
-        return self.bound.in_continuous_time(self.denoise(networks, labels), images, keys)
+    def _vlb_continuous(self, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
+        return self.bound.in_continuous_time(self.denoise(networks, given), images, keys)
 
 
 def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import rng
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.families import observations
 from genbench.families.base import (
@@ -59,9 +60,9 @@ class VAE(Family):
         options = {key: value for key, value in self.config.network.items() if key != 'name'}
         latent = self.config.family.latent
         return {
-            'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.classes, rngs=rngs, **options),
+            'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.forms, rngs=rngs, **options),
             'decoder': autoencoder.Decoder(
-                size, latent, channels * self.observation.outputs, self.classes, rngs=rngs, **options
+                size, latent, channels * self.observation.outputs, self.forms, rngs=rngs, **options
             ),
         }
 
@@ -71,47 +72,41 @@ class VAE(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−ELBO in bits per dimension (VAE, equation 10), with the KL term weighted by β."""
-        images, labels = batch['image'], self.labels(batch)
-        mean, log_std = self._encode(networks, images, labels, rng.named(key, 'encoder'))
+        images, given = batch['image'], self.given(batch)
+        mean, log_std = self._encode(networks, images, given, rng.named(key, 'encoder'))
         z = mean + jnp.exp(log_std) * rng.normal(batch['key'], 'z', mean.shape[1:])
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
-        log_p = self._log_observation(networks, z, x, labels, rng.named(key, 'decoder'))
+        log_p = self._log_observation(networks, z, x, given, rng.named(key, 'decoder'))
         kl = (jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std).sum(-1)
         bits = self.spec.bits_per_dim
         loss = bits((log_p - self.config.family.beta * kl).mean())
         return loss, {'loss': loss, 'elbo': bits((log_p - kl).mean()), 'kl': -bits(kl.mean())}
 
-    def _encode(
-        self, networks: Networks, images: Array, labels: Array | None, key: Array | None = None
-    ) -> tuple[Array, Array]:
+    def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> tuple[Array, Array]:
         """Mean and log standard deviation of q(z | x), each (batch, latent)."""
-        mean, log_std = jnp.split(networks['encoder'](self.spec.encode(images), labels, key), 2, axis=-1)
+        mean, log_std = jnp.split(networks['encoder'](self.spec.encode(images), given, key), 2, axis=-1)
         return mean, jnp.clip(log_std, -7, 7)
 
-    def _decode(self, networks: Networks, z: Array, labels: Array | None, key: Array | None = None) -> Array:
+    def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
         """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
-        h = networks['decoder'](z, labels, key)
+        h = networks['decoder'](z, given, key)
         return h.reshape(len(z), *self.spec.shape, self.observation.outputs)
 
-    def _log_observation(
-        self, networks: Networks, z: Array, x: Array, labels: Array | None, key: Array | None = None
-    ) -> Array:
+    def _log_observation(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None) -> Array:
         """log p(x | z), (batch,)."""
-        return self.observation.log_prob(self._decode(networks, z, labels, key), x)
+        return self.observation.log_prob(self._decode(networks, z, given, key), x)
 
-    def sample(self, networks: Networks, keys: Array, labels: Array | None, sampler: Sampler) -> Samples:
+    def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         z = rng.normal(keys, 'z', self.latent_shape)
-        return Samples(self.generate(networks, z, keys, labels, sampler), 1)
+        return Samples(self.generate(networks, z, keys, given, sampler), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return (self.config.family.latent,)
 
-    def generate(
-        self, networks: Networks, latents: Array, keys: Array, labels: Array | None, sampler: Sampler
-    ) -> Array:
-        h = self._decode(networks, latents, labels)
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        h = self._decode(networks, latents, given)
         if sampler.name == 'mean':
             return self.observation.mean(h)
         return self.observation.images(self.observation.draw(h, rng.named(keys, 'x')))
@@ -119,19 +114,17 @@ class VAE(Family):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         def bound(draws):
-            def log_prob(networks, images, labels, keys):
-                return self._importance_bound(networks, images, labels, keys, draws)
+            def log_prob(networks, images, given, keys):
+                return self._importance_bound(networks, images, given, keys, draws)
 
             name = 'elbo' if draws == 1 else f'iwae_{draws}'
             return Likelihood(name, 'lower_bound', log_prob, {**self.observation.protocol, 'draws': draws})
 
         return tuple(bound(draws) for draws in dict.fromkeys((1, self.config.evaluation.iwae_draws)))
 
-    def _importance_bound(
-        self, networks: Networks, images: Array, labels: Array | None, keys: Array, draws: int
-    ) -> Array:
+    def _importance_bound(self, networks: Networks, images: Array, given: Given, keys: Array, draws: int) -> Array:
         """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
-        mean, log_std = self._encode(networks, images, labels)
+        mean, log_std = self._encode(networks, images, given)
         x = self.observation.observe(images, rng.named(keys, 'bins'))
 
         keys_z = rng.named(keys, 'draws')
@@ -140,13 +133,13 @@ class VAE(Family):
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std).sum(-1)  # log p(z) − log q(z | x)
-            return None, self._log_observation(networks, z, x, labels) + log_ratio
+            return None, self._log_observation(networks, z, x, given) + log_ratio
 
         _, log_weights = jax.lax.scan(log_weight, None, jnp.arange(draws))
         return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(draws)
 
-    def latent_model(self, networks: Networks, labels: Array | None) -> LatentModel:
+    def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         options = self.config.family
         return self.observation.latent_model(
-            lambda z: self._decode(networks, z, labels), options.latent, decoder=options.decoder
+            lambda z: self._decode(networks, z, given), options.latent, decoder=options.decoder
         )

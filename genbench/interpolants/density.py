@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genbench.data.conditions import Given
 from genbench.errors import UserError, did_you_mean
 from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import Schedule
 
 Array = jax.Array
-Denoise = Callable[[Array, Array, Array | None], Prediction]  # (x_t, t (batch,), labels (batch,) or None)
-# (u, scalar b, labels, probes or None) → du/db and b times its divergence (batch,)
-Drift = Callable[[Array, Array, Array | None, Array | None], tuple[Array, Array]]
+Denoise = Callable[[Array, Array, Given], Prediction]  # (x_t, t (batch,), conditions (batch, …) or None)
+# (u, scalar b, conditions, probes or None) → du/db and b times its divergence (batch,)
+Drift = Callable[[Array, Array, Given, Array | None], tuple[Array, Array]]
 
 # Solvers on a fixed grid (Butcher's tableaux): for each stage after the first its place in the step and the weights of
 # the slopes before it; then the weights of all slopes in the step.
@@ -99,9 +100,7 @@ def rademacher(keys: Array, count: int, shape: tuple[int, ...]) -> Array:
     return jnp.moveaxis(jax.vmap(draw)(keys), 1, 0)
 
 
-def log_density(
-    schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode: Ode, labels: Array | None = None
-) -> Array:
+def log_density(schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode: Ode, given: Given = None) -> Array:
     """log p of x at t_min in nats, shape (batch,): the ODE from t_min to t_max, and the Gaussian prior there.
 
     An image for which an adaptive solver needs more than MAX_STEPS steps has the log-density NaN.
@@ -109,19 +108,19 @@ def log_density(
     Args:
       denoise: the clean image and the noise in x_t, whose velocity α' x̂ + σ' ε̂ is the ODE's drift.
       keys: one key an image, for the probes.
-      labels: handed on to `denoise`.
+      given: handed on to `denoise`.
 
     Raises:
       UserError: the solver is adaptive, and diffrax is not installed.
     """
     probes = rademacher(keys, ode.probes, x.shape[1:]) if ode.probes else None
 
-    def drift(u, b, labels, probes):
+    def drift(u, b, given, probes):
         t = schedule.time_of(b)
         scale, _ = schedule.straightened(t)
 
         def slope(u):
-            found = denoise(scale * u, jnp.full(len(u), t), labels)
+            found = denoise(scale * u, jnp.full(len(u), t), given)
             return found.noise - schedule.kappa * found.x
 
         value, divergence = exact_divergence(slope, u) if probes is None else hutchinson_divergence(slope, u, probes)
@@ -131,13 +130,13 @@ def log_density(
     with jax.ensure_compile_time_eval():
         ends = jnp.asarray([schedule.t_min, schedule.t_max])
         (scale, _), (low, high) = (np.asarray(value, float).tolist() for value in schedule.straightened(ends))
-    end, total = integrate(drift, (low, high), x / scale, ode, labels, probes)
+    end, total = integrate(drift, (low, high), x / scale, ode, given, probes)
     log_prior = jax.scipy.stats.norm.logpdf(end, scale=high).reshape(len(x), -1).sum(1)
     return log_prior + total - x[0].size * math.log(scale)
 
 
 def _on_fixed_grid(
-    drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, labels: Array | None, probes: Array | None
+    drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, given: Given, probes: Array | None
 ) -> tuple[Array, Array]:
     """u at the last b and the integral of the divergence, by an explicit Runge–Kutta rule over b.
 
@@ -151,9 +150,9 @@ def _on_fixed_grid(
         u, total = state
         b = ends[0] * ratio ** jnp.asarray(index, float)
         step = (ratio - 1) * b
-        slopes, divergences = zip(drift(u, b, labels, probes), strict=True)
+        slopes, divergences = zip(drift(u, b, given, probes), strict=True)
         for place, before in stages:
-            slope, divergence = drift(u + step * _sum(before, slopes), b + place * step, labels, probes)
+            slope, divergence = drift(u + step * _sum(before, slopes), b + place * step, given, probes)
             slopes, divergences = (*slopes, slope), (*divergences, divergence)
         return u + step * _sum(weights, slopes), total + _sum(log_weights, divergences)
 
@@ -178,7 +177,7 @@ def _in_log(places: np.ndarray, weights: np.ndarray, ratio: float) -> tuple[floa
 
 
 def _adaptively(
-    drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, labels: Array | None, probes: Array | None
+    drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, given: Given, probes: Array | None
 ) -> tuple[Array, Array]:
     """The same over log b by diffrax, which takes every image, as a batch of one, by steps of its own."""
     diffrax = require_diffrax()
@@ -186,10 +185,10 @@ def _adaptively(
     def norm(state):
         return jnp.maximum(jnp.sqrt(jnp.square(state[0]).mean()), jnp.abs(state[1]).max())
 
-    def one(u, labels, probes):
+    def one(u, given, probes):
         def over_log_b(log_b, state, _):
             b = jnp.exp(log_b)
-            slope, divergence = drift(state[0], b, labels, probes)
+            slope, divergence = drift(state[0], b, given, probes)
             return b * slope, divergence
 
         solution = diffrax.diffeqsolve(
@@ -207,7 +206,8 @@ def _adaptively(
         end, total = (saved[0] for saved in solution.ys)
         return end, jnp.where(solution.result == diffrax.RESULTS.successful, total, jnp.nan)
 
-    alone = [None if leaf is None else jnp.expand_dims(leaf, axis + 1) for leaf, axis in ((labels, 0), (probes, 1))]
+    alone = [jax.tree.map(lambda leaf, axis=axis: jnp.expand_dims(leaf, axis + 1), tree)
+             for tree, axis in ((given, 0), (probes, 1))]  # fmt: skip
     end, total = jax.vmap(one, in_axes=(0, 0, 1))(u[:, None], *alone)
     return end[:, 0], total[:, 0]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genbench.data.conditions import Given
 from genbench.errors import UserError, did_you_mean
 from genbench.interpolants.schedules import Schedule, expand
 
@@ -87,26 +88,26 @@ def denoiser(
     network: Callable[..., Array],
     name: str,
     schedule: Schedule,
-    labels: Array | None = None,
+    given: Given = None,
     guidance: float = 0.0,
     clip: bool = False,
     key: Array | None = None,
 ) -> Denoiser:
-    """Wrap a network(x_t, t, labels) into a function that predicts the clean image and the noise.
+    """Wrap a network(x_t, t, given) into a function that predicts the clean image and the noise.
 
     Args:
-      guidance: w of classifier-free guidance, y = (1 + w) y(labels) − w y(null) (Ho & Salimans 2022, equation 6);
+      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(None) (Ho & Salimans 2022, equation 6);
         0 uses the conditional network alone.
       clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
       key: of the network's dropout, in training; None: without.
     """
-    guided = labels is not None and guidance != 0
+    guided = given is not None and guidance != 0
     if key is not None:
         network = functools.partial(network, key=key)
 
     def apply(x_t, t):
         image, time = seen(name, schedule, x_t, t), schedule.condition(t)
-        y = network(image, time, labels)
+        y = network(image, time, given)
         if guided:
             y = y + guidance * (y - network(image, time, None))
         prediction = convert(name, schedule, y, x_t, t)

@@ -1,10 +1,11 @@
-"""Networks: they know images, times and labels, and no family. `network.name` in a config picks one."""
+"""Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
+from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.networks import autoencoder, couplings, dit, resnet, unet
@@ -39,13 +40,13 @@ def ranges(name: str) -> Mapping[str, Range]:
     return RANGES.get(name, {})
 
 
-def denoiser(config: Any, spec: DataSpec, classes: int, rngs: nnx.Rngs) -> nnx.Module:
-    """A network (x_t, t, labels) → array like x_t."""
+def denoiser(config: Any, spec: DataSpec, forms: Mapping[str, Form], rngs: nnx.Rngs) -> nnx.Module:
+    """A network (x_t, t, given) → array like x_t."""
     options = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'unet':
-        return unet.UNet(square_size(config, spec), spec.shape[2], classes, rngs=rngs, **options)
+        return unet.UNet(square_size(config, spec), spec.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
-        return dit.DiT(spec.shape, classes, rngs=rngs, **options)
+        return dit.DiT(spec.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
 
 

@@ -1,11 +1,13 @@
 """Convolutional encoder and decoder of an autoencoder, mirror images of each other."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.data.conditions import Form, Given
 from genbench.networks import layers
 from genbench.ranges import COUNT, SHARE, each
 
@@ -26,32 +28,21 @@ RANGES = {
 }
 
 
-class LabelEmbedding(nnx.Module):
-    """Labels (batch,) → (batch, size) of a type, or None for an unconditional network."""
-
-    def __init__(self, classes: int, size: int, dtype: Any, *, rngs: nnx.Rngs):
-        self.dtype = dtype
-        self.embed = nnx.Embed(classes, size, rngs=rngs) if classes else None
-
-    def __call__(self, labels: jax.Array | None) -> jax.Array | None:
-        return None if self.embed is None or labels is None else self.embed(labels).astype(self.dtype)
-
-
 class Encoder(nnx.Module):
     """Images in [−1, 1] (batch, size, size, channels) → features (batch, outputs)."""
 
     def __init__(
-        self, size: int, image_channels: int, outputs: int, classes: int, *,
+        self, size: int, image_channels: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
         dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
-        condition = channels if classes else 0
+        condition = channels if forms else 0
 
         def block(inputs, outputs):
             return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
-        self.labels = LabelEmbedding(classes, condition, self.dtype, rngs=rngs)
+        self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
         width, body = channels, []
         for depth, multiplier in enumerate(multipliers):
@@ -65,8 +56,8 @@ class Encoder(nnx.Module):
         bottom = size >> (len(multipliers) - 1)
         self.output = layers.Linear(bottom * bottom * width, outputs, rngs=rngs)
 
-    def __call__(self, x: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
-        condition = self.labels(labels)
+    def __call__(self, x: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        condition = _typed(self.classes(given), self.dtype)
         h = self.conv_in(x.astype(self.dtype))
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Downsample) else layer(h, condition, _fold(key, index))
@@ -78,17 +69,17 @@ class Decoder(nnx.Module):
     """Codes (batch, inputs) → (batch, size, size, outputs)."""
 
     def __init__(
-        self, size: int, inputs: int, outputs: int, classes: int, *,
+        self, size: int, inputs: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
         dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
-        condition = channels if classes else 0
+        condition = channels if forms else 0
 
         def block(inputs, outputs):
             return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
-        self.labels = LabelEmbedding(classes, condition, self.dtype, rngs=rngs)
+        self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.bottom = size >> (len(multipliers) - 1)
         width, body = channels * multipliers[-1], []
         self.input = layers.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
@@ -102,12 +93,16 @@ class Decoder(nnx.Module):
         self.norm_out = layers.GroupNorm(width, groups=groups)
         self.conv_out = layers.Conv(width, outputs, rngs=rngs)
 
-    def __call__(self, z: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
-        condition = self.labels(labels)
+    def __call__(self, z: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        condition = _typed(self.classes(given), self.dtype)
         h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Upsample) else layer(h, condition, _fold(key, index))
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
+
+
+def _typed(condition: jax.Array | None, dtype: Any) -> jax.Array | None:
+    return None if condition is None else condition.astype(dtype)
 
 
 def _fold(key: jax.Array | None, index: int) -> jax.Array | None:

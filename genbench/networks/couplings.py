@@ -5,7 +5,7 @@ factoring out, logits); D. Kingma, P. Dhariwal, Glow: Generative Flow with Inver
 activation normalisation, learned 1×1 convolutions).
 
 It is neither paper's network. What is factored out has the prior N(0, I), where Glow learns mean and scale from what
-stays. The couplings' networks have no normalisation inside. Labels enter them instead of the prior. 1×1 convolutions
+stays. The couplings' networks have no normalisation inside. Classes enter them instead of the prior. 1×1 convolutions
 start as a reversal, not as a random rotation, and keep the volume. Log-scales are bounded by a tanh of fixed range;
 RealNVP learns the range, and Glow takes a sigmoid. Pixels become logits as in RealNVP, and Glow leaves them.
 
@@ -13,11 +13,13 @@ Each layer maps x (batch, height, width, channels) to y and log |det dy/dx| (bat
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.ranges import COUNT, SHARE, Range, each
@@ -126,7 +128,7 @@ class Coupling(nnx.Module):
     def __init__(
         self,
         channels: int,
-        classes: int,
+        forms: Mapping[str, Form],
         *,
         width: int,
         dropout: float = 0.0,
@@ -135,51 +137,52 @@ class Coupling(nnx.Module):
     ):
         self.dropout, self.dtype, moved = dropout, layers.compute_dtype(dtype), channels // 2
         self.conv_in = layers.Conv(channels - moved, width, rngs=rngs)
-        self.labels = nnx.Embed(classes, width, rngs=rngs) if classes else None
+        self.classes = layers.Classes(forms, width, rngs=rngs)
         self.hidden = layers.Linear(width, width, rngs=rngs)
         self.conv_out = layers.Conv(width, 2 * moved, kernel_init=layers.zeros, rngs=rngs)
 
-    def _affine(self, kept: Array, labels: Array | None, key: Array | None) -> tuple[Array, Array]:
+    def _affine(self, kept: Array, given: Given, key: Array | None) -> tuple[Array, Array]:
         """Log-scale and shift."""
         h = self.conv_in(kept.astype(self.dtype) if self.dtype == jnp.bfloat16 else kept)
-        if self.labels is not None and labels is not None:
-            h = h + self.labels(labels)[:, None, None].astype(h.dtype)
+        classes = self.classes(given)
+        if classes is not None:
+            h = h + classes[:, None, None].astype(h.dtype)
         h = layers.dropout(nnx.relu(self.hidden(nnx.relu(h))), self.dropout, key)
         log_scale, shift = jnp.split(self.conv_out(h).astype(kept.dtype), 2, axis=-1)
         return LOG_SCALE_BOUND * jnp.tanh(log_scale / LOG_SCALE_BOUND), shift
 
-    def __call__(self, x: Array, labels: Array | None = None, key: Array | None = None) -> tuple[Array, Array]:
+    def __call__(self, x: Array, given: Given = None, key: Array | None = None) -> tuple[Array, Array]:
         kept, moved = jnp.split(x, [x.shape[-1] - x.shape[-1] // 2], axis=-1)
-        log_scale, shift = self._affine(kept, labels, key)
+        log_scale, shift = self._affine(kept, given, key)
         y = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
         return y, log_scale.sum((1, 2, 3))
 
-    def inverse(self, y: Array, labels: Array | None = None) -> Array:
+    def inverse(self, y: Array, given: Given = None) -> Array:
         kept, moved = jnp.split(y, [y.shape[-1] - y.shape[-1] // 2], axis=-1)
-        log_scale, shift = self._affine(kept, labels, None)
+        log_scale, shift = self._affine(kept, given, None)
         return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)
 
 
 class Step(nnx.Module):
     """Normalisation, 1×1 convolution, coupling (Glow, figure 2a)."""
 
-    def __init__(self, channels: int, classes: int, *, rngs: nnx.Rngs, **options):
+    def __init__(self, channels: int, forms: Mapping[str, Form], *, rngs: nnx.Rngs, **options):
         self.normalisation = Normalisation(channels)
         self.mixing = Mixing(channels)
-        self.coupling = Coupling(channels, classes, rngs=rngs, **options)
+        self.coupling = Coupling(channels, forms, rngs=rngs, **options)
 
     def __call__(
-        self, x: Array, labels: Array | None = None, key: Array | None = None, fit: bool = False
+        self, x: Array, given: Given = None, key: Array | None = None, fit: bool = False
     ) -> tuple[Array, Array]:
         if fit:
             self.normalisation.fit(x)
         x, normalised = self.normalisation(x)
         x, mixed = self.mixing(x)
-        x, coupled = self.coupling(x, labels, key)
+        x, coupled = self.coupling(x, given, key)
         return x, normalised + mixed + coupled
 
-    def inverse(self, y: Array, labels: Array | None = None) -> Array:
-        return self.normalisation.inverse(self.mixing.inverse(self.coupling.inverse(y, labels)))
+    def inverse(self, y: Array, given: Given = None) -> Array:
+        return self.normalisation.inverse(self.mixing.inverse(self.coupling.inverse(y, given)))
 
 
 class Flow(nnx.Module):
@@ -193,7 +196,7 @@ class Flow(nnx.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], classes: int, *,
+        self, shape: tuple[int, int, int], forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], steps: int, margin: float, dropout: float,
         dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
@@ -211,12 +214,12 @@ class Flow(nnx.Module):
             self.shapes.append((shape[0] >> index, shape[1] >> index, depth))
             width = channels * multiplier
             options = {'width': width, 'dropout': dropout, 'dtype': dtype}
-            scales.append(nnx.List([Step(depth, classes, rngs=rngs, **options) for _ in range(steps)]))
+            scales.append(nnx.List([Step(depth, forms, rngs=rngs, **options) for _ in range(steps)]))
             depth //= 2
         self.scales = nnx.List(scales)
 
     def __call__(
-        self, x: Array, labels: Array | None = None, key: Array | None = None, fit: bool = False
+        self, x: Array, given: Given = None, key: Array | None = None, fit: bool = False
     ) -> tuple[Array, Array]:
         """Vectors and log |det| (batch,).
 
@@ -228,14 +231,14 @@ class Flow(nnx.Module):
         for scale, steps in enumerate(self.scales):
             x = squeeze(x)
             for index, step in enumerate(steps):
-                x, change = step(x, labels, None if key is None else jax.random.fold_in(key, 1000 * scale + index), fit)
+                x, change = step(x, given, None if key is None else jax.random.fold_in(key, 1000 * scale + index), fit)
                 log_det += change
             if scale < len(self.scales) - 1:
                 x, moved = jnp.split(x, 2, axis=-1)
                 factored.append(moved)
         return jnp.concatenate([part.reshape(len(x), -1) for part in (*factored, x)], axis=-1), log_det
 
-    def inverse(self, z: Array, labels: Array | None = None) -> Array:
+    def inverse(self, z: Array, given: Given = None) -> Array:
         """Images from vectors."""
         kept = [(height, width, depth // 2) for height, width, depth in self.shapes[:-1]] + [self.shapes[-1]]
         ends = [sum(math.prod(shape) for shape in kept[: index + 1]) for index in range(len(kept) - 1)]
@@ -243,7 +246,7 @@ class Flow(nnx.Module):
         x = parts.pop()
         for steps in reversed(self.scales):
             for step in reversed(steps):
-                x = step.inverse(x, labels)
+                x = step.inverse(x, given)
             x = unsqueeze(x)
             if parts:
                 x = jnp.concatenate([x, parts.pop()], axis=-1)

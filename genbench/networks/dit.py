@@ -4,12 +4,14 @@ The sizes of that paper, as (depth, width, heads): S (12, 384, 6), B (12, 768, 1
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.ranges import COUNT
@@ -84,32 +86,41 @@ class Perceptron(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and perceptron, each normalised, modulated, gated and added; fresh, it is the identity."""
+    """Attention and perceptron, each normalised, modulated, gated and added; fresh, it is the identity.
 
-    def __init__(self, width: int, heads: int, expansion: int, *, rngs: nnx.Rngs):
+    Where there are words of the width `words`, they are attended to between the two.
+    """
+
+    def __init__(self, width: int, heads: int, expansion: int, words: int, *, rngs: nnx.Rngs):
         self.modulation = layers.Linear(width, 6 * width, kernel_init=layers.zeros, rngs=rngs)
         self.attention = Attention(width, heads, rngs=rngs)
         self.mlp = Perceptron(width, expansion * width, rngs=rngs)
+        self.words = layers.CrossAttention(width, words, heads=heads, rngs=rngs) if words else None
 
-    def __call__(self, x: Array, condition: Array) -> Array:
+    def __call__(self, x: Array, condition: Array, words: Array | None) -> Array:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(self.modulation(condition), 6, axis=-1)
         x = x + gate[:, None] * self.attention(modulate(x, shift, scale))
+        if self.words is not None and words is not None:
+            x = self.words(x, words)
         return x + gate_mlp[:, None] * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
 
 class DiT(nnx.Module):
-    """(x_t, t, labels) → an array shaped like x_t; zero when fresh.
+    """(x_t, t, given) → an array shaped like x_t; zero when fresh.
+
+    Classes and vectors are added to the embedding of the time, pictures are further channels, and every block attends
+    to words.
 
     Args:
       shape: height, width and channels of the images.
-      classes: number of labels; 0 for an unconditional network.
+      forms: of the conditions, by name.
 
     Raises:
       UserError: the patches do not tile the images, or the heads do not divide the width.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, *,
+        self, shape: tuple[int, ...], forms: Mapping[str, Form], *,
         patch: int, depth: int, width: int, heads: int, expansion: int = 4,
         dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
     ):  # fmt: skip
@@ -119,24 +130,28 @@ class DiT(nnx.Module):
         if width % heads or width % 4:
             raise UserError(f'network.width is {width}; it should be divisible by 4 and by network.heads ({heads}).')
         self.dtype, self.remat = layers.compute_dtype(dtype), layers.check_remat(remat)
-        self.patch, self.grid = patch, (rows // patch, columns // patch)
+        self.patch, self.grid, self.forms = patch, (rows // patch, columns // patch), tuple(forms.items())
+        width_of_words = width if any(form.type == 'tokens' for form in forms.values()) else 0
         self.conditioning = layers.Conditioning(
-            TIME_FEATURES, width, classes, endpoint=False, kernel_init=table, label_init=table, rngs=rngs
+            TIME_FEATURES, width, forms, endpoint=False, kernel_init=table, class_init=table, rngs=rngs
         )
-        self.tokens = layers.Linear(patch * patch * channels, width, kernel_init=xavier, rngs=rngs)
-        self.blocks = nnx.List([Block(width, heads, expansion, rngs=rngs) for _ in range(depth)])
+        inputs = patch * patch * (channels + layers.channels_of(forms))
+        self.tokens = layers.Linear(inputs, width, kernel_init=xavier, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, expansion, width_of_words, rngs=rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
         self.output = layers.Linear(width, patch * patch * channels, kernel_init=layers.zeros, rngs=rngs)
+        self.words = layers.Words(forms, width_of_words, rngs=rngs)
 
-    def __call__(self, x: Array, t: Array, labels: Array | None = None, key: Array | None = None) -> Array:
-        """x (batch, height, width, channels), t (batch,) in [0, 1], labels (batch,) or None; `key` is not used."""
+    def __call__(self, x: Array, t: Array, given: Given = None, key: Array | None = None) -> Array:
+        """x (batch, height, width, channels), t (batch,) in [0, 1], conditions or None; `key` is not used."""
         batch, (rows, columns), patch = len(x), self.grid, self.patch
-        condition = self.conditioning(t, labels).astype(self.dtype)
-        patches = x.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
+        condition, words = self.conditioning(t, given).astype(self.dtype), self.words(given, batch)
+        seen = layers.with_channels(x, dict(self.forms), given)
+        patches = seen.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
         h = self.tokens(patches.astype(self.dtype))
         h = h + jnp.asarray(positions(rows, columns, h.shape[-1]), self.dtype)
         for block in self.blocks:
-            h = layers.rematerialise(self.remat, block)(h, condition)
+            h = layers.rematerialise(self.remat, block)(h, condition, words)
         y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
         y = y.reshape(batch, rows, columns, patch, patch, -1).swapaxes(2, 3)
         return y.reshape(x.shape).astype(jnp.float32)

@@ -7,7 +7,7 @@ computes in bfloat16, but for the statistics of normalisations and the softmax o
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
@@ -88,31 +89,82 @@ class Linear(nnx.Linear):
 
 
 class Conditioning(nnx.Module):
-    """Times and labels (batch,) → the vector (batch, outputs) that residual blocks are conditioned on.
+    """Times (batch,) and conditions → the vector (batch, outputs) that residual blocks are conditioned on.
 
-    Label `classes` is the null label of classifier-free guidance (Ho & Salimans 2022).
+    Classes and vectors enter here; a class of its own stands for knowing none (Ho & Salimans 2022).
 
     Args:
       endpoint: whether the smallest frequency of the times is exactly 1/10,000, see `timestep_embedding`.
       kernel_init: of the two layers that the times pass.
-      label_init: of the labels' vectors.
+      class_init: of the classes' vectors.
     """
 
     def __init__(
-        self, features: int, outputs: int, classes: int, *,
-        endpoint: bool, kernel_init: Initializer, label_init: Initializer, rngs: nnx.Rngs,
+        self, features: int, outputs: int, forms: Mapping[str, Form], *,
+        endpoint: bool, kernel_init: Initializer, class_init: Initializer, rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.features, self.classes, self.endpoint = features, classes, endpoint
+        self.features, self.endpoint = features, endpoint
+        self.forms = tuple((name, form) for name, form in forms.items() if form.type in ('classes', 'vector'))
         self.hidden = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs)
         self.output = Linear(outputs, outputs, kernel_init=kernel_init, rngs=rngs)
-        self.labels = nnx.Embed(classes + 1, outputs, embedding_init=label_init, rngs=rngs) if classes else None
+        self.entries = nnx.Dict({
+            name: nnx.Embed(form.size + 1, outputs, embedding_init=class_init, rngs=rngs) if form.size
+            else Linear(form.shape[0], outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
+            for name, form in self.forms
+        })  # fmt: skip
 
-    def __call__(self, t: Array, labels: Array | None) -> Array:
+    def __call__(self, t: Array, given: Given) -> Array:
         features = timestep_embedding(t, self.features, endpoint=self.endpoint)
         h = self.output(nnx.silu(self.hidden(features)))
-        if self.labels is not None:
-            h = h + self.labels(jnp.full(t.shape, self.classes) if labels is None else labels)
+        for name, form in self.forms:
+            h = h + self.entries[name](told(given, name, form, len(t)))
         return nnx.silu(h)
+
+
+class Classes(nnx.Module):
+    """The sum of the vectors (batch, size) of an image's classes, one of each condition; None where there are none."""
+
+    def __init__(self, forms: Mapping[str, Form], size: int, *, rngs: nnx.Rngs):
+        check_classes(forms)
+        self.entries = nnx.Dict({name: nnx.Embed(form.size, size, rngs=rngs) for name, form in forms.items()})
+
+    def __call__(self, given: Given) -> Array | None:
+        if given is None or not self.entries:
+            return None
+        return sum((embed(given[name]) for name, embed in self.entries.items()), jnp.zeros(()))
+
+
+class Words(nnx.Module):
+    """Words (batch, length) → vectors (batch, length, width) with their places, to be attended to."""
+
+    def __init__(self, forms: Mapping[str, Form], width: int, *, rngs: nnx.Rngs):
+        self.forms = tuple((name, form) for name, form in forms.items() if form.type == 'tokens')
+        init = nnx.initializers.normal(1.0)
+        self.words = nnx.Dict({
+            name: nnx.Embed(form.size, width, embedding_init=init, rngs=rngs) for name, form in self.forms
+        })  # fmt: skip
+        self.places = nnx.Dict({
+            name: nnx.Embed(form.shape[0], width, embedding_init=init, rngs=rngs) for name, form in self.forms
+        })  # fmt: skip
+
+    def __call__(self, given: Given, count: int) -> Array | None:
+        """The words of all such conditions, one after the other; None where a network has no such condition."""
+        found = [
+            self.words[name](told(given, name, form, count)) + self.places[name](jnp.arange(form.shape[0]))
+            for name, form in self.forms
+        ]
+        return jnp.concatenate(found, axis=1) if found else None
+
+
+def with_channels(x: Array, forms: Mapping[str, Form], given: Given) -> Array:
+    """x (batch, height, width, channels) with the conditions that are pictures as further channels."""
+    pictures = [told(given, name, form, len(x)) for name, form in forms.items() if form.type == 'image']
+    return jnp.concatenate([x, *pictures], axis=-1) if pictures else x
+
+
+def channels_of(forms: Mapping[str, Form]) -> int:
+    """How many channels `with_channels` adds."""
+    return sum(form.shape[-1] for form in forms.values() if form.type == 'image')
 
 
 class GroupNorm(nnx.Module):
@@ -179,6 +231,24 @@ class Attention(nnx.Module):
         batch, height, width, channels = x.shape
         qkv = self.inputs(self.norm(x)).reshape(batch, height * width, 3, self.heads, channels // self.heads)
         return x + self.output(attend(qkv).reshape(x.shape))
+
+
+class CrossAttention(nnx.Module):
+    """x (batch, tokens, width) attends to words (batch, length, context) and adds what it finds; fresh, nothing."""
+
+    def __init__(self, width: int, context: int, *, heads: int = 1, rngs: nnx.Rngs):
+        self.heads = heads
+        self.queries = Linear(width, width, use_bias=False, rngs=rngs)
+        self.inputs = Linear(context, 2 * width, use_bias=False, rngs=rngs)
+        self.output = Linear(width, width, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, x: Array, context: Array) -> Array:
+        batch, tokens, width = x.shape
+        size = width // self.heads
+        queries = self.queries(x).reshape(batch, tokens, self.heads, size)
+        seen = self.inputs(context.astype(x.dtype)).reshape(batch, context.shape[1], 2, self.heads, size)
+        found = jax.nn.dot_product_attention(queries, seen[:, :, 0], seen[:, :, 1])
+        return x + self.output(found.reshape(x.shape))
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

@@ -7,11 +7,13 @@ Gulrajani et al. 2017 have ReLU, batch normalisation in the generator, blocks th
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.data.conditions import Form, Given, combinations, combined
 from genbench.networks import layers
 from genbench.ranges import COUNT, each
 
@@ -53,16 +55,16 @@ class Generator(nnx.Module):
     """Latents (batch, latent) → images in [−1, 1] (batch, size, size, image_channels)."""
 
     def __init__(
-        self, size: int, image_channels: int, classes: int, *,
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, latent: int, label_features: int,
         dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         self.bottom = size >> (len(multipliers) - 1)
-        self.labels = nnx.Embed(classes, label_features, rngs=rngs) if classes else None
+        self.classes = layers.Classes(forms, label_features, rngs=rngs)
         width = channels * multipliers[-1]
         body: list[nnx.Module] = []
-        inputs = latent + (label_features if classes else 0)
+        inputs = latent + (label_features if forms else 0)
         self.input = layers.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks):
@@ -73,9 +75,9 @@ class Generator(nnx.Module):
         self.body = nnx.List(body)
         self.conv_out = layers.Conv(width, image_channels, rngs=rngs)
 
-    def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        if self.labels is not None and labels is not None:
-            embedded = self.labels(labels)
+    def __call__(self, z: jax.Array, given: Given = None) -> jax.Array:
+        embedded = self.classes(given)
+        if embedded is not None:
             embedded = embedded / jnp.linalg.norm(embedded, axis=-1, keepdims=True)
             z = jnp.concatenate([z, embedded * math.sqrt(embedded.shape[-1])], axis=-1)
         h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
@@ -85,13 +87,13 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Images in [−1, 1] → logits (batch,); the label picks one of the outputs."""
+    """Images in [−1, 1] → logits (batch,); the image's classes pick one of the outputs."""
 
     def __init__(
-        self, size: int, image_channels: int, classes: int, *,
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, dtype: str = 'float32', rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.dtype = layers.compute_dtype(dtype)
+        self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
         width = channels
         body: list[nnx.Module] = []
@@ -103,11 +105,13 @@ class Discriminator(nnx.Module):
                 width = channels * multiplier
         self.body = nnx.List(body)
         bottom = size >> (len(multipliers) - 1)
-        self.output = layers.Linear(bottom * bottom * width, max(classes, 1), rngs=rngs)
+        self.output = layers.Linear(bottom * bottom * width, combinations(forms), rngs=rngs)
 
-    def __call__(self, x: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
         h = self.conv_in(x.astype(self.dtype))
         for layer in self.body:
             h = layer(h)
         logits = self.output(_activate(h).reshape(len(h), -1)).astype(jnp.float32)
-        return logits[:, 0] if labels is None else jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+        if given is None:
+            return logits[:, 0]
+        return jnp.take_along_axis(logits, combined(dict(self.forms), given, len(x))[:, None], axis=1)[:, 0]

@@ -1,13 +1,17 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks at each resolution, attention at some.
 
 It is initialised as in the official code, but for the layers that start near zero there (a variance of 1e-10 over
-their average fan) and at zero here. Labels, which DDPM does not have, are added to the embedding of the time.
+their average fan) and at zero here. DDPM has no conditions. Here classes and vectors are added to the embedding of the
+time, pictures are further channels, and every block attends to words.
 """
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.data.conditions import Form, Given
 from genbench.networks import layers
 from genbench.ranges import COUNT, SHARE, each
 
@@ -33,56 +37,62 @@ RANGES = {
 }
 
 
-# Of variance 1 / features: a label counts as much as a time.
-LABEL_INIT = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', out_axis=0)
+# Of variance 1 / features: a class counts as much as a time.
+CLASS_INIT = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', out_axis=0)
 
 
 class Level(nnx.Module):
-    """One residual block, and attention after it where asked."""
+    """One residual block, and where asked attention after it, to itself and to words of the width `words`."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, attention: bool, heads: int, groups: int, remat: str, rngs: nnx.Rngs,
-        **options,
+        self, inputs: int, outputs: int, *, attention: bool, words: int, heads: int, groups: int, remat: str,
+        rngs: nnx.Rngs, **options,
     ):  # fmt: skip
         self.remat = layers.check_remat(remat)
         self.block = layers.ResidualBlock(inputs, outputs, groups=groups, rngs=rngs, **options)
         self.attention = layers.Attention(outputs, heads=heads, groups=groups, rngs=rngs) if attention else None
+        self.words = layers.CrossAttention(outputs, words, heads=heads, rngs=rngs) if words else None
 
-    def __call__(self, x, condition, key):
-        return layers.rematerialise(self.remat, self._apply)(x, condition, key)
+    def __call__(self, x, condition, words, key):
+        return layers.rematerialise(self.remat, self._apply)(x, condition, words, key)
 
-    def _apply(self, x, condition, key):
+    def _apply(self, x, condition, words, key):
         h = self.block(x, condition, key)
-        return h if self.attention is None else self.attention(h)
+        h = h if self.attention is None else self.attention(h)
+        if self.words is None:
+            return h
+        return self.words(h.reshape(len(h), -1, h.shape[-1]), words).reshape(h.shape)
 
 
 class UNet(nnx.Module):
-    """(x_t, t, labels) → an array shaped like x_t.
+    """(x_t, t, given) → an array shaped like x_t.
 
     Args:
       size: height and width of the images; divisible by 2 ** (len(multipliers) - 1).
       image_channels: channels of the images.
-      classes: number of labels; 0 for an unconditional network.
+      forms: of the conditions, by name.
     """
 
     def __init__(
-        self, size: int, image_channels: int, classes: int, *,
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.dtype = layers.compute_dtype(dtype)
+        self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
+        width_of_words = channels * max(multipliers) if any(form.type == 'tokens' for form in forms.values()) else 0
 
         def level(inputs, outputs, attend):
             return Level(
-                inputs, outputs, attention=attend, heads=heads, condition=4 * channels,
+                inputs, outputs, attention=attend, words=width_of_words, heads=heads, condition=4 * channels,
                 groups=groups, dropout=dropout, remat=remat, rngs=rngs,
             )  # fmt: skip
 
         self.conditioning = layers.Conditioning(
-            channels, 4 * channels, classes, endpoint=True,
-            kernel_init=layers.fan_average, label_init=LABEL_INIT, rngs=rngs,
+            channels, 4 * channels, forms, endpoint=True,
+            kernel_init=layers.fan_average, class_init=CLASS_INIT, rngs=rngs,
         )  # fmt: skip
-        self.conv_in = layers.Conv(image_channels, channels, kernel_init=layers.fan_average, rngs=rngs)
+        inputs = image_channels + layers.channels_of(forms)
+        self.conv_in = layers.Conv(inputs, channels, kernel_init=layers.fan_average, rngs=rngs)
         width, skips, down, up = channels, [channels], [], []
         for depth, multiplier in enumerate(multipliers):
             if depth:
@@ -102,24 +112,25 @@ class UNet(nnx.Module):
         self.down, self.up = nnx.List(down), nnx.List(up)
         self.norm_out = layers.GroupNorm(width, groups=groups)
         self.conv_out = layers.Conv(width, image_channels, kernel_init=layers.zeros, rngs=rngs)
+        self.words = layers.Words(forms, width_of_words, rngs=rngs)
 
-    def __call__(self, x: jax.Array, t: jax.Array, labels: jax.Array | None = None, key: jax.Array | None = None):
-        """x (batch, height, width, channels), t (batch,) in [0, 1], labels (batch,) or None; `key` turns dropout on."""
+    def __call__(self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        """x (batch, height, width, channels), t (batch,) in [0, 1], conditions or None; `key` turns dropout on."""
 
         def draw(index):
             return None if key is None else jax.random.fold_in(key, index)
 
-        condition = self.conditioning(t, labels).astype(self.dtype)
-        h = self.conv_in(x.astype(self.dtype))
+        condition, words = self.conditioning(t, given).astype(self.dtype), self.words(given, len(x))
+        h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
         skips = [h]
         for index, layer in enumerate(self.down):
-            h = layer(h, condition, draw(index)) if isinstance(layer, Level) else layer(h)
+            h = layer(h, condition, words, draw(index)) if isinstance(layer, Level) else layer(h)
             skips.append(h)
         for index, layer in enumerate(self.middle):
-            h = layer(h, condition, draw(1000 + index))
+            h = layer(h, condition, words, draw(1000 + index))
         for index, layer in enumerate(self.up):
             if isinstance(layer, Level):
-                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, draw(2000 + index))
+                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, words, draw(2000 + index))
             else:
                 h = layer(h)
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)

@@ -25,7 +25,7 @@ def describe(config: Config) -> list[str]:
     builder = sources.open_builder(config.data.name, config.data.data_dir)
     borrowed = runs.describe({name: loan.description for name, loan in runs.borrow(config).items()})
     family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
-    feed = loop.make_feed(config, builder, mesh)
+    feed = loop.make_feed(family, builder, mesh)
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [

@@ -101,11 +101,11 @@ def check_shapes(blueprint: Blueprint, state: State, batch: Any) -> None:
 
 def _check_samples(blueprint: Blueprint, state: State) -> None:
     family, number = blueprint.family, 2
-    labels = jnp.zeros(number, jnp.int32) if family.conditional else None
+    given = {name: form.null(number) for name, form in family.forms.items()} or None
 
     def draw(state: State, keys: jax.Array) -> Any:
         networks = blueprint.bind(state['params'], state['aux'])
-        return family.sample(networks, keys, labels, Sampler(family.samplers[0], 2)).images
+        return family.sample(networks, keys, given, Sampler(family.samplers[0], 2)).images
 
     images = jax.eval_shape(draw, state, jax.random.split(_key(), number))
     wanted = (number, *family.spec.shape)

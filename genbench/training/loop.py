@@ -85,7 +85,7 @@ def train(
             held.enter_context(runs.lock(folder))
 
         processes.first_does(take)
-        feed = make_feed(config, builder, mesh)
+        feed = make_feed(family, builder, mesh)
         training = Training(config, folder, family, feed, mesh, loans)
         with jax.debug_nans(True) if debug else contextlib.nullcontext():
             return training.run(quiet or not processes.is_first(), debug, profile, ledger_began)
@@ -107,15 +107,18 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
     return states.Blueprint(family.at(stage))
 
 
-def make_feed(config: Config, builder: Any, mesh: jax.sharding.Mesh) -> pipeline.Feed:
-    """The training images of a config: on the devices where they fit, else streamed."""
+def make_feed(family: Family, builder: Any, mesh: jax.sharding.Mesh) -> pipeline.Feed:
+    """The training rows of a family: on the devices where they fit, else streamed."""
+    config = family.config
     size = builder.info.splits['train'].num_examples
     order, place = pipeline.Order(size, config.train.seed), meshes.split_batch(mesh)
     if size * int(np.prod(builder.info.features['image'].shape)) <= config.data.resident_bytes:
-        return pipeline.ResidentFeed(sources.load(builder, 'train'), order, config.train.batch_size, place)
+        arrays = sources.load(builder, 'train', family.fields)
+        return pipeline.ResidentFeed(arrays, order, config.train.batch_size, place)
     return pipeline.StreamedFeed(
-        builder.as_data_source('train'), order, config.train.batch_size, place, workers=config.data.workers
-    )
+        builder.as_data_source('train'), order, config.train.batch_size, place, workers=config.data.workers,
+        fields=family.fields,
+    )  # fmt: skip
 
 
 class Training:
@@ -347,8 +350,8 @@ class Training:
             self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
         drawer = self._drawers[blueprint]
         sampler = samplers.default(family)
-        labels = np.arange(GRID_SIZE) % family.classes if family.conditional else None
-        images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, labels)
+        given = sampling.shown(family, GRID_SIZE, self.feed.rows, self.config.train.seed)
+        images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, given)
         path = self.folder.samples / f'step_{step:07d}.png'
         processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
 

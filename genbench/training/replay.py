@@ -33,7 +33,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
     if not 0 <= step < config.train.num_steps:
         raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
     mesh = meshes.make_mesh(config.mesh)
-    feed = make_feed(config, sources.open_builder(config.data.name, config.data.data_dir), mesh)
+    feed = make_feed(family, sources.open_builder(config.data.name, config.data.data_dir), mesh)
     training = Training(config, run.folder, family, feed, mesh, {})
     at, state = _newest(training, step)
     if state is None:

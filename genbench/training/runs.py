@@ -31,7 +31,7 @@ LIBRARIES = ('genbench', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', '
 FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
          'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged')
-_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int}
+_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]]}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
@@ -198,7 +198,8 @@ def spec_from(values: Mapping[str, Any]) -> DataSpec:
     shape, levels, classes = tuple(values['shape']), values['levels'], values['classes']
     if len(shape) != 3 or min(shape) < 1 or levels < 2 or classes < 0:
         raise UserError(f'it describes images of shape {shape} with {levels} levels and {classes} classes.')
-    return DataSpec(values['name'], shape, levels, classes)
+    fields = tuple((pair[0], pair[1]) for pair in values.get('fields', ()) if len(pair) == 2)
+    return DataSpec(values['name'], shape, levels, classes, fields)
 
 
 @dataclasses.dataclass(frozen=True)

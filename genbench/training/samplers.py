@@ -93,8 +93,8 @@ def build(written: Written, family: Family) -> Sampler:
     options: dict[str, Any] = dict(written.options)
     guidance = _number(written.text, options.pop('guidance', '0'))
     if guidance and not (family.conditional and family.guidable):
-        raise UserError(f'The sampler {written.text!r} asks for guidance, which needs family.conditional and a network '
-                        'that was trained with labels left out.')  # fmt: skip
+        raise UserError(f'The sampler {written.text!r} asks for guidance, which needs family.conditional or '
+                        'family.conditions, and a network that was trained with conditions left out.')  # fmt: skip
     chosen = Options(**options)
     if family.path is not None:
         check_spacing(family.path, chosen.spacing)

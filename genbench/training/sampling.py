@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from genbench import rng
+from genbench.data import conditions
+from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.families.base import Family, Sampler
 from genbench.training import mesh as meshes
@@ -47,6 +49,25 @@ def image_keys(family: Family, purpose: str, seed: int, start: int, count: int) 
     return rng.of_images(root, start, count)
 
 
+def given(family: Family, rows: Any, purpose: str, seed: int, start: int = 0) -> Given:
+    """What a model is told of rows, as arrays of the host; what is drawn for it follows from their numbers."""
+    count = len(rows['image'])
+    return jax.device_get(family.given(rows, image_keys(family, purpose, seed, start, count)))
+
+
+def shown(family: Family, count: int, rows: Callable[[np.ndarray], Any], seed: int) -> Given:
+    """Conditions for a picture of samples: classes in turn where there is nothing else, those of the first rows else.
+
+    Args:
+      rows: numbers → rows of the train split.
+    """
+    if not family.conditions:
+        return None
+    if all(form.type == 'classes' for form in family.forms.values()):
+        return {name: np.arange(count) % form.size for name, form in family.forms.items()}
+    return given(family, rows(np.arange(count)), 'shown', seed)
+
+
 class Drawer:
     """Compiled sampling of one run; a program serves every step count of a solver."""
 
@@ -62,7 +83,7 @@ class Drawer:
         sampler: Sampler,
         count: int,
         seed: int,
-        labels: np.ndarray | None = None,
+        given: Given = None,
         progress: Callable[[int], None] | None = None,
         first: int = 0,
     ) -> np.ndarray:
@@ -70,8 +91,8 @@ class Drawer:
         size = self._size(sampler, count)
         images = []
         for start in range(0, count, size):
-            chosen = None if labels is None else np.resize(labels[start : start + size], size)
-            batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), chosen))
+            part = conditions.cut(given, start, start + size)
+            batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), part))
             samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
             images.append(np.asarray(samples.images))
             if progress is not None:
@@ -92,8 +113,8 @@ class Drawer:
         return self._programs[key]
 
 
-def _sample(blueprint: Blueprint, params: Any, aux: Any, keys: Any, labels: Any, sampler: Sampler) -> Any:
-    return blueprint.family.sample(blueprint.bind(params, aux), keys, labels, sampler)
+def _sample(blueprint: Blueprint, params: Any, aux: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
+    return blueprint.family.sample(blueprint.bind(params, aux), keys, given, sampler)
 
 
 def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:

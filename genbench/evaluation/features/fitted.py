@@ -73,7 +73,9 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
 
 
 def _hash(spec: DataSpec, train: Arrays, options: Any) -> str:
-    recipe = {'version': VERSION, 'spec': dataclasses.asdict(spec), **dict(options)}
+    described = dataclasses.asdict(spec)
+    described.pop('fields')  # the classifier sees images and labels
+    recipe = {'version': VERSION, 'spec': described, **dict(options)}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(train.images).tobytes())
     digest.update(np.ascontiguousarray(train.labels).tobytes())

@@ -1,0 +1,274 @@
+"""Conditions: what a model may be told of an image, as data.
+
+A kind of condition says which fields of a row it is made of, how it is made, and in what form networks meet it. What a
+model is told is a mapping `given` from names of conditions to arrays (batch, …), or None where it is told nothing.
+Configs name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4').
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genbench import rng
+from genbench.data.spec import TEXT, DataSpec
+from genbench.errors import UserError, did_you_mean
+
+Array = jax.Array
+Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
+Given = Mapping[str, Any] | None  # of arrays, on the host or on devices
+
+WORDS, VOCABULARY = 16, 4096  # of a caption: words at most, and numbers for them; 0 fills
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """The array of one image's condition, which is what a network must be built for.
+
+    Attributes:
+      type: 'classes', an integer in [0, size); 'tokens', integers (length,) in [0, size), 0 for none; 'image', reals
+        (height, width, channels); or 'vector', reals (length,).
+    """
+
+    type: str
+    shape: tuple[int, ...] = ()
+    size: int = 0
+
+    def null(self, count: int) -> Array:
+        """What stands for knowing nothing, (count, *shape): a class of its own, or zeros."""
+        kind = jnp.int32 if self.size else jnp.float32
+        return jnp.full((count, *self.shape), self.size if self.type == 'classes' else 0, kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A kind of condition for one data set.
+
+    Attributes:
+      name: of the kind, and of the condition in `given`.
+      form: what networks must be built for.
+      fields: of a row, that `make` needs.
+      make: (rows, one key an image) → arrays (batch, *form.shape).
+      read: what users write, a text or the path of a picture → the rows that `make` makes it of, of one image.
+    """
+
+    name: str
+    form: Form
+    fields: tuple[str, ...]
+    make: Callable[[Rows, Array], Array]
+    read: Callable[[str], Rows]
+
+
+def resolve(names: Iterable[str], spec: DataSpec) -> dict[str, Condition]:
+    """The conditions that a config names, by name.
+
+    Raises:
+      UserError: a kind that is none, is named twice, or that the data do not have.
+    """
+    found: dict[str, Condition] = {}
+    for text in names:
+        name, _, number = text.partition(':')
+        if name not in KINDS:
+            raise UserError(f'No condition is called {text!r} (family.conditions). {did_you_mean(name, KINDS)}')
+        if name in found:
+            raise UserError(f'family.conditions names {name} twice.')
+        found[name] = KINDS[name](spec, number)
+    return found
+
+
+def make(conditions: Mapping[str, Condition], rows: Rows, keys: Array) -> Given:
+    """What a model with these conditions is told of the images of `rows`; None where it has none.
+
+    Args:
+      keys: one an image, for what is drawn, such as the place of a mask.
+    """
+    return {name: one.make(rows, rng.named(keys, name)) for name, one in conditions.items()} or None
+
+
+def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> Given:
+    """`given` with everything unknown for the images where `dropped` (batch,) holds."""
+    if given is None:
+        return None
+
+    def one(values: Array, form: Form) -> Array:
+        return jnp.where(dropped.reshape(-1, *[1] * (values.ndim - 1)), form.null(len(values)), values)
+
+    return {name: one(values, conditions[name].form) for name, values in given.items()}
+
+
+def told(given: Given, name: str, form: Form, count: int) -> Array:
+    """One condition (count, *shape), or what stands for knowing nothing of it."""
+    return given[name] if given is not None and name in given else form.null(count)
+
+
+def cut(given: Given, start: int, stop: int) -> Given:
+    """The conditions of images start … stop − 1; those that are not there are the first ones again."""
+    if given is None:
+        return None
+    return {name: np.resize(values[start:stop], (stop - start, *values.shape[1:])) for name, values in given.items()}
+
+
+def combinations(forms: Mapping[str, Form]) -> int:
+    """How many combinations the classes of these conditions have; 1 without conditions."""
+    check_classes(forms)
+    return int(np.prod([form.size for form in forms.values()], dtype=int))
+
+
+def combined(forms: Mapping[str, Form], given: Given, count: int) -> Array:
+    """The number (count,) of each image's combination of classes."""
+    index = jnp.zeros(count, jnp.int32)
+    for name, form in forms.items():
+        index = index * form.size + told(given, name, form, count)
+    return index
+
+
+def check_classes(forms: Mapping[str, Form]) -> None:
+    """Raise a UserError where a condition is not one of classes, for a network that has no way for others to enter."""
+    for name, form in forms.items():
+        if form.type != 'classes':
+            raise UserError(f'This network has no way for the condition {name} to enter: it takes classes, and {name} '
+                            f'comes as {form.type}. Use a family whose network is a unet or a dit.')  # fmt: skip
+
+
+# Kinds.
+
+
+def words(texts: Iterable[str | bytes]) -> np.ndarray:
+    """Numbers (n, WORDS) of the words of texts: a hash of each word, and 0 after the last.
+
+    Two words share a number with probability 1 / VOCABULARY.
+    """
+    found = np.zeros((0, WORDS), np.int32)
+    rows = [found]
+    for text in texts:
+        spelt = (text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text)).lower().split()[:WORDS]
+        numbers = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in spelt]
+        rows.append(np.asarray([numbers + [0] * (WORDS - len(numbers))], np.int32))
+    return np.concatenate(rows)
+
+
+def _label(spec: DataSpec, number: str) -> Condition:
+    _no_number('label', number)
+    if not spec.classes:
+        raise UserError(f'family.conditional needs labels, and {spec.name} has none.')
+
+    def read(text: str) -> Rows:
+        if not text.isdecimal() or int(text) >= spec.classes:
+            raise UserError(f'{text!r} is no label; {spec.name} has labels 0 to {spec.classes - 1}.')
+        return {'label': np.asarray([int(text)], np.int32)}
+
+    form = Form('classes', (), spec.classes)
+    return Condition('label', form, ('label',), lambda rows, keys: jnp.asarray(rows['label'], jnp.int32), read)
+
+
+def _caption(spec: DataSpec, number: str) -> Condition:
+    _no_number('caption', number)
+    if spec.field('caption') != TEXT:
+        raise UserError(f'The condition caption needs a text called "caption" in every row, and {spec.name} has none.')
+    form = Form('tokens', (WORDS,), VOCABULARY)
+    return Condition('caption', form, ('caption',), lambda rows, keys: jnp.asarray(rows['caption'], jnp.int32),
+                     lambda text: {'caption': words([text])})  # fmt: skip
+
+
+def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Array, Array], Array]) -> Condition:
+    """A condition that is a picture made of the image itself, in [−1, 1]."""
+
+    def build(rows: Rows, keys: Array) -> Array:
+        return function(spec.dequantise(jnp.asarray(rows['image'])), keys)
+
+    form = Form('image', (*spec.shape[:2], channels))
+    return Condition(name, form, ('image',), build, functools.partial(_picture, spec))
+
+
+def _picture(spec: DataSpec, path: str) -> Rows:
+    """The image of a picture file, which must have the size of the data's."""
+    from PIL import Image, UnidentifiedImageError
+
+    height, width, channels = spec.shape
+    try:
+        with Image.open(path) as picture:
+            if (picture.height, picture.width) != (height, width):
+                raise UserError(f'{path} has {picture.width}×{picture.height} pixels; {spec.name} has '
+                                f'{width}×{height}.')  # fmt: skip
+            values = np.asarray(picture.convert('L' if channels == 1 else 'RGB')).reshape(1, height, width, -1)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError(f'{path} cannot be read as a picture: {type(error).__name__}.') from None
+    return {'image': np.round(values * ((spec.levels - 1) / 255)).astype(np.int32)}
+
+
+def _low_resolution(spec: DataSpec, number: str) -> Condition:
+    """The image averaged over squares of so many pixels, at its old size."""
+    side = _whole('low_resolution', number or '4', 2, min(spec.shape[:2]))
+    height, width, channels = spec.shape
+    if height % side or width % side:
+        raise UserError(f'low_resolution:{side} needs images whose sides {side} divides; {spec.name} has '
+                        f'{height}×{width}.')  # fmt: skip
+
+    def shrink(x: Array, _: Array) -> Array:
+        small = x.reshape(len(x), height // side, side, width // side, side, channels).mean((2, 4))
+        return small.repeat(side, 1).repeat(side, 2)
+
+    return _of_image('low_resolution', spec, channels, shrink)
+
+
+def _grey(spec: DataSpec, number: str) -> Condition:
+    _no_number('grey', number)
+    if spec.shape[2] == 1:
+        raise UserError(f'The condition grey needs colour images, and those of {spec.name} are grey.')
+    return _of_image('grey', spec, 1, lambda x, _: x.mean(-1, keepdims=True))
+
+
+def _edges(spec: DataSpec, number: str) -> Condition:
+    """The length of Sobel's gradient of the grey image, scaled to [0, 1]."""
+    _no_number('edges', number)
+
+    def sobel(x: Array, _: Array) -> Array:
+        grey = jnp.pad(x.mean(-1), ((0, 0), (1, 1), (1, 1)), mode='edge')
+        rows = grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]
+        columns = grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]
+        across, down = rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2]
+        return (jnp.sqrt(jnp.square(across) + jnp.square(down)) / 8)[..., None]
+
+    return _of_image('edges', spec, 1, sobel)
+
+
+def _masked(spec: DataSpec, number: str) -> Condition:
+    """The image outside a rectangle of this percentage of its area, zero inside, and a channel that is 1 outside."""
+    share = _whole('masked', number or '25', 1, 99) / 100
+    height, width, channels = spec.shape
+    rows, columns = (max(1, round(side * share**0.5)) for side in (height, width))
+
+    def hide(x: Array, keys: Array) -> Array:
+        top = rng.integers(keys, 'top', 0, height - rows + 1)[:, None, None]
+        left = rng.integers(keys, 'left', 0, width - columns + 1)[:, None, None]
+        down, across = jnp.arange(height)[:, None] - top, jnp.arange(width) - left
+        known = 1.0 - ((down >= 0) & (down < rows) & (across >= 0) & (across < columns))[..., None]
+        return jnp.concatenate([x * known, known], axis=-1)
+
+    return _of_image('masked', spec, channels + 1, hide)
+
+
+def _no_number(name: str, number: str) -> None:
+    if number:
+        raise UserError(f'The condition {name} takes no number (family.conditions has {name}:{number}).')
+
+
+def _whole(name: str, number: str, least: int, most: int) -> int:
+    if not number.isdecimal() or not least <= int(number) <= most:
+        raise UserError(f'family.conditions has {name}:{number}; the number should be from {least} to {most}.')
+    return int(number)
+
+
+KINDS: dict[str, Callable[[DataSpec, str], Condition]] = {
+    'label': _label,
+    'caption': _caption,
+    'low_resolution': _low_resolution,
+    'grey': _grey,
+    'edges': _edges,
+    'masked': _masked,
+}
