@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genbench.data.conditions import Form
 from genbench.errors import UserError
 from genbench.networks import couplings
 
@@ -20,8 +21,8 @@ def scrambled(build, scale=0.3):
     return module
 
 
-def make_flow(shape=(4, 4, 2), classes=0, **options):
-    return couplings.Flow(shape, classes, rngs=nnx.Rngs(0), **{**FLOW, **options})
+def make_flow(shape=(4, 4, 2), forms=None, **options):
+    return couplings.Flow(shape, forms or {}, rngs=nnx.Rngs(0), **{**FLOW, **options})
 
 
 def images(shape, count=3):
@@ -32,9 +33,9 @@ LAYERS = {
     'logit': (lambda: couplings.Logit(0.05), (2, 2, 3)),
     'normalisation': (lambda: couplings.Normalisation(3), (2, 2, 3)),
     'mixing': (lambda: couplings.Mixing(6), (2, 1, 6)),
-    'coupling': (lambda: couplings.Coupling(4, 0, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 4)),
-    'coupling of odd channels': (lambda: couplings.Coupling(3, 0, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 3)),
-    'step': (lambda: couplings.Step(4, 0, width=8, rngs=nnx.Rngs(0)), (2, 2, 4)),
+    'coupling': (lambda: couplings.Coupling(4, {}, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 4)),
+    'coupling of odd channels': (lambda: couplings.Coupling(3, {}, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 3)),
+    'step': (lambda: couplings.Step(4, {}, width=8, rngs=nnx.Rngs(0)), (2, 2, 4)),
     'flow': (make_flow, (4, 4, 2)),
     'flow of odd sides': (lambda: make_flow((6, 2, 1), multipliers=(1,)), (6, 2, 1)),
 }
@@ -68,7 +69,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(name, double):
 
 def test_a_density_of_two_dimensions_integrates_to_one():
     logit = couplings.Logit(0.05)
-    steps = [scrambled(lambda: couplings.Step(2, 0, width=8, rngs=nnx.Rngs(0))) for _ in range(3)]
+    steps = [scrambled(lambda: couplings.Step(2, {}, width=8, rngs=nnx.Rngs(0))) for _ in range(3)]
 
     def density(x):
         y, log_p = logit(x.reshape(-1, 1, 1, 2))
@@ -102,10 +103,11 @@ def test_a_fresh_flow_fitted_to_a_batch_normalises_it():
 
 
 def test_a_conditional_flow_hears_the_label(double):
-    flow, x = scrambled(lambda: make_flow(classes=3, multipliers=(1,))), images((4, 4, 2))
-    one, other = (flow(x, jnp.full(3, label)) for label in (0, 1))
+    forms = {'label': Form('classes', (), 3)}
+    flow, x = scrambled(lambda: make_flow(forms=forms, multipliers=(1,))), images((4, 4, 2))
+    one, other = (flow(x, {'label': jnp.full(3, label)}) for label in (0, 1))
     assert np.abs(one[0] - other[0]).max() > 1e-2 and np.abs(one[1] - other[1]).max() > 1e-2
-    np.testing.assert_allclose(flow.inverse(one[0], jnp.zeros(3, int)), x, atol=1e-9)
+    np.testing.assert_allclose(flow.inverse(one[0], {'label': jnp.zeros(3, int)}), x, atol=1e-9)
 
 
 def test_dropout_happens_with_a_key_only():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genbench.data.conditions import Form
 from genbench.networks import dit, layers, unet
 
 LARGE = {'channels': 64, 'multipliers': (1, 2), 'blocks': 1, 'attention': (8,), 'heads': 1, 'groups': 32}
@@ -13,12 +14,13 @@ LARGE = {'channels': 64, 'multipliers': (1, 2), 'blocks': 1, 'attention': (8,), 
 
 @pytest.fixture(scope='module')
 def denoiser():
-    return nnx.jit(lambda: unet.UNet(16, 3, 0, **LARGE, dropout=0.0, rngs=nnx.Rngs(0)))()
+    return nnx.jit(lambda: unet.UNet(16, 3, {}, **LARGE, dropout=0.0, rngs=nnx.Rngs(0)))()
 
 
 @pytest.fixture(scope='module')
 def transformer():
-    return nnx.jit(lambda: dit.DiT((8, 8, 3), 100, patch=2, depth=1, width=256, heads=4, rngs=nnx.Rngs(0)))()
+    forms = {'label': Form('classes', (), 100)}
+    return nnx.jit(lambda: dit.DiT((8, 8, 3), forms, patch=2, depth=1, width=256, heads=4, rngs=nnx.Rngs(0)))()
 
 
 def kernels(module):

@@ -1,4 +1,4 @@
-"""Networks: sizes, labels, dropout and what they refuse."""
+"""Networks: sizes, conditions, dropout and what they refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from genbench import networks
+from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.networks import autoencoder, resnet, unet
@@ -15,6 +16,7 @@ from genbench.networks.classifier import Classifier
 from genbench.networks.moments import Moments
 
 TINY = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1}
+TEN = {'label': Form('classes', (), 10)}
 DDPM = {'channels': 128, 'multipliers': (1, 2, 2, 2), 'blocks': 2, 'attention': (16,), 'heads': 1, 'groups': 32}
 
 
@@ -26,9 +28,9 @@ def scrambled(build):
     return nnx.jit(module)
 
 
-def tiny_unet(classes=3, dropout=0.0, attention=(4,)):
+def tiny_unet(forms=None, dropout=0.0, attention=(4,)):
     options = {**TINY, 'attention': attention, 'heads': 2, 'groups': 4, 'dropout': dropout}
-    return scrambled(lambda: unet.UNet(8, 3, classes, rngs=nnx.Rngs(0), **options))
+    return scrambled(lambda: unet.UNet(8, 3, forms or {}, rngs=nnx.Rngs(0), **options))
 
 
 def inputs(batch=2, size=8, channels=3):
@@ -41,24 +43,24 @@ def parameters(build):
 
 def test_the_cifar10_config_has_ddpms_parameters():
     """35.7 million in Ho et al. 2020, appendix B; 35,746,307 in their code."""
-    assert parameters(lambda: unet.UNet(32, 3, 0, **DDPM, dropout=0.1, rngs=nnx.Rngs(0))) == 35_746_307
+    assert parameters(lambda: unet.UNet(32, 3, {}, **DDPM, dropout=0.1, rngs=nnx.Rngs(0))) == 35_746_307
 
 
-@pytest.mark.parametrize('classes', [0, 3])
+@pytest.mark.parametrize('forms', [{}, TEN])
 @pytest.mark.parametrize('attention', [(), (4, 8)])
-def test_a_unet_maps_images_to_images(classes, attention):
+def test_a_unet_maps_images_to_images(forms, attention):
     x, t = inputs()
-    labels = jnp.array([0, 2]) if classes else None
-    y = tiny_unet(classes, attention=attention)(x, t, labels)
+    given = {'label': jnp.array([0, 2])} if forms else None
+    y = tiny_unet(forms, attention=attention)(x, t, given)
     assert y.shape == x.shape and np.isfinite(y).all() and np.std(y) > 0
 
 
 def test_the_null_label_is_no_label():
     x, t = inputs()
-    network = tiny_unet(classes=3)
+    network = tiny_unet(TEN)
     nothing = network(x, t, None)
-    np.testing.assert_allclose(network(x, t, jnp.array([3, 3])), nothing, rtol=1e-5, atol=1e-5)
-    assert np.abs(network(x, t, jnp.array([0, 1])) - nothing).max() > 1e-3
+    np.testing.assert_allclose(network(x, t, {'label': jnp.array([10, 10])}), nothing, rtol=1e-5, atol=1e-5)
+    assert np.abs(network(x, t, {'label': jnp.array([0, 1])}) - nothing).max() > 1e-3
 
 
 def test_a_unet_sees_the_time():
@@ -86,7 +88,7 @@ def test_dropout_happens_with_a_key_only():
 def test_a_network_that_does_not_fit_the_images_is_refused_with_the_reason(shape, name, why):
     config = ConfigDict(networks.defaults(name))
     with pytest.raises(UserError, match=why):
-        networks.denoiser(config, DataSpec('images', shape, 17), 0, nnx.Rngs(0))
+        networks.denoiser(config, DataSpec('images', shape, 17), {}, nnx.Rngs(0))
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_name():
@@ -94,49 +96,49 @@ def test_an_unknown_network_is_answered_with_the_nearest_name():
         networks.defaults('unett')
 
 
-@pytest.mark.parametrize('classes', [0, 10])
+@pytest.mark.parametrize('forms', [{}, TEN])
 @pytest.mark.parametrize('multipliers', [(1,), (1, 2, 2)])
-def test_an_autoencoder_mirrors_its_shapes(classes, multipliers):
+def test_an_autoencoder_mirrors_its_shapes(forms, multipliers):
     options = {**TINY, 'multipliers': multipliers, 'groups': 4, 'dropout': 0.0}
 
     def shapes(x):
-        labels = jnp.array([1, 2]) if classes else None
-        z = autoencoder.Encoder(8, 3, 5, classes, **options, rngs=nnx.Rngs(0))(x, labels)
-        return z, autoencoder.Decoder(8, 5, 17, classes, **options, rngs=nnx.Rngs(0))(z, labels)
+        given = {'label': jnp.array([1, 2])} if forms else None
+        z = autoencoder.Encoder(8, 3, 5, forms, **options, rngs=nnx.Rngs(0))(x, given)
+        return z, autoencoder.Decoder(8, 5, 17, forms, **options, rngs=nnx.Rngs(0))(z, given)
 
     z, h = jax.eval_shape(shapes, inputs()[0])
     assert (z.shape, h.shape) == ((2, 5), (2, 8, 8, 17))
 
 
-@pytest.mark.parametrize('classes', [0, 10])
+@pytest.mark.parametrize('forms', [{}, TEN])
 @pytest.mark.parametrize('multipliers', [(1,), (1, 2, 2)])
-def test_adversaries_have_the_shapes_of_images_and_logits(classes, multipliers):
+def test_adversaries_have_the_shapes_of_images_and_logits(forms, multipliers):
     options = {**TINY, 'multipliers': multipliers}
 
     def shapes(z):
-        labels = jnp.array([1, 2]) if classes else None
-        x = resnet.Generator(8, 3, classes, latent=5, label_features=4, **options, rngs=nnx.Rngs(0))(z, labels)
-        return x, resnet.Discriminator(8, 3, classes, **options, rngs=nnx.Rngs(0))(x, labels)
+        given = {'label': jnp.array([1, 2])} if forms else None
+        x = resnet.Generator(8, 3, forms, latent=5, label_features=4, **options, rngs=nnx.Rngs(0))(z, given)
+        return x, resnet.Discriminator(8, 3, forms, **options, rngs=nnx.Rngs(0))(x, given)
 
     x, logits = jax.eval_shape(shapes, jnp.zeros((2, 5)))
     assert (x.shape, logits.shape) == ((2, 8, 8, 3), (2,))
 
 
 def test_a_generator_stays_in_the_range_and_hears_the_label():
-    generator = scrambled(lambda: resnet.Generator(8, 3, 10, latent=5, label_features=4, **TINY, rngs=nnx.Rngs(0)))
+    generator = scrambled(lambda: resnet.Generator(8, 3, TEN, latent=5, label_features=4, **TINY, rngs=nnx.Rngs(0)))
     z = jax.random.normal(jax.random.key(0), (2, 5))
-    x, other = generator(z, jnp.array([1, 2])), generator(z, jnp.array([1, 3]))
+    x, other = (generator(z, {'label': jnp.array(pair)}) for pair in ([1, 2], [1, 3]))
     assert np.abs(x).max() <= 1
     np.testing.assert_allclose(x[0], other[0], atol=1e-5)
     assert np.abs(x[1] - other[1]).max() > 1e-3
 
 
 def test_the_label_picks_the_discriminators_output():
-    network = scrambled(lambda: resnet.Discriminator(8, 3, 10, **TINY, rngs=nnx.Rngs(0)))
+    network = scrambled(lambda: resnet.Discriminator(8, 3, TEN, **TINY, rngs=nnx.Rngs(0)))
     x, _ = inputs()
-    rows = np.stack([network(x, jnp.full(2, label)) for label in range(10)], 1)
+    rows = np.stack([network(x, {'label': jnp.full(2, label)}) for label in range(10)], 1)
     assert (np.std(rows, 1) > 0).all()
-    np.testing.assert_allclose(network(x, jnp.array([4, 7])), [rows[0, 4], rows[1, 7]], rtol=1e-5)
+    np.testing.assert_allclose(network(x, {'label': jnp.array([4, 7])}), [rows[0, 4], rows[1, 7]], rtol=1e-5)
 
 
 def test_a_classifier_gives_features_and_logits():

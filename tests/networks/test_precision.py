@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from genbench import networks
+from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.networks import autoencoder, couplings, layers, resnet
@@ -24,7 +25,7 @@ def build(name, **options):
     """(function (params, x, t) → y, random parameters) of a small network."""
     config = ConfigDict({**networks.defaults(name), **SMALL[name], **options})
     definition, params, rest = nnx.split(
-        nnx.eval_shape(lambda: networks.denoiser(config, SPEC, 0, nnx.Rngs(0))), nnx.Param, ...
+        nnx.eval_shape(lambda: networks.denoiser(config, SPEC, {}, nnx.Rngs(0))), nnx.Param, ...
     )
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), params)
@@ -81,22 +82,23 @@ def code_length(output):
     return (jnp.square(z).sum(1) / 2 - log_det).mean() / z.shape[1]
 
 
+THREE = {'label': Form('classes', (), 3)}
 SIZES = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1}
 IMAGES = jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.float32)
 CODES = jax.ShapeDtypeStruct((16, 6), jnp.float32)
 OTHERS = {
     'encoder': (
-        lambda **options: autoencoder.Encoder(8, 1, 4, 3, groups=4, dropout=0.0, **SIZES, **options), IMAGES, fit_codes,
+        lambda **options: autoencoder.Encoder(8, 1, 4, THREE, groups=4, dropout=0.0, **SIZES, **options), IMAGES, fit_codes,
     ),
     'decoder': (
-        lambda **options: autoencoder.Decoder(8, 6, 2, 3, groups=4, dropout=0.0, **SIZES, **options), CODES, fit_codes,
+        lambda **options: autoencoder.Decoder(8, 6, 2, THREE, groups=4, dropout=0.0, **SIZES, **options), CODES, fit_codes,
     ),
-    'generator': (lambda **options: resnet.Generator(8, 1, 3, latent=6, label_features=4, **SIZES, **options), CODES,
+    'generator': (lambda **options: resnet.Generator(8, 1, THREE, latent=6, label_features=4, **SIZES, **options), CODES,
                   fit_codes),
-    'discriminator': (lambda **options: resnet.Discriminator(8, 1, 3, **SIZES, **options), IMAGES, fit_codes),
+    'discriminator': (lambda **options: resnet.Discriminator(8, 1, THREE, **SIZES, **options), IMAGES, fit_codes),
     'flow': (
         lambda **options: couplings.Flow(
-            (8, 8, 1), 3, channels=8, multipliers=(1, 1), steps=2, margin=0.05, dropout=0.0, **options
+            (8, 8, 1), THREE, channels=8, multipliers=(1, 1), steps=2, margin=0.05, dropout=0.0, **options
         ),
         IMAGES, code_length,
     ),
@@ -106,14 +108,14 @@ OTHERS = {
 @pytest.mark.parametrize('name', OTHERS)
 def test_every_other_network_computes_in_bfloat16_near_float32(name):
     make, like, measure = OTHERS[name]
-    x, labels = jnp.tanh(jax.random.normal(jax.random.key(1), like.shape)), jnp.arange(16) % 3
+    x, given = jnp.tanh(jax.random.normal(jax.random.key(1), like.shape)), {'label': jnp.arange(16) % 3}
 
     def fitted(dtype):
         abstract = nnx.eval_shape(lambda: make(dtype=dtype, rngs=nnx.Rngs(0)))
         definition, params, rest = nnx.split(abstract, nnx.Param, ...)
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), params)
-        apply = lambda params: nnx.merge(definition, params, rest)(x, labels)  # noqa: E731
+        apply = lambda params: nnx.merge(definition, params, rest)(x, given)  # noqa: E731
         output = jax.tree.leaves(jax.eval_shape(apply, params))
         assert all(leaf.dtype == jnp.float32 for leaf in output)
         return descend(lambda params: measure(apply(params)), params), jax.make_jaxpr(apply)(params)
