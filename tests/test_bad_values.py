@@ -92,7 +92,7 @@ def test_a_value_that_no_key_can_hold_is_refused(case):
      'family.num_timesteps=0', 'evaluation.ais.num_images=-1', 'evaluation.ais.num_images=1',
      'evaluation.num_samples=1', 'evaluation.metrics=()', 'evaluation.samplers=1,2', 'train.seed=-1',
      f'train.seed={2**32}', f'evaluation.seed={2**64}', 'train.num_steps=3000000000', 'train.extra_decays=2',
-     'train.power_widths=0.5', 'evaluation.ode.tolerance=0', 'mesh.data=0', 'family.label_dropout=1.1',
+     'train.power_widths=0.5', 'evaluation.ode.tolerance=0', 'mesh.data=0', 'family.condition_dropout=1.1',
      'network.multipliers=()', 'network.channels=0', 'family.log_normal=1', 'family.log_normal=0,0',
      'checkpoint.best_mode=most', 'network.groups=0', 'optimizer.weight_decay=-0.1', 'data.workers=-1',
      f'data.data_dir={"x" * 300}', f'data.data_dir={"x/" * 3000}'],

@@ -199,7 +199,7 @@ def test_a_training_step_without_loops_has_the_operations_that_xla_counts(name):
     config = configs.load(str(root / f'configs/digits/{name}.py'))
     builder, mesh = sources.open_builder(config.data.name, ''), meshes.make_mesh()
     blueprint = Blueprint(families.get(name)(config, sources.spec_of(builder)))
-    feed, state = make_feed(config, builder, mesh), runs.abstract_state(blueprint, mesh)
+    feed, state = make_feed(blueprint.family, builder, mesh), runs.abstract_state(blueprint, mesh)
     step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
     traced = step.trace(state, feed.constants, feed.inputs(0), active_updates(blueprint, 0))
     assert 0.98 < flops.count(traced.jaxpr) / traced.lower().cost_analysis()['flops'] < 1.01

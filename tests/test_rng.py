@@ -138,7 +138,7 @@ def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder):
     spec = sources.spec_of(builder)
     lent, params = borrowed_for(name, config, tiny, spec)
     family, mesh = families.get(name)(config, spec, lent), meshes.make_mesh()
-    feed, blueprint = make_feed(config, builder, mesh), Blueprint(family)
+    feed, blueprint = make_feed(family, builder, mesh), Blueprint(family)
     batch = feed.batch(feed.constants, feed.inputs(0))
     state = jax.jit(blueprint.initial_state)(rng.numbered(rng.root(0, 'initialisation'), 0), batch, params)
     run = recorder.take()

@@ -202,8 +202,8 @@ def _kind(feature: Any) -> str:
     """TEXT, or the type of numbers of a fixed shape; '' for what else a feature may be."""
     if type(feature).__name__ == 'Text':
         return TEXT
-    numbers = getattr(feature, 'shape', None) is not None and None not in feature.shape
-    return np.dtype(feature.np_dtype).name if numbers and np.dtype(feature.np_dtype).kind in 'biuf' else ''
+    fixed = isinstance(getattr(feature, 'shape', None), tuple) and None not in feature.shape
+    return np.dtype(feature.np_dtype).name if fixed and np.dtype(feature.np_dtype).kind in 'biuf' else ''
 
 
 def _levels(builder: Any) -> int:
@@ -259,6 +259,14 @@ def load(builder: Any, split: str, fields: Sequence[str] = ()) -> Arrays:
         raise UserError(f'{builder.name} has no images in {split!r}.')
     columns = stack(records, fields)
     return Arrays(columns.pop('image'), columns.pop('label'), columns)
+
+
+def noise(spec: DataSpec, count: int, fields: Sequence[str] = ()) -> Arrays:
+    """Random rows of a data set, where only their shapes matter."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, spec.levels, (count, *spec.shape)).astype(np.uint8)
+    labels = draw.integers(0, max(spec.classes, 1), count).astype(np.int32)
+    return Arrays(images, labels, {name: words([''] * count) for name in fields if spec.field(name) == TEXT})
 
 
 def stack(records: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:

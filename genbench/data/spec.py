@@ -24,7 +24,8 @@ class DataSpec:
     shape: tuple[int, int, int]  # height, width, channels
     levels: int
     classes: int = 0  # 0: unlabelled
-    fields: tuple[tuple[str, str], ...] = ()  # what else a row holds: (name, TEXT or a type of numbers)
+    # What else a row holds: (name, TEXT or a type of numbers). Two sets of the same images are equal without it.
+    fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
 
     def field(self, name: str) -> str:
         """What kind of field a row has under this name beside image and label; '' where it has none."""

@@ -13,8 +13,9 @@ from genbench.ranges import check_path
 from genbench.reading import read_json, read_rows
 
 # What was measured, against how it was measured: a comparison of two models may differ in these.
+# 'labels' is in rows that were written before conditions had other kinds.
 MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'given', 'given_from',
-              'images')  # fmt: skip
+              'labels', 'images')  # fmt: skip
 
 
 def stem(drawn: Mapping[str, Any]) -> str:

@@ -273,7 +273,6 @@ class _Stage(NamedTuple):
 def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any, timed: bool) -> _Stage:
     """What a stage costs, on random images; `before` is the family as it was in the one before."""
     import jax
-    import numpy as np
 
     from genbench import rng
     from genbench.data import pipeline
@@ -282,9 +281,8 @@ def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any,
     from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
-    batch, spec = family.config.train.batch_size, family.spec
-    images = np.random.default_rng(0).integers(0, spec.levels, (batch, *spec.shape)).astype(np.uint8)
-    arrays = sources.Arrays(images, np.arange(batch, dtype=np.int32) % max(spec.classes, 1))
+    batch = family.config.train.batch_size
+    arrays = sources.noise(family.spec, batch, family.fields)
     mesh = meshes.make_mesh(family.config.mesh if timed else None)
     feed = pipeline.ResidentFeed(arrays, pipeline.Order(batch, 0), batch, meshes.split_batch(mesh))
     blueprint = states.Blueprint(family)

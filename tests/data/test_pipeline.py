@@ -101,8 +101,10 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
 def test_padded_batches_cover_every_image_once_in_order(batch_size):
     data = arrays()
     batches = list(padded_batches(data, batch_size))
-    images, labels, masks, indices = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    assert all(len(batch[0]) == batch_size for batch in batches)
+    rows, masks, indices = zip(*batches, strict=True)
+    images, labels = (np.concatenate([row[name] for row in rows]) for name in ('image', 'label'))
+    assert all(len(row['image']) == batch_size for row in rows)
+    masks, indices = np.concatenate(masks), np.concatenate(indices)
     np.testing.assert_array_equal(indices[masks], np.arange(SIZE))
     np.testing.assert_array_equal(images[masks], data.images)
     np.testing.assert_array_equal(labels[masks], data.labels)

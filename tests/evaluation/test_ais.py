@@ -110,7 +110,7 @@ class Linear(nnx.Module):
     def __init__(self, weights):
         self.weights = nnx.Param(jnp.asarray(weights, jnp.float32))
 
-    def __call__(self, z, labels):
+    def __call__(self, z, given):
         return (z @ self.weights[...].T).reshape(-1, 2, 2, 1)
 
 
@@ -140,9 +140,9 @@ def test_a_small_vae_is_estimated_above_its_bound_and_its_gap_is_known(tiny):
     """Of random networks, whose encoder is far from the posterior."""
     config = tiny('vae', 'family.conditional=True', 'family.latent=2',
                   'evaluation.ais.num_steps=40', 'evaluation.ais.chains=4', 'evaluation.ais.leapfrog=3')  # fmt: skip
-    family, labels = families.get('vae')(config, SPEC), np.arange(8) % 3
+    family, given = families.get('vae')(config, SPEC), {'label': np.arange(8) % 3}
     blueprint = Blueprint(family)
-    batch = {'image': jnp.zeros((8, *SPEC.shape), jnp.int32), 'label': jnp.asarray(labels)}
+    batch = {'image': jnp.zeros((8, *SPEC.shape), jnp.int32), 'label': jnp.asarray(given['label']), 'key': keys(8)}
     abstract = jax.eval_shape(blueprint.initial_state, jax.random.key(0), batch, {})
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
@@ -157,10 +157,10 @@ def test_a_small_vae_is_estimated_above_its_bound_and_its_gap_is_known(tiny):
             if one.traceable
             else functools.partial(one.log_prob, networks)
         )
-        return np.asarray((jax.jit(run) if one.traceable else run)(images, labels, keys(8)))
+        return np.asarray((jax.jit(run) if one.traceable else run)(images, given, keys(8)))
 
     assert score(likelihood).mean() > score(family.likelihoods[0]).mean()
-    lower, upper = ais.simulated_gap(blueprint, state, labels, 8, 0, config.evaluation.ais)
+    lower, upper = ais.simulated_gap(blueprint, state, given, 8, 0, config.evaluation.ais)
     error = (upper - lower).std() / np.sqrt(8)
     assert lower.shape == (8,) and -3 * error < (upper - lower).mean() < 1 + 3 * error
 

@@ -49,7 +49,7 @@ def exact(schedule):
 def as_network(prediction, schedule, denoise):
     """The network whose output means this image and noise; finite where the noise vanishes and slopes do not."""
 
-    def network(x_t, t, labels, key=None):
+    def network(x_t, t, given, key=None):
         return jnp.nan_to_num(predictions.target(prediction, schedule, *denoise(x_t, t), t))
 
     return network
@@ -137,7 +137,7 @@ FITTING = [
 def test_at_time_zero_every_student_returns_its_input(schedule, prediction, student_of):
     family = student_of(schedule, prediction)
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    jumped = family._jump(lambda x_t, t, labels: jnp.sin(5 * x_t), x, jnp.zeros(2), None)
+    jumped = family._jump(lambda x_t, t, given: jnp.sin(5 * x_t), x, jnp.zeros(2), None)
     np.testing.assert_allclose(jumped, x, atol=1e-6)
 
 
@@ -148,7 +148,7 @@ def test_the_loss_and_its_gradient_are_finite_over_the_whole_trajectory(schedule
     batch = eightfold(batch)  # every n is drawn
 
     def value(scale):
-        network = lambda x_t, t, labels, key=None: scale * jnp.sin(x_t)  # noqa: E731
+        network = lambda x_t, t, given, key=None: scale * jnp.sin(x_t)  # noqa: E731
         networks = Networks({'teacher': network, 'student': network}, {'target': {'student': network}})
         return family.loss(networks, batch, jax.random.key(0), 0)[0]
 
@@ -173,7 +173,7 @@ def test_student_and_target_share_their_dropout_and_the_teacher_has_none(student
     seen = {}
 
     def network(name):
-        def call(x_t, t, labels, key=None):
+        def call(x_t, t, given, key=None):
             seen[name] = key
             return x_t if key is None else x_t * jax.random.bernoulli(key, 0.5, x_t.shape)
 

@@ -1,4 +1,4 @@
-"""What every family that ships keeps to, with and without labels."""
+"""What every family that ships keeps to, with and without conditions."""
 
 import functools
 
@@ -25,14 +25,14 @@ def usual(family):
 @functools.cache
 def compiled(family, blueprint):
     return jax.jit(
-        lambda state, keys, labels, sampler: family.sample(blueprint.bind_state(state), keys, labels, sampler)
+        lambda state, keys, given, sampler: family.sample(blueprint.bind_state(state), keys, given, sampler)
     )
 
 
-def drawn(built, keys, sampler=None, labels=None):
+def drawn(built, keys, sampler=None, given=None):
     family, blueprint, state = built
     bound = {name: state[name] for name in ('params', 'aux', 'averages')}
-    return compiled(family, blueprint)(bound, keys, labels, sampler or usual(family))
+    return compiled(family, blueprint)(bound, keys, given, sampler or usual(family))
 
 
 def gradient(built, update, batch):
@@ -65,7 +65,9 @@ def test_samples_are_images_of_the_data_set_and_do_not_depend_on_their_batch(nam
 
 @every_family
 def test_conditional_samples_hear_the_label(name, built, keys):
-    one, other = (drawn(built(name, True), keys(64), labels=jnp.full(64, label)).images for label in (0, 1))
+    one, other = (
+        drawn(built(name, True), keys(64), given={'label': jnp.full(64, label)}).images for label in (0, 1)
+    )
     assert_images(one, built(name, True)[0].spec, 64)
     assert (one != other).any()
 
@@ -88,7 +90,7 @@ def test_likelihoods_are_finite_and_one_number_an_image(name, built, batch, keys
     networks = blueprint.bind_state(state)
     for likelihood in family.likelihoods:
         values = jax.jit(lambda *inputs, one=likelihood: one.log_prob(networks, *inputs))(
-            batch['image'], family.labels(batch), keys(8)
+            batch['image'], family.given(batch), keys(8)
         )
         assert values.shape == (8,) and np.isfinite(values).all() and (values < 0).all()
 
@@ -119,9 +121,9 @@ def test_samples_are_a_function_of_what_they_start_from(name, built, keys):
 
 
 def test_guidance_doubles_the_evaluations_and_changes_the_samples(built, keys):
-    labels = jnp.array([0, 1, 2])
+    given = {'label': jnp.array([0, 1, 2])}
     plain, guided = (
-        drawn(built('diffusion', True), keys(3), Sampler('ddim', 2, guidance), labels) for guidance in (0.0, 3.0)
+        drawn(built('diffusion', True), keys(3), Sampler('ddim', 2, guidance), given) for guidance in (0.0, 3.0)
     )
     assert (plain.evaluations, guided.evaluations) == (2, 4)
     assert built('diffusion', True)[0].evaluations(Sampler('ddim', 2, 3.0)) == 4

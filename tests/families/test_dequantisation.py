@@ -57,7 +57,7 @@ def test_the_first_draw_of_many_is_that_of_one(keys):
 
 def test_a_density_has_a_row_of_one_draw_and_one_of_all(keys):
     def rows(draws):
-        density = lambda networks, labels: log_density  # noqa: E731
+        density = lambda networks, given: log_density  # noqa: E731
         return likelihoods('density', 'lower_bound', SPEC, draws, density, {'note': 'kept'}, refined=density)
 
     assert [one.method for one in rows(1)] == ['density_1']

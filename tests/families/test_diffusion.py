@@ -27,7 +27,7 @@ FITTING = [pair for pair in itertools.product(predictions.NAMES, schedules.SCHED
 class Exact(Diffusion):
     """The network is E[x | x_t] of data N(MEAN, diag VARIANCE)."""
 
-    def denoise(self, networks, labels, guidance=0.0, clip=False):
+    def denoise(self, networks, given, guidance=0.0, clip=False):
         def denoise(x_t, t):
             alpha, sigma = expand(self.schedule.alpha(t), x_t), expand(self.schedule.sigma(t), x_t)
             white = (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
@@ -186,7 +186,7 @@ def test_the_bound_clips_predicted_images_where_the_sampler_does(clip, seen, var
     config = resolve('diffusion', num_timesteps=10, prediction='x', clip=clip).copy_and_resolve_references()
     config.evaluation.update({'vlb_draws': 50, 'vlb_variances': (variance,)})
     family = Diffusion(config, SPEC)
-    networks = {'denoiser': lambda x_t, t, labels: jnp.full_like(x_t, 3)}
+    networks = {'denoiser': lambda x_t, t, given: jnp.full_like(x_t, 3)}
     score = jax.jit(lambda images, keys: family.likelihoods[-1].log_prob(networks, images, None, keys)['log_prob'])
     integers, repeats = images(), 100
     found = np.asarray(score(jnp.repeat(integers, repeats, axis=0), keys(repeats)), float)
@@ -252,7 +252,7 @@ def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch)
     batch = {**batch, 'image': jnp.broadcast_to(batch['image'][:1], batch['image'].shape)}
     x = family.spec.dequantise(batch['image'])
 
-    def network(x_seen, seen, labels, key=None):
+    def network(x_seen, seen, given, key=None):
         t = jnp.exp(4 * 1000 * seen) if schedule == 'edm' else seen
         x_t = x_seen / predictions.seen(prediction, family.schedule, jnp.ones_like(x_seen), t)
         noise = (x_t - expand(family.schedule.alpha(t), x) * x) / expand(family.schedule.sigma(t), x)
@@ -265,9 +265,9 @@ def test_a_perfect_network_has_no_loss(prediction, schedule, make_family, batch)
     assert loss(lambda *inputs, key=None: network(*inputs) + 0.5) == pytest.approx(0.25, rel=0.01)
 
 
-def test_labels_are_dropped_to_the_null_label_at_the_given_rate(make_family, keys):
-    family, labels = make_family('diffusion', True, label_dropout=0.25), jnp.zeros(10_000, int) + 1
-    seen = np.asarray(family.dropped_labels({'label': labels, 'key': keys(10_000)}))
+def test_labels_are_dropped_to_the_null_label_at_the_rate_of_the_config(make_family, keys):
+    family, labels = make_family('diffusion', True, condition_dropout=0.25), jnp.zeros(10_000, int) + 1
+    seen = np.asarray(family.dropped({'label': labels, 'key': keys(10_000)})['label'])
     assert set(np.unique(seen)) == {1, 3}
     assert (seen == 3).mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75) / 100)
 

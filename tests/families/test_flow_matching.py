@@ -34,7 +34,7 @@ def test_the_loss_is_the_squared_distance_to_noise_minus_image(make_family, batc
     x = family.spec.dequantise(batch['image'])
 
     def loss(offset):
-        network = lambda x_t, t, labels, key: (x_t - x) / expand(t, x) + offset  # noqa: E731
+        network = lambda x_t, t, given, key: (x_t - x) / expand(t, x) + offset  # noqa: E731
         return family.loss({'denoiser': network}, batch, jax.random.key(0), jnp.zeros(()))[0]
 
     assert loss(0.0) == pytest.approx(0, abs=1e-4)
@@ -44,7 +44,7 @@ def test_the_loss_is_the_squared_distance_to_noise_minus_image(make_family, batc
 MEAN, VARIANCE = np.array([0.1, -0.2]), np.array([0.2, 0.05])
 
 
-def velocity(x_t, t, labels):
+def velocity(x_t, t, given):
     """E[ε − x | x_t] of data N(MEAN, diag VARIANCE) at x_t = (1 − t) x + t ε."""
     t = expand(t, x_t)
     alpha = 1 - t

@@ -15,10 +15,10 @@ NORM = np.sqrt((WEIGHTS**2).sum())
 
 
 def players(discriminator):
-    return Networks({'discriminator': discriminator, 'generator': lambda z, labels: jnp.zeros((len(z), 4, 4, 3))})
+    return Networks({'discriminator': discriminator, 'generator': lambda z, given: jnp.zeros((len(z), 4, 4, 3))})
 
 
-def linear(x, labels):
+def linear(x, given):
     return (x * WEIGHTS).sum((1, 2, 3))
 
 
@@ -35,7 +35,7 @@ def test_the_gradient_penalty_of_a_linear_critic_is_the_squared_distance_of_its_
     scale, make_family, batch
 ):
     family = make_family('gan', loss='wasserstein', penalty='gradient_penalty', penalty_weight=10.0)
-    critic = players(lambda x, labels: scale * linear(x, labels))
+    critic = players(lambda x, given: scale * linear(x, given))
     total, scalars = family.discriminator_loss(critic, batch, jax.random.key(0), jnp.zeros(()))
     wanted = (scale * NORM - 1) ** 2
     assert scalars['penalty'] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
@@ -47,7 +47,7 @@ def test_the_gradient_penalty_is_taken_on_the_lines_between_real_and_fake_images
     family = make_family('gan', penalty='gradient_penalty')
     same = {name: jnp.repeat(values[:1], 4000, axis=0) for name, values in batch.items() if name != 'key'}
     batch = {**same, 'key': keys(4000)}
-    quadratic = players(lambda x, labels: (x**2).sum((1, 2, 3)) / 2)
+    quadratic = players(lambda x, given: (x**2).sum((1, 2, 3)) / 2)
     _, scalars = family.discriminator_loss(quadratic, batch, jax.random.key(0), jnp.zeros(()))
     centre = np.asarray(family.spec.dequantise(batch['image'][0]))
     norm = np.sqrt((centre**2).sum() + 48 * 0.4**2 / 12)  # the latter from the draws in the bins
@@ -75,7 +75,7 @@ LOSSES = {  # of the discriminator and of the generator, from the logits of real
 @pytest.mark.parametrize('loss', LOSSES)
 def test_each_loss_is_its_papers(loss, logits, make_family, batch):
     family, (real, fake) = make_family('gan', loss=loss), logits
-    critic = players(lambda x, labels: jnp.where(jnp.abs(x).max((1, 2, 3)) > 0, real, fake))
+    critic = players(lambda x, given: jnp.where(jnp.abs(x).max((1, 2, 3)) > 0, real, fake))
     _, scalars = family.discriminator_loss(critic, batch, jax.random.key(0), jnp.zeros(()))
     paid, _ = family.generator_loss(critic, batch, jax.random.key(0), jnp.zeros(()))
     assert (scalars['loss'], paid) == pytest.approx(LOSSES[loss](real, fake), abs=1e-6)
@@ -85,7 +85,7 @@ def test_r1_is_taken_at_each_real_image(make_family, batch):
     """The gradient of ‖x‖² / 2 is x, so the penalty is the mean squared norm of the dequantised images."""
     family, seen = make_family('gan'), []
 
-    def quadratic(x, labels):
+    def quadratic(x, given):
         seen.append(x)
         return (x**2).sum((1, 2, 3)) / 2
 
@@ -99,7 +99,7 @@ def test_r1_is_taken_at_each_real_image(make_family, batch):
 
 def test_an_undecided_critic_costs_log_four_and_its_generator_log_two(make_family, batch):
     family = make_family('gan')
-    undecided = players(lambda x, labels: jnp.zeros(len(x)))
+    undecided = players(lambda x, given: jnp.zeros(len(x)))
     loss, scalars = family.discriminator_loss(undecided, batch, jax.random.key(0), jnp.zeros(()))
     assert loss == pytest.approx(np.log(4)) and scalars['penalty'] == 0
     assert family.generator_loss(undecided, batch, jax.random.key(0), jnp.zeros(()))[0] == pytest.approx(np.log(2))
@@ -107,7 +107,7 @@ def test_an_undecided_critic_costs_log_four_and_its_generator_log_two(make_famil
 
 def test_accuracy_counts_both_kinds_of_images(make_family, batch):
     family = make_family('gan')
-    sharp = players(lambda x, labels: jnp.where(jnp.abs(x).max((1, 2, 3)) > 0, 1.0, -1.0) * 50)
+    sharp = players(lambda x, given: jnp.where(jnp.abs(x).max((1, 2, 3)) > 0, 1.0, -1.0) * 50)
     _, scalars = family.discriminator_loss(sharp, batch, jax.random.key(0), jnp.zeros(()))
     assert scalars['accuracy'] == 1 and scalars['loss'] == pytest.approx(0, abs=1e-6)
 
@@ -117,7 +117,7 @@ def test_a_saturated_generator_still_learns(make_family, batch):
     family = make_family('gan')
 
     def loss(logit):
-        networks = players(lambda x, labels: jnp.full(len(x), logit))
+        networks = players(lambda x, given: jnp.full(len(x), logit))
         return family.generator_loss(networks, batch, jax.random.key(0), jnp.zeros(()))[0]
 
     assert jax.grad(loss)(-30.0) == pytest.approx(-1)
@@ -169,7 +169,7 @@ def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
 
 def test_the_latent_model_is_a_normal_around_the_generators_image(make_family, batch, keys):
     family = make_family('gan')
-    networks = {'generator': lambda z, labels: jnp.tanh(z[:, :3])[:, None, None] * jnp.ones((1, 4, 4, 1))}
+    networks = {'generator': lambda z, given: jnp.tanh(z[:, :3])[:, None, None] * jnp.ones((1, 4, 4, 1))}
     model = family.latent_model(networks, None)
     z = jax.random.normal(jax.random.key(1), (8, *model.latent_shape))
     x = model.observe(batch['image'], keys(8))

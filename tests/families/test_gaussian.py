@@ -25,7 +25,7 @@ def centres(x):
 
 
 @pytest.fixture
-def fitted(make_family):
+def fitted(make_family, keys):
     def fit(conditional=False, chunk=150):
         family = make_family('gaussian', conditional, spec=SPEC)
         networks = jax.tree.map(lambda x: x, family.networks(None))
@@ -33,7 +33,7 @@ def fitted(make_family):
         order = np.random.default_rng(1).permutation(len(x)).reshape(-1, chunk)
         for part in order:
             batch = {'image': jnp.asarray(x[part]).reshape(-1, 1, 2, 2), 'label': jnp.asarray(label[part])}
-            family.loss(networks, batch, jax.random.key(0), jnp.zeros(()))
+            family.loss(networks, {**batch, 'key': keys(chunk)}, jax.random.key(0), jnp.zeros(()))
         return family, networks
 
     return fit
@@ -67,8 +67,8 @@ def test_the_log_probability_is_scipys_over_the_bin(conditional, fitted, keys):
     density = stats.multivariate_normal(centres(covered).mean(0), covariance).logpdf(centres(x[500]))
     wanted = density - np.trace(np.linalg.inv(covariance) @ NOISE) / 2 + 4 * np.log(2 / SPEC.levels)
     repeated = jnp.broadcast_to(jnp.asarray(x[500]).reshape(1, 2, 2), (count, 1, 2, 2))
-    labels = jnp.ones(count, int) if conditional else None
-    found = np.asarray(family.likelihoods[0].log_prob(networks, repeated, labels, keys(count)))
+    given = {'label': jnp.ones(count, int)} if conditional else None
+    found = np.asarray(family.likelihoods[0].log_prob(networks, repeated, given, keys(count)))
     assert found.mean() == pytest.approx(wanted, abs=5 * found.std() / np.sqrt(count))
     assert found.std() > 0
 
@@ -113,11 +113,11 @@ def test_very_many_draws_give_the_probability_of_the_whole_bin(bounds):
 @pytest.mark.parametrize('label', [None, 0, 1])
 def test_samples_have_the_moments_of_the_fit(label, fitted, keys):
     family, networks = fitted(conditional=label is not None)
-    labels = None if label is None else jnp.full(20_000, label)
-    sample = jax.jit(lambda keys: family.sample(networks, keys, labels, Sampler('direct')).images)
+    given = None if label is None else {'label': jnp.full(20_000, label)}
+    sample = jax.jit(lambda keys: family.sample(networks, keys, given, Sampler('direct')).images)
     found = np.reshape(centres(sample(keys(20_000))), (-1, 4))
-    x, given = images()
-    wanted = centres(x if label is None else x[given == label])
+    x, labels = images()
+    wanted = centres(x if label is None else x[labels == label])
     covariance = np.cov(wanted.T, ddof=0) + 2 * NOISE  # of the model, and of putting a draw into a bin
     scale = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((found.mean(0) - wanted.mean(0)) / scale, 0, atol=5 / np.sqrt(20_000))

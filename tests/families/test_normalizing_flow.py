@@ -76,7 +76,7 @@ def test_training_starts_from_normalised_images(make_family, batch):
     blueprint = Blueprint(family)
     networks = blueprint.bind_state(jax.jit(blueprint.initial_state)(jax.random.key(0), batch, {}))
     x = family.spec.dequantise(batch['image'], jax.random.uniform(jax.random.key(1), batch['image'].shape))
-    z, _ = jax.jit(lambda x: networks['flow'](x, batch['label']))(x)
+    z, _ = jax.jit(lambda x: networks['flow'](x, {'label': batch['label']}))(x)
     assert np.mean(z) == pytest.approx(0, abs=0.1) and np.var(z) == pytest.approx(1, abs=0.15)
 
 

@@ -38,7 +38,7 @@ def image_of(x_t, alpha, sigma):
 class Certain(FlowMatching):
     """The network is E[x | x_t] of one pixel whose level is LEVEL, dequantised or at the centre of its bin."""
 
-    def denoise(self, networks, labels, guidance=0.0, clip=False):
+    def denoise(self, networks, given, guidance=0.0, clip=False):
         def denoise(x_t, t):
             alpha, sigma = expand(self.schedule.alpha(t), x_t), expand(self.schedule.sigma(t), x_t)
             x = jnp.full_like(x_t, CENTRE)

@@ -25,13 +25,13 @@ class PPCA(VAE):
 
     shift, stretch = 0.0, 1.0
 
-    def _encode(self, networks, images, labels, key=None):
+    def _encode(self, networks, images, given, key=None):
         precision = (W**2).sum(0) + NOISE**2  # the diagonal of M = WᵀW + σ² I
         mean = (images.reshape(len(images), -1) - MU) @ W / precision
         std = self.stretch * NOISE / np.sqrt(precision)
         return mean + self.shift, jnp.broadcast_to(jnp.log(std), mean.shape)
 
-    def _log_observation(self, networks, z, images, labels, key=None):
+    def _log_observation(self, networks, z, images, given, key=None):
         return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1)
 
 
@@ -107,11 +107,11 @@ def test_a_normal_decoder_bounds_its_marginal_and_reaches_it_at_the_exact_poster
     marginal = stats.multivariate_normal(mean, weights @ weights.T + scale**2 * np.eye(4))
     precision = (weights**2).sum(0) + scale**2
 
-    def encoder(x, labels, key):
+    def encoder(x, given, key):
         posterior = (x.reshape(-1, 4) - mean) @ weights / precision
         return jnp.concatenate([posterior, jnp.full_like(posterior, np.log(scale)) - np.log(precision) / 2], axis=-1)
 
-    networks = {'encoder': encoder, 'decoder': lambda z, labels, key: (z @ weights.T + mean).reshape(-1, 1, 1, 4)}
+    networks = {'encoder': encoder, 'decoder': lambda z, given, key: (z @ weights.T + mean).reshape(-1, 1, 1, 4)}
     family = VAE(resolve('vae', latent=2, decoder='normal', observation_scale=scale), FINE)
     images = FINE.quantise(jnp.asarray(marginal.rvs(50, random_state=0)).reshape(-1, 1, 1, 4))
     wanted = marginal.logpdf(np.reshape(FINE.dequantise(images), (-1, 4))) + 4 * np.log(2 / 4096)
@@ -164,7 +164,7 @@ def drawn(resolve, keys):
             VAE(resolve('vae', decoder=decoder), DataSpec('pixels', (1, 1, 2), levels=5)),
             DECODERS[decoder],
         )
-        networks = {'decoder': lambda z, labels, key: jnp.broadcast_to(h.ravel(), (len(z), 1, 1, h.size))}
+        networks = {'decoder': lambda z, given, key: jnp.broadcast_to(h.ravel(), (len(z), 1, 1, h.size))}
         sample = jax.jit(lambda keys: family.sample(networks, keys, None, Sampler(sampler)).images)
         return np.reshape(sample(keys(20_000)), (-1, 2))
 

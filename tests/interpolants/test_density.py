@@ -19,8 +19,8 @@ SOLVERS = [FINE, Ode('rk4', num_steps=40, probes=0), Ode('dopri5', probes=0), Od
 MIXTURE = np.array([0.3, 0.7]), np.array([[-0.8, 0.5], [0.6, -0.2]]), 0.35  # weights, means, standard deviation
 
 
-def unlabelled(denoise):
-    return lambda x_t, t, labels: denoise(x_t, t)
+def unconditional(denoise):
+    return lambda x_t, t, given: denoise(x_t, t)
 
 
 def mixture_denoiser(schedule):
@@ -49,10 +49,10 @@ def mixture_density(schedule, points):
 
 
 def compiled(schedule, denoise, ode):
-    """(x, keys, labels) → log-densities."""
+    """(x, keys, given) → log-densities."""
     if ode.solver in density.ADAPTIVE:
         pytest.importorskip('diffrax')
-    return jax.jit(lambda x, keys, labels: log_density(schedule, denoise, x, keys, ode, labels))
+    return jax.jit(lambda x, keys, given: log_density(schedule, denoise, x, keys, ode, given))
 
 
 def evaluate(schedule, denoise, x, keys, ode):
@@ -67,7 +67,7 @@ def evaluate(schedule, denoise, x, keys, ode):
 def test_a_gaussian_has_its_own_density_at_t_min(name, ode, gaussian, gaussian_denoiser, keys):
     schedule, (mean, covariance) = schedules.get(name), gaussian
     x = np.random.default_rng(0).multivariate_normal(mean, 2 * covariance, 50)
-    denoise = unlabelled(gaussian_denoiser(schedule, mean, covariance))
+    denoise = unconditional(gaussian_denoiser(schedule, mean, covariance))
     found = evaluate(schedule, denoise, x.reshape(50, 1, 1, 2), keys(50), ode)
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     wanted = stats.multivariate_normal(alpha * mean, alpha**2 * covariance + sigma**2 * np.eye(2)).logpdf(x)
@@ -85,7 +85,7 @@ def test_narrow_and_wide_gaussians_have_their_density_at_the_shipped_number_of_s
     alpha, sigma = (float(f(schedule.t_min)) for f in (schedule.alpha, schedule.sigma))
     law = stats.norm(scale=np.hypot(alpha * std, sigma))
     x = law.ppf((np.arange(200) + 0.5) / 200).reshape(100, 1, 1, 2)
-    denoise = unlabelled(gaussian_denoiser(schedule, np.zeros(2), std**2 * np.eye(2)))
+    denoise = unconditional(gaussian_denoiser(schedule, np.zeros(2), std**2 * np.eye(2)))
     error = evaluate(schedule, denoise, x, keys(100), Ode(probes=0)) - law.logpdf(x).sum((1, 2, 3))
     bits = error / 2 / np.log(2)
     assert abs(bits.mean()) < 0.01 and np.abs(bits).max() < 0.05
@@ -95,7 +95,7 @@ def test_narrow_and_wide_gaussians_have_their_density_at_the_shipped_number_of_s
 def test_a_mixture_has_its_own_density_and_integrates_to_one(name, keys):
     schedule, side = schedules.get(name), np.linspace(-2.5, 2.5, 41)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    denoise = unlabelled(mixture_denoiser(schedule))
+    denoise = unconditional(mixture_denoiser(schedule))
     found = np.exp(evaluate(schedule, denoise, points.reshape(-1, 1, 1, 2), keys(len(points)), FINE))
     assert found.sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
     np.testing.assert_allclose(found, mixture_density(schedule, points), atol=0.02)
@@ -144,7 +144,7 @@ def test_probes_are_signs_that_each_image_draws_from_its_own_key(keys):
 
 def test_the_density_with_probes_agrees_with_the_exact_one_on_average(gaussian, gaussian_denoiser, keys):
     schedule = schedules.straight()
-    denoise = unlabelled(gaussian_denoiser(schedule, *gaussian))
+    denoise = unconditional(gaussian_denoiser(schedule, *gaussian))
     x = np.full((400, 1, 1, 2), 0.2)
     exact, estimates = (
         evaluate(schedule, denoise, x, keys(400), Ode(num_steps=30, probes=probes)) for probes in (0, 1)
@@ -158,7 +158,7 @@ NEAR, FAR = 0.3, 5.0
 NOISE = dataclasses.replace(schedules.edm(), t_min=NEAR, t_max=FAR)
 
 
-def shrinking(x_t, t, labels):
+def shrinking(x_t, t, given):
     """dx/dt = ε̂ = t x / (s² + t²), whose trajectories are x_t ∝ √(s² + t²)."""
     t = schedules.expand(t, x_t)
     noise = t * x_t / (STD**2 + t**2)
@@ -192,24 +192,24 @@ def test_the_error_of_an_adaptive_solver_follows_its_tolerance(keys):
 
 
 @pytest.mark.parametrize('ode', [Ode('rk4', probes=0), Ode('tsit5', probes=3)], ids=lambda ode: ode.solver)
-def test_the_density_of_an_image_depends_on_its_label_and_on_no_neighbour(ode, keys):
-    """The label is the mean of the data; a neighbour that is far out needs steps of its own."""
+def test_the_density_of_an_image_depends_on_its_condition_and_on_no_neighbour(ode, keys):
+    """It is told the mean of the data; a neighbour that is far out needs steps of its own."""
 
-    def denoise(x_t, t, labels):
-        mean = schedules.expand(labels, x_t)
+    def denoise(x_t, t, given):
+        mean = schedules.expand(given['mean'], x_t)
         found = shrinking(x_t - mean, t, None)
         return found._replace(x=found.x + mean)
 
-    near, labels = np.random.default_rng(0).normal(size=(5, 1, 1, 2)), jnp.arange(5.0) / 5
+    near, means = np.random.default_rng(0).normal(size=(5, 1, 1, 2)), jnp.arange(5.0) / 5
     far = near * np.array([1, 1, 1, 30, 1]).reshape(5, 1, 1, 1)
     score = compiled(NOISE, denoise, ode)
     densities = [
-        np.asarray(score(jnp.asarray(x, jnp.float32), keys(5), labels))
-        for x, labels in ((near, labels), (far, labels), (near, labels[::-1]))
+        np.asarray(score(jnp.asarray(x, jnp.float32), keys(5), {'mean': told}))
+        for x, told in ((near, means), (far, means), (near, means[::-1]))
     ]
     assert (densities[0] == densities[1]).tolist() == [True, True, True, False, True]
     assert (np.abs(densities[0] - densities[2]) > 1e-3).tolist() == [True, True, False, True, True]
-    alone = score(jnp.asarray(near[4:], jnp.float32), keys(5)[4:], labels[4:])
+    alone = score(jnp.asarray(near[4:], jnp.float32), keys(5)[4:], {'mean': means[4:]})
     np.testing.assert_allclose(alone, densities[0][4:], rtol=1e-4)  # rounding may move an adaptive step
 
 

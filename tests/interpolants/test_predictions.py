@@ -66,42 +66,42 @@ def test_v_is_salimans_and_hos():
     np.testing.assert_allclose(predictions.target('v', schedule, x, noise, t), wanted, atol=1e-6)
 
 
-def labelled_network(x_t, t, labels):
-    """A network that predicts the noise as 1 without labels and as the label with them."""
-    return jnp.ones_like(x_t) if labels is None else jnp.broadcast_to(labels[:, None, None, None], x_t.shape)
+def listening_network(x_t, t, given):
+    """A network that predicts the noise as 1 without conditions and as the number it is told with them."""
+    return jnp.ones_like(x_t) if given is None else jnp.broadcast_to(given['noise'][:, None, None, None], x_t.shape)
 
 
 @pytest.mark.parametrize('guidance', [0.0, 0.5, 3.0])
-def test_guidance_extrapolates_from_the_null_label(guidance):
-    schedule, labels = schedules.cosine(), jnp.arange(SHAPE[0], dtype=jnp.float32)
+def test_guidance_extrapolates_from_knowing_nothing(guidance):
+    schedule, told = schedules.cosine(), jnp.arange(SHAPE[0], dtype=jnp.float32)
     _, _, t, x_t = drawn(schedule)
-    noise = predictions.denoiser(labelled_network, 'noise', schedule, labels, guidance)(x_t, t).noise
-    np.testing.assert_allclose(noise[:, 0, 0, 0], (1 + guidance) * labels - guidance, atol=1e-5)
+    noise = predictions.denoiser(listening_network, 'noise', schedule, {'noise': told}, guidance)(x_t, t).noise
+    np.testing.assert_allclose(noise[:, 0, 0, 0], (1 + guidance) * told - guidance, atol=1e-5)
 
 
 def test_without_guidance_the_network_is_evaluated_once():
     schedule, calls = schedules.cosine(), []
     _, _, t, x_t = drawn(schedule)
 
-    def network(x_t, t, labels):
-        calls.append(labels)
+    def network(x_t, t, given):
+        calls.append(given)
         return x_t
 
-    predictions.denoiser(network, 'noise', schedule, jnp.zeros(SHAPE[0], int), guidance=0.0)(x_t, t)
+    predictions.denoiser(network, 'noise', schedule, {'label': jnp.zeros(SHAPE[0], int)}, guidance=0.0)(x_t, t)
     assert len(calls) == 1 and calls[0] is not None
 
 
 def test_the_network_sees_the_schedules_condition():
     schedule, seen = schedules.edm(), []
     _, _, t, x_t = drawn(schedule)
-    predictions.denoiser(lambda x_t, t, labels: seen.append(t) or x_t, 'noise', schedule)(x_t, t)
+    predictions.denoiser(lambda x_t, t, given: seen.append(t) or x_t, 'noise', schedule)(x_t, t)
     np.testing.assert_array_equal(seen[0], schedule.condition(t))
 
 
 @everywhere
 def test_a_clipped_image_still_explains_x_t(schedule):
     x, noise, t, x_t = drawn(schedule)
-    network = lambda x_t, t, labels: 5 * x  # noqa: E731
+    network = lambda x_t, t, given: 5 * x  # noqa: E731
     clipped = predictions.denoiser(network, 'x', schedule, clip=True)(x_t, t)
     np.testing.assert_allclose(clipped.x, jnp.clip(5 * x, -1, 1), atol=1e-6)
     np.testing.assert_allclose(schedule.perturb(*clipped, t), x_t, rtol=1e-5, atol=1e-5)

@@ -82,23 +82,25 @@ def code_length(output):
     return (jnp.square(z).sum(1) / 2 - log_det).mean() / z.shape[1]
 
 
-THREE = {'label': Form('classes', (), 3)}
+FORMS = {'label': Form('classes', (), 3)}
 SIZES = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1}
 IMAGES = jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.float32)
 CODES = jax.ShapeDtypeStruct((16, 6), jnp.float32)
 OTHERS = {
     'encoder': (
-        lambda **options: autoencoder.Encoder(8, 1, 4, THREE, groups=4, dropout=0.0, **SIZES, **options), IMAGES, fit_codes,
+        lambda **options: autoencoder.Encoder(8, 1, 4, FORMS, groups=4, dropout=0.0, **SIZES, **options),
+        IMAGES, fit_codes,
     ),
     'decoder': (
-        lambda **options: autoencoder.Decoder(8, 6, 2, THREE, groups=4, dropout=0.0, **SIZES, **options), CODES, fit_codes,
+        lambda **options: autoencoder.Decoder(8, 6, 2, FORMS, groups=4, dropout=0.0, **SIZES, **options),
+        CODES, fit_codes,
     ),
-    'generator': (lambda **options: resnet.Generator(8, 1, THREE, latent=6, label_features=4, **SIZES, **options), CODES,
-                  fit_codes),
-    'discriminator': (lambda **options: resnet.Discriminator(8, 1, THREE, **SIZES, **options), IMAGES, fit_codes),
+    'generator': (lambda **options: resnet.Generator(8, 1, FORMS, latent=6, label_features=4, **SIZES, **options),
+                  CODES, fit_codes),
+    'discriminator': (lambda **options: resnet.Discriminator(8, 1, FORMS, **SIZES, **options), IMAGES, fit_codes),
     'flow': (
         lambda **options: couplings.Flow(
-            (8, 8, 1), THREE, channels=8, multipliers=(1, 1), steps=2, margin=0.05, dropout=0.0, **options
+            (8, 8, 1), FORMS, channels=8, multipliers=(1, 1), steps=2, margin=0.05, dropout=0.0, **options
         ),
         IMAGES, code_length,
     ),

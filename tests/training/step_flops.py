@@ -29,14 +29,14 @@ def main():
         blueprint = Blueprint(families.get(config.family.name)(config, spec, borrowed))
         for update in blueprint.family.updates:
             name = f'{label}: {update.name}'
-            found[name] = [operations(blueprint, config, builder, update.name, count)
+            found[name] = [operations(blueprint, builder, update.name, count)
                            for count in (1, jax.device_count())]  # fmt: skip
     print(json.dumps(found))
 
 
-def operations(blueprint, config, builder, update, count):
+def operations(blueprint, builder, update, count):
     mesh = meshes.make_mesh(devices=jax.devices()[:count])
-    feed = make_feed(config, builder, mesh)
+    feed = make_feed(blueprint.family, builder, mesh)
     state = runs.abstract_state(blueprint, mesh)
     step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
     constants = meshes.put(feed.constants, meshes.replicated(mesh))

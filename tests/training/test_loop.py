@@ -42,11 +42,11 @@ class Histograms(Family):
         loss = -self.log_prob(networks, batch['image'], None, None).mean()
         return loss, {'loss': loss}
 
-    def log_prob(self, networks, images, labels, keys):
+    def log_prob(self, networks, images, given, keys):
         logits = jnp.broadcast_to(networks['pixels'].values[...], (*images.shape, self.spec.levels))
         return decoders.categorical(logits, images).sum((1, 2, 3))
 
-    def sample(self, networks, keys, labels, sampler):
+    def sample(self, networks, keys, given, sampler):
         return Samples(jax.vmap(lambda key: jax.random.categorical(key, networks['pixels'].values[...]))(keys), 1)
 
     @property
@@ -83,7 +83,7 @@ class Toy(Family):
     def updates(self):
         return (Update('line', ('line',), self.loss),)
 
-    def sample(self, networks, keys, labels, sampler):
+    def sample(self, networks, keys, given, sampler):
         return Samples(jnp.zeros((len(keys), *self.spec.shape), jnp.int32), 1)
 
 
@@ -176,7 +176,7 @@ def test_a_family_of_one_class_trains_and_is_scored(tiny, tmp_path, family, kind
 
 def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
     train(tiny('histograms'), tmp_path, quiet=True)
-    draw.draw_to_file(tmp_path, tmp_path / 'x.npz', count=5, sampler='', seed=0, label=None)
+    draw.draw_to_file(tmp_path, tmp_path / 'x.npz', count=5, sampler='', seed=0, given=())
     assert np.load(tmp_path / 'x.npz')['images'].shape == (5, 8, 8, 1)
 
 

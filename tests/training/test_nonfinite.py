@@ -52,7 +52,7 @@ class Brittle(Family):
             value = value[None]
         return value, {'loss': value}
 
-    def sample(self, networks, keys, labels, sampler):
+    def sample(self, networks, keys, given, sampler):
         shape = self.spec.shape[:2] if self.config.family.strays else self.spec.shape
         return Samples(jnp.zeros((len(keys), *shape), jnp.int32), 1)
 
