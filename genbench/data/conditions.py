@@ -224,7 +224,7 @@ def _grey(spec: DataSpec, number: str) -> Condition:
 
 
 def _edges(spec: DataSpec, number: str) -> Condition:
-    """The length of Sobel's gradient of the grey image, scaled to [0, 1]."""
+    """The length of Sobel's gradient of the grey image over 8: 1 where a straight edge goes from −1 to 1."""
     _no_number('edges', number)
 
     def sobel(x: Array, _: Array) -> Array:
