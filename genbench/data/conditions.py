@@ -6,7 +6,6 @@ Configs name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label',
 """
 
 import dataclasses
-import functools
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -181,24 +180,12 @@ def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Arra
     def build(rows: Rows, keys: Array) -> Array:
         return function(spec.dequantise(jnp.asarray(rows['image'])), keys)
 
-    form = Form('image', (*spec.shape[:2], channels))
-    return Condition(name, form, ('image',), build, functools.partial(_picture, spec))
+    def read(text: str) -> Rows:
+        from genbench.data import pictures  # which few commands need
 
+        return {'image': pictures.image(text, spec)[None]}
 
-def _picture(spec: DataSpec, path: str) -> Rows:
-    """The image of a picture file, which must have the size of the data's."""
-    from PIL import Image, UnidentifiedImageError
-
-    height, width, channels = spec.shape
-    try:
-        with Image.open(path) as picture:
-            if (picture.height, picture.width) != (height, width):
-                raise UserError(f'{path} has {picture.width}×{picture.height} pixels; {spec.name} has '
-                                f'{width}×{height}.')  # fmt: skip
-            values = np.asarray(picture.convert('L' if channels == 1 else 'RGB')).reshape(1, height, width, -1)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f'{path} cannot be read as a picture: {type(error).__name__}.') from None
-    return {'image': np.round(values * ((spec.levels - 1) / 255)).astype(np.int32)}
+    return Condition(name, Form('image', (*spec.shape[:2], channels)), ('image',), build, read)
 
 
 def _low_resolution(spec: DataSpec, number: str) -> Condition:

@@ -8,25 +8,18 @@ import functools
 import math
 import os
 import pathlib
-import struct
-import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from genbench.data import sources
+from genbench.data import pictures, sources
 from genbench.errors import UserError
 from genbench.evaluation import array_files
 from genbench.training.sampling import to_uint8
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 BATCH = 256
-# What Pillow raises, by format, for a file that is damaged or larger than it will open.
-_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
-               struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +51,9 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
     kinds: dict[tuple[Any, ...], pathlib.Path] = {}
     for file in files:
         try:
-            with _opened(file) as image:
+            with pictures.opened(file) as image:
                 kinds.setdefault((image.size, image.mode), file)
-        except _UNREADABLE:
+        except pictures.UNREADABLE:
             continue  # counted with the truncated ones when pixels are read
     _check_kinds(path, kinds)
     if not kinds:
@@ -72,9 +65,9 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
         bad, batch = [], []
         for file in files:
             try:
-                with _opened(file) as image:
+                with pictures.opened(file) as image:
                     pixels = np.asarray(image, np.uint8)
-            except _UNREADABLE:
+            except pictures.UNREADABLE:
                 bad.append(file)
                 continue
             if bad and not skip_unreadable:
@@ -93,14 +86,6 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
             yield np.stack(batch)
 
     return ImageSet(description, len(files), (height, width, 3 if mode == 'RGB' else 1), batches)
-
-
-def _opened(file: pathlib.Path) -> Image.Image:
-    if not os.path.isfile(file):  # a pipe would wait for ever
-        raise OSError('no file')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        return Image.open(file)
 
 
 def _check_kinds(path: pathlib.Path, kinds: dict[tuple[Any, ...], pathlib.Path]) -> None:

@@ -1,5 +1,7 @@
 """Conditions: each kind against a small implementation of its own, what knowing nothing is, and what is refused."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,10 +151,16 @@ def test_a_colour_picture_is_read_as_grey_where_the_data_are_grey(tmp_path):
 def test_what_is_no_picture_of_the_datas_size_is_refused(tmp_path):
     read = conditions.resolve(('low_resolution',), COLOUR)['low_resolution'].read
     Image.fromarray(np.zeros((12, 8, 3), np.uint8)).save(tmp_path / 'turned.png')
+    Image.fromarray(np.zeros((8, 12), np.uint16)).save(tmp_path / 'deep.png')
+    Image.fromarray(images(COLOUR)[0]).save(tmp_path / 'half.png')
+    (tmp_path / 'half.png').write_bytes((tmp_path / 'half.png').read_bytes()[:100])
     (tmp_path / 'text.png').write_text('no picture')
+    os.mkfifo(tmp_path / 'pipe.png')
     with pytest.raises(UserError, match='turned.png has 8×12 pixels; photos has 12×8'):
         read(str(tmp_path / 'turned.png'))
-    for name in ('text.png', 'nowhere.png', ''):
+    with pytest.raises(UserError, match='deep.png has more than 8 bits'):
+        read(str(tmp_path / 'deep.png'))
+    for name in ('half.png', 'text.png', 'pipe.png', 'nowhere.png', ''):
         with pytest.raises(UserError, match='cannot be read as a picture'):
             read(str(tmp_path / name))
 

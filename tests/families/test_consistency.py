@@ -236,5 +236,5 @@ def test_a_teacher_that_does_not_fit_is_refused_in_words(given, why, make_family
 
 
 def test_a_conditional_student_needs_a_conditional_teacher(make_family, resolve):
-    with pytest.raises(UserError, match='needs a conditional teacher'):
+    with pytest.raises(UserError, match='The condition label needs a teacher that was trained with it'):
         make_family('consistency', True, borrowed={'teacher': Borrowed(resolve('diffusion'), SPEC)})

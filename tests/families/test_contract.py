@@ -24,9 +24,7 @@ def usual(family):
 
 @functools.cache
 def compiled(family, blueprint):
-    return jax.jit(
-        lambda state, keys, given, sampler: family.sample(blueprint.bind_state(state), keys, given, sampler)
-    )
+    return jax.jit(lambda state, keys, given, sampler: family.sample(blueprint.bind_state(state), keys, given, sampler))
 
 
 def drawn(built, keys, sampler=None, given=None):
@@ -65,9 +63,7 @@ def test_samples_are_images_of_the_data_set_and_do_not_depend_on_their_batch(nam
 
 @every_family
 def test_conditional_samples_hear_the_label(name, built, keys):
-    one, other = (
-        drawn(built(name, True), keys(64), given={'label': jnp.full(64, label)}).images for label in (0, 1)
-    )
+    one, other = (drawn(built(name, True), keys(64), given={'label': jnp.full(64, label)}).images for label in (0, 1))
     assert_images(one, built(name, True)[0].spec, 64)
     assert (one != other).any()
 

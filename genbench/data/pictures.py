@@ -1,0 +1,50 @@
+"""Picture files of users, which may be anything."""
+
+import os
+import pathlib
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+
+# What Pillow raises, by format, for a file that is damaged or larger than it will open.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
+              struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
+
+
+def opened(file: str | pathlib.Path) -> Image.Image:
+    """A picture whose header has been read.
+
+    Raises:
+      UNREADABLE: there is no such file, or it is no picture.
+    """
+    if not os.path.isfile(file):  # a pipe would wait for ever
+        raise OSError('no file')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+def image(file: str, spec: DataSpec) -> np.ndarray:
+    """A picture of 8 bits a channel as an integer image of the data set, (height, width, channels).
+
+    Raises:
+      UserError: the file cannot be read, or its picture has another size or more bits.
+    """
+    height, width, channels = spec.shape
+    try:
+        with opened(file) as picture:
+            if picture.size != (width, height):
+                raise UserError(f'{file} has {picture.width}×{picture.height} pixels; {spec.name} has '
+                                f'{width}×{height}.')  # fmt: skip
+            if picture.mode[0] in 'IF':
+                raise UserError(f'{file} has more than 8 bits a channel; write it as an 8-bit picture.')
+            shades = np.asarray(picture.convert('L' if channels == 1 else 'RGB'))
+    except UNREADABLE:
+        raise UserError(f'{file or "An empty name"} cannot be read as a picture.') from None
+    return np.round(shades.reshape(spec.shape) * ((spec.levels - 1) / 255)).astype(np.int32)

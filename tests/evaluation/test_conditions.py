@@ -1,0 +1,172 @@
+"""Conditions in evaluation and on the command line, seen through a family whose images are what it is told."""
+
+import re
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from genbench import cli
+from genbench.evaluation import harness, samples
+from genbench.families.base import Family, Likelihood, Samples, Update, register
+from genbench.training.loop import train
+from genbench.training.metrics import read_rows
+
+
+class Nothing(nnx.Module):
+    def __init__(self):
+        self.w = nnx.Param(jnp.zeros(1))
+
+
+@register('echo')
+class Echo(Family):
+    """It shows the low resolution that it is told, and gives each image the nats of its distance to it."""
+
+    def networks(self, rngs):
+        return {'nothing': Nothing()}
+
+    @property
+    def updates(self):
+        return (Update('nothing', ('nothing',), lambda networks, *_: (networks['nothing'].w[...].sum(), {})),)
+
+    def sample(self, networks, keys, given, sampler):
+        return Samples(self.spec.quantise(given['low_resolution']), 1)
+
+    def log_prob(self, networks, images, given, keys):
+        return -jnp.abs(self.spec.dequantise(images) - given['low_resolution']).sum((1, 2, 3))
+
+    @property
+    def likelihoods(self):
+        return (Likelihood('distance', 'estimate', self.log_prob, {}),)
+
+
+@pytest.fixture(scope='module')
+def echo_run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('echo') / 'run'
+    train(tiny('echo', 'train.num_steps=1', 'family.conditions=low_resolution:4,caption'), folder, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def echo_copy(echo_run, tmp_path):
+    return shutil.copytree(echo_run, tmp_path / 'echo')
+
+
+def shrunk(images):
+    """Integer images (n, 8, 8, 1) averaged over squares of four, as levels and as reals."""
+    centres = ((2 * images.astype(float) + 1) / 17 - 1)[..., 0]
+    small = np.stack([np.asarray(Image.fromarray(one.astype(np.float32)).resize((2, 2), Image.BOX)) for one in centres])
+    real = np.kron(small, np.ones((4, 4)))[..., None]
+    return np.clip(np.floor((real + 1) * 17 / 2), 0, 16).astype(int), real
+
+
+def kept_samples(folder):
+    files = sorted(folder.glob('evaluation/**/samples/*/*.npz'))
+    return np.concatenate([np.load(file)['images'] for file in files])
+
+
+@pytest.mark.parametrize('ways', [((64, 64),), ((50, 64), (64, 17)), ((64, 13),)], ids=str)
+def test_the_rows_of_a_shard_are_drawn_from_train_by_its_number(ways, echo_copy, digits, monkeypatch):
+    """Whatever the batch, and wherever an earlier start had stopped."""
+    for module in (harness, samples):
+        monkeypatch.setattr(module, 'SHARD', 40)
+    for count, batch in ways:
+        words = [f'evaluation.num_samples={count}', f'evaluation.batch_size={batch}', 'evaluation.metrics=fd']
+        harness.evaluate(echo_copy, words, quiet=True)
+    rows = []
+    for shard, count in ((0, 40), (1, 24)):
+        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([0, 0, shard])))
+        rows.append(draw.integers(0, 1437, 40)[:count])
+    wanted, real = shrunk(digits[1].images[np.concatenate(rows)])
+    sharp = np.abs((real + 1) * 17 / 2 % 1 - 0.5) < 0.49  # what rounding cannot carry into the next level
+    found = kept_samples(echo_copy)
+    assert found.shape == wanted.shape and sharp.mean() > 0.9
+    np.testing.assert_array_equal(found[sharp], wanted[sharp])
+
+
+def test_the_likelihood_tells_each_image_its_own_row(echo_copy, digits):
+    harness.evaluate(echo_copy, ['evaluation.metrics=likelihood', 'evaluation.batch_size=100'], quiet=True)
+    (row,) = [row for row in read_rows(echo_copy / 'results.jsonl') if row['metric'] == 'bits_per_dim']
+    images = digits[2].images
+    distance = np.abs((2 * images.astype(float) + 1) / 17 - 1 - shrunk(images)[1]).sum((1, 2, 3))
+    assert row['value'] == pytest.approx(distance.mean() / (64 * np.log(2)), rel=1e-5)
+    assert row['n'] == 360 and row['protocol']['given_from'] == "each image's own row"
+
+
+def test_a_protocol_names_the_conditions_and_where_their_rows_come_from(echo_copy, tiny, tmp_path):
+    harness.evaluate(echo_copy, ['evaluation.metrics=fd'], quiet=True)
+    told = [row['protocol'] for row in read_rows(echo_copy / 'results.jsonl') if row['metric'] == 'fd']
+    assert {(*one['given'], one['given_from']) for one in told} == {
+        ('low_resolution:4', 'caption', 'rows of train at random')
+    }
+    train(tiny('gaussian', 'train.num_steps=1'), tmp_path / 'gaussian', quiet=True)
+    for row in harness.evaluate(tmp_path / 'gaussian', ['evaluation.metrics=fd,likelihood'], quiet=True):
+        if row['metric'] in ('fd', 'bits_per_dim'):
+            assert row['protocol']['given'] == 'nothing' and 'given_from' not in row['protocol']
+
+
+def sampled(folder, out, *words):
+    assert cli.main(['sample', str(folder), f'--out={out}', *words]) == 0
+    return np.load(out)
+
+
+def test_samples_are_given_what_the_command_says(echo_run, digits, tmp_path, capsys):
+    """A picture of an image of the data, and a caption beside it; all images share them."""
+    image = digits[2].images[7]
+    Image.fromarray(np.round(image[..., 0] * (255 / 16)).astype(np.uint8)).save(tmp_path / 'seven.png')
+    words = ('--count=5', f'--given=low_resolution={tmp_path}/seven.png', '--given', 'caption=a bold = sign')
+    found = sampled(echo_run, tmp_path / 'x.npz', *words)
+    np.testing.assert_array_equal(found['images'], np.repeat(shrunk(image[None])[0], 5, axis=0))
+    assert found['given_low_resolution'].shape == (5, 8, 8, 1) and found['given_caption'].shape == (5, 16)
+    assert (found['given_caption'] > 0).sum(1).tolist() == [4] * 5
+
+
+def test_without_words_samples_are_given_the_first_rows_of_train(echo_run, digits, tmp_path, capsys):
+    found = sampled(echo_run, tmp_path / 'x.npz', '--count=12')
+    np.testing.assert_allclose(found['given_low_resolution'], shrunk(digits[1].images[:12])[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('words', 'why'),
+    [
+        (('label=3',), 'the conditions of this run are low_resolution, caption'),
+        (('caption',), 'is not KIND=VALUE'),
+        (('=3',), 'the conditions of this run are'),
+        (('caption=a', 'caption=b'), 'each kind once'),
+        (('low_resolution=nowhere.png',), 'nowhere.png cannot be read as a picture'),
+        (('low_resolution=',), 'cannot be read as a picture'),
+        (('low_resolution={tmp}/small.png',), 'has 4×8 pixels; digits has 8×8'),
+    ],
+)
+def test_what_cannot_be_given_is_refused_in_one_line(words, why, echo_run, tmp_path, capsys):
+    Image.fromarray(np.zeros((8, 4), np.uint8)).save(tmp_path / 'small.png')
+    given = [f'--given={word.format(tmp=tmp_path)}' for word in words]
+    assert cli.main(['sample', str(echo_run), f'--out={tmp_path}/x.png', *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert why in line and not (tmp_path / 'x.png').exists()
+
+
+@pytest.mark.parametrize(
+    ('family', 'conditions', 'why'),
+    [
+        ('diffusion', 'captions', "No condition is called 'captions'.*Did you mean caption"),
+        ('diffusion', 'grey', 'grey needs colour images'),
+        ('diffusion', 'low_resolution:3', 'sides 3 divides'),
+        ('diffusion', 'caption,caption', 'names caption twice'),
+        ('vae', 'caption', 'This network has no way for the condition caption to enter'),
+        ('gan', 'low_resolution:4', 'This network has no way for the condition low_resolution'),
+        ('normalizing_flow', 'masked', 'This network has no way for the condition masked'),
+        ('gaussian', 'caption', 'This network has no way for the condition caption'),
+    ],
+)
+def test_a_condition_that_data_or_network_do_not_have_is_refused_before_anything_is_written(
+    family, conditions, why, tiny, config_file, tmp_path, capsys
+):
+    path = config_file(tiny(family))
+    words = ['train', f'--config={path}', f'--workdir={tmp_path}/run', f'--config.family.conditions={conditions}']
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(why, line) and not (tmp_path / 'run').exists()
