@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,…; by default the family's")
     sample.add_argument('--seed', type=int, default=0)
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
-                        help='a condition, such as label=3; by default the labels in turn')  # fmt: skip
+                        help='a condition, such as label=3 or caption="a bold seven"; may be repeated')  # fmt: skip
 
     flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
     flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))

@@ -1,0 +1,136 @@
+"""Families of paths with conditions of every form; and a student, which may be told what its teacher was."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench import config, families
+from genbench.data import conditions
+from genbench.data.spec import TEXT, DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Borrowed, Sampler
+from genbench.training.state import Blueprint, flatten
+
+SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3, fields=(('caption', TEXT),))
+KINDS = ('label', 'caption', 'low_resolution:2', 'edges', 'masked:25')
+NAMES = ('label', 'caption', 'low_resolution', 'edges', 'masked')
+
+
+def resolved(name, **options):
+    network = {'channels': 8, 'multipliers': (1,), 'groups': 4} if name != 'consistency' else {}
+    return config.resolve({'family': {'name': name, **options}, 'network': network})
+
+
+@functools.cache
+def built(name, kinds):
+    """(family, blueprint, state whose parameters are random)."""
+    lent = {'teacher': Borrowed(resolved('diffusion', conditions=kinds), SPEC)} if name == 'consistency' else {}
+    family = families.get(name)(resolved(name, conditions=kinds), SPEC, lent)
+    blueprint = Blueprint(family)
+    lent = {name: {'denoiser': blueprint.shapes['params'][name]} for name in lent}
+    state = jax.eval_shape(blueprint.initial_state, jax.random.key(0), batch(), lent)
+    rng = np.random.default_rng(1)
+    draw = lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
+    params, averages = (jax.tree.map(draw, state[part]) for part in ('params', 'averages'))
+    return family, blueprint, {**state, 'step': 0, 'params': params, 'averages': averages}
+
+
+def batch(count=8):
+    rng = np.random.default_rng(0)
+    captions = conditions.words([f'a {colour} bird' for colour in rng.choice(['red', 'blue'], count)])
+    images = rng.integers(0, SPEC.levels, (count, *SPEC.shape))
+    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(count) % 3, 'caption': jnp.asarray(captions),
+            'key': jax.random.split(jax.random.key(3), count)}  # fmt: skip
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@functools.cache
+def drawer(name, sampler):
+    family, blueprint, state = built(name, KINDS)
+    networks = {part: state[part] for part in ('params', 'aux', 'averages')}
+    run = jax.jit(lambda keys, given: family.sample(blueprint.bind_state(networks), keys, given, sampler))
+    return run
+
+
+@pytest.mark.parametrize('name', ['diffusion', 'consistency'])
+def test_a_loss_with_conditions_of_every_form_is_finite_and_reaches_every_parameter(name):
+    family, blueprint, state = built(name, KINDS)
+    (update,) = family.updates
+    (moved,) = update.networks
+
+    def loss(params):
+        networks = blueprint.bind({**state['params'], moved: params}, state['aux'], state['averages'])
+        return update.loss(networks, batch(), jax.random.key(0), 0)[0]
+
+    value, slopes = jax.jit(jax.value_and_grad(loss))(state['params'][moved])
+    assert np.isfinite(value)
+    assert not [key for key, slope in flatten(slopes).items() if not np.abs(slope).max() > 0]
+
+
+@pytest.mark.parametrize('sampler', [Sampler('ddim', 2), Sampler('ddim', 2, 1.5)], ids=['plain', 'guided'])
+def test_conditional_samples_hear_everything_they_are_told_and_no_neighbour(sampler):
+    family, draw = built('diffusion', KINDS)[0], drawer('diffusion', sampler)
+    given = family.given(batch())
+    assert tuple(given) == NAMES
+    images = np.asarray(draw(keys(8), given).images)
+    part = jax.tree.map(lambda values: values[2:5], given)
+    np.testing.assert_array_equal(draw(keys(8)[2:5], part).images, images[2:5])
+    for name in NAMES:
+        other = {**given, name: jnp.roll(given[name], 1, axis=0)}
+        assert (draw(keys(8), other).images != images).any(), name
+
+
+def test_guidance_costs_two_evaluations_a_step_for_conditions_of_any_kind():
+    family = built('diffusion', KINDS)[0]
+    for sampler, count in ((Sampler('ddim', 2), 2), (Sampler('ddim', 2, 1.5), 4)):
+        assert drawer('diffusion', sampler)(keys(2), family.given(batch(2))).evaluations == count
+        assert family.evaluations(sampler) == count
+
+
+def test_all_that_an_image_is_told_is_dropped_together():
+    """Classifier-free guidance asks the network with nothing, not with half of what it knows."""
+    family = families.get('diffusion')(resolved('diffusion', conditions=KINDS, condition_dropout=0.5), SPEC)
+    rows = batch(400)
+    seen, given = family.dropped(rows), family.given(rows)
+    silent = np.asarray(seen['label']) == 3
+    assert silent.mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(400))
+    for name, form in family.forms.items():
+        np.testing.assert_array_equal(np.asarray(seen[name])[silent], np.asarray(form.null(silent.sum())))
+        np.testing.assert_array_equal(np.asarray(seen[name])[~silent], np.asarray(given[name])[~silent])
+
+
+def test_only_the_fields_that_conditions_are_made_of_are_wanted_of_the_data():
+    wanted = {('label',): (), ('masked',): (), ('caption',): ('caption',), KINDS: ('caption',), (): ()}
+    for kinds, fields in wanted.items():
+        assert families.get('diffusion')(resolved('diffusion', conditions=kinds), SPEC).fields == fields
+
+
+def test_conditional_is_short_for_the_label():
+    one = families.get('diffusion')(resolved('diffusion', conditional=True), SPEC)
+    other = families.get('diffusion')(resolved('diffusion', conditions=('label',)), SPEC)
+    assert one.forms == other.forms and one.conditional and other.conditional
+    with pytest.raises(UserError, match='names label twice'):
+        families.get('diffusion')(resolved('diffusion', conditional=True, conditions=('label',)), SPEC)
+
+
+def test_a_student_is_told_no_more_than_its_teacher_was():
+    teacher = Borrowed(resolved('diffusion', conditions=('low_resolution:2',)), SPEC)
+    make = functools.partial(families.get('consistency'), spec=SPEC, borrowed={'teacher': teacher})
+    assert make(resolved('consistency', conditions=('low_resolution:2',))).conditional
+    assert not make(resolved('consistency')).conditional
+    with pytest.raises(UserError, match='The condition caption needs a teacher that was trained with it'):
+        make(resolved('consistency', conditions=('caption',)))
+
+
+@pytest.mark.parametrize('name', ['gaussian', 'vae', 'gan', 'normalizing_flow'])
+@pytest.mark.parametrize('kind', ['caption', 'edges'])
+def test_a_family_whose_networks_take_classes_refuses_the_rest_before_anything_compiles(name, kind, make_family):
+    with pytest.raises(UserError, match=f'no way for the condition {kind} to enter') as found:
+        _ = Blueprint(make_family(name, spec=SPEC, conditions=(kind,))).shapes
+    assert '\n' not in str(found.value)
