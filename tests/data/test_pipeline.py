@@ -1,9 +1,12 @@
 """The order of training images and the feeds that deliver it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
+from genbench.data.conditions import words
 from genbench.data.pipeline import Order, ResidentFeed, StreamedFeed, flip, padded_batches
 from genbench.data.sources import Arrays
 
@@ -64,6 +67,29 @@ def test_resident_and_streamed_feeds_deliver_equal_batches(workers, steps):
     streamed.close()
 
 
+def test_feeds_bring_the_fields_that_are_asked_for_and_no_others():
+    """Texts as the numbers of their words, numbers as they are; also of rows by number, to look at."""
+    data, order = arrays(), Order(SIZE, seed=1)
+    captions = [f'image number {index}' for index in range(SIZE)]
+    weights = np.random.default_rng(1).normal(size=(SIZE, 2))
+    source = [{**record, 'caption': caption.encode(), 'weight': weight, 'id': 'never read'}
+              for record, caption, weight in zip(records(data), captions, weights, strict=True)]  # fmt: skip
+    fields = {'caption': words(captions), 'weight': weights}
+    for chosen in ((), ('caption',), ('weight', 'caption')):
+        held = dataclasses.replace(data, fields={name: fields[name] for name in chosen})
+        feeds = (ResidentFeed(held, order, BATCH), StreamedFeed(source, order, BATCH, threads=1, fields=chosen))
+        for feed in feeds:
+            batch, taken = delivered(feed, 4), order.indices(4 * BATCH, BATCH)
+            shown = feed.rows(np.array([3, 20]))
+            assert set(batch) == set(shown) == {'image', 'label', *chosen}
+            np.testing.assert_array_equal(batch['label'], taken)
+            for name in chosen:
+                np.testing.assert_allclose(batch[name], fields[name][taken], rtol=1e-6)
+                np.testing.assert_array_equal(shown[name], fields[name][[3, 20]])
+            assert batch.get('weight', np.float32(0)).dtype == np.float32
+            feed.close()
+
+
 def test_a_feed_puts_its_batches_on_the_devices_it_is_given():
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     feed = StreamedFeed(records(arrays()), Order(SIZE, seed=1), BATCH, place, threads=1, ahead=1)
@@ -99,12 +125,13 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
 
 @pytest.mark.parametrize('batch_size', [1, 7, 23, 50])
 def test_padded_batches_cover_every_image_once_in_order(batch_size):
-    data = arrays()
+    data = dataclasses.replace(arrays(), fields={'weight': np.random.default_rng(1).normal(size=(SIZE, 2))})
     batches = list(padded_batches(data, batch_size))
     rows, masks, indices = zip(*batches, strict=True)
-    images, labels = (np.concatenate([row[name] for row in rows]) for name in ('image', 'label'))
+    images, labels, weights = (np.concatenate([row[name] for row in rows]) for name in ('image', 'label', 'weight'))
     assert all(len(row['image']) == batch_size for row in rows)
     masks, indices = np.concatenate(masks), np.concatenate(indices)
     np.testing.assert_array_equal(indices[masks], np.arange(SIZE))
     np.testing.assert_array_equal(images[masks], data.images)
     np.testing.assert_array_equal(labels[masks], data.labels)
+    np.testing.assert_array_equal(weights[masks], data.fields['weight'])

@@ -10,6 +10,7 @@ import pytest
 from sklearn import datasets
 
 from genbench.data import sources
+from genbench.data.spec import TEXT
 from genbench.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,6 +40,63 @@ def test_digits_have_17_levels_and_10_classes(digits):
     assert (spec.name, spec.shape, spec.levels, spec.classes) == ('digits', (8, 8, 1), 17, 10)
     images = sources.load(digits, 'train').images
     assert (images.dtype, images.min(), images.max()) == (np.uint8, 0, spec.levels - 1)
+
+
+def test_the_caption_of_a_digit_is_its_name_and_whether_it_has_more_ink_than_most(digits):
+    """Than half of the train images, whichever split it is in."""
+    assert sources.spec_of(digits).fields == (('caption', TEXT),)
+    names = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+    images, labels = datasets.load_digits(return_X_y=True)
+    ranks = np.searchsorted(np.sort(images[:1437].sum(1)), images.sum(1))  # how many train images have less ink
+    wanted = [f'a {"bold" if rank > 718 else "thin"} {names[label]}' for rank, label in zip(ranks, labels, strict=True)]
+    found = [row['caption'].decode() for split in ('train', 'test') for row in digits.as_data_source(split)]
+    assert found == wanted
+    assert 600 < sum(caption.startswith('a bold') for caption in found[:1437]) <= 718
+
+
+def test_the_words_of_the_captions_have_numbers_of_their_own(digits):
+    caption = sources.load(digits, 'train', ('caption',)).fields['caption']
+    assert len(np.unique(caption[:, :3])) == 13 and len(np.unique(caption, axis=0)) == 20
+    assert not caption[:, 3:].any() and (caption[:, :3] > 0).all()
+
+
+def test_fields_that_are_not_asked_for_are_not_kept(digits):
+    assert sources.load(digits, 'test').fields == {}
+    part = sources.load(digits, 'test', ('caption',)).part(slice(3, 5))
+    assert len(part) == 2 and part.columns().keys() == {'image', 'label', 'caption'}
+
+
+def test_noise_has_the_shapes_of_real_rows(digits):
+    spec = sources.spec_of(digits)
+    real, noise = sources.load(digits, 'test[:9]', ('caption',)).columns(), sources.noise(spec, 9, ('caption',))
+    for name, values in noise.columns().items():
+        assert (values.shape, values.dtype) == (real[name].shape, real[name].dtype)
+    assert noise.images.max() < 17 and noise.labels.max() < 10
+
+
+class Feature:
+    def __init__(self, shape, np_dtype):
+        self.shape, self.np_dtype = shape, np_dtype
+
+
+class Text(Feature):
+    """As TFDS calls it."""
+
+
+@pytest.mark.parametrize(
+    ('feature', 'kind'),
+    [
+        (Text((), object), TEXT),
+        (Feature((), np.int64), 'int64'),
+        (Feature((4, 4, 3), np.uint8), 'uint8'),
+        (Feature((2,), np.float32), 'float32'),
+        (Feature((None,), np.int64), ''),
+        (Feature((), object), ''),
+        (Feature({'box': (4,)}, {'box': np.float32}), ''),
+    ],
+)
+def test_fields_of_numbers_and_texts_are_told_from_what_cannot_be_stacked(feature, kind):
+    assert sources._kind(feature) == kind
 
 
 def test_a_slice_of_a_split_is_its_first_images(digits):
