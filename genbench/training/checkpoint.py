@@ -90,23 +90,24 @@ class Checkpoints:
 
             folder, policy = self._folder.absolute(), self._retention
             options: dict[str, Any] = {'preservation_policy': policy, 'cleanup_tmp_directories': True} if policy else {}
-            try:
-                self._checkpointer = ocp.training.Checkpointer(folder, **options)
-            except Exception as error:
-                for step, reason in self._unreadable():
-                    raise UserError(f'Checkpoint {step} is damaged, and Orbax opens none beside it: {reason} Move the '
-                                    f'folder {folder / str(step)} away.') from error  # fmt: skip
-                raise
+            for step, reason in self._unreadable():
+                raise UserError(f'Checkpoint {step} is damaged: {reason} Move the folder {folder / str(step)} away; no '
+                                'other is read beside it.')  # fmt: skip
+            self._checkpointer = ocp.training.Checkpointer(folder, **options)
         return self._checkpointer
 
     def _unreadable(self) -> Iterator[tuple[int, str]]:
-        """Steps whose own metadata cannot be read, and why; Orbax reads those of all when it opens the folder."""
+        """Steps of which Orbax, which looks at all when it opens the folder, would fail or wait for ever, and why."""
         for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-            if folder.name.isdecimal() and (folder / METADATA).exists():
-                try:
-                    reading.read_json(folder / METADATA, STEP_METADATA)
-                except UserError as error:
-                    yield int(folder.name), str(error)
+            if not folder.name.isdecimal() or not folder.is_dir():
+                continue
+            try:
+                for path in sorted(folder.rglob('*')):
+                    reading.check_kind(path)
+                if (folder / METADATA).exists():
+                    reading.read_json(folder / METADATA, STEP_METADATA, 'Orbax needs it.')
+            except UserError as error:
+                yield int(folder.name), str(error)
 
     def steps(self) -> list[int]:
         """Committed steps, ascending."""
