@@ -8,7 +8,7 @@ beside it. The Gaussian has a closed form and stays outside the budget.
 Every family with a likelihood has its bits per dimension as the log-mean of the same number of draws, K = 4, beside the
 usual K = 1 (docs/numbers.md). Four solutions of the ODE an image are what the study can afford.
 
-Cost: 48 minutes of CPU time with empty caches (docs/studies/digits_families.md).
+Cost: 47 minutes of CPU time with empty caches (docs/studies/digits_families.md).
 
 Expect the full-covariance Gaussian at 2.94 bits/dim, and every trained family below it in bits/dim (where it has a
 likelihood) and in Fréchet distance.

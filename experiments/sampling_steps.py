@@ -4,7 +4,7 @@ genbench run experiments/sampling_steps.py --out runs/sampling_steps
 
 One diffusion run is trained once; its solvers are cells of one evaluation.
 
-Cost: five and a half minutes on two cores (docs/studies/sampling_steps.md).
+Cost: nine minutes of CPU time (docs/studies/sampling_steps.md).
 
 Expect the deterministic solvers ahead of ancestral sampling with few evaluations, Heun's second-order rule ahead of
 DDIM, which is Euler's, where it can afford a few steps, and all of them level from about fifty evaluations on.

@@ -70,6 +70,16 @@ def read_bytes(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
             raise _unreadable(path, error) from None
 
 
+def check_kind(path: pathlib.Path) -> None:
+    """Raise Damaged where neither a file nor a folder stands, such as a pipe, of which a reader would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise Damaged(f'{path} is {_kind(mode)}, where a file should be.')
+
+
 def _unreadable(path: pathlib.Path, error: OSError) -> Damaged:
     return Damaged(f'{path} cannot be read: {_TROUBLE.get(error.errno or 0, error.strerror)}.')
 

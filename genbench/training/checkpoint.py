@@ -9,14 +9,21 @@ import glob
 import pathlib
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from genbench import reading
 from genbench.errors import UserError
 from genbench.training import processes
 from genbench.training import state as states
+
+METADATA = '_CHECKPOINT_METADATA'  # Orbax's file of what it says of one step
+STEP_METADATA = {
+    'commit_timestamp_nsecs?': (int, None), 'init_timestamp_nsecs?': (int, None), 'metrics?': (dict, None),
+    'performance_metrics?': (dict, None), 'custom_metadata?': (dict, None),
+}  # fmt: skip
 
 
 def check_path(folder: pathlib.Path) -> None:
@@ -83,8 +90,24 @@ class Checkpoints:
 
             folder, policy = self._folder.absolute(), self._retention
             options: dict[str, Any] = {'preservation_policy': policy, 'cleanup_tmp_directories': True} if policy else {}
+            for step, reason in self._unreadable():
+                raise UserError(f'Checkpoint {step} is damaged: {reason} Move the folder {folder / str(step)} away; no '
+                                'other is read beside it.')  # fmt: skip
             self._checkpointer = ocp.training.Checkpointer(folder, **options)
         return self._checkpointer
+
+    def _unreadable(self) -> Iterator[tuple[int, str]]:
+        """Steps of which Orbax, which looks at all when it opens the folder, would fail or wait for ever, and why."""
+        for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if not folder.name.isdecimal() or not folder.is_dir():
+                continue
+            try:
+                for path in sorted(folder.rglob('*')):
+                    reading.check_kind(path)
+                if (folder / METADATA).exists():
+                    reading.read_json(folder / METADATA, STEP_METADATA, 'Orbax needs it.')
+            except UserError as error:
+                yield int(folder.name), str(error)
 
     def steps(self) -> list[int]:
         """Committed steps, ascending."""
@@ -183,6 +206,9 @@ class Checkpoints:
         Args:
           like_for_step: step → structure of the state at that step.
         """
+        for step, reason in list(self._unreadable()):
+            aside = self._set_aside(step)
+            warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=2)
         for step in reversed(self.steps()):
             try:
                 return step, self.restore(like_for_step(step), step)
