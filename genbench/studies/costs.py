@@ -183,11 +183,11 @@ def _measure(request: Request) -> Cost:
     if request.width:
         width = _fitting_width(request)
         request = dataclasses.replace(request, config=with_value(request.config, request.width, width))
-    family = _family(request)
-    lent = _lent_parameters(request)
+    ready = _prepared(request)
+    family = ready.family
     stages, before = [], None
     for stage in family.stages:
-        stages.append(_stage(family.at(stage.name), stage.until, lent, before, bool(request.cores)))
+        stages.append(_stage(ready, family.at(stage.name), stage.until, before, bool(request.cores)))
         before = family.at(stage.name)
     seconds = sum(stage.seconds for stage in stages) / len(stages)
     steps = [(stage.until, stage.period) for stage in stages]
@@ -200,21 +200,19 @@ def with_value(config: Config, key: str, value: Any) -> Config:
     return configs.resolve(configs.plain(config), [f'{key}={text}'])
 
 
-def _family(request: Request) -> Any:
+def _prepared(request: Request) -> Any:
+    """The run on random images; what it builds on by its shapes, for it may not be trained yet."""
     from genbench import families
-    from genbench.families.base import Borrowed
+    from genbench.training import mesh as meshes
     from genbench.training import runs
+    from genbench.training.prepared import prepare
 
-    config = request.config
-    spec = sources.spec_by_name(config.data.name, config.data.data_dir)
-    cls, borrowed = families.get(config.family.name), {}
-    for name, path in cls.borrows(config).items():
-        if name in request.lent:
-            borrowed[name] = Borrowed(request.lent[name], spec)
-        else:
-            run = runs.open_run(path, what=f'family.{name}')
-            borrowed[name] = Borrowed(run.config, run.family.spec)
-    return cls(config, spec, borrowed)
+    config, loans = request.config, {}
+    for name, path in families.get(config.family.name).borrows(config).items():
+        lender = request.lent.get(name) or runs.open_run(path, what=f'family.{name}').config
+        loans[name] = runs.promise(lender, sources.spec_by_name(lender.data.name, lender.data.data_dir))
+    mesh = meshes.make_mesh(config.mesh if request.cores else None)
+    return prepare(config, loans, mesh=mesh, on_noise=True)
 
 
 def _parameters(family: Any) -> int:
@@ -230,9 +228,13 @@ def _parameters(family: Any) -> int:
 def _fitting_width(request: Request) -> int:
     """The multiple whose parameters are nearest to the wanted number, by bisection."""
 
+    from genbench.training.prepared import prepare
+
+    first = _prepared(request)
+
     def count(multiples: int) -> int:
-        values = with_value(request.config, request.width, multiples * request.multiple)
-        return _parameters(_family(dataclasses.replace(request, config=values)))
+        config = with_value(request.config, request.width, multiples * request.multiple)
+        return _parameters(prepare(config, first.loans, mesh=first.mesh, on_noise=True).family)
 
     high = 1
     while count(high) < request.parameters and high < 2**12:
@@ -244,23 +246,6 @@ def _fitting_width(request: Request) -> int:
     return request.multiple * min((low, high), key=lambda width: abs(count(width) - request.parameters))
 
 
-def _lent_parameters(request: Request) -> dict[str, Any]:
-    """Shapes of the parameters of the runs that this one builds on."""
-    from genbench import families
-    from genbench.training import runs
-    from genbench.training import state as states
-
-    found = {}
-    for name, path in families.get(request.config.family.name).borrows(request.config).items():
-        if name in request.lent:
-            one = _family(Request(request.lent[name]))
-            found[name] = states.Blueprint(one.at(one.stages[-1].name)).shapes['params']
-        else:
-            run = runs.open_run(path, what=f'family.{name}')
-            found[name] = run.blueprint(run.config.train.num_steps).shapes['params']
-    return found
-
-
 class _Stage(NamedTuple):
     """Its end, operations of each step of a period and of its first state, and seconds of a step."""
 
@@ -270,21 +255,17 @@ class _Stage(NamedTuple):
     seconds: float
 
 
-def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any, timed: bool) -> _Stage:
-    """What a stage costs, on random images; `before` is the family as it was in the one before."""
+def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool) -> _Stage:
+    """What a stage costs; `before` is the family as it was in the one before."""
     import jax
 
     from genbench import rng
-    from genbench.data import pipeline
     from genbench.training import mesh as meshes
     from genbench.training import placement, runs
     from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
-    batch = family.config.train.batch_size
-    arrays = sources.noise(family.spec, batch, family.fields)
-    mesh = meshes.make_mesh(family.config.mesh if timed else None)
-    feed = pipeline.ResidentFeed(arrays, pipeline.Order(batch, 0), batch, meshes.split_batch(mesh))
+    mesh, feed, lent = ready.mesh, ready.feed, {name: loan.params for name, loan in ready.loans.items()}
     blueprint = states.Blueprint(family)
     shape = runs.abstract_state(blueprint, mesh)
     program = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(shape))

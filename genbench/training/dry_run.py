@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
-from genbench import families, rng
+from genbench import rng
 from genbench.config import Config
-from genbench.data import sources
-from genbench.training import loop, placement, runs, telemetry
 from genbench.training import mesh as meshes
+from genbench.training import placement, runs, telemetry
 from genbench.training import state as states
+from genbench.training.prepared import prepare
 from genbench.training.step import active_updates, make_step
 
 
@@ -20,12 +20,8 @@ def describe(config: Config) -> list[str]:
     Raises:
       UserError: what `train` would raise before its first step.
     """
-    mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
-    builder = sources.open_builder(config.data.name, config.data.data_dir)
-    borrowed = runs.describe({name: loan.description for name, loan in runs.borrow(config).items()})
-    family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
-    feed = loop.make_feed(family, builder, mesh)
+    ready = prepare(config)
+    family, mesh, feed = ready.family, ready.mesh, ready.feed
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [

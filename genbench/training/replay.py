@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from genbench import rng
-from genbench.data import sources
 from genbench.errors import UserError
 from genbench.training import guards, runs
-from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
-from genbench.training.loop import Training, make_feed
+from genbench.training.loop import Training
+from genbench.training.prepared import prepare
 from genbench.training.programs import Programs
 from genbench.training.step import active_updates, seen, take_batch
 
@@ -29,24 +28,22 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
       UserError: there is no such run or step.
     """
     run = runs.open_run(workdir)
-    config, family = run.config, run.family
+    config = run.config
     if not 0 <= step < config.train.num_steps:
         raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
-    mesh = meshes.make_mesh(config.mesh)
-    feed = make_feed(family, sources.open_builder(config.data.name, config.data.data_dir), mesh)
-    training = Training(config, run.folder, family, feed, mesh, {})
+    training = Training(prepare(config, runs.resumed_loans(run.folder) or None), run.folder)
     at, state = _newest(training, step)
     if state is None:
         training.loans = runs.borrow(config)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
-    for stage in family.stages:
+    for stage in training.family.stages:
         end = min(stage.until or step + 1, step + 1)
         if at >= end and state is not None:
             continue
         blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
         programs = training.programs(stage.name)
         while at < min(step, end):
-            inputs = feed.inputs(at)
+            inputs = training.feed.inputs(at)
             execute, _ = programs.get(inputs, active_updates(blueprint, at))
             state, _ = execute(state, training.constants, inputs)
             at += 1

@@ -235,6 +235,13 @@ def borrow(config: Config) -> dict[str, Loan]:
     return loans
 
 
+def promise(config: Config, spec: DataSpec) -> Loan:
+    """A run that is not trained yet, by its shapes alone."""
+    family = families.get(config.family.name)(config, spec)
+    params = Blueprint(family.at(family.stages[-1].name)).shapes['params']
+    return Loan({'config': configs.plain(config), 'data': dataclasses.asdict(spec)}, params)
+
+
 def resumed_loans(folder: Folder) -> dict[str, Loan]:
     """What a run that has a checkpoint has borrowed: its weights are in its own state by now."""
     if not Checkpoints(folder.checkpoints).steps() or not folder.manifest.is_file():
