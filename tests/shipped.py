@@ -33,7 +33,8 @@ def lenders(name, resolve, spec):
     for chosen in itertools.product(alone, repeat=len(wanted)):
         lent = dict(zip(wanted, chosen, strict=True))
         try:
-            cls(resolve(name), spec, {key: Borrowed(resolve(lender), spec) for key, lender in lent.items()})
+            runs = {key: Borrowed(families.get(lender)(resolve(lender), spec)) for key, lender in lent.items()}
+            cls(resolve(name), spec, runs)
         except UserError:
             continue
         return lent

@@ -198,6 +198,6 @@ def test_a_training_step_without_loops_has_the_operations_that_xla_counts(name):
     ready = prepare(config)
     blueprint, feed = Blueprint(ready.family), ready.feed
     state = runs.abstract_state(blueprint, ready.mesh)
-    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
-    traced = step.trace(state, feed.constants, feed.inputs(0), active_updates(blueprint, 0))
+    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state), {})
+    traced = step.trace(state, ready.constants, feed.inputs(0), active_updates(blueprint, 0))
     assert 0.98 < flops.count(traced.jaxpr) / traced.lower().cost_analysis()['flops'] < 1.01

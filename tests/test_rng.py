@@ -13,10 +13,10 @@ from jax.extend.core import primitives
 from genbench import families, rng
 from genbench.evaluation.features import fitted
 from genbench.families.base import Sampler
-from genbench.training import runs, sampling
+from genbench.training import lending, sampling
 from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
-from genbench.training.step import seen, take_batch
+from genbench.training.step import Constants, seen, take_batch
 
 SIZE = 4
 
@@ -122,30 +122,33 @@ def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder, digits, lenders
     """The initialisation, losses of two steps with dropout, samples of the same seed, and each likelihood."""
     dropout = ('network.dropout=0.1',) if 'dropout' in tiny(name).network else ()
     config = tiny(name, f'train.batch_size={SIZE}', 'data.flip=True', 'evaluation.dequantisation_draws=2', *dropout)
-    loans = {key: runs.promise(tiny(lender), digits[0]) for key, lender in lenders(name).items()}
+    loans = {key: lending.promise(tiny(lender), digits[0]) for key, lender in lenders(name).items()}
     ready = prepare(config, loans)
     family, feed, blueprint = ready.family, ready.feed, Blueprint(ready.family)
-    shapes = {key: loan.params for key, loan in loans.items()}
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
+    shapes = {key: loan.state for key, loan in loans.items()}
+    lent = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
+    constants = Constants(feed.constants, lent)
     batch = feed.batch(feed.constants, feed.inputs(0))
-    state = jax.jit(blueprint.initial_state)(rng.numbered(rng.root(0, 'initialisation'), 0), batch, params)
+    state = jax.jit(blueprint.initial_state)(rng.numbered(rng.root(0, 'initialisation'), 0), batch, lent)
     run = recorder.take()
 
     def losses(state, index, constants, inputs):  # without gradients, for which reports may be made twice
         key = rng.numbered(rng.root(0, 'training'), index)
         seen_by_all = take_batch(blueprint, feed, constants, inputs, key)
         return [
-            update.loss(blueprint.bind_state(state), *seen(update, seen_by_all, key), index)[0]
+            update.loss(
+                blueprint.bind_state({**state, 'lent': constants.lent}), *seen(update, seen_by_all, key), index
+            )[0]
             for update in family.updates
         ]
 
     run_losses = jax.jit(losses)
     for index in range(2):
-        run_losses(state, index, feed.constants, feed.inputs(index))
+        run_losses(state, index, constants, feed.inputs(index))
     trained = recorder.take()
     assert not trained & run
     run += trained
-    networks = {key: state[key] for key in ('params', 'aux')}
+    networks = {'params': state['params'], 'aux': state['aux'], 'lent': lent}
 
     def apart(purpose, use):
         keys = sampling.image_keys(family, purpose, 0, 0, SIZE)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -202,15 +202,20 @@ def with_value(config: Config, key: str, value: Any) -> Config:
 
 def _prepared(request: Request) -> Any:
     """The run on random images; what it builds on by its shapes, for it may not be trained yet."""
-    from genbench import families
+    from genbench.training import lending, runs
     from genbench.training import mesh as meshes
-    from genbench.training import runs
     from genbench.training.prepared import prepare
 
-    config, loans = request.config, {}
-    for name, path in families.get(config.family.name).borrows(config).items():
-        lender = request.lent.get(name) or runs.open_run(path, what=f'family.{name}').config
-        loans[name] = runs.promise(lender, sources.spec_by_name(lender.data.name, lender.data.data_dir))
+    def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Any]:
+        loans = {}
+        for name, text in configs.borrowed(config).items():
+            path = configs.split_run(text)[0]
+            lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
+            spec = sources.spec_by_name(lender.data.name, lender.data.data_dir)
+            loans[name] = lending.promise(lender, spec, promised(lender, {}))
+        return loans
+
+    config, loans = request.config, promised(request.config, request.lent)
     mesh = meshes.make_mesh(config.mesh if request.cores else None)
     return prepare(config, loans, mesh=mesh, on_noise=True)
 
@@ -260,16 +265,15 @@ def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool)
     import jax
 
     from genbench import rng
-    from genbench.training import mesh as meshes
     from genbench.training import placement, runs
     from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
-    mesh, feed, lent = ready.mesh, ready.feed, {name: loan.params for name, loan in ready.loans.items()}
+    mesh, feed, constants = ready.mesh, ready.feed, ready.places
     blueprint = states.Blueprint(family)
     shape = runs.abstract_state(blueprint, mesh)
-    program = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(shape))
-    constants = jax.device_put(feed.constants, meshes.replicated(mesh))
+    places = placement.shardings(shape), placement.shardings(constants.lent)
+    program = make_step(blueprint, feed, rng.root(0, 'training'), *places)
     period = math.lcm(*(update.every for update in family.updates))
     actives = [active_updates(blueprint, step) for step in range(period)]
     traced = {active: program.trace(shape, constants, feed.inputs(0), active) for active in set(actives)}
@@ -277,12 +281,12 @@ def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool)
     old = None if before is None else states.Blueprint(before)
 
     def begin(key: Any, batch: Any, lent: Any, state: Any) -> Any:
-        return blueprint.initial_state(key, batch, lent, None if old is None else old.bind_state(state))
+        previous = None if old is None else old.bind_state({**state, 'lent': lent})
+        return blueprint.initial_state(key, batch, lent, previous)
 
-    first = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0))
+    first, lent = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0)), constants.lent
     beginning = _counted(jax.jit(begin).trace(jax.random.key(0), first, lent, None if old is None else old.shapes))
-    seconds = _seconds(blueprint, shape, lambda state, active: program(state, constants, feed.inputs(0), active)[0],
-                       actives) if timed else 0.0  # fmt: skip
+    seconds = _seconds(ready, blueprint, shape, program, actives) if timed else 0.0
     return _Stage(until, [counted[active] for active in actives], beginning, seconds)
 
 
@@ -293,9 +297,10 @@ def _counted(traced: Any) -> float:
         raise UserError(f'its FLOPs cannot be counted: {error}.') from None
 
 
-def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], actives: Sequence[Any]) -> float:
+def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequence[Any]) -> float:
     """Seconds of a step, averaged over whole periods, after one that compiles."""
     import jax
+    import jax.numpy as jnp
     from flax import nnx
 
     from genbench.families.base import Networks
@@ -305,10 +310,15 @@ def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], active
         networks = Networks(blueprint.family.networks(nnx.Rngs(0)))
         return blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
 
+    places = ready.places
+    lent = jax.jit(lambda: jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), places.lent),
+                   out_shardings=placement.shardings(places.lent))()  # fmt: skip
+    constants = places._replace(feed=jax.tree.map(lambda leaf, place: jax.device_put(leaf, place.sharding),
+                                                  ready.feed.constants, places.feed), lent=lent)  # fmt: skip
     state, done, began = jax.jit(build, out_shardings=placement.shardings(shape))(), -len(actives), 0.0
     while done < TIMED_STEPS and (done <= 0 or time.monotonic() - began < TIMED_SECONDS):
         for active in actives:
-            state = call(state, active)
+            state, _ = program(state, constants, ready.feed.inputs(0), active)
         jax.block_until_ready(state)
         done += len(actives)
         began = time.monotonic() if done == 0 else began

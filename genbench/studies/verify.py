@@ -17,7 +17,7 @@ from genbench.evaluation import harness, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
-from genbench.training import loop, runs
+from genbench.training import installed, loop, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.files import write_atomically
@@ -141,8 +141,8 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.EVIDENCE) -> pa
         'protocol': found['protocol'],
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
         'differs': list(comparison.other),
-        'commit': runs.commit(),
-        'versions': runs.versions(),
+        'commit': installed.commit(),
+        'versions': installed.versions(),
         'devices': harness.machine()['devices'],
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
         'command': f'genbench verify {row.id} --record',

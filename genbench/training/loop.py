@@ -70,7 +70,7 @@ def train(
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
-    ready = prepare(config, runs.resumed_loans(folder) or None, mesh=mesh)
+    ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
     _check_names(ready.family)
     trackers.check(config)
     with contextlib.ExitStack() as held:
@@ -107,7 +107,7 @@ class Training:
     def __init__(self, ready: Prepared, folder: runs.Folder):
         self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
         self.mesh, self.loans = ready.mesh, ready.loans
-        self.constants = meshes.put(self.feed.constants, meshes.replicated(self.mesh))
+        self.constants, self.places = ready.constants, ready.places
         self.debug = False
         self.entered_flops: float | None = 0.0
         self._fetched: dict[int, Any] = {}
@@ -203,27 +203,30 @@ class Training:
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
         key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: what is compiled serves all seeds
         batch = self.inputs(step)
-        lent = {name: loan.params for name, loan in self.loans.items()}
 
-        def build(key, constants, inputs, lent, old):
-            before = None if old is None else self.blueprint(owner).bind_state(old)
-            fresh = blueprint.initial_state(key, self.feed.batch(constants, inputs), lent, before)
+        def build(key, constants, inputs, old):
+            before = None if old is None else self.blueprint(owner).bind_state({**old, 'lent': constants.lent})
+            fresh = blueprint.initial_state(key, self.feed.batch(constants.feed, inputs), constants.lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
         # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
-        traced = program.trace(key, self.constants, batch, lent, state)
+        traced = program.trace(key, self.constants, batch, state)
         self.entered_flops = telemetry.flops_of(traced)
-        return traced.lower().compile()(key, self.constants, batch, lent, state)
+        return traced.lower().compile()(key, self.constants, batch, state)
+
+    def beside(self, state: Any) -> Any:
+        """The state with what borrowed runs lend beside it."""
+        return {**state, 'lent': self.constants.lent}
 
     def programs(self, stage: str) -> Programs:
         """The steps of a stage."""
         blueprint = self.blueprint(stage)
         state = runs.abstract_state(blueprint, self.mesh)
         root = rng.root(self.config.train.seed, 'training')
-        step = make_step(blueprint, self.feed, root, placement.shardings(state))
+        step = make_step(blueprint, self.feed, root, placement.shardings(state), placement.shardings(self.places.lent))
         return Programs(step, state, self.constants, self.debug)
 
     def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
@@ -240,8 +243,8 @@ class Training:
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
         if self.debug:
-            batch = jax.eval_shape(self.feed.batch, self.constants, self.inputs(step))
-            guards.check_shapes(blueprint, state, batch)
+            batch = jax.eval_shape(self.feed.batch, self.constants.feed, self.inputs(step))
+            guards.check_shapes(blueprint, self.beside(state), batch)
         stop = self.stop.reached(step)
         try:
             while step < end and not stop:
@@ -331,7 +334,9 @@ class Training:
         drawer = self._drawers[blueprint]
         sampler = samplers.default(family)
         given = sampling.shown(family, GRID_SIZE, self.feed.rows, self.config.train.seed)
-        images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, given)
+        images = drawer.draw(
+            self.beside({**state, 'params': averaged}), sampler, GRID_SIZE, self.config.train.seed, given
+        )
         path = self.folder.samples / f'step_{step:07d}.png'
         processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
 

@@ -14,6 +14,7 @@ from genbench.data import pipeline, sources
 from genbench.families.base import Family
 from genbench.training import mesh as meshes
 from genbench.training import placement, runs
+from genbench.training.step import Constants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,25 @@ class Prepared:
             return pipeline.ResidentFeed(sources.load(self.builder, 'train', fields), order, batch, place)
         source = self.builder.as_data_source('train')
         return pipeline.StreamedFeed(source, order, batch, place, workers=config.data.workers, fields=fields)
+
+    @functools.cached_property
+    def places(self) -> Constants:
+        """Shapes, types and places of `constants`, without moving anything."""
+        whole, rules = meshes.replicated(self.mesh), placement.parse_rules(self.config.mesh.rules)
+        rows = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), self.feed.constants
+        )
+        return Constants(rows, placement.of_lent(self._lent, self.mesh, rules))
+
+    @functools.cached_property
+    def constants(self) -> Constants:
+        """What every step reads and none changes, put on the devices once."""
+        found = Constants(self.feed.constants, self._lent)
+        return jax.tree.map(lambda leaf, place: meshes.put(leaf, place.sharding), found, self.places)
+
+    @property
+    def _lent(self) -> dict[str, Any]:
+        return {name: loan.state for name, loan in self.loans.items()}
 
 
 def prepare(

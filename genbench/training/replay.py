@@ -31,10 +31,8 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
     config = run.config
     if not 0 <= step < config.train.num_steps:
         raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
-    training = Training(prepare(config, runs.resumed_loans(run.folder) or None), run.folder)
+    training = Training(prepare(config, runs.borrow(config, run.folder)), run.folder)
     at, state = _newest(training, step)
-    if state is None:
-        training.loans = runs.borrow(config)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
     for stage in training.family.stages:
         end = min(stage.until or step + 1, step + 1)
@@ -74,7 +72,7 @@ def _step(training: Training, blueprint: states.Blueprint, programs: Programs, s
     for update in blueprint.family.updates:
         if update.name not in active:
             continue
-        yield from guards.examine(blueprint, update, state, *seen(update, batch, key))
+        yield from guards.examine(blueprint, update, training.beside(state), *seen(update, batch, key))
         execute, _ = programs.get(inputs, (update.name,))
         after, scalars = execute(jax.tree.map(jnp.copy, state), training.constants, inputs)
         said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]

@@ -30,7 +30,7 @@ def _lenders(name):
 
 def _family(name, conditional=False, spec=SPEC, borrowed=None, **options):
     if borrowed is None:
-        borrowed = {key: Borrowed(_resolve(one, conditional), spec) for key, one in _lenders(name).items()}
+        borrowed = {key: Borrowed(_family(one, conditional, spec)) for key, one in _lenders(name).items()}
     return families.get(name)(_resolve(name, conditional, **options), spec, borrowed)
 
 
@@ -49,10 +49,11 @@ def _scrambled(tree, seed=1):
 
 @functools.cache
 def _built(name, conditional=False):
-    """(family, blueprint, its state)."""
+    """(family, blueprint, its state with what is lent beside it)."""
     family = _family(name, conditional)
     blueprint = Blueprint(family)
-    lent = {key: _built(one, conditional)[2]['params'] for key, one in _lenders(name).items()}
+    lent = {key: _built(one, conditional)[2] for key, one in _lenders(name).items()}
+    lent = {key: {part: one[part] for part in ('params', 'aux', 'lent')} for key, one in lent.items()}
     state = jax.eval_shape(blueprint.initial_state, jax.random.key(0), _batch(), lent)
     if jax.tree.leaves(state['aux']):  # what is kept beside parameters is made, for noise is none of its values
         networks = blueprint.bind_state(jax.jit(blueprint.initial_state)(jax.random.key(0), _batch(), lent))
@@ -60,8 +61,9 @@ def _built(name, conditional=False):
             if update.optimizer is None:
                 update.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
         state = {**state, 'aux': blueprint.aux(networks)}
+    state = {**state, 'step': 0, 'params': _scrambled(state['params']), 'lent': lent}
     averages = {average: _scrambled(tree, seed=2) for average, tree in state['averages'].items()}
-    return family, blueprint, {**state, 'step': 0, 'params': _scrambled(state['params']), 'averages': averages}
+    return family, blueprint, {**state, 'averages': averages}
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def compiled(family, blueprint):
 
 def drawn(built, keys, sampler=None, given=None):
     family, blueprint, state = built
-    bound = {name: state[name] for name in ('params', 'aux', 'averages')}
+    bound = {name: state[name] for name in ('params', 'aux', 'averages', 'lent')}
     return compiled(family, blueprint)(bound, keys, given, sampler or usual(family))
 
 
@@ -39,7 +39,7 @@ def gradient(built, update, batch):
     _, blueprint, state = built
 
     def loss(moved):
-        networks = blueprint.bind({**state['params'], **moved}, state['aux'], state['averages'])
+        networks = blueprint.bind_state({**state, 'params': {**state['params'], **moved}})
         return update.loss(networks, batch, jax.random.key(0), state['step'])
 
     moved = {network: state['params'][network] for network in update.networks}

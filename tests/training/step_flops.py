@@ -11,8 +11,8 @@ import jax
 from genbench import config as configs
 from genbench import rng
 from genbench.data import sources
+from genbench.training import lending, placement, runs
 from genbench.training import mesh as meshes
-from genbench.training import placement, runs
 from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import make_step
@@ -23,7 +23,7 @@ def main():
     for label, (values, lent) in asked.items():
         config = configs.resolve(values)
         spec = sources.spec_by_name(config.data.name, '')
-        loans = {name: runs.promise(configs.resolve(one), spec) for name, one in lent.items()}
+        loans = {name: lending.promise(configs.resolve(one), spec) for name, one in lent.items()}
         for count in (1, jax.device_count()):
             ready = prepare(config, loans, mesh=meshes.make_mesh(devices=jax.devices()[:count]))
             for update in ready.family.updates:
@@ -35,9 +35,9 @@ def operations(ready, update):
     """Of each device."""
     blueprint, feed, mesh = Blueprint(ready.family), ready.feed, ready.mesh
     state = runs.abstract_state(blueprint, mesh)
-    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
-    constants = meshes.put(feed.constants, meshes.replicated(mesh))
-    lowered = step.trace(state, constants, feed.inputs(0), (update,)).lower()
+    places = placement.shardings(state), placement.shardings(ready.places.lent)
+    step = make_step(blueprint, feed, rng.root(0, 'training'), *places)
+    lowered = step.trace(state, ready.places, feed.inputs(0), (update,)).lower()
     compiled = lowered.compile({'xla_backend_optimization_level': 0})  # operations are counted before code is made
     return compiled.cost_analysis()['flops']
 
