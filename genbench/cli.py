@@ -110,11 +110,14 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument('left', help='a config file or a run folder')
     diff.add_argument('right', help='a config file or a run folder')
 
-    checkpoint = verb('checkpoint', 'Look at checkpoints.').add_subparsers(
+    checkpoint = verb('checkpoint', 'Look at checkpoints, and copy them out.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
     held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.', checkpoint)
     held.add_argument('workdir', help='the folder of a run')
+    whole = verb('export', 'Copy a run with those that it borrowed, which it then does without.', checkpoint)
+    whole.add_argument('workdir', help='the folder of a run')
+    whole.add_argument('--out', required=True, help='a new folder')
 
     data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
@@ -270,9 +273,10 @@ def _checkpoint(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench import startup
 
     startup.prepare()
-    from genbench.training import inventory
+    from genbench.training import inventory, lending
 
-    for line in inventory.show(given.workdir):
+    export = given.action == 'export'
+    for line in lending.export(given.workdir, given.out) if export else inventory.show(given.workdir):
         print(line, flush=True)
     return 0
 

@@ -335,14 +335,33 @@ def identity(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
 
 
-def config_hash(config: Config) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of `identity` without the folders of borrowed runs.
+def lasting(config: Config) -> dict[str, Any]:
+    """`identity` without the folders of borrowed runs, which may move; of RUN@AVERAGE the average stays.
 
     What was borrowed is in the manifest, by the hash of its state.
     """
-    folders = {f'family.{name}' for name in families.get(config.family.name).borrows(config)}
-    named = {key: value for key, value in identity(config).items() if key not in folders}
-    return digest(named)
+    values = identity(config)
+    for name, text in borrowed(config).items():
+        values.pop(f'family.{name}', None)
+        if average := split_run(text)[1]:
+            values[f'family.{name}'] = average
+    return values
+
+
+def borrowed(config: Config) -> dict[str, str]:
+    """The runs that a config builds on: the family's name for each → RUN or RUN@AVERAGE."""
+    return families.get(config.family.name).borrows(config)
+
+
+def split_run(text: str) -> tuple[str, str]:
+    """RUN or RUN@AVERAGE → (folder, average), '' for the average where none is named."""
+    path, at, average = text.rpartition('@')
+    return (path, average) if at and '/' not in average else (text, '')
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of `lasting`."""
+    return digest(lasting(config))
 
 
 def digest(values: Any) -> str:

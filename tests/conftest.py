@@ -18,13 +18,12 @@ os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 import shutil  # noqa: E402
 
 import pytest  # noqa: E402
+import shipped  # noqa: E402
 
 from genbench import config as configs  # noqa: E402
-from genbench import families, networks  # noqa: E402
 from genbench.data import sources  # noqa: E402
 from genbench.training.loop import train  # noqa: E402
 
-SMALL_NETWORK = {'channels': 8, 'multipliers': (1,)}
 SMALL = {
     'train': {'num_steps': 4, 'batch_size': 32, 'log_every': 1},
     'evaluation': {
@@ -41,9 +40,7 @@ SMALL = {
 
 def tiny_config(family, *overrides):
     """The resolved config of a few quick steps of a family on digits, with 'key=value' changes."""
-    section = families.get(family).defaults().get('network', {})
-    keys = networks.defaults(section.get('name', 'none'))
-    network = {key: value for key, value in SMALL_NETWORK.items() if key in keys}
+    network = shipped.network(family, **shipped.SIZES)
     return configs.resolve({**SMALL, 'family': {'name': family}, 'network': network}, overrides)
 
 
@@ -66,11 +63,34 @@ def config_file(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def diffusion_run(tmp_path_factory):
+def trained(tmp_path_factory):
+    """`trained(family)` → the folder of a finished tiny run with checkpoints 2 and 4; only to be read."""
+    folder = tmp_path_factory.mktemp('runs')
+
+    def run(family):
+        if not (folder / family).exists():
+            train(tiny_config(family, 'checkpoint.every=2'), folder / family, quiet=True)
+        return folder / family
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def diffusion_run(trained):
     """The folder of a finished tiny diffusion run with checkpoints 2 and 4; only to be read."""
-    folder = tmp_path_factory.mktemp('runs') / 'diffusion'
-    train(tiny_config('diffusion', 'checkpoint.every=2'), folder, quiet=True)
-    return folder
+    return trained('diffusion')
+
+
+@pytest.fixture(scope='session')
+def lenders(digits):
+    """`lenders(family)` → {its name for a run that it builds on: a family that it takes there}."""
+    return lambda family: shipped.lenders(family, tiny_config, digits[0])
+
+
+@pytest.fixture(scope='session')
+def on_loans(lenders, trained):
+    """`on_loans(family)` → the overrides that name tiny runs for it to build on."""
+    return lambda family: [f'family.{name}={trained(lender)}' for name, lender in lenders(family).items()]
 
 
 @pytest.fixture
@@ -84,3 +104,7 @@ def digits():
     """(specification, train split, test split) of digits."""
     builder = sources.open_builder('digits')
     return sources.spec_of(builder), sources.load(builder, 'train'), sources.load(builder, 'test')
+
+
+def pytest_addoption(parser):
+    parser.addoption('--pin', action='store_true', help='record the first step of families (test_pinned.py)')

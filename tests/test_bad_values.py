@@ -4,13 +4,13 @@ import os
 import zlib
 
 import pytest
+import shipped
 
 from genbench import config as configs
 from genbench import families, networks, ranges
 from genbench.errors import UserError
 
 ALL = os.environ.get('GENBENCH_BAD_INPUTS') == 'all'
-SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
 
 
 def some(cases, share):
@@ -20,7 +20,7 @@ def some(cases, share):
 
 def combinations():
     """(family, network) of everything that ships."""
-    for family in SHIPPED:
+    for family in shipped.NAMES:
         own = families.get(family).defaults().get('network', {}).get('name', 'none')
         others = ('unet', 'dit') if own in ('unet', 'dit') else (own,)
         yield from ((family, network) for network in others)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from genbench import config as configs
-from genbench import families, flops, rng
-from genbench.data import sources
-from genbench.training import mesh as meshes
+from genbench import flops, rng
 from genbench.training import placement, runs
-from genbench.training.loop import make_feed
+from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import active_updates, make_step
 
@@ -197,9 +195,9 @@ def test_a_training_step_without_loops_has_the_operations_that_xla_counts(name):
     """XLA counts integers and comparisons too, those of random bits above all, and logarithms and the like apart."""
     root = pathlib.Path(__file__).resolve().parents[1]
     config = configs.load(str(root / f'configs/digits/{name}.py'))
-    builder, mesh = sources.open_builder(config.data.name, ''), meshes.make_mesh()
-    blueprint = Blueprint(families.get(name)(config, sources.spec_of(builder)))
-    feed, state = make_feed(blueprint.family, builder, mesh), runs.abstract_state(blueprint, mesh)
-    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
-    traced = step.trace(state, feed.constants, feed.inputs(0), active_updates(blueprint, 0))
+    ready = prepare(config)
+    blueprint, feed = Blueprint(ready.family), ready.feed
+    state = runs.abstract_state(blueprint, ready.mesh)
+    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state), {})
+    traced = step.trace(state, ready.constants, feed.inputs(0), active_updates(blueprint, 0))
     assert 0.98 < flops.count(traced.jaxpr) / traced.lower().cost_analysis()['flops'] < 1.01

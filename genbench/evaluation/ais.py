@@ -70,14 +70,14 @@ def simulated_gap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`Annealer.bounds` of a checkpoint for `count` simulated images with these conditions."""
 
-    def build(params: Any, aux: Any, given: Given) -> LatentModel:
-        model = blueprint.family.latent_model(blueprint.bind(params, aux), given)
+    def build(state: State, given: Given) -> LatentModel:
+        model = blueprint.family.latent_model(blueprint.bind_state(state), given)
         assert model is not None
         return model
 
     keys = sampling.image_keys(blueprint.family, 'simulation', seed, 0, count)
     given, keys = sampling.split_over_devices((given, keys))
-    lower, upper = Annealer(build, options).bounds((state['params'], state['aux'], given), keys)
+    lower, upper = Annealer(build, options).bounds((state, given), keys)
     return np.asarray(lower, np.float64), np.asarray(upper, np.float64)
 
 

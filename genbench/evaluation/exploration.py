@@ -164,14 +164,14 @@ class Explorer:
     def _trace(self, start: np.ndarray, given: Given, first: int) -> tuple[np.ndarray, np.ndarray]:
         """States (steps + 1, IMAGES, …) and predictions (steps, IMAGES, …) from `start` at step `first` on."""
         arguments = (np.asarray(start, np.float32), self._keys, given, np.int32(first))
-        states, predictions = self._program(self.state['params'], self.state['aux'], *arguments)
+        states, predictions = self._program(self.state, *arguments)
         return np.asarray(states), np.asarray(predictions)
 
     @functools.cached_property
     def _program(self) -> Callable[..., Any]:
         @jax.jit
-        def run(params, aux, start, keys, given, first):
-            networks = self.blueprint.bind(params, aux)
+        def run(state, start, keys, given, first):
+            networks = self.blueprint.bind_state(state)
             return self.blueprint.family.trace(networks, start, keys, given, self.sampler, first)
 
         return run
@@ -179,14 +179,14 @@ class Explorer:
     @functools.cached_property
     def _generator(self) -> Callable[..., Any]:
         @jax.jit
-        def run(params, aux, latents, keys, given):
-            networks = self.blueprint.bind(params, aux)
+        def run(state, latents, keys, given):
+            networks = self.blueprint.bind_state(state)
             return self.blueprint.family.generate(networks, latents, keys, given, self.sampler)
 
         return run
 
     def _generate(self, latents: np.ndarray, given: Given) -> Any:
-        return self._generator(self.state['params'], self.state['aux'], latents, self._keys, given)
+        return self._generator(self.state, latents, self._keys, given)
 
 
 def slerp(one: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -177,7 +177,7 @@ class Weights:
     def __init__(self, evaluation: Evaluation, average: str):
         self.evaluation, self.options = evaluation, evaluation.options
         self.blueprint, state = evaluation.run.networks(evaluation.step, evaluation.state, average)
-        self.state = sampling.replicate({key: state[key] for key in ('params', 'aux')})
+        self.state = sampling.replicate(sampling.parts(state))
         self.average = average if self.blueprint.averages else 'current'
         self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
         self.kept = evaluation.run.folder.path / 'evaluation'  # samples and log-likelihoods of single images
@@ -240,7 +240,7 @@ class Weights:
     def score_by_annealing(self) -> None:
         """Annealed importance sampling of a model with a decoder, and the width of its bounds on simulated images."""
         one, options = self.evaluation, self.options.ais
-        networks = self.blueprint.bind(self.state['params'], self.state['aux'])
+        networks = self.blueprint.bind_state(self.state)
         likelihood = ais.likelihood(one.family, networks, options)
         if likelihood is None:
             raise UserError(f'{one.family.name} has no decoder p(x | z); leave ais out of evaluation.metrics.')

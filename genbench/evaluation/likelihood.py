@@ -48,8 +48,8 @@ class LikelihoodScorer:
     def _score(
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
-        def program(params, aux, images, given, keys):
-            found = log_prob(self.blueprint.bind(params, aux), images, given, keys)
+        def program(state, images, given, keys):
+            found = log_prob(self.blueprint.bind_state(state), images, given, keys)
             return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
 
         run = jax.jit(program) if traceable else program
@@ -65,7 +65,7 @@ class LikelihoodScorer:
             keys = sampling.image_keys(family, 'likelihood', self.seed, first, size)
             given = sampling.given(family, rows, 'conditions', self.seed, first)
             batch = sampling.split_over_devices((rows['image'], given, keys))
-            values = jax.device_get(run(self.state['params'], self.state['aux'], *batch))
+            values = jax.device_get(run(self.state, *batch))
             for name, value in values.items():
                 grown = np.asarray(value, np.float64)[mask]
                 found[name] = np.concatenate([found.get(name, np.zeros(0)), grown])

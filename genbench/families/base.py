@@ -30,18 +30,16 @@ class Networks(Mapping[str, Any]):
     """The modules of a family by name, and the same modules with averaged parameters.
 
     `networks['decoder']` holds current parameters, `networks.averaged('ema')['decoder']` those of that average; a
-    network outside the average keeps its current ones. `networks.borrowed[run][network]` holds the parameters of a
-    borrowed run, at initialisation only.
+    network outside the average keeps its current ones. `networks.borrowed('teacher')` are the frozen ones of that run.
     """
 
     def __init__(
         self,
         modules: Mapping[str, nnx.Module],
         averages: Mapping[str, Mapping[str, nnx.Module]] | None = None,
-        borrowed: Mapping[str, Any] | None = None,
+        borrowed: Mapping[str, 'Networks'] | None = None,
     ):
-        self._modules, self._averages = dict(modules), averages or {}
-        self.borrowed = borrowed or {}
+        self._modules, self._averages, self._borrowed = dict(modules), averages or {}, borrowed or {}
 
     def __getitem__(self, name: str) -> Any:
         return self._modules[name]
@@ -53,7 +51,10 @@ class Networks(Mapping[str, Any]):
         return len(self._modules)
 
     def averaged(self, name: str) -> 'Networks':
-        return Networks({**self._modules, **self._averages[name]})
+        return Networks({**self._modules, **self._averages[name]}, borrowed=self._borrowed)
+
+    def borrowed(self, name: str) -> 'Networks':
+        return self._borrowed[name]
 
 
 LossFunction = Callable[[Networks, Batch, Array, Array], tuple[Array, Scalars]]
@@ -107,12 +108,10 @@ class Stage:
     until: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Borrowed:
-    """The description of a finished run that another one builds on; its parameters come with `Networks.borrowed`."""
+class Borrowed(NamedTuple):
+    """A finished run that another one builds on, by its family; its modules come with `Networks.borrowed`."""
 
-    config: Any
-    spec: DataSpec
+    family: 'Family'
 
 
 @jax.tree_util.register_dataclass
@@ -196,6 +195,7 @@ class Family:
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: ClassVar[int] = 1  # of a sampler whose steps nobody says
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
+    only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that losses need, and samples and scores do not
     ranges: ClassVar[Mapping[str, Range]] = {}  # what the keys of `family` that this class adds may hold
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
@@ -216,7 +216,7 @@ class Family:
 
     @classmethod
     def borrows(cls, config: Any) -> dict[str, str]:
-        """Finished runs this one needs: name → run folder."""
+        """Finished runs this one needs: name → run folder, or RUN@AVERAGE. The config says it as `family.NAME`."""
         return {}
 
     @property

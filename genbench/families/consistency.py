@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from genbench import networks as modules
 from genbench import rng
-from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import base
-from genbench.families.base import Array, Average, Batch, Borrowed, Likelihood, Networks, Update, register
+from genbench.families.base import Array, Average, Batch, Borrowed, Family, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import predictions, solvers
 from genbench.ranges import LARGEST, NOT_NEGATIVE, PATH, SHARE, Range
@@ -30,9 +27,9 @@ BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
 class Consistency(PathFamily):
     """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
 
-    Networks: 'student' (moved), 'teacher' (frozen), and the average 'target' of the student that its loss looks at.
-    Data, schedule, prediction and network come from the teacher's run; so does dropout, of which student and target
-    have the same and the teacher has none.
+    Networks: 'student', and its average 'target' that its loss looks at. The run 'teacher' lends the denoiser that the
+    student starts as, and data, schedule, prediction and network; so also dropout, of which student and target have
+    the same and the teacher has none.
     """
 
     samplers = solvers.names('endpoint')
@@ -40,12 +37,12 @@ class Consistency(PathFamily):
     kind = 'endpoint'
     guidable = False  # the student never sees a null condition
     main_network = 'student'
+    only_to_train = ('teacher',)
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
-        self.teacher = (borrowed or {})['teacher']
-        _check_teacher(self.teacher, spec)
+        self.teacher = _checked((borrowed or {})['teacher'].family, spec)
         super().__init__(config, spec, borrowed)
-        self.taught = conditions.resolve(base.named_conditions(self.teacher.config), spec)
+        self.taught = self.teacher.conditions
         if strange := [name for name, one in self.forms.items() if name not in self.taught or
                        self.taught[name].form != one]:  # fmt: skip
             raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was '
@@ -73,13 +70,12 @@ class Consistency(PathFamily):
         return self.teacher.config.family
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        forms, config = {name: one.form for name, one in self.taught.items()}, self.teacher.config
-        return {name: modules.denoiser(config.network, self.spec, forms, rngs) for name in ('student', 'teacher')}
+        return {'student': self.teacher.networks(rngs)[self.teacher.main_network]}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        """The teacher's weights go to both networks (section 4, algorithm 2)."""
-        for name in ('student', 'teacher'):
-            nnx.update(networks[name], networks.borrowed['teacher']['denoiser'])
+        """The student starts with the teacher's weights (section 4, algorithm 2)."""
+        taught = networks.borrowed('teacher')[self.teacher.main_network]
+        nnx.update(networks['student'], nnx.state(taught, nnx.Param))
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -97,7 +93,7 @@ class Consistency(PathFamily):
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
         _, _, x_t = self.perturbed(batch, t)
         given = self.given(batch)
-        teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, given)
+        teacher = self.teacher.denoise(networks.borrowed('teacher'), given)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
         target = self._jump(networks.averaged('target')['student'], x_s, s, given, key)
         jumped = self._jump(networks['student'], x_t, t, given, key)
@@ -134,11 +130,12 @@ class Consistency(PathFamily):
         return ()
 
 
-def _check_teacher(teacher: Borrowed, spec: DataSpec) -> None:
+def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
+    """The teacher, whose path a student of these data can follow."""
     config = teacher.config
     if teacher.spec != spec:
         raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {spec}.')
-    if 'prediction' not in config.family or 'schedule' not in config.family:
+    if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
         raise UserError(
             f'The teacher is a {config.family.name} model, which has no path from noise to data; '
             'use a diffusion or flow_matching run.'
@@ -148,3 +145,4 @@ def _check_teacher(teacher: Borrowed, spec: DataSpec) -> None:
             f'The teacher predicts {config.family.prediction!r}; the image that a student predicts must '
             f'tend to x_t as the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.'
         )
+    return teacher

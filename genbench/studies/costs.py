@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -183,11 +183,11 @@ def _measure(request: Request) -> Cost:
     if request.width:
         width = _fitting_width(request)
         request = dataclasses.replace(request, config=with_value(request.config, request.width, width))
-    family = _family(request)
-    lent = _lent_parameters(request)
+    ready = _prepared(request)
+    family = ready.family
     stages, before = [], None
     for stage in family.stages:
-        stages.append(_stage(family.at(stage.name), stage.until, lent, before, bool(request.cores)))
+        stages.append(_stage(ready, family.at(stage.name), stage.until, before, bool(request.cores)))
         before = family.at(stage.name)
     seconds = sum(stage.seconds for stage in stages) / len(stages)
     steps = [(stage.until, stage.period) for stage in stages]
@@ -200,21 +200,24 @@ def with_value(config: Config, key: str, value: Any) -> Config:
     return configs.resolve(configs.plain(config), [f'{key}={text}'])
 
 
-def _family(request: Request) -> Any:
-    from genbench import families
-    from genbench.families.base import Borrowed
-    from genbench.training import runs
+def _prepared(request: Request) -> Any:
+    """The run on random images; what it builds on by its shapes, for it may not be trained yet."""
+    from genbench.training import lending, runs
+    from genbench.training import mesh as meshes
+    from genbench.training.prepared import prepare
 
-    config = request.config
-    spec = sources.spec_by_name(config.data.name, config.data.data_dir)
-    cls, borrowed = families.get(config.family.name), {}
-    for name, path in cls.borrows(config).items():
-        if name in request.lent:
-            borrowed[name] = Borrowed(request.lent[name], spec)
-        else:
-            run = runs.open_run(path, what=f'family.{name}')
-            borrowed[name] = Borrowed(run.config, run.family.spec)
-    return cls(config, spec, borrowed)
+    def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Any]:
+        loans = {}
+        for name, text in configs.borrowed(config).items():
+            path = configs.split_run(text)[0]
+            lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
+            spec = sources.spec_by_name(lender.data.name, lender.data.data_dir)
+            loans[name] = lending.promise(lender, spec, promised(lender, {}))
+        return loans
+
+    config, loans = request.config, promised(request.config, request.lent)
+    mesh = meshes.make_mesh(config.mesh if request.cores else None)
+    return prepare(config, loans, mesh=mesh, on_noise=True)
 
 
 def _parameters(family: Any) -> int:
@@ -230,9 +233,13 @@ def _parameters(family: Any) -> int:
 def _fitting_width(request: Request) -> int:
     """The multiple whose parameters are nearest to the wanted number, by bisection."""
 
+    from genbench.training.prepared import prepare
+
+    first = _prepared(request)
+
     def count(multiples: int) -> int:
-        values = with_value(request.config, request.width, multiples * request.multiple)
-        return _parameters(_family(dataclasses.replace(request, config=values)))
+        config = with_value(request.config, request.width, multiples * request.multiple)
+        return _parameters(prepare(config, first.loans, mesh=first.mesh, on_noise=True).family)
 
     high = 1
     while count(high) < request.parameters and high < 2**12:
@@ -244,23 +251,6 @@ def _fitting_width(request: Request) -> int:
     return request.multiple * min((low, high), key=lambda width: abs(count(width) - request.parameters))
 
 
-def _lent_parameters(request: Request) -> dict[str, Any]:
-    """Shapes of the parameters of the runs that this one builds on."""
-    from genbench import families
-    from genbench.training import runs
-    from genbench.training import state as states
-
-    found = {}
-    for name, path in families.get(request.config.family.name).borrows(request.config).items():
-        if name in request.lent:
-            one = _family(Request(request.lent[name]))
-            found[name] = states.Blueprint(one.at(one.stages[-1].name)).shapes['params']
-        else:
-            run = runs.open_run(path, what=f'family.{name}')
-            found[name] = run.blueprint(run.config.train.num_steps).shapes['params']
-    return found
-
-
 class _Stage(NamedTuple):
     """Its end, operations of each step of a period and of its first state, and seconds of a step."""
 
@@ -270,25 +260,20 @@ class _Stage(NamedTuple):
     seconds: float
 
 
-def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any, timed: bool) -> _Stage:
-    """What a stage costs, on random images; `before` is the family as it was in the one before."""
+def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool) -> _Stage:
+    """What a stage costs; `before` is the family as it was in the one before."""
     import jax
 
     from genbench import rng
-    from genbench.data import pipeline
-    from genbench.training import mesh as meshes
     from genbench.training import placement, runs
     from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
-    batch = family.config.train.batch_size
-    arrays = sources.noise(family.spec, batch, family.fields)
-    mesh = meshes.make_mesh(family.config.mesh if timed else None)
-    feed = pipeline.ResidentFeed(arrays, pipeline.Order(batch, 0), batch, meshes.split_batch(mesh))
+    mesh, feed, constants = ready.mesh, ready.feed, ready.places
     blueprint = states.Blueprint(family)
     shape = runs.abstract_state(blueprint, mesh)
-    program = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(shape))
-    constants = jax.device_put(feed.constants, meshes.replicated(mesh))
+    places = placement.shardings(shape), placement.shardings(constants.lent)
+    program = make_step(blueprint, feed, rng.root(0, 'training'), *places)
     period = math.lcm(*(update.every for update in family.updates))
     actives = [active_updates(blueprint, step) for step in range(period)]
     traced = {active: program.trace(shape, constants, feed.inputs(0), active) for active in set(actives)}
@@ -296,12 +281,12 @@ def _stage(family: Any, until: int | None, lent: Mapping[str, Any], before: Any,
     old = None if before is None else states.Blueprint(before)
 
     def begin(key: Any, batch: Any, lent: Any, state: Any) -> Any:
-        return blueprint.initial_state(key, batch, lent, None if old is None else old.bind_state(state))
+        previous = None if old is None else old.bind_state({**state, 'lent': lent})
+        return blueprint.initial_state(key, batch, lent, previous)
 
-    first = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0))
+    first, lent = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0)), constants.lent
     beginning = _counted(jax.jit(begin).trace(jax.random.key(0), first, lent, None if old is None else old.shapes))
-    seconds = _seconds(blueprint, shape, lambda state, active: program(state, constants, feed.inputs(0), active)[0],
-                       actives) if timed else 0.0  # fmt: skip
+    seconds = _seconds(ready, blueprint, shape, program, actives) if timed else 0.0
     return _Stage(until, [counted[active] for active in actives], beginning, seconds)
 
 
@@ -312,9 +297,10 @@ def _counted(traced: Any) -> float:
         raise UserError(f'its FLOPs cannot be counted: {error}.') from None
 
 
-def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], actives: Sequence[Any]) -> float:
+def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequence[Any]) -> float:
     """Seconds of a step, averaged over whole periods, after one that compiles."""
     import jax
+    import jax.numpy as jnp
     from flax import nnx
 
     from genbench.families.base import Networks
@@ -324,10 +310,15 @@ def _seconds(blueprint: Any, shape: Any, call: Callable[[Any, Any], Any], active
         networks = Networks(blueprint.family.networks(nnx.Rngs(0)))
         return blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
 
+    places = ready.places
+    lent = jax.jit(lambda: jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), places.lent),
+                   out_shardings=placement.shardings(places.lent))()  # fmt: skip
+    constants = places._replace(feed=jax.tree.map(lambda leaf, place: jax.device_put(leaf, place.sharding),
+                                                  ready.feed.constants, places.feed), lent=lent)  # fmt: skip
     state, done, began = jax.jit(build, out_shardings=placement.shardings(shape))(), -len(actives), 0.0
     while done < TIMED_STEPS and (done <= 0 or time.monotonic() - began < TIMED_SECONDS):
         for active in actives:
-            state = call(state, active)
+            state, _ = program(state, constants, ready.feed.inputs(0), active)
         jax.block_until_ready(state)
         done += len(actives)
         began = time.monotonic() if done == 0 else began

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench import config as configs
-from genbench import families
 from genbench.config import Config, digest
 from genbench.errors import UserError
 from genbench.reading import read_json_if_any
@@ -54,8 +53,9 @@ def of(config: Config, grid: Sequence[str] = (), trials: Mapping[str, str] | Non
         may be moved, and a student follows its teacher.
     """
     values = configs.identity(config)
-    for name in families.get(config.family.name).borrows(config):
-        values[f'family.{name}'] = _lent(values[f'family.{name}'], trials or {})
+    for name, text in configs.borrowed(config).items():
+        path, average = configs.split_run(text)
+        values[f'family.{name}'] = _lent(path, trials or {}) + (f'@{average}' if average else '')
     return Identity(digest(values), digest([configs.plain(config.evaluation), list(grid)]), code())
 
 

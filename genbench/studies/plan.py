@@ -153,7 +153,7 @@ def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: b
 def _resolved(trial: Trial, trials: pathlib.Path) -> Planned:
     config = studies.resolve(trial, trials)
     family = families.get(config.family.name)
-    paths = {name: pathlib.Path(path) for name, path in family.borrows(config).items()}
+    paths = {name: pathlib.Path(configs.split_run(text)[0]) for name, text in configs.borrowed(config).items()}
     lent = {name: path.name for name, path in paths.items() if path.parent == trials}
     try:
         grid.check(trial.grid, family)

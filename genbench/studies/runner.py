@@ -19,7 +19,7 @@ from genbench.studies.launchers.local import Local
 from genbench.studies.plan import Plan, Planned
 from genbench.studies.study import Study
 from genbench.training.files import write_atomically
-from genbench.training.runs import commit
+from genbench.training.installed import commit
 
 FILES = ('study.json', 'results.jsonl', 'real.jsonl', 'budget.json', 'index.html', '.lock')  # of a study
 

@@ -11,18 +11,17 @@ from typing import Any
 import jax
 
 from genbench import config as configs
-from genbench import families
 from genbench.config import Config
-from genbench.data import pipeline, sources
 from genbench.errors import UserError
 from genbench.evaluation import harness, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
-from genbench.training import loop, runs
+from genbench.training import installed, loop, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.files import write_atomically
+from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
 FEW = 2  # images in the step of a check
@@ -142,8 +141,8 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.EVIDENCE) -> pa
         'protocol': found['protocol'],
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
         'differs': list(comparison.other),
-        'commit': runs.commit(),
-        'versions': runs.versions(),
+        'commit': installed.commit(),
+        'versions': installed.versions(),
         'devices': harness.machine()['devices'],
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
         'command': f'genbench verify {row.id} --record',
@@ -162,10 +161,9 @@ def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
     config = resolve(row)
     yield True, f'{row.config} resolves, {config.train.num_steps:,} steps of {config.train.batch_size} images'
     small = resolve(row, f'train.batch_size={FEW}', 'train.accumulate=1')
-    spec = sources.spec_by_name(small.data.name, small.data.data_dir)
-    family = families.get(small.family.name)(small, spec, {})
-    yield _count(row, family)
-    yield _one_step(small, family)
+    ready = prepare(small, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True)
+    yield _count(row, ready.family)
+    yield _one_step(ready)
 
 
 def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
@@ -178,13 +176,9 @@ def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
     return off <= row.parameters_tolerance, said
 
 
-def _one_step(config: Config, family: Family) -> tuple[bool, str]:
+def _one_step(ready: Prepared) -> tuple[bool, str]:
     """One step on one device, on noise in place of images, which is as good for this."""
-    mesh = meshes.make_mesh(devices=jax.devices()[:1])
-    order = pipeline.Order(FEW, config.train.seed)
-    feed = pipeline.ResidentFeed(sources.noise(family.spec, FEW, family.fields), order, FEW, meshes.split_batch(mesh))
-    training = loop.Training(config, runs.Folder(pathlib.Path()), family, feed, mesh, {})
-    stage = family.stages[0].name
+    training, stage = loop.Training(ready, runs.Folder(pathlib.Path())), ready.family.stages[0].name
     state, active = training.enter(stage, 0, None), active_updates(training.blueprint(stage), 0)
     execute, _ = training.programs(stage).get(training.inputs(0), active)
     state, scalars = execute(state, training.constants, training.inputs(0))

@@ -126,6 +126,15 @@ class Checkpoints:
             return {}
         return {entry.step: _score(entry.metrics, metric) for entry in self._open().checkpoints}
 
+    def sha256(self, step: int) -> str:
+        """The hash of the state saved at a step, as it was written down then; '' where there is none."""
+        if step not in self.steps():
+            return ''
+        try:
+            return (self._open().metadata(step).custom_metadata or {}).get('state_sha256', '')
+        except Exception:  # damaged
+            return ''
+
     def save(self, step: int, state: Any, score: float | None = None) -> str:
         """Start writing the state in the background and return its hash.
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 
-from genbench import families, rng
+from genbench import rng
 from genbench.config import Config
-from genbench.data import sources
-from genbench.training import loop, placement, runs, telemetry
-from genbench.training import mesh as meshes
+from genbench.training import placement, runs, telemetry
 from genbench.training import state as states
-from genbench.training.step import active_updates, make_step
+from genbench.training.prepared import Prepared, prepare
+from genbench.training.step import Constants, active_updates, make_step
 
 
 def describe(config: Config) -> list[str]:
@@ -20,12 +19,8 @@ def describe(config: Config) -> list[str]:
     Raises:
       UserError: what `train` would raise before its first step.
     """
-    mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
-    builder = sources.open_builder(config.data.name, config.data.data_dir)
-    borrowed = runs.describe({name: loan.description for name, loan in runs.borrow(config).items()})
-    family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
-    feed = loop.make_feed(family, builder, mesh)
+    ready = prepare(config)
+    family, mesh = ready.family, ready.mesh
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [
@@ -37,8 +32,8 @@ def describe(config: Config) -> list[str]:
         if len(family.stages) > 1:
             lines += ['', f'stage {stage.name}']
         placed = runs.abstract_state(blueprint, mesh)
-        lines += ['', *_placements(placed), '', *_memory(placed, feed.constants, mesh), '']
-        lines += _steps(blueprint, feed, placed, mesh, stage.until or config.train.num_steps)
+        lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
+        lines += _steps(blueprint, ready, placed, stage.until or config.train.num_steps)
     return lines
 
 
@@ -53,23 +48,24 @@ def _placements(placed: Any) -> Iterator[str]:
         yield '  '.join(word.ljust(width) for word, width in zip(row[:-1], widths, strict=False)) + '  ' + row[-1]
 
 
-def _memory(placed: states.State, constants: Any, mesh: jax.sharding.Mesh) -> Iterator[str]:
+def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
     names = {'parameters': 'params', 'other variables': 'aux', 'optimizer': 'opt', 'averages': 'averages'}
     parts = {word: placement.bytes_per_device(placed[key]) for word, key in names.items()}
-    parts['training images'] = sum(leaf.nbytes for leaf in jax.tree.leaves(constants))
+    if constants.lent:
+        parts['borrowed runs'] = placement.bytes_per_device(constants.lent)
+    parts['training images'] = placement.bytes_per_device(constants.feed)
     for word, number in {**parts, 'all of it': sum(parts.values())}.items():
         yield f'{word}: {number:,} bytes per device'
 
 
-def _steps(blueprint: states.Blueprint, feed: Any, placed: states.State, mesh: Any, end: int) -> Iterator[str]:
+def _steps(blueprint: states.Blueprint, ready: Prepared, placed: states.State, end: int) -> Iterator[str]:
     """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
     root = rng.root(blueprint.family.config.train.seed, 'training')
-    program = make_step(blueprint, feed, root, placement.shardings(placed))
-    whole = meshes.replicated(mesh)
-    constants = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), feed.constants)
+    places = placement.shardings(placed), placement.shardings(ready.places.lent)
+    program = make_step(blueprint, ready.feed, root, *places)
     period = max(update.every for update in blueprint.family.updates)
     for active in dict.fromkeys(active_updates(blueprint, step) for step in range(min(period, end))):
-        traced = program.trace(placed, constants, feed.inputs(0), active)
+        traced = program.trace(placed, ready.places, ready.feed.inputs(0), active)
         analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(traced)

@@ -104,7 +104,7 @@ def _check_samples(blueprint: Blueprint, state: State) -> None:
     given = {name: form.null(number) for name, form in family.forms.items()} or None
 
     def draw(state: State, keys: jax.Array) -> Any:
-        networks = blueprint.bind(state['params'], state['aux'])
+        networks = blueprint.bind_state(state)
         return family.sample(networks, keys, given, Sampler(family.samplers[0], 2)).images
 
     images = jax.eval_shape(draw, state, jax.random.split(_key(), number))

@@ -35,6 +35,9 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
     finally:
         checkpoints.close()
     yield from _contents(runs.abstract_state(run.blueprint(max(scores))))
+    for name, lent in run.manifest['borrowed'].items():
+        yield (f'borrowed {name}: checkpoint {lent["step"]} of {lent["run"]}, average {lent["average"]}, '
+               f'state_sha256 {lent["state_sha256"]}')  # fmt: skip
     for folder in sorted((run.folder.path / 'damaged').glob('*')):
         yield f'set aside as damaged: {folder}'
 

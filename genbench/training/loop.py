@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from genbench import config as configs
-from genbench import families, flops, rng
+from genbench import flops, rng
 from genbench.config import Config
-from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
 from genbench.reading import read_rows
@@ -24,6 +23,7 @@ from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, Retention
 from genbench.training.files import append_line, write_atomically
 from genbench.training.metrics import ROW, MetricsLog, Progress, means
+from genbench.training.prepared import Prepared, mesh_of, prepare
 from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
@@ -64,19 +64,14 @@ def train(
       UserError: for everything a user can mend; see the message.
     """
     ledger_began = time.monotonic() if began is None else began
-    mesh = meshes.make_mesh(config.mesh)
-    placement.parse_rules(config.mesh.rules)
-    meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
+    mesh = mesh_of(config)
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
-    loans = runs.resumed_loans(folder) or runs.borrow(config)
-    builder = sources.open_builder(config.data.name, config.data.data_dir)
-    borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
-    family = families.get(config.family.name)(config, sources.spec_of(builder), borrowed)
-    _check_names(family)
+    ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
+    _check_names(ready.family)
     trackers.check(config)
     with contextlib.ExitStack() as held:
 
@@ -85,8 +80,7 @@ def train(
             held.enter_context(runs.lock(folder))
 
         processes.first_does(take)
-        feed = make_feed(family, builder, mesh)
-        training = Training(config, folder, family, feed, mesh, loans)
+        training = Training(ready, folder)
         with jax.debug_nans(True) if debug else contextlib.nullcontext():
             return training.run(quiet or not processes.is_first(), debug, profile, ledger_began)
 
@@ -107,27 +101,13 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
     return states.Blueprint(family.at(stage))
 
 
-def make_feed(family: Family, builder: Any, mesh: jax.sharding.Mesh) -> pipeline.Feed:
-    """The training rows of a family: on the devices where they fit, else streamed."""
-    config = family.config
-    size = builder.info.splits['train'].num_examples
-    order, place = pipeline.Order(size, config.train.seed), meshes.split_batch(mesh)
-    if size * int(np.prod(builder.info.features['image'].shape)) <= config.data.resident_bytes:
-        arrays = sources.load(builder, 'train', family.fields)
-        return pipeline.ResidentFeed(arrays, order, config.train.batch_size, place)
-    return pipeline.StreamedFeed(
-        builder.as_data_source('train'), order, config.train.batch_size, place, workers=config.data.workers,
-        fields=family.fields,
-    )  # fmt: skip
-
-
 class Training:
     """What one call of `train` or `replay` works with; nothing is written before `run`."""
 
-    def __init__(self, config: Config, folder: runs.Folder, family: Family, feed, mesh, loans):
-        self.config, self.folder, self.family, self.feed = config, folder, family, feed
-        self.mesh, self.loans = mesh, loans
-        self.constants = meshes.put(feed.constants, meshes.replicated(mesh))
+    def __init__(self, ready: Prepared, folder: runs.Folder):
+        self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
+        self.mesh, self.loans = ready.mesh, ready.loans
+        self.constants, self.places = ready.constants, ready.places
         self.debug = False
         self.entered_flops: float | None = 0.0
         self._fetched: dict[int, Any] = {}
@@ -223,27 +203,30 @@ class Training:
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
         key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: what is compiled serves all seeds
         batch = self.inputs(step)
-        lent = {name: loan.params for name, loan in self.loans.items()}
 
-        def build(key, constants, inputs, lent, old):
-            before = None if old is None else self.blueprint(owner).bind_state(old)
-            fresh = blueprint.initial_state(key, self.feed.batch(constants, inputs), lent, before)
+        def build(key, constants, inputs, old):
+            before = None if old is None else self.blueprint(owner).bind_state({**old, 'lent': constants.lent})
+            fresh = blueprint.initial_state(key, self.feed.batch(constants.feed, inputs), constants.lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
         # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
-        traced = program.trace(key, self.constants, batch, lent, state)
+        traced = program.trace(key, self.constants, batch, state)
         self.entered_flops = telemetry.flops_of(traced)
-        return traced.lower().compile()(key, self.constants, batch, lent, state)
+        return traced.lower().compile()(key, self.constants, batch, state)
+
+    def beside(self, state: Any) -> Any:
+        """The state with what borrowed runs lend beside it."""
+        return {**state, 'lent': self.constants.lent}
 
     def programs(self, stage: str) -> Programs:
         """The steps of a stage."""
         blueprint = self.blueprint(stage)
         state = runs.abstract_state(blueprint, self.mesh)
         root = rng.root(self.config.train.seed, 'training')
-        step = make_step(blueprint, self.feed, root, placement.shardings(state))
+        step = make_step(blueprint, self.feed, root, placement.shardings(state), placement.shardings(self.places.lent))
         return Programs(step, state, self.constants, self.debug)
 
     def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
@@ -260,8 +243,8 @@ class Training:
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
         if self.debug:
-            batch = jax.eval_shape(self.feed.batch, self.constants, self.inputs(step))
-            guards.check_shapes(blueprint, state, batch)
+            batch = jax.eval_shape(self.feed.batch, self.constants.feed, self.inputs(step))
+            guards.check_shapes(blueprint, self.beside(state), batch)
         stop = self.stop.reached(step)
         try:
             while step < end and not stop:
@@ -351,7 +334,9 @@ class Training:
         drawer = self._drawers[blueprint]
         sampler = samplers.default(family)
         given = sampling.shown(family, GRID_SIZE, self.feed.rows, self.config.train.seed)
-        images = drawer.draw({**state, 'params': averaged}, sampler, GRID_SIZE, self.config.train.seed, given)
+        images = drawer.draw(
+            self.beside({**state, 'params': averaged}), sampler, GRID_SIZE, self.config.train.seed, given
+        )
         path = self.folder.samples / f'step_{step:07d}.png'
         processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
 

@@ -113,6 +113,16 @@ def of_state(shapes: Tree, mesh: Mesh, rules: Rules = ()) -> Tree:
     return unflatten(placed, shapes)
 
 
+def of_lent(shapes: Tree, mesh: Mesh, rules: Rules = ()) -> Tree:
+    """The same for what borrowed runs lend, at 'run/params/network/…/kernel'."""
+
+    def place(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, spec(name, leaf.shape, mesh, rules))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return unflatten({name: place(name, leaf) for name, leaf in flatten(shapes).items()}, shapes)
+
+
 def _like_parameter(name: str, shape: Sequence[int], known: Mapping[str, tuple]) -> PartitionSpec:
     rest = name
     while rest:

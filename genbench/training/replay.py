@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from genbench import rng
-from genbench.data import sources
 from genbench.errors import UserError
 from genbench.training import guards, runs
-from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
-from genbench.training.loop import Training, make_feed
+from genbench.training.loop import Training
+from genbench.training.prepared import prepare
 from genbench.training.programs import Programs
 from genbench.training.step import active_updates, seen, take_batch
 
@@ -29,24 +28,20 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
       UserError: there is no such run or step.
     """
     run = runs.open_run(workdir)
-    config, family = run.config, run.family
+    config = run.config
     if not 0 <= step < config.train.num_steps:
         raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
-    mesh = meshes.make_mesh(config.mesh)
-    feed = make_feed(family, sources.open_builder(config.data.name, config.data.data_dir), mesh)
-    training = Training(config, run.folder, family, feed, mesh, {})
+    training = Training(prepare(config, runs.borrow(config, run.folder)), run.folder)
     at, state = _newest(training, step)
-    if state is None:
-        training.loans = runs.borrow(config)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
-    for stage in family.stages:
+    for stage in training.family.stages:
         end = min(stage.until or step + 1, step + 1)
         if at >= end and state is not None:
             continue
         blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
         programs = training.programs(stage.name)
         while at < min(step, end):
-            inputs = feed.inputs(at)
+            inputs = training.feed.inputs(at)
             execute, _ = programs.get(inputs, active_updates(blueprint, at))
             state, _ = execute(state, training.constants, inputs)
             at += 1
@@ -77,7 +72,7 @@ def _step(training: Training, blueprint: states.Blueprint, programs: Programs, s
     for update in blueprint.family.updates:
         if update.name not in active:
             continue
-        yield from guards.examine(blueprint, update, state, *seen(update, batch, key))
+        yield from guards.examine(blueprint, update, training.beside(state), *seen(update, batch, key))
         execute, _ = programs.get(inputs, (update.name,))
         after, scalars = execute(jax.tree.map(jnp.copy, state), training.constants, inputs)
         said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
-import subprocess
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,21 +16,22 @@ from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import Busy, UserError
 from genbench.families.base import Borrowed, Family
-from genbench.training import averages, checkpoint, placement
+from genbench.training import averages, checkpoint, installed, placement
 from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
-LIBRARIES = ('genbench', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
 
 
 FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
          'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
-FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged')
+FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
+           'borrowed')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]]}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
+_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run has borrowed in turn
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
 }  # fmt: skip
@@ -141,37 +140,12 @@ def lock(folder: Folder) -> Iterator[None]:
 
 def _check_same(folder: Folder, config: Config) -> None:
     old = configs.read(folder.config)
-    changed = configs.difference(configs.identity(old), configs.identity(config))
+    changed = configs.difference(configs.lasting(old), configs.lasting(config))
     if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
         changed.pop('train.num_steps', None)
     if changed:
         shown = ', '.join(f'{key} is {a!r} there and {b!r} here' for key, (a, b) in list(changed.items())[:3])
         raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
-
-
-def commit() -> str:
-    """Git commit of the installed sources, with '+' when they differ from it; '' outside a checkout."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ''
-
-    try:
-        head = git('rev-parse', 'HEAD')
-        return head + ('+' if head and git('status', '--porcelain', '--', str(here.parent)) else '')
-    except OSError:
-        return ''
-
-
-def versions() -> dict[str, str]:
-    found = {'python': sys.version.split()[0]}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = 'not installed'
-    return found
 
 
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
@@ -181,8 +155,8 @@ def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan
         'family': family.name,
         'data': dataclasses.asdict(family.spec),
         'config_hash': configs.config_hash(family.config),
-        'versions': versions(),
-        'commit': commit(),
+        'versions': installed.versions(),
+        'commit': installed.commit(),
         'parameters': {name: count(tree) for name, tree in params.items()},
         'devices': [f'{device.platform}:{device.device_kind}' for device in jax.devices()],
         'borrowed': {name: loan.description for name, loan in lent.items()},
@@ -204,51 +178,92 @@ def spec_from(values: Mapping[str, Any]) -> DataSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Loan:
-    """A run lent to another: what the manifest says of it, and the parameters of its average."""
+    """A run lent to another.
+
+    Attributes:
+      description: what the manifest says of it.
+      state: on the host, 'params' of one average, 'aux', and what is 'lent' to it in turn; of a run that is not trained
+        yet, shapes.
+    """
 
     description: dict[str, Any]
-    params: Mapping[str, Any]
+    state: State
 
 
-def borrow(config: Config) -> dict[str, Loan]:
-    """Load the runs that a config builds on, through their manifests."""
-    loans = {}
-    for name, path in families.get(config.family.name).borrows(config).items():
-        if not path:
-            raise UserError(f'family.{name} names no run; give the folder of a finished one.')
-        run = open_run(path, what=f'family.{name}')
-        summary = run.folder.read_summary()
-        if not summary or not summary['complete']:
-            raise UserError(f'family.{name}: {path} is not finished; its own training command goes on with it.')
-        step, state = run.restore()
-        average = 'ema' if 'ema' in state['averages'] else 'current'
-        description = {
-            'run': str(path),
-            'config': configs.plain(run.config),
-            'data': dataclasses.asdict(run.family.spec),
-            'step': step,
-            'average': average,
-            'config_hash': configs.config_hash(run.config),
-            'state_sha256': summary['state_sha256'],
-        }
-        loans[name] = Loan(description, {**state['params'], **state['averages'].get(average, {})})
-    return loans
+def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = ()) -> dict[str, Loan]:
+    """The runs that a config builds on, by the family's names for them.
+
+    Args:
+      folder: of the run that borrows. Once it has a checkpoint it gets what it has borrowed before. Copies in its own
+        folder `borrowed` go before the runs that the config names (`training.lending`).
+      leave: names of runs that are not needed.
+
+    Raises:
+      UserError: there is no such run, it is not finished, or it has changed since it was borrowed.
+    """
+    started = folder is not None and folder.manifest.is_file() and Checkpoints(folder.checkpoints).steps()
+    known = folder.read_manifest()['borrowed'] if folder is not None and started else {}
+    return {
+        name: _borrow(name, *place(name, text, folder), known.get(name))
+        for name, text in configs.borrowed(config).items()
+        if name not in leave
+    }
 
 
-def resumed_loans(folder: Folder) -> dict[str, Loan]:
-    """What a run that has a checkpoint has borrowed: its weights are in its own state by now."""
-    if not Checkpoints(folder.checkpoints).steps() or not folder.manifest.is_file():
-        return {}
-    borrowed = folder.read_manifest()['borrowed']
-    return {name: Loan(description, {}) for name, description in borrowed.items()}
+def place(name: str, text: str, folder: Folder | None) -> tuple[str, str]:
+    """Folder and average of a borrowed run."""
+    path, average = configs.split_run(text)
+    copy = folder.path / 'borrowed' / name if folder is not None else None
+    return (str(copy) if copy is not None and copy.is_dir() else path), average
+
+
+def _borrow(name: str, path: str, average: str, known: Mapping[str, Any] | None) -> Loan:
+    if not path:
+        raise UserError(f'family.{name} names no run; give the folder of a finished one.')
+    if known:
+        _check_unchanged(name, path, known)
+    run = open_run(path, what=f'family.{name}')
+    if not known and not (run.folder.read_summary() or {}).get('complete'):
+        raise UserError(f'family.{name}: {path} is not finished; its own training command goes on with it.')
+    step, state = run.restore(known['step'] if known else None)
+    average = average or ('ema' if 'ema' in state['averages'] else 'current')
+    _, state = run.networks(step, state, average, what=f'family.{name}: the average')
+    description = {
+        'run': str(path),
+        'config': configs.plain(run.config),
+        'data': dataclasses.asdict(run.family.spec),
+        'step': step,
+        'average': average,
+        'config_hash': configs.config_hash(run.config),
+        'state_sha256': run.sha256(step),
+        'borrowed': run.manifest['borrowed'],
+    }
+    return Loan(description, jax.device_get({part: state[part] for part in ('params', 'aux', 'lent')}))
+
+
+def _check_unchanged(name: str, path: str, known: Mapping[str, Any]) -> None:
+    step, digest = known['step'], known['state_sha256']
+    if not Folder(pathlib.Path(path)).manifest.is_file():
+        problem = f'the run that was borrowed is not in {path} any more'
+    elif open_run(path, what=f'family.{name}').sha256(step) != digest:
+        problem = f'{path} has changed since it was borrowed: it has no checkpoint {step} of the hash {digest[:12]} now'
+    else:
+        return
+    raise UserError(
+        f'family.{name}: {problem}. Restore it, say with family.{name} in which folder it is, or train anew in another '
+        '--workdir.'
+    )
 
 
 def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
-    """The 'borrowed' part of a manifest as a family wants it."""
-    return {
-        name: Borrowed(configs.resolve(configs.plain(entry['config'])), spec_from(entry['data']))
-        for name, entry in descriptions.items()
-    }
+    """The 'borrowed' part of a manifest as a family wants it: the family of each run, as it was at the end."""
+    found = {}
+    for name, entry in descriptions.items():
+        config = configs.resolve(configs.plain(entry['config']))
+        lenders = describe(entry.get('borrowed', {}))
+        family = families.get(config.family.name)(config, spec_from(entry['data']), lenders)
+        found[name] = Borrowed(family.at(stage_at(family, entry['step'] - 1).name))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +278,11 @@ class Run:
     def blueprint(self, step: int) -> Blueprint:
         """The networks as they are after `step` updates."""
         return Blueprint(self.family.at(stage_at(self.family, step - 1).name))
+
+    def sha256(self, step: int) -> str:
+        """The hash of the state of a checkpoint; '' where there is none."""
+        with contextlib.closing(Checkpoints(self.folder.checkpoints)) as checkpoints:
+            return checkpoints.sha256(step)
 
     def restore(self, step: int | None = None) -> tuple[int, State]:
         """(step, state) of one checkpoint, by default the newest that can be read."""
@@ -284,28 +304,40 @@ class Run:
             checkpoints.close()
         raise UserError(f'No checkpoint of {self.folder.path} can be read.')
 
-    def networks(self, step: int, state: State, average: str) -> tuple[Blueprint, State]:
-        """Blueprint and the state with the parameters of `average`.
+    @functools.cached_property
+    def lent(self) -> State:
+        """What borrowed runs lend to samples and scores.
+
+        Raises:
+          UserError: one of them is not there any more, or has changed.
+        """
+        loans = borrow(self.config, self.folder, leave=self.family.only_to_train)
+        return {name: loan.state for name, loan in loans.items()}
+
+    def networks(
+        self, step: int, state: State, average: str, what: str = 'evaluation.average'
+    ) -> tuple[Blueprint, State]:
+        """Blueprint and the state with the parameters of `average`, and what borrowed runs lend beside it.
 
         'current' are those of the last step, 'power:WIDTH' the power-function average of any width, made of snapshots.
         """
-        blueprint = self.blueprint(step)
+        blueprint, state = self.blueprint(step), {**state, 'lent': self.lent}
         if average == 'current' or not state['averages']:  # or nothing was trained by an optimizer
             return blueprint, state
         if average.startswith('power:'):
-            chosen = self._reconstructed(step, blueprint, state, average)
+            chosen = self._reconstructed(step, blueprint, state, average, what)
         elif average in state['averages']:
             chosen = state['averages'][average]
         else:
             known = ', '.join(['current', *state['averages']])
-            raise UserError(f'evaluation.average is {average!r}; this run has {known}.')
+            raise UserError(f'{what} is {average!r}; this run has {known}.')
         return blueprint, {**state, 'params': {**state['params'], **chosen}}
 
-    def _reconstructed(self, step: int, blueprint: Blueprint, state: State, average: str) -> Any:
+    def _reconstructed(self, step: int, blueprint: Blueprint, state: State, average: str, what: str) -> Any:
         try:
             width = float(average.removeprefix('power:'))
         except ValueError:
-            raise UserError(f'evaluation.average is {average!r}; write power:WIDTH, for example power:0.07.') from None
+            raise UserError(f'{what} is {average!r}; write power:WIDTH, for example power:0.07.') from None
         tracked = [entry for entry in blueprint.averages if entry.width]
         if not tracked:
             raise UserError('This run keeps no power-function averages; train with train.power_widths=0.05,0.1.')

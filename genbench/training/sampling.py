@@ -24,6 +24,11 @@ def replicate(state: State) -> State:
     return meshes.put(state, meshes.replicated(meshes.make_mesh()))
 
 
+def parts(state: State) -> State:
+    """What a state, with what is lent beside it, holds for drawing and scoring."""
+    return {name: state[name] for name in ('params', 'aux', 'lent') if name in state}
+
+
 def split_over_devices(batch: Any) -> Any:
     """Arrays with their first axis over all devices, or on one where the devices do not divide it."""
     mesh = meshes.make_mesh()
@@ -93,7 +98,7 @@ class Drawer:
         for start in range(0, count, size):
             part = conditions.cut(given, start, start + size)
             batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), part))
-            samples = self._program(sampler)(state['params'], state['aux'], *batch, sampler)
+            samples = self._program(sampler)(parts(state), *batch, sampler)
             images.append(np.asarray(samples.images))
             if progress is not None:
                 progress(min(start + size, count))
@@ -113,8 +118,8 @@ class Drawer:
         return self._programs[key]
 
 
-def _sample(blueprint: Blueprint, params: Any, aux: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
-    return blueprint.family.sample(blueprint.bind(params, aux), keys, given, sampler)
+def _sample(blueprint: Blueprint, state: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
+    return blueprint.family.sample(blueprint.bind_state(state), keys, given, sampler)
 
 
 def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:

@@ -6,6 +6,9 @@ aux       {network: every other variable}
 opt       {update: optimizer state}
 averages  {average: {network: parameters}}
 skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_row'}
+
+What borrowed runs lend is no part of it, and goes beside it: {run: {'params', 'aux', 'lent'}}, the last of the runs
+that they borrow in turn.
 """
 
 import functools
@@ -38,7 +41,11 @@ class Blueprint:
         self._shapes = self.params(abstract), self.aux(abstract)
         self.averages: tuple[Average, ...] = family.averages
 
-    def bind(self, params: Tree, aux: Tree, averages: Tree | None = None) -> Networks:
+    @functools.cached_property
+    def _lenders(self) -> dict[str, 'Blueprint']:
+        return {name: Blueprint(borrowed.family) for name, borrowed in self.family.borrowed.items()}
+
+    def bind(self, params: Tree, aux: Tree, averages: Tree | None = None, lent: Tree | None = None) -> Networks:
         """Modules that hold these arrays."""
 
         def merge(name, params):
@@ -49,10 +56,14 @@ class Blueprint:
             average: {name: merge(name, values) for name, values in networks.items()}
             for average, networks in (averages or {}).items()
         }
-        return Networks(modules, averaged)
+        return Networks(modules, averaged, self._borrowed(lent or {}))
 
     def bind_state(self, state: State) -> Networks:
-        return self.bind(state['params'], state['aux'], state['averages'])
+        """Modules that hold a state, or its parts 'params' and 'aux', and what is 'lent' where it is beside them."""
+        return self.bind(state['params'], state['aux'], state.get('averages'), state.get('lent'))
+
+    def _borrowed(self, lent: Tree) -> dict[str, Networks]:
+        return {name: self._lenders[name].bind_state(state) for name, state in lent.items()}
 
     def params(self, networks: Mapping[str, Any]) -> Tree:
         return {name: _split(networks[name])[1] for name in self._definitions}
@@ -74,10 +85,11 @@ class Blueprint:
         }
 
     def initial_state(
-        self, key: jax.Array, batch: Any, borrowed: Mapping[str, Tree], previous: Networks | None = None
+        self, key: jax.Array, batch: Any, lent: Mapping[str, Tree], previous: Networks | None = None
     ) -> State:
         """Fresh networks, or those carried over from an earlier stage; call it under `jax.jit`."""
-        networks = Networks(self.family.networks(nnx.Rngs(rng.named(key, 'networks'))), borrowed=borrowed)
+        fresh = self.family.networks(nnx.Rngs(rng.named(key, 'networks')))
+        networks = Networks(fresh, borrowed=self._borrowed(lent))
         if previous is None:
             own = rng.named(key, 'batch')
             keys = rng.of_images(rng.named(own, 'images'), 0, len(batch['image']))

@@ -1,7 +1,7 @@
 """One training step: every update of the family in order, then the averages. Written once, for any family."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,13 @@ from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
 
 
+class Constants(NamedTuple):
+    """What steps read and leave as it is: `constants` of the feed, and what borrowed runs lend (`training.state`)."""
+
+    feed: Any
+    lent: Tree
+
+
 class Step:
     """A compiled training step: (state, constants, inputs, active updates) → (state, scalars); the state is donated.
 
@@ -25,25 +32,26 @@ class Step:
     def __init__(self, program: Any, root: jax.Array):
         self._program, self.root = program, root
 
-    def __call__(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+    def __call__(self, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
         return self._program(self.root, state, constants, inputs, active)
 
-    def trace(self, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
+    def trace(self, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
         """What lowers and compiles to a function of (root, state, constants, inputs); its `jaxpr` says what it does."""
         return self._program.trace(self.root, state, constants, inputs, active)
 
 
-def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Step:
+def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State, lent: Tree) -> Step:
     """The step of a stage. A list of inputs makes as many steps with the same updates, and gives a list of scalars.
 
     Args:
       root: key of the training run, from which the keys of its steps are made by their numbers.
       places: shardings of the state (`placement.of_state`); batches are split over their mesh.
+      lent: shardings of what borrowed runs lend.
     """
     mesh = places['step'].mesh
 
-    def call(root: jax.Array, state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> Any:
-        step = _step(blueprint, feed, root, places)
+    def call(root: jax.Array, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
+        step = _step(blueprint, feed, root, {**places, 'lent': lent})
         if not isinstance(inputs, list):
             return step(state, constants, inputs, active)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
@@ -58,7 +66,7 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places
 def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State) -> Callable[..., Any]:
     mesh = places['step'].mesh
 
-    def step(state: State, constants: Any, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
+    def step(state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> tuple[State, Scalars]:
         key = rng.numbered(root, state['step'])
         batch = take_batch(blueprint, feed, constants, inputs, key)
         batch = jax.lax.with_sharding_constraint(batch, meshes.split_batch(mesh))
@@ -68,7 +76,7 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
             if update.name in active:
                 rows, rest = seen(update, batch, key)
                 rows = jax.lax.with_sharding_constraint(rows, meshes.split_batch(mesh))
-                state, values, ok = _apply(blueprint, update, state, rows, rest, places)
+                state, values, ok = _apply(blueprint, update, state, constants.lent, rows, rest, places)
                 scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
                 finite &= ok
         averaged = {average.name: _average(average, state) for average in blueprint.averages}
@@ -82,9 +90,9 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
     return step
 
 
-def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Any, inputs: Any, key: jax.Array) -> Any:
+def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Constants, inputs: Any, key: jax.Array) -> Any:
     """The batch of a step as its losses see it; `key` is the step's."""
-    batch = feed.batch(constants, inputs)
+    batch = feed.batch(constants.feed, inputs)
     if blueprint.family.config.data.flip:
         batch['image'] = pipeline.flip(batch['image'], rng.named(key, 'flip'))
     return batch
@@ -109,14 +117,14 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 
 
 def _apply(
-    blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array, places: State
+    blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
     """One update, or the state unchanged where the loss or the gradient is not finite."""
 
     def loss(moved: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
-        held = {'params': {**state['params'], **moved}, 'averages': state['averages']}
+        held = {'params': {**state['params'], **moved}, 'averages': state['averages'], 'lent': lent}
         used = placement.gather(held, {name: places[name] for name in held})
-        networks = blueprint.bind(used['params'], aux, used['averages'])
+        networks = blueprint.bind_state({**used, 'aux': aux})
         value, scalars = update.loss(networks, batch, key, state['step'])
         return value, (scalars, blueprint.aux(networks))
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shipped
 
 from genbench import config, families
 from genbench.data.spec import DataSpec
@@ -14,25 +15,22 @@ from genbench.training.state import Blueprint
 
 SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
 # Two channels in a group: with one, the normalisation would take every bias before it away.
-UNET = {'channels': 8, 'multipliers': (1,), 'groups': 4}
-NETWORKS = {
-    'gaussian': {},
-    'vae': UNET,
-    'gan': {'channels': 8, 'multipliers': (1,), 'latent': 4},
-    'diffusion': UNET,
-    'flow_matching': UNET,
-    'consistency': {},
-    'normalizing_flow': {'channels': 8, 'multipliers': (1,), 'steps': 2},
-}
+SIZES = {**shipped.SIZES, 'groups': 4, 'latent': 4, 'steps': 2}
 
 
 def _resolve(name, conditional=False, **options):
-    return config.resolve({'family': {'name': name, 'conditional': conditional, **options}, 'network': NETWORKS[name]})
+    network = shipped.network(name, **SIZES)
+    return config.resolve({'family': {'name': name, 'conditional': conditional, **options}, 'network': network})
+
+
+@functools.cache
+def _lenders(name):
+    return shipped.lenders(name, _resolve, SPEC)
 
 
 def _family(name, conditional=False, spec=SPEC, borrowed=None, **options):
-    if name == 'consistency' and borrowed is None:
-        borrowed = {'teacher': Borrowed(_resolve('diffusion', conditional), spec)}
+    if borrowed is None:
+        borrowed = {key: Borrowed(_family(one, conditional, spec)) for key, one in _lenders(name).items()}
     return families.get(name)(_resolve(name, conditional, **options), spec, borrowed)
 
 
@@ -51,17 +49,21 @@ def _scrambled(tree, seed=1):
 
 @functools.cache
 def _built(name, conditional=False):
-    """(family, blueprint, its state)."""
+    """(family, blueprint, its state with what is lent beside it)."""
     family = _family(name, conditional)
     blueprint = Blueprint(family)
-    if name == 'gaussian':
-        networks = blueprint.bind_state(jax.jit(blueprint.initial_state)(jax.random.key(0), _batch(), {}))
-        family.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
-        return family, blueprint, blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
-    borrowed = {'teacher': _built('diffusion', conditional)[2]['params']} if name == 'consistency' else {}
-    state = jax.eval_shape(blueprint.initial_state, jax.random.key(0), _batch(), borrowed)
+    lent = {key: _built(one, conditional)[2] for key, one in _lenders(name).items()}
+    lent = {key: {part: one[part] for part in ('params', 'aux', 'lent')} for key, one in lent.items()}
+    state = jax.eval_shape(blueprint.initial_state, jax.random.key(0), _batch(), lent)
+    if jax.tree.leaves(state['aux']):  # what is kept beside parameters is made, for noise is none of its values
+        networks = blueprint.bind_state(jax.jit(blueprint.initial_state)(jax.random.key(0), _batch(), lent))
+        for update in family.updates:
+            if update.optimizer is None:
+                update.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
+        state = {**state, 'aux': blueprint.aux(networks)}
+    state = {**state, 'step': 0, 'params': _scrambled(state['params']), 'lent': lent}
     averages = {average: _scrambled(tree, seed=2) for average, tree in state['averages'].items()}
-    return family, blueprint, {**state, 'step': 0, 'params': _scrambled(state['params']), 'averages': averages}
+    return family, blueprint, {**state, 'averages': averages}
 
 
 @pytest.fixture

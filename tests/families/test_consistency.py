@@ -56,22 +56,25 @@ def as_network(prediction, schedule, denoise):
 
 
 @pytest.fixture
-def student_of(make_family, resolve):
+def student_of(make_family):
     def make(schedule, prediction, **options):
-        config = resolve('diffusion', schedule=schedule, prediction=prediction)
-        return make_family('consistency', borrowed={'teacher': Borrowed(config, SPEC)}, **options)
+        lender = make_family('diffusion', schedule=schedule, prediction=prediction)
+        return make_family('consistency', borrowed={'teacher': Borrowed(lender)}, **options)
 
     return make
+
+
+def lent(students, teacher):
+    """Networks of 'student', or 'student' and 'target', with this network as the teacher's."""
+    target = students.get('target', students['student'])
+    lender = Networks({'denoiser': teacher})
+    return Networks({'student': students['student']}, {'target': {'student': target}}, {'teacher': lender})
 
 
 def loss(family, student, batch):
     """The loss of a student that is its own target, before the compiler's view of it as a constant."""
     name, schedule = family.prediction, family.schedule
-    networks = {
-        'teacher': as_network(name, schedule, teacher(schedule)),
-        'student': as_network(name, schedule, student),
-    }
-    networks = Networks(networks, {'target': {'student': networks['student']}})
+    networks = lent({'student': as_network(name, schedule, student)}, as_network(name, schedule, teacher(schedule)))
     return float(jax.jit(lambda key: family.loss(networks, batch, key, 0)[0])(jax.random.key(0)))
 
 
@@ -149,8 +152,7 @@ def test_the_loss_and_its_gradient_are_finite_over_the_whole_trajectory(schedule
 
     def value(scale):
         network = lambda x_t, t, given, key=None: scale * jnp.sin(x_t)  # noqa: E731
-        networks = Networks({'teacher': network, 'student': network}, {'target': {'student': network}})
-        return family.loss(networks, batch, jax.random.key(0), 0)[0]
+        return family.loss(lent({'student': network}, network), batch, jax.random.key(0), 0)[0]
 
     assert all(np.isfinite(part) for part in jax.jit(jax.value_and_grad(value))(0.5))
 
@@ -179,9 +181,7 @@ def test_student_and_target_share_their_dropout_and_the_teacher_has_none(student
 
         return call
 
-    networks = Networks(
-        {'teacher': network('teacher'), 'student': network('student')}, {'target': {'student': network('target')}}
-    )
+    networks = lent({'student': network('student'), 'target': network('target')}, network('teacher'))
     family = student_of('cosine', 'v')
     losses = [family.loss(networks, batch, jax.random.key(seed), 0)[0] for seed in (0, 0, 1)]
     assert seen['teacher'] is None
@@ -202,14 +202,14 @@ def test_without_its_constant_the_distance_is_the_mean_square(student_of):
     assert student_of('cosine', 'v', huber=0.0)._distance(jnp.full((1, 4, 4, 3), 3.0))[0] == pytest.approx(9)
 
 
-def test_student_and_teacher_start_as_the_borrowed_network(built, batch):
-    _, _, borrowed = built('diffusion')
-    family = built('consistency')[0]
-    networks = Networks(family.networks(nnx.Rngs(3)), borrowed={'teacher': borrowed['params']})
+def test_the_student_starts_as_the_borrowed_network_and_is_all_that_the_run_keeps(built, batch):
+    _, lender, borrowed = built('diffusion')
+    family, blueprint, state = built('consistency')
+    networks = Networks(family.networks(nnx.Rngs(3)), borrowed={'teacher': lender.bind_state(borrowed)})
     family.initialise(networks, batch, jax.random.key(0))
-    for name in ('student', 'teacher'):
-        found = nnx.to_pure_dict(nnx.state(networks[name], nnx.Param))
-        jax.tree.map(np.testing.assert_array_equal, found, borrowed['params']['denoiser'])
+    found = nnx.to_pure_dict(nnx.state(networks['student'], nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, found, borrowed['params']['denoiser'])
+    assert set(blueprint.shapes['params']) == {'student'}
 
 
 def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(built):
@@ -229,12 +229,12 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(('given', 'why'), REFUSALS.values(), ids=REFUSALS)
-def test_a_teacher_that_does_not_fit_is_refused_in_words(given, why, make_family, resolve):
+def test_a_teacher_that_does_not_fit_is_refused_in_words(given, why, make_family):
     name, options, spec = given
     with pytest.raises(UserError, match=why):
-        make_family('consistency', spec=SPEC, borrowed={'teacher': Borrowed(resolve(name, **options), spec)})
+        make_family('consistency', spec=SPEC, borrowed={'teacher': Borrowed(make_family(name, spec=spec, **options))})
 
 
-def test_a_conditional_student_needs_a_conditional_teacher(make_family, resolve):
-    with pytest.raises(UserError, match='The condition label needs a teacher that was trained with it'):
-        make_family('consistency', True, borrowed={'teacher': Borrowed(resolve('diffusion'), SPEC)})
+def test_a_conditional_student_needs_a_conditional_teacher(make_family):
+    with pytest.raises(UserError, match='label needs a teacher that was trained with it'):
+        make_family('consistency', True, borrowed={'teacher': Borrowed(make_family('diffusion'))})

@@ -37,6 +37,14 @@ def test_a_student_is_another_one_with_another_teacher_and_the_same_where_the_st
     assert apart[0] != apart[1]
 
 
+def test_the_average_that_a_trial_lends_is_part_of_the_identity_of_who_borrows_it(tiny):
+    def of(teacher):
+        return identity.of(tiny('consistency', f'family.teacher={teacher}'), (), {'diffusion': 'x'})
+
+    usual, here, moved = map(of, ('a/trials/diffusion', 'a/trials/diffusion@current', 'b/trials/diffusion@current'))
+    assert here == moved != usual
+
+
 def test_the_code_that_counts_is_hashed_quickly_and_the_rest_is_not(monkeypatch, tmp_path):
     package = pathlib.Path(identity.__file__).parents[1]
     identity.code.cache_clear()

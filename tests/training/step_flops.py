@@ -9,12 +9,11 @@ import sys
 import jax
 
 from genbench import config as configs
-from genbench import families, rng
+from genbench import rng
 from genbench.data import sources
-from genbench.families.base import Borrowed
+from genbench.training import lending, placement, runs
 from genbench.training import mesh as meshes
-from genbench.training import placement, runs
-from genbench.training.loop import make_feed
+from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import make_step
 
@@ -23,26 +22,24 @@ def main():
     asked, found = json.loads(sys.argv[1]), {}
     for label, (values, lent) in asked.items():
         config = configs.resolve(values)
-        builder = sources.open_builder(config.data.name, '')
-        spec = sources.spec_of(builder)
-        borrowed = {name: Borrowed(configs.resolve(one), spec) for name, one in lent.items()}
-        blueprint = Blueprint(families.get(config.family.name)(config, spec, borrowed))
-        for update in blueprint.family.updates:
-            name = f'{label}: {update.name}'
-            found[name] = [operations(blueprint, builder, update.name, count)
-                           for count in (1, jax.device_count())]  # fmt: skip
+        spec = sources.spec_by_name(config.data.name, '')
+        loans = {name: lending.promise(configs.resolve(one), spec) for name, one in lent.items()}
+        for count in (1, jax.device_count()):
+            ready = prepare(config, loans, mesh=meshes.make_mesh(devices=jax.devices()[:count]))
+            for update in ready.family.updates:
+                found.setdefault(f'{label}: {update.name}', []).append(count * operations(ready, update.name))
     print(json.dumps(found))
 
 
-def operations(blueprint, builder, update, count):
-    mesh = meshes.make_mesh(devices=jax.devices()[:count])
-    feed = make_feed(blueprint.family, builder, mesh)
+def operations(ready, update):
+    """Of each device."""
+    blueprint, feed, mesh = Blueprint(ready.family), ready.feed, ready.mesh
     state = runs.abstract_state(blueprint, mesh)
-    step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state))
-    constants = meshes.put(feed.constants, meshes.replicated(mesh))
-    lowered = step.trace(state, constants, feed.inputs(0), (update,)).lower()
+    places = placement.shardings(state), placement.shardings(ready.places.lent)
+    step = make_step(blueprint, feed, rng.root(0, 'training'), *places)
+    lowered = step.trace(state, ready.places, feed.inputs(0), (update,)).lower()
     compiled = lowered.compile({'xla_backend_optimization_level': 0})  # operations are counted before code is made
-    return count * compiled.cost_analysis()['flops']
+    return compiled.cost_analysis()['flops']
 
 
 if __name__ == '__main__':

@@ -8,12 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+import shipped
 
 from genbench import config as configs
-from genbench import families
 from genbench.training.metrics import read_rows
-
-SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
 
 
 def train_on(devices, config, workdir):
@@ -48,7 +46,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_one_sentence(tiny, config_fil
 
 
 @pytest.fixture
-def operations(tiny):
+def operations(tiny, lenders):
     """`operations(families)` → {'family: update': (operations on one device, over two)}, with dropout where it is."""
 
     def measure(names):
@@ -56,7 +54,7 @@ def operations(tiny):
         for name in names:
             dropout = ('network.dropout=0.1',) if 'dropout' in tiny(name).network else ()
             config = tiny(name, 'train.batch_size=256', *dropout)
-            lent = {one: configs.plain(tiny('diffusion')) for one in families.get(name).borrows(config)}
+            lent = {key: configs.plain(tiny(lender)) for key, lender in lenders(name).items()}
             asked[name] = configs.plain(config), lent
         script = pathlib.Path(__file__).with_name('step_flops.py')
         environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '2'}
@@ -73,7 +71,7 @@ QUICK = ['gan', 'gaussian', 'vae']  # to compile
 
 
 @pytest.mark.parametrize(
-    'names', [QUICK, pytest.param(sorted({*SHIPPED} - {*QUICK}), marks=pytest.mark.slow)], ids=['quick', 'others']
+    'names', [QUICK, pytest.param(sorted({*shipped.NAMES} - {*QUICK}), marks=pytest.mark.slow)], ids=['quick', 'others']
 )
 def test_a_step_costs_the_same_over_all_devices_as_on_one(operations, names):
     """What each device does again is the optimizer and the averages, some operations for each parameter, and sums."""

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from genbench.errors import UserError
+from genbench.evaluation import draw
 from genbench.training import runs
 from genbench.training.loop import train
 
@@ -46,12 +47,14 @@ def test_an_unfinished_teacher_is_refused(tiny, diffusion_copy, tmp_path):
         train(tiny('consistency', f'family.teacher={diffusion_copy}'), tmp_path / 'student', quiet=True)
 
 
-def test_a_student_goes_on_without_its_teacher(tiny, diffusion_copy, tmp_path):
-    """The teacher's weights are in the student's own state once it has a checkpoint."""
+def test_a_student_is_sampled_without_its_teacher_and_not_trained(tiny, diffusion_copy, tmp_path):
+    """`genbench checkpoint export` makes copies that are trained (test_borrowed.py)."""
     options = [f'family.teacher={diffusion_copy}', 'network.name=none']
     train(tiny('consistency', 'train.num_steps=1', *options), tmp_path / 'student', quiet=True)
     shutil.rmtree(diffusion_copy)
-    assert train(tiny('consistency', 'train.num_steps=2', *options), tmp_path / 'student', quiet=True).complete
+    draw.draw_to_file(tmp_path / 'student', tmp_path / 'x.npz', count=2, sampler='', seed=0, given=())
+    with pytest.raises(UserError, match='family.teacher: the run that was borrowed is not in .*diffusion any more'):
+        train(tiny('consistency', 'train.num_steps=2', *options), tmp_path / 'student', quiet=True)
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):

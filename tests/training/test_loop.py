@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shipped
 from flax import nnx
 
-from genbench import families
 from genbench.data import pipeline
 from genbench.errors import UserError
 from genbench.evaluation import draw, harness
@@ -19,7 +19,6 @@ from genbench.training import runs, sampling
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
-SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
 ONE_A_STEP = ('optimizer.name=sgd', 'optimizer.learning_rate=1', 'optimizer.b1=0', 'optimizer.clip_norm=0')
 
 
@@ -181,11 +180,10 @@ def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'family', [pytest.param(name, marks=[pytest.mark.slow] * (name == 'consistency')) for name in SHIPPED]
+    'family', [pytest.param(name, marks=[pytest.mark.slow] * bool(shipped.borrows(name))) for name in shipped.NAMES]
 )
-def test_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, diffusion_run, monkeypatch, family):
-    lenders = families.get(family).borrows(tiny(family))
-    config = tiny(family, *(f'family.{name}={diffusion_run}' for name in lenders))
+def test_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, on_loans, monkeypatch, family):
+    config = tiny(family, *on_loans(family))
     with monkeypatch.context() as patch:
         interrupt(patch, before_step=1)
         stopped = train(config, tmp_path / 'resumed', quiet=True)

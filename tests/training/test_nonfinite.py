@@ -6,16 +6,18 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+import shipped
 from flax import nnx
 
-from genbench import cli, families, rng
+from genbench import cli, rng
 from genbench.data import pipeline
 from genbench.errors import UserError
-from genbench.families.base import Borrowed, Family, Samples, Update, register
-from genbench.training import guards, runs
+from genbench.families.base import Family, Samples, Update, register
+from genbench.training import guards, lending, runs
 from genbench.training import state as states
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
+from genbench.training.prepared import prepare
 from genbench.training.replay import replay
 
 FIRST = 5  # the first step whose update is not finite
@@ -138,17 +140,13 @@ def test_shapes_are_checked_first(tiny, tmp_path, option, words):
     assert read_rows(tmp_path / 'metrics.jsonl') == []
 
 
-SHIPPED = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
-
-
-@pytest.mark.parametrize('name', SHIPPED)
-def test_shipped_families_have_the_shapes_that_are_checked(tiny, digits, name):
-    teacher = Borrowed(tiny('diffusion'), digits[0])
-    config = tiny(name)
-    family = families.get(name)(config, digits[0], dict.fromkeys(families.get(name).borrows(config), teacher))
-    blueprint = states.Blueprint(family)
+@pytest.mark.parametrize('name', shipped.NAMES)
+def test_shipped_families_have_the_shapes_that_are_checked(tiny, digits, lenders, name):
+    loans = {key: lending.promise(tiny(lender), digits[0]) for key, lender in lenders(name).items()}
+    blueprint = states.Blueprint(prepare(tiny(name), loans).family)
+    lent = {key: loan.state for key, loan in loans.items()}
     batch = {'image': jnp.zeros((4, 8, 8, 1), jnp.int32), 'label': jnp.zeros(4, jnp.int32)}
-    guards.check_shapes(blueprint, runs.abstract_state(blueprint), batch)
+    guards.check_shapes(blueprint, {**runs.abstract_state(blueprint), 'lent': lent}, batch)
 
 
 def test_what_is_finite_trains_the_same_run_while_it_is_debugged(tiny, tmp_path):

@@ -42,8 +42,7 @@ def preload() -> None:
     from genbench import families
     from genbench.training import metrics
 
-    for name in families.names():
-        families.get(name)
+    families.names()  # imports each of them
     metrics.tensorboard()
     gc.freeze()  # children share what is there
 
