@@ -73,6 +73,7 @@ class Update:
         values the loss leaves in them.
       optimizer: keys of `config.optimizer` to replace; None moves no parameter and only keeps such variables.
       every: run on steps divisible by this.
+      splits: micro-batches may share such variables: each change is linear in means over images, or the same for all.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Update:
     loss: LossFunction
     optimizer: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
     every: int = 1
+    splits: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

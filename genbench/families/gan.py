@@ -34,6 +34,7 @@ from genbench.families.base import (
 )
 from genbench.families.observations import Normal
 from genbench.networks import resnet, square_size
+from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE
 
 # What a discriminator pays for its logits of real and of fake images, and a generator for its fakes': Goodfellow et al.
@@ -107,17 +108,14 @@ class GAN(Family):
         given = self.given(batch)
         real = self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
         fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
-        critic = lambda x: networks['discriminator'](x, given)  # noqa: E731
-        fake_logits = critic(fake)
-        real_logits, penalty, weighted = self._penalty(critic, real, fake, batch['key'])
+        fake_logits = networks['discriminator'](fake, given)
+        real_logits, penalty, weighted = self._penalty(networks['discriminator'], given, real, fake, batch['key'])
         pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
         loss = pay_fake(fake_logits).mean() + pay_real(real_logits).mean()
         accuracy = ((real_logits > 0).mean() + (fake_logits < 0).mean()) / 2
         return loss + weighted, {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
 
-    def _penalty(
-        self, critic: Callable[[Array], Array], real: Array, fake: Array, keys: Array
-    ) -> tuple[Array, Array, Array]:
+    def _penalty(self, critic: Any, given: Given, real: Array, fake: Array, keys: Array) -> tuple[Array, Array, Array]:
         """Logits of the real images (batch,), the penalty, and what it adds to the loss.
 
         R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9). WGAN-GP: λ E (‖∇D(x̂)‖ − 1)² at random points
@@ -125,16 +123,16 @@ class GAN(Family):
         """
         kind, weight = self.config.family.penalty, self.config.family.penalty_weight
         if kind == 'r1':
-            logits, gradient = _value_and_input_gradient(critic, real)
+            logits, gradient = value_and_input_gradient(critic, real, given)
             penalty = jnp.square(gradient).sum((1, 2, 3)).mean()
             return logits, penalty, weight / 2 * penalty
         if kind == 'none':
-            return critic(real), jnp.zeros(()), jnp.zeros(())
+            return critic(real, given), jnp.zeros(()), jnp.zeros(())
         share = rng.uniform(keys, 'place on the line', (1, 1, 1))
-        _, gradient = _value_and_input_gradient(critic, share * real + (1 - share) * fake)
+        _, gradient = value_and_input_gradient(critic, share * real + (1 - share) * fake, given)
         norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # whose slope at zero is finite
         penalty = jnp.square(norm - 1).mean()
-        return critic(real), penalty, weight * penalty
+        return critic(real, given), penalty, weight * penalty
 
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """What the generator pays for the logits of its images."""
@@ -164,9 +162,3 @@ class GAN(Family):
             decoder='normal',
             observation_scale=scale,
         )
-
-
-def _value_and_input_gradient(function, x: Array) -> tuple[Array, Array]:
-    """Values (batch,) of a function that treats images one by one, and each value's gradient by its image."""
-    values, pull = jax.vjp(function, x)
-    return values, pull(jnp.ones_like(values))[0]

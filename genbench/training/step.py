@@ -9,6 +9,7 @@ import optax
 
 from genbench import rng
 from genbench.data import pipeline
+from genbench.errors import UserError
 from genbench.families.base import Average, Scalars, Update
 from genbench.training import averages, placement
 from genbench.training import mesh as meshes
@@ -49,6 +50,8 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places
       lent: shardings of what borrowed runs lend.
     """
     mesh = places['step'].mesh
+    if blueprint.family.config.train.accumulate > 1:
+        _check_splits(blueprint, feed)
 
     def call(root: jax.Array, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
         step = _step(blueprint, feed, root, {**places, 'lent': lent})
@@ -156,23 +159,68 @@ def _apply(
 def _accumulated(
     differentiated: Callable[..., Any], moved: Tree, aux: Tree, batch: Any, key: jax.Array, parts: int, mesh: Any
 ) -> tuple[jax.Array, Scalars, Tree, Tree]:
-    """Loss, scalars and gradient averaged over micro-batches, one after the other; images keep their keys.
+    """Loss, scalars, changes of variables and gradient averaged over micro-batches; images keep their keys.
 
-    The loop is unrolled on CPU, where the weight gradient of a convolution is slow inside one.
+    Every micro-batch starts from the same variables, which `Update.splits` allows. The loop is unrolled on CPU, where
+    the weight gradient of a convolution is slow inside one.
     """
     batches = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
 
     def part(carry: Any, inputs: Any) -> Any:
-        (aux, total), (rows, index) = jax.lax.optimization_barrier((carry, inputs))
+        total, (rows, index) = jax.lax.optimization_barrier((carry, inputs))
         rows = jax.lax.with_sharding_constraint(rows, meshes.split_batch(mesh))
-        (value, (scalars, aux)), gradient = differentiated(moved, aux, rows, rng.numbered(key, index))
-        return (aux, jax.tree.map(jnp.add, total, gradient)), (value, scalars)
+        (value, (scalars, left)), gradient = differentiated(moved, aux, rows, rng.numbered(key, index))
+        changes = jax.tree.map(_change, left, aux)
+        return jax.tree.map(jnp.add, total, (gradient, changes)), (value, scalars)
 
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
-    start = aux, jax.tree.map(jnp.zeros_like, moved)
-    (aux, total), found = jax.lax.scan(part, start, (batches, jnp.arange(parts)), unroll=parts if on_cpu else 1)
+    start = jax.tree.map(jnp.zeros_like, moved), jax.tree.map(lambda leaf: _change(leaf, leaf), aux)
+    (total, changes), found = jax.lax.scan(part, start, (batches, jnp.arange(parts)), unroll=parts if on_cpu else 1)
     value, scalars = jax.tree.map(lambda leaf: leaf.mean(0), found)
+    aux = jax.tree.map(lambda old, change: old + (change / parts).astype(old.dtype), aux, changes)
     return value, scalars, aux, jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _change(new: jax.Array, old: jax.Array) -> jax.Array:
+    """What a loss added to a variable; nothing to one that holds no reals."""
+    return new - old if jnp.issubdtype(old.dtype, jnp.floating) else jnp.zeros(old.shape)
+
+
+def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
+    """Refuse micro-batches for an update whose loss changes variables in a way that they cannot share.
+
+    Raises:
+      UserError: names the update and the variable.
+    """
+    family, state = blueprint.family, blueprint.shapes
+    count = family.config.train.batch_size // family.config.train.accumulate
+    batch = {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in _rows(feed).items()}
+    batch['key'] = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    for update in family.updates:
+        if update.optimizer is None:
+            continue  # it sees the whole batch
+
+        def left(aux: Tree, state: State, batch: Any, key: jax.Array, update: Update = update) -> Tree:
+            networks = blueprint.bind(state['params'], aux, state['averages'])
+            update.loss(networks, batch, key, state['step'])
+            return blueprint.aux(networks)
+
+        traced = jax.make_jaxpr(left)(state['aux'], state, batch, key).jaxpr
+        for (path, leaf), old, new in zip(
+            jax.tree_util.tree_leaves_with_path(state['aux']), traced.invars, traced.outvars, strict=False
+        ):
+            if new is not old and not (update.splits and jnp.issubdtype(leaf.dtype, jnp.floating)):
+                raise UserError(
+                    f'train.accumulate is {family.config.train.accumulate}, and the update {update.name} changes '
+                    f'{jax.tree_util.keystr(path, simple=True, separator="/")} by the whole batch, which micro-batches '
+                    'do not see. Set train.accumulate=1.'
+                )
+
+
+def _rows(feed: pipeline.Feed) -> Any:
+    """Shapes of a batch."""
+    return jax.eval_shape(feed.batch, feed.constants, feed.inputs(0))
 
 
 def _moved(params: Tree, changes: Tree) -> dict[str, Tree]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import stats
 
 from genbench.errors import UserError
@@ -14,8 +15,19 @@ WEIGHTS = np.linspace(-1, 1, 48).reshape(4, 4, 3)
 NORM = np.sqrt((WEIGHTS**2).sum())
 
 
+class Player(nnx.Module):
+    """A network that is a function without parameters."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x, given):
+        return self.function(x, given)
+
+
 def players(discriminator):
-    return Networks({'discriminator': discriminator, 'generator': lambda z, given: jnp.zeros((len(z), 4, 4, 3))})
+    fake = lambda z, given: jnp.zeros((len(z), 4, 4, 3))  # noqa: E731
+    return Networks({'discriminator': Player(discriminator), 'generator': fake})
 
 
 def linear(x, given):
