@@ -63,6 +63,11 @@ class Condition:
     read: Callable[[str], Rows]
 
 
+def named(options: Any) -> tuple[str, ...]:
+    """The conditions that the section `family` of a config names."""
+    return (*(('label',) if options.get('conditional') else ()), *options.get('conditions', ()))
+
+
 def resolve(names: Iterable[str], spec: DataSpec) -> dict[str, Condition]:
     """The conditions that a config names, by name.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import ais, bounds, exploration, grid, scoring
@@ -24,7 +24,7 @@ from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SHARD, SampleStore, slug
-from genbench.families.base import Likelihood, Sampler, named_conditions
+from genbench.families.base import Likelihood, Sampler
 from genbench.reading import read_rows
 from genbench.training import runs, samplers, sampling, telemetry
 from genbench.training.metrics import ROW
@@ -144,7 +144,7 @@ class Evaluation:
 
     def told(self, source: str) -> dict[str, Any]:
         """What protocols say of the conditions, and of the rows that they are made of."""
-        named = list(named_conditions(self.run.config))
+        named = list(conditions.named(self.run.config.family))
         return {'given': named, 'given_from': source} if named else {'given': 'nothing'}
 
     def _add_costs(self, spent: Mapping[str, tuple[Any, dict[str, Any]]]) -> None:

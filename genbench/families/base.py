@@ -202,7 +202,7 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
-        self.conditions = conditions.resolve(named_conditions(config), spec)
+        self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
     @classmethod
@@ -335,12 +335,6 @@ class Family:
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
         """The decoder of a family that has one, for images with these conditions."""
         return None
-
-
-def named_conditions(config: Any) -> tuple[str, ...]:
-    """The conditions that a config names, as KIND or KIND:NUMBER."""
-    options = config.family
-    return (*(('label',) if options.get('conditional') else ()), *options.get('conditions', ()))
 
 
 _REGISTRY: dict[str, type[Family]] = {}
