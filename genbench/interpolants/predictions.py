@@ -5,6 +5,7 @@ prediction gives the clean image x, the noise ε, and from them every other pred
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from genbench.data.conditions import Given
 from genbench.errors import UserError, did_you_mean
+from genbench.interpolants.options import FULL
 from genbench.interpolants.schedules import Schedule, expand
 
 Array = jax.Array
@@ -90,16 +92,22 @@ def denoiser(
     schedule: Schedule,
     given: Given = None,
     guidance: float = 0.0,
-    clip: bool = False,
+    clip: bool | float = False,
     key: Array | None = None,
+    interval: tuple[float, float] = FULL,
+    negative: Given = None,
 ) -> Denoiser:
     """Wrap a network(x_t, t, given) into a function that predicts the clean image and the noise.
 
     Args:
-      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(None) (Ho & Salimans 2022, equation 6);
+      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6);
         0 uses the conditional network alone.
-      clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
+      clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler); a share of
+        its pixels takes the threshold from them (`thresholded`).
       key: of the network's dropout, in training; None: without.
+      interval: noise levels at which guidance acts (`guided_at`); elsewhere the network runs once. All images of a
+        batch must then be at the same time.
+      negative: the conditions that guidance moves away from; None is knowing nothing.
     """
     guided = given is not None and guidance != 0
     if key is not None:
@@ -109,14 +117,37 @@ def denoiser(
         image, time = seen(name, schedule, x_t, t), schedule.condition(t)
         y = network(image, time, given)
         if guided:
-            y = y + guidance * (y - network(image, time, None))
+            away = lambda y: y + guidance * (y - network(image, time, negative))  # noqa: E731
+            y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)
         prediction = convert(name, schedule, y, x_t, t)
-        return _clipped(schedule, prediction, x_t, t) if clip else prediction
+        if clip is False:
+            return prediction
+        limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
+        return _with_image(schedule, limited, x_t, t)
 
     return apply
 
 
-def _clipped(schedule: Schedule, prediction: Prediction, x_t: Array, t: Array) -> Prediction:
+def guided_at(schedule: Schedule, t: Array, interval: tuple[float, float]) -> Array:
+    """Whether the noise level σ / α at t lies in an interval, ends included (Kynkäänniemi et al. 2024).
+
+    A step that is meant to lie on an end must not miss it by rounding, so both are moved out by a part in 10⁴.
+    """
+    low, high = interval
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    above = sigma >= low * (1 - 1e-4) * alpha
+    return above if math.isinf(high) else above & (sigma <= high * (1 + 1e-4) * alpha)
+
+
+def thresholded(x: Array, share: float) -> Array:
+    """x (batch, …) clipped to [−s, s] and divided by s ≥ 1, the quantile `share` of an image's |x| (Saharia et al.
+    2022, section 2.3)."""
+    size = jnp.quantile(jnp.abs(x).reshape(len(x), -1), share, axis=1)
+    limit = expand(jnp.maximum(size, 1), x)
+    return jnp.clip(x, -limit, limit) / limit
+
+
+def _with_image(schedule: Schedule, x: Array, x_t: Array, t: Array) -> Prediction:
+    """The prediction of this image for x_t."""
     alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
-    x = jnp.clip(prediction.x, -1, 1)
     return Prediction(x, (x_t - alpha * x) / sigma)
