@@ -136,8 +136,7 @@ class PathFamily(Family):
         start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.spec.shape)
         path = solvers.solve(
             self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
-            sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler),
-            kept,
+            sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
         )  # fmt: skip
         return Samples(self.spec.quantise(path.x), self._evaluations(sampler, guided=given is not None))
 
@@ -160,9 +159,7 @@ class PathFamily(Family):
         if options.negative and given is not None:
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
-        return self.denoise(
-            networks, given, sampler.guidance, clip, interval=options.interval, negative=negative
-        )  # fmt: skip
+        return self.denoise(networks, given, sampler.guidance, clip, interval=options.interval, negative=negative)
 
     def evaluations(self, sampler: Sampler) -> int:
         return int(self._evaluations(sampler, guided=self.conditional))

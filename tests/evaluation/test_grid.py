@@ -76,7 +76,7 @@ def test_options_are_axes_or_parts_of_a_sampler(family):
     axes = grid.cells(['sampler=ancestral', 'steps=3', 'variance=small,large'], *family())
     parts = grid.cells(['sampler=ancestral,ancestral:variance=large', 'steps=3'], *family())
     assert [cell.sampler for cell in axes] == [cell.sampler for cell in parts]
-    assert [cell.sampler.options.variance for cell in axes] == ['small', 'large']
+    assert [cell.sampler.options.changed for cell in axes] == [{}, {'variance': 'large'}]
 
 
 def test_an_interval_lets_a_budget_buy_more_steps(family):
