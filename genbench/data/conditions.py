@@ -101,8 +101,10 @@ def kept(spec: DataSpec) -> dict[str, Condition]:
 
 def apart(given: Given) -> tuple[Given, dict[str, Array]]:
     """What networks are told, and what only samplers read."""
-    held = {name: given[name] for name in ('original', 'known') if given is not None and name in given}
-    return (given if not held else {name: given[name] for name in given or {} if name not in held} or None), held
+    if given is None:
+        return None, {}
+    held = {name: given[name] for name in ('original', 'known') if name in given}
+    return {name: values for name, values in given.items() if name not in held} or None, held
 
 
 def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[str, Array]:

@@ -164,7 +164,7 @@ class PathFamily(Family):
     def evaluations(self, sampler: Sampler) -> int:
         return int(self._evaluations(sampler, guided=self.conditional))
 
-    def _evaluations(self, sampler: Sampler, guided: bool) -> Array | int:
+    def _evaluations(self, sampler: Sampler, guided: bool) -> Array:
         solver, num_steps = self.solver(sampler.name), sampler.num_steps
         if not (guided and sampler.guidance):
             return solvers.evaluations(solver, num_steps, sampler.options)

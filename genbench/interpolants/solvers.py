@@ -124,9 +124,9 @@ def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Ar
     return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
 
 
-def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array | int:
+def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array:
     """Network evaluations for an image in `num_steps` steps (may be traced), without guidance."""
-    return options.resample * solver.evaluations(num_steps - _first(num_steps, options))
+    return options.resample * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
@@ -135,7 +135,7 @@ def guided_evaluations(
 ) -> Array:
     """The same with guidance, which costs a second one wherever it acts."""
     n = jnp.asarray(num_steps)
-    once = jnp.asarray(evaluations(solver, n, options))
+    once = evaluations(solver, n, options)
     if options.interval == FULL:
         return 2 * once
 
@@ -202,7 +202,7 @@ def solve(
     x, _ = jax.lax.fori_loop(first, n, body, (start, _memory(solver, start)))
     if kept is not None and kept.known is not None:
         x = jnp.where(kept.known > 0, kept.image, x)
-    return Path(x, jnp.asarray(evaluations(solver, n, options)))
+    return Path(x, evaluations(solver, n, options))
 
 
 def trace(
