@@ -13,7 +13,7 @@ import pytest
 from genbench import families
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HELPERS = {'base', 'bounds', 'dequantisation', 'observations', 'paths'}
+HELPERS = {'base', 'bounds', 'dequantisation', 'observations', 'paths', 'regression'}
 SHIPPED = sorted({module.name for module in pkgutil.iter_modules(families.__path__)} - HELPERS)
 SOURCES = [path for path in sorted((ROOT / 'genbench').rglob('*.py')) if 'families' not in path.parts]
 

@@ -6,7 +6,7 @@ import pkgutil
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family, registered
 
-_HELPERS = ('base', 'bounds', 'dequantisation', 'observations', 'paths')
+_HELPERS = ('base', 'bounds', 'dequantisation', 'observations', 'paths', 'regression')
 
 
 def names() -> list[str]:

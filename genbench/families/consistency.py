@@ -94,7 +94,8 @@ class Consistency(PathFamily):
         total = self.config.family.discretisation
         n = rng.integers(batch['key'], 'time', 0, total)
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
-        _, _, x_t = self.perturbed(batch, t)
+        x, noise, _ = self.pairs(networks, batch, key)
+        x_t = self.schedule.perturb(x, noise, t)
         given = self.given(batch)
         teacher = predictions.denoiser(networks['teacher'], self.prediction, self.schedule, given)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))

@@ -81,11 +81,9 @@ class PathFamily(Family):
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'denoiser': modules.denoiser(self.config.network, self.spec, self.forms, rngs)}
 
-    def perturbed(self, batch: Batch, t: Array) -> tuple[Array, Array, Array]:
-        """(x, noise, x_t) for a batch at times t."""
-        x = self.real_images(batch)
-        noise = rng.normal(batch['key'], 'noise', self.spec.shape)
-        return x, noise, self.schedule.perturb(x, noise, t)
+    def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
+        """Image, noise, both (batch, …), and conditions of the paths to train on, one a row."""
+        return self.real_images(rows), rng.normal(rows['key'], 'noise', self.spec.shape), self.dropped(rows)
 
     def real_images(self, batch: Batch) -> Array:
         place = rng.uniform(batch['key'], 'bins', self.spec.shape) if self._dequantised else 0.5
@@ -95,18 +93,6 @@ class PathFamily(Family):
         """Conditions that for some images say nothing, or None for an unconditional model."""
         silent = rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
         return conditions.drop(self.conditions, self.given(batch), silent)
-
-    def regression(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
-        """Squared error of the prediction for each image (batch,), averaged over dimensions.
-
-        E‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t).
-        """
-        x, noise, x_t = self.perturbed(batch, t)
-        given = self.dropped(batch)
-        x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = networks['denoiser'](x_seen, self.schedule.condition(t), given, key=key)
-        error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
-        return jnp.square(error).mean((1, 2, 3))
 
     def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
         """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""

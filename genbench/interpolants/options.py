@@ -136,10 +136,10 @@ DEFAULT = PathOptions()
 @dataclasses.dataclass(frozen=True)
 class AncestralOptions(PathOptions):
     """Attributes:
-    variance: of a step, 'small' (β̃) or 'large' (β).
+    variance: of a step, 'small' (β̃), 'large' (β), or 'learned' by the network, between them.
     """
 
-    variance: str = choice('small', 'large')
+    variance: str = choice('small', 'large', 'learned')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,10 +21,15 @@ Array = jax.Array
 
 
 class Prediction(NamedTuple):
-    """The clean image and the noise that a network sees in x_t, both shaped like x_t."""
+    """The clean image and the noise that a network sees in x_t, both shaped like x_t.
+
+    `variance` is what a network with a second output says of the variance of a step back, shaped like x_t: a share v of
+    the way from log β̃ to log β (Nichol & Dhariwal 2021, equation 15); otherwise None.
+    """
 
     x: Array
     noise: Array
+    variance: Array | None = None
 
 
 Denoiser = Callable[[Array, Array], Prediction]  # (x_t, t (batch,)) → Prediction
@@ -76,6 +81,12 @@ def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
     return x_t / expand(_deviation(schedule.alpha(t), schedule.sigma(t)), x_t)
 
 
+def outputs(y: Array, x_t: Array) -> tuple[Array, Array | None]:
+    """What a network says of the image, and what else it says where it has twice the channels."""
+    channels = x_t.shape[-1]
+    return (y, None) if y.shape[-1] == channels else (y[..., :channels], y[..., channels:])
+
+
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
     """A network's output y at (x_t, t) → the clean image and the noise it implies."""
     coefficients = schedule.coefficients(t)
@@ -84,6 +95,13 @@ def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Pr
     determinant = alpha * b - sigma * a
     a, b, alpha, sigma, determinant = (expand(v, x_t) for v in (a, b, alpha, sigma, determinant))
     return Prediction(x=(b * x_t - sigma * y) / determinant, noise=(alpha * y - a * x_t) / determinant)
+
+
+def error_of_image(name: str, schedule: Schedule, t: Array) -> Array:
+    """What an error of one in the image is in the prediction, up to its sign, (batch,): α δx + σ δε = 0."""
+    alpha, sigma, *slopes = schedule.coefficients(t)
+    a, b = _COEFFICIENTS[check(name)](alpha, sigma, *slopes)
+    return jnp.abs(a - b * alpha / sigma)
 
 
 def denoiser(
@@ -119,11 +137,12 @@ def denoiser(
         if guided:
             away = lambda y: y + guidance * (y - network(image, time, negative))  # noqa: E731
             y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)
-        prediction = convert(name, schedule, y, x_t, t)
+        y, variance = outputs(y, x_t)
+        prediction = convert(name, schedule, y, x_t, t)._replace(variance=variance)
         if clip is False:
             return prediction
         limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
-        return _with_image(schedule, limited, x_t, t)
+        return _with_image(schedule, limited, x_t, t)._replace(variance=variance)
 
     return apply
 

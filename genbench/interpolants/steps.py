@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genbench.errors import UserError
 from genbench.interpolants.predictions import Denoiser, Prediction
 from genbench.interpolants.schedules import Schedule, expand
 
@@ -47,11 +48,18 @@ class Step(NamedTuple):
 def ancestral(step: Step) -> Array:
     """x_s ~ N(mean of q(x_s | x_t, x̂), v), without noise on the last step (Ho et al. 2020, algorithm 2).
 
-    v is the variance of q(x_s | x_t, x̂), 'small', or of q(x_t | x_s), 'large': β̃ and β of DDPM for the steps taken.
+    v is the variance of q(x_s | x_t, x̂), 'small', or of q(x_t | x_s), 'large': β̃ and β of DDPM for the steps taken; or
+    between them as the network says, 'learned' (Nichol & Dhariwal 2021, equation 15).
     """
-    mean, std = posterior(step.schedule, step.predict(step.x_t, step.t).x, step.x_t, step.t, step.s)
-    if step.options.variance == 'large':
-        std = jnp.where(step.schedule.sigma(step.s) > 0, jnp.sqrt(forward_variance(step.schedule, step.t, step.s)), 0)
+    predicted = step.predict(step.x_t, step.t)
+    mean, std = posterior(step.schedule, predicted.x, step.x_t, step.t, step.s)
+    if step.options.variance != 'small':
+        large = jnp.sqrt(forward_variance(step.schedule, step.t, step.s))
+        if step.options.variance == 'learned':
+            if predicted.variance is None:
+                raise UserError('variance=learned needs a network that was trained with family.learned_variance.')
+            large = std * (large / jnp.where(std > 0, std, large)) ** predicted.variance
+        std = jnp.where(step.schedule.sigma(step.s) > 0, large, 0)
     return mean + std * step.noise()
 
 
