@@ -57,9 +57,9 @@ class Diffusion(RegressionFamily):
 
     @property
     def time_samplers(self) -> Mapping[str, Choice]:
-        """'uniform' is over the T steps here; 'continuous' is what it is elsewhere."""
+        """'uniform' is over the T steps here."""
         steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, COUNT)}, offers=('steps',))
-        return {**times.SAMPLERS, 'uniform': steps, 'continuous': times.SAMPLERS['uniform']}
+        return {**times.SAMPLERS, 'uniform': steps}
 
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
         """λ T L_t in bits per dimension, whose mean over t is λ L_vlb; the predicted image learns nothing from it

@@ -16,17 +16,19 @@ Array = jax.Array
 
 
 def uniform(schedule: Schedule, keys: Array) -> Array:
-    """Even on the schedule's way to noise: in t, or along its curve."""
+    """Even on the schedule's way to noise, in t or along its curve; what is too early for a network is at t_min."""
     return _on_the_way(schedule, rng.uniform(keys, 'time'))
 
 
 def low_discrepancy(schedule: Schedule, keys: Array) -> Array:
-    """As `uniform`, one time in each of as many equal parts of the way as the batch has images.
+    """Even between the ends of the trained times, one in each of as many equal parts as the batch has images.
 
     Kingma et al. 2021, appendix I.1, draw one offset for all images; here each has its own, from its own key. The parts
     are those of the micro-batch under accumulation.
     """
-    return _on_the_way(schedule, (jnp.arange(len(keys)) + rng.uniform(keys, 'time')) / len(keys))
+    first = schedule.t_min / schedule.t_max if schedule.curve is None else 0.0
+    share = (jnp.arange(len(keys)) + rng.uniform(keys, 'time')) / len(keys)
+    return schedule.time(first + (1 - first) * share)
 
 
 def over_steps(schedule: Schedule, keys: Array, *, count: int) -> Array:
@@ -50,7 +52,7 @@ def _on_the_way(schedule: Schedule, share: Array) -> Array:
 
 
 SAMPLERS: dict[str, Choice] = {
-    'uniform': Choice(uniform, offers=('even times',)),
+    'uniform': Choice(uniform),
     'low_discrepancy': Choice(low_discrepancy, offers=('even times',)),
     'steps': Choice(over_steps, {'count': (1000, COUNT)}),
     'logit_normal': Choice(logit_normal, {'mean': (0.0, ANY), 'deviation': (1.0, POSITIVE)}),

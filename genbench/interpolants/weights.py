@@ -56,10 +56,12 @@ def _sigmoid(schedule: Schedule, t: Array, *, bias: float) -> Array:
 
 
 def _elbo(schedule: Schedule, t: Array) -> Array:
-    """−½ dSNR/dt t_max of the image's error (Kingma et al. 2021, equation 15): times even in t make the mean of the
-    weighted squares the diffusion term of the bound, in nats per dimension."""
+    """−½ dSNR/dt (t_max − t_min) of the image's error (Kingma et al. 2021, equation 15).
+
+    With times even in t, the mean of the weighted squares is the diffusion term of the bound in nats per dimension.
+    """
     alpha, sigma, alpha_dot, sigma_dot = schedule.coefficients(t)
-    return schedule.t_max * alpha * (alpha * sigma_dot - alpha_dot * sigma) / sigma**3
+    return (schedule.t_max - schedule.t_min) * alpha * (alpha * sigma_dot - alpha_dot * sigma) / sigma**3
 
 
 def _snr(schedule: Schedule, t: Array) -> Array:

@@ -37,7 +37,7 @@ def test_converting_a_perfect_prediction_gives_the_image_and_the_noise(schedule,
 def test_every_prediction_gives_every_other(schedule, source, goal):
     x, noise, t, x_t = drawn(schedule)
     given = predictions.convert(source, schedule, predictions.target(source, schedule, x, noise, t), x_t, t)
-    found = predictions.target(goal, schedule, *given, t)
+    found = predictions.target(goal, schedule, given.x, given.noise, t)
     wanted = predictions.target(goal, schedule, x, noise, t)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(jnp.abs(wanted).max()))
 
