@@ -4,7 +4,7 @@ Where times come from, how they are weighted, and which noise belongs to which i
 of functions (`interpolants.times`, `.weights`, `.couplings`). A family that knows more puts it into a copy of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ from genbench import networks as modules
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, Update
+from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, Scalars, Update
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import couplings, predictions, times, weights
 from genbench.interpolants.choices import Choice, choose
 from genbench.interpolants.predictions import Prediction
+from genbench.interpolants.schedules import expand
+from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
 
 FEWEST = 8  # images that a coupling of a batch is worth its while for
@@ -38,6 +40,7 @@ class RegressionFamily(PathFamily):
     weights: Mapping[str, Choice] = weights.WEIGHTS
     couplings: Mapping[str, Choice] = couplings.COUPLINGS
     outputs: int = 1  # of the network: 2 where it says the variance of its steps too
+    second_time = False  # whether the network is asked for a time to go to
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -77,7 +80,9 @@ class RegressionFamily(PathFamily):
                 raise UserError(f'{setting} needs {_LACKING[need]}.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        denoiser = modules.denoiser(self.config.network, self.spec, self.forms, rngs, outputs=self.outputs)
+        denoiser = modules.denoiser(
+            self.config.network, self.spec, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
+        )
         return {'denoiser': denoiser, **({'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {})}
 
     @property
@@ -114,6 +119,10 @@ class RegressionFamily(PathFamily):
         if variance is not None:
             predicted = predictions.convert(self.prediction, self.schedule, y, x_t, t)._replace(variance=variance)
             loss += self.variance_loss(x, t, predicted)
+        return self.total(networks, loss, t)
+
+    def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
+        """The mean of the losses (batch,) of images, each over what is usual for its time where that is learned."""
         if not self.config.family.uncertainty:
             return scalars(loss.mean())
         log_variance = networks['uncertainty'](self.schedule.condition(t))
@@ -122,6 +131,48 @@ class RegressionFamily(PathFamily):
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
         """What a family with two outputs adds to the loss of each image (batch,) for the second."""
         raise NotImplementedError
+
+
+class FlowMapFamily(RegressionFamily):
+    """A network u(x_t, t, s), the mean velocity between two times: x_s = x_t − (t − s) u, in as few steps as wanted.
+
+    u(x_t, t, t) is the velocity of flow matching.
+    """
+
+    kind = 'map'
+    default_steps = 1
+    second_time = True
+    guidable = False  # guidance would have to be learned
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        base = super().defaults()
+        options = {'schedule': 'straight', 'prediction': 'velocity', 'condition_dropout': 0.0}
+        return {**base, 'family': {**base['family'], **options}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        if self.prediction != 'velocity':
+            raise UserError(f'family.prediction is {self.prediction!r}, and {self.name} learns a mean velocity; use '
+                            'velocity.')  # fmt: skip
+
+    def mean_velocity(self, networks: Networks, given: Given, key: Array | None = None) -> Callable[..., Array]:
+        """u as a function of (x_t, t, s), with dropout where there is a key."""
+
+        def velocity(x_t: Array, t: Array, s: Array) -> Array:
+            t, s = self.schedule.condition(t), self.schedule.condition(s)
+            return networks['denoiser'](x_t, t, given, **({} if key is None else {'key': key}), s=s)
+
+        return velocity
+
+    def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> FlowMap:
+        velocity = self.mean_velocity(networks, given)
+        return lambda x_t, t, s: x_t - expand(t - s, x_t) * velocity(x_t, t, s)
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """None: jumps are not the flow of the velocity, as far as they are learned."""
+        return ()
 
 
 class Uncertainty(nnx.Module):

@@ -104,7 +104,7 @@ def test_a_clipped_image_still_explains_x_t(schedule):
     network = lambda x_t, t, given: 5 * x  # noqa: E731
     clipped = predictions.denoiser(network, 'x', schedule, clip=True)(x_t, t)
     np.testing.assert_allclose(clipped.x, jnp.clip(5 * x, -1, 1), atol=1e-6)
-    np.testing.assert_allclose(schedule.perturb(*clipped, t), x_t, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(schedule.perturb(clipped.x, clipped.noise, t), x_t, rtol=1e-5, atol=1e-5)
 
 
 def test_an_unknown_prediction_is_answered_with_the_nearest_name():
