@@ -21,6 +21,9 @@ NETWORKS = {
     'gan': {'channels': 8, 'multipliers': (1,), 'latent': 4},
     'diffusion': UNET,
     'flow_matching': UNET,
+    'mean_flow': UNET,
+    'shortcut': UNET,
+    'inductive_moment_matching': UNET,
     'consistency': {},
     'normalizing_flow': {'channels': 8, 'multipliers': (1,), 'steps': 2},
 }
