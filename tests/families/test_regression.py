@@ -10,11 +10,13 @@ from genbench import config as configs
 from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Networks
-from genbench.interpolants import couplings
+from genbench.families.base import Networks, Sampler
+from genbench.interpolants import couplings, schedules
 from genbench.interpolants.choices import Choice
+from genbench.interpolants.options import AncestralOptions
 from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import expand
+from genbench.interpolants.steps import Step, ancestral
 
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 STEPS = 6
@@ -209,3 +211,32 @@ def test_the_loss_of_learned_variances_is_a_share_of_the_bound(learned, keys):
 
     image, share = jax.grad(penalty, argnums=(0, 1))(0.9 * x, 0.5 * x)
     assert (image == 0).all() and (share != 0).all()
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_an_ancestral_step_has_the_variance_that_the_network_says(share, keys):
+    """β̃^(1−v) β^v, in DDPM's terms, of a step between two times; the last step has none."""
+    schedule = schedules.cosine()
+    t, s = jnp.asarray(0.6), jnp.asarray(0.5)
+    x_t = jnp.zeros((1, 1, 1, 50_000))
+    zero, same = jnp.zeros_like(x_t), jnp.full_like(x_t, share)
+    noise = jax.random.normal(jax.random.key(0), x_t.shape)
+
+    def drawn(s):
+        step = Step(schedule, lambda x, t: Prediction(zero, zero, same), x_t, t, s, lambda: noise, jnp.asarray(10),
+                    AncestralOptions(variance='learned'))  # fmt: skip
+        return np.asarray(ancestral(step), float)
+
+    kept = [float(schedule.alpha(time)) ** 2 for time in (t, s)]
+    beta = 1 - kept[0] / kept[1]
+    small = beta * (1 - kept[1]) / (1 - kept[0])
+    assert drawn(s).var() == pytest.approx(small ** (1 - share) * beta**share, rel=0.03)
+    assert np.abs(drawn(jnp.asarray(0.0))).max() == 0
+
+
+def test_a_learned_variance_that_was_not_learned_is_one_line(make_family, keys):
+    family = make_family('diffusion')
+    network = {'denoiser': lambda x, t, given=None: x}
+    sampler = Sampler('ancestral', 2, options=AncestralOptions(variance='learned'))
+    with pytest.raises(UserError, match='trained with family.learned_variance'):
+        family.sample(network, keys(2), None, sampler)
