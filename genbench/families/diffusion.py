@@ -47,13 +47,14 @@ class Diffusion(RegressionFamily):
         self.outputs = 2 if config.family.learned_variance else 1
         if self.outputs == 2:
             self.require('family.learned_variance', ('steps',))
+        elif any('variance=learned' in sampler for sampler in config.evaluation.samplers):
+            raise UserError('evaluation.samplers has variance=learned, which needs family.learned_variance.')
         for variance in config.evaluation.vlb_variances:
             if variance not in VARIANCES:
                 known = did_you_mean(variance, VARIANCES)
                 raise UserError(f'evaluation.vlb_variances has {variance!r}, which no bound is called. {known}')
             if variance == 'learned' and self.outputs == 1:
-                raise UserError('evaluation.vlb_variances=learned needs a network that was trained with '
-                                'family.learned_variance.')  # fmt: skip
+                raise UserError('evaluation.vlb_variances has learned, which needs family.learned_variance.')
 
     @property
     def time_samplers(self) -> Mapping[str, Choice]:

@@ -64,7 +64,8 @@ def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_fam
         ({'coupling': 'optimal_transport'}, (), True, 'needs an unconditional model'),
         ({'learned_variance': 0.001, 'time_sampler': 'low_discrepancy'}, (), False, 'the times of a chain of steps'),
         ({'learned_variance': 0.001, 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False, 'even in t'),
-        ({}, ('evaluation.vlb_variances=learned,',), False, 'trained with family.learned_variance'),
+        ({}, ('evaluation.vlb_variances=learned,',), False, 'vlb_variances has learned, which needs'),
+        ({}, ('evaluation.samplers=ancestral:9:variance=learned,',), False, 'samplers has variance=learned'),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_together_is_one_line(options, overrides, conditional, why):
