@@ -71,12 +71,12 @@ class InductiveMomentMatching(FlowMapFamily):
 
     def _three_times(self, keys: Array) -> tuple[Array, Array, Array]:
         """t > r ≥ s for each image, the same in a group: those of its first image."""
-        options = self.config.family
-        shared = jnp.repeat(keys[:: options.group], options.group)[: len(keys)]
-        t = jnp.minimum(self.times(shared), options.latest)
-        s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(shared, 'target')
+        options, firsts = self.config.family, keys[:: self.config.family.group]
+        t = jnp.minimum(self.times(firsts), options.latest)
+        s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
         level = self.schedule.sigma(t) / self.schedule.alpha(t) - options.decrement
-        return t, jnp.maximum(self.schedule.time_at(jnp.maximum(level, 1e-6)), s), s
+        r = jnp.maximum(self.schedule.time_at(jnp.maximum(level, 1e-6)), s)
+        return jnp.repeat(t, options.group), jnp.repeat(r, options.group), jnp.repeat(s, options.group)
 
     def _grouped(self, x: Array) -> Array:
         return x.reshape(-1, self.config.family.group, x[0].size)

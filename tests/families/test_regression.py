@@ -44,7 +44,7 @@ def zero(x, t, given=None, key=None):
         ),
         ('weight', 'minsnr', "No weight is called 'minsnr'.*Did you mean min_snr"),
         ('weight', 'min_snr:5', r'min_snr takes gamma; write family\.weight=NAME:key=number'),
-        ('coupling', 'optimal', "No coupling is called 'optimal'.*Did you mean optimal_transport"),
+        ('coupling', 'optimal_trasport', "No coupling is called 'optimal_tr.*Did you mean optimal_transport"),
     ],
 )
 def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_family):
