@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--step', type=int, help='a checkpoint; by default the newest')
     evaluate.add_argument(
         '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
-        help='an axis of cells: sampler, nfe or steps, guidance, variance, spacing, average, seed; may be repeated',
+        help='an axis of cells: sampler, nfe or steps, guidance or another option, average, seed; may be repeated',
     )  # fmt: skip
 
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)

@@ -94,6 +94,40 @@ def make(conditions: Mapping[str, Condition], rows: Rows, keys: Array) -> Given:
     return {name: one.make(rows, rng.named(keys, name)) for name, one in conditions.items()} or None
 
 
+def kept(spec: DataSpec) -> dict[str, Condition]:
+    """What only samplers read, and no network: 'original', an image, and 'known', white where its pixels are kept."""
+    white = lambda x, _: (x.mean(-1, keepdims=True) > 0).astype(jnp.float32)  # noqa: E731
+    channels = spec.shape[2]
+    return {
+        'original': _of_image('original', spec, channels, lambda x, _: x),
+        'known': _of_image('known', spec, 1, white),
+    }
+
+
+def apart(given: Given) -> tuple[Given, dict[str, Array]]:
+    """What networks are told, and what only samplers read."""
+    if given is None:
+        return None, {}
+    held = {name: given[name] for name in ('original', 'known') if name in given}
+    return {name: values for name, values in given.items() if name not in held} or None, held
+
+
+def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[str, Array]:
+    """The condition that users write as KIND=VALUE, the same for `count` images.
+
+    Raises:
+      UserError: the model does not know such a condition, the value is none, or it is a picture.
+    """
+    name, equals, value = text.partition('=')
+    written = [known for known, one in conditions.items() if one.form.type != 'image']
+    if not equals or name not in written:
+        known = ', '.join(f'{one}=…' for one in written) or 'no condition that can be written'
+        raise UserError(f'{text!r} is no condition of this model, which knows {known}.')
+    one = conditions[name]
+    made = one.make(one.read(value), jax.random.split(jax.random.key(0), 1))
+    return {name: jnp.broadcast_to(made, (count, *made.shape[1:]))}
+
+
 def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> Given:
     """`given` with everything unknown for the images where `dropped` (batch,) holds."""
     if given is None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genbench import config as configs
-from genbench.data import sources
+from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.training import runs, samplers, sampling
@@ -51,6 +51,7 @@ def draw_to_file(
 def _given(run: runs.Run, texts: Sequence[str], count: int, seed: int) -> Given:
     """The conditions of all images, as users write them; without any, what pictures of samples are shown with."""
     family = run.family
+    readable = {**family.conditions, **(conditions.kept(family.spec) if family.path is not None else {})}
     if not texts:
         return sampling.shown(family, count, lambda numbers: _train(run).rows(numbers), seed)
     found: dict[str, Any] = {}
@@ -58,10 +59,10 @@ def _given(run: runs.Run, texts: Sequence[str], count: int, seed: int) -> Given:
         name, equals, value = text.partition('=')
         if not equals or name in found:
             raise UserError(f'--given {text} is not KIND=VALUE, each kind once; for example --given label=3.')
-        if name not in family.conditions:
+        if name not in readable:
             known = ', '.join(family.conditions) or 'none: train it with family.conditional=True or family.conditions'
             raise UserError(f'--given {text}: the conditions of this run are {known}.')
-        one = family.conditions[name]
+        one = readable[name]
         rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}
         found[name] = np.asarray(one.make(rows, sampling.image_keys(family, 'conditions', seed, 0, count)))
     return found

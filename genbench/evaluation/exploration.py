@@ -114,7 +114,7 @@ class Explorer:
             pictures[f'{name}_predictions'] = np.asarray(spec.quantise(predictions[kept[place:-1]]))
 
         noise = self._noise(0, spec.shape)
-        add('generation', sigma[0] * noise, told(0, IMAGES), 0)
+        add('generation', self.sampler.options.temperature * sigma[0] * noise, told(0, IMAGES), 0)
         places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
         rows = real.split.rows(slice(0, IMAGES))
         targets, known = rows['image'], sampling.given(family, rows, 'conditions', self.seed)
@@ -133,7 +133,7 @@ class Explorer:
         """Integer images (ROWS, IMAGES, …); along a row nothing changes but the latent."""
         family = self.blueprint.family
         shape = family.latent_shape or family.spec.shape
-        ends = self._noise(1, shape, 2 * ROWS)
+        ends = self.sampler.options.temperature * self._noise(1, shape, 2 * ROWS)
         drawn = told(0, ROWS)
         rows = []
         for row in range(ROWS):

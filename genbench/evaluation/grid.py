@@ -9,7 +9,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family, Sampler
 from genbench.training import samplers
 
-KEYS = ('sampler', 'nfe', 'steps', *samplers.OPTIONS, 'average', 'seed')
+OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are no option of a sampler's record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     Raises:
       UserError: a word that is none, a sampler that does not fit, a budget below one step.
     """
-    axes = _axes(words)
+    axes = _axes(words, family)
     averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
     if axes:
         products = itertools.product(*axes.values())
@@ -51,29 +51,31 @@ def check(words: Sequence[str], family: type[Family]) -> None:
     Raises:
       UserError: a word that is none, a number that is none, a sampler that does not fit the family.
     """
-    axes = _axes(words)
+    axes = _axes(words, family)
     for text in axes.get('sampler', ()):
         samplers.check(samplers.read(text), family)
-    for key in samplers.CHOICES:
+    known = samplers.fields(family)
+    for key in known:
         for value in axes.get(key, ()):
-            samplers.check_choice(key, value, '--grid')
+            samplers.value_of(key, value, known, '--grid')
     kinds = {'nfe': int, 'steps': int, 'seed': int, 'guidance': float}
     for key, kind in kinds.items():
         for value in axes.get(key, ()):
             _number(key, value, kind)
 
 
-def _axes(words: Sequence[str]) -> dict[str, list[str]]:
-    axes = dict(_axis(word) for word in words)
+def _axes(words: Sequence[str], family: type[Family] | Family) -> dict[str, list[str]]:
+    keys = (*OWN, *samplers.fields(family))
+    axes = dict(_axis(word, keys) for word in words)
     if 'nfe' in axes and 'steps' in axes:
         raise UserError('--grid takes nfe or steps, not both: one follows from the other.')
     return axes
 
 
-def _axis(word: str) -> tuple[str, list[str]]:
+def _axis(word: str, keys: Sequence[str]) -> tuple[str, list[str]]:
     key, equals, values = word.partition('=')
-    if key not in KEYS:
-        raise UserError(f'--grid has no key {key!r}. {did_you_mean(key, KEYS)}')
+    if key not in keys:
+        raise UserError(f'--grid has no key {key!r}. {did_you_mean(key, keys)}')
     chosen = [value.strip() for value in values.split(',') if value.strip()]
     if not equals or not chosen:
         raise UserError(f'--grid {word!r} has no values; write {key}=VALUE,VALUE.')
@@ -82,7 +84,7 @@ def _axis(word: str) -> tuple[str, list[str]]:
 
 def _sampler(choice: dict[str, str], family: Family) -> Sampler:
     written = samplers.read(choice.get('sampler', family.samplers[0]))
-    axes = {key: value for key, value in choice.items() if key in samplers.OPTIONS}
+    axes = {key: value for key, value in choice.items() if key == 'guidance' or key not in OWN}
     twice = [key for key in axes if key in written.options]
     twice += [key for key in ('nfe', 'steps') if key in choice and written.steps is not None]
     if twice:

@@ -48,7 +48,7 @@ def evaluate(
     Args:
       overrides: 'evaluation.key=value' changes to the run's config.
       step: a checkpoint; by default the newest.
-      cells: axes 'key=value,value' whose product is evaluated in place of the config's samplers (`grid.KEYS`).
+      cells: axes 'key=value,value' whose product is evaluated in place of the config's samplers (see `grid`).
     """
     run = runs.open_run(workdir)
     for override in overrides:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,8 @@ MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average
 def stem(drawn: Mapping[str, Any]) -> str:
     """The sampler of a protocol in the name of a file: heun_25, heun_25_g2.0 or ancestral_50_variance-large."""
     name = f'{drawn["sampler"]}_{drawn["steps"]}' + (f'_g{drawn["guidance"]}' if drawn.get('guidance') else '')
-    return name + ''.join(f'_{key}-{value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
+    options = sorted(drawn.get('sampler_options', {}).items())
+    return name + ''.join(f'_{key}-{re.sub(r"[^a-zA-Z0-9.=-]", "-", str(value))[:80]}' for key, value in options)
 
 
 def told_options(drawn: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
 from genbench.interpolants.schedules import Schedule
-from genbench.interpolants.solvers import Options, Trace
+from genbench.interpolants.solvers import Trace
 from genbench.ranges import Range
 
 Array = jax.Array
@@ -119,12 +120,12 @@ class Borrowed(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How to sample: a solver's name, its number of steps (may be traced), guidance, and what else the solver takes."""
+    """How to sample: a solver's name, its number of steps (may be traced), guidance, and its solver's record."""
 
     name: str = dataclasses.field(metadata={'static': True})
     num_steps: Any = 1
     guidance: float = dataclasses.field(default=0.0, metadata={'static': True})
-    options: Options = dataclasses.field(default=Options(), metadata={'static': True})
+    options: Any = dataclasses.field(default=DEFAULT, metadata={'static': True})
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -281,30 +282,28 @@ class Family:
 
         By default what `generate` makes of a standard normal latent for each key.
         """
-        shape = self.latent_shape
-        if shape is None:
-            raise NotImplementedError
-        latents = rng.normal(keys, 'z', shape)
-        return Samples(self.generate(networks, latents, keys, given, sampler), 1)
+        return Samples(self.generate(networks, self.latents(keys, sampler), keys, given, sampler), 1)
+
+    def latents(self, keys: Array, sampler: Sampler) -> Array:
+        """z of one key each (batch,), standard normal at temperature 1."""
+        assert self.latent_shape is not None, 'a family without latents overrides `sample`'
+        return sampler.options.temperature * rng.normal(keys, 'z', self.latent_shape)
 
     def evaluations(self, sampler: Sampler) -> int:
         """Network evaluations for one image with this sampler."""
         return 1
 
     @classmethod
-    def sampler_options(cls, name: str) -> tuple[str, ...]:
-        """The fields of `Options` that this sampler takes."""
-        return ()
+    def sampler_options(cls, name: str) -> type[Options]:
+        """The record of what can be chosen of this sampler."""
+        return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
 
     @classmethod
     def check_sampler(cls, name: str) -> None:
         """Raise a UserError that says why when this family cannot be sampled so."""
         if name not in cls.samplers:
-            known = ', '.join(cls.samplers)
-            raise UserError(
-                f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a solver could '
-                f'follow. Use {known}.'
-            )
+            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a '
+                            f'solver could follow. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
     @property
     def path(self) -> Schedule | None:

@@ -1,6 +1,7 @@
 """Variational bounds of models on a Gaussian path, over T steps and in continuous time.
 
 J. Ho, A. Jain, P. Abbeel, Denoising Diffusion Probabilistic Models, 2020 (DDPM);
+A. Nichol, P. Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021 (learned variances);
 D. Kingma, T. Salimans, B. Poole, J. Ho, Variational Diffusion Models, 2021 (VDM).
 """
 
@@ -14,14 +15,14 @@ import jax.numpy as jnp
 from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.families.dequantisation import uniform_draw
-from genbench.interpolants.predictions import Denoiser
-from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.predictions import Denoiser, Prediction
+from genbench.interpolants.schedules import Schedule, expand
 from genbench.networks.decoders import discretised_normal
 
 Array = jax.Array
 Terms = dict[str, Array]
 # Of the reverse chain, by the names of the papers; `VariationalBound.in_steps` says what they are.
-VARIANCES = ('beta', 'fixedlarge', 'fixedsmall')
+VARIANCES = ('beta', 'fixedlarge', 'fixedsmall', 'learned')
 INTERVALS = 1000  # among which the times of the continuous bound are drawn; any number is unbiased
 
 
@@ -64,24 +65,51 @@ class VariationalBound:
           variance: of p(x_s | x_t) and of the decoder, v. Let β_t be that of q(x_t | x_s) and β̃_t that of
             q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is
             β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
+            'learned' lies between 'fixedsmall' and 'beta' by the network's second output.
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
         x = self._scored(images, keys)
         first = jnp.full(len(x), times[0])
-        mean = denoise(self.schedule.perturb(x, self._reconstruction_noise(keys), first), first).x
-        scale = self._decoder_scale(times, variance)
-        if self.uniform:
-            reconstruction = jax.scipy.stats.norm.logpdf(x, mean, scale) + self.spec.log_bin_width
-        else:
-            reconstruction = discretised_normal(mean, scale, images, self.spec.levels)
+        predicted = denoise(self.schedule.perturb(x, self._reconstruction_noise(keys), first), first)
+        reconstruction = self._decoded(x, images, predicted, times, variance)
         diffusion: Array | float = 0.0
         if len(times) > 1:
-            ratio = jnp.square(self.schedule.sigma(times[:-1]) / self.schedule.sigma(times[1:]))  # β̃_t / β_t
+            ratio = self._ratio(times[:-1], times[1:])
             shrinkage = jnp.ones_like(ratio) if variance == 'fixedsmall' else ratio
-            diffusion = self._diffusion(denoise, x, keys, times, shrinkage)
-            diffusion += self.spec.num_dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
-        return self._sum(x, times[-1], diffusion, reconstruction.sum((1, 2, 3)))
+            diffusion = self._diffusion(denoise, x, keys, times, shrinkage, variance == 'learned')
+            if variance != 'learned':
+                diffusion += self.spec.num_dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
+        return self._sum(x, times[-1], diffusion, reconstruction)
+
+    def learned_term(self, x: Array, predicted: Prediction, s: Array, t: Array, first: Array, ends: Array) -> Array:
+        """The term −L_t of the bound 'learned' that the steps from t to s (batch,) have, in nats, (batch,).
+
+        Args:
+          first: the times t_1 and t_2 of the chain.
+          ends: (batch,), whether the step is from t_1 to the image.
+        """
+        s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # ends have no β̃: any others will do
+        term = -0.5 * _learned(x, predicted, self._snr(s) - self._snr(t), self._ratio(s, t))
+        return jnp.where(ends, self._decoded(x, self.spec.quantise(x), predicted, first, 'learned'), term)
+
+    def _ratio(self, s: Array, t: Array) -> Array:
+        """β̃_t / β_t of steps from t to s."""
+        return jnp.square(self.schedule.sigma(s) / self.schedule.sigma(t))
+
+    def _decoded(self, x: Array, images: Array, predicted: Prediction, times: Array, variance: str) -> Array:
+        """log p(image | x_1), or of x with the bin's volume, in nats, (batch,)."""
+        if variance == 'learned':
+            assert predicted.variance is not None
+            small, large = (jnp.log(self._decoder_scale(times, one)) for one in ('fixedsmall', 'beta'))
+            scale = jnp.exp(small + predicted.variance * (large - small))
+        else:
+            scale = self._decoder_scale(times, variance)
+        if self.uniform:
+            found = jax.scipy.stats.norm.logpdf(x, predicted.x, scale) + self.spec.log_bin_width
+        else:
+            found = discretised_normal(predicted.x, scale, images, self.spec.levels)
+        return found.sum((1, 2, 3))
 
     def _decoder_scale(self, times: Array, variance: str) -> Array:
         """√β_1 or √β̃_2; a chain of one step has no β̃_2."""
@@ -119,8 +147,9 @@ class VariationalBound:
         return {'log_prob': sum(terms.values(), jnp.zeros(())), **terms}
 
     def _diffusion(
-        self, denoise: Denoiser, x: Array, keys: Array, times: Array, shrinkage: Array | None = None
-    ) -> Array:
+        self, denoise: Denoiser, x: Array, keys: Array, times: Array, shrinkage: Array | None = None,
+        learned: bool = False,
+    ) -> Array:  # fmt: skip
         """−Σ ½ (SNR(s) − SNR(t)) r ‖x − x̂(x_t)‖² over neighbours s < t of `times` (VDM, equation 13, where r = 1), or
         the limit of finer and finer steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
 
@@ -129,6 +158,7 @@ class VariationalBound:
 
         Args:
           shrinkage: r, the variance of q(x_s | x_t, x) over that of p(x_s | x_t), for each pair; None is the limit.
+          learned: r is `shrinkage` to the power that the network says, and the KLs are taken whole.
         """
         snr = self._snr(times)
         information = -jnp.diff(jnp.log1p(snr))
@@ -144,13 +174,17 @@ class VariationalBound:
             chosen = jnp.clip(chosen, 0, len(probability) - 1)
             s, t = times[chosen], times[chosen + 1]
             fall = snr[chosen] - snr[chosen + 1]
-            if shrinkage is not None:
+            if shrinkage is not None and not learned:
                 fall *= shrinkage[chosen]
-            else:
+            elif shrinkage is None:
                 length, t = t - s, s + rng.uniform(mine, 'place') * (t - s)
                 fall = -length * jax.jvp(self._snr, (t,), (jnp.ones_like(t),))[1]
             noise = rng.normal(mine, 'noise', self.spec.shape)
-            error = jnp.square(x - denoise(self.schedule.perturb(x, noise, t), t).x).sum((1, 2, 3))
+            predicted = denoise(self.schedule.perturb(x, noise, t), t)
+            if learned:
+                term = _learned(x, predicted, fall, shrinkage[chosen])
+                return total - 0.5 * term / (self.draws * probability[chosen]), None
+            error = jnp.square(x - predicted.x).sum((1, 2, 3))
             error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self.spec.num_dims)  # of mean zero
             return total - 0.5 * fall * error / (self.draws * probability[chosen]), None
 
@@ -179,3 +213,16 @@ class VariationalBound:
 
     def _reconstruction_noise(self, keys: Array) -> Array:
         return rng.normal(keys, 'first', self.spec.shape)
+
+
+def _learned(x: Array, predicted: Prediction, fall: Array, ratio: Array) -> Array:
+    """2 KL(q(x_s | x_t, x) ‖ p(x_s | x_t)) (batch,), where the variances are in the proportion r = ratio^v.
+
+    Args:
+      fall: SNR(s) − SNR(t), (batch,).
+      ratio: β̃ / β, (batch,).
+    """
+    assert predicted.variance is not None
+    log_r = predicted.variance * expand(jnp.log(ratio), x)
+    r = jnp.exp(log_r)
+    return (expand(fall, x) * jnp.square(x - predicted.x) * r + r - 1 - log_r).sum((1, 2, 3))

@@ -16,7 +16,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Family, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
-from genbench.interpolants import predictions, solvers
+from genbench.interpolants import predictions, steps
 from genbench.ranges import LARGEST, NOT_NEGATIVE, PATH, SHARE, Range
 
 # x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
@@ -32,7 +32,6 @@ class Consistency(PathFamily):
     the same and the teacher has none.
     """
 
-    samplers = solvers.names('endpoint')
     default_steps = 2
     kind = 'endpoint'
     guidable = False  # the student never sees a null condition
@@ -91,7 +90,8 @@ class Consistency(PathFamily):
         total = self.config.family.discretisation
         n = rng.integers(batch['key'], 'time', 0, total)
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
-        _, _, x_t = self.perturbed(batch, t)
+        x, noise, _ = self.pairs(networks, batch, key)
+        x_t = self.schedule.perturb(x, noise, t)
         given = self.given(batch)
         teacher = self.teacher.denoise(networks.borrowed('teacher'), given)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
@@ -107,11 +107,11 @@ class Consistency(PathFamily):
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
         """The solver heun with a time for each image."""
-        first = solvers.slope(self.schedule, teacher(x_t, t))
-        guess = solvers.advance(self.schedule, x_t, first, t, s)
-        second = solvers.slope(self.schedule, teacher(guess, self._before_the_end(s)))
+        first = steps.slope(self.schedule, teacher(x_t, t))
+        guess = steps.advance(self.schedule, x_t, first, t, s)
+        second = steps.slope(self.schedule, teacher(guess, self._before_the_end(s)))
         inside = (s > 0)[:, None, None, None]
-        return jnp.where(inside, solvers.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
+        return jnp.where(inside, steps.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
 
     def _before_the_end(self, t: Array) -> Array:
         """t, or t_min for 0, at which no network can be asked and the answer is not used."""

@@ -1,7 +1,7 @@
 """Denoising diffusion probabilistic models.
 
 J. Ho, A. Jain, P. Abbeel, Denoising Diffusion Probabilistic Models, 2020 (DDPM);
-A. Nichol, P. Dhariwal, Improved DDPM, 2021 (cosine schedule);
+A. Nichol, P. Dhariwal, Improved DDPM, 2021 (cosine schedule, learned variance);
 T. Salimans, J. Ho, Progressive Distillation, 2022 (x and v prediction);
 T. Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022 (EDM).
 """
@@ -10,25 +10,26 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Update, register
+from genbench.families.base import Array, Borrowed, Likelihood, Networks, register
 from genbench.families.bounds import VARIANCES
-from genbench.families.paths import PathFamily, scalars
-from genbench.ranges import ANY, COUNT, POSITIVE, each
-
-TIME_SAMPLERS = ('uniform', 'log_normal')
+from genbench.families.regression import RegressionFamily
+from genbench.interpolants import times
+from genbench.interpolants.choices import Choice
+from genbench.interpolants.predictions import Prediction
+from genbench.ranges import COUNT, NOT_NEGATIVE
 
 
 @register('diffusion')
-class Diffusion(PathFamily):
+class Diffusion(RegressionFamily):
     """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1."""
 
-    ranges = {'num_timesteps': COUNT, 'log_normal': each((ANY, POSITIVE))}
+    ranges = {'num_timesteps': COUNT, 'learned_variance': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -37,39 +38,38 @@ class Diffusion(PathFamily):
             'schedule': 'cosine',
             'prediction': 'v',
             'num_timesteps': 1000,
-            'time_sampler': 'uniform',  # over the steps; or 'log_normal': log σ is normal, with the schedule edm
-            'log_normal': (-1.2, 1.2),  # its mean and deviation (Karras et al. 2022, table 1)
+            'learned_variance': 0.0,  # share of the bound in the loss, which learns it (Improved DDPM: 0.001); 0: fixed
         }
         return {**base, 'family': {**base['family'], **options}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        if config.family.time_sampler not in TIME_SAMPLERS:
-            known = did_you_mean(config.family.time_sampler, TIME_SAMPLERS)
-            raise UserError(f'family.time_sampler is {config.family.time_sampler!r}. {known}')
-        if config.family.time_sampler == 'log_normal' and self.schedule.name != 'edm':
-            raise UserError(
-                'family.time_sampler=log_normal draws noise levels, which are times of the schedule edm only.'
-            )
+        self.outputs = 2 if config.family.learned_variance else 1
+        if self.outputs == 2:
+            self.require('family.learned_variance', ('steps',))
+        elif any('variance=learned' in sampler for sampler in config.evaluation.samplers):
+            raise UserError('evaluation.samplers has variance=learned, which needs family.learned_variance.')
         for variance in config.evaluation.vlb_variances:
             if variance not in VARIANCES:
                 known = did_you_mean(variance, VARIANCES)
                 raise UserError(f'evaluation.vlb_variances has {variance!r}, which no bound is called. {known}')
+            if variance == 'learned' and self.outputs == 1:
+                raise UserError('evaluation.vlb_variances has learned, which needs family.learned_variance.')
 
     @property
-    def updates(self) -> tuple[Update, ...]:
-        return (Update('denoiser', ('denoiser',), self.loss),)
+    def time_samplers(self) -> Mapping[str, Choice]:
+        """'uniform' is over the T steps here."""
+        steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, COUNT)}, offers=('steps',))
+        return {**times.SAMPLERS, 'uniform': steps}
 
-    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
-        return scalars(self.regression(networks, batch, key, self.times(batch['key'])).mean())
-
-    def times(self, keys: Array) -> Array:
-        """Times to train at, (batch,)."""
-        if self.config.family.time_sampler == 'log_normal':
-            mean, deviation = self.config.family.log_normal
-            drawn = jnp.exp(mean + deviation * rng.normal(keys, 'time'))
-            return jnp.clip(drawn, self.schedule.t_min, self.schedule.t_max)
-        return self.time(rng.integers(keys, 'time', 1, self.config.family.num_timesteps + 1))
+    def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
+        """λ T L_t in bits per dimension, whose mean over t is λ L_vlb; the predicted image learns nothing from it
+        (Nichol & Dhariwal 2021, section 3.1)."""
+        steps = self.config.family.num_timesteps
+        n = jnp.round(t * steps / self.schedule.t_max)
+        fixed = predicted._replace(x=jax.lax.stop_gradient(predicted.x))
+        nats = self.bound.learned_term(x, fixed, self.time(n - 1), t, self.time(jnp.arange(1, 3)), n <= 1)
+        return self.config.family.learned_variance * steps * self.spec.bits_per_dim(nats)
 
     def time(self, n: Array) -> Array:
         """Time of the integer step n = 0 … T; the last is the schedule's t_max."""

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
 from genbench.families.bounds import VariationalBound
-from genbench.interpolants import density, predictions, schedules, solvers
+from genbench.interpolants import density, predictions, schedules, solvers, steps
+from genbench.interpolants.options import PathOptions
+from genbench.interpolants.solvers import Solver, Trace
 from genbench.networks.layers import plain_attention
 from genbench.ranges import PROBABILITY
 
@@ -26,12 +28,18 @@ from genbench.ranges import PROBABILITY
 class PathFamily(Family):
     """x_t = α x + σ ε with a network, called 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
 
-    samplers = ('ddim', *[name for name in solvers.names('denoiser') if name != 'ddim'])
+    kind = 'denoiser'  # of the network, which solvers need: or 'endpoint', or 'map' where `flow_map` is overridden
+    samplers = solvers.names(kind)
+    solvers: ClassVar[Mapping[str, Solver]] = {}  # of the family itself, beside those for its kind
     default_steps = 25
-    kind = 'denoiser'
     guidable = True
     main_network = 'denoiser'
     ranges = {'condition_dropout': PROBABILITY}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if 'samplers' not in vars(cls):
+            cls.samplers = solvers.names(cls.kind, cls.solvers)
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
@@ -73,11 +81,9 @@ class PathFamily(Family):
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'denoiser': modules.denoiser(self.config.network, self.spec, self.forms, rngs)}
 
-    def perturbed(self, batch: Batch, t: Array) -> tuple[Array, Array, Array]:
-        """(x, noise, x_t) for a batch at times t."""
-        x = self.real_images(batch)
-        noise = rng.normal(batch['key'], 'noise', self.spec.shape)
-        return x, noise, self.schedule.perturb(x, noise, t)
+    def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
+        """Image, noise, both (batch, …), and conditions of the paths to train on, one a row."""
+        return self.real_images(rows), rng.normal(rows['key'], 'noise', self.spec.shape), self.dropped(rows)
 
     def real_images(self, batch: Batch) -> Array:
         place = rng.uniform(batch['key'], 'bins', self.spec.shape) if self._dequantised else 0.5
@@ -88,38 +94,37 @@ class PathFamily(Family):
         silent = rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
         return conditions.drop(self.conditions, self.given(batch), silent)
 
-    def regression(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
-        """Squared error of the prediction for each image (batch,), averaged over dimensions.
-
-        E‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t).
-        """
-        x, noise, x_t = self.perturbed(batch, t)
-        given = self.dropped(batch)
-        x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = networks['denoiser'](x_seen, self.schedule.condition(t), given, key=key)
-        error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
-        return jnp.square(error).mean((1, 2, 3))
-
-    def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool = False):
-        """The clean image and the noise in x_t, as a function of (x_t, t)."""
+    def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
+        """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""
         network = networks[self.main_network]
-        return predictions.denoiser(network, self.prediction, self.schedule, given, guidance, clip)
+        return predictions.denoiser(network, self.prediction, self.schedule, given, guidance, clip, **options)
+
+    def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
+        """x_s on the trajectory through x_t, as a function of (x_t, t, s), of a network of the kind 'map'."""
+        return None
+
+    @classmethod
+    def solver(cls, name: str) -> Solver:
+        """The family's own solver of this name, or the registry's; a UserError says why there is none."""
+        return solvers.get(name, cls.kind, cls.solvers)
 
     @classmethod
     def check_sampler(cls, name: str) -> None:
-        solvers.get(name, cls.kind)
+        cls.solver(name)
 
     @classmethod
-    def sampler_options(cls, name: str) -> tuple[str, ...]:
-        return solvers.get(name, cls.kind).options
+    def sampler_options(cls, name: str) -> type[PathOptions]:
+        return cls.solver(name).options
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
-        solver = solvers.get(sampler.name, self.kind)
-        denoise = self.denoise(networks, given, sampler.guidance, self.path_config.clip)
-        start = solvers.initial_noise(self.schedule, keys, self.spec.shape)
-        path = solvers.solve(solver, self.schedule, denoise, start, keys, sampler.num_steps, sampler.options)
-        evaluations = path.evaluations * (2 if given is not None and sampler.guidance else 1)
-        return Samples(self.spec.quantise(path.x), evaluations)
+        given, held = conditions.apart(given)
+        kept = _kept(held, sampler)
+        start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.spec.shape)
+        path = solvers.solve(
+            self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
+            sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
+        )  # fmt: skip
+        return Samples(self.spec.quantise(path.x), self._evaluations(sampler, guided=given is not None))
 
     @property
     def path(self) -> schedules.Schedule:
@@ -127,15 +132,29 @@ class PathFamily(Family):
 
     def trace(
         self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
-    ) -> solvers.Trace:
-        solver = solvers.get(sampler.name, self.kind)
-        denoise = self.denoise(networks, given, sampler.guidance, self.path_config.clip)
-        steps = int(sampler.num_steps)
-        return solvers.trace(solver, self.schedule, denoise, start, keys, steps, first, sampler.options)
+    ) -> Trace:
+        return solvers.trace(
+            self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
+            int(sampler.num_steps), first, sampler.options, self.flow_map(networks, given, sampler),
+        )  # fmt: skip
+
+    def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
+        """The denoiser as this sampler's options have it."""
+        options, negative = sampler.options, None
+        clip = {'': self.path_config.clip, 'none': False, 'static': True}.get(options.threshold, options.threshold)
+        if options.negative and given is not None:
+            count = len(jax.tree.leaves(given)[0])
+            negative = conditions.stated(self.conditions, options.negative, count)
+        return self.denoise(networks, given, sampler.guidance, clip, interval=options.interval, negative=negative)
 
     def evaluations(self, sampler: Sampler) -> int:
-        guided = 2 if self.conditional and sampler.guidance else 1
-        return int(solvers.get(sampler.name, self.kind).evaluations(sampler.num_steps)) * guided
+        return int(self._evaluations(sampler, guided=self.conditional))
+
+    def _evaluations(self, sampler: Sampler, guided: bool) -> Array:
+        solver, num_steps = self.solver(sampler.name), sampler.num_steps
+        if not (guided and sampler.guidance):
+            return solvers.evaluations(solver, num_steps, sampler.options)
+        return solvers.guided_evaluations(solver, self.schedule, num_steps, sampler.options)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -193,6 +212,19 @@ class PathFamily(Family):
 
     def _vlb_continuous(self, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         return self.bound.in_continuous_time(self.denoise(networks, given), images, keys)
+
+
+def _kept(held: Mapping[str, Array], sampler: Sampler) -> solvers.Kept | None:
+    """The original of samples and its known pixels; a UserError where one of them, or an option, has no use."""
+    said, known = sampler.options.changed, '--given known=IMAGE, white where the original is kept'
+    if 'original' not in held and (held or 'strength' in said or 'resample' in said):
+        what = 'known' if held else 'strength' if 'strength' in said else 'resample'
+        raise UserError(f'Sampling with {what} needs an image to start from: --given original=IMAGE.')
+    if 'known' not in held and 'resample' in said:
+        raise UserError(f'The option resample needs {known}.')
+    if 'original' in held and 'known' not in held and 'strength' not in said:
+        raise UserError(f'An original by itself changes nothing; write strength=SHARE in the sampler, or {known}.')
+    return solvers.Kept(held['original'], held.get('known')) if held else None
 
 
 def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:

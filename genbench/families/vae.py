@@ -24,7 +24,6 @@ from genbench.families.base import (
     Likelihood,
     Networks,
     Sampler,
-    Samples,
     Scalars,
     Update,
     register,
@@ -96,16 +95,12 @@ class VAE(Family):
         """log p(x | z), (batch,)."""
         return self.observation.log_prob(self._decode(networks, z, given, key), x)
 
-    def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
-        """z from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
-        z = rng.normal(keys, 'z', self.latent_shape)
-        return Samples(self.generate(networks, z, keys, given, sampler), 1)
-
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return (self.config.family.latent,)
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        """'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         h = self._decode(networks, latents, given)
         if sampler.name == 'mean':
             return self.observation.mean(h)

@@ -5,6 +5,7 @@ prediction gives the clean image x, the noise ε, and from them every other pred
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,16 +14,22 @@ import jax.numpy as jnp
 
 from genbench.data.conditions import Given
 from genbench.errors import UserError, did_you_mean
+from genbench.interpolants.options import FULL
 from genbench.interpolants.schedules import Schedule, expand
 
 Array = jax.Array
 
 
 class Prediction(NamedTuple):
-    """The clean image and the noise that a network sees in x_t, both shaped like x_t."""
+    """The clean image and the noise that a network sees in x_t, both shaped like x_t.
+
+    `variance` is what a network with a second output says of the variance of a step back, shaped like x_t: a share v of
+    the way from log β̃ to log β (Nichol & Dhariwal 2021, equation 15); otherwise None.
+    """
 
     x: Array
     noise: Array
+    variance: Array | None = None
 
 
 Denoiser = Callable[[Array, Array], Prediction]  # (x_t, t (batch,)) → Prediction
@@ -74,6 +81,12 @@ def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
     return x_t / expand(_deviation(schedule.alpha(t), schedule.sigma(t)), x_t)
 
 
+def outputs(y: Array, x_t: Array) -> tuple[Array, Array | None]:
+    """What a network says of the image, and what else it says where it has twice the channels."""
+    channels = x_t.shape[-1]
+    return (y, None) if y.shape[-1] == channels else (y[..., :channels], y[..., channels:])
+
+
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
     """A network's output y at (x_t, t) → the clean image and the noise it implies."""
     coefficients = schedule.coefficients(t)
@@ -84,22 +97,35 @@ def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Pr
     return Prediction(x=(b * x_t - sigma * y) / determinant, noise=(alpha * y - a * x_t) / determinant)
 
 
+def error_of_image(name: str, schedule: Schedule, t: Array) -> Array:
+    """What an error of one in the image is in the prediction, up to its sign, (batch,): α δx + σ δε = 0."""
+    alpha, sigma, *slopes = schedule.coefficients(t)
+    a, b = _COEFFICIENTS[check(name)](alpha, sigma, *slopes)
+    return jnp.abs(a - b * alpha / sigma)
+
+
 def denoiser(
     network: Callable[..., Array],
     name: str,
     schedule: Schedule,
     given: Given = None,
     guidance: float = 0.0,
-    clip: bool = False,
+    clip: bool | float = False,
     key: Array | None = None,
+    interval: tuple[float, float] = FULL,
+    negative: Given = None,
 ) -> Denoiser:
     """Wrap a network(x_t, t, given) into a function that predicts the clean image and the noise.
 
     Args:
-      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(None) (Ho & Salimans 2022, equation 6);
+      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6);
         0 uses the conditional network alone.
-      clip: clip the predicted image to [−1, 1] and recompute the noise (Ho et al. 2020's sampler).
+      clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler); a share of
+        its pixels takes the threshold from them (`thresholded`).
       key: of the network's dropout, in training; None: without.
+      interval: noise levels at which guidance acts (`guided_at`); elsewhere the network runs once. All images of a
+        batch must then be at the same time.
+      negative: the conditions that guidance moves away from; None is knowing nothing.
     """
     guided = given is not None and guidance != 0
     if key is not None:
@@ -109,14 +135,38 @@ def denoiser(
         image, time = seen(name, schedule, x_t, t), schedule.condition(t)
         y = network(image, time, given)
         if guided:
-            y = y + guidance * (y - network(image, time, None))
-        prediction = convert(name, schedule, y, x_t, t)
-        return _clipped(schedule, prediction, x_t, t) if clip else prediction
+            away = lambda y: y + guidance * (y - network(image, time, negative))  # noqa: E731
+            y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)
+        y, variance = outputs(y, x_t)
+        prediction = convert(name, schedule, y, x_t, t)._replace(variance=variance)
+        if clip is False:
+            return prediction
+        limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
+        return _with_image(schedule, limited, x_t, t)._replace(variance=variance)
 
     return apply
 
 
-def _clipped(schedule: Schedule, prediction: Prediction, x_t: Array, t: Array) -> Prediction:
+def guided_at(schedule: Schedule, t: Array, interval: tuple[float, float]) -> Array:
+    """Whether the noise level σ / α at t lies in an interval, ends included (Kynkäänniemi et al. 2024).
+
+    A step that is meant to lie on an end must not miss it by rounding, so both are moved out by a part in 10⁴.
+    """
+    low, high = interval
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    above = sigma >= low * (1 - 1e-4) * alpha
+    return above if math.isinf(high) else above & (sigma <= high * (1 + 1e-4) * alpha)
+
+
+def thresholded(x: Array, share: float) -> Array:
+    """x (batch, …) clipped to [−s, s] and divided by s ≥ 1, the quantile `share` of an image's |x| (Saharia et al.
+    2022, section 2.3)."""
+    size = jnp.quantile(jnp.abs(x).reshape(len(x), -1), share, axis=1)
+    limit = expand(jnp.maximum(size, 1), x)
+    return jnp.clip(x, -limit, limit) / limit
+
+
+def _with_image(schedule: Schedule, x: Array, x_t: Array, t: Array) -> Prediction:
+    """The prediction of this image for x_t."""
     alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
-    x = jnp.clip(prediction.x, -1, 1)
     return Prediction(x, (x_t - alpha * x) / sigma)

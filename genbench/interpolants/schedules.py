@@ -1,6 +1,7 @@
 """Schedules α(t), σ(t) of a Gaussian path, with their derivatives by automatic differentiation."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
 EARLIEST = 1e-12  # time that is looked at where a time is sought
+LOUDEST = 1000.0  # σ / α, at most, of the first step where steps are spaced in noise levels; some paths have no largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,11 @@ class Schedule:
 
         The steps that are ahead, not those that are done: 1 − n / n is not always zero once XLA has multiplied by the
         reciprocal of n.
+
+        Args:
+          spacing: as `read_spacing` returns it.
         """
-        return SPACINGS[spacing](self, ahead, count)
+        return _spaced(spacing)(self, ahead, count)
 
     def straightened(self, t: Array) -> tuple[Array, Array]:
         """(c, σ / c) with c = α + κ σ: the state x_t / c = (1 − κ b) x + b ε moves along a straight line in b = σ / c.
@@ -69,7 +74,7 @@ class Schedule:
         return scale, sigma / scale
 
     def time_of(self, b: Array) -> Array:
-        """The time at which σ / c of `straightened` is b (scalar), by bisection over log t."""
+        """The time, of b's shape, at which σ / c of `straightened` is b, by bisection over log t; t_max at most."""
 
         def halve(_, span):
             low, high = span
@@ -78,7 +83,12 @@ class Schedule:
             return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
         span = jnp.log(jnp.asarray(EARLIEST)), jnp.log(jnp.asarray(self.t_max))
+        span = jnp.broadcast_to(span[0], jnp.shape(b)), jnp.broadcast_to(span[1], jnp.shape(b))
         return jnp.minimum(jnp.exp(jax.lax.fori_loop(0, 40, halve, span)[1]), self.t_max)
+
+    def time_at(self, level: Array) -> Array:
+        """The time at which σ / α is `level`, of its shape; t_max at most."""
+        return self.time_of(level / (1 + self.kappa * level))
 
     @property
     def kappa(self) -> Array:
@@ -198,6 +208,32 @@ def _squares(schedule: Schedule, ahead: Array, count: Array | int, last: float) 
     return _then_zero(ahead, first + (last - first) * jnp.square(_share(ahead, count)))
 
 
+def _rho(rho: float, schedule: Schedule, ahead: Array, count: Array | int) -> Array:
+    """Evenly in (σ / α)^(1/ρ) from t_max to t_min, and then zero (Karras et al. 2022, equation 5)."""
+    low, high = (jnp.power(level, 1 / rho) for level in _levels(schedule))
+    level = jnp.power(low + _share(ahead, count) * (high - low), rho)
+    return _from_start(schedule, ahead, count, schedule.time_at(level))
+
+
+def _logsnr(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
+    """Evenly in log α² / σ² from t_max to t_min, and then zero (Lu et al. 2022)."""
+    low, high = (jnp.log(level) for level in _levels(schedule))
+    return _from_start(schedule, ahead, count, schedule.time_at(jnp.exp(low + _share(ahead, count) * (high - low))))
+
+
+def _levels(schedule: Schedule) -> tuple[Array, Array]:
+    """σ / α of the last step and of the first, the latter at most LOUDEST."""
+    ends = jnp.asarray([schedule.t_min, schedule.t_max])
+    low, high = schedule.sigma(ends) / jnp.maximum(schedule.alpha(ends), schedule.sigma(ends) / LOUDEST)
+    return low, high
+
+
+def _chosen(times: tuple[float, ...], schedule: Schedule, ahead: Array, count: Array | int) -> Array:
+    """These times, and then zero; `count` is how many there are."""
+    ahead = jnp.asarray(ahead)
+    return _then_zero(ahead, jnp.asarray(times)[jnp.clip(len(times) - ahead, 0, len(times) - 1)])
+
+
 def _share(ahead: Array, count: Array | int) -> Array:
     """1 where all `count` steps are ahead, 0 where one is; a single step begins at 1."""
     count = jnp.asarray(count)
@@ -208,11 +244,51 @@ def _then_zero(ahead: Array, t: Array) -> Array:
     return jnp.where(jnp.asarray(ahead) <= 0, 0.0, t)
 
 
+def _from_start(schedule: Schedule, ahead: Array, count: Array | int, t: Array) -> Array:
+    """t, but exactly t_max for the first step and zero after the last."""
+    return _then_zero(ahead, jnp.where(jnp.asarray(ahead) >= count, schedule.t_max, t))
+
+
 SPACINGS: dict[str, Callable[[Schedule, Array, Array | int], Array]] = {
     'uniform': _uniform,
     'quadratic': _quadratic,
     'ddim_quad': _ddim_quad,
+    'logsnr': _logsnr,
 }
+
+
+def read_spacing(text: str) -> str:
+    """A spacing as people write it: one of `SPACINGS`, rhoN for a number N, or the times of all steps, T/T/….
+
+    Raises:
+      ValueError: it is none; the message says what it can be.
+    """
+    try:
+        _spaced(text)
+    except ValueError:
+        names = ', '.join(SPACINGS)
+        raise ValueError(f'{names}, rho7 or another rhoN above 0, or times that fall, such as 1/0.5/0.2') from None
+    return text
+
+
+def _spaced(text: str) -> Callable[[Schedule, Array, Array | int], Array]:
+    if text in SPACINGS:
+        return SPACINGS[text]
+    if text.startswith('rho'):
+        rho = float(text.removeprefix('rho'))
+        if not 0 < rho < math.inf:
+            raise ValueError(text)
+        return functools.partial(_rho, rho)
+    return functools.partial(_chosen, times_of(text))
+
+
+def times_of(spacing: str) -> tuple[float, ...]:
+    """The times that a spacing names, T/T/…; a ValueError where it names none."""
+    times = tuple(float(time) for time in spacing.split('/'))
+    if not all(late > early > 0 for late, early in zip(times, (*times[1:], times[-1] / 2), strict=True)):
+        raise ValueError(spacing)
+    return times
+
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {
     'linear': linear,
@@ -222,11 +298,22 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
-def check_spacing(schedule: Schedule, name: str) -> None:
-    """Raise a UserError where steps cannot be spaced so on this schedule."""
-    if name == 'ddim_quad' and schedule.name != 'linear':
+def check_spacing(schedule: Schedule, spacing: str) -> int | None:
+    """The number of steps that a spacing fixes, if it does.
+
+    Raises:
+      UserError: steps cannot be spaced so on this schedule.
+    """
+    if spacing == 'ddim_quad' and schedule.name != 'linear':
         raise UserError(f'spacing=ddim_quad begins at 0.801, where the schedule linear has reached noise and '
                         f'{schedule.name} has not; use spacing=quadratic.')  # fmt: skip
+    if spacing in SPACINGS or spacing.startswith('rho'):
+        return None
+    times = times_of(spacing)
+    if not math.isclose(times[0], schedule.t_max, rel_tol=1e-6):
+        raise UserError(f'spacing={spacing} begins at {times[0]:g}, and the noise that samples of the schedule '
+                        f'{schedule.name} start from lies at {schedule.t_max:g}; write that time first.')  # fmt: skip
+    return len(times)
 
 
 def get(name: str) -> Schedule:

@@ -1,11 +1,13 @@
-"""Solvers that carry noise to data, one step a function; all run on any denoiser whose mathematics they fit.
+"""Solvers that carry noise to data: steps with what they need and cost, and the runs that take them.
 
-A step goes from time t to an earlier time s. The number of steps is a traced integer, so one compiled program serves
+The number of steps is a traced integer, so one compiled program serves
 every step count. Noise is drawn for each image from its own key: samples do not depend on the batch they are in.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,155 +15,74 @@ import jax.numpy as jnp
 
 from genbench import rng
 from genbench.errors import UserError, did_you_mean
-from genbench.interpolants.predictions import Denoiser, Prediction
-from genbench.interpolants.schedules import SPACINGS, Schedule, expand
+from genbench.interpolants import steps
+from genbench.interpolants.options import DEFAULT, FULL, AncestralOptions, DdimOptions, HeunOptions, PathOptions
+from genbench.interpolants.predictions import Denoiser, guided_at
+from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.steps import FlowMap, Step
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What can be chosen of a solver beside its number of steps; each solver declares which it takes.
+class Solver:
+    """A step function and its price.
 
     Attributes:
-      variance: of an ancestral step, 'small' (β̃) or 'large' (β).
-      spacing: of the steps' times, see `schedules.SPACINGS`.
+      step: Step → x_s; or, with memory, (Step, memory) → (x_s, memory).
+      evaluations: number of steps → network evaluations without guidance.
+      needs: what the network of the step gives: 'denoiser', E[x | x_t]; 'endpoint', the end of the trajectory through
+        x_t; 'map', any point of that trajectory.
+      options: the record of what can be chosen.
+      times: Step (its state and network left out) → the times at which the step evaluates the network; a time with
+        σ = 0 is none.
+      memory: start (batch, …) → what the first step is given.
     """
 
-    variance: str = dataclasses.field(default='small', metadata={'choices': ('small', 'large')})
-    spacing: str = dataclasses.field(default='uniform', metadata={'choices': tuple(SPACINGS)})
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The options that are not at their default, by name."""
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields if getattr(self, field.name) != field.default}
-
-
-class Step(NamedTuple):
-    """What a solver step may use: scalars t > s, the state x_t, a denoiser and standard normal noise on demand."""
-
-    schedule: Schedule
-    denoise: Denoiser
-    x_t: Array
-    t: Array
-    s: Array
-    noise: Callable[[], Array]
-    options: Options = Options()
-
-    def predict(self, x: Array, t: Array):
-        return self.denoise(x, jnp.full(x.shape[0], t))
-
-
-def ancestral(step: Step) -> Array:
-    """x_s ~ N(mean of q(x_s | x_t, x̂), v), without noise on the last step (Ho et al. 2020, algorithm 2).
-
-    v is the variance of q(x_s | x_t, x̂), 'small', or of q(x_t | x_s), 'large': β̃ and β of DDPM for the steps taken.
-    """
-    mean, std = posterior(step.schedule, step.predict(step.x_t, step.t).x, step.x_t, step.t, step.s)
-    if step.options.variance == 'large':
-        std = jnp.where(step.schedule.sigma(step.s) > 0, jnp.sqrt(_forward_variance(step.schedule, step.t, step.s)), 0)
-    return mean + std * step.noise()
-
-
-def posterior(schedule: Schedule, x: Array, x_t: Array, t: Array, s: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of q(x_s | x_t, x) for s < t (Kingma et al. 2021, appendix A)."""
-    alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
-    ratio = schedule.alpha(t) / alpha_s
-    variance_t, variance_ts = jnp.square(schedule.sigma(t)), _forward_variance(schedule, t, s)
-    mean = (ratio * jnp.square(sigma_s) * x_t + alpha_s * variance_ts * x) / variance_t
-    return mean, sigma_s * jnp.sqrt(variance_ts / variance_t)
-
-
-def _forward_variance(schedule: Schedule, t: Array, s: Array) -> Array:
-    """Of q(x_t | x_s): σ_t² − (α_t σ_s / α_s)²; where α² + σ² = 1, β = 1 − α_t² / α_s²."""
-    kept = schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s)
-    return jnp.maximum(jnp.square(schedule.sigma(t)) - jnp.square(kept), 0)
-
-
-def euler(step: Step) -> Array:
-    """x_s = α_s x̂ + σ_s ε̂ (J. Song et al. 2021, DDIM, equation 12 with η = 0): Euler's rule along a straightened path,
-    whatever its schedule."""
-    prediction = step.predict(step.x_t, step.t)
-    return step.schedule.alpha(step.s) * prediction.x + step.schedule.sigma(step.s) * prediction.noise
-
-
-def heun(step: Step) -> Array:
-    """The trapezoidal rule along the straightened path, and Euler's on the last step to σ = 0.
-
-    It is algorithm 1 of Karras et al. 2022, which takes any s(t) and σ(t), with b of `Schedule.straightened` for its
-    time: s(b) = 1 − κ b and σ(b) = b / (1 − κ b).
-    """
-    schedule, t, s = step.schedule, step.t, step.s
-    first = slope(schedule, step.predict(step.x_t, t))
-    guess = advance(schedule, step.x_t, first, t, s)
-
-    def corrected():
-        second = slope(schedule, step.predict(guess, s))
-        return advance(schedule, step.x_t, (first + second) / 2, t, s)
-
-    return jax.lax.cond(schedule.sigma(s) > 0, corrected, lambda: guess)
-
-
-def slope(schedule: Schedule, prediction: Prediction) -> Array:
-    """Derivative of the straightened state x_t / c by b = σ / c: ε̂ − κ x̂ (see `Schedule.straightened`)."""
-    return prediction.noise - schedule.kappa * prediction.x
-
-
-def advance(schedule: Schedule, x_t: Array, slope: Array, t: Array, s: Array) -> Array:
-    """x_s on the tangent of the straightened path at x_t (batch, …); times are scalars or (batch,).
-
-    The state is straight in b where the predicted image and noise are constant. Noise that is known therefore vanishes
-    on the step to σ = 0, as it does not in t: near the data σ grows with √t on most schedules.
-    """
-    (c_t, b_t), (c_s, b_s) = schedule.straightened(t), schedule.straightened(s)
-    return expand(c_s / c_t, x_t) * x_t + expand(c_s * (b_s - b_t), x_t) * slope
-
-
-def multistep_consistency(step: Step) -> Array:
-    """Jump to the clean image, then add fresh noise of level s (Y. Song et al. 2023, algorithm 1)."""
-    clean = step.predict(step.x_t, step.t).x
-    return step.schedule.alpha(step.s) * clean + step.schedule.sigma(step.s) * step.noise()
-
-
-@dataclasses.dataclass(frozen=True)
-class Solver:
-    """A step function and its price: evaluations for n steps."""
-
-    step: Callable[[Step], Array]
+    step: Callable[..., Any]
     evaluations: Callable[[Array], Array]
-    needs: str = 'denoiser'  # 'denoiser': predicts E[x | x_t]; 'endpoint': predicts the end of the trajectory
-    options: tuple[str, ...] = ('spacing',)  # of `Options`, those it takes
+    needs: str = 'denoiser'
+    options: type[PathOptions] = PathOptions
+    times: Callable[[Step], tuple[Array, ...]] = lambda step: (step.t,)
+    memory: Callable[[Array], Any] | None = None
+
+    def move(self, step: Step, memory: Any) -> tuple[Array, Any]:
+        return (self.step(step), None) if self.memory is None else self.step(step, memory)
 
 
 SOLVERS = {
-    'ancestral': Solver(ancestral, lambda n: n, options=('variance', 'spacing')),
-    'ddim': Solver(euler, lambda n: n),  # what diffusion calls it
-    'euler': Solver(euler, lambda n: n),  # what flow matching calls it
-    'heun': Solver(heun, lambda n: 2 * n - 1),
-    'multistep_consistency': Solver(multistep_consistency, lambda n: n, needs='endpoint'),
+    'ddim': Solver(steps.ddim, lambda n: n, options=DdimOptions),
+    'ancestral': Solver(steps.ancestral, lambda n: n, options=AncestralOptions),
+    'dpmpp_2m': Solver(steps.dpmpp_2m, lambda n: n, memory=steps.nothing_seen),
+    'euler': Solver(steps.euler, lambda n: n),  # what flow matching calls ddim
+    'heun': Solver(steps.heun, lambda n: 2 * n - 1, options=HeunOptions, times=steps.heun_times),
+    'multistep_consistency': Solver(steps.multistep_consistency, lambda n: n, needs='endpoint'),
+    'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
 }
 
 
-def names(kind: str) -> tuple[str, ...]:
-    """Solvers for a network of the kind 'denoiser' or 'endpoint'."""
-    return tuple(name for name, solver in SOLVERS.items() if solver.needs == kind)
+def names(kind: str, own: Mapping[str, Solver] = MappingProxyType({})) -> tuple[str, ...]:
+    """Solvers for a network of the kind 'denoiser', 'endpoint' or 'map', after a family's own."""
+    fitting = [name for name, solver in SOLVERS.items() if solver.needs == kind and name not in own]
+    return (*own, *fitting)
 
 
-def get(name: str, kind: str) -> Solver:
-    """The solver called `name`, if it fits a network of this kind.
+def get(name: str, kind: str, own: Mapping[str, Solver] = MappingProxyType({})) -> Solver:
+    """The solver called `name`, if it is a family's own or fits a network of this kind.
 
     Raises:
       UserError: the name is unknown, or the mathematics do not allow it; the message says why.
     """
+    if name in own:
+        return own[name]
     if name not in SOLVERS:
-        raise UserError(f'No sampler is called {name!r}. {did_you_mean(name, SOLVERS)}')
+        raise UserError(f'No sampler is called {name!r}. {did_you_mean(name, [*own, *SOLVERS])}')
     solver = SOLVERS[name]
     if solver.needs == kind:
         return solver
     reason = _REASONS.get((solver.needs, kind), f'it needs a network of the kind {solver.needs!r}, and this one is of '
                           f'the kind {kind!r}')  # fmt: skip
-    fitting = f' Use {" or ".join(names(kind))}.' if names(kind) else ''
+    fitting = f' Use {" or ".join(names(kind, own))}.' if names(kind, own) else ''
     raise UserError(f'The sampler {name!r} does not fit here: {reason}.{fitting}')
 
 
@@ -169,6 +90,9 @@ _REASONS = {  # (what a solver needs, what a network is) → why that does not g
     ('endpoint', 'denoiser'): 'it jumps to the end of the trajectory in one evaluation, and this network predicts the '
     'mean of the clean images instead, which is no sample',
     ('denoiser', 'endpoint'): 'it follows the slope of a trajectory, and this network gives only its end point',
+    ('denoiser', 'map'): 'it follows the slope of a trajectory, and this network jumps along it',
+    ('map', 'denoiser'): 'it jumps from any time to any other, and this network knows only one time',
+    ('map', 'endpoint'): 'it jumps from any time to any other, and this network only to the end',
 }
 
 
@@ -187,10 +111,47 @@ class Trace(NamedTuple):
     predictions: Array
 
 
+class Kept(NamedTuple):
+    """An original (batch, …), and 1 at the pixels of it that are known, 0 elsewhere (None: nowhere)."""
+
+    image: Array
+    known: Array | None = None
+
+
 def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
     """x at t_max, one image a key: σ(t_max) ε."""
     noise = rng.normal(keys, 'start', shape)
     return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
+
+
+def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array:
+    """Network evaluations for an image in `num_steps` steps (may be traced), without guidance."""
+    return options.resample * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+def guided_evaluations(
+    solver: Solver, schedule: Schedule, num_steps: Array | int, options: PathOptions = DEFAULT
+) -> Array:
+    """The same with guidance, which costs a second one wherever it acts."""
+    n = jnp.asarray(num_steps)
+    once = evaluations(solver, n, options)
+    if options.interval == FULL:
+        return 2 * once
+
+    def body(index, count):
+        times = solver.times(_step(solver, schedule, index, n, options))
+        acts = [(schedule.sigma(t) > 0) & guided_at(schedule, t, options.interval) for t in times]
+        return count + options.resample * sum(one.astype(int) for one in acts)
+
+    return jax.lax.fori_loop(_first(n, options), n, body, once)
+
+
+def _first(num_steps: Array | int, options: PathOptions) -> Array | int:
+    """The step that is taken first."""
+    if options.strength == 1:
+        return 0
+    return num_steps - jnp.maximum(jnp.round(options.strength * jnp.asarray(num_steps)), 1).astype(int)
 
 
 def solve(
@@ -200,20 +161,48 @@ def solve(
     start: Array,
     keys: Array,
     num_steps: Array | int,
-    options: Options = Options(),
+    options: PathOptions = DEFAULT,
+    flow_map: FlowMap | None = None,
+    kept: Kept | None = None,
 ) -> Path:
     """Carry `start`, x at t_max, to clean images in `num_steps` steps.
 
     Args:
       keys: one key an image, (batch,).
       num_steps: may be traced.
+      flow_map: for a solver that needs a map.
+      kept: for a `strength` below 1, which gives the original the noise of `start`, and for known pixels, which end
+        as they are in the original.
     """
     n = jnp.asarray(num_steps)
+    first = _first(n, options)
+    if options.strength < 1 and kept is not None:
+        t, end = schedule.step(n - first, n, options.spacing), jnp.asarray(schedule.t_max)
+        start = schedule.alpha(t) * kept.image + schedule.sigma(t) / schedule.sigma(end) * start
 
-    def body(index, x):
-        return solver.step(_step(schedule, denoise, x, keys, index, n, options))
+    def body(index, state):
+        def move(x, memory, keys):
+            return solver.move(_step(solver, schedule, index, n, options, denoise, x, keys, flow_map), memory)
 
-    return Path(jax.lax.fori_loop(0, n, body, start), solver.evaluations(n))
+        if kept is None or kept.known is None:
+            return move(*state, keys)
+        t, s = (schedule.step(ahead, n, options.spacing) for ahead in (n - index, n - index - 1))
+
+        def again(number, state):
+            own = rng.numbered(rng.numbered(rng.named(keys, 'tries'), index), number)
+            x, memory = move(*state, own)
+            known = schedule.perturb(kept.image, rng.normal(own, 'known', x.shape[1:]), s)
+            x = jnp.where(kept.known > 0, known, x)
+            back = schedule.alpha(t) / schedule.alpha(s) * x
+            back += jnp.sqrt(steps.forward_variance(schedule, t, s)) * rng.normal(own, 'back', x.shape[1:])
+            return jnp.where(number + 1 < options.resample, back, x), memory
+
+        return jax.lax.fori_loop(0, options.resample, again, state)
+
+    x, _ = jax.lax.fori_loop(first, n, body, (start, _memory(solver, start)))
+    if kept is not None and kept.known is not None:
+        x = jnp.where(kept.known > 0, kept.image, x)
+    return Path(x, evaluations(solver, n, options))
 
 
 def trace(
@@ -224,7 +213,8 @@ def trace(
     keys: Array,
     num_steps: int,
     first: Array | int = 0,
-    options: Options = Options(),
+    options: PathOptions = DEFAULT,
+    flow_map: FlowMap | None = None,
 ) -> Trace:
     """As `solve`, with everything on the way.
 
@@ -232,8 +222,10 @@ def trace(
       num_steps: not traced.
       first: the step that begins at `start`, may be traced; states and predictions before it are `start` itself.
     """
+    n = jnp.asarray(num_steps)
 
-    def body(x, index):
+    def body(state, index):
+        x, memory = state
         seen = []
 
         def observed(x_t, t):
@@ -241,22 +233,31 @@ def trace(
             seen.append(prediction.x)
             return prediction
 
-        moved = solver.step(_step(schedule, observed, x, keys, index, jnp.asarray(num_steps), options))
+        step = _step(solver, schedule, index, n, options, observed, x, keys, flow_map)
+        moved = solver.move(step, memory)
+        image = seen[0] if seen else step.map(x, step.t, jnp.zeros_like(step.t))
         waiting = index < first
-        x = jnp.where(waiting, x, moved)
-        return x, (x, jnp.where(waiting, start, seen[0]))
+        x, memory = jax.tree.map(lambda old, new: jnp.where(waiting, old, new), state, moved)
+        return (x, memory), (x, jnp.where(waiting, start, image))
 
-    _, (states, predictions) = jax.lax.scan(body, start, jnp.arange(num_steps))
-    return Trace(jnp.concatenate([start[None], states]), predictions)
+    _, (states, images) = jax.lax.scan(body, (start, _memory(solver, start)), jnp.arange(num_steps))
+    return Trace(jnp.concatenate([start[None], states]), images)
+
+
+def _memory(solver: Solver, start: Array) -> Any:
+    return None if solver.memory is None else solver.memory(start)
 
 
 def _step(
-    schedule: Schedule, denoise: Denoiser, x: Array, keys: Array, index: Array, n: Array, options: Options
-) -> Step:
-    """The step number `index` of n."""
+    solver: Solver, schedule: Schedule, index: Array, n: Array, options: PathOptions,
+    denoise: Any = None, x: Any = None, keys: Any = None, flow_map: FlowMap | None = None,
+) -> Step:  # fmt: skip
+    """The step number `index` of n; without a state it serves to look at times."""
 
     def noise():
-        return rng.normal(rng.numbered(rng.named(keys, 'steps'), index), 'noise', x.shape[1:])
+        drawn = rng.normal(rng.numbered(rng.named(keys, 'steps'), index), 'noise', x.shape[1:])
+        return drawn if options.temperature == 1 else options.temperature * drawn
 
+    chosen = solver.options(**vars(options)) if type(options) is PathOptions else options
     t, s = (schedule.step(ahead, n, options.spacing) for ahead in (n - index, n - index - 1))
-    return Step(schedule, denoise, x, t, s, noise, options)
+    return Step(schedule, denoise, x, t, s, noise, n, chosen, flow_map)

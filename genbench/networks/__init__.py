@@ -40,9 +40,22 @@ def ranges(name: str) -> Mapping[str, Range]:
     return RANGES.get(name, {})
 
 
-def denoiser(config: Any, spec: DataSpec, forms: Mapping[str, Form], rngs: nnx.Rngs) -> nnx.Module:
-    """A network (x_t, t, given) → array like x_t."""
+def denoiser(
+    config: Any,
+    spec: DataSpec,
+    forms: Mapping[str, Form],
+    rngs: nnx.Rngs,
+    *,
+    second_time: bool = False,
+    outputs: int = 1,
+) -> nnx.Module:
+    """A network (x_t, t, given) → array like x_t, with `outputs` times its channels.
+
+    Args:
+      second_time: the network may be called with `s=`, times (batch,) before t, and is built to see t − s.
+    """
     options = {key: value for key, value in config.items() if key != 'name'}
+    options |= {'second_time': second_time, 'outputs': outputs}
     if config.name == 'unet':
         return unet.UNet(square_size(config, spec), spec.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':

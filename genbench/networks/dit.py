@@ -14,7 +14,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
-from genbench.ranges import COUNT
+from genbench.ranges import COUNT, POSITIVE
 
 Array = jax.Array
 
@@ -24,6 +24,7 @@ DEFAULTS = {
     'width': 128,
     'heads': 4,
     'expansion': 4,  # width of a perceptron's hidden layer, in units of `width`
+    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
     'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
 }
@@ -33,6 +34,7 @@ RANGES = {
     'width': COUNT,
     'heads': COUNT,
     'expansion': COUNT,
+    'time_scale': POSITIVE,
 }
 
 TIME_FEATURES = 256
@@ -106,7 +108,7 @@ class Block(nnx.Module):
 
 
 class DiT(nnx.Module):
-    """(x_t, t, given) → an array shaped like x_t; zero when fresh.
+    """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
 
     Classes and vectors are added to the embedding of the time, pictures are further channels, and every block attends
     to words.
@@ -114,6 +116,7 @@ class DiT(nnx.Module):
     Args:
       shape: height, width and channels of the images.
       forms: of the conditions, by name.
+      second_time: built for calls with a time s before t.
 
     Raises:
       UserError: the patches do not tile the images, or the heads do not divide the width.
@@ -121,8 +124,8 @@ class DiT(nnx.Module):
 
     def __init__(
         self, shape: tuple[int, ...], forms: Mapping[str, Form], *,
-        patch: int, depth: int, width: int, heads: int, expansion: int = 4,
-        dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
+        patch: int, depth: int, width: int, heads: int, expansion: int = 4, time_scale: float = 1000.0,
+        dtype: str = 'float32', remat: str = 'none', second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs,
     ):  # fmt: skip
         rows, columns, channels = shape
         if rows % patch or columns % patch:
@@ -133,19 +136,24 @@ class DiT(nnx.Module):
         self.patch, self.grid, self.forms = patch, (rows // patch, columns // patch), tuple(forms.items())
         width_of_words = width if any(form.type == 'tokens' for form in forms.values()) else 0
         self.conditioning = layers.Conditioning(
-            TIME_FEATURES, width, forms, endpoint=False, kernel_init=table, class_init=table, rngs=rngs
-        )
+            TIME_FEATURES, width, forms, endpoint=False, kernel_init=table, class_init=table, time_scale=time_scale,
+            second_time=second_time, rngs=rngs,
+        )  # fmt: skip
         inputs = patch * patch * (channels + layers.channels_of(forms))
         self.tokens = layers.Linear(inputs, width, kernel_init=xavier, rngs=rngs)
         self.blocks = nnx.List([Block(width, heads, expansion, width_of_words, rngs=rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
-        self.output = layers.Linear(width, patch * patch * channels, kernel_init=layers.zeros, rngs=rngs)
+        self.output = layers.Linear(width, patch * patch * channels * outputs, kernel_init=layers.zeros, rngs=rngs)
         self.words = layers.Words(forms, width_of_words, rngs=rngs)
 
-    def __call__(self, x: Array, t: Array, given: Given = None, key: Array | None = None) -> Array:
-        """x (batch, height, width, channels), t (batch,) in [0, 1], conditions or None; `key` is not used."""
+    def __call__(
+        self, x: Array, t: Array, given: Given = None, key: Array | None = None, s: Array | None = None
+    ) -> Array:
+        """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` is not used.
+
+        Without s it is t."""
         batch, (rows, columns), patch = len(x), self.grid, self.patch
-        condition, words = self.conditioning(t, given).astype(self.dtype), self.words(given, batch)
+        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, batch)
         seen = layers.with_channels(x, dict(self.forms), given)
         patches = seen.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
         h = self.tokens(patches.astype(self.dtype))
@@ -154,4 +162,4 @@ class DiT(nnx.Module):
             h = layers.rematerialise(self.remat, block)(h, condition, words)
         y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
         y = y.reshape(batch, rows, columns, patch, patch, -1).swapaxes(2, 3)
-        return y.reshape(x.shape).astype(jnp.float32)
+        return y.reshape(*x.shape[:3], -1).astype(jnp.float32)

@@ -56,14 +56,14 @@ def check_remat(name: str) -> str:
     return name
 
 
-def timestep_embedding(t: Array, size: int, *, endpoint: bool = True) -> Array:
+def timestep_embedding(t: Array, size: int, *, endpoint: bool = True, scale: float = 1000.0) -> Array:
     """Sines, then cosines of `t` (batch,) in [0, 1] → (batch, size). Vaswani et al. 2017, section 3.5.
 
-    Times are stretched to [0, 1000], the range of DDPM's integer steps. The frequencies fall geometrically from 1 to
-    1/10,000. DDPM's official code has both ends among them; DiT's leaves the last out (`endpoint=False`).
+    Times are stretched to [0, scale]; 1000 is the range of DDPM's integer steps. The frequencies fall geometrically
+    from 1 to 1/10,000. DDPM's official code has both ends among them; DiT's leaves the last out (`endpoint=False`).
     """
     frequencies = np.geomspace(1, 1e-4, size // 2, endpoint=endpoint).astype(np.float32)
-    angles = 1000.0 * t[:, None] * frequencies
+    angles = scale * t[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -97,13 +97,16 @@ class Conditioning(nnx.Module):
       endpoint: whether the smallest frequency of the times is exactly 1/10,000, see `timestep_embedding`.
       kernel_init: of the two layers that the times pass.
       class_init: of the classes' vectors.
+      time_scale: of the sinusoids of the times; derivatives by the time are as large.
+      second_time: the times come with earlier ones s, of which the distance t − s is embedded too.
     """
 
     def __init__(
         self, features: int, outputs: int, forms: Mapping[str, Form], *,
-        endpoint: bool, kernel_init: Initializer, class_init: Initializer, rngs: nnx.Rngs,
+        endpoint: bool, kernel_init: Initializer, class_init: Initializer, time_scale: float = 1000.0,
+        second_time: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.features, self.endpoint = features, endpoint
+        self.features, self.endpoint, self.time_scale = features, endpoint, time_scale
         self.forms = tuple((name, form) for name, form in forms.items() if form.type in ('classes', 'vector'))
         self.hidden = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs)
         self.output = Linear(outputs, outputs, kernel_init=kernel_init, rngs=rngs)
@@ -112,13 +115,21 @@ class Conditioning(nnx.Module):
             else Linear(form.shape[0], outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
             for name, form in self.forms
         })  # fmt: skip
+        self.distance = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs) if second_time else None
 
-    def __call__(self, t: Array, given: Given) -> Array:
-        features = timestep_embedding(t, self.features, endpoint=self.endpoint)
-        h = self.output(nnx.silu(self.hidden(features)))
+    def __call__(self, t: Array, given: Given, s: Array | None = None) -> Array:
+        h = self.hidden(self._embedded(t))
+        if self.distance is not None:
+            h = h + self.distance(self._embedded(jnp.zeros_like(t) if s is None else t - s))
+        elif s is not None:
+            raise ValueError('This network was not built for a second time.')
+        h = self.output(nnx.silu(h))
         for name, form in self.forms:
             h = h + self.entries[name](told(given, name, form, len(t)))
         return nnx.silu(h)
+
+    def _embedded(self, t: Array) -> Array:
+        return timestep_embedding(t, self.features, endpoint=self.endpoint, scale=self.time_scale)
 
 
 class Classes(nnx.Module):

@@ -13,7 +13,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
-from genbench.ranges import COUNT, SHARE, each
+from genbench.ranges import COUNT, POSITIVE, SHARE, each
 
 DEFAULTS = {
     'channels': 32,
@@ -23,6 +23,7 @@ DEFAULTS = {
     'heads': 1,
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
+    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
     'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
 }
@@ -34,6 +35,7 @@ RANGES = {
     'heads': COUNT,
     'groups': COUNT,
     'dropout': SHARE,
+    'time_scale': POSITIVE,
 }
 
 
@@ -65,18 +67,20 @@ class Level(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """(x_t, t, given) → an array shaped like x_t.
+    """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels.
 
     Args:
       size: height and width of the images; divisible by 2 ** (len(multipliers) - 1).
       image_channels: channels of the images.
       forms: of the conditions, by name.
+      second_time: built for calls with a time s before t.
     """
 
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
-        groups: int, dropout: float, dtype: str = 'float32', remat: str = 'none', rngs: nnx.Rngs,
+        groups: int, dropout: float, time_scale: float = 1000.0, dtype: str = 'float32', remat: str = 'none',
+        second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
         width_of_words = channels * max(multipliers) if any(form.type == 'tokens' for form in forms.values()) else 0
@@ -89,7 +93,8 @@ class UNet(nnx.Module):
 
         self.conditioning = layers.Conditioning(
             channels, 4 * channels, forms, endpoint=True,
-            kernel_init=layers.fan_average, class_init=CLASS_INIT, rngs=rngs,
+            kernel_init=layers.fan_average, class_init=CLASS_INIT, time_scale=time_scale, second_time=second_time,
+            rngs=rngs,
         )  # fmt: skip
         inputs = image_channels + layers.channels_of(forms)
         self.conv_in = layers.Conv(inputs, channels, kernel_init=layers.fan_average, rngs=rngs)
@@ -111,16 +116,20 @@ class UNet(nnx.Module):
                 up.append(layers.Upsample(width, rngs=rngs))
         self.down, self.up = nnx.List(down), nnx.List(up)
         self.norm_out = layers.GroupNorm(width, groups=groups)
-        self.conv_out = layers.Conv(width, image_channels, kernel_init=layers.zeros, rngs=rngs)
+        self.conv_out = layers.Conv(width, outputs * image_channels, kernel_init=layers.zeros, rngs=rngs)
         self.words = layers.Words(forms, width_of_words, rngs=rngs)
 
-    def __call__(self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
-        """x (batch, height, width, channels), t (batch,) in [0, 1], conditions or None; `key` turns dropout on."""
+    def __call__(
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None, s: jax.Array | None = None
+    ) -> jax.Array:
+        """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` turns dropout on.
+
+        Without s it is t."""
 
         def draw(index):
             return None if key is None else jax.random.fold_in(key, index)
 
-        condition, words = self.conditioning(t, given).astype(self.dtype), self.words(given, len(x))
+        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
         h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
         skips = [h]
         for index, layer in enumerate(self.down):

@@ -5,13 +5,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
 from genbench.interpolants.schedules import check_spacing
-from genbench.interpolants.solvers import Options
 
-CHOICES = {field.name: field.metadata['choices'] for field in dataclasses.fields(Options)}
-OPTIONS = ('guidance', *CHOICES)
+Fields = Mapping[str, 'dataclasses.Field[Any]']
 
 
 class Written(NamedTuple):
@@ -66,39 +65,67 @@ def check(written: Written, family: type[Family] | Family) -> None:
     family.check_sampler(written.name)
     if written.steps is not None and written.steps < 1:
         raise UserError(f'The sampler {written.text!r} needs at least one step.')
-    taken = family.sampler_options(written.name)
+    taken = fields(family, written.name)
     for key, value in written.options.items():
         if key == 'guidance':
             _number(written.text, value)
         elif key not in taken:
-            known = ', '.join((('guidance',) if family.guidable else ()) + taken) or 'none'
+            known = ', '.join((('guidance',) if family.guidable else ()) + tuple(taken)) or 'none'
             raise UserError(f'The sampler {written.text!r} has the option {key!r}; {written.name} takes {known}.')
         else:
-            check_choice(key, value, f'The sampler {written.text!r}')
+            value_of(key, value, taken, f'The sampler {written.text!r}')
 
 
-def check_choice(key: str, value: str, what: str) -> None:
-    """Raise a UserError where `value` is none of this option's."""
-    if value not in CHOICES[key]:
-        raise UserError(f'{what} has {key}={value}; it can be {", ".join(CHOICES[key])}.')
+def fields(family: type[Family] | Family, *names: str) -> Fields:
+    """The options of these samplers of a family, by name; without names, of all its samplers."""
+    records = [family.sampler_options(name) for name in names or family.samplers]
+    found = {field.name: field for record in records for field in dataclasses.fields(record)}
+    return {name: field for name, field in found.items()
+            if family.guidable or field.metadata['acts_with'] != 'guidance'}  # fmt: skip
+
+
+def value_of(key: str, text: str, taken: Fields, what: str) -> Any:
+    """An option's value; a UserError where the text is none."""
+    try:
+        return taken[key].metadata['read'](text)
+    except ValueError as error:
+        raise UserError(f'{what} has {key}={text}; it can be {error}.') from None
 
 
 def build(written: Written, family: Family) -> Sampler:
     """The sampler that is written, with the family's own number of steps where it says none.
 
+    Options at their default, and those that act with another one which is zero, leave no trace in it: samplers that
+    draw the same are equal.
+
     Raises:
       UserError: the family cannot be sampled so; the message says why.
     """
     check(written, family)
-    options: dict[str, Any] = dict(written.options)
-    guidance = _number(written.text, options.pop('guidance', '0'))
+    texts, taken = dict(written.options), fields(family, written.name)
+    guidance = _number(written.text, texts.pop('guidance', '0'))
     if guidance and not (family.conditional and family.guidable):
         raise UserError(f'The sampler {written.text!r} asks for guidance, which needs family.conditional or '
                         'family.conditions, and a network that was trained with conditions left out.')  # fmt: skip
-    chosen = Options(**options)
-    if family.path is not None:
-        check_spacing(family.path, chosen.spacing)
-    return Sampler(written.name, family.default_steps if written.steps is None else written.steps, guidance, chosen)
+    values = {key: value_of(key, text, taken, f'The sampler {written.text!r}') for key, text in texts.items()}
+    acting = {**values, 'guidance': guidance}
+    for key in texts:
+        needed = taken[key].metadata['acts_with']
+        if needed and needed not in written.options:
+            raise UserError(f'The sampler {written.text!r} has {key}, which changes nothing without {needed}; '
+                            f'write {needed}=… beside it.')  # fmt: skip
+        if needed and not acting[needed]:
+            del values[key]
+    if values.get('negative'):
+        conditions.stated(family.conditions, values['negative'], 1)
+    steps, options = written.steps, family.sampler_options(written.name)(**values)
+    if family.path is not None and 'spacing' in values:
+        fixed = check_spacing(family.path, values['spacing'])
+        if fixed is not None and steps not in (None, fixed):
+            raise UserError(f'The sampler {written.text!r} names the times of {fixed} steps; leave their number out.')
+        steps = fixed or steps
+    chosen = {'options': options} if options.changed else {}
+    return Sampler(written.name, family.default_steps if steps is None else steps, guidance, **chosen)
 
 
 def parse(text: str, family: Family) -> Sampler:

@@ -59,7 +59,10 @@ def test_guidance_costs_twice(family):
         (['nfe=0'], 'less than one step'),
         (['guidance=2'], 'guidance, which needs'),
         (['variance=huge', 'sampler=ancestral'], 'variance=huge; it can be small, large'),
-        (['sampler=ddim,ancestral', 'variance=large'], "'variance'; ddim takes guidance, spacing"),
+        (['sampler=ddim,ancestral', 'variance=large'], "'variance'; ddim takes guidance, temperature, spacing"),
+        (['interval=0.2-0.8'], 'changes nothing without guidance'),
+        (['churn=-1', 'sampler=heun'], 'churn=-1; it can be a number'),
+        (['sampler=heun:spacing=0.995/0.5', 'nfe=10'], 'names the times of 2 steps'),
         (['sampler=ddim:spacing=quadratic', 'spacing=uniform'], 'says spacing twice'),
         (['sampler=ddim:3', 'steps=4'], 'says steps twice'),
     ],
@@ -73,7 +76,17 @@ def test_options_are_axes_or_parts_of_a_sampler(family):
     axes = grid.cells(['sampler=ancestral', 'steps=3', 'variance=small,large'], *family())
     parts = grid.cells(['sampler=ancestral,ancestral:variance=large', 'steps=3'], *family())
     assert [cell.sampler for cell in axes] == [cell.sampler for cell in parts]
-    assert [cell.sampler.options.variance for cell in axes] == ['small', 'large']
+    assert [cell.sampler.options.changed for cell in axes] == [{}, {'variance': 'large'}]
+
+
+def test_an_interval_lets_a_budget_buy_more_steps(family):
+    """At each of the steps that guidance acts on it pays twice."""
+    model, options = family('diffusion', 'family.conditional=True')
+    words = ['sampler=heun', 'nfe=20', 'guidance=0,2', 'interval=0-inf,0.2-0.8']
+    cells = [cell.sampler for cell in grid.cells(words, model, options)]
+    assert all(model.evaluations(sampler) <= 20 for sampler in cells)
+    none, whole, part = (int(sampler.num_steps) for sampler in cells)  # without guidance the interval is no axis
+    assert (none, whole) == (10, 5) and 5 < part < 10
 
 
 def test_a_comma_within_a_sampler_does_not_end_it(family):

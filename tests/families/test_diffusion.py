@@ -215,21 +215,6 @@ def test_a_prediction_that_a_schedule_makes_senseless_is_refused(prediction, sch
         make_family('diffusion', schedule=schedule, prediction=prediction)
 
 
-def test_log_normal_times_have_their_mean_and_deviation(make_family, keys):
-    options = {'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'log_normal'}
-    family = make_family('diffusion', **options, log_normal=(-1.2, 1.2))
-    drawn = np.log(family.times(keys(20_000)))
-    assert drawn.mean() == pytest.approx(-1.2, abs=5 * 1.2 / np.sqrt(20_000))
-    assert drawn.std() == pytest.approx(1.2, rel=0.03)
-
-
-def test_noise_levels_are_drawn_with_the_schedule_edm_only(make_family):
-    with pytest.raises(UserError, match='the schedule edm only'):
-        make_family('diffusion', time_sampler='log_normal')
-    with pytest.raises(UserError, match='Did you mean log_normal'):
-        make_family('diffusion', time_sampler='lognormal')
-
-
 def test_images_at_the_centres_of_their_bins_have_the_bound_of_dequantised_ones_where_bins_are_narrow(exact, keys):
     """The integral over a narrow bin is the density times its width."""
     found = [estimates(exact(50, dequantisation=way), images(4), keys, 500).mean(1) for way in ('uniform', 'none')]

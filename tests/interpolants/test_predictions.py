@@ -37,7 +37,7 @@ def test_converting_a_perfect_prediction_gives_the_image_and_the_noise(schedule,
 def test_every_prediction_gives_every_other(schedule, source, goal):
     x, noise, t, x_t = drawn(schedule)
     given = predictions.convert(source, schedule, predictions.target(source, schedule, x, noise, t), x_t, t)
-    found = predictions.target(goal, schedule, *given, t)
+    found = predictions.target(goal, schedule, given.x, given.noise, t)
     wanted = predictions.target(goal, schedule, x, noise, t)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(jnp.abs(wanted).max()))
 
@@ -104,7 +104,7 @@ def test_a_clipped_image_still_explains_x_t(schedule):
     network = lambda x_t, t, given: 5 * x  # noqa: E731
     clipped = predictions.denoiser(network, 'x', schedule, clip=True)(x_t, t)
     np.testing.assert_allclose(clipped.x, jnp.clip(5 * x, -1, 1), atol=1e-6)
-    np.testing.assert_allclose(schedule.perturb(*clipped, t), x_t, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(schedule.perturb(clipped.x, clipped.noise, t), x_t, rtol=1e-5, atol=1e-5)
 
 
 def test_an_unknown_prediction_is_answered_with_the_nearest_name():

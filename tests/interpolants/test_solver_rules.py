@@ -7,6 +7,7 @@ import pytest
 
 from genbench import rng
 from genbench.interpolants import schedules, solvers
+from genbench.interpolants.options import AncestralOptions
 from genbench.interpolants.predictions import Prediction
 
 STD = 0.5  # of the isotropic data
@@ -16,7 +17,7 @@ every_schedule = pytest.mark.parametrize('name', schedules.SCHEDULES)
 def run(name, schedule, denoise, keys, num_steps, **options):
     """The end of a run and its start."""
     start = solvers.initial_noise(schedule, keys, (1, 1, 2))
-    options = solvers.Options(**options)
+    options = solvers.SOLVERS[name].options(**options)
     return solvers.solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps, options).x, start
 
 
@@ -44,7 +45,7 @@ def isotropic(schedule):
 @pytest.mark.parametrize(
     ('name', 'share'), [*[(name, 0.5) for name in schedules.SCHEDULES], ('straight', 1), ('edm', 1)]
 )
-@pytest.mark.parametrize(('solver', 'order'), [('ddim', 1), ('euler', 1), ('heun', 2)])
+@pytest.mark.parametrize(('solver', 'order'), [('ddim', 1), ('euler', 1), ('heun', 2), ('dpmpp_2m', 2)])
 def test_halving_the_step_divides_the_error_by_two_to_the_order(name, share, solver, order, keys):
     """Over this share of the steps. Where σ ∝ √t near the data, even steps in t end with one of length √(1 / n) in σ,
     which has an error of 1 / n whatever the order of the rule; over the whole way the others alone show theirs."""
@@ -66,7 +67,7 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(name, share, sol
 
 
 @every_schedule
-@pytest.mark.parametrize('solver', ['ddim', 'euler', 'heun'])
+@pytest.mark.parametrize('solver', ['ddim', 'euler', 'heun', 'dpmpp_2m'])
 @pytest.mark.parametrize('num_steps', [10, 50])
 def test_no_noise_is_left_of_a_point_mass(name, solver, num_steps, keys):
     """Its denoiser is exact in every state, so whatever differs from the point has been left by the solver."""
@@ -188,7 +189,7 @@ def test_the_large_variance_is_that_of_noise_that_knows_no_image(keys):
     """On data N(0, I) β is the variance of p(x_s | x_t) (Ho et al. 2020, section 3.2): every state is N(0, I) again."""
     schedule = schedules.cosine()
     denoise = from_image(schedule, lambda x_t, t: schedule.alpha(t) * x_t)
-    drawn, options = keys(4000), solvers.Options(variance='large')
+    drawn, options = keys(4000), AncestralOptions(variance='large')
     start = solvers.initial_noise(schedule, drawn, (1, 1, 2))
     trace = solvers.trace(solvers.SOLVERS['ancestral'], schedule, denoise, start, drawn, 10, options=options)
     np.testing.assert_allclose(trace.states[:-1].std((1, 2, 3, 4)), 1, atol=0.04)  # five standard errors

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genbench.errors import UserError
-from genbench.interpolants import schedules, solvers
+from genbench.interpolants import schedules, solvers, steps
 from genbench.interpolants.predictions import Prediction
 
 STD = 0.5  # of the isotropic data
@@ -34,11 +34,15 @@ def curved(x_t, t):
     return Prediction(x, (x_t - x) / schedules.expand(t, x_t))
 
 
-def run(name, denoise, keys, num_steps, schedule=None, shape=(1, 1, 2), solve=solvers.solve, **options):
+def run(name, denoise, keys, num_steps, schedule=None, shape=(1, 1, 2), solve=solvers.solve):
     schedule = schedule or schedules.edm()
     start = solvers.initial_noise(schedule, keys, shape)
-    options = {'options': solvers.Options(**options)}
-    return solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps, **options)
+
+    def flow_map(x_t, t, s):
+        seen = denoise(x_t, t)
+        return schedule.perturb(seen.x, seen.noise, s)
+
+    return solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps, flow_map=flow_map)
 
 
 def test_heun_follows_the_exact_trajectory(keys):
@@ -84,7 +88,7 @@ def test_the_posterior_is_bayes_rule(name):
     """q(x_s | x_t, x) ∝ q(x_t | x_s) q(x_s | x): precisions add, and so do means weighted by them."""
     schedule, x, x_t = schedules.get(name), 0.7, -0.2
     t, s = schedule.time(jnp.asarray([0.8, 0.5, 0.2])), schedule.time(jnp.asarray([0.7, 0.2, 0.1]))
-    mean, std = solvers.posterior(schedule, x, x_t, t, s)
+    mean, std = steps.posterior(schedule, x, x_t, t, s)
     ratio = schedule.alpha(t) / schedule.alpha(s)
     prior, likelihood = schedule.sigma(s) ** 2, schedule.sigma(t) ** 2 - ratio**2 * schedule.sigma(s) ** 2
     variance = 1 / (1 / prior + ratio**2 / likelihood)
@@ -97,7 +101,7 @@ def test_the_posterior_is_ddpms_table():
     betas = np.linspace(1e-4, 0.02, 1000)
     alpha_bar = np.cumprod(1 - betas)
     n = np.array([10, 100, 500, 1000])
-    _, std = solvers.posterior(schedules.linear(), 0.0, 0.0, jnp.asarray(n / 1000), jnp.asarray((n - 1) / 1000))
+    _, std = steps.posterior(schedules.linear(), 0.0, 0.0, jnp.asarray(n / 1000), jnp.asarray((n - 1) / 1000))
     wanted = betas[n - 1] * (1 - alpha_bar[n - 2]) / (1 - alpha_bar[n - 1])
     np.testing.assert_allclose(std**2, wanted, rtol=0.01)
 
@@ -170,7 +174,9 @@ def test_a_trace_may_begin_on_the_way(keys):
 @pytest.mark.parametrize(
     ('name', 'kind', 'why'),
     [
-        ('multistep_consistency', 'denoiser', 'which is no sample.*Use ancestral or ddim or euler or heun'),
+        ('multistep_consistency', 'denoiser', 'which is no sample.*Use ddim or ancestral or dpmpp_2m or euler or heun'),
+        ('flow_map', 'denoiser', 'this network knows only one time.*Use ddim'),
+        ('heun', 'map', 'this network jumps along it. Use flow_map'),
         *[
             (name, 'endpoint', 'gives only its end point.*Use multistep_consistency')
             for name in solvers.names('denoiser')
@@ -183,11 +189,11 @@ def test_a_solver_that_does_not_fit_is_refused_with_the_reason(name, kind, why):
         solvers.get(name, kind)
 
 
-@pytest.mark.parametrize('kind', ['denoiser', 'endpoint'])
+@pytest.mark.parametrize('kind', ['denoiser', 'endpoint', 'map'])
 def test_the_solvers_of_a_kind_fit_it(kind):
     assert [solvers.get(name, kind) for name in solvers.names(kind)]
 
 
 def test_a_network_of_an_unknown_kind_is_refused_in_words():
-    with pytest.raises(UserError, match="'ddim' does not fit here: it needs a network of the kind 'denoiser'.*'map'"):
-        solvers.get('ddim', 'map')
+    with pytest.raises(UserError, match="'ddim' does not fit here: it needs a network of the kind 'denoiser'.*'token'"):
+        solvers.get('ddim', 'token')

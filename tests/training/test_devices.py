@@ -23,9 +23,16 @@ def train_on(devices, config, workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('family', ['diffusion', 'gan'])
-def test_losses_do_not_depend_on_the_number_of_devices(tiny, config_file, tmp_path, family):
-    config = config_file(tiny(family))
+@pytest.mark.parametrize(
+    ('family', 'overrides'),
+    [
+        ('diffusion', ('family.time_sampler=low_discrepancy', 'family.uncertainty=true')),
+        ('flow_matching', ('family.coupling=optimal_transport',)),
+        ('gan', ()),
+    ],
+)
+def test_losses_do_not_depend_on_the_number_of_devices(tiny, config_file, tmp_path, family, overrides):
+    config = config_file(tiny(family, *overrides))
     losses = {}
     for devices in (1, 8):
         done = train_on(devices, config, tmp_path / str(devices))

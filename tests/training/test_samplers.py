@@ -7,7 +7,7 @@ from genbench.errors import UserError
 from genbench.evaluation.protocol import Protocol, picture, told_options
 from genbench.evaluation.samples import slug
 from genbench.families.base import Sampler
-from genbench.interpolants.solvers import Options
+from genbench.interpolants.options import AncestralOptions, DdimOptions, HeunOptions, PathOptions
 from genbench.training import samplers
 
 
@@ -21,10 +21,24 @@ READ = {
     'ddim:10': Sampler('ddim', 10),
     'ddim:10:1.5': Sampler('ddim', 10, 1.5),
     'ddim:10:guidance=1.5': Sampler('ddim', 10, 1.5),
-    'heun:5:spacing=quadratic': Sampler('heun', 5, 0.0, Options(spacing='quadratic')),
-    'ancestral:50:variance=large, guidance=2': Sampler('ancestral', 50, 2.0, Options(variance='large')),
-    'ancestral:variance=large,spacing=quadratic': Sampler('ancestral', 25, 0.0, Options('large', 'quadratic')),
+    'heun:5:spacing=quadratic': Sampler('heun', 5, 0.0, HeunOptions(spacing='quadratic')),
+    'ancestral:50:variance=large, guidance=2': Sampler('ancestral', 50, 2.0, AncestralOptions(variance='large')),
+    'ancestral:variance=large,spacing=quadratic': Sampler(
+        'ancestral', 25, 0.0, AncestralOptions(variance='large', spacing='quadratic')
+    ),
     'ancestral:50:variance=small': Sampler('ancestral', 50),
+    'heun:25:guidance=1.5,interval=0.2-0.8,churn=40,spacing=rho7': Sampler(
+        'heun', 25, 1.5, HeunOptions(interval=(0.2, 0.8), churn=40.0, spacing='rho7')
+    ),
+    'ddim:4:eta=0.5,temperature=0.9,threshold=0.995': Sampler(
+        'ddim', 4, 0.0, DdimOptions(eta=0.5, temperature=0.9, threshold=0.995)
+    ),
+    'euler:4:guidance=2,negative=label=3': Sampler('euler', 4, 2.0, PathOptions(negative='label=3')),
+    'euler:spacing=0.995/0.5/0.2': Sampler('euler', 3, 0.0, PathOptions(spacing='0.995/0.5/0.2')),
+    # What changes nothing leaves no trace.
+    'heun:9:churn=0,s_noise=1.003': Sampler('heun', 9),
+    'ddim:9:eta=0,temperature=1,guidance=0,interval=0.2-0.8': Sampler('ddim', 9),
+    'ddim:9:guidance=2,interval=0-inf': Sampler('ddim', 9, 2.0),
 }
 
 
@@ -34,12 +48,30 @@ def test_a_text_is_the_sampler_it_names(text, family):
 
 
 REFUSED = {
-    'ddim:10:variance=large': "'variance'; ddim takes guidance, spacing",
+    'ddim:10:variance=large': "'variance'; ddim takes guidance, temperature, spacing, .*, eta\\.",
     'ancestral:10:variance=huge': 'variance=huge; it can be small, large',
     'ancestral:10:variance': "guidance 'variance'; it should be a number",
-    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad',
+    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad, logsnr, rho7',
+    'heun:10:spacing=rho-7': 'spacing=rho-7; it can be',
+    'heun:10:spacing=0.9/0.5': 'begins at 0.9',
+    'heun:10:spacing=0.995/0.5': 'names the times of 2 steps; leave their number out',
+    'euler:10:churn=40': "'churn'; euler takes guidance, temperature",
+    'heun:10:churn=-1': 'churn=-1; it can be a number, at least 0',
+    'heun:10:churn=lots': 'churn=lots; it can be a number',
+    'heun:10:churn=inf': 'churn=inf; it can be a number',
+    'heun:10:strength=0': 'strength=0; it can be a number, above 0 and at most 1',
+    'heun:10:resample=2.5': 'resample=2.5; it can be a whole number',
+    'heun:10:s_noise=1.003': 'has s_noise, which changes nothing without churn; write churn=… beside it',
+    'heun:10:interval=0.2-0.8': 'has interval, which changes nothing without guidance',
+    'heun:10:guidance=1,interval=0.8-0.2': 'interval=0.8-0.2; it can be LOW-HIGH',
+    'heun:10:guidance=1,interval=0.8': 'interval=0.8; it can be LOW-HIGH',
+    'ddim:10:eta=1.5': 'eta=1.5; it can be a number, at least 0 and at most 1',
+    'ddim:10:eta=nan': 'eta=nan; it can be',
+    'ddim:10:temperature=-1': 'temperature=-1; it can be',
+    'ddim:10:threshold=2': 'threshold=2; it can be none, static',
+    'ddim:10:guidance=1,negative=label=12': "'12' is no label",
+    'ddim:10:guidance=1,negative=caption=two': "'caption=two' is no condition of this model, which knows label=…",
     'heun:10:spacing=ddim_quad': 'begins at 0.801',
-    'heun:10:churn=40': "'churn'; heun takes guidance, spacing",
     'heun:10:guidance=much': 'should be a number',
     'heun:10:nan': 'should be a number',
     'heun:10:spacing=uniform,spacing=quadratic': 'is not NAME',
@@ -59,7 +91,7 @@ def test_a_text_that_is_no_sampler_says_why(text, family):
 
 def test_a_family_without_a_path_takes_no_options(tiny, digits):
     gan = families.get('gan')(tiny('gan'), digits[0])
-    with pytest.raises(UserError, match="'spacing'; direct takes none"):
+    with pytest.raises(UserError, match="'spacing'; direct takes temperature\\."):
         samplers.parse('direct:1:spacing=uniform', gan)
 
 
@@ -74,12 +106,22 @@ def test_default_options_leave_a_protocol_as_it_was():
     assert slug(Sampler('ddim', 10, 2.0)) == 'ddim_10_g2.0'
 
 
-def test_options_are_part_of_protocol_names_and_labels():
-    sampler = Sampler('ancestral', 50, 0.0, Options('large', 'quadratic'))
+def test_options_are_part_of_protocol_names_and_labels(family):
+    sampler = Sampler('ancestral', 50, 0.0, AncestralOptions(variance='large', spacing='quadratic'))
     drawn = sampler.protocol
     assert drawn['sampler_options'] == {'variance': 'large', 'spacing': 'quadratic'}
     assert slug(sampler) == 'ancestral_50_spacing-quadratic_variance-large'
     assert picture(drawn, {}) == f'{slug(sampler)}.png'
     assert told_options(drawn) == 'spacing=quadratic, variance=large'
+    odd = samplers.parse('heun:guidance=2,interval=0.2-inf,negative=label=3,spacing=0.995/0.5', family)
+    assert odd.protocol['sampler_options'] == {
+        'interval': '0.2-inf', 'negative': 'label=3', 'spacing': '0.995/0.5'
+    }  # fmt: skip
+    assert slug(odd) == 'heun_2_g2.0_interval-0.2-inf_negative-label=3_spacing-0.995-0.5'
     plain = Protocol(Sampler('ancestral', 50).protocol)
     assert plain.hash != Protocol(drawn).hash and plain.measurement == Protocol(drawn).measurement
+
+
+def test_an_unguided_family_takes_no_option_of_guidance(tiny, digits):
+    with pytest.raises(UserError, match="'interval'; multistep_consistency takes temperature, spacing"):
+        samplers.check(samplers.read('multistep_consistency:2:interval=0-1'), families.get('consistency'))

@@ -1,0 +1,22 @@
+"""Shortcut models on digits.
+
+genbench train --config=configs/digits/shortcut.py --workdir=runs/shortcut
+
+Differs from the paper: another data set and a small U-Net without attention; no guidance; uniform noise in the bins;
+learning rate, averaging and its warm-up.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'family': {'name': 'shortcut'},
+            'network': {'multipliers': (1, 1)},
+            'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'evaluation': {'num_samples': 180, 'sets': 8, 'samplers': ('flow_map:1', 'flow_map:2', 'flow_map:4')},
+        }
+    )

@@ -1,0 +1,88 @@
+"""Inductive moment matching: L. Zhou, S. Ermon, J. Song, Inductive Moment Matching, 2025."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genbench import rng
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, register
+from genbench.families.regression import FlowMapFamily
+from genbench.interpolants import weights
+from genbench.interpolants.choices import Choice
+from genbench.interpolants.predictions import SIGMA_DATA
+from genbench.interpolants.schedules import Schedule, expand
+from genbench.ranges import ANY, POSITIVE, Range
+
+
+def _moments(schedule: Schedule, prediction: str, t: Array, *, bias: float) -> Array:
+    """½ sigmoid(b − λ) (−dλ/dt) α / (α² + σ²) with λ = log SNR (equation 13 with a = 1)."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    log_snr, slope = jax.jvp(schedule.log_snr, (t,), (jnp.ones_like(t),))
+    return 0.5 * jax.nn.sigmoid(bias - log_snr) * -slope * alpha / (jnp.square(alpha) + jnp.square(sigma))
+
+
+@register('inductive_moment_matching')
+class InductiveMomentMatching(FlowMapFamily):
+    """Jumps to s whose samples are distributed alike from t and from a little before it, by their moments (section 4).
+
+    Groups of images share their times, and the distance of a group's jumps is a maximum mean discrepancy.
+    """
+
+    weights = {'none': weights.WEIGHTS['none'], 'moments': Choice(_moments, {'bias': (5.0, ANY)})}
+    ranges = {'group': Range(2, 1024), 'decrement': POSITIVE, 'latest': Range(0, 1, above=True)}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        base = super().defaults()
+        options = {
+            'group': 4,  # M, images that are compared at once
+            'decrement': 0.04,  # of the noise level σ / α from t to r (appendix C.7: 160 / 2¹²)
+            'latest': 0.994,  # the last time that is trained
+            'weight': 'moments',
+        }
+        return {**base, 'family': {**base['family'], **options}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        self.require('family.name=inductive_moment_matching', ('whole batches',))
+        if config.train.batch_size % config.family.group:
+            raise UserError(f'family.group is {config.family.group}, which does not divide train.batch_size '
+                            f'({config.train.batch_size}).')  # fmt: skip
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """Equation 12, with a Laplace kernel and the weight of its section 4.3."""
+        t, r, s = self._three_times(batch['key'])
+        x, noise, given = self.pairs(networks, batch, key)
+        velocity = self.mean_velocity(networks, given, key)
+
+        def jump(t: Array) -> Array:
+            x_t = self.schedule.perturb(x, noise, t)
+            return x_t - expand(t - s, x_t) * velocity(x_t, t, s)
+
+        ours, theirs = self._grouped(jump(t)), self._grouped(jax.lax.stop_gradient(jump(r)))
+        width = SIGMA_DATA * (t - s).reshape(-1, self.config.family.group)[:, :1, None]  # |c_out|
+        kernel = lambda one, other: jnp.exp(-_distance(one, other) / width).mean((1, 2))  # noqa: E731
+        squared = kernel(ours, ours) + kernel(theirs, theirs) - 2 * kernel(ours, theirs)
+        return self.total(networks, jnp.repeat(squared, self.config.family.group) * self.weight(t), t)
+
+    def _three_times(self, keys: Array) -> tuple[Array, Array, Array]:
+        """t > r ≥ s for each image, the same in a group: those of its first image."""
+        options, firsts = self.config.family, keys[:: self.config.family.group]
+        t = jnp.minimum(self.times(firsts), options.latest)
+        s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
+        level = self.schedule.sigma(t) / self.schedule.alpha(t) - options.decrement
+        r = jnp.maximum(self.schedule.time_at(jnp.maximum(level, 1e-6)), s)
+        return jnp.repeat(t, options.group), jnp.repeat(r, options.group), jnp.repeat(s, options.group)
+
+    def _grouped(self, x: Array) -> Array:
+        return x.reshape(-1, self.config.family.group, x[0].size)
+
+
+def _distance(one: Array, other: Array) -> Array:
+    """‖·‖₂ / d of every pair in a group, (groups, M, M); differentiable where two are one."""
+    squared = jnp.square(one[:, :, None] - other[:, None]).sum(-1)
+    return jnp.sqrt(jnp.maximum(squared, 1e-12)) / one.shape[-1]

@@ -1,0 +1,186 @@
+"""Training by regression on a path: one loss, and what it varies by as data.
+
+Where times come from, how they are weighted, and which noise belongs to which image are chosen by name from plain dicts
+of functions (`interpolants.times`, `.weights`, `.couplings`). A family that knows more puts it into a copy of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import networks as modules
+from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, Scalars, Update
+from genbench.families.paths import PathFamily, scalars
+from genbench.interpolants import couplings, predictions, times, weights
+from genbench.interpolants.choices import Choice, choose
+from genbench.interpolants.predictions import Prediction
+from genbench.interpolants.schedules import expand
+from genbench.interpolants.steps import FlowMap
+from genbench.networks import layers
+
+FEWEST = 8  # images that a coupling of a batch is worth its while for
+_LACKING = {
+    'even times': 'times that are even in t: use family.time_sampler=low_discrepancy, and no schedule with a curve',
+    'steps': 'the times of a chain of steps: use family.time_sampler=uniform, and a schedule that is even in t',
+    'whole batches': 'the whole batch at once: use train.accumulate=1',
+    'several images': f'at least {FEWEST} images at once: raise train.batch_size',
+    'no conditions': 'an unconditional model: noise chosen by image would tell what the image is of, and samplers do '
+    'not choose it so',
+}
+
+
+class RegressionFamily(PathFamily):
+    """A denoiser trained on E w(t) ‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t)."""
+
+    weights: Mapping[str, Choice] = weights.WEIGHTS
+    couplings: Mapping[str, Choice] = couplings.COUPLINGS
+    outputs: int = 1  # of the network: 2 where it says the variance of its steps too
+    second_time = False  # whether the network is asked for a time to go to
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        base = super().defaults()
+        options = {
+            'time_sampler': 'uniform',  # of `times.SAMPLERS`, as NAME or NAME:key=value,…
+            'weight': 'none',  # over the time, of `weights.WEIGHTS`
+            'coupling': 'independent',  # of images and noise, of `couplings.COUPLINGS`
+            'uncertainty': False,  # learn the logarithm of the loss by time, and divide by it (Karras et al. 2024)
+        }
+        return {**base, 'family': {**base['family'], **options}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        options = config.family
+        sampler = choose('family.time_sampler', options.time_sampler, self.time_samplers)
+        weight = choose('family.weight', options.weight, self.weights)
+        coupling = choose('family.coupling', options.coupling, self.couplings)
+        self._time_sampler, self._weight, self._coupling = sampler.function, weight.function, coupling.function
+        self._offered = {
+            *(sampler.offers if self.schedule.curve is None else ()),
+            *(('whole batches',) if config.train.accumulate == 1 else ()),
+            *(('several images',) if config.train.batch_size >= FEWEST else ()),
+            *(() if self.conditional else ('no conditions',)),
+        }
+        self.require(f'family.weight={options.weight}', weight.needs)
+        self.require(f'family.coupling={options.coupling}', coupling.needs)
+
+    @property
+    def time_samplers(self) -> Mapping[str, Choice]:
+        return times.SAMPLERS
+
+    def require(self, setting: str, needs: tuple[str, ...]) -> None:
+        """Raise a UserError where the run does not offer what a setting needs."""
+        for need in needs:
+            if need not in self._offered:
+                raise UserError(f'{setting} needs {_LACKING[need]}.')
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        denoiser = modules.denoiser(
+            self.config.network, self.spec, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
+        )
+        return {'denoiser': denoiser, **({'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {})}
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        networks = ('denoiser', *(('uncertainty',) if self.config.family.uncertainty else ()))
+        return (Update('denoiser', networks, self.loss),)
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        return ('denoiser',)
+
+    def times(self, keys: Array) -> Array:
+        """Times to train at, (batch,)."""
+        return self._time_sampler(self.schedule, keys)
+
+    def weight(self, t: Array) -> Array:
+        """The factor (batch,) of the squared error of the prediction."""
+        return self._weight(self.schedule, self.prediction, t)
+
+    def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
+        x, noise, given = super().pairs(networks, rows, key)
+        return x, self._coupling(x, noise), given
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """The regression, and what is learned beside it."""
+        t = self.times(batch['key'])
+        x, noise, given = self.pairs(networks, batch, key)
+        x_t = self.schedule.perturb(x, noise, t)
+        x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
+        y = networks['denoiser'](x_seen, self.schedule.condition(t), given, key=key)
+        y, variance = predictions.outputs(y, x)
+        error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
+        loss = jnp.square(error).mean((1, 2, 3)) * self.weight(t)
+        if variance is not None:
+            predicted = predictions.convert(self.prediction, self.schedule, y, x_t, t)._replace(variance=variance)
+            loss += self.variance_loss(x, t, predicted)
+        return self.total(networks, loss, t)
+
+    def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
+        """The mean of the losses (batch,) of images, each over what is usual for its time where that is learned."""
+        if not self.config.family.uncertainty:
+            return scalars(loss.mean())
+        log_variance = networks['uncertainty'](self.schedule.condition(t))
+        return scalars((loss * jnp.exp(-log_variance) + log_variance).mean(), regression=loss.mean())
+
+    def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
+        """What a family with two outputs adds to the loss of each image (batch,) for the second."""
+        raise NotImplementedError
+
+
+class FlowMapFamily(RegressionFamily):
+    """A network u(x_t, t, s), the mean velocity between two times: x_s = x_t − (t − s) u, in as few steps as wanted.
+
+    u(x_t, t, t) is the velocity of flow matching.
+    """
+
+    kind = 'map'
+    default_steps = 1
+    second_time = True
+    guidable = False  # guidance would have to be learned
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        base = super().defaults()
+        options = {'schedule': 'straight', 'prediction': 'velocity', 'condition_dropout': 0.0}
+        return {**base, 'family': {**base['family'], **options}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        if self.prediction != 'velocity':
+            raise UserError(f'family.prediction is {self.prediction!r}, and {self.name} learns a mean velocity; use '
+                            'velocity.')  # fmt: skip
+
+    def mean_velocity(self, networks: Networks, given: Given, key: Array | None = None) -> Callable[..., Array]:
+        """u as a function of (x_t, t, s), with dropout where there is a key."""
+
+        def velocity(x_t: Array, t: Array, s: Array) -> Array:
+            t, s = self.schedule.condition(t), self.schedule.condition(s)
+            return networks['denoiser'](x_t, t, given, **({} if key is None else {'key': key}), s=s)
+
+        return velocity
+
+    def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> FlowMap:
+        velocity = self.mean_velocity(networks, given)
+        return lambda x_t, t, s: x_t - expand(t - s, x_t) * velocity(x_t, t, s)
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """None: jumps are not the flow of the velocity, as far as they are learned."""
+        return ()
+
+
+class Uncertainty(nnx.Module):
+    """log E[loss | t] of times (batch,), for the training only (Karras et al. 2024, equation 14); fresh, zero."""
+
+    def __init__(self, rngs: nnx.Rngs, features: int = 128):
+        self.features = features
+        self.output = layers.Linear(features, 1, kernel_init=layers.zeros, rngs=rngs)
+
+    def __call__(self, t: Array) -> Array:
+        return self.output(layers.timestep_embedding(t, self.features, scale=100.0))[:, 0]

@@ -1,0 +1,167 @@
+"""What can be chosen of a sampler beside its steps and the weight of guidance: one typed record for each solver.
+
+A record's fields know how their values are read from text. A solver declares the record whose fields it takes; a new
+solver with options of its own has a subclass.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from genbench.interpolants.schedules import read_spacing
+from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, Range
+
+FULL = (0.0, math.inf)  # an interval of all noise levels
+
+
+def number(default: float, limits: Range, acts_with: str = '') -> Any:
+    """A field that holds a number."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        low = value <= limits.low if limits.above else value < limits.low
+        endless = math.isinf(value) and value != default
+        if math.isnan(value) or endless or low or value > limits.high:
+            raise ValueError(f'a number, {limits.words}')
+        return value
+
+    return option(default, read, acts_with)
+
+
+def choice(*names: str) -> Any:
+    """A field that holds one of these names, of which the first is the default."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(', '.join(names))
+        return text
+
+    return option(names[0], read)
+
+
+def option(default: Any, read: Callable[[str], Any], acts_with: str = '') -> Any:
+    """A field of a record.
+
+    Args:
+      read: text → value; a ValueError says what it can be.
+      acts_with: the option without which this one changes nothing.
+    """
+    return dataclasses.field(default=default, metadata={'read': read, 'acts_with': acts_with})
+
+
+def read_interval(text: str) -> tuple[float, float]:
+    """LOW-HIGH, two noise levels σ / α."""
+    low, dash, high = text.partition('-')
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = (math.nan, math.nan)
+    if not dash or not 0 <= found[0] < found[1]:
+        raise ValueError('LOW-HIGH, two noise levels sigma / alpha, for example 0.2-0.8 or 0.3-inf')
+    return found
+
+
+def read_threshold(text: str) -> str | float:
+    if text in ('none', 'static'):
+        return text
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ValueError('none, static, or for dynamic thresholds a share of the pixels above 0 and at most 1')
+    return share
+
+
+def read_count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
+        raise ValueError('a whole number, at least 1')
+    return int(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The record of a sampler that leaves nothing to choose."""
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their default, by name; a pair of numbers is written LOW-HIGH."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        return {name: '-'.join(f'{x:g}' for x in value) if isinstance(value, tuple) else value
+                for name, (value, default) in values.items() if value != default}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions(Options):
+    """Of a sampler that draws normal numbers.
+
+    Attributes:
+      temperature: what every one of them is multiplied by, the start included (Kingma & Dhariwal 2018).
+    """
+
+    temperature: float = number(1.0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathOptions(NoiseOptions):
+    """Of every solver on a path.
+
+    Attributes:
+      spacing: of the steps' times, see `schedules.SPACINGS` and `schedules.read_spacing`.
+      threshold: of the predicted image: 'none', 'static' (to [−1, 1]), or the share of its pixels that dynamic
+        thresholds leave as they are (Saharia et al. 2022, section 2.3); '' does what `family.clip` says.
+      interval: noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).
+      strength: the share of the steps that are taken, the last ones, from an original with noise (Meng et al. 2022,
+        SDEdit); 1 starts from noise.
+      resample: how often a step is tried where some pixels of the original are known (Lugmayr et al. 2022, RePaint,
+        algorithm 1).
+      negative: the condition, KIND=VALUE, that guidance moves away from; '' is no condition.
+    """
+
+    spacing: str = option('uniform', read_spacing)
+    threshold: str | float = option('', read_threshold)
+    interval: tuple[float, float] = option(FULL, read_interval, acts_with='guidance')
+    strength: float = number(1.0, Range(0, 1, above=True))
+    resample: int = option(1, read_count)
+    negative: str = option('', str, acts_with='guidance')
+
+
+DEFAULT = PathOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class AncestralOptions(PathOptions):
+    """Attributes:
+    variance: of a step, 'small' (β̃), 'large' (β), or 'learned' by the network, between them.
+    """
+
+    variance: str = choice('small', 'large', 'learned')
+
+
+@dataclasses.dataclass(frozen=True)
+class DdimOptions(PathOptions):
+    """Attributes:
+    eta: the share of ancestral noise in a step (J. Song et al. 2021, equation 16): 0 is deterministic.
+    """
+
+    eta: float = number(0.0, PROBABILITY)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeunOptions(PathOptions):
+    """Of the stochastic sampler of Karras et al. 2022 (algorithm 2), under its own names.
+
+    Attributes:
+      churn: S_churn; a step first raises the noise level by the factor 1 + min(churn / steps, √2 − 1).
+      s_noise: S_noise, the standard deviation of what is added then.
+      s_tmin, s_tmax: noise levels σ / α between which it is added.
+    """
+
+    churn: float = number(0.0, NOT_NEGATIVE)
+    s_noise: float = number(1.0, POSITIVE, acts_with='churn')
+    s_tmin: float = number(0.0, NOT_NEGATIVE, acts_with='churn')
+    s_tmax: float = number(math.inf, POSITIVE, acts_with='churn')

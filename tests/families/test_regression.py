@@ -1,0 +1,243 @@
+"""The one regression of families on a path, and what it varies by."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genbench import config as configs
+from genbench import families
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Networks, Sampler
+from genbench.interpolants import couplings, schedules
+from genbench.interpolants.choices import Choice
+from genbench.interpolants.options import AncestralOptions
+from genbench.interpolants.predictions import Prediction
+from genbench.interpolants.schedules import expand
+from genbench.interpolants.steps import Step, ancestral
+
+SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
+STEPS = 6
+
+
+def plain_loss(family, network, batch, key=None):
+    key = jax.random.key(0) if key is None else key
+    return family.loss(Networks({'denoiser': network}), batch, key, jnp.zeros(()))[0]
+
+
+def zero(x, t, given=None, key=None):
+    return jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize('name', ['diffusion', 'flow_matching'])
+@pytest.mark.parametrize(
+    ('option', 'value', 'why'),
+    [
+        ('time_sampler', 'logit_norm', "No time sampler is called 'logit_norm'.*Did you mean logit_normal"),
+        ('time_sampler', 'log_normal:mean', "where '' should be a number"),
+        (
+            'time_sampler',
+            'logit_normal:deviation=-1',
+            'deviation of family.time_sampler is -1.0',
+        ),
+        ('weight', 'minsnr', "No weight is called 'minsnr'.*Did you mean min_snr"),
+        ('weight', 'min_snr:5', r'min_snr takes gamma; write family\.weight=NAME:key=number'),
+        ('coupling', 'optimal_trasport', "No coupling is called 'optimal_tr.*Did you mean optimal_transport"),
+    ],
+)
+def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_family):
+    with pytest.raises(UserError, match=why):
+        make_family(name, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ('options', 'overrides', 'conditional', 'why'),
+    [
+        ({'weight': 'elbo', 'time_sampler': 'logit_normal'}, (), False, 'weight=elbo needs times that are even in t'),
+        ({'weight': 'elbo'}, (), False, 'time_sampler=low_discrepancy'),  # over steps: no integral over time
+        ({'weight': 'sigmoid', 'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'low_discrepancy'},
+         (), False, 'no schedule with a curve'),
+        ({'coupling': 'optimal_transport'}, ('train.batch_size=4',), False, 'at least 8 images.*train.batch_size'),
+        ({'coupling': 'optimal_transport'}, ('train.accumulate=2',), False, 'whole batch at once'),
+        ({'coupling': 'optimal_transport'}, (), True, 'needs an unconditional model'),
+        ({'learned_variance': 0.001, 'time_sampler': 'low_discrepancy'}, (), False, 'the times of a chain of steps'),
+        ({'learned_variance': 0.001, 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False, 'even in t'),
+        ({}, ('evaluation.vlb_variances=learned,',), False, 'vlb_variances has learned, which needs'),
+        ({}, ('evaluation.samplers=ancestral:9:variance=learned,',), False, 'samplers has variance=learned'),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_together_is_one_line(options, overrides, conditional, why):
+    values = {'family': {'name': 'diffusion', 'conditional': conditional, **options}, 'network': {'name': 'unet'}}
+    with pytest.raises(UserError, match=why) as caught:
+        families.get('diffusion')(configs.resolve(values, overrides), DataSpec('images', (4, 4, 1), 5, classes=3))
+    assert '\n' not in str(caught.value)
+
+
+def test_uniform_times_of_a_chain_are_its_steps(make_family, keys):
+    chain = make_family('diffusion', num_timesteps=4)
+    assert set(np.round(np.asarray(chain.times(keys(200))) * 4 / chain.schedule.t_max, 5)) == {1, 2, 3, 4}
+
+
+def test_a_family_adds_choices_of_its_own_without_changing_the_others(batch, make_family, resolve):
+    class Own(families.get('flow_matching')):
+        couplings = {**couplings.COUPLINGS, 'reversed': Choice(lambda images, noise: noise[::-1])}
+        time_samplers = {'last': Choice(lambda schedule, keys: jnp.full(len(keys), schedule.t_max))}
+
+    family = Own(resolve('flow_matching', coupling='reversed', time_sampler='last'), make_family('flow_matching').spec)
+    images, noise, _ = family.pairs({}, batch, jax.random.key(0))
+    same, straight, _ = make_family('flow_matching').pairs({}, batch, jax.random.key(0))
+    np.testing.assert_array_equal(images, same)
+    np.testing.assert_array_equal(noise, straight[::-1])
+    assert set(family.times(batch['key']).tolist()) == {1.0}
+    with pytest.raises(UserError, match="No coupling is called 'reversed'"):
+        make_family('flow_matching', coupling='reversed')
+
+
+def test_optimal_transport_shortens_the_paths_and_leaves_the_images(batch, make_family):
+    plain, coupled = (
+        make_family('flow_matching', coupling=name).pairs({}, batch, jax.random.key(0))
+        for name in ('independent', 'optimal_transport')
+    )
+    np.testing.assert_array_equal(plain[0], coupled[0])
+    assert sorted(np.asarray(plain[1])[:, 0, 0, 0]) == sorted(np.asarray(coupled[1])[:, 0, 0, 0])
+    length = [jnp.square(image - noise).sum() for image, noise, _ in (plain, coupled)]
+    assert length[1] < length[0]
+
+
+@pytest.mark.parametrize(('name', 'options'), [('flow_matching', {}), ('diffusion', {'prediction': 'noise'})])
+def test_the_mean_of_the_bound_s_loss_is_its_diffusion_term(name, options, keys, resolve):
+    """In nats for each dimension: data of one image, and a network that always sees another, a known distance away."""
+    family = families.get(name)(
+        resolve(name, weight='elbo', time_sampler='low_discrepancy', dequantisation='none', **options), SPEC
+    )
+    x, wrong = (SPEC.dequantise(jnp.full((1, 1, 1, 2), level)) for level in (3000, 3300))
+
+    def network(x_t, t, given=None, key=None):
+        alpha, sigma = expand(family.schedule.alpha(t), x_t), expand(family.schedule.sigma(t), x_t)
+        noise = (x_t - alpha * wrong) / sigma
+        return noise - wrong if name == 'flow_matching' else noise
+
+    count = 20_000
+    batch = {'image': jnp.full((count, 1, 1, 2), 3000), 'key': keys(count)}
+    span = [family.schedule.alpha(t) / family.schedule.sigma(t) for t in
+            (jnp.asarray(family.schedule.t_min), jnp.asarray(family.schedule.t_max))]  # fmt: skip
+    wanted = 0.5 * (span[0] ** 2 - span[1] ** 2) * jnp.square(x - wrong).mean()
+    found = plain_loss(family, network, batch)
+    assert found == pytest.approx(float(wanted), rel=0.02)
+
+
+def test_the_uncertainty_that_the_loss_looks_for_is_the_logarithm_of_the_error(batch, make_family):
+    """d/du (e exp(−u) + u) = 0 where u = log e; the regression itself is logged beside it."""
+    plain, family = make_family('flow_matching'), make_family('flow_matching', uncertainty=True)
+    error = float(plain_loss(plain, zero, batch))
+
+    def loss(u):
+        networks = Networks({'denoiser': zero, 'uncertainty': lambda t: jnp.full(len(t), u)})
+        return family.loss(networks, batch, jax.random.key(0), jnp.zeros(()))
+
+    assert loss(0.0)[0] == pytest.approx(error, rel=1e-5)
+    assert loss(0.7)[1]['regression'] == pytest.approx(error, rel=1e-5)
+    assert loss(0.7)[0] == pytest.approx(error * np.exp(-0.7) + 0.7, rel=1e-5)
+    assert jax.grad(lambda u: loss(u)[0])(jnp.log(error)) == pytest.approx(0, abs=1e-4)
+    assert (family.updates[0].networks, family.averaged) == (('denoiser', 'uncertainty'), ('denoiser',))
+
+
+# Learned variances, against a chain whose Kullback–Leibler divergences are written out.
+
+MEAN, VARIANCE, SHARE = np.array([0.1, -0.2]), np.array([0.2, 0.05]), np.array([0.3, 1.2])
+
+
+@pytest.fixture
+def learned(resolve):
+    """A family whose network has the exact denoiser of Gaussian data and the same share of variance everywhere."""
+    config = resolve('diffusion', num_timesteps=STEPS, prediction='x', learned_variance=0.001)
+    config = config.copy_and_resolve_references()
+    config.evaluation.update({'vlb_draws': 20, 'vlb_variances': ('learned',)})
+    return families.get('diffusion')(config, SPEC)
+
+
+def exact_network(schedule):
+    def network(x_t, t, given=None, key=None):
+        alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+        x = MEAN + alpha * VARIANCE * (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+        return jnp.concatenate([x, jnp.broadcast_to(SHARE, x.shape)], axis=-1)
+
+    return network
+
+
+def terms(family, x):
+    """−L_t of DDPM's equation 5 for t = 1 … T and x (2,), their means over the noise, in nats."""
+    t = family.schedule.t_max * jnp.arange(STEPS + 1) / STEPS
+    alpha, sigma = (np.asarray(f(t), float)[:, None] for f in (family.schedule.alpha, family.schedule.sigma))
+    beta = sigma[1:] ** 2 - (alpha[1:] / alpha[:-1] * sigma[:-1]) ** 2
+    small = beta * sigma[:-1] ** 2 / sigma[1:] ** 2
+    small[0] = small[1]  # β̃_1 = 0 is replaced
+    p = beta**SHARE * small ** (1 - SHARE)
+    gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
+    error = ((x - MEAN) * (1 - gain * alpha)) ** 2 + (gain * sigma) ** 2
+    weight = (alpha[:-1] * beta / sigma[1:] ** 2) ** 2
+    kl = (np.log(p / small) + (small + weight * error[1:]) / p - 1) / 2
+    decoder = stats.norm.logpdf(0, scale=np.sqrt(p[:1])) - error[1:2] / (2 * p[:1]) + SPEC.log_bin_width
+    prior = -((alpha[-1] * x / sigma[-1]) ** 2) / 2
+    return np.concatenate([decoder, -kl[1:]]).sum(1), prior.sum()
+
+
+def test_the_learned_bound_is_the_sum_of_its_divergences(learned, keys):
+    integers, count = jnp.asarray([[[[5000, 2600]]]]), 4000
+    networks = Networks({'denoiser': exact_network(learned.schedule)})
+    score = jax.jit(lambda images, keys: learned.likelihoods[-1].log_prob(networks, images, None, keys)['log_prob'])
+    found = np.asarray(score(jnp.repeat(integers, count, axis=0), keys(count)), float)
+    steps, prior = terms(learned, np.asarray(SPEC.dequantise(integers), float).ravel())
+    assert learned.likelihoods[-1].method == 'vlb_learned'
+    assert found.mean() == pytest.approx(steps.sum() + prior, abs=5 * found.std() / np.sqrt(count) + 1e-3)
+
+
+def test_the_loss_of_learned_variances_is_a_share_of_the_bound(learned, keys):
+    """L_simple + λ L_vlb in bits per dimension, without the prior, and without a gradient to the image."""
+    integers, count = jnp.asarray([[[[5000, 2600]]]]), 20_000
+    batch = {'image': jnp.repeat(integers, count, axis=0), 'key': keys(count)}
+    network = exact_network(learned.schedule)
+    hybrid, simple = (
+        plain_loss(learned, one, batch) for one in (network, lambda *inputs, key=None: network(*inputs)[..., :2])
+    )
+    steps, _ = terms(learned, np.asarray(SPEC.dequantise(integers), float).ravel())
+    assert float(hybrid - simple) == pytest.approx(0.001 * SPEC.bits_per_dim(steps.sum()), rel=0.05)
+
+    x = jnp.ones((4, 1, 1, 2))
+
+    def penalty(image, share):
+        return learned.variance_loss(x, learned.time(jnp.arange(1, 5)), Prediction(image, image, share)).sum()
+
+    image, share = jax.grad(penalty, argnums=(0, 1))(0.9 * x, 0.5 * x)
+    assert (image == 0).all() and (share != 0).all()
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_an_ancestral_step_has_the_variance_that_the_network_says(share, keys):
+    """β̃^(1−v) β^v, in DDPM's terms, of a step between two times; the last step has none."""
+    schedule = schedules.cosine()
+    t, s = jnp.asarray(0.6), jnp.asarray(0.5)
+    x_t = jnp.zeros((1, 1, 1, 50_000))
+    zero, same = jnp.zeros_like(x_t), jnp.full_like(x_t, share)
+    noise = jax.random.normal(jax.random.key(0), x_t.shape)
+
+    def drawn(s):
+        step = Step(schedule, lambda x, t: Prediction(zero, zero, same), x_t, t, s, lambda: noise, jnp.asarray(10),
+                    AncestralOptions(variance='learned'))  # fmt: skip
+        return np.asarray(ancestral(step), float)
+
+    kept = [float(schedule.alpha(time)) ** 2 for time in (t, s)]
+    beta = 1 - kept[0] / kept[1]
+    small = beta * (1 - kept[1]) / (1 - kept[0])
+    assert drawn(s).var() == pytest.approx(small ** (1 - share) * beta**share, rel=0.03)
+    assert np.abs(drawn(jnp.asarray(0.0))).max() == 0
+
+
+def test_a_learned_variance_that_was_not_learned_is_one_line(make_family, keys):
+    family = make_family('diffusion')
+    network = {'denoiser': lambda x, t, given=None: x}
+    sampler = Sampler('ancestral', 2, options=AncestralOptions(variance='learned'))
+    with pytest.raises(UserError, match='trained with family.learned_variance'):
+        family.sample(network, keys(2), None, sampler)
