@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from genbench import __version__
+from genbench import __version__, flags
 from genbench.errors import INTERRUPTED, UserError, did_you_mean, explained_disk_errors
 from genbench.ranges import check_arguments
-from genbench.studies import flags
 
 BEGAN = time.monotonic()
 DESCRIPTION = """Generative families under one trainer and one evaluation harness.
@@ -72,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
-    _metrics_flags(metrics)
+    flags.metrics(metrics)
 
     compared = verb('compare-protocols', 'Print in what the protocols of two result rows differ.')
     for side in ('left', 'right'):
@@ -129,30 +128,6 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument('name')
     prepare.add_argument('--data_dir', default='')
     return main
-
-
-def _metrics_flags(metrics: argparse.ArgumentParser) -> None:
-    metrics.add_argument('a', metavar='A', help='the samples; or the word "moments"')
-    metrics.add_argument('b', metavar='B', help='the reference; or, after "moments", the images')
-    metrics.add_argument('--metrics', default='fid,kid,pr,dc,is', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st,'
-                         ' memorisation; fd and kd with other features (fid,kid,pr,dc,is)')  # fmt: skip
-    metrics.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
-                         'classifier:DATASET or pixels')  # fmt: skip
-    metrics.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
-    metrics.add_argument('--weights', default='', help='a FILE of weights, or FILE::KEY; by default the published one')
-    metrics.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
-    metrics.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
-    metrics.add_argument('--json', default='', help='write the rows with their protocol to this file')
-    metrics.add_argument('--out', default='', help='of "moments": the .npz file')
-    metrics.add_argument('--sets', type=int, default=1, help='score this many disjoint parts of A: mean ± sd (1)')
-    metrics.add_argument('--seed', type=int, default=0, help='of the parts, and of samples drawn from a run (0)')
-    metrics.add_argument('--batch-size', type=int, default=64)
-    metrics.add_argument('--data-dir', default='', help='where tfds:NAME:SPLIT is prepared')
-    metrics.add_argument('--skip-unreadable', action='store_true', help='leave out image files that cannot be read')
-    metrics.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
-    metrics.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
-    metrics.add_argument('--average', default='', help='of a run: which average of the parameters')
-    metrics.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

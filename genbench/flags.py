@@ -1,4 +1,4 @@
-"""Flags of the verbs about studies and their results; light, for every start of the command line reads them."""
+"""Flags of the verbs that take many; light, for every start of the command line reads them."""
 
 import argparse
 
@@ -70,3 +70,27 @@ def verify(parser: argparse.ArgumentParser) -> None:
 def _where(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument('--where', action='append', default=[], metavar='CONDITIONS',
                         help=f'which rows, for example {example}; = != < <= > >=')  # fmt: skip
+
+
+def metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('a', metavar='A', help='the samples; or the word "moments"')
+    parser.add_argument('b', metavar='B', help='the reference; or, after "moments", the images')
+    parser.add_argument('--metrics', default='fid,kid,pr,dc,is', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st,'
+                         ' memorisation; fd and kd with other features (fid,kid,pr,dc,is)')  # fmt: skip
+    parser.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
+                         'classifier:DATASET or pixels')  # fmt: skip
+    parser.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
+    parser.add_argument('--weights', default='', help='a FILE of weights, or FILE::KEY; by default the published one')
+    parser.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
+    parser.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
+    parser.add_argument('--json', default='', help='write the rows with their protocol to this file')
+    parser.add_argument('--out', default='', help='of "moments": the .npz file')
+    parser.add_argument('--sets', type=int, default=1, help='score this many disjoint parts of A: mean ± sd (1)')
+    parser.add_argument('--seed', type=int, default=0, help='of the parts, and of samples drawn from a run (0)')
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--data-dir', default='', help='where tfds:NAME:SPLIT is prepared')
+    parser.add_argument('--skip-unreadable', action='store_true', help='leave out image files that cannot be read')
+    parser.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
+    parser.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
+    parser.add_argument('--average', default='', help='of a run: which average of the parameters')
+    parser.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
