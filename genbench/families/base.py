@@ -199,7 +199,7 @@ class Family:
     default_steps: ClassVar[int] = 1  # of a sampler whose steps nobody says
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that losses need, and samples and scores do not
-    ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # what the keys of `family` that this class adds may hold
+    ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # what keys of `family` that this class adds may hold
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
