@@ -49,6 +49,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f'Did you mean {" or ".join(near)}?'
-    if len(known) > 20:
+    if len(known) > 40:
         return f'None of the {len(known)} known names is like it.'
     return f'Known: {", ".join(known)}.' if known else 'None is known.'

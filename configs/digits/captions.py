@@ -8,7 +8,10 @@ C 10), and all had more ink than the median train image; without guidance 63 and
 
 A tenth of the captions is left out in training, so that sampling can be guided (J. Ho, T. Salimans, Classifier-Free
 Diffusion Guidance, 2022). Every block of the U-Net attends to the words (R. Rombach et al., High-Resolution Image
-Synthesis with Latent Diffusion Models, 2022), which are learned with it and not taken from a language model.
+Synthesis with Latent Diffusion Models, 2022).
+
+Differs from the paper: in pixels, not in latents; words have vectors that are learned with the U-Net, and no text
+encoder; an 8×8 data set and a small network.
 """
 
 from ml_collections import ConfigDict
