@@ -111,8 +111,8 @@ def test_conditional_is_short_for_the_label():
 
 
 def test_a_student_is_told_no_more_than_its_teacher_was():
-    teacher = Borrowed(resolved('diffusion', conditions=('low_resolution:2',)), SPEC)
-    make = functools.partial(families.get('consistency'), spec=SPEC, borrowed={'teacher': teacher})
+    lender = families.get('diffusion')(resolved('diffusion', conditions=('low_resolution:2',)), SPEC)
+    make = functools.partial(families.get('consistency'), spec=SPEC, borrowed={'teacher': Borrowed(lender)})
     assert make(resolved('consistency', conditions=('low_resolution:2',))).conditional
     assert not make(resolved('consistency')).conditional
     with pytest.raises(UserError, match='The condition caption needs a teacher that was trained with it'):
