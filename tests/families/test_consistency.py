@@ -50,7 +50,7 @@ def as_network(prediction, schedule, denoise):
     """The network whose output means this image and noise; finite where the noise vanishes and slopes do not."""
 
     def network(x_t, t, given, key=None):
-        return jnp.nan_to_num(predictions.target(prediction, schedule, *denoise(x_t, t), t))
+        return jnp.nan_to_num(predictions.target(prediction, schedule, *denoise(x_t, t)[:2], t))
 
     return network
 
