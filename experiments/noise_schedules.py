@@ -6,7 +6,7 @@ All predict EDM's preconditioned target, whose scale does not depend on the sche
 differ in α(t), σ(t) and, by the uniform choice of t, in how often each noise level is trained. EDM's own log-normal
 choice of noise levels is a fifth variant.
 
-Cost: nine minutes on two cores (docs/studies/noise_schedules.md).
+Cost: 23 minutes of CPU time (docs/studies/noise_schedules.md).
 
 Expect the straight path and the cosine ahead of DDPM's linear schedule with few evaluations, which wastes steps where
 next to nothing of the image is left.
