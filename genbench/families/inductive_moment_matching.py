@@ -40,11 +40,12 @@ class InductiveMomentMatching(FlowMapFamily):
         base = super().defaults()
         options = {
             'group': 4,  # M, images that are compared at once
-            'decrement': 0.04,  # of the noise level σ / α from t to r (appendix C.7: 160 / 2¹²)
+            'decrement': 0.05,  # of the time from t to r, over which jumps are compared
             'latest': 0.994,  # the last time that is trained
             'weight': 'moments',
         }
-        return {**base, 'family': {**base['family'], **options}}
+        # Samples begin a little after the latest time, which slow sinusoids do not notice.
+        return {'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 30.0}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
@@ -74,8 +75,7 @@ class InductiveMomentMatching(FlowMapFamily):
         options, firsts = self.config.family, keys[:: self.config.family.group]
         t = jnp.minimum(self.times(firsts), options.latest)
         s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
-        level = self.schedule.sigma(t) / self.schedule.alpha(t) - options.decrement
-        r = jnp.maximum(self.schedule.time_at(jnp.maximum(level, 1e-6)), s)
+        r = jnp.maximum(t - options.decrement, s)
         return jnp.repeat(t, options.group), jnp.repeat(r, options.group), jnp.repeat(s, options.group)
 
     def _grouped(self, x: Array) -> Array:

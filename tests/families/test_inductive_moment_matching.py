@@ -32,16 +32,14 @@ def test_jumps_along_a_flow_agree_and_others_do_not(make_family, keys):
     assert loss(family, lambda *inputs, **options: 1.3 * network(*inputs, **options), rows) > 1e-3
 
 
-def test_groups_share_their_times_and_r_is_one_decrement_of_noise_before_t(make_family, keys):
+def test_groups_share_their_times_and_r_is_one_decrement_before_t(make_family, keys):
     family = make_family('inductive_moment_matching', spec=SPEC, group=4, decrement=0.1)
     t, r, s = (np.asarray(value, float).reshape(-1, 4) for value in family._three_times(keys(4000)))
     for value in (t, r, s):
         assert (value == value[:, :1]).all()
-    assert len(np.unique(t)) == 1000 and t.max() <= family.config.family.latest
+    assert len(np.unique(t)) > 900 and t.max() <= family.config.family.latest
     assert (s <= r).all() and (r <= t).all()
-    inside = r > s * (1 + 1e-3)
-    level = lambda t: t / (1 - t)  # noqa: E731
-    np.testing.assert_allclose((level(t) - level(r))[inside & (t < 0.9)], 0.1, atol=1e-4)
+    np.testing.assert_allclose(r, np.maximum(t - 0.1, s), atol=1e-6)
 
 
 def test_the_loss_is_the_discrepancy_of_every_pair_in_a_group(make_family, keys):

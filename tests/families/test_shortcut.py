@@ -40,7 +40,7 @@ def test_the_jumps_of_a_flow_are_consistent_and_its_velocity_alone_is_not(make_f
     """The shortest jumps, of 1 / 2¹⁰, are along the velocity, which is all that is left of the loss."""
     family = make_family('shortcut', spec=SPEC, consistent=1.0, halvings=10)
     assert losses(family, exact, keys) < 1e-4
-    assert losses(family, velocity, keys) > 0.01
+    assert losses(family, velocity, keys) > 1e-3
 
 
 def test_images_that_learn_no_jumps_learn_the_velocity_of_flow_matching(make_family, keys):
