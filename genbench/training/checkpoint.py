@@ -35,6 +35,11 @@ def check_path(folder: pathlib.Path) -> None:
         )
 
 
+def begun(folder: pathlib.Path) -> bool:
+    """Whether there are checkpoints, be they readable or not."""
+    return folder.is_dir() and any(entry.name.isdecimal() for entry in folder.iterdir())
+
+
 @dataclasses.dataclass(frozen=True)
 class Retention:
     """Which checkpoints stay: the newest `last`, those at multiples of `every`, and the `best` by a logged scalar.
@@ -90,24 +95,25 @@ class Checkpoints:
 
             folder, policy = self._folder.absolute(), self._retention
             options: dict[str, Any] = {'preservation_policy': policy, 'cleanup_tmp_directories': True} if policy else {}
-            for step, reason in self._unreadable():
-                raise UserError(f'Checkpoint {step} is damaged: {reason} Move the folder {folder / str(step)} away; no '
-                                'other is read beside it.')  # fmt: skip
-            self._checkpointer = ocp.training.Checkpointer(folder, **options)
+            for path in sorted(self._folder.rglob('*')) if self._folder.is_dir() else ():
+                reading.check_kind(path)
+            try:
+                self._checkpointer = ocp.training.Checkpointer(folder, **options)
+            except Exception as error:
+                for step, reason in self._unreadable():
+                    raise UserError(f'Checkpoint {step} is damaged: {reason} Move the folder {folder / str(step)} '
+                                    'away; no other is read beside it.') from error  # fmt: skip
+                raise
         return self._checkpointer
 
     def _unreadable(self) -> Iterator[tuple[int, str]]:
-        """Steps of which Orbax, which looks at all when it opens the folder, would fail or wait for ever, and why."""
+        """Steps whose own metadata cannot be read, and why; Orbax reads those of all when it opens the folder."""
         for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-            if not folder.name.isdecimal() or not folder.is_dir():
-                continue
-            try:
-                for path in sorted(folder.rglob('*')):
-                    reading.check_kind(path)
-                if (folder / METADATA).exists():
+            if folder.name.isdecimal() and (folder / METADATA).exists():
+                try:
                     reading.read_json(folder / METADATA, STEP_METADATA, 'Orbax needs it.')
-            except UserError as error:
-                yield int(folder.name), str(error)
+                except UserError as error:
+                    yield int(folder.name), str(error)
 
     def steps(self) -> list[int]:
         """Committed steps, ascending."""

@@ -201,7 +201,7 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     Raises:
       UserError: there is no such run, it is not finished, or it has changed since it was borrowed.
     """
-    started = folder is not None and folder.manifest.is_file() and Checkpoints(folder.checkpoints).steps()
+    started = folder is not None and folder.manifest.is_file() and checkpoint.begun(folder.checkpoints)
     known = folder.read_manifest()['borrowed'] if folder is not None and started else {}
     return {
         name: _borrow(name, *place(name, text, folder), known.get(name))
