@@ -221,24 +221,19 @@ class Checkpoints:
         Args:
           like_for_step: step → structure of the state at that step.
         """
-        for step, reason in list(self._unreadable()):
-            aside = self._set_aside(step)
-            warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=2)
+        unreadable = list(self._unreadable())
+        processes.all_agree(True)  # every process has looked before one moves anything
+        for step, reason in unreadable:
+            self._set_aside(step, reason)
         for step in reversed(self.steps()):
             try:
                 return step, self.restore(like_for_step(step), step)
             except DamagedError as error:
-                aside = self._set_aside(step)
-                reason = str(error).strip().splitlines()[0][:120]
-                warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=2)
-                if not self.steps():
-                    raise UserError(
-                        f'No checkpoint of {self._folder.parent} can be read; they are in {aside.parent}. The same '
-                        'command, given again, trains from the start.'
-                    ) from error
+                self._set_aside(step, str(error).strip().splitlines()[0][:120])
         return None
 
-    def _set_aside(self, step: int) -> pathlib.Path:
+    def _set_aside(self, step: int, reason: str) -> None:
+        """Move a damaged checkpoint away and say so; a UserError when none is left."""
         self.close()
         parent = self._folder.parent / 'damaged'
         aside = parent / f'{step}-{len(list(parent.iterdir())) if parent.is_dir() else 0}'
@@ -248,7 +243,12 @@ class Checkpoints:
             shutil.move(self._folder / str(step), aside)
 
         processes.first_does(move)
-        return aside
+        warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=3)
+        if not begun(self._folder):
+            raise UserError(
+                f'No checkpoint of {self._folder.parent} can be read; they are in {aside.parent}. The same command, '
+                'given again, trains from the start.'
+            )
 
 
 class DamagedError(Exception):
