@@ -58,13 +58,13 @@ class InductiveMomentMatching(FlowMapFamily):
         """Equation 12, with a Laplace kernel and the weight of its section 4.3."""
         t, r, s = self._three_times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
-        velocity = self.mean_velocity(networks, given, key)
 
-        def jump(t: Array) -> Array:
+        def jump(t: Array, key: Array | None) -> Array:
             x_t = self.schedule.perturb(x, noise, t)
-            return x_t - expand(t - s, x_t) * velocity(x_t, t, s)
+            jumped = x_t - expand(t - s, x_t) * self.mean_velocity(networks, given, key)(x_t, t, s)
+            return jumped.reshape(-1, self.config.family.group, x[0].size)
 
-        ours, theirs = self._grouped(jump(t)), self._grouped(jax.lax.stop_gradient(jump(r)))
+        ours, theirs = jump(t, key), jax.lax.stop_gradient(jump(r, None))
         width = SIGMA_DATA * (t - s).reshape(-1, self.config.family.group)[:, :1, None]  # |c_out|
         kernel = lambda one, other: jnp.exp(-_distance(one, other) / width).mean((1, 2))  # noqa: E731
         squared = kernel(ours, ours) + kernel(theirs, theirs) - 2 * kernel(ours, theirs)
@@ -77,9 +77,6 @@ class InductiveMomentMatching(FlowMapFamily):
         s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
         r = jnp.maximum(t - options.decrement, s)
         return jnp.repeat(t, options.group), jnp.repeat(r, options.group), jnp.repeat(s, options.group)
-
-    def _grouped(self, x: Array) -> Array:
-        return x.reshape(-1, self.config.family.group, x[0].size)
 
 
 def _distance(one: Array, other: Array) -> Array:
