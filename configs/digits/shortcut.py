@@ -3,8 +3,8 @@
 genbench train --config=configs/digits/shortcut.py --workdir=runs/shortcut
 
 Differs from the paper: another data set and a small U-Net without attention; half of the images learn jumps, which are
-halved four times instead of seven, for a short run; no guidance; uniform noise in the bins; learning rate, averaging and
-its warm-up.
+halved four times instead of seven, for a short run; no guidance; uniform noise in the bins; learning rate, averaging
+and its warm-up.
 """
 
 from ml_collections import ConfigDict
