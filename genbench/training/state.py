@@ -103,6 +103,14 @@ class Blueprint:
         """Shapes and types of the state, without computing anything."""
         return cast(State, jax.eval_shape(self.fresh_state, *self._shapes))
 
+    @functools.cached_property
+    def lent_shapes(self) -> Tree:
+        """Shapes and types of what borrowed runs lend, without reading any."""
+        return {
+            name: {**{part: lender.shapes[part] for part in ('params', 'aux')}, 'lent': lender.lent_shapes}
+            for name, lender in self._lenders.items()
+        }
+
     def fresh_state(self, params: Tree, aux: Tree) -> State:
         """The state of these networks before the first update."""
         return {

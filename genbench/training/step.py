@@ -192,7 +192,7 @@ def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
     Raises:
       UserError: names the update and the variable.
     """
-    family, state = blueprint.family, blueprint.shapes
+    family, state = blueprint.family, {**blueprint.shapes, 'lent': blueprint.lent_shapes}
     count = family.config.train.batch_size // family.config.train.accumulate
     batch = {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in _rows(feed).items()}
     batch['key'] = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
@@ -202,7 +202,7 @@ def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
             continue  # it sees the whole batch
 
         def left(aux: Tree, state: State, batch: Any, key: jax.Array, update: Update = update) -> Tree:
-            networks = blueprint.bind(state['params'], aux, state['averages'])
+            networks = blueprint.bind_state({**state, 'aux': aux})
             update.loss(networks, batch, key, state['step'])
             return blueprint.aux(networks)
 

@@ -273,3 +273,13 @@ def test_a_stopped_run_ends_as_an_unbroken_one_on_two_devices(tiny, painted, tra
     assert done.returncode == 0, done.stderr
     devices, whole, resumed = json.loads(done.stdout.splitlines()[-1])
     assert devices == 2 and whole == resumed
+
+
+def test_a_student_learns_the_same_from_micro_batches(tiny, on_loans, tmp_path):
+    """Images keep their keys and times in whatever micro-batch they are, and the teacher is there in each."""
+    rows = []
+    for parts in (1, 2):
+        options = ('train.num_steps=2', f'train.accumulate={parts}', *on_loans('consistency'))
+        train(tiny('consistency', *options), tmp_path / str(parts), quiet=True)
+        rows.append([row['student/loss'] for row in read_rows(tmp_path / str(parts) / 'metrics.jsonl')])
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
