@@ -4,24 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import mean_velocity as exact
+from oracles import velocity
 
 from genbench.data.spec import DataSpec
 from genbench.families.base import Networks
-from genbench.interpolants.schedules import expand
 
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
-DEVIATION = np.array([0.3, 0.1])
-
-
-def exact(x_t, t, given=None, key=None, s=None):
-    """(x_t − x_s) / (t − s) of data N(0, DEVIATION²) on the straight path, where x_t / deviation(t) stays as it is."""
-    deviation = lambda t: jnp.sqrt(jnp.square((1 - expand(t, x_t)) * DEVIATION) + jnp.square(expand(t, x_t)))  # noqa: E731
-    length = jnp.where(t - s > 1e-3, t - s, 1e-3)
-    return x_t * (1 - deviation(t - length) / deviation(t)) / expand(length, x_t)
-
-
-def velocity(x_t, t, given=None, key=None, s=None):
-    return exact(x_t, t, s=t)
 
 
 class Averaged(Networks):

@@ -6,40 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import STD, from_image, isotropic
 
 from genbench import rng
 from genbench.interpolants import predictions, schedules, solvers
 from genbench.interpolants.options import DEFAULT, DdimOptions, HeunOptions, PathOptions
-from genbench.interpolants.predictions import Prediction
-
-STD = 0.5  # of the isotropic data
 
 
 def curved(x_t, t):
     """No exact denoiser of anything: a smooth function that every solver must treat as its rule says."""
     module = jnp if isinstance(x_t, jax.Array) else np
     return module.tanh(x_t / (1 + t)) * 0.7 + 0.1 * module.sin(3 * x_t)
-
-
-def from_image(schedule, image):
-    """The denoiser that sees image(x_t, t)."""
-
-    def denoise(x_t, t):
-        alpha, sigma = (schedules.expand(part(t), x_t) for part in (schedule.alpha, schedule.sigma))
-        x = image(x_t, schedules.expand(t, x_t))
-        return Prediction(x, (x_t - alpha * x) / sigma)
-
-    return denoise
-
-
-def isotropic(schedule):
-    """The exact denoiser of N(0, STD² I)."""
-
-    def image(x_t, t):
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return alpha * STD**2 * x_t / (alpha**2 * STD**2 + sigma**2)
-
-    return from_image(schedule, image)
 
 
 def run(name, schedule, denoise, keys, num_steps, options=DEFAULT, temperature=1.0):

@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import STD, from_image, isotropic
 
 from genbench import rng
 from genbench.interpolants import schedules, solvers
 from genbench.interpolants.options import AncestralOptions
-from genbench.interpolants.predictions import Prediction
 
-STD = 0.5  # of the isotropic data
 every_schedule = pytest.mark.parametrize('name', schedules.SCHEDULES)
 
 
@@ -19,27 +18,6 @@ def run(name, schedule, denoise, keys, num_steps, **options):
     start = solvers.initial_noise(schedule, keys, (1, 1, 2))
     options = solvers.SOLVERS[name].options(**options)
     return solvers.solve(solvers.SOLVERS[name], schedule, denoise, start, keys, num_steps, options).x, start
-
-
-def from_image(schedule, image):
-    """The denoiser that sees image(x_t, t)."""
-
-    def denoise(x_t, t):
-        alpha, sigma = (schedules.expand(part(t), x_t) for part in (schedule.alpha, schedule.sigma))
-        x = image(x_t, schedules.expand(t, x_t))
-        return Prediction(x, (x_t - alpha * x) / sigma)
-
-    return denoise
-
-
-def isotropic(schedule):
-    """The exact denoiser of N(0, STD² I)."""
-
-    def image(x_t, t):
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return alpha * STD**2 * x_t / (alpha**2 * STD**2 + sigma**2)
-
-    return from_image(schedule, image)
 
 
 @pytest.mark.parametrize(
