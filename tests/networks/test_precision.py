@@ -67,7 +67,8 @@ def descend(loss, params, steps=50):
 def test_bfloat16_stays_near_float32_over_fifty_steps(name):
     exact, rounded = losses(name, 'float32'), losses(name, 'bfloat16')
     assert exact[-1] < 0.7 * exact[0]
-    np.testing.assert_allclose(rounded, exact, rtol=0.1)
+    # of the first loss: rounding grows along the descent, and the last losses are a tenth of the first
+    np.testing.assert_allclose(rounded, exact, rtol=0, atol=0.03 * exact[0])
 
 
 def fit_codes(output):
