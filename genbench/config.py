@@ -133,7 +133,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'train.log_every': COUNT,
     'train.sample_every': COUNT_OR_NONE,
     'train.skip_limit': COUNT,
-    'optimizer.learning_rate': ranges.POSITIVE,
+    'optimizer.learning_rate': Range(0, 1000, above=True),
     'optimizer.warmup_steps': COUNT_OR_NONE,
     'optimizer.decay_start': COUNT_OR_NONE,
     'optimizer.b1': ranges.SHARE,

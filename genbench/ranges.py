@@ -8,6 +8,7 @@ from typing import Any
 from genbench.errors import UserError, did_you_mean
 
 LARGEST = 2**31 - 1  # of a count: steps, sizes and indices are 32-bit on the devices
+LARGEST_FLOAT = 3e38  # of a 32-bit number
 LONGEST_NAME, LONGEST_PATH = 240, 3800  # bytes, of the system's 255 and 4,096; the rest is for files inside
 _SHOWN = 60  # characters of a value in a message
 # Arguments of the command line that are paths.
@@ -52,8 +53,8 @@ class Range:
     def _check_number(self, key: str, value: float) -> None:
         if value in self.also:
             return
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f'{key} is {value}; it should be a finite number.')
+        if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
+            raise UserError(f'{key} is {value}; it should be a finite number of at most {LARGEST_FLOAT}.')
         too_low = value <= self.low if self.above else value < self.low
         too_high = value >= self.high if self.below else value > self.high
         if too_low or too_high:
@@ -89,6 +90,7 @@ class Range:
 
 ANY = Range()
 COUNT = Range(1, LARGEST)
+STEPS = Range(1, 2**24)  # of a chain or a solver, which are counted in 32-bit floats
 COUNT_OR_NONE = Range(0, LARGEST)  # where 0 stands for none, or for a choice that genbench makes
 SEED = Range(0, 2**32 - 1)  # jax keeps 32 bits: a larger seed would be the same as a smaller one
 SHARE = Range(0, 1, below=True)
@@ -115,7 +117,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             if isinstance(one, str):
                 (check_path if name in _PATHS else check_text)(one, name)
             elif isinstance(one, int | float) and not isinstance(one, bool):
-                (SEED if name == 'seed' else Range(-LARGEST, LARGEST)).check(f'--{name.replace("_", "-")}', one)
+                (SEED if name == 'seed' else COUNT_OR_NONE).check(f'--{name.replace("_", "-")}', one)
 
 
 def check_text(value: str, what: str) -> None:

@@ -58,10 +58,11 @@ def read_bytes(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
         raise Missing(f'There is no file {path}.') from None
     except OSError as error:
         raise _unreadable(path, error) from None
+    found = os.fstat(number)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(number)
+        raise Damaged(f'{path} is {_kind(found.st_mode)}, where a file should be; move it away.')
     with open(number, 'rb') as file:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
-            raise Damaged(f'{path} is {_kind(found.st_mode)}, where a file should be; move it away.')
         if found.st_size > most:
             raise Damaged(f'{path} has {found.st_size:,} bytes; it should have at most {most:,}.')
         try:

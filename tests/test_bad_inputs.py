@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import zlib
@@ -152,7 +153,7 @@ CONTENTS = {
     'huge': b'9' * 5000, 'nan': b'NaN\n', 'bytes': bytes(range(128, 256)), 'zeros': bytes(64),
     'utf-16': '{"a": 1}'.encode('utf-16'), 'binary': b'\x93NUMPY\x01\x00', 'python': b"{'a': 1}",
 }  # fmt: skip
-KINDS = ('folder', 'pipe', 'loop', 'gone')
+KINDS = ('folder', 'pipe', 'loop', 'dangling', 'gone')
 SPOILT = (None, [], {}, 3, -1, 'x', 1e400, float('nan'), 10**400, True, [[None]], {'a': None})
 CHANGES = ('truncated', *(f'values-{index}' for index in range(len(SPOILT))), 'no-keys')
 
@@ -169,6 +170,8 @@ def spoil(path, damage):
         os.mkfifo(path)
     elif damage == 'loop':
         path.symlink_to(path)
+    elif damage == 'dangling':
+        path.symlink_to(path.with_name('moved away'))
     elif damage == 'truncated':
         path.write_bytes(data[: len(data) // 2])
     elif damage != 'gone':
@@ -265,6 +268,7 @@ def check_file(template, tmp_path, capsys, name, damage, words):
     before = listing(folder)
     status, lines = run(capsys, *(word.replace('{}', str(folder)) for word in words))
     assert not any(word in line for line in lines for word in ('Error:', 'NoneType', 'Errno')), lines
+    assert not any(re.match(r'genbench: \d+ ', line) for line in lines), lines  # a descriptor in the place of a name
     if (name, words) in NEEDED and damage != 'no-keys':  # which leaves those that are needed
         assert status == 2
     if status == 2:

@@ -9,6 +9,7 @@ import shipped
 from genbench import config as configs
 from genbench import families, networks, ranges
 from genbench.errors import UserError
+from genbench.evaluation import grid
 
 ALL = os.environ.get('GENBENCH_BAD_INPUTS') == 'all'
 
@@ -52,7 +53,19 @@ UNREADABLE = (
     '[[1]]',
     'a\0b',
 )
-NO_NUMBERS = ('nan', 'inf', '-inf', '1e999', '-7', '-7.5', '9' * 5000, '1' + '0' * 400, '0x' + 'f' * 5000, 'True')
+NO_NUMBERS = (
+    'nan',
+    'inf',
+    '-inf',
+    '1e999',
+    '1e300',
+    '-7',
+    '-7.5',
+    '9' * 5000,
+    '1' + '0' * 400,
+    '0x' + 'f' * 5000,
+    'True',
+)
 NO_TEXTS = ('a\0b', '\udcff')
 
 
@@ -88,7 +101,8 @@ def test_a_value_that_no_key_can_hold_is_refused(case):
     'override',
     ['optimizer.learning_rate=-1', 'optimizer.learning_rate=0', 'optimizer.b1=2', 'optimizer.b2=1',
      'train.ema_decay=1.5', 'train.ema_decay=1', 'optimizer.clip_norm=-3', 'network.dropout=-1', 'network.dropout=1',
-     'family.num_timesteps=0', 'evaluation.ais.num_images=-1', 'evaluation.ais.num_images=1',
+     'family.num_timesteps=0', 'family.num_timesteps=2147483647', 'optimizer.learning_rate=1e30',
+     'evaluation.ais.num_images=-1', 'evaluation.ais.num_images=1',
      'evaluation.num_samples=1', 'evaluation.metrics=()', 'evaluation.samplers=1,2', 'train.seed=-1',
      f'train.seed={2**32}', f'evaluation.seed={2**64}', 'train.num_steps=3000000000', 'train.extra_decays=2',
      'train.power_widths=0.5', 'evaluation.ode.tolerance=0', 'mesh.data=0', 'family.condition_dropout=1.1',
@@ -100,6 +114,38 @@ def test_a_value_that_no_key_can_hold_is_refused(case):
 def test_nonsense_is_refused(override):
     with pytest.raises(UserError):
         resolved('diffusion', 'unet', override)
+
+
+NUMBERS = ('nan', 'inf', '-1', '1e300', '1e999', '9' * 30, '9' * 5000, '', 'many', '0x10', '²')
+WORDS = [
+    *(f'sampler={name}:{value}' for name in ('ancestral', 'ddim', 'heun', 'dpmpp_2m') for value in NUMBERS if value),
+    *(f'sampler={name}:4:{key}={value}' for name, key in (
+        ('ddim', 'eta'), ('ddim', 'temperature'), ('ddim', 'strength'), ('ddim', 'resample'), ('ddim', 'interval'),
+        ('ddim', 'spacing'), ('ddim', 'threshold'), ('heun', 'churn'), ('heun', 's_noise'), ('ancestral', 'variance'))
+      for value in NUMBERS),
+    *(f'sampler=ddim:4:spacing=rho{value}' for value in (*NUMBERS, '0', '1e-300')),
+    *(f'{key}={value}' for key in ('nfe', 'steps', 'seed', 'guidance', 'eta', 'temperature') for value in NUMBERS
+      if (key, value) != ('guidance', '-1')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('word', WORDS, ids=lambda word: ascii(word)[1:40])
+def test_words_of_a_grid_that_no_sampler_can_follow_are_refused(word):
+    with pytest.raises(UserError) as caught:
+        grid.check([word], families.get('diffusion'))
+    assert len(str(caught.value)) < 600
+
+
+def test_a_budget_takes_the_most_steps_that_it_pays_for(tiny):
+    from genbench.data import sources
+
+    family = families.get('diffusion')(tiny('diffusion'), sources.spec_by_name('digits', ''))
+    (cell,) = grid.cells(
+        ['sampler=heun', 'nfe=16000000'], family, family.config.evaluation
+    )  # by one it would take hours
+    assert cell.sampler.num_steps == 8_000_000
+    assert [grid.cells(['sampler=heun', f'nfe={budget}'], family, family.config.evaluation)[0].sampler.num_steps
+            for budget in range(1, 8)] == [1, 1, 2, 2, 3, 3, 4]  # fmt: skip
 
 
 def test_two_seeds_that_jax_would_take_for_one_are_not_both_accepted():

@@ -5,8 +5,8 @@ genbench train --config=configs/cifar10/diffusion_dit.py --workdir=runs/cifar10_
 
 Peebles & Xie 2023 train on latents of ImageNet; there is no published number for this one.
 
-Differs from the paper: pixels of CIFAR-10 with uniform noise in their bins; the variance of the reverse process is not
-learned; bfloat16; predicted images are clipped while sampling, as DDPM does for pixels.
+Differs from the paper: pixels of CIFAR-10 with uniform noise in their bins; bfloat16; predicted images are clipped while
+sampling, as DDPM does for pixels.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
                 'schedule': 'linear',
                 'prediction': 'noise',
                 'clip': True,
+                'learned_variance': 0.001,
             },
             'network': {'name': 'dit', 'depth': 12, 'width': 384, 'heads': 6, 'dtype': 'bfloat16'},
             'train': {
@@ -33,6 +34,6 @@ def get_config() -> ConfigDict:
             },
             'optimizer': {'learning_rate': 1e-4, 'clip_norm': 0.0},
             'checkpoint': {'every': 10_000},
-            'evaluation': {'samplers': ('ddim:50:1.5', 'ddim:50')},
+            'evaluation': {'samplers': ('ancestral:250:guidance=1.5,variance=learned', 'ddim:50')},
         }
     )

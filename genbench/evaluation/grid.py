@@ -1,5 +1,6 @@
 """Cells of an evaluation: which sampler with which parameters, from a config or from --grid words."""
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -7,8 +8,16 @@ from typing import Any
 
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family, Sampler
+from genbench.ranges import SEED, STEPS, shown
 from genbench.training import samplers
+from genbench.training.samplers import GUIDANCE
 
+_NUMBERS: dict[str, tuple[Any, Any]] = {
+    'nfe': (int, STEPS),
+    'steps': (int, STEPS),
+    'seed': (int, SEED),
+    'guidance': (float, GUIDANCE),
+}
 OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are no option of a sampler's record
 
 
@@ -39,7 +48,7 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     else:
         chosen = [samplers.default(family)]
     found = [
-        Cell(average, sampler, _number('seed', seed, int))
+        Cell(average, sampler, _number('seed', seed))
         for average in averages for sampler in chosen for seed in seeds
     ]  # fmt: skip
     return list(dict.fromkeys(found))
@@ -58,10 +67,9 @@ def check(words: Sequence[str], family: type[Family]) -> None:
     for key in known:
         for value in axes.get(key, ()):
             samplers.value_of(key, value, known, '--grid')
-    kinds = {'nfe': int, 'steps': int, 'seed': int, 'guidance': float}
-    for key, kind in kinds.items():
+    for key in ('nfe', 'steps', 'seed', 'guidance'):
         for value in axes.get(key, ()):
-            _number(key, value, kind)
+            _number(key, value)
 
 
 def _axes(words: Sequence[str], family: type[Family] | Family) -> dict[str, list[str]]:
@@ -88,26 +96,31 @@ def _sampler(choice: dict[str, str], family: Family) -> Sampler:
     twice = [key for key in axes if key in written.options]
     twice += [key for key in ('nfe', 'steps') if key in choice and written.steps is not None]
     if twice:
-        raise UserError(f'--grid says {twice[0]} twice: by itself, and in the sampler {written.text!r}.')
+        raise UserError(f'--grid says {twice[0]} twice: by itself, and in the sampler {shown(written.text)}.')
     if 'guidance' in axes:
-        _number('guidance', axes['guidance'], float)
-    steps = _number('steps', choice['steps'], int) if 'steps' in choice else written.steps
+        _number('guidance', axes['guidance'])
+    steps = _number('steps', choice['steps']) if 'steps' in choice else written.steps
     written = written._replace(steps=steps, options={**written.options, **axes})
     if 'nfe' not in choice:
         return samplers.build(written, family)
-    sampler, budget = samplers.build(written._replace(steps=1), family), _number('nfe', choice['nfe'], int)
+    sampler, budget = samplers.build(written._replace(steps=1), family), _number('nfe', choice['nfe'])
     if family.evaluations(sampler) > budget:
         raise UserError(
             f'--grid nfe={budget} is less than one step of {sampler.name}, {family.evaluations(sampler)} evaluations.'
         )
-    steps = 1
-    while steps < budget and family.evaluations(dataclasses.replace(sampler, num_steps=steps + 1)) <= budget:
-        steps += 1
+
+    def cost(steps: int) -> int:
+        return family.evaluations(dataclasses.replace(sampler, num_steps=steps))
+
+    steps = bisect.bisect_right(range(1, budget + 1), budget, key=cost)
     return dataclasses.replace(sampler, num_steps=steps)
 
 
-def _number(key: str, text: str, kind: Any) -> Any:
+def _number(key: str, text: str) -> Any:
+    kind, limits = _NUMBERS[key]
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
-        raise UserError(f'--grid {key}={text} is not a number.') from None
+        raise UserError(f'--grid {key}={text[:60]} is not a number.') from None
+    limits.check(f'--grid {key}', value)
+    return value

@@ -268,7 +268,7 @@ class Weights:
         split = one.real.split if split is None else split
         if len(split) < 2:
             raise UserError(f'One image of {options.split} is scored, which has no standard error; take two or more '
-                            '(evaluation.split, evaluation.ais.num_images).')  # fmt: skip
+                            'by evaluation.split or evaluation.ais.num_images.')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, **one.told("each image's own row")}  # fmt: skip

@@ -22,14 +22,14 @@ from genbench.families.regression import RegressionFamily
 from genbench.interpolants import times
 from genbench.interpolants.choices import Choice
 from genbench.interpolants.predictions import Prediction
-from genbench.ranges import COUNT, NOT_NEGATIVE
+from genbench.ranges import NOT_NEGATIVE, STEPS
 
 
 @register('diffusion')
 class Diffusion(RegressionFamily):
     """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1."""
 
-    ranges = {'num_timesteps': COUNT, 'learned_variance': NOT_NEGATIVE}
+    ranges = {'num_timesteps': STEPS, 'learned_variance': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Diffusion(RegressionFamily):
     @property
     def time_samplers(self) -> Mapping[str, Choice]:
         """'uniform' is over the T steps here."""
-        steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, COUNT)}, offers=('steps',))
+        steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, STEPS)}, offers=('steps',))
         return {**times.SAMPLERS, 'uniform': steps}
 
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genbench.interpolants.schedules import read_spacing
-from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, Range
+from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range
 
 FULL = (0.0, math.inf)  # an interval of all noise levels
 
@@ -78,7 +78,7 @@ def read_threshold(text: str) -> str | float:
 
 
 def read_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= LARGEST:
         raise ValueError('a whole number, at least 1')
     return int(text)
 
@@ -103,7 +103,7 @@ class NoiseOptions(Options):
       temperature: what every one of them is multiplied by, the start included (Kingma & Dhariwal 2018).
     """
 
-    temperature: float = number(1.0, NOT_NEGATIVE)
+    temperature: float = number(1.0, Range(0, 1000))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,7 @@ class HeunOptions(PathOptions):
       s_tmin, s_tmax: noise levels σ / α between which it is added.
     """
 
-    churn: float = number(0.0, NOT_NEGATIVE)
-    s_noise: float = number(1.0, POSITIVE, acts_with='churn')
+    churn: float = number(0.0, Range(0, STEPS.high))
+    s_noise: float = number(1.0, Range(0, 1000, above=True), acts_with='churn')
     s_tmin: float = number(0.0, NOT_NEGATIVE, acts_with='churn')
     s_tmax: float = number(math.inf, POSITIVE, acts_with='churn')

@@ -267,7 +267,9 @@ def read_spacing(text: str) -> str:
         _spaced(text)
     except ValueError:
         names = ', '.join(SPACINGS)
-        raise ValueError(f'{names}, rho7 or another rhoN above 0, or times that fall, such as 1/0.5/0.2') from None
+        raise ValueError(
+            f'{names}, rho7 or another rhoN with N from 0.1 to 1e6, or times that fall, such as 1/0.5/0.2'
+        ) from None
     return text
 
 
@@ -276,7 +278,7 @@ def _spaced(text: str) -> Callable[[Schedule, Array, Array | int], Array]:
         return SPACINGS[text]
     if text.startswith('rho'):
         rho = float(text.removeprefix('rho'))
-        if not 0 < rho < math.inf:
+        if not 0.1 <= rho <= 1e6:  # beyond them powers leave the range of 32-bit numbers
             raise ValueError(text)
         return functools.partial(_rho, rho)
     return functools.partial(_chosen, times_of(text))
@@ -285,7 +287,7 @@ def _spaced(text: str) -> Callable[[Schedule, Array, Array | int], Array]:
 def times_of(spacing: str) -> tuple[float, ...]:
     """The times that a spacing names, T/T/…; a ValueError where it names none."""
     times = tuple(float(time) for time in spacing.split('/'))
-    if not all(late > early > 0 for late, early in zip(times, (*times[1:], times[-1] / 2), strict=True)):
+    if not all(1e6 > late > early > 0 for late, early in zip(times, (*times[1:], times[-1] / 2), strict=True)):
         raise ValueError(spacing)
     return times
 

@@ -59,7 +59,10 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for path, inside, files in os.walk(folder):
         inside[:] = sorted(name for name in inside if name not in _NO_RESULTS)
         if 'results.jsonl' in files:
-            yield pathlib.Path(path) / 'results.jsonl'
+            file = pathlib.Path(path) / 'results.jsonl'
+            if file.is_symlink() and not file.exists():
+                raise UserError(f'{file} is a link to a file that is not there; restore it or remove the link.')
+            yield file
             if 'study.json' in files:
                 _say_stale(pathlib.Path(path))
                 inside[:] = [name for name in inside if name != 'trials']

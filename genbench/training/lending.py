@@ -47,6 +47,8 @@ def export(workdir: str, out: str) -> list[str]:
     run, target = runs.open_run(workdir), pathlib.Path(out)
     if target.exists():
         raise UserError(f'{out} (--out) exists; name a new folder.')
+    if run.folder.path.resolve() in target.resolve().parents:
+        raise UserError(f'{out} (--out) lies in the run itself; name a folder outside of it.')
     if not run.folder.checkpoints.is_dir():
         raise UserError(f'{workdir} has no checkpoint yet; train it first.')
     runs.borrow(run.config, run.folder)  # whether all are there, can be read, and are what they were

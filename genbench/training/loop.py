@@ -14,6 +14,7 @@ import numpy as np
 from genbench import config as configs
 from genbench import flops, rng
 from genbench.config import Config
+from genbench.data import sources
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Family
 from genbench.reading import read_rows
@@ -72,6 +73,8 @@ def train(
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
     _check_names(ready.family)
+    if ready.builder is not None:
+        sources.count(ready.builder, config.evaluation.split)  # a typing mistake would cost the training
     trackers.check(config)
     with contextlib.ExitStack() as held:
 
@@ -237,7 +240,8 @@ class Training:
     ) -> tuple[int, Any]:
         config, blueprint, ledger = self.config, self.blueprint(stage), self.ledger
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
-        watch = guards.Watch(1 if self.debug else config.train.skip_limit)
+        short = (config.train.num_steps + 1) // 2  # a run that ends so has learned nothing
+        watch = guards.Watch(1 if self.debug else min(config.train.skip_limit, short))
         meter = telemetry.Meter(ledger, config.train.batch_size, self._peak())
         meter.start(step, log.flops)
         pending: list[dict[str, jax.Array]] = []

@@ -9,7 +9,9 @@ from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
 from genbench.interpolants.schedules import check_spacing
+from genbench.ranges import STEPS, Range, shown
 
+GUIDANCE = Range(-1000, 1000)
 Fields = Mapping[str, 'dataclasses.Field[Any]']
 
 
@@ -51,7 +53,7 @@ def read(text: str) -> Written:
         ill = True
     if ill:
         raise UserError(
-            f'The sampler {text!r} is not NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,KEY=VALUE.'
+            f'The sampler {shown(text)} is not NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,KEY=VALUE.'
         )
     return Written(text, name, count, options)
 
@@ -63,17 +65,17 @@ def check(written: Written, family: type[Family] | Family) -> None:
       UserError: the family cannot be sampled so, or the sampler does not take such an option.
     """
     family.check_sampler(written.name)
-    if written.steps is not None and written.steps < 1:
-        raise UserError(f'The sampler {written.text!r} needs at least one step.')
+    if written.steps is not None:
+        STEPS.check(f'The number of steps of the sampler {shown(written.text)}', written.steps)
     taken = fields(family, written.name)
     for key, value in written.options.items():
         if key == 'guidance':
             _number(written.text, value)
         elif key not in taken:
             known = ', '.join((('guidance',) if family.guidable else ()) + tuple(taken)) or 'none'
-            raise UserError(f'The sampler {written.text!r} has the option {key!r}; {written.name} takes {known}.')
+            raise UserError(f'The sampler {shown(written.text)} has the option {key!r}; {written.name} takes {known}.')
         else:
-            value_of(key, value, taken, f'The sampler {written.text!r}')
+            value_of(key, value, taken, f'The sampler {shown(written.text)}')
 
 
 def fields(family: type[Family] | Family, *names: str) -> Fields:
@@ -89,7 +91,7 @@ def value_of(key: str, text: str, taken: Fields, what: str) -> Any:
     try:
         return taken[key].metadata['read'](text)
     except ValueError as error:
-        raise UserError(f'{what} has {key}={text}; it can be {error}.') from None
+        raise UserError(f'{what} has {key}={text[:60]}; it can be {error}.') from None
 
 
 def build(written: Written, family: Family) -> Sampler:
@@ -105,14 +107,14 @@ def build(written: Written, family: Family) -> Sampler:
     texts, taken = dict(written.options), fields(family, written.name)
     guidance = _number(written.text, texts.pop('guidance', '0'))
     if guidance and not (family.conditional and family.guidable):
-        raise UserError(f'The sampler {written.text!r} asks for guidance, which needs family.conditional or '
+        raise UserError(f'The sampler {shown(written.text)} asks for guidance, which needs family.conditional or '
                         'family.conditions, and a network that was trained with conditions left out.')  # fmt: skip
-    values = {key: value_of(key, text, taken, f'The sampler {written.text!r}') for key, text in texts.items()}
+    values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
     acting = {**values, 'guidance': guidance}
     for key in texts:
         needed = taken[key].metadata['acts_with']
         if needed and needed not in written.options:
-            raise UserError(f'The sampler {written.text!r} has {key}, which changes nothing without {needed}; '
+            raise UserError(f'The sampler {shown(written.text)} has {key}, which changes nothing without {needed}; '
                             f'write {needed}=… beside it.')  # fmt: skip
         if needed and not acting[needed]:
             del values[key]
@@ -122,7 +124,9 @@ def build(written: Written, family: Family) -> Sampler:
     if family.path is not None and 'spacing' in values:
         fixed = check_spacing(family.path, values['spacing'])
         if fixed is not None and steps not in (None, fixed):
-            raise UserError(f'The sampler {written.text!r} names the times of {fixed} steps; leave their number out.')
+            raise UserError(
+                f'The sampler {shown(written.text)} names the times of {fixed} steps; leave their number out.'
+            )
         steps = fixed or steps
     chosen = {'options': options} if options.changed else {}
     return Sampler(written.name, family.default_steps if steps is None else steps, guidance, **chosen)
@@ -143,6 +147,8 @@ def _number(text: str, value: str) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f'The sampler {text!r} has the guidance {value!r}; it should be a number.')
+    if math.isnan(number) or not GUIDANCE.low <= number <= GUIDANCE.high:
+        raise UserError(
+            f'The sampler {shown(text)} has the guidance {shown(value)}; it should be a number, {GUIDANCE.words}.'
+        )
     return number

@@ -86,6 +86,6 @@ def test_chosen_times_are_taken_as_they_are_and_end_at_zero():
 )
 def test_what_is_no_spacing_says_what_could_be(text):
     with pytest.raises(
-        ValueError, match='uniform, quadratic, ddim_quad, logsnr, rho7 or another rhoN above 0, or times'
+        ValueError, match='uniform, quadratic, ddim_quad, logsnr, rho7 or another rhoN with N from 0.1 to 1e6, or times'
     ):
         schedules.read_spacing(text)

@@ -85,14 +85,28 @@ def test_seeds_that_were_sampled_with_the_same_noise(effects, seeds, sets):
     assert held([one.interval for one in cells_of(numbers, 'alike')]) == NOMINAL
 
 
-@pytest.mark.parametrize('training', [0.1, 2.0])
-@pytest.mark.parametrize(('seeds', 'sets'), [(3, 2), (3, 8), (5, 3), (10, 8)])
-def test_seeds_that_meet_the_same_reference_halves(training, seeds, sets):
-    """Samples of their own, half k for set k of every seed; the noise of samples is counted a little too often."""
-    rng = np.random.default_rng(8)
-    numbers = sampled(rng, seeds=seeds, sets=sets, keyed='alike', training=training, noise=1, own=1)
-    found = cells_of(numbers, 'by seed', 'reference')
-    assert 0.93 <= held([one.interval for one in found]) <= 0.985
+def halved(rng, training, half, own, **sizes):
+    """Set k of every seed meets half k; samples have noise of their own."""
+    return sampled(rng, keyed='alike', training=training, noise=half, own=own, **sizes)
+
+
+@pytest.mark.parametrize('effects', [(0.1, 1, 1), (2, 1, 1), (0.1, 0.2, 1), (0.1, 0.5, 2), (0.1, 1, 0.2)], ids=str)
+@pytest.mark.parametrize(('seeds', 'sets'), [(3, 3), (3, 8), (5, 8), (10, 8)])
+def test_seeds_that_meet_the_same_reference_halves(effects, seeds, sets):
+    numbers = halved(np.random.default_rng(8), *effects, seeds=seeds, sets=sets)
+    found = held([one.interval for one in cells_of(numbers, 'by seed', 'reference')])
+    assert found == pytest.approx(0.95, abs=0.025)  # the rule for degrees of freedom keeps to 93 to 97
+
+
+@pytest.mark.parametrize('effects', [(0.1, 1, 1), (2, 1, 1), (0.1, 0.5, 2), (0.1, 1, 0.2)], ids=str)
+def test_two_sets_are_few_to_learn_from_what_halves_do(effects):
+    """The noise of samples is counted twice, and there is one degree of freedom."""
+    found = cells_of(halved(np.random.default_rng(8), *effects, seeds=3, sets=2), 'by seed', 'reference')
+    assert 0.91 <= held([one.interval for one in found]) <= 0.995
+
+
+def test_what_halves_do_is_said():
+    found = cells_of(halved(np.random.default_rng(8), 0.1, 1, 1, seeds=3, sets=3), 'by seed', 'reference')
     assert found[0].estimate.varied == ('training', 'sampling', 'reference halves')
     assert found[0].estimate.missing == ('other held-out images',)
     assert found[0].estimate.sd > found[0].estimate.sd_seeds
@@ -105,11 +119,12 @@ def test_halves_beside_the_reference_are_shared_too():
     assert held([one.interval for one in found]) == NOMINAL
 
 
-def test_paired_differences_hold_what_is_left_of_the_halves():
+@pytest.mark.parametrize('own', [0.2, 1.0, 3.0])
+def test_paired_differences_hold_what_is_left_of_the_halves(own):
     """A half shifts the two variants, each in its own strength; samples have noise of their own."""
     rng = np.random.default_rng(10)
     half = sampled(rng, sets=8, keyed='alike', noise=1)
-    pairs = [half * strength + sampled(rng, sets=8, training=0.2, own=0.2) for strength in (1.0, 0.5)]
+    pairs = [half * strength + sampled(rng, sets=8, training=0.2, own=own) for strength in (1.0, 0.5)]
     intervals = []
     for ours, theirs in zip(*(cells_of(numbers, 'by seed', 'reference') for numbers in pairs), strict=True):
         difference = statistics.paired(ours.by_seed, theirs.by_seed)

@@ -53,7 +53,8 @@ def test_recipes_sample_as_the_paper_did():
     for steps, name in ((10, 'ddim-10-own-fid'), (20, 'ddim-20-fid'), (50, 'ddim-50-fid'), (100, 'ddim-100-fid')):
         assert row(name).evaluation[-1] == f'evaluation.samplers=ddim:{steps}:spacing=ddim_quad'
         assert row(name).measured['sampler_options'] == {'spacing': 'ddim_quad'}
-    assert 'dopri5' in row('ot-cfm-repository-fid').lacks and 'optimal transport' in row('ot-cfm-repository-fid').lacks
+    assert 'dopri5' in row('ot-cfm-repository-fid').lacks
+    assert 'family.coupling=optimal_transport' in row('ot-cfm-euler-100-fid').overrides
 
 
 def test_every_recipe_of_a_paper_says_how_it_differs():

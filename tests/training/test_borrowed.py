@@ -229,6 +229,8 @@ def test_an_exported_run_needs_no_other(tiny, painter, tmp_path, capsys):
     train(copying(tiny, out, 'train.num_steps=1'), tmp_path / 'third', quiet=True)
     assert cli.main(['checkpoint', 'export', str(out), '--out', str(tmp_path)]) == 2
     assert 'exists; name a new folder' in capsys.readouterr().err
+    assert cli.main(['checkpoint', 'export', str(out), '--out', str(out / 'inside')]) == 2
+    assert 'lies in the run itself' in capsys.readouterr().err
 
 
 def test_replay_dry_run_and_inventory_see_what_is_lent(tiny, painted, tmp_path, capsys):

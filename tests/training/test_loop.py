@@ -309,6 +309,18 @@ def test_updates_that_stay_not_finite_stop_the_run(tiny, tmp_path):
     assert read_rows(tmp_path / 'metrics.jsonl')[-1]['step'] == 5
 
 
+def test_a_short_run_that_learned_nothing_does_not_end_as_if_it_had(tiny, tmp_path):
+    config = tiny('poisoned', 'family.lasting=true', 'train.num_steps=6', *ONE_A_STEP)
+    with pytest.raises(UserError, match='last 3 updates were not finite'):
+        train(config, tmp_path, quiet=True)
+
+
+def test_a_split_that_is_not_there_is_noticed_before_the_training(tiny, tmp_path):
+    with pytest.raises(UserError, match="no split 'tset'"):
+        train(tiny('ramp', 'evaluation.split=tset'), tmp_path / 'run', quiet=True)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_the_summary_says_what_the_run_was(tiny, tmp_path):
     outcome = train(tiny('ramp'), tmp_path, quiet=True)
     summary = json.loads((tmp_path / 'summary.json').read_text())

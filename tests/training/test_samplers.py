@@ -78,7 +78,7 @@ REFUSED = {
     'heun:10:spacing=uniform,2': 'is not NAME',
     'heun:10:2:spacing=uniform': 'is not NAME',
     'heun:ten': 'is not NAME',
-    'heun:0': 'at least one step',
+    'heun:0': 'is 0; it should be at least 1',
     'spacing=uniform': 'is not NAME',
 }
 
