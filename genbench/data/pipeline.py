@@ -8,7 +8,7 @@ one size. Both ways deliver the same batches.
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -65,11 +65,11 @@ class Feed(Protocol):
     """Where a training step gets its batch.
 
     `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step and
-    gives the images `shape`. `numbers` are those of the images of a step, `rows` such rows by number, on the host.
+    gives the images `shape`. `rows` are rows by number, on the host.
     """
 
     constants: Any
-    numbers: Callable[[int], np.ndarray]
+    taken: 'Taken'
 
     def inputs(self, step: int) -> Any: ...
 
@@ -145,10 +145,10 @@ class ResidentFeed:
     ):
         self.constants = arrays.columns()
         self._rows = Rows(order, batches, place)
-        self.numbers = self._rows.taken.whole
+        self.taken = self._rows.taken
 
     def inputs(self, step: int) -> Any:
-        return self._rows.put(self._rows.taken.part(step))
+        return self._rows.put(self.taken.part(step))
 
     def batch(self, constants: Any, inputs: jax.Array, shape: Shape = None) -> Batch:
         return _resized(_widened({name: values[inputs] for name, values in constants.items()}), shape)
@@ -184,11 +184,11 @@ class StreamedFeed:
 
         self._grain: Any = grain
         self._rows, self._workers = Rows(order, batches, place), workers
-        self.numbers = self._rows.taken.whole
+        self.taken = self._rows.taken
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._source, self._fields = source, tuple(fields)
-        read = functools.partial(_read, source, self._rows.taken, self._fields)
-        self._batches = grain.MapDataset.range(2**62 // max(self._rows.taken.own)).map(read)
+        read = functools.partial(_read, source, self.taken, self._fields)
+        self._batches = grain.MapDataset.range(2**62 // max(self.taken.own)).map(read)
         self._next, self._iterator = -1, None
 
     def inputs(self, step: int) -> Batch:

@@ -284,7 +284,8 @@ class Training:
                     pending = []
                     progress.update(step, _note(row))
                     if due and watch.tripped(behind=0):
-                        raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, self.feed.numbers)
+                        numbers = self.feed.taken.whole
+                        raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, numbers)
                 if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step, end):
                     with ledger.spent('checkpoint'):
                         self.snapshots.save(step, blueprint.averages, state['averages'])

@@ -48,6 +48,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
             at += 1
         if at < end:
             yield from _step(training, blueprint, programs, state, step)
+            return
 
 
 def _newest(training: Training, step: int) -> tuple[int, Any]:
@@ -68,7 +69,7 @@ def _step(training: Training, blueprint: states.Blueprint, programs: Programs, s
     inputs = training.feed.inputs(step)
     key = rng.numbered(rng.root(training.config.train.seed, 'training'), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
-    yield f'images {", ".join(map(str, training.feed.numbers(step)[:8]))}, …; key {jax.random.key_data(key)}'
+    yield f'images {", ".join(map(str, training.feed.taken.whole(step)[:8]))}, …; key {jax.random.key_data(key)}'
     active = active_updates(blueprint, step)
     for update in blueprint.family.updates:
         if update.name not in active:
