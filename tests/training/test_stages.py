@@ -19,7 +19,7 @@ from genbench.evaluation import draw, harness
 from genbench.families.base import register
 from genbench.families.stages import Stage, at, images, spans
 from genbench.studies import costs
-from genbench.training import dry_run, replay, runs
+from genbench.training import beginnings, dry_run, replay, runs
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 from genbench.training.prepared import prepare
@@ -144,9 +144,9 @@ def test_a_checkpoint_of_any_stage_is_scored_at_its_shape(run, states, digits, s
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     nats = np.take_along_axis(log_p[None], test[..., None], -1).sum((1, 2, 3, 4))
     assert rows['bits_per_dim']['value'] == pytest.approx(-nats.mean() / np.log(2) / size**2, rel=1e-5)
-    assert rows['pixels_fd_train']['value'] > 0
+    assert rows['fd_train']['value'] > 0
     told = '4×4, means over areas rounded to levels' if size == 4 else None
-    scored = rows['pixels_fd_train']['protocol']
+    scored = rows['fd_train']['protocol']
     assert [said.get('resized') for said in (rows['bits_per_dim']['protocol'], scored, scored['reference'])] == [
         told
     ] * 3
@@ -162,6 +162,7 @@ def test_a_checkpoint_of_any_stage_is_sampled(run, tmp_path, step, size):
 @pytest.mark.parametrize('step', [BOUNDARY - 1, BOUNDARY])
 def test_a_step_of_any_stage_is_replayed(run, digits, step):
     lines = list(replay.replay(run, step))
+    assert sum(line.startswith('images') for line in lines) == 1
     first = pipeline.Order(len(digits[1]), seed=0).indices(step * SMALL, 8)
     assert f'images {", ".join(map(str, first))}, …' in lines[1]
     assert lines[-1] == 'pixels: finite, done'
@@ -272,8 +273,6 @@ def test_families_that_ship_follow_the_shape_of_a_stage(tiny, name):
     ready = prepare(tiny(name), on_noise=True)
     family = staged(ready.family.config, ready.family.spec)
     ready = dataclasses.replace(ready, family=family)
-    from genbench.training import beginnings
-
     beginnings.trace(ready)
     assert family.at('small').spec.shape == (4, 4, 1)
 
