@@ -49,6 +49,11 @@ class Span(NamedTuple):
     batch_size: int
 
     @property
+    def plain(self) -> bool:
+        """Whether the run has this stage alone, and it is as the config says."""
+        return len(self.whole.stages) == 1 and self.stage == Stage(self.stage.name)
+
+    @property
     def stop(self) -> int:
         """The step at which the stage ends in a run of `train.num_steps`."""
         steps = int(self.whole.config.train.num_steps)
@@ -119,7 +124,7 @@ def at(family: 'Family', name: str) -> 'Family':
     """
     span = next(span for span in spans(family) if span.stage.name == name)
     whole, stage = span.whole, span.stage
-    if stage == Stage(name) and len(whole.stages) == 1:
+    if span.plain:
         return whole
     spec, config = whole.spec, whole.config.copy_and_resolve_references()
     if stage.shape is not None:

@@ -26,6 +26,8 @@ def check(family: Family, mesh: jax.sharding.Mesh) -> None:
       UserError: their order, a shape, a batch or an option of the optimizer.
     """
     for span in spans(family):
+        if span.plain:
+            continue
         with _of(span):
             values = configs.plain(family.config)
             values['train']['batch_size'] = span.batch_size
@@ -49,7 +51,7 @@ def trace(ready: 'Prepared') -> None:
             for average in blueprint.averages:
                 if average.width:
                     averages.exponent(average.width)
-            if len(parts) > 1 or span.stage.shape is not None:
+            if not span.plain:
                 before = _trace(blueprint, ready.feed, span, before)
 
 
