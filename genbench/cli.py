@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--count', type=int, default=100, help='how many images (100)')
     sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,…; by default the family's")
     sample.add_argument('--seed', type=int, default=0)
+    sample.add_argument('--step', type=int, help='a checkpoint; by default the newest')
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
                         help='a condition, such as label=3 or caption="a bold seven"; may be repeated')  # fmt: skip
 
@@ -315,7 +316,7 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     processes.require_one('genbench sample')
     draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
-                      given=given.given, overrides=overrides)  # fmt: skip
+                      given=given.given, overrides=overrides, step=given.step)  # fmt: skip
     print(f'{given.count} images in {given.out}')
     return 0
 

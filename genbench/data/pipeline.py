@@ -1,13 +1,14 @@
 """The order of training images, and the two ways they reach the step: resident on the device, or streamed by Grain.
 
 The order is a function of the seed and the position alone: position p lies in epoch p // n, and each epoch has its own
-permutation. Step s takes positions [s · batch, (s + 1) · batch). Both ways deliver the same batches.
+permutation. Steps take positions one after the other: step s takes [s · batch, (s + 1) · batch) where all batches have
+one size. Both ways deliver the same batches.
 """
 
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,9 +17,11 @@ import numpy as np
 from absl import flags
 
 from genbench.data.sources import Arrays, stack
+from genbench.data.spec import resize
 
 # 'image': integers (batch, height, width, channels); 'label': (batch,) int32; further fields of the rows
 Batch = dict[str, Any]
+Shape = tuple[int, ...] | None  # of the images of a batch; None: as in the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,69 +45,116 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size).astype(np.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """How many images the batches have: (first step, images in a batch from there on), the first of step 0."""
+
+    sizes: tuple[tuple[int, int], ...]
+
+    def positions(self, step: int) -> tuple[int, int]:
+        """(position of the first image, number of images) of the batch of a step."""
+        at, size, position = 0, 0, 0
+        for first, later in self.sizes:
+            if first > step:
+                break
+            at, size, position = first, later, position + (first - at) * size
+        return position + (step - at) * size, size
+
+
 class Feed(Protocol):
     """Where a training step gets its batch.
 
-    `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step.
-    `rows` are rows of the training set by number, to look at.
+    `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step and
+    gives the images `shape`. `rows` are rows by number, on the host.
     """
 
     constants: Any
-    order: Order
+    taken: 'Taken'
 
     def inputs(self, step: int) -> Any: ...
 
-    def batch(self, constants: Any, inputs: Any) -> Batch: ...
+    def batch(self, constants: Any, inputs: Any, shape: Shape = None) -> Batch: ...
 
-    def rows(self, numbers: np.ndarray) -> Batch: ...
+    def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch: ...
 
     def close(self) -> None: ...
 
 
-class Rows:
-    """The rows of a batch that this process brings to its devices; without a placement, all of them as they are."""
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Which images a step takes, and which of them this process brings to its devices.
 
-    def __init__(self, batch_size: int, place: jax.sharding.Sharding | None):
-        self._place, self.batch_size = place, batch_size
+    Attributes:
+      own: places of its rows in a batch, by the batch's size.
+    """
+
+    order: Order
+    batches: Batches
+    own: Mapping[int, np.ndarray]
+
+    def whole(self, step: int) -> np.ndarray:
+        """Image numbers of the batch of a step."""
+        return self.order.indices(*self.batches.positions(step))
+
+    def part(self, step: int) -> np.ndarray:
+        """Image numbers of the rows of this process."""
+        numbers = self.whole(step)
+        return numbers[self.own[len(numbers)]]
+
+
+class Rows:
+    """The rows of batches that this process brings to its devices; without a placement, all of them as they are."""
+
+    def __init__(self, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None):
+        batches = Batches(((0, batches),)) if isinstance(batches, int) else batches
+        self._place, own = place, {size: self._own(size, place) for _, size in batches.sizes}
+        self.taken = Taken(order, batches, own)
+
+    @staticmethod
+    def _own(size: int, place: jax.sharding.Sharding | None) -> np.ndarray:
         parts = [slice(None)] if place is None else [
-            index[0] for index in place.addressable_devices_indices_map((batch_size,)).values() if index is not None
+            index[0] for index in place.addressable_devices_indices_map((size,)).values() if index is not None
         ]  # fmt: skip
-        self.numbers = np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+        return np.unique(np.concatenate([np.arange(size)[part] for part in parts]))
 
     def put(self, values: np.ndarray) -> Any:
-        """The rows `numbers` of an array → that array, of all rows, split over the devices of all processes."""
+        """The rows of this process of an array → that array, of the whole batch, split over all devices."""
         if self._place is None:
             return values
         if self._place.is_fully_addressable:
             return jax.device_put(values, self._place)
+        size, own = next((size, own) for size, own in self.taken.own.items() if len(own) == len(values))
 
         def part(index: Any) -> np.ndarray:
-            first, last, _ = index[0].indices(self.batch_size)
-            return values[slice(*np.searchsorted(self.numbers, (first, last)))]
+            first, last, _ = index[0].indices(size)
+            return values[slice(*np.searchsorted(own, (first, last)))]
 
-        return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self._place, part)
+        return jax.make_array_from_callback((size, *values.shape[1:]), self._place, part)
 
 
 class ResidentFeed:
     """The whole set lives on the devices as integers; a step receives image numbers and gathers.
 
     Args:
+      batches: how many images each step takes.
       place: how a batch is split over the devices; None leaves it to the step.
     """
 
-    def __init__(self, arrays: Arrays, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None):
+    def __init__(
+        self, arrays: Arrays, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None = None
+    ):
         self.constants = arrays.columns()
-        self.order, self._rows = order, Rows(batch_size, place)
+        self._rows = Rows(order, batches, place)
+        self.taken = self._rows.taken
 
     def inputs(self, step: int) -> Any:
-        numbers = self.order.indices(step * self._rows.batch_size, self._rows.batch_size)
-        return self._rows.put(numbers[self._rows.numbers])
+        return self._rows.put(self.taken.part(step))
 
-    def batch(self, constants: Any, inputs: jax.Array) -> Batch:
-        return _widened({name: values[inputs] for name, values in constants.items()})
+    def batch(self, constants: Any, inputs: jax.Array, shape: Shape = None) -> Batch:
+        return _resized(_widened({name: values[inputs] for name, values in constants.items()}), shape)
 
-    def rows(self, numbers: np.ndarray) -> Batch:
-        return {name: values[numbers] for name, values in self.constants.items()}
+    def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch:
+        return _resized({name: values[numbers] for name, values in self.constants.items()}, shape)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -116,6 +166,7 @@ class StreamedFeed:
     Each process reads the rows of its own devices; two batches are on their way to the devices while a step runs.
 
     Args:
+      batches: how many images each step takes.
       place: how a batch is split over the devices; None leaves it to the step.
       workers: processes that read and decode; with 0, threads of this process do.
       threads: that read at the same time in this process, or in each worker.
@@ -126,17 +177,18 @@ class StreamedFeed:
     constants: Any = ()
 
     def __init__(
-        self, source: Any, order: Order, batch_size: int, place: jax.sharding.Sharding | None = None, *,
+        self, source: Any, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None = None, *,
         workers: int = 0, threads: int = 8, ahead: int = 16, fields: Sequence[str] = (),
     ):  # fmt: skip
         import grain  # takes half a second, which resident sets need not wait
 
         self._grain: Any = grain
-        self.order, self._rows, self._workers = order, Rows(batch_size, place), workers
+        self._rows, self._workers = Rows(order, batches, place), workers
+        self.taken = self._rows.taken
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._source, self._fields = source, tuple(fields)
-        read = functools.partial(_read, source, order, batch_size, self._rows.numbers, self._fields)
-        self._batches = grain.MapDataset.range(2**62 // batch_size).map(read)
+        read = functools.partial(_read, source, self.taken, self._fields)
+        self._batches = grain.MapDataset.range(2**62 // max(self.taken.own)).map(read)
         self._next, self._iterator = -1, None
 
     def inputs(self, step: int) -> Batch:
@@ -154,11 +206,11 @@ class StreamedFeed:
         assert self._iterator is not None
         return next(self._iterator)
 
-    def batch(self, constants: Any, inputs: Batch) -> Batch:
-        return _widened(inputs)
+    def batch(self, constants: Any, inputs: Batch, shape: Shape = None) -> Batch:
+        return _resized(_widened(inputs), shape)
 
-    def rows(self, numbers: np.ndarray) -> Batch:
-        return _fetch(self._source, numbers, self._fields)
+    def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch:
+        return _resized(_fetch(self._source, numbers, self._fields), shape)
 
     def close(self) -> None:
         """Stop reading ahead, and the workers."""
@@ -171,6 +223,16 @@ def _quiet(*_: int) -> None:
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
+def shapes(feed: Feed, count: int, shape: Shape) -> Batch:
+    """Shapes and types of a batch of so many images, for which one is read."""
+    one = jax.eval_shape(lambda: _widened(feed.rows(np.zeros(1, np.int32), shape)))
+    return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in one.items()}
+
+
+def _resized(batch: Batch, shape: Shape) -> Batch:
+    return batch if shape is None else {**batch, 'image': resize(batch['image'], shape)}
+
+
 def _widened(batch: Batch) -> Batch:
     """Integers as int32, other numbers as float32."""
 
@@ -180,9 +242,9 @@ def _widened(batch: Batch) -> Batch:
     return {name: one(values) for name, values in batch.items()}
 
 
-def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, fields: Sequence[str], step: int) -> Batch:
-    """Some rows of the batch of a step."""
-    return _fetch(source, order.indices(int(step) * batch_size, batch_size)[rows], fields)
+def _read(source: Any, taken: Taken, fields: Sequence[str], step: int) -> Batch:
+    """The rows of this process in the batch of a step."""
+    return _fetch(source, taken.part(int(step)), fields)
 
 
 def _fetch(source: Any, numbers: np.ndarray, fields: Sequence[str]) -> Batch:

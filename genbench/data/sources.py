@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genbench.data.conditions import words
-from genbench.data.spec import TEXT, DataSpec
+from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on first use
@@ -42,6 +42,10 @@ class Arrays:
         """These rows alone."""
         columns = self.rows(numbers)
         return Arrays(columns.pop('image'), columns.pop('label'), columns)
+
+    def resized(self, shape: tuple[int, ...]) -> 'Arrays':
+        """The same rows with images of another shape (`genbench.data.spec.resize`)."""
+        return self if self.images.shape[1:] == shape else dataclasses.replace(self, images=resize(self.images, shape))
 
     def rows(self, numbers: Any) -> dict[str, np.ndarray]:
         """These rows: 'image' (n, …), 'label' (n,) and the further fields."""

@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from genbench.errors import UserError
 
 TEXT = 'text'  # the kind of a field that is read as the numbers of its words
 
@@ -30,6 +33,24 @@ class DataSpec:
     def field(self, name: str) -> str:
         """What kind of field a row has under this name beside image and label; '' where it has none."""
         return dict(self.fields).get(name, '')
+
+    def of_size(self, size: tuple[int, int]) -> 'DataSpec':
+        """The same data with images of another height and width.
+
+        Raises:
+          UserError: they do not divide those of the data.
+        """
+        height, width, channels = self.shape
+        if len(size) != 2 or min(size) < 1 or height % size[0] or width % size[1]:
+            told = '×'.join(map(str, size))
+            raise UserError(f'Images of {told} are not to be had from {self.name}, whose {height}×{width} pixels they '
+                            'have to divide.')  # fmt: skip
+        return dataclasses.replace(self, shape=(*size, channels))
+
+    def resized_from(self, data: 'DataSpec') -> dict[str, str]:
+        """What protocols say of images that are smaller than those of the data; nothing of others."""
+        size = f'{self.shape[0]}×{self.shape[1]}, means over areas rounded to levels'
+        return {} if self.shape == data.shape else {'resized': size}
 
     @property
     def num_dims(self) -> int:
@@ -59,3 +80,20 @@ class DataSpec:
     def bits_per_dim(self, nats: Any) -> Any:
         """Log-likelihood of a discrete image in nats → bits for each dimension."""
         return -nats / (self.num_dims * math.log(2))
+
+
+def resize(images: Any, shape: tuple[int, ...]) -> Any:
+    """Integer images (batch, height, width, channels) with each pixel the mean of the area that it takes the place of.
+
+    The mean is rounded to the nearest level, a tie to the upper one, which is where the mean of the dequantised pixels
+    falls. Host and devices give the same integers, and keep the type.
+
+    Args:
+      shape: of the images to come, (height, width, channels), which divides that of `images`.
+    """
+    count, (height, width, channels) = len(images), shape
+    if images.shape[1:] == tuple(shape):
+        return images
+    down, across = images.shape[1] // height, images.shape[2] // width
+    areas = images.reshape(count, height, down, width, across, channels)
+    return ((areas.sum((2, 4), np.uint32) + down * across // 2) // (down * across)).astype(images.dtype)

@@ -10,16 +10,25 @@ from genbench import config as configs
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
+from genbench.families.base import Family
 from genbench.training import runs, samplers, sampling
 
 
 def draw_to_file(
-    workdir: str, out: str, *, count: int, sampler: str, seed: int, given: Sequence[str], overrides: Sequence[str] = ()
+    workdir: str,
+    out: str,
+    *,
+    count: int,
+    sampler: str,
+    seed: int,
+    given: Sequence[str],
+    overrides: Sequence[str] = (),
+    step: int | None = None,
 ) -> None:
-    """Draw `count` images from the newest checkpoint into a .png grid, or a .npz of 'images', 'levels' and the
-    conditions, 'given_KIND'.
+    """Draw `count` images into a .png grid, or a .npz of 'images', 'levels' and the conditions, 'given_KIND'.
 
     Args:
+      step: of the checkpoint; None: the newest.
       given: conditions 'KIND=VALUE' that all images share.
     """
     path = pathlib.Path(out)
@@ -29,11 +38,12 @@ def draw_to_file(
         raise UserError(f'--count is {count}; it should be at least 1.')
     run = runs.open_run(workdir)
     run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
-    options, family = run.config.evaluation, run.family
-    step, state = run.restore()
+    options = run.config.evaluation
+    step, state = run.restore(step)
+    family = run.after(step)
     blueprint, state = run.networks(step, state, options.average)
     chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
-    known = _given(run, given, count, seed)
+    known = _given(run, family, given, count, seed)
     drawer = sampling.Drawer(blueprint, options.batch_size)
     images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)
     try:
@@ -48,12 +58,11 @@ def draw_to_file(
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
 
 
-def _given(run: runs.Run, texts: Sequence[str], count: int, seed: int) -> Given:
+def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:
     """The conditions of all images, as users write them; without any, what pictures of samples are shown with."""
-    family = run.family
     readable = {**family.conditions, **(conditions.kept(family.spec) if family.path is not None else {})}
     if not texts:
-        return sampling.shown(family, count, lambda numbers: _train(run).rows(numbers), seed)
+        return sampling.shown(family, count, lambda numbers: _train(run, family).rows(numbers), seed)
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition('=')
@@ -68,6 +77,6 @@ def _given(run: runs.Run, texts: Sequence[str], count: int, seed: int) -> Given:
     return found
 
 
-def _train(run: runs.Run) -> sources.Arrays:
+def _train(run: runs.Run, family: Family) -> sources.Arrays:
     builder = sources.open_builder(run.config.data.name, run.config.data.data_dir)
-    return sources.load(builder, 'train', run.family.fields)
+    return sources.load(builder, 'train', family.fields).resized(family.spec.shape)

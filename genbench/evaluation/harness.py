@@ -27,6 +27,7 @@ from genbench.evaluation.samples import SHARD, SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
 from genbench.reading import read_rows
 from genbench.training import runs, samplers, sampling, telemetry
+from genbench.training import state as states
 from genbench.training.metrics import ROW
 from genbench.training.state import State
 
@@ -56,8 +57,8 @@ def evaluate(
             raise UserError(f'{override!r} would change the run; evaluate takes keys of evaluation, and data.data_dir.')
     config = configs.resolve(configs.plain(run.config), overrides)
     run = runs.open_run(workdir, config=config)
-    wanted = grid.cells(cells, run.family, config.evaluation)
     step, state = run.restore(step)
+    wanted = grid.cells(cells, run.after(step), config.evaluation)
     for line in bounds.lacking(config, beside_reference=True):
         print(f'genbench: {line}', file=sys.stderr, flush=True)
     return Evaluation(run, config, step, state, wanted, quiet).run_all()
@@ -69,12 +70,13 @@ class Evaluation:
     def __init__(self, run: runs.Run, config: Config, step: int, state: State, cells: Sequence[grid.Cell], quiet: bool):
         self.run, self.options, self.step, self.cells, self.quiet = run, config.evaluation, step, cells, quiet
         self.state = state
-        self.family, self.spec = run.family, run.family.spec
+        self.family = run.after(step)
+        self.spec = self.family.spec
         sample_metrics(self.options.metrics)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # one that is not there is said before anything is computed
-        self.real = RealSets(config, quiet, self.family.fields)
+        self.real = RealSets(config, quiet, self.family.fields, self.spec)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
         self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}
@@ -140,6 +142,7 @@ class Evaluation:
             'seed': cell.seed,
             'noise': sampling.NOISE,
             **self.told('rows of train at random'),
+            **self.real.resized,
         }
 
     def told(self, source: str) -> dict[str, Any]:
@@ -162,7 +165,7 @@ class Evaluation:
         counted = telemetry.definition(telemetry.read_starts(self.run.folder.starts))
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics, ROW) if row['step'] == self.step]
-        parameters = sum(count for name, count in self.run.manifest['parameters'].items() if name in trained)
+        parameters = sum(states.count(tree) for name, tree in self.state['params'].items() if name in trained)
         flops = logged[-1].get('train/flops') if logged and counted else None
         return {
             'parameters': (parameters, {}),
@@ -271,7 +274,7 @@ class Weights:
                             'by evaluation.split or evaluation.ais.num_images.')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
-                    'levels': one.spec.levels, **one.told("each image's own row")}  # fmt: skip
+                    'levels': one.spec.levels, **one.told("each image's own row"), **one.real.resized}  # fmt: skip
         if one.has('bits_per_dim', protocol):
             return
         batch = max(1, options.batch_size // copies)
@@ -314,19 +317,20 @@ def draw_run(
         values['data']['data_dir'] = data_dir
     config = configs.resolve(values)
     run = runs.open_run(path, config=config)
-    (cell,) = grid.cells((), run.family, config.evaluation)
     step, state = run.restore(step)
+    family = run.after(step)
+    (cell,) = grid.cells((), family, config.evaluation)
     one = Evaluation(run, config, step, state, [cell], quiet)
     store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
 
     def batches() -> Iterator[np.ndarray]:
         for part in store.batches(0, total):
-            yield sampling.to_uint8(part, run.family.spec)
+            yield sampling.to_uint8(part, family.spec)
 
     drawn = one.sampling_protocol(cell, cell.average)
     said = {'from': 'run', 'config_hash': one.config_hash, 'checkpoint_step': step, **drawn}
     said = {key: value for key, value in said.items() if key not in ('num_samples', 'sets')}
-    return ImageSet(said, total, run.family.spec.shape, batches)
+    return ImageSet(said, total, family.spec.shape, batches)
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class RealImages:
     split: str
     arrays: Arrays
     quiet: bool = False
+    resized: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what is said of smaller images
 
     @functools.cached_property
     def description(self) -> dict:
@@ -50,7 +51,7 @@ class RealImages:
         scoring.hash_images(digest, self.arrays.images, first=True)
         return {
             'dataset': self.spec.name, 'split': self.split, 'n': len(self.arrays), 'augmentation': 'none',
-            'images_sha256': digest.hexdigest()[:16],
+            'images_sha256': digest.hexdigest()[:16], **self.resized,
         }  # fmt: skip
 
     def extracted(self, outputs: Sequence[str]) -> Extracted:
@@ -112,13 +113,19 @@ class RealSets:
 
     Args:
       fields: that are read beside image and label.
+      like: the specification of the samples, whose images may be smaller than those of the data; all are made so small.
     """
 
-    def __init__(self, config: Config, quiet: bool, fields: Sequence[str] = ()):
+    def __init__(self, config: Config, quiet: bool, fields: Sequence[str] = (), like: DataSpec | None = None):
         self._config, self._quiet = config, quiet
         builder = sources.open_builder(config.data.name, config.data.data_dir)
-        self.spec = sources.spec_of(builder)
-        self.train, self.split = (sources.load(builder, split, fields) for split in ('train', config.evaluation.split))
+        whole = sources.spec_of(builder)
+        self.spec = whole if like is None else whole.of_size(like.shape[:2])
+        self.resized = self.spec.resized_from(whole)
+        self.train, self.split = (
+            sources.load(builder, split, fields).resized(self.spec.shape)
+            for split in ('train', config.evaluation.split)
+        )
         self._suits = features.reference_split(config.evaluation.features.name)
         self.names = scoring.resolve(sample_metrics(config.evaluation.metrics), self._suits)
         if any(self.uses_held_out(name) for name in self.names) and len(self.split) < 4:
@@ -145,11 +152,12 @@ class RealSets:
 
     @functools.cached_property
     def _train_images(self) -> RealImages:
-        return RealImages(self.network, self.spec, 'train', self.train, self._quiet)
+        return RealImages(self.network, self.spec, 'train', self.train, self._quiet, self.resized)
 
     @functools.cached_property
     def _held_out_images(self) -> RealImages:
-        return RealImages(self.network, self.spec, self._config.evaluation.split, self.split, self._quiet)
+        split = self._config.evaluation.split
+        return RealImages(self.network, self.spec, split, self.split, self._quiet, self.resized)
 
     def half(self, index: int) -> Extracted:
         """The held-out images that are the reference of set `index`."""

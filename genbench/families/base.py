@@ -15,6 +15,8 @@ from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families import stages
+from genbench.families.stages import Span, Stage
 from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.solvers import Trace
@@ -101,14 +103,6 @@ class Average:
     decay: float = 0.0
     warmup: bool = True
     width: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A part of a run with its own networks and updates, ending at step `until` (None: the end of the run)."""
-
-    name: str
-    until: int | None = None
 
 
 class Borrowed(NamedTuple):
@@ -200,6 +194,7 @@ class Family:
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that losses need, and samples and scores do not
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # what keys of `family` that this class adds may hold
+    span: Span | None = None  # of the stage that it is at; None where there is only one
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
@@ -271,11 +266,14 @@ class Family:
         return (Stage('main'),)
 
     def at(self, stage: str) -> 'Family':
-        """The family as it is in this stage, e.g. with another resolution."""
-        return self
+        """The family in this stage: `spec` and `config` are the stage's."""
+        return stages.at(self, stage)
 
     def carry(self, old: Networks, new: Networks) -> None:
-        """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family."""
+        """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family.
+
+        By default networks that keep their name and shapes go on as they are; others stay fresh."""
+        stages.carry(old, new)
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         """Images from one key each (batch,); must not depend on which images share a batch.

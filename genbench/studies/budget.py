@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from genbench import config as configs
+from genbench import families
 from genbench.config import Config
 from genbench.errors import UserError
+from genbench.families.base import Family
 from genbench.studies.costs import Cost, Request, with_value
 
 SPENT = ('steps', 'images', 'training_flops', 'seconds')  # of a run; a budget names one of them at most
@@ -56,9 +58,11 @@ class Budget:
         """What step counts follow from; '' when they stay as configs say."""
         return next((name for name in SPENT if getattr(self, name) is not None), '')
 
-    @property
-    def needs_costs(self) -> bool:
-        return self.by in ('training_flops', 'seconds') or self.parameters is not None
+    def needs_costs(self, config: Config) -> bool:
+        """Whether steps or parameters follow from what a run costs, or from the batches of its stages."""
+        staged = families.get(config.family.name).stages is not Family.stages
+        by = ('training_flops', 'seconds', *(('images',) if staged else ()))
+        return self.by in by or self.parameters is not None
 
     def values(self) -> dict[str, Any]:
         """What was set, for study.json."""
@@ -98,7 +102,8 @@ def match(budget: Budget, name: str, config: Config, cost: Cost | None) -> tuple
     else:
         record |= {'steps': config.train.num_steps, 'reached': record['parameters']}
     if budget.by == 'seconds' and cost is not None:
-        record |= {'step_seconds': cost.step_seconds, 'measured': 'on the machine that planned the study'}
+        mean = cost.seconds(record['steps']) / record['steps']
+        record |= {'step_seconds': mean, 'measured': 'on the machine that planned the study'}
     return values, record
 
 
@@ -113,19 +118,22 @@ def _steps(budget: Budget, config: Config, cost: Cost | None) -> int:
     if budget.by == 'steps':
         return int(budget.steps or 0)
     if budget.by == 'images':
-        return int(budget.images or 0) // config.train.batch_size
+        images = int(budget.images or 0)
+        return images // config.train.batch_size if cost is None else cost.steps_for(images, cost.images)
     assert cost is not None
     if budget.by == 'seconds':
-        return int((budget.seconds or 0.0) / cost.step_seconds)
+        return cost.steps_for(budget.seconds or 0.0, cost.seconds)
     return cost.steps_for(budget.training_flops or 0.0)
 
 
 def _spent(budget: Budget, config: Config, cost: Cost | None, steps: int) -> float:
     if budget.by == 'seconds' and cost is not None:
-        return round(steps * cost.step_seconds, 3)
+        return round(cost.seconds(steps), 3)
     if budget.by == 'training_flops' and cost is not None:
         return cost.flops(steps)
-    return steps * (config.train.batch_size if budget.by == 'images' else 1)
+    if budget.by == 'images':
+        return steps * config.train.batch_size if cost is None else cost.images(steps)
+    return steps
 
 
 def _check_steps(budget: Budget, name: str, config: Config, steps: int) -> None:

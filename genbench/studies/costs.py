@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from genbench import flops
 from genbench.config import Config
 from genbench.data import sources
 from genbench.errors import UserError
+from genbench.families import stages
 from genbench.reading import read_json
 from genbench.studies import identity
 from genbench.training.files import write_atomically
@@ -74,19 +75,34 @@ class Cost:
         order in which they repeat.
       beginnings: for each stage the operations that make its first state, e.g. of samples of a teacher; (): none.
       width: what the key of the request has to be.
-      step_seconds: mean over the steps of a period, after compilation; 0 when it was not timed.
+      step_seconds: for each stage the mean over the steps of a period, after compilation; 0 when it was not timed.
+      batches: for each stage the images in a batch.
     """
 
     parameters: int
     stages: Sequence[tuple[int | None, Sequence[float]]]
     width: int = 0
-    step_seconds: float = 0.0
+    step_seconds: Sequence[float] = ()
     beginnings: Sequence[float] = ()
+    batches: Sequence[int] = ()
 
     def flops(self, steps: int) -> float:
         """Operations of a run of so many steps."""
+        return self._spent(steps, [period for _, period in self.stages], self.beginnings)
+
+    def seconds(self, steps: int) -> float:
+        """Seconds of so many steps, after compilation."""
+        return self._spent(steps, [[seconds] for seconds in self.step_seconds])
+
+    def images(self, steps: int) -> float:
+        """Images that so many steps see."""
+        return self._spent(steps, [[size] for size in self.batches])
+
+    def _spent(self, steps: int, periods: Sequence[Sequence[float]], beginnings: Sequence[float] = ()) -> float:
         total, first = 0.0, 0
-        for (until, period), beginning in zip(self.stages, self.beginnings or [0.0] * len(self.stages), strict=True):
+        for (until, _), period, beginning in zip(
+            self.stages, periods, beginnings or [0.0] * len(self.stages), strict=True
+        ):
             if steps <= first:
                 break
             last = steps if until is None else min(steps, until)
@@ -95,15 +111,15 @@ class Cost:
             first = last
         return total
 
-    def steps_for(self, flops: float) -> int:
-        """The most steps that cost no more."""
-        high = 1
-        while self.flops(high) <= flops and high < 2**40:
+    def steps_for(self, most: float, spent: Callable[[int], float] | None = None) -> int:
+        """The most steps that spend no more: of `flops`, or of `seconds` or `images` where that is `spent`."""
+        spent, high = spent or self.flops, 1
+        while spent(high) <= most and high < 2**40:
             high *= 2
         low = high // 2
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.flops(middle) <= flops else (low, middle)
+            low, high = (middle, high) if spent(middle) <= most else (low, middle)
         return low
 
 
@@ -130,8 +146,8 @@ def estimate(requests: Sequence[Request]) -> list[Cost | str]:
 
 
 def _cached(path: pathlib.Path) -> Cost:
-    shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': float,
-             'beginnings': [float]}  # fmt: skip
+    shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': [float],
+             'beginnings': [float], 'batches': [int]}  # fmt: skip
     found = read_json(path, shape, 'Remove it; the cost is then measured again.')
     return Cost(**{key: found[key] for key in shape})
 
@@ -184,14 +200,17 @@ def _measure(request: Request) -> Cost:
         width = _fitting_width(request)
         request = dataclasses.replace(request, config=with_value(request.config, request.width, width))
     ready = _prepared(request)
-    family = ready.family
-    stages, before = [], None
-    for stage in family.stages:
-        stages.append(_stage(ready, family.at(stage.name), stage.until, before, bool(request.cores)))
-        before = family.at(stage.name)
-    seconds = sum(stage.seconds for stage in stages) / len(stages)
-    steps = [(stage.until, stage.period) for stage in stages]
-    return Cost(_parameters(family), steps, width, seconds, [stage.beginning for stage in stages])
+    family, spans = ready.family, stages.spans(ready.family)
+    parts, before = [], None
+    for span in spans:
+        staged = family.at(span.stage.name)
+        parts.append(_stage(ready, staged, span, before, bool(request.cores)))
+        before = staged
+    periods = [(None if span is spans[-1] else span.end, part.period) for span, part in zip(spans, parts, strict=True)]
+    return Cost(
+        _parameters(family), periods, width, [part.seconds for part in parts], [part.beginning for part in parts],
+        [span.batch_size for span in spans],
+    )  # fmt: skip
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
@@ -252,15 +271,14 @@ def _fitting_width(request: Request) -> int:
 
 
 class _Stage(NamedTuple):
-    """Its end, operations of each step of a period and of its first state, and seconds of a step."""
+    """Operations of each step of a period and of its first state, and seconds of a step."""
 
-    until: int | None
     period: list[float]
     beginning: float
     seconds: float
 
 
-def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool) -> _Stage:
+def _stage(ready: Any, family: Any, span: stages.Span, before: Any, timed: bool) -> _Stage:
     """What a stage costs; `before` is the family as it was in the one before."""
     import jax
 
@@ -276,18 +294,20 @@ def _stage(ready: Any, family: Any, until: int | None, before: Any, timed: bool)
     program = make_step(blueprint, feed, rng.root(0, 'training'), *places)
     period = math.lcm(*(update.every for update in family.updates))
     actives = [active_updates(blueprint, step) for step in range(period)]
-    traced = {active: program.trace(shape, constants, feed.inputs(0), active) for active in set(actives)}
+    inputs = feed.inputs(span.first)
+    traced = {active: program.trace(shape, constants, inputs, active) for active in set(actives)}
     counted = {active: _counted(one) for active, one in traced.items()}
     old = None if before is None else states.Blueprint(before)
 
-    def begin(key: Any, batch: Any, lent: Any, state: Any) -> Any:
-        previous = None if old is None else old.bind_state({**state, 'lent': lent})
-        return blueprint.initial_state(key, batch, lent, previous)
+    def begin(key: Any, constants: Any, inputs: Any, state: Any) -> Any:
+        previous = None if old is None else old.bind_state({**state, 'lent': constants.lent})
+        rows = feed.batch(constants.feed, inputs, family.spec.shape)
+        return blueprint.initial_state(key, rows, constants.lent, previous)
 
-    first, lent = jax.eval_shape(feed.batch, feed.constants, feed.inputs(0)), constants.lent
-    beginning = _counted(jax.jit(begin).trace(jax.random.key(0), first, lent, None if old is None else old.shapes))
-    seconds = _seconds(ready, blueprint, shape, program, actives) if timed else 0.0
-    return _Stage(until, [counted[active] for active in actives], beginning, seconds)
+    state = None if old is None else old.shapes
+    beginning = _counted(jax.jit(begin).trace(jax.random.key(0), constants, inputs, state))
+    seconds = _seconds(ready, blueprint, shape, program, actives, inputs) if timed else 0.0
+    return _Stage([counted[active] for active in actives], beginning, seconds)
 
 
 def _counted(traced: Any) -> float:
@@ -297,7 +317,7 @@ def _counted(traced: Any) -> float:
         raise UserError(f'its FLOPs cannot be counted: {error}.') from None
 
 
-def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequence[Any]) -> float:
+def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequence[Any], inputs: Any) -> float:
     """Seconds of a step, averaged over whole periods, after one that compiles."""
     import jax
     import jax.numpy as jnp
@@ -318,7 +338,7 @@ def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequ
     state, done, began = jax.jit(build, out_shardings=placement.shardings(shape))(), -len(actives), 0.0
     while done < TIMED_STEPS and (done <= 0 or time.monotonic() - began < TIMED_SECONDS):
         for active in actives:
-            state, _ = program(state, constants, ready.feed.inputs(0), active)
+            state, _ = program(state, constants, inputs, active)
         jax.block_until_ready(state)
         done += len(actives)
         began = time.monotonic() if done == 0 else began

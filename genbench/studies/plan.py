@@ -207,9 +207,9 @@ def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]
 
 
 def _request(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config], cores: int) -> costs.Request | None:
-    if one.trial.matched:
-        return budget.request(one.config, lent, cores) if budget.needs_costs else None
-    return costs.Request(one.config, lent) if budget.needs_costs else None
+    if not budget.needs_costs(one.config):
+        return None
+    return budget.request(one.config, lent, cores) if one.trial.matched else costs.Request(one.config, lent)
 
 
 def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None) -> dict[str, Any]:

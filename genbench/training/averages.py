@@ -88,25 +88,35 @@ class Snapshots:
             if later > step and processes.is_first():
                 (self._folder / f'{later}.npz').unlink()
 
-    def reconstruct(self, width: float, step: int, like: Tree) -> Tree:
+    def reconstruct(self, width: float, step: int, like: Tree, began: Mapping[str, int]) -> Tree:
         """The average of `width` as it would be after `step` updates, shaped like {network: parameters}.
 
+        Args:
+          began: {network: the step at which its average began}, from which the average's time counts.
+
         Raises:
-          UserError: fewer than two snapshots lie at or before `step`, or the width is out of range.
+          UserError: fewer than two snapshots lie between there and `step`, or the width is out of range.
         """
         gamma = exponent(width)
         found = [(at, self._read(at)) for at in self.steps() if at <= step]
-        if len(found) < 2:
-            raise UserError(
-                f'{self._folder} holds {len(found)} snapshots up to step {step}; an average of another width is made '
-                'of at least two. Train with train.power_widths and train.snapshot_every.'
-            )
-        parts = [(at, float(w), values) for at, by_width in found for w, values in by_width.items()]
-        share = weights([at for at, _, _ in parts], [exponent(w) for _, w, _ in parts], step, gamma)
         total: dict[str, np.ndarray] = {}
-        for weight, (_, _, values) in zip(share, parts, strict=True):
-            for name, value in values.items():
-                total[name] = total.get(name, 0.0) + weight * value.astype(np.float64)
+        for first in sorted(set(began.values())):
+            networks = [name for name, at in began.items() if at == first]
+            parts = [
+                (at - first, float(w), values) for at, one in found if at > first for w, values in one.items()
+            ]  # fmt: skip
+            if len({at for at, _, _ in parts}) < 2:
+                since = f' after step {first}, where this average begins,' if first else ''
+                raise UserError(
+                    f'{self._folder} holds {len({at for at, _, _ in parts})} snapshots{since} up to step {step}; an '
+                    'average of another width is made of at least two. Train with train.power_widths and '
+                    'train.snapshot_every.'
+                )
+            share = weights([at for at, _, _ in parts], [exponent(w) for _, w, _ in parts], step - first, gamma)
+            for weight, (_, _, values) in zip(share, parts, strict=True):
+                for name, value in values.items():
+                    if name.partition('/')[0] in networks:
+                        total[name] = total.get(name, 0.0) + weight * value.astype(np.float64)
         return states.unflatten({name: value.astype(np.float32) for name, value in total.items()}, like)
 
     def _read(self, step: int) -> dict[str, dict[str, np.ndarray]]:

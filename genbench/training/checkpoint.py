@@ -3,6 +3,7 @@
 Orbax's v1 names still move; nothing else in genbench imports it.
 """
 
+import bisect
 import dataclasses
 import errno
 import glob
@@ -47,6 +48,7 @@ class Retention:
     Attributes:
       metric: name of the scalar; a checkpoint saved without it is not among the best.
       mode: 'min' or 'max'.
+      begins: the steps at which stages begin. The best are chosen in each: losses of different images do not compare.
     """
 
     last: int
@@ -54,16 +56,19 @@ class Retention:
     best: int = 0
     metric: str = ''
     mode: str = 'min'
+    begins: tuple[int, ...] = (0,)
 
     def reasons(self, scores: Mapping[int, float | None]) -> dict[int, list[str]]:
         """Why each step stays, in words, given {step: value of the scalar}; nothing for one that goes."""
         steps = sorted(scores)
         scored = [(score, step) for step, score in sorted(scores.items()) if score is not None]
-        ranked = [step for _, step in sorted(scored, reverse=self.mode == 'max')]
+        ranked: dict[int, list[int]] = {}
+        for _, step in sorted(scored, reverse=self.mode == 'max'):
+            ranked.setdefault(bisect.bisect_left(self.begins, step), []).append(step)
         kept = {
             f'newest {self.last}': steps[-self.last :],
             f'every {self.every}': [step for step in steps if self.every and step % self.every == 0],
-            f'best {self.best} by {self.metric}': ranked[: self.best],
+            f'best {self.best} by {self.metric}': [step for alike in ranked.values() for step in alike[: self.best]],
         }
         return {step: [reason for reason, chosen in kept.items() if step in chosen] for step in steps}
 

@@ -7,7 +7,8 @@ import jax
 
 from genbench import rng
 from genbench.config import Config
-from genbench.training import placement, runs, telemetry
+from genbench.families import stages
+from genbench.training import beginnings, placement, runs, telemetry
 from genbench.training import state as states
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import Constants, active_updates, make_step
@@ -25,15 +26,17 @@ def describe(config: Config) -> list[str]:
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [
         f'mesh: {axes}; devices: {mesh.size} ({jax.devices()[0].device_kind}); processes: {jax.process_count()}',
-        f'images: {config.train.batch_size} in a batch, {config.train.batch_size // ways} on a device',
     ]
-    for stage in family.stages:
-        blueprint = states.Blueprint(family.at(stage.name))
+    beginnings.trace(ready)
+    for span in stages.spans(family):
+        blueprint, size = states.Blueprint(family.at(span.stage.name)), span.batch_size
         if len(family.stages) > 1:
-            lines += ['', f'stage {stage.name}']
+            shape = '×'.join(map(str, blueprint.family.spec.shape))
+            lines += ['', f'stage {span.stage.name}: steps {span.first} to {span.stop - 1}, images of {shape}']
+        lines += [f'images: {size} in a batch, {size // ways} on a device']
         placed = runs.abstract_state(blueprint, mesh)
         lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
-        lines += _steps(blueprint, ready, placed, stage.until or config.train.num_steps)
+        lines += _steps(blueprint, ready, placed, span)
     return lines
 
 
@@ -58,14 +61,16 @@ def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
         yield f'{word}: {number:,} bytes per device'
 
 
-def _steps(blueprint: states.Blueprint, ready: Prepared, placed: states.State, end: int) -> Iterator[str]:
+def _steps(blueprint: states.Blueprint, ready: Prepared, placed: states.State, span: stages.Span) -> Iterator[str]:
     """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
     root = rng.root(blueprint.family.config.train.seed, 'training')
     places = placement.shardings(placed), placement.shardings(ready.places.lent)
     program = make_step(blueprint, ready.feed, root, *places)
     period = max(update.every for update in blueprint.family.updates)
-    for active in dict.fromkeys(active_updates(blueprint, step) for step in range(min(period, end))):
-        traced = program.trace(placed, ready.places, ready.feed.inputs(0), active)
+    for active in dict.fromkeys(
+        active_updates(blueprint, step) for step in range(span.first, min(span.first + period, span.stop))
+    ):
+        traced = program.trace(placed, ready.places, ready.feed.inputs(span.first), active)
         analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(traced)

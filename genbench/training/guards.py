@@ -115,7 +115,7 @@ def _check_samples(blueprint: Blueprint, state: State) -> None:
 
 def _expect(condition: bool, what: str, found: Any, wanted: Any) -> None:
     if not condition:
-        raise UserError(f'--debug: {what} should be {wanted}, not {found}.')
+        raise UserError(f'{what} should be {wanted}, not {found}.')
 
 
 def _key() -> jax.Array:

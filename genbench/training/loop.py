@@ -6,6 +6,7 @@ import functools
 import json
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,13 +15,15 @@ import numpy as np
 from genbench import config as configs
 from genbench import flops, rng
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import pipeline, sources
 from genbench.errors import UserError, explained_disk_errors
+from genbench.families import stages
 from genbench.families.base import Family
 from genbench.reading import read_rows
-from genbench.training import averages, guards, placement, processes, runs, samplers, sampling, telemetry, trackers
+from genbench.training import beginnings, guards, placement, processes, runs, samplers, sampling, telemetry, trackers
 from genbench.training import mesh as meshes
 from genbench.training import state as states
+from genbench.training.averages import Snapshots
 from genbench.training.checkpoint import Checkpoints, Retention
 from genbench.training.files import append_line, write_atomically
 from genbench.training.metrics import ROW, MetricsLog, Progress, means
@@ -72,9 +75,7 @@ def train(
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
-    _check_names(ready.family)
-    if ready.builder is not None:
-        sources.count(ready.builder, config.evaluation.split)  # a typing mistake would cost the training
+    _check_names(ready)
     trackers.check(config)
     with contextlib.ExitStack() as held:
 
@@ -88,18 +89,17 @@ def train(
             return training.run(quiet or not processes.is_first(), debug, profile, ledger_began)
 
 
-def _check_names(family: Family) -> None:
-    """Find what the config misnames before anything is written."""
-    first = _blueprint(family, family.stages[0].name)
-    _ = first.optimizers
-    for average in first.averages:
-        if average.width:
-            averages.exponent(average.width)
+def _check_names(ready: Prepared) -> None:
+    """Find what the config misnames, and stages that cannot be, before anything is written."""
+    beginnings.trace(ready)
+    family = stages.after(ready.family, ready.config.train.num_steps)
     for text in samplers.listed(family.config.evaluation.samplers):
         samplers.parse(text, family)
+    if ready.builder is not None:
+        sources.count(ready.builder, ready.config.evaluation.split)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _blueprint(family: Family, stage: str) -> states.Blueprint:
     return states.Blueprint(family.at(stage))
 
@@ -119,7 +119,7 @@ class Training:
     def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
         self.quiet, self.debug, self.profiled = quiet, debug, profile is not None
         self.checkpoints = Checkpoints(self.folder.checkpoints, retention(self.family))
-        self.snapshots = averages.Snapshots(self.folder.snapshots)
+        self.snapshots = Snapshots(self.folder.snapshots)
         self.stop = processes.StopRequest()
         restored = self.checkpoints.restore_latest(self.abstract)
         step, state = restored if restored else (0, None)
@@ -133,8 +133,8 @@ class Training:
         self.ledger.add('init', self.ledger.since_began())
         try:
             with self.stop:
-                for stage in self.family.stages:
-                    end = min(stage.until or self.config.train.num_steps, self.config.train.num_steps)
+                for span in stages.spans(self.family):
+                    stage, end = span.stage, span.stop
                     if step >= end and state is not None:
                         continue
                     if self.stop.reached(step):
@@ -147,7 +147,7 @@ class Training:
                         log.spend(self.entered_flops)
                         self.entered_flops = 0.0
                         self._write(self.folder.manifest, runs.manifest(self.family, state['params'], self.loans))
-                    step, state = self._run_stage(stage.name, step, end, state, log, programs)
+                    step, state = self._run_stage(span, step, state, log, programs)
                 if state is None:
                     raise KeyboardInterrupt  # stopped before there was anything to save
                 return self._finish(step, state, log)
@@ -163,9 +163,9 @@ class Training:
         row = {'time': round(time.time(), 3), 'step': step, **lost, 'flops': flops.DEFINITION}
         processes.first_does(lambda: append_line(self.folder.starts, json.dumps(row)))
 
-    def _snapshot_is_due(self, step: int) -> bool:
+    def _snapshot_is_due(self, step: int, end: int) -> bool:
         options = self.config.train
-        return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == options.num_steps
+        return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == end
 
     def blueprint(self, stage: str) -> states.Blueprint:
         return _blueprint(self.family, stage)
@@ -194,13 +194,16 @@ class Training:
 
     def abstract(self, step: int) -> Any:
         """Shapes, types and places of the state after `step` updates."""
-        stage = runs.stage_at(self.family, step - 1)
-        return runs.abstract_state(self.blueprint(stage.name), self.mesh)
+        return runs.abstract_state(self.blueprint(self._stage_before(step)), self.mesh)
+
+    def _stage_before(self, step: int) -> str:
+        """The name of the stage that a state after `step` updates is of."""
+        return stages.span_at(self.family, step - 1).stage.name
 
     def enter(self, stage: str, step: int, state: Any) -> Any:
         """The state to start or go on with in a stage: restored, fresh, or carried over from the stage before."""
         blueprint = self.blueprint(stage)
-        owner = runs.stage_at(self.family, step - 1).name
+        owner = self._stage_before(step)
         if state is not None and (owner == stage or step == 0):
             return state
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
@@ -209,7 +212,8 @@ class Training:
 
         def build(key, constants, inputs, old):
             before = None if old is None else self.blueprint(owner).bind_state({**old, 'lent': constants.lent})
-            fresh = blueprint.initial_state(key, self.feed.batch(constants.feed, inputs), constants.lent, before)
+            rows = self.feed.batch(constants.feed, inputs, blueprint.family.spec.shape)
+            fresh = blueprint.initial_state(key, rows, constants.lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
@@ -236,19 +240,19 @@ class Training:
         processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))
 
     def _run_stage(
-        self, stage: str, step: int, end: int, state: Any, log: MetricsLog, programs: Programs
+        self, span: stages.Span, step: int, state: Any, log: MetricsLog, programs: Programs
     ) -> tuple[int, Any]:
-        config, blueprint, ledger = self.config, self.blueprint(stage), self.ledger
+        config, blueprint, ledger, end = self.config, self.blueprint(span.stage.name), self.ledger, span.stop
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
         short = (config.train.num_steps + 1) // 2  # a run that ends so has learned nothing
         watch = guards.Watch(1 if self.debug else min(config.train.skip_limit, short))
-        meter = telemetry.Meter(ledger, config.train.batch_size, self._peak())
+        meter = telemetry.Meter(ledger, span.batch_size, self._peak())
         meter.start(step, log.flops)
         pending: list[dict[str, jax.Array]] = []
         began, base = time.monotonic(), log.wall_time
         if self.debug:
-            batch = jax.eval_shape(self.feed.batch, self.constants.feed, self.inputs(step))
-            guards.check_shapes(blueprint, self.beside(state), batch)
+            shapes = pipeline.shapes(self.feed, span.batch_size, blueprint.family.spec.shape)
+            guards.check_shapes(blueprint, self.beside(state), shapes)
         stop = self.stop.reached(step)
         try:
             while step < end and not stop:
@@ -283,8 +287,9 @@ class Training:
                     pending = []
                     progress.update(step, _note(row))
                     if due and watch.tripped(behind=0):
-                        raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, self.indices)
-                if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step):
+                        numbers = self.feed.taken.whole
+                        raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, numbers)
+                if any(average.width for average in blueprint.averages) and self._snapshot_is_due(step, end):
                     with ledger.spent('checkpoint'):
                         self.snapshots.save(step, blueprint.averages, state['averages'])
                 if saving:
@@ -302,22 +307,23 @@ class Training:
         metric = self.checkpoints.metric
         with self.ledger.spent('checkpoint'):
             self.checkpoints.save(step, state, log.last.get(metric))
-        if metric and log.last and metric not in log.last:
+        if metric and log.last and metric not in log.last and not self._is_of_another_stage(metric, log.last):
             known = ', '.join(name for name in log.last if '/' in name)
             raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
 
+    def _is_of_another_stage(self, metric: str, row: Mapping[str, Any]) -> bool:
+        """Whether a scalar that this row lacks is of an update that other stages do."""
+        updates = {update.name for stage in self.family.stages for update in self.family.at(stage.name).updates}
+        return metric.partition('/')[0] in updates - {name.partition('/')[0] for name in row}
+
     def _peak(self) -> float | None:
         return telemetry.peak_flops(jax.devices()[0].device_kind, self.config.network.get('dtype', 'float32'))
-
-    def indices(self, step: int) -> np.ndarray:
-        """Numbers of the training images in the batch of the update after `step` updates."""
-        return self.feed.order.indices(step * self.config.train.batch_size, self.config.train.batch_size)
 
     def _log(self, step: int, scalars: dict[str, Any], meter: telemetry.Meter, log: MetricsLog) -> dict[str, Any]:
         row = {
             'step': step,
             'wall_time': round(log.wall_time, 3),
-            'images_seen': step * self.config.train.batch_size,
+            'images_seen': stages.images(self.family, step),
             **scalars,
             **meter.read(step, log.flops),
             **{f'seconds/{part}': round(value, 4) for part, value in self.ledger.seconds().items()},
@@ -337,7 +343,8 @@ class Training:
             self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
         drawer = self._drawers[blueprint]
         sampler = samplers.default(family)
-        given = sampling.shown(family, GRID_SIZE, self.feed.rows, self.config.train.seed)
+        rows = functools.partial(self.feed.rows, shape=family.spec.shape)
+        given = sampling.shown(family, GRID_SIZE, rows, self.config.train.seed)
         images = drawer.draw(
             self.beside({**state, 'params': averaged}), sampler, GRID_SIZE, self.config.train.seed, given
         )
@@ -349,8 +356,8 @@ class Training:
         with self.ledger.spent('checkpoint'):
             self.checkpoints.wait()
         if complete:
-            self._save_samples(self.blueprint(runs.stage_at(self.family, step - 1).name), state, step)
-        images = step * self.config.train.batch_size
+            self._save_samples(self.blueprint(self._stage_before(step)), state, step)
+        images = stages.images(self.family, step)
         summary = {
             'family': self.family.name,
             'dataset': self.family.spec.name,
@@ -376,7 +383,8 @@ def retention(family: Family) -> Retention:
     """Which checkpoints a run keeps; the scalar that ranks them is by default the loss of the first update."""
     options = family.config.checkpoint
     metric = options.best_metric or f'{family.at(family.stages[-1].name).updates[0].name}/loss'
-    return Retention(options.keep, options.keep_every, options.keep_best, metric, options.best_mode)
+    begins = tuple(span.first for span in stages.spans(family))
+    return Retention(options.keep, options.keep_every, options.keep_best, metric, options.best_mode, begins)
 
 
 def _note(row: dict[str, Any]) -> str:

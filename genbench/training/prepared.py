@@ -11,9 +11,10 @@ import numpy as np
 from genbench import families
 from genbench.config import Config
 from genbench.data import pipeline, sources
+from genbench.families import stages
 from genbench.families.base import Family
+from genbench.training import beginnings, placement, runs
 from genbench.training import mesh as meshes
-from genbench.training import placement, runs
 from genbench.training.step import Constants
 
 
@@ -36,16 +37,18 @@ class Prepared:
     def feed(self) -> pipeline.Feed:
         """The rows to train on, opened when first asked for: on the devices where they fit, else streamed."""
         config, place = self.config, meshes.split_batch(self.mesh)
-        batch, seed, fields = config.train.batch_size, config.train.seed, self.family.fields
+        seed, fields, parts = config.train.seed, self.family.fields, stages.spans(self.family)
+        batches = pipeline.Batches(tuple((span.first, span.batch_size) for span in parts))
         if self.builder is None:
-            arrays = sources.noise(self.family.spec, batch, fields)
-            return pipeline.ResidentFeed(arrays, pipeline.Order(batch, seed), batch, place)
+            size = max(span.batch_size for span in parts)
+            arrays = sources.noise(self.family.spec, size, fields)
+            return pipeline.ResidentFeed(arrays, pipeline.Order(size, seed), batches, place)
         size = self.builder.info.splits['train'].num_examples
         order = pipeline.Order(size, seed)
         if size * int(np.prod(self.builder.info.features['image'].shape)) <= config.data.resident_bytes:
-            return pipeline.ResidentFeed(sources.load(self.builder, 'train', fields), order, batch, place)
+            return pipeline.ResidentFeed(sources.load(self.builder, 'train', fields), order, batches, place)
         source = self.builder.as_data_source('train')
-        return pipeline.StreamedFeed(source, order, batch, place, workers=config.data.workers, fields=fields)
+        return pipeline.StreamedFeed(source, order, batches, place, workers=config.data.workers, fields=fields)
 
     @functools.cached_property
     def places(self) -> Constants:
@@ -82,7 +85,7 @@ def prepare(
       on_noise: put noise in the place of the images, of one batch; the data set need not be prepared.
 
     Raises:
-      UserError: the mesh does not fit, or what the config names is not there or does not fit.
+      UserError: the mesh does not fit, what the config names is not there or does not fit, or a stage cannot be.
     """
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
@@ -91,6 +94,7 @@ def prepare(
     spec = sources.spec_by_name(name, folder) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, spec, borrowed)
+    beginnings.check(family, mesh)
     return Prepared(config, family, mesh, loans, builder)
 
 

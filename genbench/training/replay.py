@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from genbench import rng
 from genbench.errors import UserError
+from genbench.families import stages
 from genbench.training import guards, runs
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
@@ -34,8 +35,8 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
     training = Training(prepare(config, runs.borrow(config, run.folder)), run.folder)
     at, state = _newest(training, step)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
-    for stage in training.family.stages:
-        end = min(stage.until or step + 1, step + 1)
+    for span in stages.spans(training.family):
+        stage, end = span.stage, min(span.stop, step + 1)
         if at >= end and state is not None:
             continue
         blueprint, state = training.blueprint(stage.name), training.enter(stage.name, at, state)
@@ -47,6 +48,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
             at += 1
         if at < end:
             yield from _step(training, blueprint, programs, state, step)
+            return
 
 
 def _newest(training: Training, step: int) -> tuple[int, Any]:
@@ -67,7 +69,7 @@ def _step(training: Training, blueprint: states.Blueprint, programs: Programs, s
     inputs = training.feed.inputs(step)
     key = rng.numbered(rng.root(training.config.train.seed, 'training'), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)
-    yield f'images {", ".join(map(str, training.indices(step)[:8]))}, …; key {jax.random.key_data(key)}'
+    yield f'images {", ".join(map(str, training.feed.taken.whole(step)[:8]))}, …; key {jax.random.key_data(key)}'
     active = active_updates(blueprint, step)
     for update in blueprint.family.updates:
         if update.name not in active:

@@ -15,6 +15,7 @@ from genbench import families, reading
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import Busy, UserError
+from genbench.families import stages
 from genbench.families.base import Borrowed, Family
 from genbench.training import averages, checkpoint, installed, placement
 from genbench.training import mesh as meshes
@@ -262,7 +263,7 @@ def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
         config = configs.resolve(configs.plain(entry['config']))
         lenders = describe(entry.get('borrowed', {}))
         family = families.get(config.family.name)(config, spec_from(entry['data']), lenders)
-        found[name] = Borrowed(family.at(stage_at(family, entry['step'] - 1).name))
+        found[name] = Borrowed(stages.after(family, entry['step']))
     return found
 
 
@@ -275,9 +276,13 @@ class Run:
     manifest: dict[str, Any]
     family: Family
 
+    def after(self, step: int) -> Family:
+        """The family as it is after `step` updates."""
+        return stages.after(self.family, step)
+
     def blueprint(self, step: int) -> Blueprint:
         """The networks as they are after `step` updates."""
-        return Blueprint(self.family.at(stage_at(self.family, step - 1).name))
+        return Blueprint(self.after(step))
 
     def sha256(self, step: int) -> str:
         """The hash of the state of a checkpoint; '' where there is none."""
@@ -342,7 +347,8 @@ class Run:
         if not tracked:
             raise UserError('This run keeps no power-function averages; train with train.power_widths=0.05,0.1.')
         like = {name: state['params'][name] for name in tracked[0].networks}
-        return averages.Snapshots(self.folder.snapshots).reconstruct(width, step, like)
+        began = blueprint.began[tracked[0].name]
+        return averages.Snapshots(self.folder.snapshots).reconstruct(width, step, like, began)
 
 
 def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:
@@ -366,14 +372,6 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
     except UserError as error:
         raise UserError(f'{what}: {folder.path} cannot be read: {error}') from None
     return Run(folder, config, values, family)
-
-
-def stage_at(family: Family, step: int) -> Any:
-    """The stage that does the update after `step` updates."""
-    for stage in family.stages:
-        if stage.until is None or step < stage.until:
-            return stage
-    return family.stages[-1]
 
 
 def abstract_state(blueprint: Blueprint, mesh: jax.sharding.Mesh | None = None) -> State:

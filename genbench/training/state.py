@@ -11,6 +11,7 @@ What borrowed runs lend is no part of it, and goes beside it: {run: {'params', '
 that they borrow in turn.
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from flax import nnx
 
 from genbench import rng
 from genbench.config import DEFAULTS
+from genbench.families import stages
 from genbench.families.base import Average, Family, Networks
 from genbench.training import optimizer
 
@@ -74,12 +76,11 @@ class Blueprint:
     @functools.cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """One for each update that has one; its learning rate follows the steps on which the update runs."""
-        config = self.family.config
+        config, span = self.family.config, self.family.span
+        steps = config.train.num_steps if span is None else max(span.stop - span.first, 1)
         usual = {**DEFAULTS['optimizer'], **self.family.defaults().get('optimizer', {})}
         return {
-            update.name: optimizer.build(
-                {**config.optimizer, **update.optimizer}, -(-config.train.num_steps // update.every), usual
-            )
+            update.name: optimizer.build({**config.optimizer, **update.optimizer}, -(-steps // update.every), usual)
             for update in self.family.updates
             if update.optimizer is not None
         }
@@ -96,7 +97,45 @@ class Blueprint:
             self.family.initialise(networks, {**batch, 'key': keys}, rng.named(own, 'rest'))
         else:
             self.family.carry(previous, networks)
-        return self.fresh_state(self.params(networks), self.aux(networks))
+        state = self.fresh_state(self.params(networks), self.aux(networks))
+        return state if previous is None else {**state, 'averages': self._carried(previous, state['averages'])}
+
+    def _carried(self, previous: Networks, fresh: Tree) -> Tree:
+        """Averages that go on from the stage before, and fresh ones."""
+        assert self.family.span is not None
+        first = self.family.span.first
+        return {
+            average: {
+                name: fresh[average][name] if began == first else _split(previous.averaged(average)[name])[1]
+                for name, began in networks.items()
+            }
+            for average, networks in self.began.items()
+        }
+
+    @functools.cached_property
+    def began(self) -> dict[str, dict[str, int]]:
+        """{average: {network: the step at which this average of it began}}.
+
+        That is where the first of the stages begins, up to this one, through which the network keeps the shapes of its
+        variables and the average stays what it is.
+        """
+        span = self.family.span
+        first = span.first if span is not None else 0
+        if span is None or not first:
+            return {average.name: dict.fromkeys(average.networks, 0) for average in self.averages}
+        before = Blueprint(span.whole.at(stages.span_at(span.whole, first - 1).stage.name))
+        alike = {name for name in self._definitions if self._shapes_of(name) == before._shapes_of(name)}
+        known = {dataclasses.replace(one, networks=()): before.began[one.name] for one in before.averages}
+
+        def steps(average: Average) -> dict[str, int]:
+            earlier = known.get(dataclasses.replace(average, networks=()), {})
+            return {name: earlier.get(name, first) if name in alike else first for name in average.networks}
+
+        return {average.name: steps(average) for average in self.averages}
+
+    def _shapes_of(self, network: str) -> Any:
+        """Shapes and types of all variables of a network; None for one that is none of this stage."""
+        return flatten([part[network] for part in self._shapes]) if network in self._definitions else None
 
     @functools.cached_property
     def shapes(self) -> State:

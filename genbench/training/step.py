@@ -51,7 +51,7 @@ def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places
     """
     mesh = places['step'].mesh
     if blueprint.family.config.train.accumulate > 1:
-        _check_splits(blueprint, feed)
+        check_splits(blueprint, feed)
 
     def call(root: jax.Array, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
         step = _step(blueprint, feed, root, {**places, 'lent': lent})
@@ -82,7 +82,7 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
                 state, values, ok = _apply(blueprint, update, state, constants.lent, rows, rest, places)
                 scalars |= {f'{update.name}/{name}': value for name, value in values.items()}
                 finite &= ok
-        averaged = {average.name: _average(average, state) for average in blueprint.averages}
+        averaged = {average.name: _average(blueprint, average, state) for average in blueprint.averages}
         skipped = {
             'total': state['skipped']['total'] + ~finite,
             'in_a_row': jnp.where(finite, 0, state['skipped']['in_a_row'] + 1),
@@ -95,7 +95,7 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
 
 def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Constants, inputs: Any, key: jax.Array) -> Any:
     """The batch of a step as its losses see it; `key` is the step's."""
-    batch = feed.batch(constants.feed, inputs)
+    batch = feed.batch(constants.feed, inputs, blueprint.family.spec.shape)
     if blueprint.family.config.data.flip:
         batch['image'] = pipeline.flip(batch['image'], rng.named(key, 'flip'))
     return batch
@@ -186,7 +186,7 @@ def _change(new: jax.Array, old: jax.Array) -> jax.Array:
     return new - old if jnp.issubdtype(old.dtype, jnp.floating) else jnp.zeros(old.shape)
 
 
-def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
+def check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
     """Refuse micro-batches for an update whose loss changes variables in a way that they cannot share.
 
     Raises:
@@ -194,7 +194,7 @@ def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
     """
     family, state = blueprint.family, {**blueprint.shapes, 'lent': blueprint.lent_shapes}
     count = family.config.train.batch_size // family.config.train.accumulate
-    batch = {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in _rows(feed).items()}
+    batch = pipeline.shapes(feed, count, family.spec.shape)
     batch['key'] = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     key = jax.eval_shape(lambda: jax.random.key(0))
     for update in family.updates:
@@ -218,11 +218,6 @@ def _check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
                 )
 
 
-def _rows(feed: pipeline.Feed) -> Any:
-    """Shapes of a batch."""
-    return jax.eval_shape(feed.batch, feed.constants, feed.inputs(0))
-
-
 def _moved(params: Tree, changes: Tree) -> dict[str, Tree]:
     return cast(dict[str, Tree], optax.apply_updates(params, changes))
 
@@ -231,13 +226,19 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
 
 
-def _average(average: Average, state: State) -> Tree:
-    done = state['step'] + 1
+def _average(blueprint: Blueprint, average: Average, state: State) -> Tree:
+    began = blueprint.began[average.name]
+    shares = {first: _share(average, state['step'] + (1 - first)) for first in sorted(set(began.values()))}
+
+    def moved(name: str) -> Tree:
+        share, old = shares[began[name]], state['averages'][average.name][name]
+        return jax.tree.map(lambda old, new: old + share * (new - old), old, state['params'][name])
+
+    return {name: moved(name) for name in state['averages'][average.name]}
+
+
+def _share(average: Average, done: jax.Array) -> Any:
+    """What the parameters count for in an average that has taken `done` of them, these among them."""
     if average.width:
-        share = averages.share(averages.exponent(average.width), done)
-    else:
-        share = jnp.maximum(1 - average.decay, 9 / (10 + done)) if average.warmup else 1 - average.decay
-    return {
-        name: jax.tree.map(lambda old, new: old + share * (new - old), old, state['params'][name])
-        for name, old in state['averages'][average.name].items()
-    }
+        return averages.share(averages.exponent(average.width), done)
+    return jnp.maximum(1 - average.decay, 9 / (10 + done)) if average.warmup else 1 - average.decay

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genbench.data.conditions import words
-from genbench.data.pipeline import Order, ResidentFeed, StreamedFeed, flip, padded_batches
+from genbench.data.pipeline import Batches, Order, ResidentFeed, StreamedFeed, flip, padded_batches
 from genbench.data.sources import Arrays
 
 SIZE, BATCH = 23, 7  # batches straddle the ends of epochs
@@ -65,6 +65,19 @@ def test_resident_and_streamed_feeds_deliver_equal_batches(workers, steps):
     for step in steps:
         assert_equal_batches(delivered(resident, step), delivered(streamed, step))
     streamed.close()
+
+
+def test_batches_of_changing_size_take_one_position_after_the_other():
+    data, order, sizes = arrays(), Order(SIZE, seed=1), [6] * 3 + [2] + [4] * 4
+    batches = Batches(((0, 6), (3, 2), (4, 4)))
+    feeds = ResidentFeed(data, order, batches), StreamedFeed(records(data), order, batches, threads=1, ahead=2)
+    for feed in feeds:
+        labels = [delivered(feed, step)['label'] for step in range(len(sizes))]
+        assert [len(part) for part in labels] == sizes
+        np.testing.assert_array_equal(np.concatenate(labels), data.labels[order.indices(0, sum(sizes))])
+        again = delivered(feed, 3)  # as after a restart
+        np.testing.assert_array_equal(again['label'], labels[3])
+    feeds[1].close()
 
 
 def test_feeds_bring_the_fields_that_are_asked_for_and_no_others():

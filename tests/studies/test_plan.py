@@ -148,7 +148,7 @@ def matched(tiny, tmp_path, config_file, monkeypatch):
     )
 
     def build(budget, cost):
-        estimate = lambda requests: [costs.Cost(10, [(None, [cost])], step_seconds=cost) for _ in requests]  # noqa: E731
+        estimate = lambda requests: [costs.Cost(10, [(None, [cost])], step_seconds=[cost]) for _ in requests]  # noqa: E731
         monkeypatch.setattr(costs, 'estimate', estimate)
         made = plan.make(Study('t', 'c', trials, budget=budget), tmp_path / 'out')
         plan.begin(made, [])

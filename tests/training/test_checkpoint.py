@@ -138,6 +138,8 @@ LOSSES = {1: 0.5, 2: 0.1, 3: 0.9, 4: 0.2, 5: 0.7, 6: 0.6}
         (Retention(1, best=2, metric='net/loss'), [2, 4, 6]),
         (Retention(1, best=2, metric='net/loss', mode='max'), [3, 5, 6]),
         (Retention(2, every=3, best=1, metric='net/loss'), [2, 3, 5, 6]),
+        (Retention(1, best=1, metric='net/loss', begins=(0, 2, 4)), [2, 4, 6]),
+        (Retention(1, best=1, metric='net/loss', begins=(0, 1, 4)), [1, 2, 6]),
     ],
 )
 def test_what_is_kept(folder, retention, kept):

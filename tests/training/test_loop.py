@@ -133,12 +133,10 @@ class Growing(Toy):
     """Two weights and one network for three steps, then four weights and another network beside them."""
 
     stages = (Stage('narrow', until=3), Stage('wide'))
-    wide = False
 
-    def at(self, stage):
-        other = type(self)(self.config, self.spec)
-        other.wide = stage == 'wide'
-        return other
+    @property
+    def wide(self):
+        return self.span.stage.name == 'wide'
 
     def networks(self, rngs):
         return {'line': Line(4), 'extra': Line()} if self.wide else {'line': Line(2)}
