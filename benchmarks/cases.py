@@ -27,7 +27,12 @@ CASES = {
     'digits': Case('configs/digits/diffusion.py', (8, 8, 1), 17, 128, 128),
     'cifar10': Case('configs/cifar10/diffusion.py', (32, 32, 3), 256, 128, 8, ('data.flip=false', 'network.dropout=0')),
     'dit': Case(
-        'configs/cifar10/diffusion_dit.py', (32, 32, 3), 256, 256, 8, ('data.flip=false', 'family.conditional=false', 'family.learned_variance=0')
+        'configs/cifar10/diffusion_dit.py',
+        (32, 32, 3),
+        256,
+        256,
+        8,
+        ('data.flip=false', 'family.conditional=false', 'family.learned_variance=0'),
     ),
 }
 

@@ -5,8 +5,8 @@ genbench train --config=configs/cifar10/diffusion_dit.py --workdir=runs/cifar10_
 
 Peebles & Xie 2023 train on latents of ImageNet; there is no published number for this one.
 
-Differs from the paper: pixels of CIFAR-10 with uniform noise in their bins; bfloat16; predicted images are clipped while
-sampling, as DDPM does for pixels.
+Differs from the paper: pixels of CIFAR-10 with uniform noise in their bins; bfloat16; predicted images are clipped
+while sampling, as DDPM does for pixels.
 """
 
 from ml_collections import ConfigDict
