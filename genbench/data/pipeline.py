@@ -4,10 +4,11 @@ The order is a function of the seed and the position alone: position p lies in e
 permutation. Step s takes positions [s · batch, (s + 1) · batch). Both ways deliver the same batches.
 """
 
+import copy
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -58,6 +59,10 @@ class Feed(Protocol):
 
     def rows(self, numbers: np.ndarray) -> Batch: ...
 
+    def joined(self, beside: Mapping[str, Any]) -> 'Feed':
+        """The same rows with further arrays (n, …), by row of the set; not once batches were asked for."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -101,10 +106,15 @@ class ResidentFeed:
         return self._rows.put(numbers[self._rows.numbers])
 
     def batch(self, constants: Any, inputs: jax.Array) -> Batch:
-        return _widened({name: values[inputs] for name, values in constants.items()})
+        return widened({name: values[inputs] for name, values in constants.items()})
 
     def rows(self, numbers: np.ndarray) -> Batch:
         return {name: values[numbers] for name, values in self.constants.items()}
+
+    def joined(self, beside: Mapping[str, Any]) -> 'ResidentFeed':
+        feed = copy.copy(self)
+        feed.constants = {**self.constants, **{name: np.asarray(values) for name, values in beside.items()}}
+        return feed
 
     def close(self) -> None:
         """Nothing is held."""
@@ -135,14 +145,15 @@ class StreamedFeed:
         self.order, self._rows, self._workers = order, Rows(batch_size, place), workers
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._source, self._fields = source, tuple(fields)
-        read = functools.partial(_read, source, order, batch_size, self._rows.numbers, self._fields)
-        self._batches = grain.MapDataset.range(2**62 // batch_size).map(read)
+        self._beside: Mapping[str, Any] = {}
         self._next, self._iterator = -1, None
 
     def inputs(self, step: int) -> Batch:
         if step != self._next:
             self.close()
-            batches = self._batches[step:].to_iter_dataset(self._options)
+            size = self._rows.batch_size
+            read = functools.partial(_read, self._fetch, self.order, size, self._rows.numbers)
+            batches = self._grain.MapDataset.range(2**62 // size).map(read)[step:].to_iter_dataset(self._options)
             if self._workers:
                 flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which nobody else parses
                 options = self._grain.MultiprocessingOptions(num_workers=self._workers)
@@ -155,10 +166,19 @@ class StreamedFeed:
         return next(self._iterator)
 
     def batch(self, constants: Any, inputs: Batch) -> Batch:
-        return _widened(inputs)
+        return widened(inputs)
 
     def rows(self, numbers: np.ndarray) -> Batch:
-        return _fetch(self._source, numbers, self._fields)
+        return self._fetch(numbers)
+
+    def joined(self, beside: Mapping[str, Any]) -> 'StreamedFeed':
+        feed = copy.copy(self)
+        feed._beside = beside
+        return feed
+
+    @property
+    def _fetch(self) -> Callable[[np.ndarray], Batch]:
+        return functools.partial(_fetch, self._source, self._fields, self._beside)
 
     def close(self) -> None:
         """Stop reading ahead, and the workers."""
@@ -171,7 +191,7 @@ def _quiet(*_: int) -> None:
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
-def _widened(batch: Batch) -> Batch:
+def widened(batch: Batch) -> Batch:
     """Integers as int32, other numbers as float32."""
 
     def one(values: Any) -> Any:
@@ -180,15 +200,15 @@ def _widened(batch: Batch) -> Batch:
     return {name: one(values) for name, values in batch.items()}
 
 
-def _read(source: Any, order: Order, batch_size: int, rows: np.ndarray, fields: Sequence[str], step: int) -> Batch:
+def _read(fetch: Callable[[np.ndarray], Batch], order: Order, batch_size: int, rows: np.ndarray, step: int) -> Batch:
     """Some rows of the batch of a step."""
-    return _fetch(source, order.indices(int(step) * batch_size, batch_size)[rows], fields)
+    return fetch(order.indices(int(step) * batch_size, batch_size)[rows])
 
 
-def _fetch(source: Any, numbers: np.ndarray, fields: Sequence[str]) -> Batch:
+def _fetch(source: Any, fields: Sequence[str], beside: Mapping[str, Any], numbers: np.ndarray) -> Batch:
     many = getattr(source, '__getitems__', None)
     records = many(numbers.tolist()) if many else [source[int(number)] for number in numbers]
-    return stack(records, fields)
+    return {**stack(records, fields), **{name: np.asarray(values[numbers]) for name, values in beside.items()}}
 
 
 def flip(images: jax.Array, key: jax.Array) -> jax.Array:

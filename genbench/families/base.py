@@ -15,6 +15,7 @@ from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
+from genbench.families.latent_model import LatentModel
 from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.solvers import Trace
@@ -164,27 +165,6 @@ class Likelihood:
     traceable: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class LatentModel:
-    """p(x | z) with z ~ N(0, I): all that is needed to estimate log p(x) without an encoder.
-
-    Attributes:
-      latent_shape: of one z.
-      observe: (integer images, one key an image) → x, what p(x | z) is a distribution of: the images as they are, or a
-        point in each image's bins.
-      log_likelihood: (z (batch, …), x (batch, …)) → log p(x | z) in nats, (batch,); a density is multiplied by the
-        widths of the bins.
-      draw: (z, one key each) → x from p(x | z).
-      protocol: what p(x | z) and `observe` depend on beside the checkpoint.
-    """
-
-    latent_shape: tuple[int, ...]
-    observe: Callable[[Array, Array], Array]
-    log_likelihood: Callable[[Array, Array], Array]
-    draw: Callable[[Array, Array], Array]
-    protocol: Mapping[str, Any]
-
-
 class Family:
     """Base class. A family overrides `networks`, `updates` and `sample` (or `generate`), and what else it needs.
 
@@ -243,6 +223,14 @@ class Family:
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Data-dependent initialisation: may change the modules in place; sees the first batch."""
+
+    def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
+        """Arrays (batch, …) that stand in the batches beside these rows under their names; made of all rows once.
+
+        `networks` has borrowed runs only, and `rows['key']` is a key for each row, the same whatever rows it is with.
+        What is made is kept in the run's folder (`training.preparation`), and is no part of checkpoints.
+        """
+        return {}
 
     @property
     def updates(self) -> tuple[Update, ...]:
