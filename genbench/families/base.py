@@ -16,6 +16,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.latent_model import LatentModel
+from genbench.families.spaces import Pixels, Space
 from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.solvers import Trace
@@ -183,6 +184,7 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
+        self.space: Space = Pixels(spec)  # of what it models, which need not be integer images
         self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
@@ -306,8 +308,7 @@ class Family:
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
-        """Of the standard normal z whose function the samples are in `generate`; None where there is no such z, or
-        where it is the noise in which `path` starts."""
+        """Of the standard normal z that `generate` takes; None where there is none, or it is the noise of `path`."""
         return None
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
