@@ -5,8 +5,9 @@ genbench train --config=configs/digits/first_stage.py --workdir=runs/first_stage
 Latents are pictures of 4×4 with two channels, and the KL term weighs so little that they keep what images look like.
 Samples from its own prior are therefore poor.
 
-Differs from Rombach et al. 2022: the decoder is categorical, and is trained by likelihood alone, with no perceptual
-and no adversarial loss; the weight of the KL term is 0.1 of a bound in nats, not 1e-6 beside a mean over pixels.
+Differs from the paper: Rombach et al. 2022 train first stages of larger images with a perceptual and an adversarial
+loss. Here the decoder is categorical and trained by likelihood alone, and the KL term has the weight 0.1 beside a
+likelihood in nats, not 1e-6 beside a mean over pixels.
 """
 
 from ml_collections import ConfigDict

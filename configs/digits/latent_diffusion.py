@@ -4,8 +4,9 @@ genbench train --config=configs/digits/latent_diffusion.py --workdir=runs/latent
 
 Train the first stage first: configs/digits/first_stage.py.
 
-Differs from Rombach et al. 2022: another data set and small networks; the cosine schedule and v prediction; latents are
-scaled channel by channel, by the first batch's mean and standard deviation.
+Differs from the paper: Rombach et al. 2022 have other data and larger networks with attention, and predict the noise on
+a linear schedule. Here the schedule is cosine and the prediction v, and latents are scaled channel by channel, by mean
+and standard deviation of the first batch.
 """
 
 from ml_collections import ConfigDict

@@ -126,6 +126,9 @@ def test_latents_are_measured_and_scaled_channel_by_channel(keys):
     np.testing.assert_allclose(x.std((0, 1, 2)), 1, rtol=1e-5)
     wanted = SPREAD * own['scaling'].scale[...]  # of the law of z, of which the images are draws
     np.testing.assert_allclose(wanted, 1, rtol=0.05)
+    levels = space.spec.quantise(images)
+    shown = space.spec.dequantise(levels)  # as samplers are given an original
+    np.testing.assert_array_equal(space.place(own, shown), space.centre(own, levels))
     z = space.stage.posterior(None, images)[0]
     np.testing.assert_array_equal(space.decode(own, space.centre(own, images)), space.stage.decode(None, z))
 
