@@ -9,6 +9,7 @@ as 32 bits of its hash, far from any count:
          ├ 'training' ─ step ─ 'flip'
          │                   └ 'update NAME' ─ 'images' ─ image ─ a name for each draw
          │                                   └ 'rest' ─ what is not drawn for an image
+         ├ 'preparation' ─ row ─ a name for each draw
          ├ 'samples' ─ training seed ─ image ─ a name for each draw
          ├ 'conditions', 'shown' ─ training seed ─ image ─ kind of condition ─ a name for each draw
          ├ 'likelihood' ─ training seed ─ image
@@ -17,8 +18,8 @@ as 32 bits of its hash, far from any count:
          └ 'classifier' ─ 'networks'
                         └ 'shifts' ─ step
 
-The first is `train.seed` for initialisation and training, `evaluation.classifier.seed` for the classifier, and
-`evaluation.seed` for the rest.
+The first is `train.seed` for initialisation, training and preparation, `evaluation.classifier.seed` for the classifier,
+and `evaluation.seed` for the rest.
 """
 
 import hashlib

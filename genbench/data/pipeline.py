@@ -5,10 +5,11 @@ permutation. Steps take positions one after the other: step s takes [s · batch,
 one size. Both ways deliver the same batches.
 """
 
+import copy
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -76,6 +77,10 @@ class Feed(Protocol):
     def batch(self, constants: Any, inputs: Any, shape: Shape = None) -> Batch: ...
 
     def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch: ...
+
+    def joined(self, beside: Mapping[str, Any]) -> 'Feed':
+        """The same rows with further arrays (n, …), by row of the set; not once batches were asked for."""
+        ...
 
     def close(self) -> None: ...
 
@@ -151,10 +156,15 @@ class ResidentFeed:
         return self._rows.put(self.taken.part(step))
 
     def batch(self, constants: Any, inputs: jax.Array, shape: Shape = None) -> Batch:
-        return _resized(_widened({name: values[inputs] for name, values in constants.items()}), shape)
+        return _resized(widened({name: values[inputs] for name, values in constants.items()}), shape)
 
     def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch:
         return _resized({name: values[numbers] for name, values in self.constants.items()}, shape)
+
+    def joined(self, beside: Mapping[str, Any]) -> 'ResidentFeed':
+        feed = copy.copy(self)
+        feed.constants = {**self.constants, **{name: np.asarray(values) for name, values in beside.items()}}
+        return feed
 
     def close(self) -> None:
         """Nothing is held."""
@@ -187,14 +197,14 @@ class StreamedFeed:
         self.taken = self._rows.taken
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._source, self._fields = source, tuple(fields)
-        read = functools.partial(_read, source, self.taken, self._fields)
-        self._batches = grain.MapDataset.range(2**62 // max(self.taken.own)).map(read)
+        self._beside: Mapping[str, Any] = {}
         self._next, self._iterator = -1, None
 
     def inputs(self, step: int) -> Batch:
         if step != self._next:
             self.close()
-            batches = self._batches[step:].to_iter_dataset(self._options)
+            every = self._grain.MapDataset.range(2**62 // max(self.taken.own))
+            batches = every.map(functools.partial(_read, self._fetch, self.taken))[step:].to_iter_dataset(self._options)
             if self._workers:
                 flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which nobody else parses
                 options = self._grain.MultiprocessingOptions(num_workers=self._workers)
@@ -207,10 +217,19 @@ class StreamedFeed:
         return next(self._iterator)
 
     def batch(self, constants: Any, inputs: Batch, shape: Shape = None) -> Batch:
-        return _resized(_widened(inputs), shape)
+        return _resized(widened(inputs), shape)
 
     def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch:
-        return _resized(_fetch(self._source, numbers, self._fields), shape)
+        return _resized(self._fetch(numbers), shape)
+
+    def joined(self, beside: Mapping[str, Any]) -> 'StreamedFeed':
+        feed = copy.copy(self)
+        feed._beside = beside
+        return feed
+
+    @property
+    def _fetch(self) -> Callable[[np.ndarray], Batch]:
+        return functools.partial(_fetch, self._source, self._fields, self._beside)
 
     def close(self) -> None:
         """Stop reading ahead, and the workers."""
@@ -225,7 +244,7 @@ def _quiet(*_: int) -> None:
 
 def shapes(feed: Feed, count: int, shape: Shape) -> Batch:
     """Shapes and types of a batch of so many images, for which one is read."""
-    one = jax.eval_shape(lambda: _widened(feed.rows(np.zeros(1, np.int32), shape)))
+    one = jax.eval_shape(lambda: widened(feed.rows(np.zeros(1, np.int32), shape)))
     return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in one.items()}
 
 
@@ -233,7 +252,7 @@ def _resized(batch: Batch, shape: Shape) -> Batch:
     return batch if shape is None else {**batch, 'image': resize(batch['image'], shape)}
 
 
-def _widened(batch: Batch) -> Batch:
+def widened(batch: Batch) -> Batch:
     """Integers as int32, other numbers as float32."""
 
     def one(values: Any) -> Any:
@@ -242,15 +261,15 @@ def _widened(batch: Batch) -> Batch:
     return {name: one(values) for name, values in batch.items()}
 
 
-def _read(source: Any, taken: Taken, fields: Sequence[str], step: int) -> Batch:
+def _read(fetch: Callable[[np.ndarray], Batch], taken: Taken, step: int) -> Batch:
     """The rows of this process in the batch of a step."""
-    return _fetch(source, taken.part(int(step)), fields)
+    return fetch(taken.part(int(step)))
 
 
-def _fetch(source: Any, numbers: np.ndarray, fields: Sequence[str]) -> Batch:
+def _fetch(source: Any, fields: Sequence[str], beside: Mapping[str, Any], numbers: np.ndarray) -> Batch:
     many = getattr(source, '__getitems__', None)
     records = many(numbers.tolist()) if many else [source[int(number)] for number in numbers]
-    return stack(records, fields)
+    return {**stack(records, fields), **{name: np.asarray(values[numbers]) for name, values in beside.items()}}
 
 
 def flip(images: jax.Array, key: jax.Array) -> jax.Array:

@@ -100,7 +100,7 @@ class Explorer:
 
     def _denoising(self, pictures: dict[str, np.ndarray], told: Told, real: RealSets) -> dict[str, Any]:
         """What exploration.json says of the traces; their pictures are added to `pictures`."""
-        family, spec = self.blueprint.family, self.blueprint.family.spec
+        family = self.blueprint.family
         assert family.path is not None
         schedule, steps = family.path, int(self.sampler.num_steps)
         kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
@@ -110,16 +110,17 @@ class Explorer:
         def add(name: str, start: Any, given: Given, place: int) -> None:
             states, predictions = self._trace(start, given, kept[place])
             seen = states[kept] / np.sqrt(alpha**2 + sigma**2).reshape(-1, *[1] * start.ndim)
-            pictures[f'{name}_states'] = np.asarray(spec.quantise(seen[place:]))
-            pictures[f'{name}_predictions'] = np.asarray(spec.quantise(predictions[kept[place:-1]]))
+            pictures[f'{name}_states'] = self._decoded(seen[place:])
+            pictures[f'{name}_predictions'] = self._decoded(predictions[kept[place:-1]])
 
-        noise = self._noise(0, spec.shape)
+        noise = self._noise(0, family.space.shape)
         add('generation', self.sampler.options.temperature * sigma[0] * noise, told(0, IMAGES), 0)
         places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
         rows = real.split.rows(slice(0, IMAGES))
         targets, known = rows['image'], sampling.given(family, rows, 'conditions', self.seed)
+        centres = np.asarray(self._encoder(self.state, jnp.asarray(targets)))
         for place in places:
-            start = alpha[place] * np.asarray(spec.dequantise(jnp.asarray(targets))) + sigma[place] * noise
+            start = alpha[place] * centres + sigma[place] * noise
             add(f'reconstruction_{place}', start, known, place)
         pictures['targets'] = targets[None]
         return {
@@ -132,7 +133,7 @@ class Explorer:
     def _interpolation(self, told: Told) -> np.ndarray:
         """Integer images (ROWS, IMAGES, …); along a row nothing changes but the latent."""
         family = self.blueprint.family
-        shape = family.latent_shape or family.spec.shape
+        shape = family.latent_shape or family.space.shape
         ends = self.sampler.options.temperature * self._noise(1, shape, 2 * ROWS)
         drawn = told(0, ROWS)
         rows = []
@@ -147,7 +148,7 @@ class Explorer:
         if family.path is None or family.latent_shape is not None:
             return np.asarray(self._generate(latents, given))
         start = np.asarray(family.path.sigma(jnp.asarray(family.path.t_max))) * latents
-        return np.asarray(family.spec.quantise(self._trace(start, given, 0)[0][-1]))
+        return self._decoded(self._trace(start, given, 0)[0][-1:])[0]
 
     def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
         """Standard normal numbers (count, *shape)."""
@@ -166,6 +167,20 @@ class Explorer:
         arguments = (np.asarray(start, np.float32), self._keys, given, np.int32(first))
         states, predictions = self._program(self.state, *arguments)
         return np.asarray(states), np.asarray(predictions)
+
+    def _decoded(self, states: np.ndarray) -> np.ndarray:
+        """Integer images of states (…, IMAGES, *shape) in the family's data space."""
+        return np.stack([np.asarray(self._decoder(self.state, one)) for one in states])
+
+    @functools.cached_property
+    def _decoder(self) -> Callable[..., Any]:
+        space = self.blueprint.family.space
+        return jax.jit(lambda state, x: space.decode(self.blueprint.bind_state(state), x))
+
+    @functools.cached_property
+    def _encoder(self) -> Callable[..., Any]:
+        space = self.blueprint.family.space
+        return jax.jit(lambda state, images: space.centre(self.blueprint.bind_state(state), images))
 
     @functools.cached_property
     def _program(self) -> Callable[..., Any]:

@@ -16,6 +16,8 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import stages
+from genbench.families.latent_model import LatentModel
+from genbench.families.spaces import Pixels, Space
 from genbench.families.stages import Span, Stage
 from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
 from genbench.interpolants.schedules import Schedule
@@ -158,27 +160,6 @@ class Likelihood:
     traceable: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class LatentModel:
-    """p(x | z) with z ~ N(0, I): all that is needed to estimate log p(x) without an encoder.
-
-    Attributes:
-      latent_shape: of one z.
-      observe: (integer images, one key an image) → x, what p(x | z) is a distribution of: the images as they are, or a
-        point in each image's bins.
-      log_likelihood: (z (batch, …), x (batch, …)) → log p(x | z) in nats, (batch,); a density is multiplied by the
-        widths of the bins.
-      draw: (z, one key each) → x from p(x | z).
-      protocol: what p(x | z) and `observe` depend on beside the checkpoint.
-    """
-
-    latent_shape: tuple[int, ...]
-    observe: Callable[[Array, Array], Array]
-    log_likelihood: Callable[[Array, Array], Array]
-    draw: Callable[[Array, Array], Array]
-    protocol: Mapping[str, Any]
-
-
 class Family:
     """Base class. A family overrides `networks`, `updates` and `sample` (or `generate`), and what else it needs.
 
@@ -198,6 +179,7 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
+        self.space: Space = Pixels(spec)  # of what it models, which need not be integer images
         self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
@@ -238,6 +220,14 @@ class Family:
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Data-dependent initialisation: may change the modules in place; sees the first batch."""
+
+    def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
+        """Arrays (batch, …) that stand in the batches beside these rows under their names; made of all rows once.
+
+        `networks` has borrowed runs only, and `rows['key']` is a key for each row, the same whatever rows it is with.
+        What is made is kept in the run's folder (`training.preparation`), and is no part of checkpoints.
+        """
+        return {}
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -316,8 +306,7 @@ class Family:
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
-        """Of the standard normal z whose function the samples are in `generate`; None where there is no such z, or
-        where it is the noise in which `path` starts."""
+        """Of the standard normal z that `generate` takes; None where there is none, or it is the noise of `path`."""
         return None
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from genbench import rng
-from genbench.data.spec import DataSpec
-from genbench.families.dequantisation import uniform_draw
+from genbench.families.base import Networks
+from genbench.families.spaces import Space
 from genbench.interpolants.predictions import Denoiser, Prediction
 from genbench.interpolants.schedules import Schedule, expand
 from genbench.networks.decoders import discretised_normal
@@ -32,31 +32,33 @@ class VariationalBound:
 
     * 'prior': −KL(q(x_t | x) ‖ N(0, σ_t²)) at the last time, where sampling starts from the latter;
     * 'diffusion': minus the KLs of the steps, or their integral; estimated without bias;
-    * 'reconstruction': log-probability of the image given x_t at the first time;
+    * 'reconstruction': log-probability of the image given x_t at the first time, or the log-density of x there with
+      the weight that it has in its space;
     * 'log_prob': their sum.
 
     Attributes:
-      uniform: score the density at one uniform draw from the image's bin, times the volume of the bin, which is what a
-        model of dequantised images bounds; otherwise the probability of the image, with x at the centre of its bin.
+      space: of x. One draw of x is scored with its weight, where images have draws: from their bins, of which a model
+        of dequantised images has the density, or from what a first stage says of them. Otherwise the probability of
+        the image is, with x at the centre of its bin.
       draws: times at which an image's diffusion term is looked at, one in each of as many strata.
     """
 
-    spec: DataSpec
+    space: Space
     schedule: Schedule
-    uniform: bool
     draws: int
 
     @property
     def protocol(self) -> dict[str, Any]:
         """What both bounds depend on beside the model: how images become x, and where the terms are looked at."""
         return {
-            'dequantisation': 'uniform' if self.uniform else 'none',
-            'dequantisation_draws': int(self.uniform),
+            **self.space.protocol(int(self.space.drawn)),
             'time_draws': self.draws,
             'times': 'stratified, even in log(1 + SNR)',
         }
 
-    def in_steps(self, denoise: Denoiser, images: Array, keys: Array, times: Array, variance: str) -> Terms:
+    def in_steps(
+        self, denoise: Denoiser, images: Array, keys: Array, times: Array, variance: str, networks: Any = None
+    ) -> Terms:
         """DDPM, equation 5: the chain over `times` t_1 < … < t_T has T − 1 KLs and a decoder N(x̂, v) at t_1.
 
         The decoder is integrated over the image's bin (equation 13), or its density taken times the bin's width.
@@ -66,20 +68,21 @@ class VariationalBound:
             q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is
             β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
             'learned' lies between 'fixedsmall' and 'beta' by the network's second output.
+          networks: of the model, which a space may ask.
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
-        x = self._scored(images, keys)
+        x, weight = self._scored(networks, images, keys)
         first = jnp.full(len(x), times[0])
         predicted = denoise(self.schedule.perturb(x, self._reconstruction_noise(keys), first), first)
-        reconstruction = self._decoded(x, images, predicted, times, variance)
+        reconstruction = self._decoded(x, images, predicted, times, variance) + weight
         diffusion: Array | float = 0.0
         if len(times) > 1:
             ratio = self._ratio(times[:-1], times[1:])
             shrinkage = jnp.ones_like(ratio) if variance == 'fixedsmall' else ratio
             diffusion = self._diffusion(denoise, x, keys, times, shrinkage, variance == 'learned')
             if variance != 'learned':
-                diffusion += self.spec.num_dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
+                diffusion += self._dims * 0.5 * (jnp.log(shrinkage) + 1 - shrinkage).sum()
         return self._sum(x, times[-1], diffusion, reconstruction)
 
     def learned_term(self, x: Array, predicted: Prediction, s: Array, t: Array, first: Array, ends: Array) -> Array:
@@ -91,24 +94,25 @@ class VariationalBound:
         """
         s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # ends have no β̃: any others will do
         term = -0.5 * _learned(x, predicted, self._snr(s) - self._snr(t), self._ratio(s, t))
-        return jnp.where(ends, self._decoded(x, self.spec.quantise(x), predicted, first, 'learned'), term)
+        decoded = self._decoded(x, self.space.spec.quantise(x), predicted, first, 'learned')
+        return jnp.where(ends, decoded + (self.space.log_volume if self.space.drawn else 0.0), term)
 
     def _ratio(self, s: Array, t: Array) -> Array:
         """β̃_t / β_t of steps from t to s."""
         return jnp.square(self.schedule.sigma(s) / self.schedule.sigma(t))
 
     def _decoded(self, x: Array, images: Array, predicted: Prediction, times: Array, variance: str) -> Array:
-        """log p(image | x_1), or of x with the bin's volume, in nats, (batch,)."""
+        """log p(image | x_1), or the log-density of x given x_1, in nats, (batch,)."""
         if variance == 'learned':
             assert predicted.variance is not None
             small, large = (jnp.log(self._decoder_scale(times, one)) for one in ('fixedsmall', 'beta'))
             scale = jnp.exp(small + predicted.variance * (large - small))
         else:
             scale = self._decoder_scale(times, variance)
-        if self.uniform:
-            found = jax.scipy.stats.norm.logpdf(x, predicted.x, scale) + self.spec.log_bin_width
+        if self.space.drawn:
+            found = jax.scipy.stats.norm.logpdf(x, predicted.x, scale)
         else:
-            found = discretised_normal(predicted.x, scale, images, self.spec.levels)
+            found = discretised_normal(predicted.x, scale, images, self.space.spec.levels)
         return found.sum((1, 2, 3))
 
     def _decoder_scale(self, times: Array, variance: str) -> Array:
@@ -119,19 +123,19 @@ class VariationalBound:
         beta_2 = jnp.square(sigma[1]) - jnp.square(alpha[1] / alpha[0] * sigma[0])
         return sigma[0] / sigma[1] * jnp.sqrt(beta_2)
 
-    def in_continuous_time(self, denoise: Denoiser, images: Array, keys: Array) -> Terms:
+    def in_continuous_time(self, denoise: Denoiser, images: Array, keys: Array, networks: Any = None) -> Terms:
         """VDM, equation 11, from t_min to t_max; the decoder there is N(x_t / α, (σ / α)²) and asks no network.
 
-        It is integrated over the image's bin; for dequantised images the mean of its logarithm over x_t is known.
+        It is integrated over the image's bin; for densities the mean of its logarithm over x_t is known.
         """
-        x = self._scored(images, keys)
+        x, weight = self._scored(networks, images, keys)
         scale = self._scale(jnp.asarray(self.schedule.t_min))
-        if self.uniform:
+        if self.space.drawn:
             entropy = jnp.log(scale) + math.log(2 * math.pi * math.e) / 2
-            reconstruction = jnp.full(len(x), self.spec.num_dims * (self.spec.log_bin_width - entropy))
+            reconstruction = weight - self._dims * entropy
         else:
             seen = x + scale * self._reconstruction_noise(keys)
-            reconstruction = discretised_normal(seen, scale, images, self.spec.levels).sum((1, 2, 3))
+            reconstruction = discretised_normal(seen, scale, images, self.space.spec.levels).sum((1, 2, 3))
         low, high = self.schedule.t_min ** (1 / 3), self.schedule.t_max ** (1 / 3)
         times = jnp.linspace(low, high, INTERVALS + 1) ** 3
         diffusion = self._diffusion(denoise, x, keys, times)
@@ -179,24 +183,24 @@ class VariationalBound:
             elif shrinkage is None:
                 length, t = t - s, s + rng.uniform(mine, 'place') * (t - s)
                 fall = -length * jax.jvp(self._snr, (t,), (jnp.ones_like(t),))[1]
-            noise = rng.normal(mine, 'noise', self.spec.shape)
+            noise = rng.normal(mine, 'noise', self.space.shape)
             predicted = denoise(self.schedule.perturb(x, noise, t), t)
             if learned:
                 term = _learned(x, predicted, fall, shrinkage[chosen])
                 return total - 0.5 * term / (self.draws * probability[chosen]), None
             error = jnp.square(x - predicted.x).sum((1, 2, 3))
-            error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self.spec.num_dims)  # of mean zero
+            error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self._dims)  # of mean zero
             return total - 0.5 * fall * error / (self.draws * probability[chosen]), None
 
         return jax.lax.scan(add, jnp.zeros(len(x)), jnp.arange(self.draws))[0]
 
     def _noise_of_bins(self, t: Array) -> Array:
-        """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data whose variance is that of a uniform draw from one bin.
+        """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data whose variance is that of the draws of one image.
 
         Where the noise is narrower than the bins, the errors of a model of dequantised images are about these. Their
         known mean takes the place of their draw, which lowers the variance and leaves the mean.
         """
-        variance = math.exp(2 * self.spec.log_bin_width) / 12 if self.uniform else 0.0
+        variance = self.space.variance_of_draws
         return self._snr(t) * jnp.square(variance / (1 + self._snr(t) * variance))
 
     def _snr(self, t: Array) -> Array:
@@ -205,14 +209,18 @@ class VariationalBound:
     def _scale(self, t: Array) -> Array:
         return self.schedule.sigma(t) / self.schedule.alpha(t)
 
-    def _scored(self, images: Array, keys: Array) -> Array:
-        """Images as the model saw them in training."""
-        return (
-            uniform_draw(self.spec, images, rng.named(keys, 'bins')) if self.uniform else self.spec.dequantise(images)
-        )
+    def _scored(self, networks: Networks, images: Array, keys: Array) -> tuple[Array, Array | float]:
+        """Images as the model saw them in training, and the weights of their densities."""
+        if self.space.drawn:
+            return self.space.draw(networks, images, rng.named(keys, 'bins'))
+        return self.space.centre(networks, images), 0.0
+
+    @property
+    def _dims(self) -> int:
+        return math.prod(self.space.shape)
 
     def _reconstruction_noise(self, keys: Array) -> Array:
-        return rng.normal(keys, 'first', self.spec.shape)
+        return rng.normal(keys, 'first', self.space.shape)
 
 
 def _learned(x: Array, predicted: Prediction, fall: Array, ratio: Array) -> Array:

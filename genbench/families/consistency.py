@@ -16,6 +16,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Family, Likelihood, Networks, Update, register
 from genbench.families.paths import PathFamily, scalars
+from genbench.families.spaces import Latents
 from genbench.interpolants import predictions, steps
 from genbench.ranges import LARGEST, NOT_NEGATIVE, PATH, SHARE, Range
 
@@ -140,6 +141,8 @@ def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
             f'The teacher is a {config.family.name} model, which has no path from noise to data; '
             'use a diffusion or flow_matching run.'
         )
+    if isinstance(teacher.space, Latents):
+        raise UserError('The teacher is a model of latents, of which no student can be made; use one of pixels.')
     if config.family.prediction not in BOUNDARY_PREDICTIONS:
         raise UserError(
             f'The teacher predicts {config.family.prediction!r}; the image that a student predicts must '

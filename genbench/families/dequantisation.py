@@ -1,4 +1,4 @@
-"""From a density of real images to a probability of integer ones, by uniform dequantisation.
+"""From a density in a data space to a probability of integer images: by uniform dequantisation, or a first stage.
 
 L. Theis, A. van den Oord, M. Bethge, A note on the evaluation of generative models, 2016, section 3.1 (one draw);
 Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016 (K draws tighten the bound).
@@ -14,26 +14,23 @@ import numpy as np
 
 from genbench import rng
 from genbench.data.conditions import Given
-from genbench.data.spec import DataSpec
 from genbench.families.base import Likelihood, Networks
+from genbench.families.spaces import Space
 
 Array = jax.Array
-LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) as `DataSpec.dequantise` encodes it, keys) → nats (batch,)
+LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) in a data space, keys) → nats (batch,)
 Density = Callable[[Networks, Given], LogDensity]  # of images with these conditions; draws share what comes first
 
 
-def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
-    """A point in the bins of each integer image, in the encoding of `spec.dequantise`; one key an image."""
-    return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
+def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:
+    """log of 1/K Σ_k p(x_k) exp(w_k) in nats (batch,), x_k and w_k the draws of the integer image in its space.
 
-
-def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:
-    """log of 1/K Σ_k p(x_k) (2/L)^d in nats (batch,), x_k uniform in the bin of the integer image.
-
-    The mean over k estimates P(image) = ∫ p over the bin without bias, so its logarithm is below log P(image) on
-    average, and the nearer to it the larger K is. The first draws of a larger K are those of a smaller one.
+    Of pixels, x_k is uniform in the image's bin of volume exp(w_k) = (2/L)^d. The mean over k estimates P(image)
+    without bias, so its logarithm is below log P(image) on average, and the nearer to it the larger K is. The first
+    draws of a larger K are those of a smaller one.
 
     Args:
+      networks: of the model, which a space may ask.
       log_density: gets the same keys, one an image, in every draw: what noise a density has is then shared by an
         image's draws, and the logarithm of their mean does not pick the luckiest.
       images: integers (batch, height, width, channels).
@@ -43,10 +40,11 @@ def uniform_bound(spec: DataSpec, log_density: LogDensity, images: Array, keys: 
     keys_bins, keys_density = rng.named(keys, 'dequantisation'), rng.named(keys, 'density')
 
     def one_draw(index: Array) -> Array:
-        return log_density(uniform_draw(spec, images, rng.numbered(keys_bins, index)), keys_density)
+        x, weight = space.draw(networks, images, rng.numbered(keys_bins, index))
+        return log_density(x, keys_density) + weight
 
     log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jnp.arange(draws)), axis=0)
-    return log_p - math.log(draws) + spec.num_dims * spec.log_bin_width
+    return log_p - math.log(draws)
 
 
 def smoothing_cost(ratio: float, points: int = 10_000) -> float:
@@ -64,7 +62,7 @@ def smoothing_cost(ratio: float, points: int = 10_000) -> float:
 def likelihoods(
     method: str,
     kind: str,
-    spec: DataSpec,
+    space: Space,
     draws: int,
     density: Density,
     protocol: Mapping[str, Any] | None = None,
@@ -82,7 +80,7 @@ def likelihoods(
 
     def score(density: Density, count: int) -> Callable[..., Array | Mapping[str, Array]]:
         def log_prob(networks: Networks, images: Array, given: Given, keys: Array):
-            total = uniform_bound(spec, density(networks, given), images, keys, count)
+            total = bound(space, networks, density(networks, given), images, keys, count)
             if not parts:
                 return total
             return {'log_prob': total, **{name: jnp.full_like(total, part) for name, part in parts.items()}}
@@ -91,8 +89,8 @@ def likelihoods(
 
     return tuple(
         Likelihood(
-            f'{method}_{count}', kind, score(density, count),
-            {'dequantisation': 'uniform', 'dequantisation_draws': count, **(protocol or {})},
+            space.method(f'{method}_{count}'), kind, score(density, count),
+            {**space.protocol(count), **(protocol or {})},
             refined=score(refined, count) if refined else None,
         )
         for count in dict.fromkeys((1, draws))

@@ -7,6 +7,7 @@ T. Karras et al., Elucidating the Design Space of Diffusion-Based Generative Mod
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,13 +64,13 @@ class Diffusion(RegressionFamily):
         return {**times.SAMPLERS, 'uniform': steps}
 
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
-        """λ T L_t in bits per dimension, whose mean over t is λ L_vlb; the predicted image learns nothing from it
+        """λ T L_t in bits per dimension of x, whose mean over t is λ L_vlb; the predicted image learns nothing from it
         (Nichol & Dhariwal 2021, section 3.1)."""
         steps = self.config.family.num_timesteps
         n = jnp.round(t * steps / self.schedule.t_max)
         fixed = predicted._replace(x=jax.lax.stop_gradient(predicted.x))
         nats = self.bound.learned_term(x, fixed, self.time(n - 1), t, self.time(jnp.arange(1, 3)), n <= 1)
-        return self.config.family.learned_variance * steps * self.spec.bits_per_dim(nats)
+        return self.config.family.learned_variance * steps * -nats / (math.prod(self.space.shape) * math.log(2))
 
     def time(self, n: Array) -> Array:
         """Time of the integer step n = 0 … T; the last is the schedule's t_max."""
@@ -77,23 +78,21 @@ class Diffusion(RegressionFamily):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        steps = self.config.family.num_timesteps
+        steps, shared = self.config.family.num_timesteps, super().likelihoods
+        if not shared:
+            return ()
         first = self.schedule.t_max / steps if self.schedule.curve is None else float(self.time(jnp.asarray(1)))
         chain = {'timesteps': steps, 't_min': first, 't_max': self.schedule.t_max}
         chain |= {'decoder': 'normal around the predicted image', 'clip': self.path_config.clip}
-        protocol = {**self.bound.protocol, **chain}
         return (
-            *super().likelihoods,
+            *shared,
             *(
-                Likelihood(
-                    f'vlb_{variance}', 'lower_bound', functools.partial(self._vlb, variance),
-                    {**protocol, 'variance': variance},
-                )
+                self._bound(f'vlb_{variance}', functools.partial(self._vlb, variance), {**chain, 'variance': variance})
                 for variance in self.config.evaluation.vlb_variances
             ),
-        )  # fmt: skip
+        )
 
     def _vlb(self, variance: str, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
         denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that samples
-        return self.bound.in_steps(denoise, images, keys, times, variance)
+        return self.bound.in_steps(denoise, images, keys, times, variance, networks)

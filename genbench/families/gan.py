@@ -76,7 +76,7 @@ class GAN(Family):
                 raise UserError(f'No {key} of a GAN is called {name!r} (family.{key}). {did_you_mean(name, known)}')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
+        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
         network = self.config.network
         shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
         return {
@@ -106,7 +106,7 @@ class GAN(Family):
         Real images are dequantised uniformly, or their grid of levels would give them away.
         """
         given = self.given(batch)
-        real = self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
+        real = self.space.encode(networks, batch)
         fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
         fake_logits = networks['discriminator'](fake, given)
         real_logits, penalty, weighted = self._penalty(networks['discriminator'], given, real, fake, batch['key'])
@@ -149,7 +149,7 @@ class GAN(Family):
         return (self.config.network.latent,)
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        return self.spec.quantise(networks['generator'](latents, given))
+        return self.space.decode(networks, networks['generator'](latents, given))
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         """N(x; G(z), σ²), σ the evaluation's: a generator has no observation model (Wu et al. 2017, section 2)."""
@@ -158,7 +158,7 @@ class GAN(Family):
             raise UserError(f'evaluation.ais.observation_scale is {scale}; it should be positive.')
         return Normal(self.spec, scale).latent_model(
             lambda z: networks['generator'](z, given)[..., None],
-            self.config.network.latent,
+            self.latent_shape,
             decoder='normal',
             observation_scale=scale,
         )

@@ -72,7 +72,7 @@ class Gaussian(Family):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         draws = self.config.evaluation.dequantisation_draws
-        return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, self._log_density)
+        return dequantisation.likelihoods('density', 'lower_bound', self.space, draws, self._log_density)
 
     def _log_density(self, networks: Networks, given: Given) -> dequantisation.LogDensity:
         """log N(x; m, S) of the dequantised data."""

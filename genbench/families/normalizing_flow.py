@@ -4,12 +4,12 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (
 Generative Flow with Invertible 1×1 Convolutions, 2018.
 """
 
+import math
 from typing import Any
 
 import jax
 from flax import nnx
 
-from genbench import rng
 from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.families import dequantisation
@@ -39,11 +39,11 @@ class NormalizingFlow(Family):
         options = {key: value for key, value in self.config.network.items() if key != 'name'}
         if options.keys() != couplings.DEFAULTS.keys():
             raise UserError(f'network.name is {self.config.network.name!r}, which cannot be inverted; use couplings.')
-        return {'flow': couplings.Flow(self.spec.shape, self.forms, rngs=rngs, **options)}
+        return {'flow': couplings.Flow(self.space.shape, self.forms, rngs=rngs, **options)}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Normalisations from the first batch (Glow, section 3.1)."""
-        networks['flow'](self._dequantise(batch), self.given(batch), fit=True)
+        networks['flow'](self.space.encode(networks, batch), self.given(batch), fit=True)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -51,12 +51,9 @@ class NormalizingFlow(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) of images at one uniform draw from their bins, in bits per dimension (Glow, equations 1 and 2)."""
-        log_p = self._log_density(networks, self._dequantise(batch), self.given(batch), key)
-        loss = self.spec.bits_per_dim((log_p + self.spec.num_dims * self.spec.log_bin_width).mean())
+        log_p = self._log_density(networks, self.space.encode(networks, batch), self.given(batch), key)
+        loss = self.spec.bits_per_dim((log_p + self.space.log_volume).mean())
         return loss, {'loss': loss}
-
-    def _dequantise(self, batch: Batch) -> Array:
-        return self.spec.dequantise(batch['image'], rng.uniform(batch['key'], 'bins', self.spec.shape))
 
     def _log_density(self, networks: Networks, x: Array, given: Given, key: Array | None = None) -> Array:
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""
@@ -65,10 +62,10 @@ class NormalizingFlow(Family):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        return (self.spec.num_dims,)
+        return (math.prod(self.space.shape),)
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        return self.spec.quantise(networks['flow'].inverse(latents, given))
+        return self.space.decode(networks, networks['flow'].inverse(latents, given))
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -76,4 +73,4 @@ class NormalizingFlow(Family):
             return lambda x, keys: self._log_density(networks, x, given)
 
         draws = self.config.evaluation.dequantisation_draws
-        return dequantisation.likelihoods('density', 'lower_bound', self.spec, draws, density)
+        return dequantisation.likelihoods('density', 'lower_bound', self.space, draws, density)

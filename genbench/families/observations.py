@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, LatentModel
-from genbench.families.dequantisation import uniform_draw
+from genbench.families.spaces import uniform_draw
 from genbench.networks import decoders
 
 
@@ -56,10 +56,10 @@ class Observation:
         """Integer images from x."""
         return x
 
-    def latent_model(self, decode: Callable[[Array], Array], latent: int, **protocol: Any) -> LatentModel:
-        """With z ~ N(0, I) of `latent` dimensions and h = decode(z)."""
+    def latent_model(self, decode: Callable[[Array], Array], shape: tuple[int, ...], **protocol: Any) -> LatentModel:
+        """With z ~ N(0, I) of this shape and h = decode(z)."""
         return LatentModel(
-            latent_shape=(latent,),
+            latent_shape=shape,
             observe=self.observe,
             log_likelihood=lambda z, x: self.log_prob(decode(z), x),
             draw=lambda z, keys: self.draw(decode(z), keys),

@@ -1,7 +1,6 @@
 """What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,14 +14,15 @@ from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import dequantisation
+from genbench.families import dequantisation, spaces
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
 from genbench.families.bounds import VariationalBound
+from genbench.families.spaces import Latents, Pixels, Space
 from genbench.interpolants import density, predictions, schedules, solvers, steps
 from genbench.interpolants.options import PathOptions
 from genbench.interpolants.solvers import Solver, Trace
 from genbench.networks.layers import plain_attention
-from genbench.ranges import PROBABILITY
+from genbench.ranges import PATH, PROBABILITY
 
 
 class PathFamily(Family):
@@ -34,7 +34,7 @@ class PathFamily(Family):
     default_steps = 25
     guidable = True
     main_network = 'denoiser'
-    ranges = {'condition_dropout': PROBABILITY}
+    ranges = {'condition_dropout': PROBABILITY, 'first_stage': PATH}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,12 +55,15 @@ class PathFamily(Family):
                             'preconditioned, whose network sees it scaled.')  # fmt: skip
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
+        preconditioned = self.prediction == 'preconditioned'  # by the standard deviation that it takes data to have
+        self.space = spaces.make(self.path_config, spec, borrowed, predictions.SIGMA_DATA if preconditioned else 1.0)
+        self._check_latents()
         self.ode = density.Ode(**config.evaluation.ode)
         if config.evaluation.truncation <= 0:
             raise UserError(f'evaluation.truncation is {config.evaluation.truncation}; it should be above 0.')
         self.scored = self.schedule
         if self.prediction != 'x':  # whose error in ε̂, divided by σ, grows without bound below the trained times
-            self.scored = self.schedule.stopping_at(config.evaluation.truncation * math.exp(spec.log_bin_width))
+            self.scored = self.schedule.stopping_at(config.evaluation.truncation * self.space.width)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -70,8 +73,27 @@ class PathFamily(Family):
             'dequantisation': 'uniform',  # or 'none': images sit at the centres of their bins
             'condition_dropout': 0.1,  # of a conditional network, for classifier-free guidance
             'clip': False,  # clip the predicted image while sampling
+            'first_stage': '',  # RUN or RUN@AVERAGE of a vae, whose latents take the place of pixels; '': pixels
+            'cache_latents': False,  # compute the posterior of every training image once, and keep it in the run folder
         }
         return {'family': {**super().defaults()['family'], **path}, 'network': {'name': 'unet'}}
+
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        run = config.family.get('first_stage')
+        return {**super().borrows(config), **({'first_stage': run} if run else {})}
+
+    def _check_latents(self) -> None:
+        """Raise a UserError where a setting means pixels, and this model is one of latents."""
+        if isinstance(self.space, Pixels):
+            return
+        if self.path_config.clip:
+            raise UserError('family.clip is True, and latents have no range to clip to; use False.')
+        for name, form in self.forms.items():
+            if form.type == 'image' and form.shape[:2] != self.space.shape[:2]:
+                size = '×'.join(map(str, self.space.shape[:2]))
+                raise UserError(f'The condition {name} is a picture of pixels, and the latents of this first stage are '
+                                f'{size}; use another condition.')  # fmt: skip
 
     @property
     def path_config(self) -> Any:
@@ -79,15 +101,18 @@ class PathFamily(Family):
         return self.config.family
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {'denoiser': modules.denoiser(self.config.network, self.spec, self.forms, rngs)}
+        return self.space.modules() | {'denoiser': modules.denoiser(self.config.network, self.space, self.forms, rngs)}
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        self.space.measure(networks, batch)
+
+    def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
+        return {**super().prepare(networks, rows), **self.space.prepare(networks, rows)}
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
-        """Image, noise, both (batch, …), and conditions of the paths to train on, one a row."""
-        return self.real_images(rows), rng.normal(rows['key'], 'noise', self.spec.shape), self.dropped(rows)
-
-    def real_images(self, batch: Batch) -> Array:
-        place = rng.uniform(batch['key'], 'bins', self.spec.shape) if self._dequantised else 0.5
-        return self.spec.dequantise(batch['image'], place)
+        """Image in the data space, noise, both (batch, …), and conditions of the paths to train on, one a row."""
+        noise = rng.normal(rows['key'], 'noise', self.space.shape)
+        return self.space.encode(networks, rows), noise, self.dropped(rows)
 
     def dropped(self, batch: Batch) -> Given:
         """Conditions that for some images say nothing, or None for an unconditional model."""
@@ -118,13 +143,16 @@ class PathFamily(Family):
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         given, held = conditions.apart(given)
-        kept = _kept(held, sampler)
-        start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.spec.shape)
+        kept = _kept(held, sampler, self.space)
+        if kept is not None:
+            kept = kept._replace(image=self.space.place(networks, kept.image))
+        start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.space.shape)
         path = solvers.solve(
             self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
             sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
         )  # fmt: skip
-        return Samples(self.spec.quantise(path.x), self._evaluations(sampler, guided=given is not None))
+        images = self.space.decode(networks, path.x)
+        return Samples(images, self._evaluations(sampler, guided=given is not None))
 
     @property
     def path(self) -> schedules.Schedule:
@@ -141,6 +169,8 @@ class PathFamily(Family):
     def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
         """The denoiser as this sampler's options have it."""
         options, negative = sampler.options, None
+        if options.threshold not in ('', 'none') and isinstance(self.space, Latents):
+            raise UserError('The option threshold is for pixels, and this model is one of latents; leave it out.')
         clip = {'': self.path_config.clip, 'none': False, 'static': True}.get(options.threshold, options.threshold)
         if options.negative and given is not None:
             count = len(jax.tree.leaves(given)[0])
@@ -158,27 +188,25 @@ class PathFamily(Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
+        if isinstance(self.space, Latents) and not self.space.scored:
+            return ()
         ode, options = self.ode, self.config.evaluation
         if ode.solver in density.ADAPTIVE:
             density.require_diffrax()  # before anything is scored
         ends = {'t_min': self.scored.t_min, 't_max': self.scored.t_max, 'decoder': 'normal around x_t / alpha'}
         protocol, parts = ode.protocol(self._followed), None
-        if self._dequantised:
-            parts = {'truncation_at_most': -self.spec.num_dims * dequantisation.smoothing_cost(self._scored_noise)}
-        else:
+        if not self.space.drawn:
             protocol['trained_on'] = 'centres of bins'
+        elif isinstance(self.space, Pixels):
+            parts = {'truncation_at_most': -self.spec.num_dims * dequantisation.smoothing_cost(self._scored_noise)}
         estimates = dequantisation.likelihoods(
-            'ode', 'estimate', self.spec, options.dequantisation_draws, functools.partial(self._ode_density, ode),
+            'ode', 'estimate', self.space, options.dequantisation_draws, functools.partial(self._ode_density, ode),
             protocol, refined=functools.partial(self._ode_density, ode.refined()), parts=parts,
         )  # fmt: skip
         return (
             *estimates,
-            Likelihood('vlb_continuous', 'lower_bound', self._vlb_continuous, {**self.bound.protocol, **ends}),
-        )  # fmt: skip
-
-    @property
-    def _dequantised(self) -> bool:
-        return self.path_config.dequantisation == 'uniform'
+            self._bound('vlb_continuous', self._vlb_continuous, ends),
+        )
 
     @property
     def _followed(self) -> schedules.Schedule:
@@ -187,14 +215,14 @@ class PathFamily(Family):
         A model trained on the centres of bins has no flat density inside them: the nearer to the data the ODE stops,
         the less likely all points but the centres are.
         """
-        return self.scored if self._dequantised else self.schedule
+        return self.scored if self.space.drawn else self.schedule
 
     @property
     def _scored_noise(self) -> float:
         """σ / α where densities stop, in widths of a bin."""
         with jax.ensure_compile_time_eval():
             t = jnp.asarray(self.scored.t_min)
-            return float(self.scored.sigma(t) / self.scored.alpha(t)) / math.exp(self.spec.log_bin_width)
+            return float(self.scored.sigma(t) / self.scored.alpha(t)) / self.space.width
 
     def _ode_density(self, ode: density.Ode, networks: Networks, given: Given) -> dequantisation.LogDensity:
         def denoise(x_t, t, given):
@@ -208,13 +236,17 @@ class PathFamily(Family):
 
     @property
     def bound(self) -> VariationalBound:
-        return VariationalBound(self.spec, self.scored, self._dequantised, self.config.evaluation.vlb_draws)
+        return VariationalBound(self.space, self.scored, self.config.evaluation.vlb_draws)
+
+    def _bound(self, method: str, log_prob: Any, protocol: Mapping[str, Any]) -> Likelihood:
+        protocol = {**self.bound.protocol, **protocol}
+        return Likelihood(self.space.method(method), 'lower_bound', log_prob, protocol)
 
     def _vlb_continuous(self, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
-        return self.bound.in_continuous_time(self.denoise(networks, given), images, keys)
+        return self.bound.in_continuous_time(self.denoise(networks, given), images, keys, networks)
 
 
-def _kept(held: Mapping[str, Array], sampler: Sampler) -> solvers.Kept | None:
+def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.Kept | None:
     """The original of samples and its known pixels; a UserError where one of them, or an option, has no use."""
     said, known = sampler.options.changed, '--given known=IMAGE, white where the original is kept'
     if 'original' not in held and (held or 'strength' in said or 'resample' in said):
@@ -222,6 +254,9 @@ def _kept(held: Mapping[str, Array], sampler: Sampler) -> solvers.Kept | None:
         raise UserError(f'Sampling with {what} needs an image to start from: --given original=IMAGE.')
     if 'known' not in held and 'resample' in said:
         raise UserError(f'The option resample needs {known}.')
+    if 'known' in held and isinstance(space, Latents):
+        raise UserError('A model of latents cannot keep known pixels, for a latent belongs to many of them; use '
+                        '--given original=IMAGE and strength=SHARE in the sampler.')  # fmt: skip
     if 'original' in held and 'known' not in held and 'strength' not in said:
         raise UserError(f'An original by itself changes nothing; write strength=SHARE in the sampler, or {known}.')
     return solvers.Kept(held['original'], held.get('known')) if held else None

@@ -81,9 +81,10 @@ class RegressionFamily(PathFamily):
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         denoiser = modules.denoiser(
-            self.config.network, self.spec, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
+            self.config.network, self.space, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
         )
-        return {'denoiser': denoiser, **({'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {})}
+        own = self.space.modules() | {'denoiser': denoiser}
+        return {**own, **({'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {})}
 
     @property
     def updates(self) -> tuple[Update, ...]:

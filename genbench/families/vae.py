@@ -28,25 +28,32 @@ from genbench.families.base import (
     Update,
     register,
 )
+from genbench.families.spaces import FirstStage
 from genbench.networks import autoencoder, square_size
-from genbench.ranges import COUNT, NOT_NEGATIVE
+from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
 
 
 @register('vae')
-class VAE(Family):
+class VAE(FirstStage, Family):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x | z) independent over pixels and channels."""
 
     samplers = ('mean', 'direct')
 
-    ranges = {'latent': COUNT, 'observation_scale': NOT_NEGATIVE, 'beta': NOT_NEGATIVE}
+    ranges = {
+        'latent': COUNT,
+        'latent_channels': COUNT_OR_NONE,
+        'observation_scale': NOT_NEGATIVE,
+        'beta': NOT_NEGATIVE,
+    }
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
             'latent': 16,  # dimensions of z
+            'latent_channels': 0,  # above 0, z is a picture of so many channels at the encoder's lowest resolution
             'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
             'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
-            'beta': 1.0,  # weight of the KL term while training; the bound is always that of 1
+            'beta': 1.0,  # weight of the KL term while training (small for a first stage); the bound is that of 1
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
@@ -55,9 +62,9 @@ class VAE(Family):
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, channels = square_size(self.config.network, self.spec), self.spec.shape[2]
+        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
         options = {key: value for key, value in self.config.network.items() if key != 'name'}
-        latent = self.config.family.latent
+        options['pictures'], latent = self.config.family.latent_channels > 0, self.latent_shape[-1]
         return {
             'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.forms, rngs=rngs, **options),
             'decoder': autoencoder.Decoder(
@@ -76,13 +83,13 @@ class VAE(Family):
         z = mean + jnp.exp(log_std) * rng.normal(batch['key'], 'z', mean.shape[1:])
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
         log_p = self._log_observation(networks, z, x, given, rng.named(key, 'decoder'))
-        kl = (jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std).sum(-1)
+        kl = _summed(jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std)
         bits = self.spec.bits_per_dim
         loss = bits((log_p - self.config.family.beta * kl).mean())
         return loss, {'loss': loss, 'elbo': bits((log_p - kl).mean()), 'kl': -bits(kl.mean())}
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> tuple[Array, Array]:
-        """Mean and log standard deviation of q(z | x), each (batch, latent)."""
+        """Mean and log standard deviation of q(z | x), each (batch, *latent_shape)."""
         mean, log_std = jnp.split(networks['encoder'](self.spec.encode(images), given, key), 2, axis=-1)
         return mean, jnp.clip(log_std, -7, 7)
 
@@ -97,7 +104,11 @@ class VAE(Family):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        return (self.config.family.latent,)
+        options = self.config.family
+        if not options.latent_channels:
+            return (options.latent,)
+        height, width = (size >> (len(self.config.network.multipliers) - 1) for size in self.space.shape[:2])
+        return height, width, options.latent_channels
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
@@ -127,7 +138,7 @@ class VAE(Family):
         def log_weight(_, index):
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
-            log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std).sum(-1)  # log p(z) − log q(z | x)
+            log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)
             return None, self._log_observation(networks, z, x, given) + log_ratio
 
         _, log_weights = jax.lax.scan(log_weight, None, jnp.arange(draws))
@@ -136,5 +147,24 @@ class VAE(Family):
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         options = self.config.family
         return self.observation.latent_model(
-            lambda z: self._decode(networks, z, given), options.latent, decoder=options.decoder
+            lambda z: self._decode(networks, z, given), self.latent_shape, decoder=options.decoder
         )
+
+    @property
+    def observed(self) -> Mapping[str, Any]:
+        return {**self.observation.protocol, 'first_stage_decoder': self.config.family.decoder}
+
+    def posterior(self, networks: Networks, images: Array) -> tuple[Array, Array]:
+        mean, log_std = self._encode(networks, images, None)
+        return mean, 2 * log_std
+
+    def decode(self, networks: Networks, z: Array) -> Array:
+        return self.observation.mean(self._decode(networks, z, None))
+
+    def log_likelihood(self, networks: Networks, z: Array, images: Array, keys: Array) -> Array:
+        return self._log_observation(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)
+
+
+def _summed(values: Array) -> Array:
+    """Over all axes but the batch."""
+    return values.reshape(len(values), -1).sum(-1)

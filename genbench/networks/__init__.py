@@ -1,12 +1,11 @@
 """Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from flax import nnx
 
 from genbench.data.conditions import Form
-from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.networks import autoencoder, couplings, dit, resnet, unet
 from genbench.ranges import Range
@@ -40,9 +39,19 @@ def ranges(name: str) -> Mapping[str, Range]:
     return RANGES.get(name, {})
 
 
+class Shaped(Protocol):
+    """What networks are built for: a data set, or a data space."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
 def denoiser(
     config: Any,
-    spec: DataSpec,
+    space: Shaped,
     forms: Mapping[str, Form],
     rngs: nnx.Rngs,
     *,
@@ -57,23 +66,23 @@ def denoiser(
     options = {key: value for key, value in config.items() if key != 'name'}
     options |= {'second_time': second_time, 'outputs': outputs}
     if config.name == 'unet':
-        return unet.UNet(square_size(config, spec), spec.shape[2], forms, rngs=rngs, **options)
+        return unet.UNet(square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
-        return dit.DiT(spec.shape, forms, rngs=rngs, **options)
+        return dit.DiT(space.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
 
 
-def square_size(config: Any, spec: DataSpec) -> int:
+def square_size(config: Any, space: Shaped) -> int:
     """Height of images that a network with one resolution for each of `config.multipliers` can halve.
 
     Raises:
       UserError: the images are not square, or cannot be halved so often.
     """
-    height, width, _ = spec.shape
+    height, width, _ = space.shape
     factor = 2 ** (len(config.multipliers) - 1)
     if height != width or height % factor:
         raise UserError(
             f'A network with {len(config.multipliers)} resolutions (network.multipliers) needs square images whose '
-            f'height is divisible by {factor}; {spec.name} has {height}×{width}.'
+            f'height is divisible by {factor}; {space.name} has {height}×{width}.'
         )
     return height

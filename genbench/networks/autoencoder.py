@@ -29,12 +29,15 @@ RANGES = {
 
 
 class Encoder(nnx.Module):
-    """Images in [−1, 1] (batch, size, size, channels) → features (batch, outputs)."""
+    """Images in [−1, 1] (batch, size, size, channels) → codes (batch, outputs).
+
+    With `pictures` a code is one of the lowest resolution, (batch, height, width, outputs).
+    """
 
     def __init__(
         self, size: int, image_channels: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -53,8 +56,9 @@ class Encoder(nnx.Module):
                 width = channels * multiplier
         self.body = nnx.List(body)
         self.norm_out = layers.GroupNorm(width, groups=groups)
-        bottom = size >> (len(multipliers) - 1)
-        self.output = layers.Linear(bottom * bottom * width, outputs, rngs=rngs)
+        self.pictures, bottom = pictures, size >> (len(multipliers) - 1)
+        last = layers.Conv if pictures else layers.Linear
+        self.output = last(width if pictures else bottom * bottom * width, outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
         condition = _typed(self.classes(given), self.dtype)
@@ -62,16 +66,16 @@ class Encoder(nnx.Module):
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Downsample) else layer(h, condition, _fold(key, index))
         h = nnx.silu(self.norm_out(h))
-        return self.output(h.reshape(len(h), -1)).astype(jnp.float32)
+        return self.output(h if self.pictures else h.reshape(len(h), -1)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
-    """Codes (batch, inputs) → (batch, size, size, outputs)."""
+    """Codes of as many inputs, as an encoder has them → (batch, size, size, outputs)."""
 
     def __init__(
         self, size: int, inputs: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -82,7 +86,8 @@ class Decoder(nnx.Module):
         self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.bottom = size >> (len(multipliers) - 1)
         width, body = channels * multipliers[-1], []
-        self.input = layers.Linear(inputs, self.bottom * self.bottom * width, rngs=rngs)
+        first = layers.Conv if pictures else layers.Linear
+        self.input = first(inputs, width if pictures else self.bottom * self.bottom * width, rngs=rngs)
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks):
                 body.append(block(width, channels * multiplier))

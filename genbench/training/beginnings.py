@@ -52,7 +52,7 @@ def trace(ready: 'Prepared') -> None:
                 if average.width:
                     averages.exponent(average.width)
             if not span.plain:
-                before = _trace(blueprint, ready.feed, span, before)
+                before = _trace(blueprint, ready.outline, span, before)
 
 
 def _trace(blueprint: Blueprint, feed: pipeline.Feed, span: Span, before: Any) -> Any:

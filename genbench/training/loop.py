@@ -74,7 +74,7 @@ def train(
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
-    ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
+    ready = prepare(config, runs.borrow(config, folder), mesh=mesh, folder=folder)
     _check_names(ready)
     trackers.check(config)
     with contextlib.ExitStack() as held:
@@ -84,9 +84,11 @@ def train(
             held.enter_context(runs.lock(folder))
 
         processes.first_does(take)
-        training = Training(ready, folder)
+        quiet = quiet or not processes.is_first()
+        prepared_flops = ready.make_data(quiet)
+        training = Training(ready, folder, prepared_flops)
         with jax.debug_nans(True) if debug else contextlib.nullcontext():
-            return training.run(quiet or not processes.is_first(), debug, profile, ledger_began)
+            return training.run(quiet, debug, profile, ledger_began)
 
 
 def _check_names(ready: Prepared) -> None:
@@ -107,12 +109,13 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
 class Training:
     """What one call of `train` or `replay` works with; nothing is written before `run`."""
 
-    def __init__(self, ready: Prepared, folder: runs.Folder):
+    def __init__(self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0):
         self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
         self.mesh, self.loans = ready.mesh, ready.loans
         self.constants, self.places = ready.constants, ready.places
         self.debug = False
         self.entered_flops: float | None = 0.0
+        self.prepared_flops = prepared_flops  # of data that the family prepared of its own
         self._fetched: dict[int, Any] = {}
         self._drawers: dict[states.Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
 
@@ -127,6 +130,8 @@ class Training:
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
         if telemetry.definition(telemetry.read_starts(self.folder.starts)) is None:
             log.flops = None  # earlier starts counted in another way
+        if restored is None:
+            log.spend(self.prepared_flops)
         self.ledger = telemetry.Ledger(log.seconds, began)
         self.trace = telemetry.Trace(self.folder.path / 'profile', profile)
         self.snapshots.drop_after(step)

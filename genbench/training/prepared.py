@@ -2,18 +2,21 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from genbench import config as configs
 from genbench import families
 from genbench.config import Config
 from genbench.data import pipeline, sources
+from genbench.errors import UserError
 from genbench.families import stages
 from genbench.families.base import Family
-from genbench.training import beginnings, placement, runs
+from genbench.training import beginnings, placement, preparation, runs
 from genbench.training import mesh as meshes
 from genbench.training.step import Constants
 
@@ -25,6 +28,7 @@ class Prepared:
     Attributes:
       loans: the runs that the family builds on.
       builder: of the data set; None where noise takes the place of its images.
+      folder: of the run, where data are that the family prepares of its own; without one they are zeros.
     """
 
     config: Config
@@ -32,9 +36,53 @@ class Prepared:
     mesh: jax.sharding.Mesh
     loans: Mapping[str, runs.Loan]
     builder: Any
+    folder: runs.Folder | None = None
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the family prepares of its own for a row of the train split, by name."""
+        if self.builder is None:
+            rows = sources.noise(self.family.spec, 1, self.family.fields).columns()
+        else:
+            rows = sources.stack([self.builder.as_data_source('train')[0]], self.family.fields)
+        found = preparation.shapes(self.family, self._lent, rows)
+        if found and self.config.data.flip:
+            raise UserError('data.flip mirrors images after data were prepared of them; set data.flip=False.')
+        return found
+
+    @property
+    def store(self) -> preparation.Store:
+        """Where these are kept."""
+        assert self.folder is not None
+        info, kept = self.builder.info, configs.lasting(self.config)
+        made_of = {
+            'data': {'name': info.full_name, 'bytes': info.splits['train'].num_bytes},
+            'borrowed': {name: loan.description['state_sha256'] for name, loan in self.loans.items()},
+            'seed': self.config.train.seed,
+            'config': {key: value for key, value in kept.items() if key.startswith('family.')},
+        }
+        return preparation.Store(self.folder.prepared, made_of, self.shapes, info.splits['train'].num_examples)
+
+    def make_data(self, quiet: bool = False) -> float | None:
+        """Have the family prepare what is not in the run folder yet; the operations of it, None where not known."""
+        if not self.shapes:
+            return 0.0
+        lent = jax.tree.map(lambda leaf, place: meshes.put(leaf, place.sharding), self._lent, self._places_lent)
+        return preparation.compute_in(self.store, self.family, lent, self.mesh, self._rows.rows, quiet)
 
     @functools.cached_property
     def feed(self) -> pipeline.Feed:
+        """The rows to train on with what the family has prepared beside them."""
+        return self._rows.joined(self.store.open()) if self.shapes and self.folder else self.outline
+
+    @property
+    def outline(self) -> pipeline.Feed:
+        """The same with zeros in the place of what the family prepares."""
+        count = self._rows.taken.order.size
+        return self._rows.joined(preparation.promised(self.shapes, count)) if self.shapes else self._rows
+
+    @functools.cached_property
+    def _rows(self) -> pipeline.Feed:
         """The rows to train on, opened when first asked for: on the devices where they fit, else streamed."""
         config, place = self.config, meshes.split_batch(self.mesh)
         seed, fields, parts = config.train.seed, self.family.fields, stages.spans(self.family)
@@ -45,7 +93,8 @@ class Prepared:
             return pipeline.ResidentFeed(arrays, pipeline.Order(size, seed), batches, place)
         size = self.builder.info.splits['train'].num_examples
         order = pipeline.Order(size, seed)
-        if size * int(np.prod(self.builder.info.features['image'].shape)) <= config.data.resident_bytes:
+        kinds = [jax.ShapeDtypeStruct(self.family.spec.shape, np.uint8), *self.shapes.values()]
+        if size * sum(math.prod(one.shape) * one.dtype.itemsize for one in kinds) <= config.data.resident_bytes:
             return pipeline.ResidentFeed(sources.load(self.builder, 'train', fields), order, batches, place)
         source = self.builder.as_data_source('train')
         return pipeline.StreamedFeed(source, order, batches, place, workers=config.data.workers, fields=fields)
@@ -53,17 +102,21 @@ class Prepared:
     @functools.cached_property
     def places(self) -> Constants:
         """Shapes, types and places of `constants`, without moving anything."""
-        whole, rules = meshes.replicated(self.mesh), placement.parse_rules(self.config.mesh.rules)
+        whole = meshes.replicated(self.mesh)
         rows = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), self.feed.constants
         )
-        return Constants(rows, placement.of_lent(self._lent, self.mesh, rules))
+        return Constants(rows, self._places_lent)
 
     @functools.cached_property
     def constants(self) -> Constants:
         """What every step reads and none changes, put on the devices once."""
         found = Constants(self.feed.constants, self._lent)
         return jax.tree.map(lambda leaf, place: meshes.put(leaf, place.sharding), found, self.places)
+
+    @property
+    def _places_lent(self) -> Any:
+        return placement.of_lent(self._lent, self.mesh, placement.parse_rules(self.config.mesh.rules))
 
     @property
     def _lent(self) -> dict[str, Any]:
@@ -76,12 +129,14 @@ def prepare(
     *,
     mesh: jax.sharding.Mesh | None = None,
     on_noise: bool = False,
+    folder: runs.Folder | None = None,
 ) -> Prepared:
     """Open what a config names; nothing is written or computed, and images are read when `feed` is asked for.
 
     Args:
       loans: the runs that it builds on; by default they are read from the folders that the config names.
       mesh: by default all devices, along the axes of the config.
+      folder: of the run, if what its family prepares of its own should be read from there.
       on_noise: put noise in the place of the images, of one batch; the data set need not be prepared.
 
     Raises:
@@ -89,13 +144,13 @@ def prepare(
     """
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
-    name, folder = config.data.name, config.data.data_dir
-    builder = None if on_noise else sources.open_builder(name, folder)
-    spec = sources.spec_by_name(name, folder) if builder is None else sources.spec_of(builder)
+    name, place = config.data.name, config.data.data_dir
+    builder = None if on_noise else sources.open_builder(name, place)
+    spec = sources.spec_by_name(name, place) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, spec, borrowed)
     beginnings.check(family, mesh)
-    return Prepared(config, family, mesh, loans, builder)
+    return Prepared(config, family, mesh, loans, builder, folder)
 
 
 def mesh_of(config: Config) -> jax.sharding.Mesh:

@@ -32,7 +32,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
     config = run.config
     if not 0 <= step < config.train.num_steps:
         raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
-    training = Training(prepare(config, runs.borrow(config, run.folder)), run.folder)
+    training = Training(prepare(config, runs.borrow(config, run.folder), folder=run.folder), run.folder)
     at, state = _newest(training, step)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
     for span in stages.spans(training.family):

@@ -29,7 +29,7 @@ MANIFEST_FORMAT = 1
 FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
          'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
-           'borrowed')  # fmt: skip
+           'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]]}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
 _BORROWED['borrowed?'] = {str: _BORROWED}  # what that run has borrowed in turn
@@ -83,6 +83,10 @@ class Folder:
     @property
     def snapshots(self) -> pathlib.Path:
         return self.path / 'snapshots'
+
+    @property
+    def prepared(self) -> pathlib.Path:
+        return self.path / 'prepared'
 
     @property
     def samples(self) -> pathlib.Path:

@@ -64,6 +64,10 @@ class Blueprint:
         """Modules that hold a state, or its parts 'params' and 'aux', and what is 'lent' where it is beside them."""
         return self.bind(state['params'], state['aux'], state.get('averages'), state.get('lent'))
 
+    def lenders(self, lent: Tree) -> Networks:
+        """No modules of its own, and what borrowed runs lend."""
+        return Networks({}, borrowed=self._borrowed(lent))
+
     def _borrowed(self, lent: Tree) -> dict[str, Networks]:
         return {name: self._lenders[name].bind_state(state) for name, state in lent.items()}
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from genbench.data.spec import DataSpec
 from genbench.families.bounds import VariationalBound
+from genbench.families.spaces import Pixels
 from genbench.interpolants import schedules
 from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import expand
@@ -91,7 +92,7 @@ every_schedule = pytest.mark.parametrize('name', schedules.SCHEDULES)
 def test_the_continuous_bound_is_the_log_density_and_its_terms_are_known(name, keys):
     """The gap is what the decoder of x_t at t_min and the prior at t_max leave, and nothing else."""
     schedule = schedules.get(name)
-    bound = VariationalBound(SPEC, schedule, uniform=True, draws=10)
+    bound = VariationalBound(Pixels(SPEC), schedule, 10)
     found = estimates(lambda *inputs: bound.in_continuous_time(denoiser(schedule), *inputs), IMAGE, keys)
     wanted = continuous_terms(schedule, X)
     for term in TERMS:
@@ -102,7 +103,7 @@ def test_the_continuous_bound_is_the_log_density_and_its_terms_are_known(name, k
 
 def test_the_bound_is_averaged_over_the_bin_where_bins_are_wide(keys):
     spec, schedule = DataSpec('pairs', (1, 1, 2), levels=4), schedules.cosine()
-    bound = VariationalBound(spec, schedule, uniform=True, draws=10)
+    bound = VariationalBound(Pixels(spec), schedule, 10)
     image = np.array([3, 1]).reshape(1, 1, 1, 2)
     found = estimates(lambda *inputs: bound.in_continuous_time(denoiser(schedule), *inputs), image, keys)
     places = (image.ravel() + (np.arange(100)[:, None] + 0.5) / 100) / 2 - 1
@@ -114,7 +115,7 @@ def test_the_bound_is_averaged_over_the_bin_where_bins_are_wide(keys):
 def test_every_term_of_the_bound_in_steps_has_its_closed_form(name, steps, keys):
     schedule = schedules.get(name)
     times = grid(schedule, steps)
-    bound = VariationalBound(SPEC, schedule, uniform=True, draws=4)
+    bound = VariationalBound(Pixels(SPEC), schedule, 4)
     found = estimates(lambda *inputs: bound.in_steps(denoiser(schedule), *inputs, times, 'beta'), IMAGE, keys)
     for term, wanted in terms_in_steps(schedule, X, times).items():
         assert_mean(found[term], wanted)
@@ -142,7 +143,7 @@ def test_a_wrong_denoiser_is_paid_for(wrong, keys):
     schedule, rng = schedules.straight(), np.random.default_rng(0)
     x = MEAN + STD * rng.normal(size=(4000, 2))
     images = SPEC.quantise(x.astype(np.float32)).reshape(-1, 1, 1, 2)
-    bound = VariationalBound(SPEC, schedule, uniform=True, draws=20)
+    bound = VariationalBound(Pixels(SPEC), schedule, 20)
     right, found = (
         estimates(lambda *inputs, d=one: bound.in_continuous_time(d, *inputs), images, keys, 1)['log_prob']
         for one in (denoiser(schedule), denoiser(schedule, **wrong))
@@ -171,7 +172,7 @@ def level_denoiser(schedule):
 @every_schedule
 def test_images_at_the_centres_of_their_bins_have_their_probability_for_a_bound(name, keys):
     schedule = schedules.get(name)
-    bound = VariationalBound(LEVELS, schedule, uniform=False, draws=20)
+    bound = VariationalBound(Pixels(LEVELS, drawn=False), schedule, 20)
     images = np.arange(4).reshape(4, 1, 1, 1)
     found = estimates(lambda *inputs: bound.in_continuous_time(level_denoiser(schedule), *inputs), images, keys)
     for level, probability in enumerate(PROBABILITY):
@@ -181,7 +182,7 @@ def test_images_at_the_centres_of_their_bins_have_their_probability_for_a_bound(
 
 def test_a_decoder_that_sees_noise_as_wide_as_the_bins_makes_the_bound_loose_but_keeps_it_one(keys):
     schedule = dataclasses.replace(schedules.straight(), t_min=0.2)
-    bound = VariationalBound(LEVELS, schedule, uniform=False, draws=20)
+    bound = VariationalBound(Pixels(LEVELS, drawn=False), schedule, 20)
     images = np.arange(4).reshape(4, 1, 1, 1)
     found = estimates(lambda *inputs: bound.in_continuous_time(level_denoiser(schedule), *inputs), images, keys)
     gap = PROBABILITY @ (np.log(PROBABILITY) - found['log_prob'].mean(1))
@@ -191,7 +192,7 @@ def test_a_decoder_that_sees_noise_as_wide_as_the_bins_makes_the_bound_loose_but
 
 def test_an_image_has_its_own_draws_whatever_its_neighbours(keys):
     schedule = schedules.cosine()
-    bound = VariationalBound(SPEC, schedule, uniform=True, draws=3)
+    bound = VariationalBound(Pixels(SPEC), schedule, 3)
     score = jax.jit(lambda *inputs: bound.in_continuous_time(denoiser(schedule), *inputs)['log_prob'])
     images = jnp.broadcast_to(IMAGE, (6, 1, 1, 2))
     same, other = score(images, keys(6)), score(images.at[:3].set(0), keys(6))
@@ -222,7 +223,7 @@ def test_which_variance_of_the_reverse_steps_is_tightest_depends_on_the_data(var
     wanted = [chain_gap(variance, choice) for choice in choices]
     assert wanted == sorted(wanted, reverse=variance == 1e-4)
     schedule, law = schedules.linear(), stats.norm(scale=np.sqrt(variance))
-    bound = VariationalBound(SPEC, schedule, uniform=True, draws=100)
+    bound = VariationalBound(Pixels(SPEC), schedule, 100)
     x = law.ppf((np.arange(4000) + 0.5) / 4000).reshape(2000, 1, 1, 2)
     images, truth = SPEC.quantise(x.astype(np.float32)), law.logpdf(x).sum((1, 2, 3)) + LOG_BIN
     denoise, times = denoiser(schedule, 0.0, variance), jnp.arange(1, 1001) / 1000

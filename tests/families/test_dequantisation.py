@@ -7,9 +7,10 @@ import pytest
 from scipy import integrate, stats
 
 from genbench.data.spec import DataSpec
-from genbench.families.dequantisation import likelihoods, smoothing_cost, uniform_bound
+from genbench.families.dequantisation import bound, likelihoods, smoothing_cost
+from genbench.families.spaces import Pixels
 
-SPEC = DataSpec('pixels', (1, 1, 1), levels=4)
+SPACE = Pixels(DataSpec('pixels', (1, 1, 1), levels=4))
 LAW = stats.norm(0.1, 0.2)
 EDGES = np.linspace(-1, 1, 5)
 WIDTH, REPEATS = 0.5, 4000
@@ -22,7 +23,7 @@ def log_density(x, keys):
 def bounds(keys, draws, density=log_density):
     """(level, repeat)."""
     images = jnp.repeat(jnp.arange(4), REPEATS).reshape(-1, 1, 1, 1)
-    score = jax.jit(lambda images, keys: uniform_bound(SPEC, density, images, keys, draws))
+    score = jax.jit(lambda images, keys: bound(SPACE, None, density, images, keys, draws))
     return np.asarray(score(images, keys(4 * REPEATS)), float).reshape(4, REPEATS)
 
 
@@ -58,14 +59,14 @@ def test_the_first_draw_of_many_is_that_of_one(keys):
 def test_a_density_has_a_row_of_one_draw_and_one_of_all(keys):
     def rows(draws):
         density = lambda networks, given: log_density  # noqa: E731
-        return likelihoods('density', 'lower_bound', SPEC, draws, density, {'note': 'kept'}, refined=density)
+        return likelihoods('density', 'lower_bound', SPACE, draws, density, {'note': 'kept'}, refined=density)
 
     assert [one.method for one in rows(1)] == ['density_1']
     assert [one.method for one in rows(8)] == ['density_1', 'density_8']
     images = jnp.arange(4).reshape(-1, 1, 1, 1)
     for one, draws in zip(rows(8), (1, 8), strict=True):
         assert one.protocol == {'dequantisation': 'uniform', 'dequantisation_draws': draws, 'note': 'kept'}
-        wanted = uniform_bound(SPEC, log_density, images, keys(4), draws)
+        wanted = bound(SPACE, None, log_density, images, keys(4), draws)
         for log_prob in (one.log_prob, one.refined):
             np.testing.assert_array_equal(log_prob(None, images, None, keys(4)), wanted)
 
@@ -83,7 +84,7 @@ def test_more_draws_do_not_profit_from_the_noise_of_an_estimate(keys):
 
 def test_an_image_has_its_own_draws(keys):
     images = jnp.zeros((5, 1, 1, 1), int)
-    same, other = (uniform_bound(SPEC, log_density, x, keys(5), 3) for x in (images, images.at[:2].set(3)))
+    same, other = (bound(SPACE, None, log_density, x, keys(5), 3) for x in (images, images.at[:2].set(3)))
     assert len(np.unique(same)) == 5
     assert (same == other).tolist() == [False] * 2 + [True] * 3
 

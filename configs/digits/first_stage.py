@@ -1,0 +1,26 @@
+"""A VAE of digits whose latents configs/digits/latent_diffusion.py models.
+
+genbench train --config=configs/digits/first_stage.py --workdir=runs/first_stage
+
+Latents are pictures of 4×4 with two channels, and the KL term weighs so little that they keep what images look like.
+Samples from its own prior are therefore poor.
+
+Differs from the paper: Rombach et al. 2022 train first stages of larger images with a perceptual and an adversarial
+loss. Here the decoder is categorical and trained by likelihood alone, and the KL term has the weight 0.1 beside a
+likelihood in nats, not 1e-6 beside a mean over pixels.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'family': {'name': 'vae', 'latent_channels': 2, 'beta': 0.1},
+            'network': {'channels': 16, 'dropout': 0.1},
+            'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'evaluation': {'num_samples': 180, 'sets': 8},
+        }
+    )

@@ -1,0 +1,30 @@
+"""Diffusion of the latents of a VAE of digits.
+
+genbench train --config=configs/digits/latent_diffusion.py --workdir=runs/latent_diffusion
+
+Train the first stage first: configs/digits/first_stage.py.
+
+Differs from the paper: Rombach et al. 2022 have other data and larger networks with attention, and predict the noise on
+a linear schedule. Here the schedule is cosine and the prediction v, and latents are scaled channel by channel, by mean
+and standard deviation of the first batch.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'family': {'name': 'diffusion', 'first_stage': 'runs/first_stage'},
+            'network': {'multipliers': (1, 1)},
+            'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'evaluation': {
+                'num_samples': 180,
+                'sets': 8,
+                'refine_images': 16,
+                'samplers': ('ddim:1', 'ddim:2', 'ddim:5', 'ddim:10', 'ddim:20', 'ancestral:20'),
+            },
+        }
+    )

@@ -1,0 +1,280 @@
+"""Data spaces: the reals that a family models, their way from integer images and back, and what a density there says.
+
+`Pixels` are dequantised images. `Latents` are codes of a first stage, a finished run that is borrowed and frozen
+(R. Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022). For an image with draws x from
+its place in the space, both say with which weight w the density p(x) counts: P(image) = E p(x) exp(w). Then
+E log p(x) + w is a lower bound of log P(image).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import rng
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+
+if TYPE_CHECKING:
+    from genbench.families.base import Borrowed, Networks
+
+Array = jax.Array
+Shape = tuple[int, int, int]  # height, width, channels
+CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as rows bring it
+
+
+class FirstStage:
+    """What a family offers whose latents other families model; it is told of no conditions.
+
+    Its latents are pictures, (batch, *latent_shape) with three axes beside the batch.
+    """
+
+    name: ClassVar[str]
+    spec: DataSpec
+    conditional: bool
+
+    @property
+    def observed(self) -> Mapping[str, Any] | None:
+        """What `log_likelihood` depends on beside the checkpoint; None where p(image | z) or q(z | image) has no
+        density, so that there is no likelihood through this stage."""
+        return None
+
+    def posterior(self, networks: 'Networks', images: Array) -> tuple[Array, Array | None]:
+        """Mean and logarithm of the variance of q(z | image), normal and independent; None: z is the mean itself."""
+        raise NotImplementedError
+
+    def encode(self, networks: 'Networks', images: Array, keys: Array) -> Array:
+        """z from q(z | image), one key an image."""
+        return draw(*self.posterior(networks, images), keys)
+
+    def decode(self, networks: 'Networks', z: Array) -> Array:
+        """Integer images."""
+        raise NotImplementedError
+
+    def log_likelihood(self, networks: 'Networks', z: Array, images: Array, keys: Array) -> Array:
+        """log p(image | z) in nats (batch,), or a lower bound of it in the mean over keys."""
+        raise NotImplementedError
+
+
+def draw(mean: Array, log_variance: Array | None, keys: Array) -> Array:
+    """A draw of the normal law for each key."""
+    return mean if log_variance is None else mean + jnp.exp(log_variance / 2) * rng.normal(keys, 'z', mean.shape[1:])
+
+
+def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
+    """A point in the bins of each integer image, in the encoding of `spec.dequantise`; one key an image."""
+    return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Images in [−1, 1], every value in the bin of its level (`DataSpec.dequantise`).
+
+    Attributes:
+      drawn: at a uniform place of the bin; otherwise at its centre, which has a probability and no density.
+    """
+
+    spec: DataSpec
+    drawn: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def shape(self) -> Shape:
+        """Of one x."""
+        return self.spec.shape
+
+    @property
+    def width(self) -> float:
+        """The unit of the noise at which densities stop."""
+        return math.exp(self.spec.log_bin_width)
+
+    @property
+    def variance_of_draws(self) -> float:
+        """Of x among the draws of one image, where it is known."""
+        return self.width**2 / 12 if self.drawn else 0.0
+
+    @property
+    def log_volume(self) -> float:
+        """The part of a weight w that is the same for all images and known before networks are."""
+        return self.spec.num_dims * self.spec.log_bin_width
+
+    def modules(self) -> dict[str, nnx.Module]:
+        """Networks of the family that belong to the space; no optimizer moves them."""
+        return {}
+
+    def measure(self, networks: 'Networks', rows: Mapping[str, Array]) -> None:
+        """Set those modules by the first rows, with their keys."""
+
+    def prepare(self, networks: 'Networks', rows: Mapping[str, Array]) -> dict[str, Array]:
+        """What rows bring to `encode` beside the image, made once by borrowed networks."""
+        return {}
+
+    def encode(self, networks: 'Networks', rows: Mapping[str, Array]) -> Array:
+        """x to train on (batch, *shape), what is random from each row's key."""
+        place = rng.uniform(rows['key'], 'bins', self.shape) if self.drawn else 0.5
+        return self.spec.dequantise(rows['image'], place)
+
+    def decode(self, networks: 'Networks', x: Array) -> Array:
+        """Integer images."""
+        return self.spec.quantise(x)
+
+    def centre(self, networks: 'Networks', images: Array) -> Array:
+        """The x in the middle of an image's draws."""
+        return self.spec.dequantise(images)
+
+    def place(self, networks: 'Networks', shown: Array) -> Array:
+        """x of images (batch, …) with reals in [−1, 1]."""
+        return shown
+
+    def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
+        """x (batch, *shape) and w (batch,) for one key an image."""
+        return uniform_draw(self.spec, images, keys), jnp.full(len(images), self.log_volume)
+
+    def method(self, name: str) -> str:
+        """What a likelihood by densities in this space is called."""
+        return name
+
+    def protocol(self, draws: int) -> dict[str, Any]:
+        """What results say of x: how often it was drawn, 0 where it is the centre."""
+        return {'dequantisation': 'uniform' if draws else 'none', 'dequantisation_draws': draws}
+
+
+class Scaling(nnx.Module):
+    """x = (z − mean) scale for each channel; measured once and kept with the run, no parameters."""
+
+    def __init__(self, channels: int):
+        self.mean, self.scale = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """Codes of the borrowed run `first_stage`, shifted and scaled to mean zero and one standard deviation.
+
+    The statistics are those of each channel over the first batch (Rombach et al. 2022, appendix G, take one standard
+    deviation for all; T. Karras et al. 2024 take mean and standard deviation of each). A density is a density of the
+    scaled codes, and P(image) = E_q p(z) p(image | z) / q(z | image): the evidence lower bound of the two stages
+    together (D. Kingma, M. Welling 2014, equation 3).
+
+    Attributes:
+      std: after scaling.
+      cached: rows bring the posteriors that `prepare` made; otherwise they are computed in every step.
+    """
+
+    spec: DataSpec
+    stage: FirstStage
+    shape: Shape
+    std: float = 1.0
+    cached: bool = False
+
+    drawn: ClassVar[bool] = True
+    variance_of_draws: ClassVar[float] = 0.0
+    log_volume: ClassVar[float] = 0.0
+
+    @property
+    def name(self) -> str:
+        return f'the latents of {self.stage.name}'
+
+    @property
+    def width(self) -> float:
+        return self.std
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a likelihood through the first stage."""
+        return self.stage.observed is not None
+
+    def modules(self) -> dict[str, nnx.Module]:
+        return {'scaling': Scaling(self.shape[-1])}
+
+    def measure(self, networks: 'Networks', rows: Mapping[str, Array]) -> None:
+        z, scaling = self._codes(networks, rows), networks['scaling']
+        scaling.mean[...] = z.mean((0, 1, 2))
+        scaling.scale[...] = self.std / jnp.maximum(z.std((0, 1, 2)), 1e-6)
+
+    def prepare(self, networks: 'Networks', rows: Mapping[str, Array]) -> dict[str, Array]:
+        if not self.cached:
+            return {}
+        found = zip(CACHED, self.stage.posterior(_lent(networks), rows['image']), strict=True)
+        return {name: values for name, values in found if values is not None}
+
+    def encode(self, networks: 'Networks', rows: Mapping[str, Array]) -> Array:
+        return self._scaled(networks, self._codes(networks, rows))
+
+    def decode(self, networks: 'Networks', x: Array) -> Array:
+        scaling = networks['scaling']
+        return self.stage.decode(_lent(networks), x / scaling.scale[...] + scaling.mean[...])
+
+    def centre(self, networks: 'Networks', images: Array) -> Array:
+        return self._scaled(networks, self.stage.posterior(_lent(networks), images)[0])
+
+    def place(self, networks: 'Networks', shown: Array) -> Array:
+        return self.centre(networks, self.spec.quantise(shown))
+
+    def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
+        lent = _lent(networks)
+        mean, log_variance = self.stage.posterior(lent, images)
+        assert log_variance is not None, 'a stage whose likelihood is asked for has a posterior density'
+        z = draw(mean, log_variance, rng.named(keys, 'first stage'))
+        log_p = self.stage.log_likelihood(lent, z, images, rng.named(keys, 'observed'))
+        log_q = jax.scipy.stats.norm.logpdf(z, mean, jnp.exp(log_variance / 2)).sum((1, 2, 3))
+        stretch = math.prod(self.shape[:2]) * jnp.log(networks['scaling'].scale[...]).sum()  # log p(z) − log p(x)
+        return self._scaled(networks, z), log_p - log_q + stretch
+
+    def method(self, name: str) -> str:
+        return f'first_stage_{name}'
+
+    def protocol(self, draws: int) -> dict[str, Any]:
+        return {'first_stage': self.stage.name, 'latent_draws': draws, **(self.stage.observed or {})}
+
+    def _codes(self, networks: 'Networks', rows: Mapping[str, Array]) -> Array:
+        keys = rng.named(rows['key'], 'first stage')
+        if self.cached:
+            return draw(rows[CACHED[0]], rows.get(CACHED[1]), keys)
+        return self.stage.encode(_lent(networks), rows['image'], keys)
+
+    def _scaled(self, networks: 'Networks', z: Array) -> Array:
+        scaling = networks['scaling']
+        return (z - scaling.mean[...]) * scaling.scale[...]
+
+
+Space = Pixels | Latents
+
+
+def _lent(networks: 'Networks') -> 'Networks':
+    return networks.borrowed('first_stage')
+
+
+def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None, std: float = 1.0) -> Space:
+    """The space of a family with the keys `first_stage`, `cache_latents` and `dequantisation`.
+
+    Args:
+      std: of scaled latents.
+
+    Raises:
+      UserError: the first stage is none, or does not fit the data.
+    """
+    if not options.get('first_stage'):
+        if options.get('cache_latents'):
+            raise UserError('family.cache_latents is for a model of latents; name its family.first_stage.')
+        return Pixels(spec, options.dequantisation == 'uniform')
+    stage = (borrowed or {})['first_stage'].family
+    said = f'The first stage is a {stage.name} model'
+    if not isinstance(stage, FirstStage):
+        raise UserError(f'{said}, which has no encoder and decoder; use a vae run.')
+    if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
+        raise UserError(f'The first stage was trained on {stage.spec}, and this run trains on {spec}.')
+    if stage.conditional:
+        raise UserError(f'{said} that is told of {", ".join(stage.conditions)}; use one without conditions.')
+    shape = stage.latent_shape
+    if shape is None or len(shape) != 3:
+        raise UserError(f'{said} whose latents are vectors; train one with family.latent_channels=4.')
+    if options.dequantisation != 'uniform':
+        raise UserError(f'family.dequantisation is {options.dequantisation!r}, which latents are not; use uniform.')
+    return Latents(spec, stage, (shape[0], shape[1], shape[2]), std, options.cache_latents)

@@ -1,0 +1,236 @@
+"""Data that a family prepares of its own once (`Family.prepare`): made in chunks, kept in the run folder, read by row.
+
+The folder `prepared` has an .npy file for each array, whose first axis is the rows of the train split, and
+`manifest.json`: what they were made of, their shapes, and the hash of each chunk that is done. A chunk enters the
+manifest once it is on the disk, so that an interrupted preparation goes on behind it.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from genbench import reading, rng
+from genbench.data import pipeline
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Family
+from genbench.training import mesh as meshes
+from genbench.training import processes, telemetry
+from genbench.training.files import write_atomically
+from genbench.training.metrics import Progress
+from genbench.training.state import Blueprint, Tree
+
+CHUNK = 2**26  # bytes, about, of all arrays; what an interruption loses at most
+Shapes = Mapping[str, jax.ShapeDtypeStruct]  # of one row, by name
+_MANIFEST = {
+    'made_of': dict, 'rows': int, 'chunk': int, 'arrays': {str: {'shape': [int], 'dtype': str}},
+    'chunks': [{str: str}], 'flops': (float, None),
+}  # fmt: skip
+
+
+def shapes(family: Family, lent: Tree, rows: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the family prepares for one row, without computing it; empty for most families.
+
+    Args:
+      lent: what borrowed runs lend, or its shapes.
+      rows: one row or more, as the feed has them.
+    """
+    found = jax.eval_shape(lambda *arguments: _prepare(Blueprint(family), *arguments), lent, jax.random.key(0), 0, rows)
+    return {name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for name, leaf in found.items()}
+
+
+def _prepare(blueprint: Blueprint, lent: Tree, root: Array, first: Any, rows: Batch) -> Mapping[str, Array]:
+    keys = rng.of_images(root, first, len(rows['image']))
+    return blueprint.family.prepare(blueprint.lenders(lent), {**pipeline.widened(dict(rows)), 'key': keys})
+
+
+def promised(shapes: Shapes, rows: int) -> dict[str, np.ndarray]:
+    """Zeros in the place of arrays that are not made; they take no memory."""
+    return {name: np.broadcast_to(np.zeros((), one.dtype), (rows, *one.shape)) for name, one in shapes.items()}
+
+
+class Stored:
+    """An array of an .npy file: read by row, mapped anew in every process that it is sent to."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._values = path, np.load(path, mmap_mode='r', allow_pickle=False)
+        self.shape, self.dtype = self._values.shape, self._values.dtype
+
+    def __reduce__(self) -> Any:
+        return Stored, (self._path,)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self._values[rows]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._values, dtype)
+
+
+class Store:
+    """The arrays of a run folder.
+
+    Args:
+      made_of: what they depend on, in words and numbers.
+      shapes: of one row.
+      rows: of the train split.
+    """
+
+    def __init__(self, folder: pathlib.Path, made_of: Mapping[str, Any], shapes: Shapes, rows: int):
+        self.folder, self.shapes, self.rows = folder, dict(shapes), rows
+        self._manifest = folder / 'manifest.json'
+        self._values: dict[str, Any] = {
+            'made_of': json.loads(json.dumps(made_of)),
+            'rows': rows,
+            'arrays': {name: {'shape': list(one.shape), 'dtype': np.dtype(one.dtype).name}
+                       for name, one in shapes.items()},
+        }  # fmt: skip
+
+    def manifest(self) -> dict[str, Any]:
+        """What is there; without chunks where nothing is.
+
+        Raises:
+          UserError: it is damaged, or was made of something else.
+        """
+        advice = f'Remove {self.folder}, and training prepares the data again.'
+        found = reading.read_json_if_any(self._manifest, _MANIFEST, advice)
+        if found is None:
+            return {**self._values, 'chunk': 0, 'chunks': [], 'flops': None}
+        for part, value in self._values.items():
+            if found[part] != value:
+                old, new = (json.dumps(one) for one in _apart(found[part], value))
+                raise UserError(f'{self.folder} was prepared for another run ({part}: {old[:80]} there and {new[:80]} '
+                                f'here). {advice}')  # fmt: skip
+        return found
+
+    def done(self, manifest: Mapping[str, Any]) -> int:
+        """How many rows are finished."""
+        return min(self.rows, manifest['chunk'] * len(manifest['chunks']))
+
+    def make(self, chunk: int, compute: Callable[[int, int], Mapping[str, np.ndarray]], flops: float | None) -> None:
+        """Compute what is missing, and keep it.
+
+        Args:
+          chunk: rows that are written together, if nothing is there yet.
+          compute: (first row, end) → these rows.
+          flops: operations of all of it.
+        """
+        manifest = self.manifest()
+        if not manifest['chunks']:
+            manifest |= {'chunk': chunk, 'flops': flops}
+        while (first := self.done(manifest)) < self.rows:
+            values = compute(first, min(first + manifest['chunk'], self.rows))
+            manifest['chunks'] = [*manifest['chunks'], {name: _sha256(one) for name, one in values.items()}]
+            processes.first_does(functools.partial(self._append, values, first, manifest))
+
+    def _append(self, values: Mapping[str, np.ndarray], first: int, manifest: Mapping[str, Any]) -> None:
+        """Write rows behind those that are finished; what an interruption left there goes."""
+        self.folder.mkdir(exist_ok=True)
+        for name, one in values.items():
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {
+                'descr': np.lib.format.dtype_to_descr(one.dtype), 'fortran_order': False,
+                'shape': (self.rows, *one.shape[1:]),
+            })  # fmt: skip
+            with self._path(name).open('r+b' if first else 'wb') as file:
+                if not first:
+                    file.write(header.getvalue())
+                file.truncate(header.tell() + first * one[:1].nbytes)
+                file.seek(0, os.SEEK_END)
+                file.write(np.ascontiguousarray(one).data)
+                file.flush()
+                os.fsync(file.fileno())
+        write_atomically(self._manifest, json.dumps(manifest, indent=2) + '\n')
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.folder / f'{name}.npy'
+
+    def open(self) -> dict[str, Stored]:
+        """The arrays, mapped, after all of them were compared with their hashes.
+
+        Raises:
+          UserError: they are not finished, damaged, or were made of something else.
+        """
+        manifest = self.manifest()
+        if self.done(manifest) < self.rows:
+            raise UserError(f'{self.folder} has {self.done(manifest)} of {self.rows} rows of the data that this run '
+                            'prepares; genbench train goes on with them.')  # fmt: skip
+        return {name: self._open(name, manifest) for name in self.shapes}
+
+    def _open(self, name: str, manifest: Mapping[str, Any]) -> Stored:
+        path, shape = self._path(name), self.shapes[name]
+        try:
+            reading.check_kind(path)
+            stored = Stored(path)
+            size = manifest['chunk']
+            whole = (stored.shape, stored.dtype) == ((self.rows, *shape.shape), shape.dtype) and all(
+                _sha256(stored[number * size : (number + 1) * size]) == hashes[name]
+                for number, hashes in enumerate(manifest['chunks'])
+            )
+        except (ValueError, EOFError, KeyError, OSError, UserError):
+            whole = False
+        if not whole:
+            raise UserError(f'{path} is damaged. Remove {self.folder}, and training prepares the data again.')
+        return stored
+
+
+def _sha256(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+
+
+def _apart(old: Any, new: Any) -> tuple[Any, Any]:
+    """What differs in two values, without what is the same in both."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old, new
+    names = [name for name in [*old, *(set(new) - set(old))] if old.get(name) != new.get(name)]
+    return {name: old.get(name) for name in names}, {name: new.get(name) for name in names}
+
+
+def compute_in(
+    store: Store, family: Family, lent: Tree, mesh: jax.sharding.Mesh, rows: Callable[[np.ndarray], Batch], quiet: bool
+) -> float | None:
+    """Make what is missing in a store, in batches as large as those of training, split over the devices as they are.
+
+    Args:
+      lent: what borrowed runs lend, on the devices.
+      rows: of the train split, by number.
+
+    Returns:
+      Operations that all of it took, in this start and earlier ones; None where they are not known.
+    """
+    manifest = store.manifest()
+    if (done := store.done(manifest)) == store.rows:
+        return manifest['flops']
+    size, whole = family.config.train.batch_size, meshes.replicated(mesh)
+    blueprint, root = Blueprint(family), meshes.put(rng.root(family.config.train.seed, 'preparation'), whole)
+    program = jax.jit(lambda *arguments: _prepare(blueprint, *arguments), out_shardings=whole)
+    progress = Progress('prepare', done, store.rows, 'row', quiet=quiet)
+
+    def batch(first: int) -> tuple[Any, ...]:
+        numbers = np.minimum(np.arange(first, first + size), store.rows - 1)  # the last row fills the last batch
+        return lent, root, np.int32(first), meshes.put(rows(numbers), meshes.split_batch(mesh))
+
+    traced = program.trace(*batch(0))
+    flops = telemetry.flops_of(traced)
+    compiled = traced.lower().compile()
+
+    def compute(first: int, end: int) -> dict[str, np.ndarray]:
+        parts = []
+        for start in range(first, end, size):
+            parts.append(jax.device_get(compiled(*batch(start))))
+            progress.update(min(start + size, end))
+        return {name: np.concatenate([part[name] for part in parts])[: end - first] for name in store.shapes}
+
+    row = sum(int(np.prod(one.shape)) * one.dtype.itemsize for one in store.shapes.values())
+    try:
+        total = None if flops is None else flops * -(-store.rows // size)
+        store.make(max(1, CHUNK // (row * size)) * size, compute, total)
+    finally:
+        progress.close()
+    return store.manifest()['flops']
