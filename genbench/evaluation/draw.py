@@ -10,7 +10,7 @@ from genbench import config as configs
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
-from genbench.training import runs, samplers, sampling
+from genbench.training import lending, runs, samplers, sampling
 
 
 def draw_to_file(
@@ -31,8 +31,9 @@ def draw_to_file(
     run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
     options, family = run.config.evaluation, run.family
     step, state = run.restore()
-    blueprint, state = run.networks(step, state, options.average)
     chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
+    run, (chosen,) = lending.guided(run, [chosen])
+    blueprint, state = run.networks(step, state, options.average)
     known = _given(run, given, count, seed)
     drawer = sampling.Drawer(blueprint, options.batch_size)
     images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)
