@@ -82,9 +82,12 @@ def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
 
 
 def outputs(y: Array, x_t: Array) -> tuple[Array, Array | None]:
-    """What a network says of the image, and what else it says where it has twice the channels."""
+    """What a network says of the image, and of the variance where it has twice the channels.
+
+    The latter means β̃ at −1 and β at 1, so that a fresh network is half-way (official code of Nichol & Dhariwal 2021).
+    """
     channels = x_t.shape[-1]
-    return (y, None) if y.shape[-1] == channels else (y[..., :channels], y[..., channels:])
+    return (y, None) if y.shape[-1] == channels else (y[..., :channels], (1 + y[..., channels:]) / 2)
 
 
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
