@@ -11,7 +11,7 @@ from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.families.base import Family
-from genbench.training import runs, samplers, sampling
+from genbench.training import lending, runs, samplers, sampling
 
 
 def draw_to_file(
@@ -41,8 +41,9 @@ def draw_to_file(
     options = run.config.evaluation
     step, state = run.restore(step)
     family = run.after(step)
-    blueprint, state = run.networks(step, state, options.average)
     chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
+    run, (chosen,) = lending.guided(run, [chosen])
+    blueprint, state = run.networks(step, state, options.average)
     known = _given(run, family, given, count, seed)
     drawer = sampling.Drawer(blueprint, options.batch_size)
     images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)

@@ -26,7 +26,7 @@ from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SHARD, SampleStore, slug
 from genbench.families.base import Likelihood, Sampler
 from genbench.reading import read_rows
-from genbench.training import runs, samplers, sampling, telemetry
+from genbench.training import lending, runs, samplers, sampling, telemetry
 from genbench.training import state as states
 from genbench.training.metrics import ROW
 from genbench.training.state import State
@@ -58,10 +58,15 @@ def evaluate(
     config = configs.resolve(configs.plain(run.config), overrides)
     run = runs.open_run(workdir, config=config)
     step, state = run.restore(step)
-    wanted = grid.cells(cells, run.after(step), config.evaluation)
+    run, wanted = _lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
     for line in bounds.lacking(config, beside_reference=True):
         print(f'genbench: {line}', file=sys.stderr, flush=True)
     return Evaluation(run, config, step, state, wanted, quiet).run_all()
+
+
+def _lent_guides(run: runs.Run, cells: Sequence[grid.Cell]) -> tuple[runs.Run, list[grid.Cell]]:
+    run, chosen = lending.guided(run, [cell.sampler for cell in cells])
+    return run, [dataclasses.replace(cell, sampler=sampler) for cell, sampler in zip(cells, chosen, strict=True)]
 
 
 class Evaluation:
@@ -319,7 +324,7 @@ def draw_run(
     run = runs.open_run(path, config=config)
     step, state = run.restore(step)
     family = run.after(step)
-    (cell,) = grid.cells((), family, config.evaluation)
+    run, (cell,) = _lent_guides(run, grid.cells((), family, config.evaluation))
     one = Evaluation(run, config, step, state, [cell], quiet)
     store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
 

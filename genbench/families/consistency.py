@@ -11,21 +11,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import rng
-from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Array, Average, Batch, Borrowed, Family, Likelihood, Networks, Update, register
+from genbench.families.base import Array, Average, Batch, Borrowed, Family, Networks, Update, register
+from genbench.families.endpoints import EndpointFamily
 from genbench.families.paths import PathFamily, scalars
 from genbench.families.spaces import Latents
 from genbench.interpolants import predictions, steps
-from genbench.ranges import LARGEST, NOT_NEGATIVE, PATH, SHARE, Range
-
-# x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
-BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
+from genbench.ranges import LARGEST, PATH, SHARE, Range
 
 
 @register('consistency')
-class Consistency(PathFamily):
+class Consistency(EndpointFamily):
     """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
 
     Networks: 'student', and its average 'target' that its loss looks at. The run 'teacher' lends the denoiser that the
@@ -33,9 +30,6 @@ class Consistency(PathFamily):
     the same and the teacher has none.
     """
 
-    default_steps = 2
-    kind = 'endpoint'
-    guidable = False  # the student never sees a null condition
     main_network = 'student'
     only_to_train = ('teacher',)
 
@@ -48,7 +42,7 @@ class Consistency(PathFamily):
             raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was '
                             'not.')  # fmt: skip
 
-    ranges = {'teacher': PATH, 'discretisation': Range(2, LARGEST), 'target_decay': SHARE, 'huber': NOT_NEGATIVE}
+    ranges = {'teacher': PATH, 'discretisation': Range(2, LARGEST), 'target_decay': SHARE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -56,8 +50,7 @@ class Consistency(PathFamily):
             'teacher': '',  # run folder of a finished diffusion or flow-matching run
             'discretisation': 18,  # N, the number of steps from t_max to 0
             'target_decay': 0.95,  # μ, of the target network
-            # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c of d dimensions; 0: the mean squared distance
-            'huber': 0.00054,
+            'huber': cls.HUBER,  # 0: the mean squared distance
         }
         return {'family': {'conditional': False, 'conditions': (), **options}, 'network': {'name': 'none'}}
 
@@ -96,39 +89,17 @@ class Consistency(PathFamily):
         given = self.given(batch)
         teacher = self.teacher.denoise(networks.borrowed('teacher'), given)
         x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
-        target = self._jump(networks.averaged('target')['student'], x_s, s, given, key)
-        jumped = self._jump(networks['student'], x_t, t, given, key)
-        return scalars(self._distance(jumped - jax.lax.stop_gradient(target)).mean())
-
-    def _jump(self, network: Any, x_t: Array, t: Array, given: Given, key: Array | None = None) -> Array:
-        """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
-        denoise = predictions.denoiser(network, self.prediction, self.schedule, given, key=key)
-        ended = (t <= 0)[:, None, None, None]
-        return jnp.where(ended, x_t, denoise(x_t, self._before_the_end(t)).x)
+        target = self.jump(networks.averaged('target')['student'], x_s, s, given, key)
+        jumped = self.jump(networks['student'], x_t, t, given, key)
+        return scalars(self.distance(jumped - jax.lax.stop_gradient(target)).mean())
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
         """The solver heun with a time for each image."""
         first = steps.slope(self.schedule, teacher(x_t, t))
         guess = steps.advance(self.schedule, x_t, first, t, s)
-        second = steps.slope(self.schedule, teacher(guess, self._before_the_end(s)))
+        second = steps.slope(self.schedule, teacher(guess, self.before_the_end(s)))
         inside = (s > 0)[:, None, None, None]
         return jnp.where(inside, steps.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
-
-    def _before_the_end(self, t: Array) -> Array:
-        """t, or t_min for 0, at which no network can be asked and the answer is not used."""
-        return jnp.where(t > 0, t, self.schedule.t_min)
-
-    def _distance(self, difference: Array) -> Array:
-        """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square, (batch,)."""
-        squared = jnp.square(difference).sum((1, 2, 3))
-        dims, huber = difference[0].size, self.config.family.huber
-        c = huber * dims**0.5
-        return jnp.sqrt(squared + c**2) - c if huber else squared / dims
-
-    @property
-    def likelihoods(self) -> tuple[Likelihood, ...]:
-        """None: f is not the drift of a flow."""
-        return ()
 
 
 def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
@@ -143,9 +114,7 @@ def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
         )
     if isinstance(teacher.space, Latents):
         raise UserError('The teacher is a model of latents, of which no student can be made; use one of pixels.')
-    if config.family.prediction not in BOUNDARY_PREDICTIONS:
-        raise UserError(
-            f'The teacher predicts {config.family.prediction!r}; the image that a student predicts must '
-            f'tend to x_t as the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.'
-        )
+    if teacher.borrowed:
+        raise UserError('The teacher builds on other runs, and a student starts as one network; use a run that stands '
+                        'alone.')  # fmt: skip
     return teacher

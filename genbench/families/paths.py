@@ -1,7 +1,7 @@
 """What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -100,6 +100,10 @@ class PathFamily(Family):
         """The config section that says schedule, prediction and dequantisation."""
         return self.config.family
 
+    def network(self, networks: Networks) -> Callable[..., Array]:
+        """What predicts, as a function of (x_t, t, given)."""
+        return networks[self.main_network]
+
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return self.space.modules() | {'denoiser': modules.denoiser(self.config.network, self.space, self.forms, rngs)}
 
@@ -121,8 +125,9 @@ class PathFamily(Family):
 
     def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
         """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""
-        network = networks[self.main_network]
-        return predictions.denoiser(network, self.prediction, self.schedule, given, guidance, clip, **options)
+        return predictions.denoiser(
+            self.network(networks), self.prediction, self.schedule, given, guidance, clip, **options
+        )
 
     def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
         """x_s on the trajectory through x_t, as a function of (x_t, t, s), of a network of the kind 'map'."""
@@ -166,23 +171,44 @@ class PathFamily(Family):
             int(sampler.num_steps), first, sampler.options, self.flow_map(networks, given, sampler),
         )  # fmt: skip
 
+    def check_guide(self, guide: Family) -> None:
+        """Raise a UserError that says why where this family cannot be guided by another one."""
+        if not isinstance(guide, PathFamily) or guide.kind != 'denoiser':
+            raise UserError(f'it is a {guide.name} model, which predicts no image from noise; use a diffusion or '
+                            'flow_matching run.')  # fmt: skip
+        if isinstance(self.space, Latents) or isinstance(guide.space, Latents):
+            raise UserError('guides act on pixels, and one of the two runs is a model of latents.')
+        if guide.spec != self.spec:
+            raise UserError(f'it was trained on {guide.spec}, and this run on {self.spec}.')
+        for name, form in guide.forms.items():
+            if self.forms.get(name) != form:
+                raise UserError(f'it needs the condition {name}, which this run was not trained with.')
+
+    def _guide(self, networks: Networks, given: Given, name: str) -> predictions.Denoiser:
+        """The denoiser of a run that is lent as a guide, on this family's path."""
+        guide: Any = self.borrowed[name].family
+        told = {kind: (given or {})[kind] for kind in guide.forms} or None
+        return predictions.on_path(guide.denoise(networks.borrowed(name), told), guide.schedule, self.schedule)
+
     def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
         """The denoiser as this sampler's options have it."""
         options, negative = sampler.options, None
         if options.threshold not in ('', 'none') and isinstance(self.space, Latents):
             raise UserError('The option threshold is for pixels, and this model is one of latents; leave it out.')
+        guide = self._guide(networks, given, options.guide) if options.guide else None
         clip = {'': self.path_config.clip, 'none': False, 'static': True}.get(options.threshold, options.threshold)
         if options.negative and given is not None:
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
-        return self.denoise(networks, given, sampler.guidance, clip, interval=options.interval, negative=negative)
+        how = {'interval': options.interval, 'negative': negative, 'guide': guide}
+        return self.denoise(networks, given, sampler.guidance, clip, **how)
 
     def evaluations(self, sampler: Sampler) -> int:
         return int(self._evaluations(sampler, guided=self.conditional))
 
     def _evaluations(self, sampler: Sampler, guided: bool) -> Array:
         solver, num_steps = self.solver(sampler.name), sampler.num_steps
-        if not (guided and sampler.guidance):
+        if not ((guided or sampler.options.guide) and sampler.guidance):
             return solvers.evaluations(solver, num_steps, sampler.options)
         return solvers.guided_evaluations(solver, self.schedule, num_steps, sampler.options)
 

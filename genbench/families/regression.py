@@ -15,6 +15,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, Scalars, Update
+from genbench.families.control import Control
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import couplings, predictions, times, weights
 from genbench.interpolants.choices import Choice, choose
@@ -22,6 +23,7 @@ from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import expand
 from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
+from genbench.ranges import PATH
 
 FEWEST = 8  # images that a coupling of a batch is worth its while for
 _LACKING = {
@@ -41,6 +43,8 @@ class RegressionFamily(PathFamily):
     couplings: Mapping[str, Choice] = couplings.COUPLINGS
     outputs: int = 1  # of the network: 2 where it says the variance of its steps too
     second_time = False  # whether the network is asked for a time to go to
+    control: Control | None = None  # where `base` names a run
+    ranges = {'base': PATH}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -49,6 +53,7 @@ class RegressionFamily(PathFamily):
             'time_sampler': 'uniform',  # of `times.SAMPLERS`, as NAME or NAME:key=value,…
             'weight': 'none',  # over the time, of `weights.WEIGHTS`
             'coupling': 'independent',  # of images and noise, of `couplings.COUPLINGS`
+            'base': '',  # run that stays as it is; conditions it does not know steer it (`families.control`)
             'uncertainty': False,  # learn the logarithm of the loss by time, and divide by it (Karras et al. 2024)
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -56,6 +61,10 @@ class RegressionFamily(PathFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         options = config.family
+        if options.base:
+            if self.kind != 'denoiser':
+                raise UserError(f'family.base steers a run that predicts images from noise; {self.name} learns jumps.')
+            self.control, self.main_network = Control(self), Control.name
         sampler = choose('family.time_sampler', options.time_sampler, self.time_samplers)
         weight = choose('family.weight', options.weight, self.weights)
         coupling = choose('family.coupling', options.coupling, self.couplings)
@@ -79,21 +88,33 @@ class RegressionFamily(PathFamily):
             if need not in self._offered:
                 raise UserError(f'{setting} needs {_LACKING[need]}.')
 
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        return {**super().borrows(config), **({'base': config.family.base} if config.family.base else {})}
+
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        denoiser = modules.denoiser(
+        denoiser = self.control.network(rngs) if self.control else modules.denoiser(
             self.config.network, self.space, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
-        )
-        own = self.space.modules() | {'denoiser': denoiser}
-        return {**own, **({'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {})}
+        )  # fmt: skip
+        uncertain = {'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {}
+        return {**self.space.modules(), self.main_network: denoiser, **uncertain}
+
+    def network(self, networks: Networks) -> Callable[..., Array]:
+        return self.control.denoiser(networks) if self.control else super().network(networks)
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        super().initialise(networks, batch, key)
+        if self.control:
+            self.control.initialise(networks)
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        networks = ('denoiser', *(('uncertainty',) if self.config.family.uncertainty else ()))
-        return (Update('denoiser', networks, self.loss),)
+        networks = (self.main_network, *(('uncertainty',) if self.config.family.uncertainty else ()))
+        return (Update(self.main_network, networks, self.loss),)
 
     @property
     def averaged(self) -> tuple[str, ...]:
-        return ('denoiser',)
+        return (self.main_network,)
 
     def times(self, keys: Array) -> Array:
         """Times to train at, (batch,)."""
@@ -113,7 +134,7 @@ class RegressionFamily(PathFamily):
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
         x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = networks['denoiser'](x_seen, self.schedule.condition(t), given, key=key)
+        y = self.network(networks)(x_seen, self.schedule.condition(t), given, key=key)
         y, variance = predictions.outputs(y, x)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         loss = jnp.square(error).mean((1, 2, 3)) * self.weight(t)

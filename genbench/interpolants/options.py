@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genbench.interpolants.schedules import read_spacing
-from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range
+from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range, check_path
 
 FULL = (0.0, math.inf)  # an interval of all noise levels
 
@@ -83,6 +83,12 @@ def read_count(text: str) -> int:
     return int(text)
 
 
+def read_run(text: str) -> str:
+    if not text:
+        raise ValueError('the folder of a finished run, RUN or RUN@AVERAGE')
+    return check_path(text, "The guide's run")
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The record of a sampler that leaves nothing to choose."""
@@ -120,6 +126,7 @@ class PathOptions(NoiseOptions):
       resample: how often a step is tried where some pixels of the original are known (Lugmayr et al. 2022, RePaint,
         algorithm 1).
       negative: the condition, KIND=VALUE, that guidance moves away from; '' is no condition.
+      guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
     """
 
     spacing: str = option('uniform', read_spacing)
@@ -128,6 +135,7 @@ class PathOptions(NoiseOptions):
     strength: float = number(1.0, Range(0, 1, above=True))
     resample: int = option(1, read_count)
     negative: str = option('', str, acts_with='guidance')
+    guide: str = option('', read_run, acts_with='guidance')
 
 
 DEFAULT = PathOptions()

@@ -82,9 +82,12 @@ def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
 
 
 def outputs(y: Array, x_t: Array) -> tuple[Array, Array | None]:
-    """What a network says of the image, and what else it says where it has twice the channels."""
+    """What a network says of the image, and of the variance where it has twice the channels.
+
+    The latter means β̃ at −1 and β at 1, so that a fresh network is half-way (official code of Nichol & Dhariwal 2021).
+    """
     channels = x_t.shape[-1]
-    return (y, None) if y.shape[-1] == channels else (y[..., :channels], y[..., channels:])
+    return (y, None) if y.shape[-1] == channels else (y[..., :channels], (1 + y[..., channels:]) / 2)
 
 
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
@@ -114,35 +117,60 @@ def denoiser(
     key: Array | None = None,
     interval: tuple[float, float] = FULL,
     negative: Given = None,
+    guide: Denoiser | None = None,
 ) -> Denoiser:
     """Wrap a network(x_t, t, given) into a function that predicts the clean image and the noise.
 
     Args:
       guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6);
-        0 uses the conditional network alone.
+        0 uses the conditional network alone. With a guide it is w of y + w (y − y_guide).
       clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler); a share of
         its pixels takes the threshold from them (`thresholded`).
       key: of the network's dropout, in training; None: without.
       interval: noise levels at which guidance acts (`guided_at`); elsewhere the network runs once. All images of a
         batch must then be at the same time.
       negative: the conditions that guidance moves away from; None is knowing nothing.
+      guide: the worse model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with a
+        Bad Version of Itself, equation 3, whose weight is 1 + w).
     """
-    guided = given is not None and guidance != 0
+    guided = guidance != 0 and (given is not None or guide is not None)
     if key is not None:
         network = functools.partial(network, key=key)
 
     def apply(x_t, t):
         image, time = seen(name, schedule, x_t, t), schedule.condition(t)
-        y = network(image, time, given)
+        y, variance = outputs(network(image, time, given), x_t)
+
+        def away(y):
+            if guide is None:
+                return y + guidance * (y - outputs(network(image, time, negative), x_t)[0])
+            return y + guidance * (y - target(name, schedule, *guide(x_t, t)[:2], t))
+
         if guided:
-            away = lambda y: y + guidance * (y - network(image, time, negative))  # noqa: E731
             y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)
-        y, variance = outputs(y, x_t)
         prediction = convert(name, schedule, y, x_t, t)._replace(variance=variance)
         if clip is False:
             return prediction
         limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
         return _with_image(schedule, limited, x_t, t)._replace(variance=variance)
+
+    return apply
+
+
+def on_path(denoise: Denoiser, schedule: Schedule, other: Schedule) -> Denoiser:
+    """A denoiser of the path `schedule`, asked about states of the path `other`.
+
+    It sees them at its own time of the same σ / α, scaled to its own σ; noise beyond its t_max it takes for that of
+    t_max.
+    """
+    if schedule.name == other.name:
+        return denoise
+
+    def apply(x_t, t):
+        alpha, sigma = other.alpha(t), other.sigma(t)
+        own = schedule.time_of(sigma / (alpha + schedule.kappa * sigma))
+        predicted = denoise(expand(schedule.sigma(own) / sigma, x_t) * x_t, own)
+        return _with_image(other, predicted.x, x_t, t)
 
     return apply
 

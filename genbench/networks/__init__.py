@@ -72,6 +72,21 @@ def denoiser(
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
 
 
+def control(
+    config: Any, space: Shaped, forms: Mapping[str, Form], pictures: Mapping[str, Form], rngs: nnx.Rngs
+) -> unet.Control:
+    """A network whose residuals steer a frozen `denoiser` of this config and these forms by further pictures.
+
+    Raises:
+      UserError: the denoiser has no skips for residuals to enter.
+    """
+    if config.name != 'unet':
+        raise UserError(f'The base has the network {config.name}, which has no skips for a control to enter; use a run '
+                        'with a unet.')  # fmt: skip
+    options = {key: value for key, value in config.items() if key != 'name'}
+    return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
+
+
 def square_size(config: Any, space: Shaped) -> int:
     """Height of images that a network with one resolution for each of `config.multipliers` can halve.
 

@@ -5,7 +5,8 @@ their average fan) and at zero here. DDPM has no conditions. Here classes and ve
 time, pictures are further channels, and every block attends to words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,78 @@ class Level(nnx.Module):
         return self.words(h.reshape(len(h), -1, h.shape[-1]), words).reshape(h.shape)
 
 
-class UNet(nnx.Module):
+class Encoder(nnx.Module):
+    """The first half of a U-Net, down to its middle, whose arguments it has.
+
+    A subclass makes `words`, after what it adds to it.
+    """
+
+    words: layers.Words
+
+    def __init__(
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *,
+        channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
+        groups: int, dropout: float, time_scale: float, dtype: str, remat: str, second_time: bool, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
+        tokens = any(form.type == 'tokens' for form in forms.values())
+        self.width_of_words = channels * max(multipliers) if tokens else 0
+        self.level_options: dict[str, Any] = {
+            'words': self.width_of_words, 'heads': heads, 'condition': 4 * channels, 'groups': groups,
+            'dropout': dropout, 'remat': remat,
+        }  # fmt: skip
+        self.conditioning = layers.Conditioning(
+            channels, 4 * channels, forms, endpoint=True,
+            kernel_init=layers.fan_average, class_init=CLASS_INIT, time_scale=time_scale, second_time=second_time,
+            rngs=rngs,
+        )  # fmt: skip
+        inputs = image_channels + layers.channels_of(forms)
+        self.conv_in = layers.Conv(inputs, channels, kernel_init=layers.fan_average, rngs=rngs)
+        down: list[Any] = []
+        width, skips = channels, [channels]
+        for depth, multiplier in enumerate(multipliers):
+            if depth:
+                down.append(layers.Downsample(width, rngs=rngs))
+                skips.append(width)
+            for _ in range(blocks):
+                down.append(self.level(width, channels * multiplier, size >> depth in attention, rngs))
+                width = channels * multiplier
+                skips.append(width)
+        self.down, self.widths = nnx.List(down), (*skips, width)  # of the skips and of the middle
+        self.middle = nnx.List([
+            self.level(width, width, bool(attention), rngs), self.level(width, width, False, rngs),
+        ])  # fmt: skip
+
+    def level(self, inputs: int, outputs: int, attend: bool, rngs: nnx.Rngs) -> Level:
+        return Level(inputs, outputs, attention=attend, rngs=rngs, **self.level_options)
+
+    def encode(
+        self, x: jax.Array, t: jax.Array, given: Given, key: jax.Array | None, s: jax.Array | None = None,
+        hint: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, list[jax.Array]]:  # fmt: skip
+        """The vector of time and conditions, the words, and the states at the skips and after the middle.
+
+        Args:
+          hint: is added to what the first layer makes of x.
+        """
+        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
+        h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
+        h = h if hint is None else h + hint
+        states = [h]
+        for index, layer in enumerate(self.down):
+            h = layer(h, condition, words, numbered(key, index)) if isinstance(layer, Level) else layer(h)
+            states.append(h)
+        for index, layer in enumerate(self.middle):
+            h = layer(h, condition, words, numbered(key, 1000 + index))
+        return condition, words, [*states, h]
+
+
+def numbered(key: jax.Array | None, index: int) -> jax.Array | None:
+    """The key of one layer's dropout."""
+    return None if key is None else jax.random.fold_in(key, index)
+
+
+class UNet(Encoder):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels.
 
     Args:
@@ -82,64 +154,77 @@ class UNet(nnx.Module):
         groups: int, dropout: float, time_scale: float = 1000.0, dtype: str = 'float32', remat: str = 'none',
         second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
-        width_of_words = channels * max(multipliers) if any(form.type == 'tokens' for form in forms.values()) else 0
-
-        def level(inputs, outputs, attend):
-            return Level(
-                inputs, outputs, attention=attend, words=width_of_words, heads=heads, condition=4 * channels,
-                groups=groups, dropout=dropout, remat=remat, rngs=rngs,
-            )  # fmt: skip
-
-        self.conditioning = layers.Conditioning(
-            channels, 4 * channels, forms, endpoint=True,
-            kernel_init=layers.fan_average, class_init=CLASS_INIT, time_scale=time_scale, second_time=second_time,
-            rngs=rngs,
+        super().__init__(
+            size, image_channels, forms, channels=channels, multipliers=multipliers, blocks=blocks,
+            attention=attention, heads=heads, groups=groups, dropout=dropout, time_scale=time_scale, dtype=dtype,
+            remat=remat, second_time=second_time, rngs=rngs,
         )  # fmt: skip
-        inputs = image_channels + layers.channels_of(forms)
-        self.conv_in = layers.Conv(inputs, channels, kernel_init=layers.fan_average, rngs=rngs)
-        width, skips, down, up = channels, [channels], [], []
-        for depth, multiplier in enumerate(multipliers):
-            if depth:
-                down.append(layers.Downsample(width, rngs=rngs))
-                skips.append(width)
-            for _ in range(blocks):
-                down.append(level(width, channels * multiplier, size >> depth in attention))
-                width = channels * multiplier
-                skips.append(width)
-        self.middle = nnx.List([level(width, width, bool(attention)), level(width, width, False)])
+        *skips, width = self.widths
+        up: list[Any] = []
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks + 1):
-                up.append(level(width + skips.pop(), channels * multiplier, size >> depth in attention))
+                up.append(self.level(width + skips.pop(), channels * multiplier, size >> depth in attention, rngs))
                 width = channels * multiplier
             if depth:
                 up.append(layers.Upsample(width, rngs=rngs))
-        self.down, self.up = nnx.List(down), nnx.List(up)
+        self.up = nnx.List(up)
         self.norm_out = layers.GroupNorm(width, groups=groups)
         self.conv_out = layers.Conv(width, outputs * image_channels, kernel_init=layers.zeros, rngs=rngs)
-        self.words = layers.Words(forms, width_of_words, rngs=rngs)
+        self.words = layers.Words(forms, self.width_of_words, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None, s: jax.Array | None = None
-    ) -> jax.Array:
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None,
+        s: jax.Array | None = None, residuals: Sequence[jax.Array] = (),
+    ) -> jax.Array:  # fmt: skip
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` turns dropout on.
 
-        Without s it is t."""
-
-        def draw(index):
-            return None if key is None else jax.random.fold_in(key, index)
-
-        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
-        h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
-        skips = [h]
-        for index, layer in enumerate(self.down):
-            h = layer(h, condition, words, draw(index)) if isinstance(layer, Level) else layer(h)
-            skips.append(h)
-        for index, layer in enumerate(self.middle):
-            h = layer(h, condition, words, draw(1000 + index))
+        Without s it is t. Residuals, of a `Control`, are added to the states at the skips and after the middle."""
+        condition, words, states = self.encode(x, t, given, key, s)
+        if residuals:
+            states = [state + more for state, more in zip(states, residuals, strict=True)]
+        *skips, h = states
         for index, layer in enumerate(self.up):
             if isinstance(layer, Level):
-                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, words, draw(2000 + index))
+                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), condition, words, numbered(key, 2000 + index))
             else:
                 h = layer(h)
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
+
+
+class Control(Encoder):
+    """(x_t, t, given) → what `UNet` takes as residuals, from pictures that it was not built for; zero when fresh.
+
+    L. Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023: a copy of the U-Net's first
+    half that sees the pictures too, added to what its first layer makes of x. Every way in and out is a convolution
+    that starts at zero.
+
+    Args:
+      pictures: the forms of these pictures; all other arguments are those of the `UNet`.
+    """
+
+    def __init__(
+        self, size: int, image_channels: int, forms: Mapping[str, Form], pictures: Mapping[str, Form], *,
+        channels: int, rngs: nnx.Rngs, **options: Any,
+    ):  # fmt: skip
+        super().__init__(size, image_channels, forms, channels=channels, second_time=False, rngs=rngs, **options)
+        self.pictures = tuple(pictures.items())
+        seen = layers.channels_of(pictures)
+        self.hint_in = layers.Conv(seen, channels, kernel_init=layers.fan_average, rngs=rngs)
+        self.hint_out = layers.Conv(channels, channels, kernel_init=layers.zeros, rngs=rngs)
+        self.outputs = nnx.List([
+            layers.Conv(width, width, kernel=1, kernel_init=layers.zeros, rngs=rngs) for width in self.widths
+        ])  # fmt: skip
+        self.words = layers.Words(forms, self.width_of_words, rngs=rngs)
+
+    def begin_as(self, network: UNet) -> None:
+        """Take the parameters of this U-Net's first half."""
+        for name in ('conditioning', 'conv_in', 'down', 'middle', 'words'):
+            nnx.update(getattr(self, name), nnx.state(getattr(network, name), nnx.Param))
+
+    def __call__(
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None
+    ) -> list[jax.Array]:
+        seen = layers.with_channels(x, dict(self.pictures), given)[..., x.shape[-1] :].astype(self.dtype)
+        hint = self.hint_out(nnx.silu(self.hint_in(seen)))
+        _, _, states = self.encode(x, t, given, key, hint=hint)
+        return [layer(state) for layer, state in zip(self.outputs, states, strict=True)]

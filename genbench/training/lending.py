@@ -1,4 +1,5 @@
-"""Runs that lend to others beside the common way: before they are trained, and as copies that go with the borrower."""
+"""Runs that lend to others beside the common way: before they are trained, to samplers, and as copies that go with the
+borrower."""
 
 import dataclasses
 import pathlib
@@ -6,9 +7,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from genbench import config as configs
+from genbench import families
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, explained_disk_errors
+from genbench.families.base import Sampler
 from genbench.training import runs
 from genbench.training.runs import Loan
 from genbench.training.state import Blueprint
@@ -29,6 +32,35 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
     shapes = Blueprint(lender.family).shapes
     lent = {name: loan.state for name, loan in loans.items()}
     return Loan(description, {'params': shapes['params'], 'aux': shapes['aux'], 'lent': lent})
+
+
+def guided(run: runs.Run, samplers: Sequence[Sampler]) -> tuple[runs.Run, list[Sampler]]:
+    """The run with what guides lend to its samplers, and these samplers with each guide by what it is: HASH@AVERAGE.
+
+    Raises:
+      UserError: a guide is not there, is not finished, cannot be read, or does not fit.
+    """
+    loans: dict[str, Loan] = {}
+    names: dict[str, str] = {}
+    for text in dict.fromkeys(getattr(sampler.options, 'guide', '') for sampler in samplers):
+        if text:
+            loan = runs.lend('guide', *configs.split_run(text))
+            names[text] = f'{loan.description["state_sha256"][:12]}@{loan.description["average"]}'
+            loans[names[text]] = loan
+    if not loans:
+        return run, list(samplers)
+    lenders = runs.describe({name: loan.description for name, loan in loans.items()})
+    for text, name in names.items():
+        try:
+            run.family.check_guide(lenders[name].family)  # type: ignore[attr-defined]
+        except UserError as error:
+            raise UserError(f'guide: {configs.split_run(text)[0]} cannot guide this run: {error}') from None
+    family = families.get(run.family.name)(run.config, run.family.spec, {**run.family.borrowed, **lenders})
+    return dataclasses.replace(run, family=family, guides=loans), [
+        dataclasses.replace(one, options=dataclasses.replace(one.options, guide=names[text]))
+        if (text := getattr(one.options, 'guide', '')) else one
+        for one in samplers
+    ]  # fmt: skip
 
 
 @explained_disk_errors()

@@ -209,7 +209,7 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     started = folder is not None and folder.manifest.is_file() and checkpoint.begun(folder.checkpoints)
     known = folder.read_manifest()['borrowed'] if folder is not None and started else {}
     return {
-        name: _borrow(name, *place(name, text, folder), known.get(name))
+        name: lend(f'family.{name}', *place(name, text, folder), known.get(name))
         for name, text in configs.borrowed(config).items()
         if name not in leave
     }
@@ -222,17 +222,27 @@ def place(name: str, text: str, folder: Folder | None) -> tuple[str, str]:
     return (str(copy) if copy is not None and copy.is_dir() else path), average
 
 
-def _borrow(name: str, path: str, average: str, known: Mapping[str, Any] | None) -> Loan:
+def lend(what: str, path: str, average: str, known: Mapping[str, Any] | None = None) -> Loan:
+    """One finished run.
+
+    Args:
+      what: says it in messages, such as family.teacher.
+      average: '' is ema where there is one.
+      known: what was lent before, which must be there still.
+
+    Raises:
+      UserError: as `borrow`.
+    """
     if not path:
-        raise UserError(f'family.{name} names no run; give the folder of a finished one.')
+        raise UserError(f'{what} names no run; give the folder of a finished one.')
     if known:
-        _check_unchanged(name, path, known)
-    run = open_run(path, what=f'family.{name}')
+        _check_unchanged(what, path, known)
+    run = open_run(path, what=what)
     if not known and not (run.folder.read_summary() or {}).get('complete'):
-        raise UserError(f'family.{name}: {path} is not finished; its own training command goes on with it.')
+        raise UserError(f'{what}: {path} is not finished; its own training command goes on with it.')
     step, state = run.restore(known['step'] if known else None)
     average = average or ('ema' if 'ema' in state['averages'] else 'current')
-    _, state = run.networks(step, state, average, what=f'family.{name}: the average')
+    _, state = run.networks(step, state, average, what=f'{what}: the average')
     description = {
         'run': str(path),
         'config': configs.plain(run.config),
@@ -246,17 +256,16 @@ def _borrow(name: str, path: str, average: str, known: Mapping[str, Any] | None)
     return Loan(description, jax.device_get({part: state[part] for part in ('params', 'aux', 'lent')}))
 
 
-def _check_unchanged(name: str, path: str, known: Mapping[str, Any]) -> None:
+def _check_unchanged(what: str, path: str, known: Mapping[str, Any]) -> None:
     step, digest = known['step'], known['state_sha256']
     if not Folder(pathlib.Path(path)).manifest.is_file():
         problem = f'the run that was borrowed is not in {path} any more'
-    elif open_run(path, what=f'family.{name}').sha256(step) != digest:
+    elif open_run(path, what=what).sha256(step) != digest:
         problem = f'{path} has changed since it was borrowed: it has no checkpoint {step} of the hash {digest[:12]} now'
     else:
         return
     raise UserError(
-        f'family.{name}: {problem}. Restore it, say with family.{name} in which folder it is, or train anew in another '
-        '--workdir.'
+        f'{what}: {problem}. Restore it, say with {what} in which folder it is, or train anew in another --workdir.'
     )
 
 
@@ -279,6 +288,7 @@ class Run:
     config: Config
     manifest: dict[str, Any]
     family: Family
+    guides: Mapping[str, Loan] = dataclasses.field(default_factory=dict)  # of samplers, see `training.lending`
 
     def after(self, step: int) -> Family:
         """The family as it is after `step` updates."""
@@ -320,7 +330,7 @@ class Run:
         Raises:
           UserError: one of them is not there any more, or has changed.
         """
-        loans = borrow(self.config, self.folder, leave=self.family.only_to_train)
+        loans = {**borrow(self.config, self.folder, leave=self.family.only_to_train), **self.guides}
         return {name: loan.state for name, loan in loans.items()}
 
     def networks(

@@ -106,9 +106,15 @@ def build(written: Written, family: Family) -> Sampler:
     check(written, family)
     texts, taken = dict(written.options), fields(family, written.name)
     guidance = _number(written.text, texts.pop('guidance', '0'))
-    if guidance and not (family.conditional and family.guidable):
+    if guidance and not (family.guidable and (family.conditional or 'guide' in texts)):
+        other = ', or a guide: guide=RUN' if family.guidable else ''
         raise UserError(f'The sampler {shown(written.text)} asks for guidance, which needs family.conditional or '
-                        'family.conditions, and a network that was trained with conditions left out.')  # fmt: skip
+                        f'family.conditions, and a network that was trained with conditions left out{other}.'
+                        )  # fmt: skip
+    if 'guide' in texts and 'negative' in texts:
+        raise UserError(
+            f'The sampler {shown(written.text)} has guide and negative; guidance moves away from one of them.'
+        )
     values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
     acting = {**values, 'guidance': guidance}
     for key in texts:

@@ -9,7 +9,7 @@ from flax import nnx
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Networks
-from genbench.families.consistency import BOUNDARY_PREDICTIONS
+from genbench.families.endpoints import BOUNDARY_PREDICTIONS
 from genbench.interpolants import predictions, schedules
 from genbench.interpolants.schedules import expand
 
@@ -122,7 +122,7 @@ def test_a_step_below_the_trained_times_is_the_sampler_heuns(schedule, predictio
         stepped = family._teacher_step(teacher(family.schedule), x, t, s)
         exact_step = x * marginal_std(family.schedule, s, x) / marginal_std(family.schedule, t, x)
         network = as_network(prediction, family.schedule, exact(family.schedule))
-        jumped = family._jump(network, x, t, None)
+        jumped = family.jump(network, x, t, None)
         np.testing.assert_allclose(stepped, exact_step, rtol=1e-7)
         np.testing.assert_allclose(jumped, exact(family.schedule)(x, t).x, rtol=1e-7)
 
@@ -140,7 +140,7 @@ FITTING = [
 def test_at_time_zero_every_student_returns_its_input(schedule, prediction, student_of):
     family = student_of(schedule, prediction)
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    jumped = family._jump(lambda x_t, t, given: jnp.sin(5 * x_t), x, jnp.zeros(2), None)
+    jumped = family.jump(lambda x_t, t, given: jnp.sin(5 * x_t), x, jnp.zeros(2), None)
     np.testing.assert_allclose(jumped, x, atol=1e-6)
 
 
@@ -194,12 +194,12 @@ def test_pseudo_huber_has_the_constant_of_its_paper(student_of):
     difference = 1e-3 * np.random.default_rng(0).normal(size=(5, 4, 4, 3))
     c = 0.00054 * np.sqrt(4 * 4 * 3)
     wanted = [np.sqrt(np.linalg.norm(one) ** 2 + c**2) - c for one in difference]
-    found = student_of('cosine', 'v')._distance(jnp.asarray(difference, jnp.float32))
+    found = student_of('cosine', 'v').distance(jnp.asarray(difference, jnp.float32))
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
 def test_without_its_constant_the_distance_is_the_mean_square(student_of):
-    assert student_of('cosine', 'v', huber=0.0)._distance(jnp.full((1, 4, 4, 3), 3.0))[0] == pytest.approx(9)
+    assert student_of('cosine', 'v', huber=0.0).distance(jnp.full((1, 4, 4, 3), 3.0))[0] == pytest.approx(9)
 
 
 def test_the_student_starts_as_the_borrowed_network_and_is_all_that_the_run_keeps(built, batch):

