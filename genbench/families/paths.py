@@ -20,7 +20,7 @@ from genbench.families.bounds import VariationalBound
 from genbench.families.spaces import Latents, Pixels, Space
 from genbench.interpolants import density, predictions, schedules, solvers, steps
 from genbench.interpolants.options import PathOptions
-from genbench.interpolants.solvers import Solver, Trace
+from genbench.interpolants.solvers import Kept, Path, Solver, Trace
 from genbench.networks.layers import plain_attention
 from genbench.ranges import PATH, PROBABILITY
 
@@ -120,8 +120,11 @@ class PathFamily(Family):
 
     def dropped(self, batch: Batch) -> Given:
         """Conditions that for some images say nothing, or None for an unconditional model."""
-        silent = rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
-        return conditions.drop(self.conditions, self.given(batch), silent)
+        return conditions.drop(self.conditions, self.given(batch), self.silent(batch))
+
+    def silent(self, batch: Batch) -> Array:
+        """For which images nothing is said, (batch,)."""
+        return rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
 
     def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
         """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""
@@ -152,12 +155,18 @@ class PathFamily(Family):
         if kept is not None:
             kept = kept._replace(image=self.space.place(networks, kept.image))
         start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.space.shape)
-        path = solvers.solve(
+        path = self.carried(networks, start, keys, given, sampler, kept)
+        images = self.space.decode(networks, path.x)
+        return Samples(images, self._evaluations(sampler, guided=given is not None))
+
+    def carried(
+        self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, kept: Kept | None = None
+    ) -> Path:
+        """The end of the run of a sampler that begins at `start` (batch, …), x at t_max: real images."""
+        return solvers.solve(
             self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
             sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
         )  # fmt: skip
-        images = self.space.decode(networks, path.x)
-        return Samples(images, self._evaluations(sampler, guided=given is not None))
 
     @property
     def path(self) -> schedules.Schedule:

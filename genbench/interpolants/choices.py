@@ -15,13 +15,13 @@ class Choice:
 
     Attributes:
       function: takes `numbers` as keywords after the arguments that its registry states.
-      numbers: the default and the range of each.
+      numbers: the default and the range of each; one with a text as its default is a text.
       needs: names of what a family must offer for it to make sense.
       offers: names of what it adds to that.
     """
 
     function: Callable[..., Any]
-    numbers: Mapping[str, tuple[float, Range]] = dataclasses.field(default_factory=dict)
+    numbers: Mapping[str, tuple[float | str, Range]] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     offers: tuple[str, ...] = ()
 
@@ -48,7 +48,7 @@ def choose(key: str, text: str, known: Mapping[str, Choice]) -> Choice:
     return dataclasses.replace(choice, function=functools.partial(choice.function, **numbers), numbers={})
 
 
-def _number(key: str, text: str, value: str, kind: type) -> float:
+def _number(key: str, text: str, value: str, kind: type) -> Any:
     try:
         return kind(value)
     except ValueError:

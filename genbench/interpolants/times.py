@@ -47,6 +47,13 @@ def log_normal(schedule: Schedule, keys: Array, *, mean: float, deviation: float
     return jnp.clip(schedule.time_at(level), schedule.t_min, schedule.t_max)
 
 
+def u_shaped(schedule: Schedule, keys: Array, *, a: float) -> Array:
+    """The share s of the way has a density ∝ e^(a s) + e^(a (1 − s)): most times near both ends (Lee et al. 2024,
+    section 4.1)."""
+    place = jnp.arcsinh((2 * rng.uniform(keys, 'time') - 1) * jnp.sinh(a / 2)) / a
+    return _on_the_way(schedule, 0.5 + place)
+
+
 def _on_the_way(schedule: Schedule, share: Array) -> Array:
     return jnp.maximum(schedule.time(share), schedule.t_min)
 
@@ -56,5 +63,6 @@ SAMPLERS: dict[str, Choice] = {
     'low_discrepancy': Choice(low_discrepancy, offers=('even times',)),
     'steps': Choice(over_steps, {'count': (1000, COUNT)}),
     'logit_normal': Choice(logit_normal, {'mean': (0.0, ANY), 'deviation': (1.0, POSITIVE)}),
+    'u_shaped': Choice(u_shaped, {'a': (4.0, POSITIVE)}),
     'log_normal': Choice(log_normal, {'mean': (-1.2, ANY), 'deviation': (1.2, POSITIVE)}),
 }

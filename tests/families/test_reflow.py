@@ -1,0 +1,106 @@
+"""Reflow: pairs of noise and image that the ODE of a finished run makes, and training on them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench.errors import UserError
+from genbench.families.base import Borrowed, Networks
+from genbench.interpolants import times
+from genbench.interpolants.predictions import Prediction
+
+MEAN, DEVIATION = 0.3, 0.4  # of every pixel of the teacher's images
+
+
+@pytest.fixture
+def reflow(make_family):
+    """`reflow(coupling, conditional=False)` → (student, a teacher that knows the law of its Gaussian images)."""
+
+    def make(coupling='pairs:copies=2,steps=64', conditional=False, **options):
+        teacher = make_family('flow_matching', conditional, condition_dropout=0.0)
+
+        def denoise(networks, given, *_, **__):
+            shift = 0 if given is None else 0.1 * given['label'][:, None, None, None]
+
+            def predict(x_t, t):
+                t = t[:, None, None, None]
+                variance = jnp.square((1 - t) * DEVIATION) + jnp.square(t)
+                off = x_t - (1 - t) * (MEAN + shift)
+                return Prediction(MEAN + shift + (1 - t) * DEVIATION**2 / variance * off, t / variance * off)
+
+            return predict
+
+        teacher.denoise = denoise
+        lent = {'teacher': Borrowed(teacher)}
+        return make_family('flow_matching', conditional, borrowed=lent, coupling=coupling, **options), teacher
+
+    return make
+
+
+def prepared(student, batch):
+    return jax.jit(lambda rows: student.prepare(Networks({}, borrowed={'teacher': Networks({})}), rows))(batch)
+
+
+@pytest.mark.parametrize('conditional', [False, True])
+def test_pairs_are_the_ends_of_the_teachers_trajectories(reflow, batch, conditional):
+    """Of Gaussian images every trajectory is known: x_0 = μ + s ε."""
+    student, _ = reflow(conditional=conditional)
+    made = prepared(student, batch)
+    mean = MEAN + (0.1 * np.asarray(batch['label'])[:, None, None, None, None] if conditional else 0)
+    assert made['pair_noise'].shape == (8, 2, 4, 4, 3) and made['pair_image'].dtype == jnp.float32
+    np.testing.assert_allclose(made['pair_image'], mean + DEVIATION * made['pair_noise'], atol=2e-3)
+    assert np.std(made['pair_noise']) == pytest.approx(1, abs=0.05)
+    assert (made['pair_noise'][:, 0] != made['pair_noise'][:, 1]).all()
+    if conditional:
+        np.testing.assert_array_equal(made['pair_label'], np.repeat(batch['label'][:, None], 2, 1))
+
+
+def test_a_step_takes_one_of_the_pairs_of_each_row(reflow, batch):
+    student, _ = reflow(conditional=True, condition_dropout=0.5)
+    made = prepared(student, batch)
+    x, noise, given = jax.jit(lambda rows: student.pairs(None, rows, None))({**batch, **made})
+    taken = [int(np.flatnonzero((made['pair_image'][row] == x[row]).all((1, 2, 3)))) for row in range(8)]
+    assert set(taken) == {0, 1}
+    for row, copy in enumerate(taken):
+        np.testing.assert_array_equal(noise[row], made['pair_noise'][row, copy])
+    told = np.asarray(given['label'])
+    assert set(told[told != np.asarray(batch['label'])]) == {3} and (told == np.asarray(batch['label'])).any()
+
+
+def test_a_student_starts_as_its_teacher_where_both_are_built_alike(reflow, built, batch):
+    student, teacher = reflow()
+    _, blueprint, state = built('flow_matching')
+    lent = Networks({}, borrowed={'teacher': blueprint.bind_state(state)}).borrowed('teacher')
+    own = blueprint.bind(jax.tree.map(jnp.zeros_like, state['params']), state['aux'])
+    student.initialise(Networks(dict(own), borrowed={'teacher': lent}), batch, jax.random.key(0))
+    for left, right in zip(*(jax.tree.leaves(one) for one in (blueprint.params(own), state['params'])), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize('coupling, message', [
+    ('pairs:solver=hein', "No sampler is called 'hein'. Did you mean heun"),
+    ('pairs:steps=0', 'steps of family.coupling is 0; it should be '),
+    ('pairs:guidance=1', 'guidance=1, which needs a teacher with conditions'),
+])  # fmt: skip
+def test_pairs_that_cannot_be_made_are_refused(reflow, coupling, message):
+    with pytest.raises(UserError, match=message):
+        reflow(coupling)
+
+
+def test_teachers_that_cannot_make_pairs_are_refused(make_family):
+    with pytest.raises(UserError, match='The teacher is a gan model, which has no ODE from noise to images'):
+        make_family('flow_matching', borrowed={'teacher': Borrowed(make_family('gan'))}, coupling='pairs')
+    unconditional = {'teacher': Borrowed(make_family('flow_matching'))}
+    with pytest.raises(UserError, match='The condition label needs a teacher that was trained with it'):
+        make_family('flow_matching', True, borrowed=unconditional, coupling='pairs')
+    with pytest.raises(UserError, match='family.teacher has no use without family.coupling=pairs'):
+        make_family('flow_matching', borrowed={}, teacher='runs/x')
+
+
+def test_u_shaped_times_have_the_density_of_the_paper(make_family):
+    """∝ e^(4 s) + e^(4 (1 − s)), whose integral is known."""
+    schedule = make_family('flow_matching').schedule
+    t = np.sort(times.u_shaped(schedule, jax.random.split(jax.random.key(0), 20_000), a=4.0))
+    share = (np.exp(4 * t) - np.exp(4 * (1 - t)) + np.exp(4) - 1) / (2 * (np.exp(4) - 1))
+    np.testing.assert_allclose(share, (np.arange(20_000) + 0.5) / 20_000, atol=0.015)
