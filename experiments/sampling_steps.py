@@ -10,6 +10,7 @@ Expect the deterministic solvers ahead of ancestral sampling with few evaluation
 DDIM, which is Euler's, where it can afford a few steps, and all of them level from about fifty evaluations on.
 """
 
+from genbench.report.claims import less
 from genbench.studies.study import Study, Trial
 
 
@@ -21,5 +22,10 @@ def get_study() -> Study:
         trials=(Trial('diffusion', 'configs/digits/diffusion.py'),),
         grid=('sampler=ancestral,ddim,heun', 'nfe=2,5,10,20,50,100'),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'speed')},
+        tests=(
+            *(less('fd', 'diffusion', 'diffusion', {'sampler': 'ddim', 'nfe': few}, {'sampler': 'ancestral', 'nfe': many})
+              for few, many in ((5, 10), (10, 20), (20, 50))),
+            less('fd', 'diffusion', 'diffusion', {'sampler': 'heun', 'nfe': 19}, {'sampler': 'ddim', 'nfe': 20}),
+        ),  # fmt: skip
         figures=('nfe',),
     )
