@@ -151,7 +151,7 @@ def _statement(finding: Finding, shown: Mapping[str, str]) -> str:
         title = f'<a href="#{shown[test.metric]}" data-metric="{metric}">{title}</a>'
     margin = f' by more than {test.margin:g}' if test.margin and test.relation != NEAR else ''
     within = f' (within {test.margin:g} of it)' if test.relation == NEAR else ''
-    other = f'{test.other:g}' if not isinstance(test.other, str) else test.other
+    other = f'{test.other:g}' if not isinstance(test.other, str) else f'that of {test.other}'
     ways = [_way(finding.one, test.where), _way(finding.other, test.against)]
     told = ' against '.join(dict.fromkeys(filter(None, ways)))
     note = f'<span class="kind">{escape(told)}</span>' if told else ''
@@ -317,3 +317,43 @@ def _difference(cell: Cell, other: Cell, found: Mapping[tuple[str, str], Pair]) 
         word = 'better' if (mean < 0) == bool(cell.metric.lower_is_better) else 'worse'
     mark = f' class="{word}"' if word else ''
     return f'<td{mark}>{_signed(mean, form)}{f" <b>{word}</b>" if word else ""}<span class="kind">{told}</span></td>'
+
+
+def html(study: StudyRecord, shown: Mapping[str, str]) -> str:
+    """The section: each claim with its tests, which is best and how sure, and the pairs of each metric."""
+    found = contests(study)
+    return ''.join(_claim(study, one, shown) for one in study.claims) + (_best(study, found) if found else '')
+
+
+def _claim(study: StudyRecord, description: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+    if not description.get('claim'):
+        return ''
+    tests = judged(study, claims.read(description.get('tests') or ()))
+    body = table(tests, shown) if tests else '<p class="quiet">The study states no test of its claim.</p>'
+    if len(study.claims) == 1:  # the page begins with it
+        return f'<h3>The claim, test by test</h3>{body}'
+    title = escape(description.get('title') or 'A study')
+    return f'<h3>{title}: {badge(verdict(tests))}</h3><p>{escape(description["claim"])}</p>{body}'
+
+
+def _best(study: StudyRecord, found: Sequence[Contest]) -> str:
+    sentences = ''.join(f'<li>{escape(first(contest))}</li>' for contest in found)
+    if not any(contest.decided for contest in found):
+        sentences = '<li>The numbers decide no order between any two models.</li>'
+    flagged = ''.join(f'<li>{escape(said)}</li>' for said in disagreements(found))
+    flags = f'<p class="flag"><b>The metrics disagree:</b></p><ul class="flag">{flagged}</ul>' if flagged else ''
+    options = ''.join(f'<option value="{c.metric}">{escape(BY_NAME[c.metric].title)}</option>' for c in found)
+    tables = ''.join(matrix(study, contest, index > 0) for index, contest in enumerate(found))
+    return f"""<h3>Which is best, and how sure</h3><ul>{sentences}</ul>{flags}
+      <p class="quiet">Places by the mean over seeds. Below each are the places that the numbers leave open; all of them
+      are right together with 95%.</p>{standings(study, found)}
+      <h3>Every pair</h3>
+      <div class="controls"><label>Metric <select id="pairs-metric">{options}</select></label></div>{tables}
+      <details class="notes"><summary>How the differences are computed</summary>
+      <p>Each model stands at the sampler of the leaderboard. A difference is the mean over the training seeds that two
+      models share, paired because runs of a seed share noise; without common seeds it is Welch's. Its interval is
+      Student's, 95% for that pair alone, over training seeds, sets of samples and halves of the held-out split. The words
+      better and worse are corrected for the number of pairs of the metric by Holm's method, so that an interval may leave
+      out zero without one. With a single seed no difference between models is decided.</p>
+      <p>Each test of a claim is two-sided at 5%. The claim holds where all of its tests hold, so these need no
+      correction; it fails where one test fails, and failures are corrected for the number of tests.</p></details>"""

@@ -85,7 +85,7 @@ def _settings(study: StudyRecord, variant: Variant) -> str:
         lines += ['', f'against {base.name}:', *(f'{key}: {value!r}' for key, value in changed.items())]
     text = escape('\n'.join(lines))
     return (
-        f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary><pre>{text}</pre></details>'
+        f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary><pre tabindex="0" role="region" aria-label="Config of {escape(variant.name, quote=True)}">{text}</pre></details>'
     )
 
 
