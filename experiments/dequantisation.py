@@ -14,7 +14,6 @@ from genbench.report.claims import less, near
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid
 
-
 FAMILIES = ('diffusion', 'flow_matching')
 
 

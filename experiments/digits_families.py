@@ -18,7 +18,6 @@ from genbench.report.claims import less
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
 
-
 TRAINED = ('diffusion', 'flow_matching', 'consistency', 'gan', 'vae', 'normalizing_flow')
 LIKELIHOODS = {'diffusion': 'ode_4', 'flow_matching': 'ode_4', 'vae': 'iwae_4', 'normalizing_flow': 'density_4'}
 

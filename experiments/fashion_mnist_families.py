@@ -12,7 +12,6 @@ from genbench.report.claims import less, more
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
 
-
 ON_A_PATH = ('diffusion', 'flow_matching')
 OTHERS = ('gan', 'vae', 'normalizing_flow', 'gaussian')
 

@@ -16,7 +16,6 @@ from genbench.report.claims import less, near
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid, product, when
 
-
 OTHERS = ('linear', 'straight', 'edm-uniform', 'edm-log_normal')
 
 

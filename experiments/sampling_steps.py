@@ -23,8 +23,16 @@ def get_study() -> Study:
         grid=('sampler=ancestral,ddim,heun', 'nfe=2,5,10,20,50,100'),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'speed')},
         tests=(
-            *(less('fd', 'diffusion', 'diffusion', {'sampler': 'ddim', 'nfe': few}, {'sampler': 'ancestral', 'nfe': many})
-              for few, many in ((5, 10), (10, 20), (20, 50))),
+            *(
+                less(
+                    'fd',
+                    'diffusion',
+                    'diffusion',
+                    {'sampler': 'ddim', 'nfe': few},
+                    {'sampler': 'ancestral', 'nfe': many},
+                )
+                for few, many in ((5, 10), (10, 20), (20, 50))
+            ),
             less('fd', 'diffusion', 'diffusion', {'sampler': 'heun', 'nfe': 19}, {'sampler': 'ddim', 'nfe': 20}),
         ),  # fmt: skip
         figures=('nfe',),

@@ -24,7 +24,7 @@ from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SHARD, SampleStore, slug
-from genbench.families.base import Likelihood, Sampler
+from genbench.families.base import Likelihood
 from genbench.reading import read_rows
 from genbench.training import runs, samplers, sampling, telemetry
 from genbench.training.metrics import ROW

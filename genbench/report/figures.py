@@ -178,9 +178,11 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
               'encoding': {'tooltip': _tooltip(told), 'shape': marks['shape']}}  # fmt: skip
-    front = {'data': {'name': 'front'},
-             'mark': {'type': 'line', 'interpolate': 'step-after', 'strokeWidth': 1, 'strokeDash': [2, 3], 'color': INK},
-             'encoding': {'x': {'field': x, 'type': 'quantitative'}, 'y': {'field': 'value', 'type': 'quantitative'}}}
+    front = {
+        'data': {'name': 'front'},
+        'mark': {'type': 'line', 'interpolate': 'step-after', 'strokeWidth': 1, 'strokeDash': [2, 3], 'color': INK},
+        'encoding': {'x': {'field': x, 'type': 'quantitative'}, 'y': {'field': 'value', 'type': 'quantitative'}},
+    }
     beyond = {'data': {'name': 'beyond'},
               'mark': {'type': 'point', 'shape': 'triangle-up', 'size': 70, 'filled': True, 'opacity': 1},
               'encoding': {**encoding, 'tooltip': _tooltip(told)}}  # fmt: skip

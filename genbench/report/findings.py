@@ -7,8 +7,8 @@ from typing import Any
 
 from genbench.evaluation import statistics
 from genbench.evaluation.statistics import Estimate
-from genbench.report import claims, comparisons, leaderboard
 from genbench.report import cells as numbers
+from genbench.report import claims, comparisons, leaderboard
 from genbench.report.cells import BY_NAME, LIKELIHOOD, Cell
 from genbench.report.claims import LESS, MORE, NEAR, Comparison
 from genbench.report.collect import StudyRecord

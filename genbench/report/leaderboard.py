@@ -278,4 +278,3 @@ def _cell(cell: Cell | None, lead: str, tips: Tips) -> str:
     if row.get('lent'):
         told += f'<span class="kind sort">with {escape(", ".join(row["lent"]))}</span>'
     return f'<td{mark} data-value="{cell.value}" data-tip="{tips.add(cell)}" tabindex="-1">{text}{told}</td>'
-

@@ -1,5 +1,7 @@
 """Colours and shapes: each variant keeps its own throughout, by its place in the study, and no two share both."""
 
+from html import escape
+
 # After Okabe & Ito 2008; darker, so that each has a contrast of 4.5 to the page's light grounds.
 COLOURS = ('#0067a3', '#b34a00', '#007a58', '#a8437c', '#8a6200', '#0b7285', '#6b4a1f', '#5c6470')
 DARK = ('#4fa9e2', '#f2874a', '#2cc295', '#e59bc6', '#e9b23c', '#8fd3f4', '#c8a46e', '#a9b2bd')  # on the dark ones
@@ -48,3 +50,8 @@ def swatch(index: int) -> str:
     """The mark of a variant beside its name."""
     look = f'class="swatch" viewBox="0 0 14 14" aria-hidden="true" fill="{colour(index)}"'
     return f'<svg {look}>{_DRAWN[shape(index)]}</svg>'
+
+
+def listing(text: str, label: str) -> str:
+    """Lines that may be wider than the page, which the keyboard can scroll."""
+    return f'<pre tabindex="0" role="region" aria-label="{escape(label, quote=True)}">{escape(text)}</pre>'

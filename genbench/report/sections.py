@@ -9,7 +9,7 @@ from genbench.report import cells, claims, explorer, findings
 from genbench.report.cells import BY_NAME, METRICS
 from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors, series
-from genbench.report.marks import swatch
+from genbench.report.marks import listing, swatch
 
 KINDS = {
     'exact': '<rect x="2.5" y="2.5" width="9" height="9"/>',
@@ -17,6 +17,8 @@ KINDS = {
     'estimate': '<circle cx="7" cy="7" r="4.8"/>',
 }
 FAILURES_SHOWN = 4
+ONE_SEED = """<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much another
+training would change the numbers is not known, so no order between models is decided.</p>"""
 
 
 def kinds_key() -> str:
@@ -29,10 +31,7 @@ def header(study: StudyRecord) -> str:
     description = study.description
     counts = {state: sum(trial.state == state for trial in study.trials) for state in STATES}
     pills = ''.join(f'<li class="pill {state}">{count} {state}</li>' for state, count in counts.items() if count)
-    one = '' if not study.single else (
-        '<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much another '
-        'training would change the numbers is not known, so no order between models is decided.</p>'
-    )
+    one = ONE_SEED if study.single else ''
     return (
         f'<header><h1>{escape(description.get("title", ""))}</h1>{_claim(study)}'
         f'<ul class="pills" aria-label="Trials">{pills}</ul>{one}</header>'
@@ -63,10 +62,10 @@ def problems(study: StudyRecord) -> str:
 
 
 def _failure(trial: TrialRecord) -> str:
-    lines = escape('\n'.join(trial.last_lines))
+    lines = listing('\n'.join(trial.last_lines), f'Log of {trial.name}') if trial.last_lines else ''
     reason = trial.status.get('reason') or 'it does not say why'
     told = f'<b>{escape(trial.name)} failed:</b> {escape(reason)}'
-    return f'<details><summary>{told}</summary><pre tabindex="0" role="region" aria-label="Log of {escape(trial.name, quote=True)}">{lines}</pre></details>' if lines else f'<p>{told}</p>'
+    return f'<details><summary>{told}</summary>{lines}</details>' if lines else f'<p>{told}</p>'
 
 
 def _reached(trial: TrialRecord) -> str:
@@ -97,8 +96,8 @@ def leaderboard_notes(study: StudyRecord) -> str:
       and the arrow keys, to see its protocol. Press a heading to sort.</p>{fd}{seeds}
       <p>A number is bold where it is the best of its column and told apart from every other. Otherwise those that are
       not told apart from the best are underlined. Both are corrected for the number of pairs (Holm). With one training
-      seed nothing is told apart. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE is the
-      number of network evaluations per image.</p>
+      seed nothing is told apart. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals.
+      NFE is the number of network evaluations per image.</p>
       <p>Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
       data score; copies of training images show what memorising them would score. Both are scored exactly as samples
       are, with as many images. Where a data set has too few held-out images for that, the row says so. The ± of
