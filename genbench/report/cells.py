@@ -181,7 +181,9 @@ def degenerate(precision: Cell | None, recall: Cell | None) -> bool:
 
     A precision without recall is no quality.
     """
-    return bool(precision and recall) and precision.value >= 0.2 and recall.value < 0.1 * precision.value
+    if precision is None or recall is None:
+        return False
+    return precision.value >= 0.2 and recall.value < 0.1 * precision.value
 
 
 def comparable(protocol: Mapping[str, Any]) -> str:

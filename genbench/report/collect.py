@@ -241,7 +241,9 @@ def _run(path: pathlib.Path) -> StudyRecord:
     trial, rows = _trial(path, name), _rows(results.read(path / 'results.jsonl'))
     if not (path / 'status.json').is_file():
         trial.status['state'] = 'done' if trial.summary.get('complete') else 'preempted'
-    last = next((row['protocol'] for row in reversed(rows) if 'num_samples' in (row['protocol'] or {})), {})
+    last: dict[str, Any] = next(
+        (row['protocol'] for row in reversed(rows) if 'num_samples' in (row['protocol'] or {})), {}
+    )
     chosen = {key: last[key] for key in ('num_samples', 'sets', 'seed') if key in last}
     trial.config['evaluation'] = {**trial.config.get('evaluation', {}), **chosen}
     description = {'title': name, 'trials': [name], 'command': f'genbench report {path}',

@@ -117,8 +117,8 @@ def pairs(found: Sequence[Cell]) -> list[Pair]:
 def ranks(found: Sequence[Cell], compared: Sequence[Pair]) -> list[Rank]:
     """The cells from the best on, with intervals that all hold together with 95%.
 
-    A variant is at best one place behind those that are better than it, and at worst before those that are worse, by the
-    corrected differences (Al Mohamad, Goeman and van Zwet, Biometrics 2022).
+    A variant is at best one place behind those that are better than it, and at worst before those that are worse, by
+    the corrected differences (Al Mohamad, Goeman and van Zwet, Biometrics 2022).
     """
     sign = 1 if found and found[0].metric.lower_is_better else -1
     ordered = sorted(found, key=lambda cell: sign * cell.value)

@@ -201,7 +201,8 @@ def dots(study: StudyRecord, *, legend: bool = False) -> Spec:
     rule = {'mark': {'type': 'rule', 'strokeWidth': 2},
             'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}}  # fmt: skip
     point = {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
-             'encoding': {'x': {**x, 'field': 'value'}, 'shape': marks['shape'], 'tooltip': _tooltip(TOLD)}}  # fmt: skip
+             'encoding': {'x': {**x, 'field': 'value'}, 'shape': marks['shape'],
+                          'tooltip': _tooltip(TOLD)}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'x': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [rule, point], 'encoding': {'y': y, 'color': marks['color']}}
@@ -237,7 +238,8 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
 
 def front(points: Sequence[Mapping[str, Any]], cost: str, lower: bool) -> list[dict[str, Any]]:
     """The points that no other beats in both value and cost, by cost (the Pareto front)."""
-    sign, found = 1 if lower else -1, []
+    sign = 1 if lower else -1
+    found: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda point: (point[cost], sign * point['value'])):
         if not found or sign * point['value'] < sign * found[-1]['value']:
             found.append({cost: point[cost], 'value': point['value']})
@@ -331,7 +333,8 @@ def losses(variant: Variant) -> Spec | None:
             'x': step,
             'y': {'field': 'value', 'type': 'quantitative', 'title': None, 'scale': {'zero': False},
                   'axis': {'tickCount': 4, 'format': '~g'}},
-            'color': {'field': 'loss', 'type': 'nominal', 'title': None, 'scale': {'range': [colour(index) for index in range(len(COLOURS))]},
+            'color': {'field': 'loss', 'type': 'nominal', 'title': None,
+                      'scale': {'range': list(map(colour, range(len(COLOURS))))},
                       'legend': {'orient': 'top', 'offset': 4}},
             'strokeDash': {'field': 'loss', 'type': 'nominal', 'title': None,
                            'scale': {'range': [list(dash) for dash in DASHES]}},

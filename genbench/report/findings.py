@@ -47,8 +47,8 @@ def verdict(found: Sequence[Finding]) -> str:
 def judged(study: StudyRecord, tests: Sequence[Comparison]) -> list[Finding]:
     """The tests of a claim, each at 5%, two-sided.
 
-    All of them must hold for the claim, so that none that holds needs a correction (Berger 1982). One that fails refutes
-    the claim: failures are corrected for the number of tests by Holm's method.
+    All of them must hold for the claim, so that none that holds needs a correction (Berger 1982). One that fails
+    refutes the claim: failures are corrected for the number of tests by Holm's method.
     """
     found = [_judged(study, test) for test in tests]
     corrected = comparisons.holm([one.against for one in found])
@@ -123,8 +123,9 @@ def _alike(one: Cell, other: Cell, test: Comparison) -> bool:
 def table(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
     """The tests of a claim; `shown` has the section of the page for each metric that has one."""
     rows = ''.join(_row(one, shown) for one in found)
-    head = ''.join(f'<th scope="col"{kind}>{name}</th>' for name, kind in (
-        ('test', ''), ('verdict', ' class="words"'), ('difference', ''), ('95% interval', ''), ('seeds', '')))  # fmt: skip
+    words = ' class="words"'
+    head = ''.join(f'<th scope="col"{words if name == "verdict" else ""}>{name}</th>'
+                   for name in ('test', 'verdict', 'difference', '95% interval', 'seeds'))  # fmt: skip
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Tests of the claim"><table class="tests">'
         f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -132,7 +133,7 @@ def table(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
 
 
 def _row(finding: Finding, shown: Mapping[str, str]) -> str:
-    test, found, form = finding.test, finding.difference, _form(finding.test.metric)
+    found, form = finding.difference, _form(finding.test.metric)
     interval = found.interval() if found else None
     told = [f'{_signed(found.mean, form)}' if found else '–',
             f'[{_signed(interval[0], form)}, {_signed(interval[1], form)}]' if interval else '–',
@@ -352,8 +353,8 @@ def _best(study: StudyRecord, found: Sequence[Contest]) -> str:
       <details class="notes"><summary>How the differences are computed</summary>
       <p>Each model stands at the sampler of the leaderboard. A difference is the mean over the training seeds that two
       models share, paired because runs of a seed share noise; without common seeds it is Welch's. Its interval is
-      Student's, 95% for that pair alone, over training seeds, sets of samples and halves of the held-out split. The words
-      better and worse are corrected for the number of pairs of the metric by Holm's method, so that an interval may leave
-      out zero without one. With a single seed no difference between models is decided.</p>
+      Student's, 95% for that pair alone, over training seeds, sets of samples and halves of the held-out split. The
+      words better and worse are corrected for the number of pairs of the metric by Holm's method, so that an interval
+      may leave out zero without one. With a single seed no difference between models is decided.</p>
       <p>Each test of a claim is two-sided at 5%. The claim holds where all of its tests hold, so these need no
       correction; it fails where one test fails, and failures are corrected for the number of tests.</p></details>"""

@@ -86,7 +86,8 @@ def html(study: StudyRecord, *, across: bool = False) -> str:
         f'<style>{marks.style()}{_asset("page.css")}</style></head>'
         f'<body><a class="skip" href="#main">Skip to the content</a>{page.navigation()}'
         f'<main id="main">{sections.header(study)}{sections.problems(study)}{page.body}</main>'
-        f'<div id="tip" role="tooltip" hidden></div><div id="figure-tip" aria-hidden="true" hidden></div>{page.data()}<script>{_vega()}</script>'
+        f'<div id="tip" role="tooltip" hidden></div><div id="figure-tip" aria-hidden="true" hidden></div>'
+        f'{page.data()}<script>{_vega()}</script>'
         f'{"".join(f"<script>{_asset(name)}</script>" for name in SCRIPTS)}</body></html>\n'
     )
 

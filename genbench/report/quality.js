@@ -111,20 +111,21 @@
     return made;
   };
 
-  const dots = () => {
+  const dots = (place) => {
     const { title, lower } = data.metrics[metric.value];
-    const points = selected().filter((point) => data.alone || point.top);
+    const points = structuredClone(selected().filter((point) => data.alone || point.top));
     if (!points.length) return null;
     const made = structuredClone(data.specs.dots);
     const drawn = made.layer[1];
     const floor = data.floors[metric.value];
-    drawn.encoding.y.sort = [...points].sort((a, b) => (lower ? 1 : -1) * (a.value - b.value)).map((point) => point.label);
     const log = axis.value === 'log' && !zoom && lower && Math.min(...points.map((point) => point.low), floor ?? 1) > 0;
     const scale = log ? { type: 'log', nice: false, padding: 14 } : { type: 'linear', zero: false, nice: false, domain: range(points, floor, lower) };
     const heading = `${title} (${lower ? 'lower' : 'higher'} is better)`;
     for (const layer of drawn.layer) Object.assign(layer.encoding.x, { scale, title: heading });
     for (const layer of drawn.layer) layer.mark.clip = true;
     if (log) for (const layer of drawn.layer) layer.encoding.x.axis.values = ticks(points.flatMap((point) => [point.low, point.high]));
+    if (place.clientWidth < 500 && !data.alone) points.forEach((point) => (point.label = point.series));
+    drawn.encoding.y.sort = [...points].sort((a, b) => (lower ? 1 : -1) * (a.value - b.value)).map((point) => point.label);
     made.height = 26 * new Set(points.map((point) => point.label)).size;
     made.datasets = { points, floor: [{ value: floor }] };
     if (floor === undefined) made.layer.shift();
@@ -132,7 +133,7 @@
   };
 
   const render = (place) => {
-    const made = place.dataset.cost === 'dots' ? dots() : against(place, place.dataset.cost);
+    const made = place.dataset.cost === 'dots' ? dots(place) : against(place, place.dataset.cost);
     if (made) return draw(place, made);
     place.dataset.drawn = 'empty';
     place.replaceChildren(Object.assign(document.createElement('p'), { className: 'empty', textContent: 'Nothing chosen has this number.' }));

@@ -17,8 +17,8 @@ KINDS = {
     'estimate': '<circle cx="7" cy="7" r="4.8"/>',
 }
 FAILURES_SHOWN = 4
-ONE_SEED = """<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much another
-training would change the numbers is not known, so no order between models is decided.</p>"""
+ONE_SEED = """<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much
+another training would change the numbers is not known, so no order between models is decided.</p>"""
 
 
 def kinds_key() -> str:
