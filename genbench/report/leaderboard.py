@@ -207,8 +207,10 @@ def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bo
     titles = [*(metric.title for metric in shown), *(['protocol'] if across else [])]
     head = ''.join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
     body = ''.join(_html_row(study, entry, shown, best, tips, across) for entry in found)
+    hashes = sorted({entry.protocol.hash for entry in found if entry.protocol is not None})
+    label = ', protocol '.join(['Leaderboard table', *hashes[:1]])
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard"><table class="board">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="board">'
         '<caption class="hidden">Leaderboard: arrow keys move between cells, and each says its protocol</caption>'
         f'<thead><tr><th scope="col"><button type="button">model · sampler</button></th>{head}</tr></thead>'
         f'<tbody>{body}</tbody></table></div>'

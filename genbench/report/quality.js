@@ -55,9 +55,10 @@
     for (const point of points) {
       const [x, y] = [scale(point[cost], left, right, size[0], true), scale(point.value, low, high, size[1], logarithmic)];
       let moved = 0;
-      const hides = () => placed.some(([a, b]) => Math.hypot(a - x - moved, b - y) < 11);
+      const beside = (other) => point.low <= other.high && point.high >= other.low; // one bar would cover the other
+      const hides = () => placed.some(([a, b, other]) => Math.hypot(a - x - moved, b - y) < 11 || (Math.abs(a - x - moved) < 8 && beside(other)));
       for (let turn = 1; turn < 16 && hides(); turn++) moved = (turn % 2 ? 1 : -1) * Math.ceil(turn / 2) * 11;
-      placed.push([x + moved, y]);
+      placed.push([x + moved, y, point]);
       if (moved) point[cost] = left * (right / left || 1.0001) ** ((x + moved) / size[0]);
     }
     return points;
