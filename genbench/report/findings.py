@@ -349,7 +349,7 @@ def _best(study: StudyRecord, found: Sequence[Contest]) -> str:
       <p class="quiet">Places by the mean over seeds. Below each are the places that the numbers leave open; all of them
       are right together with 95%.</p>{standings(study, found)}
       <h3>Every pair</h3>
-      <div class="controls"><label>Metric <select id="pairs-metric">{options}</select></label></div>{tables}
+      <div class="controls"><label>Differences in <select id="pairs-metric">{options}</select></label></div>{tables}
       <details class="notes"><summary>How the differences are computed</summary>
       <p>Each model stands at the sampler of the leaderboard. A difference is the mean over the training seeds that two
       models share, paired because runs of a seed share noise; without common seeds it is Welch's. Its interval is
