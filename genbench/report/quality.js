@@ -24,6 +24,8 @@
     return data.points.filter((point) => point.metric === metric.value && chosen.has(point.series));
   };
 
+  const below = (low, room) => (low >= 0 ? Math.max(0, low - room) : low - room); // a distance is not negative
+
   // The range of values of the models' best samplers, which samplers of one step would squash.
   const contest = (points, lower) => {
     const best = new Map();
@@ -33,7 +35,7 @@
     }
     const [low, high] = [Math.min(...[...best.values()].map((p) => p.low)), Math.max(...[...best.values()].map((p) => p.high))];
     const room = 0.12 * (high - low || Math.abs(high) || 1);
-    return [low - room, high + room];
+    return [below(low, room), high + room];
   };
 
   // The visible values: those of the contest or of all, halved towards the best as often as was asked.
@@ -45,7 +47,7 @@
     if (lower) high = low + (high - low) * share;
     else low = high - (high - low) * share;
     const room = 0.04 * (high - low);
-    return [low - room, high + room];
+    return [below(low, room), high + room];
   };
 
   // Points that would hide each other, moved sideways by turns until they do not.
