@@ -192,12 +192,12 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     return _styled({'layer': [floor, drawn, front, beyond]}, 280)
 
 
-def dots(study: StudyRecord, *, legend: bool = False) -> Spec:
+def dots(study: StudyRecord) -> Spec:
     """Each variant at the sampler of the leaderboard, with its 95% interval; without data, as `quality`."""
     y = {'field': 'label', 'type': 'nominal', 'sort': {'field': 'value'}, 'title': None,
          'axis': {'labelLimit': 320, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
     x = {'type': 'quantitative', 'title': '', 'scale': {'zero': False, 'padding': 14}, 'axis': {'tickCount': 6}}
-    marks = _marked(series(study), 'series', legend)
+    marks = _marked(series(study), 'series')
     rule = {'mark': {'type': 'rule', 'strokeWidth': 2},
             'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}}  # fmt: skip
     point = {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
@@ -234,6 +234,19 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
     found = front(data, cost, bool(chosen.lower_is_better))
     return {**spec, 'layer': layers,
             'datasets': {'points': data, 'front': found, 'floor': [{'value': value} for value in floor]}}  # fmt: skip
+
+
+def dotted(study: StudyRecord, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec:
+    """`dots` with the points of a metric, as the page's script fills it."""
+    chosen, spec = cells.BY_NAME[metric], dots(study)
+    data = [p for p in points if p['metric'] == metric and (p['top'] or len(study.variants) == 1)]
+    floor, drawn = spec['layer']
+    lower = bool(chosen.lower_is_better)
+    drawn['encoding']['y']['sort']['order'] = 'ascending' if lower else 'descending'
+    for layer in drawn['layer']:
+        layer['encoding']['x']['title'] = f'{chosen.title} ({"lower" if lower else "higher"} is better)'
+    return {**spec, 'height': 24 * len(data), 'layer': [floor, drawn] if metric in real else [drawn],
+            'datasets': {'points': data, 'floor': [{'value': real.get(metric)}]}}  # fmt: skip
 
 
 def front(points: Sequence[Mapping[str, Any]], cost: str, lower: bool) -> list[dict[str, Any]]:

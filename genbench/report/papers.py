@@ -83,6 +83,7 @@ def _figures(study: StudyRecord, models: set[str]) -> dict[str, figures.Spec]:
     points = [point for point in figures.quality_points(study) if point['variant'] in models]
     found = {}
     for metric in dict.fromkeys(point['metric'] for point in points):
+        found[f'{metric}_at_a_glance'] = figures.dotted(study, points, figures.floors(study), metric)
         for cost in figures.COSTS:
             spec = figures.filled(figures.quality(study, cost, legend=True), points, figures.floors(study), metric)
             if spec is not None:

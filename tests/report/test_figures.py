@@ -115,7 +115,13 @@ def test_ticks_are_round_and_few(values, expected):
 def test_figures_for_papers_are_pictures_on_white(folder):
     written = papers.write(folder)
     names = {path.name for path in written}
-    assert {'fd_against_nfe.png', 'fd_against_nfe.pdf', 'bits_per_dim.pdf', 'losses_wide.png'} <= names
+    assert {
+        'fd_at_a_glance.png',
+        'fd_against_nfe.png',
+        'fd_against_nfe.pdf',
+        'bits_per_dim.pdf',
+        'losses_wide.png',
+    } <= names
     for path in written:
         if path.suffix == '.pdf':
             assert path.read_bytes().startswith(b'%PDF-')
@@ -132,7 +138,7 @@ def test_figures_for_papers_take_size_font_and_models(study, monkeypatch):
     monkeypatch.setattr(vl_convert, 'vegalite_to_png', lambda spec, scale: drawn.append(spec) or b'')
     monkeypatch.setattr(vl_convert, 'vegalite_to_pdf', lambda spec: b'')
     papers.write(study.folder, paper=papers.Paper.of('240x180', 'Arial', 8.0), models=['narrow'])
-    spec = drawn[0]
+    spec = drawn[1]
     assert (spec['width'], spec['height'], spec['config']['font']) == (240, 180, 'Arial')
     assert spec['config']['axis']['labelFontSize'] == 8.0 and 'var(' not in json.dumps(spec)
     assert {point['variant'] for point in spec['datasets']['points']} == {'narrow'}
