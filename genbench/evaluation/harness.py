@@ -230,7 +230,7 @@ class Weights:
         samples = next(store.batches(0, exploration.IMAGES))
         explorer = exploration.Explorer(self.blueprint, self.state, sampler, followed, self.options.seed)
         identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed,
-                    'noise': sampling.NOISE, 'best': sampler.protocol}  # fmt: skip
+                    'noise': sampling.NOISE, 'best': dict(Protocol(sampler.protocol))}  # fmt: skip
         explorer.write(one.run.folder.path / 'exploration', identity, samples, one.given, one.real)
 
     def _distance(self, cell: grid.Cell) -> float:

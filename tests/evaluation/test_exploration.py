@@ -36,7 +36,7 @@ def sprite(folder, name):
 def test_a_trace_is_that_of_the_longest_sampler_with_its_schedule(explored):
     folder, index = explored
     denoising = index['denoising']
-    assert (index['sampler'], index['steps']) == ('ddim', 6)
+    assert (denoising['sampler'], denoising['steps']) == ('ddim', 6)
     assert denoising['kept'] == list(range(7))
     np.testing.assert_allclose(np.square(denoising['alpha']) + np.square(denoising['sigma']), 1, atol=1e-5)
     snr = denoising['log_snr']
