@@ -9,6 +9,7 @@ TFDS_DATA_DIR to the folder where cifar10 is prepared. FID wants the weights of 
 Cost: 35.7M parameters, 400,000 to 800,000 steps of 128 images: days of one current GPU. Not yet run.
 """
 
+from genbench.report.claims import near
 from genbench.studies.study import Study, Trial
 
 
@@ -27,5 +28,10 @@ def get_study() -> Study:
             'evaluation.metrics': ('fid', 'precision', 'recall', 'likelihood', 'speed'),
             'evaluation.features.name': 'inception',
         },
+        tests=(
+            near('fid', 'diffusion', 3.17, 0.3),  # Ho et al. 2020
+            near('fid', 'flow_matching', 3.66, 0.3),  # Tong et al. 2023, independent coupling
+            near('bits_per_dim', 'flow_matching', 3.11, 0.05, {'method': 'ode_1'}),  # Lipman et al. 2023
+        ),
         baseline='gaussian',
     )

@@ -10,8 +10,11 @@ Expect worse bits per dimension by the ODE from models of bin centres, whose den
 shown, and little difference in Fréchet distance.
 """
 
+from genbench.report.claims import less, near
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid
+
+FAMILIES = ('diffusion', 'flow_matching')
 
 
 def get_study() -> Study:
@@ -25,5 +28,9 @@ def get_study() -> Study:
         ),
         grid=('sampler=heun', 'steps=10'),
         evaluation={'evaluation.sets': 2},
+        tests=(
+            *(less('bits_per_dim', f'{name}-uniform', f'{name}-none', {'method': 'ode_1'}) for name in FAMILIES),
+            *(near('fd', f'{name}-uniform', f'{name}-none', 0.5) for name in FAMILIES),
+        ),
         baseline='diffusion-uniform',
     )

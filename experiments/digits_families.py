@@ -14,8 +14,12 @@ Expect the full-covariance Gaussian at 2.94 bits/dim, and every trained family b
 likelihood) and in Fréchet distance.
 """
 
+from genbench.report.claims import less
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
+
+TRAINED = ('diffusion', 'flow_matching', 'consistency', 'gan', 'vae', 'normalizing_flow')
+LIKELIHOODS = {'diffusion': 'ode_4', 'flow_matching': 'ode_4', 'vae': 'iwae_4', 'normalizing_flow': 'density_4'}
 
 
 def get_study() -> Study:
@@ -28,6 +32,14 @@ def get_study() -> Study:
         budget=Budget(training_flops=1.2e12),
         # Log-means of as many draws for every family: density_4, ode_4, iwae_4.
         evaluation={'evaluation.dequantisation_draws': 4, 'evaluation.iwae_draws': 4},
+        tests=(
+            *(less('fd', name, 'gaussian') for name in TRAINED),
+            *(
+                less('bits_per_dim', name, 'gaussian', {'method': method}, {'method': 'density_4'})
+                for name, method in LIKELIHOODS.items()
+            ),
+            less('fd', 'consistency', 'diffusion', {'nfe': 1}),
+        ),
         baseline='gaussian',
         trials=(
             Trial('diffusion', 'configs/digits/diffusion.py'),

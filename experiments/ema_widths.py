@@ -11,6 +11,7 @@ Expect a clear best width with the constant learning rate, well ahead of the las
 of narrow averages where the learning rate decays to zero.
 """
 
+from genbench.report.claims import less, near
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid
 
@@ -30,5 +31,10 @@ def get_study() -> Study:
         ),
         grid=('sampler=heun', 'steps=10', f'average={averages}'),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall')},
+        tests=(
+            less('fd', 'constant', 'constant', {'average': 'power:0.1'}, {'average': 'current'}),
+            less('fd', 'cosine', 'constant', {'average': 'current'}),
+            near('fd', 'cosine', 'cosine', 0.5, {'average': 'power:0.1'}, {'average': 'current'}),
+        ),
         baseline='constant',
     )

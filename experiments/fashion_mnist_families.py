@@ -8,8 +8,12 @@ Cost: 2.7e15 operations for each of the 18 trained trials, 20,000 steps of the d
 says what smaller counts give on two cores.
 """
 
+from genbench.report.claims import less, more
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
+
+ON_A_PATH = ('diffusion', 'flow_matching')
+OTHERS = ('gan', 'vae', 'normalizing_flow', 'gaussian')
 
 
 def get_study() -> Study:
@@ -19,6 +23,11 @@ def get_study() -> Study:
         'them with network evaluations that distillation wins back.',
         seeds=(0, 1, 2),
         budget=Budget(training_flops=2.7e15),
+        tests=(
+            *(less('fd', one, other) for one in ON_A_PATH for other in OTHERS),
+            *(more('evaluations_per_image', one, other) for one in ON_A_PATH for other in OTHERS),
+            less('fd', 'consistency', 'diffusion', {'nfe': 1}),
+        ),
         baseline='gaussian',
         trials=(
             Trial('diffusion', 'configs/fashion_mnist/diffusion.py'),

@@ -11,6 +11,7 @@ Expect labels alone (w = 0) to improve the Fréchet distance over the unconditio
 recall to fall.
 """
 
+from genbench.report.claims import less, more
 from genbench.studies.study import Study, Trial
 
 GUIDED = ('sampler=heun', 'steps=10', 'guidance=0,0.25,0.5,1,2,4')
@@ -25,5 +26,10 @@ def get_study() -> Study:
             Trial('conditional', 'configs/digits/diffusion.py', {'family.conditional': True}, grid=GUIDED),
         ),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'likelihood', 'speed')},
+        tests=(
+            more('precision', 'conditional', 'conditional', {'guidance': 2}, {'guidance': 0}),
+            less('recall', 'conditional', 'conditional', {'guidance': 2}, {'guidance': 0}),
+            *(less('fd', 'conditional', 'conditional', {'guidance': 0.25}, {'guidance': w}) for w in (1, 2, 4)),
+        ),
         baseline='unconditional',
     )

@@ -12,8 +12,11 @@ Expect the straight path and the cosine ahead of DDPM's linear schedule with few
 next to nothing of the image is left.
 """
 
+from genbench.report.claims import less, near
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid, product, when
+
+OTHERS = ('linear', 'straight', 'edm-uniform', 'edm-log_normal')
 
 
 def get_study() -> Study:
@@ -28,5 +31,10 @@ def get_study() -> Study:
         trials=variants('configs/digits/diffusion.py', sweep, overrides={'family.prediction': 'preconditioned'}),
         grid=('sampler=ddim,heun', 'nfe=5,10,20,50'),
         evaluation={'evaluation.sets': 2},
+        tests=(
+            *(less('fd', name, 'linear', {'sampler': 'ddim', 'nfe': 5}) for name in ('cosine', 'straight')),
+            *(near('fd', name, 'cosine', 0.5, {'sampler': 'ddim', 'nfe': 50}) for name in OTHERS),
+            *(near('bits_per_dim', name, 'cosine', 0.05, {'method': 'ode_1'}) for name in OTHERS),
+        ),
         baseline='cosine',
     )

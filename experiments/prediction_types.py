@@ -13,6 +13,7 @@ ill-conditioned where sampling starts; and level with each other, for where α²
 multiple of the other.
 """
 
+from genbench.report.claims import less
 from genbench.studies.study import Study, variants
 from genbench.studies.sweep import grid
 
@@ -24,5 +25,6 @@ def get_study() -> Study:
         trials=variants('configs/digits/diffusion.py', grid({'family.prediction': ('noise', 'x', 'v', 'velocity')})),
         grid=('sampler=ddim', 'nfe=5,10,20,50'),
         evaluation={'evaluation.sets': 2},
+        tests=[less('fd', name, 'noise', {'nfe': nfe}) for name in ('x', 'v', 'velocity') for nfe in (5, 10)],
         baseline='noise',
     )

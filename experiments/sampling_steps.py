@@ -10,7 +10,14 @@ Expect the deterministic solvers ahead of ancestral sampling with few evaluation
 DDIM, which is Euler's, where it can afford a few steps, and all of them level from about fifty evaluations on.
 """
 
+from genbench.report.claims import Comparison, less
 from genbench.studies.study import Study, Trial
+
+
+def _lower(one: tuple[str, int], other: tuple[str, int]) -> Comparison:
+    """The first sampler has the lower distance."""
+    where, against = ({'sampler': name, 'nfe': nfe} for name, nfe in (one, other))
+    return less('fd', 'diffusion', 'diffusion', where, against)
 
 
 def get_study() -> Study:
@@ -21,5 +28,9 @@ def get_study() -> Study:
         trials=(Trial('diffusion', 'configs/digits/diffusion.py'),),
         grid=('sampler=ancestral,ddim,heun', 'nfe=2,5,10,20,50,100'),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'speed')},
+        tests=(
+            *(_lower(('ddim', few), ('ancestral', many)) for few, many in ((5, 10), (10, 20), (20, 50))),
+            _lower(('heun', 19), ('ddim', 20)),
+        ),
         figures=('nfe',),
     )

@@ -91,10 +91,7 @@ def parser() -> argparse.ArgumentParser:
     flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
     flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
 
-    report = verb('report', 'Write the page of a study again from its results.')
-    report.add_argument('folder', help='the --out folder of a study')
-    report.add_argument('--across-protocols', action='store_true', help='rank numbers that were not measured alike too')
-    report.add_argument('--figures', action='store_true', help='also write the figures as PNG and PDF to DIR/figures')
+    flags.report(verb('report', 'Write the page of a study or run, or one page of several.'))
 
     about = 'Compare the rows of many studies and runs: mean ± sd over seeds.'
     flags.results(verb('results', about, epilog=flags.RESULTS))
@@ -324,11 +321,14 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.report import page
 
-    print(page.write(given.folder, across=given.across_protocols))
+    path = page.write(*given.folders, out=given.out, across=given.across_protocols)
+    print(path)
     if given.figures:
         from genbench.report import papers
 
-        written = papers.write(given.folder)
+        chosen = [name for name in given.models.split(',') if name]
+        paper = papers.Paper.of(given.figure_size, given.font, given.font_size)
+        written = papers.write(*given.folders, into=path.parent / 'figures', paper=paper, models=chosen)
         print(f'{len(written)} files in {written[0].parent}')
     return 0
 

@@ -42,6 +42,17 @@ def status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='for programs')
 
 
+def report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folders', nargs='+', metavar='DIR', help='the --out folder of a study, or the folder of a run')
+    parser.add_argument('--out', default='', help='the file; by default report.html in DIR, or beside several')
+    parser.add_argument('--across-protocols', action='store_true', help='rank numbers that were not measured alike too')
+    parser.add_argument('--figures', action='store_true', help='also write the figures as PNG and PDF to figures/')
+    parser.add_argument('--figure-size', default='', metavar='WIDTHxHEIGHT', help='of a figure, in points (420x280)')
+    parser.add_argument('--font', default='', help='of the figures, one that is installed')
+    parser.add_argument('--font-size', type=float, default=12.0, help='of the figures, in points (12)')
+    parser.add_argument('--models', default='', metavar='NAME,NAME', help='the models in the figures; all without')
+
+
 def results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('folders', nargs='+', metavar='DIR', help='studies, runs, or folders that hold some')
     _where(parser, "'metric=fd,kd nfe<=50 variant=lr*'")

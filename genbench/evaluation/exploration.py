@@ -5,6 +5,7 @@ row a step; the others are enlarged, with gaps.
 
 * denoising: every state of a multi-step sampler and the clean image it predicts there, from noise (`generation`) and
   from real images at some levels of noise (`reconstruction_K`), with the schedule's α, σ and log α²/σ² at its times;
+* real: the first images of the evaluated split;
 * interpolation: samples along great circles between latents (T. White, Sampling Generative Networks, 2016), for
   families whose samples are a function of a Gaussian latent or of the noise they start from;
 * neighbours: samples above the nearest train images in the evaluation's features.
@@ -33,19 +34,22 @@ from genbench.training import sampling
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-FORMAT = 3  # raise when what a trace holds changes, its mathematics too
+FORMAT = 4  # raise when what a trace holds changes, its mathematics too
 IMAGES = 8  # in every row of pictures, and in a batch
 MOST_STEPS = 100  # a sampler of more is followed only where there is no shorter one
 MOST_STATES = 41  # kept of a trace
 SHARES = (0.25, 0.5, 0.75)  # of a sampler's way that is ahead where a reconstruction begins
 ROWS = 4  # interpolations
+REAL = 100
 NEAREST = 3  # neighbours of a sample
 
 Told = Callable[[int, int], Given]
 
 
-def chosen(samplers: Sequence[Sampler]) -> Sampler:
-    """The sampler to follow: the one with the most steps among those that are not very long."""
+def chosen(samplers: Sequence[Sampler], best: Sampler | None = None) -> Sampler:
+    """The sampler to follow: the best where it has several steps, and not very many; else the one with the most."""
+    if best is not None and 1 < int(best.num_steps) <= MOST_STEPS:
+        return best
 
     def rank(sampler: Sampler) -> tuple[bool, int]:
         steps = int(sampler.num_steps)
@@ -56,11 +60,17 @@ def chosen(samplers: Sequence[Sampler]) -> Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class Explorer:
-    """Pictures of one average of a checkpoint with one sampler; what is random follows from the seed."""
+    """Pictures of one average of a checkpoint; what is random follows from the seed.
+
+    Attributes:
+      sampler: of neighbours and interpolations.
+      followed: of the states from noise to image; the same where it has several steps.
+    """
 
     blueprint: Blueprint
     state: State
     sampler: Sampler
+    followed: Sampler
     seed: int
 
     def write(
@@ -83,7 +93,8 @@ class Explorer:
             'images': IMAGES, 'denoising': None, 'interpolation': None, 'neighbours': None,
         }  # fmt: skip
         pictures: dict[str, np.ndarray] = {}
-        if family.path is not None and int(self.sampler.num_steps) > 1:
+        sampling.save_grid(folder / 'real.png', real.split.rows(slice(0, REAL))['image'], family.spec)
+        if family.path is not None and int(self.followed.num_steps) > 1:
             values['denoising'] = self._denoising(pictures, told, real)
         if family.path is not None or family.latent_shape is not None:
             rows = self._interpolation(told)
@@ -102,19 +113,19 @@ class Explorer:
         """What exploration.json says of the traces; their pictures are added to `pictures`."""
         family = self.blueprint.family
         assert family.path is not None
-        schedule, steps = family.path, int(self.sampler.num_steps)
+        sampler, schedule, steps = self.followed, family.path, int(self.followed.num_steps)
         kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
-        times = schedule.step(jnp.asarray(steps - kept), steps, self.sampler.options.spacing)
+        times = schedule.step(jnp.asarray(steps - kept), steps, sampler.options.spacing)
         alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
 
         def add(name: str, start: Any, given: Given, place: int) -> None:
-            states, predictions = self._trace(start, given, kept[place])
+            states, predictions = self._trace(sampler, start, self._keys(0, IMAGES), given, kept[place])
             seen = states[kept] / np.sqrt(alpha**2 + sigma**2).reshape(-1, *[1] * start.ndim)
             pictures[f'{name}_states'] = self._decoded(seen[place:])
             pictures[f'{name}_predictions'] = self._decoded(predictions[kept[place:-1]])
 
         noise = self._noise(0, family.space.shape)
-        add('generation', self.sampler.options.temperature * sigma[0] * noise, told(0, IMAGES), 0)
+        add('generation', sampler.options.temperature * sigma[0] * noise, told(0, IMAGES), 0)
         places = sorted({int(np.abs(kept - (1 - share) * steps).argmin()) for share in SHARES} - {0, len(kept) - 1})
         rows = real.split.rows(slice(0, IMAGES))
         targets, known = rows['image'], sampling.given(family, rows, 'conditions', self.seed)
@@ -124,7 +135,7 @@ class Explorer:
             add(f'reconstruction_{place}', start, known, place)
         pictures['targets'] = targets[None]
         return {
-            'schedule': schedule.name, 'kept': kept.tolist(), 'times': _numbers(times),
+            **sampler.protocol, 'schedule': schedule.name, 'kept': kept.tolist(), 'times': _numbers(times),
             'alpha': _numbers(alpha), 'sigma': _numbers(sigma),
             'log_snr': [_log_snr(a, s) for a, s in zip(alpha, sigma, strict=True)],
             'reconstructions': places,
@@ -135,20 +146,20 @@ class Explorer:
         family = self.blueprint.family
         shape = family.latent_shape or family.space.shape
         ends = self.sampler.options.temperature * self._noise(1, shape, 2 * ROWS)
-        drawn = told(0, ROWS)
+        drawn, keys = told(0, ROWS), self._keys(IMAGES, ROWS)
         rows = []
         for row in range(ROWS):
             latents = slerp(ends[2 * row], ends[2 * row + 1], np.linspace(0, 1, IMAGES))
             given = jax.tree.map(lambda values, row=row: np.repeat(values[row : row + 1], IMAGES, 0), drawn)
-            rows.append(self._images(latents, given))
+            rows.append(self._images(latents, keys[np.full(IMAGES, row)], given))
         return np.stack(rows)
 
-    def _images(self, latents: np.ndarray, given: Given) -> np.ndarray:
+    def _images(self, latents: np.ndarray, keys: jax.Array, given: Given) -> np.ndarray:
         family = self.blueprint.family
         if family.path is None or family.latent_shape is not None:
-            return np.asarray(self._generate(latents, given))
+            return np.asarray(self._generator(self.state, latents, keys, given))
         start = np.asarray(family.path.sigma(jnp.asarray(family.path.t_max))) * latents
-        return self._decoded(self._trace(start, given, 0)[0][-1:])[0]
+        return self._decoded(self._trace(self.sampler, start, keys, given, 0)[0][-1:])[0]
 
     def _noise(self, purpose: int, shape: tuple[int, ...], count: int = IMAGES) -> np.ndarray:
         """Standard normal numbers (count, *shape)."""
@@ -157,15 +168,16 @@ class Explorer:
         draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
         return draw.standard_normal((count, *shape), np.float32)
 
-    @functools.cached_property
-    def _keys(self) -> jax.Array:
-        """One key, the same for every image: beside its start or latent, nothing tells them apart."""
-        return sampling.image_keys(self.blueprint.family, 'exploration', self.seed, 0, 1)[np.zeros(IMAGES, int)]
+    def _keys(self, first: int, count: int) -> jax.Array:
+        """Of the noise that is drawn after the start: each image has its own, and each row of an interpolation."""
+        return sampling.image_keys(self.blueprint.family, 'exploration', self.seed, first, count)
 
-    def _trace(self, start: np.ndarray, given: Given, first: int) -> tuple[np.ndarray, np.ndarray]:
+    def _trace(
+        self, sampler: Sampler, start: np.ndarray, keys: jax.Array, given: Given, first: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """States (steps + 1, IMAGES, …) and predictions (steps, IMAGES, …) from `start` at step `first` on."""
-        arguments = (np.asarray(start, np.float32), self._keys, given, np.int32(first))
-        states, predictions = self._program(self.state, *arguments)
+        arguments = (np.asarray(start, np.float32), keys, given, np.int32(first))
+        states, predictions = self._programs[sampler == self.followed](self.state, *arguments)
         return np.asarray(states), np.asarray(predictions)
 
     def _decoded(self, states: np.ndarray) -> np.ndarray:
@@ -183,13 +195,18 @@ class Explorer:
         return jax.jit(lambda state, images: space.centre(self.blueprint.bind_state(state), images))
 
     @functools.cached_property
-    def _program(self) -> Callable[..., Any]:
-        @jax.jit
-        def run(state, start, keys, given, first):
-            networks = self.blueprint.bind_state(state)
-            return self.blueprint.family.trace(networks, start, keys, given, self.sampler, first)
+    def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """For `sampler` and for `followed`; only what is called is compiled."""
 
-        return run
+        def program(sampler: Sampler) -> Callable[..., Any]:
+            @jax.jit
+            def run(state, start, keys, given, first):
+                networks = self.blueprint.bind_state(state)
+                return self.blueprint.family.trace(networks, start, keys, given, sampler, first)
+
+            return run
+
+        return program(self.sampler), program(self.followed)
 
     @functools.cached_property
     def _generator(self) -> Callable[..., Any]:
@@ -199,9 +216,6 @@ class Explorer:
             return self.blueprint.family.generate(networks, latents, keys, given, self.sampler)
 
         return run
-
-    def _generate(self, latents: np.ndarray, given: Given) -> Any:
-        return self._generator(self.state, latents, self._keys, given)
 
 
 def slerp(one: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -233,7 +247,7 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
         found = read_json_if_any(index, dict) or {}
     except UserError:
         return False  # it is drawn again
-    keys = ('config_hash', 'step', 'average', 'seed', 'noise')
+    keys = ('config_hash', 'step', 'average', 'seed', 'noise', 'best')
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 
 

@@ -24,7 +24,7 @@ from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SHARD, SampleStore, slug
-from genbench.families.base import Likelihood, Sampler
+from genbench.families.base import Likelihood
 from genbench.reading import read_rows
 from genbench.training import lending, runs, samplers, sampling, telemetry
 from genbench.training import state as states
@@ -99,7 +99,7 @@ class Evaluation:
                     if cell.average == average:
                         weights.score_samples(cell)
                 if 'exploration' in self.options.metrics and average == self._explored:
-                    weights.explore([cell.sampler for cell in self.cells if cell.average == average])
+                    weights.explore([cell for cell in self.cells if cell.average == average])
             if 'likelihood' in self.options.metrics:
                 weights.score_likelihoods()
             if 'ais' in self.options.metrics:
@@ -227,16 +227,28 @@ class Weights:
             one.add(protocol=protocols[name], split=real.reference_split(name), **row, **columns)
         sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), sets[0][:SHOWN], one.spec)
 
-    def explore(self, samplers: Sequence[Sampler]) -> None:
-        """Pictures of how this checkpoint samples, beside the results; see `exploration`."""
-        one = self.evaluation
-        sampler = exploration.chosen(samplers)
+    def explore(self, cells: Sequence[grid.Cell]) -> None:
+        """Pictures of how this checkpoint samples, with the sampler that the leaderboard shows; see `exploration`."""
+        one, distances = self.evaluation, [self._distance(cell) for cell in cells]
+        samplers = [cell.sampler for cell in cells]
+        best = samplers[distances.index(min(distances))] if min(distances) < np.inf else None
+        followed = exploration.chosen(samplers, best)
+        sampler = best or followed
         store = self.store(grid.Cell(self.average, sampler, self.options.seed))
         samples = next(store.batches(0, exploration.IMAGES))
-        explorer = exploration.Explorer(self.blueprint, self.state, sampler, self.options.seed)
+        explorer = exploration.Explorer(self.blueprint, self.state, sampler, followed, self.options.seed)
         identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed,
-                    'noise': sampling.NOISE}  # fmt: skip
+                    'noise': sampling.NOISE, 'best': dict(Protocol(sampler.protocol))}  # fmt: skip
         explorer.write(one.run.folder.path / 'exploration', identity, samples, one.given, one.real)
+
+    def _distance(self, cell: grid.Cell) -> float:
+        """The Fréchet distance that ranks; infinite where it was not computed."""
+        one, drawn = self.evaluation, Protocol(self.evaluation.sampling_protocol(cell, self.average))
+        found = [row['value'] for row in one.results.rows
+                 if row['metric'] in ('fid', 'fd') and row['value'] is not None
+                 and (row['checkpoint_step'], row['config_hash']) == (one.step, one.config_hash)
+                 and all(row['protocol'].get(key) == value for key, value in drawn.items())]  # fmt: skip
+        return found[-1] if found else np.inf
 
     def score_likelihoods(self) -> None:
         family = self.evaluation.family

@@ -215,20 +215,22 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(mean, n, None, None, error, freedom, one.varied, missing)
 
 
-def paired(values: Mapping[Any, Replicate], baseline: Mapping[Any, Replicate]) -> Estimate | None:
+def paired(
+    values: Mapping[Any, Replicate], baseline: Mapping[Any, Replicate], *, alone: bool = False
+) -> Estimate | None:
     """The differences value − baseline over the training seeds that both have; None where they have none in common.
 
     Two runs of a seed share the order of the data. They share the noise that samples start from where their keys are
     equal, and the initial parameters only where their networks have the same shapes. What they share cancels, as in
     the paired t test. A likelihood's test images are shared by all: the interval is over training, on these very
     images. Both runs meet the same reference halves; what is left of their effect is in the error. One pair has no
-    error.
+    error, or with `alone` the one over its sets of samples, which leaves out training.
     """
     pairs = [_minus(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
     if not pairs:
         return None
     found = over_seeds(pairs)
-    return found if found.n > 1 else dataclasses.replace(found, sd=None, std_err=None, varied=())
+    return found if found.n > 1 or alone else dataclasses.replace(found, sd=None, std_err=None, varied=())
 
 
 def _minus(one: Replicate, other: Replicate) -> Replicate:

@@ -1,6 +1,6 @@
 """Every variant against the study's baseline: differences paired over seeds, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -40,14 +40,24 @@ def html(study: StudyRecord) -> str:
 def _row(
     study: StudyRecord, base: Variant, reference: Mapping[str, Cell], variant: Variant, entry: leaderboard.Entry, shown
 ) -> str:
-    body = ''.join(_difference(_comparable(study, variant, reference[name], entry.cells.get(name)), reference[name])
-                   for name in shown)  # fmt: skip
+    body = ''.join(
+        _difference(_comparable(study, variant, reference[name], entry.cells.get(name)), reference[name])
+        or _dash(entry.cells.get(name), reference[name])
+        for name in shown
+    )
     changed = settings_against(base, variant)
-    settings = [f'{key} = {value}' for key, value in changed.items() if value is not None]
-    more = f' and {len(settings) - SETTINGS_SHOWN} more' if len(settings) > SETTINGS_SHOWN else ''
-    told = escape(', '.join(settings[:SETTINGS_SHOWN]) + more)
+    told = _told([f'{key} = {value}' for key, value in changed.items() if value is not None])
     name = f'{swatch(variant.index)}{escape(variant.name)}{_way(entry)}'
     return f'<tr><th scope="row">{name}</th><td class="words">{told}</td>{body}</tr>'
+
+
+def _told(settings: Sequence[str]) -> str:
+    """All settings; many of them under the first, to be opened."""
+    if len(settings) <= SETTINGS_SHOWN:
+        return escape(', '.join(settings))
+    listed = ''.join(f'<li>{escape(text)}</li>' for text in settings)
+    return (f'<details><summary>{escape(settings[0])} ({len(settings)} settings)</summary>'
+            f'<ul>{listed}</ul></details>')  # fmt: skip
 
 
 def _way(entry: leaderboard.Entry) -> str:
@@ -70,6 +80,15 @@ def _comparable(study: StudyRecord, variant: Variant, reference: Cell, own: Cell
     return own if own is not None and own.measurement == reference.measurement else None
 
 
+def _dash(own: Cell | None, reference: Cell) -> str:
+    """Why there is no difference."""
+    if own is None:
+        return '<td>–</td>'
+    methods = [str(cell.protocol.get('method')) for cell in (own, reference)]
+    told = ' is not '.join(methods) if methods[0] != methods[1] else 'not measured alike'
+    return f'<td>–<span class="kind">{escape(told)}</span></td>'
+
+
 def _absolute(cell: Cell) -> str:
     sd, shown = cell.estimate.sd, cell.metric.form.format
     spread = f'<span class="kind"> ± {shown(sd)}</span>' if cell.seeds > 1 and sd else ''
@@ -77,10 +96,10 @@ def _absolute(cell: Cell) -> str:
 
 
 def _difference(cell: Cell | None, reference: Cell) -> str:
-    """Mean difference and its 95% interval; a verdict in words where the interval leaves out zero."""
+    """Mean difference and its 95% interval; a verdict in words where it leaves out zero; '' where nothing compares."""
     difference = statistics.paired(cell.by_seed, reference.by_seed) if cell else None
     if cell is None or difference is None:
-        return '<td>–</td>'
+        return ''
 
     def signed(value: float) -> str:
         return cell.metric.form.replace(':', ':+').format(value).replace('-', '−')

@@ -32,7 +32,7 @@
       pair.append(element('dt', name), element('dd', text));
       list.append(pair);
     }
-    tip.replaceChildren(element('h4', said.title), list);
+    tip.replaceChildren(Object.assign(element('div', said.title), { className: 'title' }), list);
     tip.hidden = false;
     cell.setAttribute('aria-describedby', 'tip');
     const at = cell.getBoundingClientRect();

@@ -9,7 +9,7 @@ from typing import Any
 from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol, told_options
 from genbench.evaluation.results import BOUNDS
-from genbench.report.collect import Row, StudyRecord
+from genbench.report.collect import Row, StudyRecord, TrialRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,7 @@ METRICS = (
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 LIKELIHOOD = 'bits_per_dim'
+SPENT = ('training_flops', 'training_seconds')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Way:
     guidance: float | None = None
     average: str | None = None
     options: str = ''
+    steps: int | None = dataclasses.field(default=None, compare=False)
     one_of_several: bool = dataclasses.field(default=False, compare=False)
 
     def fits(self, other: 'Way') -> bool:
@@ -140,7 +142,7 @@ def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
     """
     seeds = {trial.name: trial.seed for trial in study.trials}
     groups: dict[tuple, dict[str, Row]] = {}
-    for row in _latest(study, name):
+    for row in _with_lenders(study, name, _latest(study, name)):
         variant = study.variant_of.get(row['trial'], row['trial'])
         key = (variant, _way(row, BY_NAME[name]), _kind(row), _measurement(row).hash)
         groups.setdefault(key, {})[row['trial']] = {**row, 'train_seed': seeds.get(row['trial'])}
@@ -150,6 +152,38 @@ def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
         Cell(variant, BY_NAME[name], dataclasses.replace(way, one_of_several=variant in several), tuple(rows.values()))
         for (variant, way, *_), rows in groups.items()
     )
+
+
+def _with_lenders(study: StudyRecord, name: str, rows: list[Row]) -> list[Row]:
+    """What training cost, with what the runs that it needs had cost before: a distilled model with its teacher.
+
+    `lent` names their variants and what they cost; None is a teacher that does not say.
+    """
+    if name not in SPENT:
+        return rows
+    own = {row['trial']: row['value'] for row in rows}
+    trials = {trial.name: trial for trial in study.trials}
+
+    def total(trial: TrialRecord) -> float | None:
+        parts = [own.get(trial.name), *map(total, study.lenders(trial))]
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    found = []
+    for row in rows:
+        lent = {lender.variant: total(lender) for lender in study.lenders(trials[row['trial']])}
+        more = sum(value for value in lent.values() if value is not None)
+        found.append({**row, 'value': row['value'] + more, 'lent': lent} if lent else row)
+    return found
+
+
+def degenerate(precision: Cell | None, recall: Cell | None) -> bool:
+    """Whether samples look real and cover next to nothing of the data, as one step of a solver gives: one blurred mean.
+
+    A precision without recall is no quality.
+    """
+    if precision is None or recall is None:
+        return False
+    return precision.value >= 0.2 and recall.value < 0.1 * precision.value
 
 
 def comparable(protocol: Mapping[str, Any]) -> str:
@@ -196,7 +230,8 @@ def _way(row: Row, metric: Metric) -> Way:
         return Way(None, None)
     protocol = row['protocol']
     guidance = protocol.get('guidance') or None
-    return Way(row['sampler'], row['nfe'], guidance, protocol.get('average'), told_options(protocol))
+    options = told_options(protocol)
+    return Way(row['sampler'], row['nfe'], guidance, protocol.get('average'), options, protocol.get('steps'))
 
 
 def _kind(row: Row) -> tuple:

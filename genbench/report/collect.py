@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from genbench import config as configs
 from genbench.errors import UserError
 from genbench.evaluation import results
 from genbench.evaluation.results import BOUNDS, KEYS
@@ -145,6 +147,23 @@ class StudyRecord:
         return found
 
     @property
+    def claims(self) -> list[dict[str, Any]]:
+        """Title, claim and tests of each study that the record is of."""
+        return self.description.get('claims') or [self.description]
+
+    def lenders(self, trial: TrialRecord) -> list[TrialRecord]:
+        """Trials of the study whose networks another is trained with, such as its teacher."""
+        settings = [text for text in trial.config.get('family', {}).values() if isinstance(text, str) and '/' in text]
+        names = {configs.split_run(text)[0].rsplit('/', 1)[-1] for text in settings}
+        beside = trial.folder.path.parent
+        return [t for t in self.trials if t.folder.path.name in names and t.folder.path.parent == beside]
+
+    @property
+    def single(self) -> bool:
+        """Whether every variant that can have several has one training seed."""
+        return bool(self.variants) and all(len(variant.trials) == 1 for variant in self.variants)
+
+    @property
     def main_metric(self) -> str:
         """The Fréchet distance that ranks: FID where there is any, else FD."""
         return 'fid' if self.select('fid') else 'fd'
@@ -156,18 +175,80 @@ class StudyRecord:
 
 
 def read(folder: str | pathlib.Path) -> StudyRecord:
-    """The record of a study's folder; rows of older formats are read as far as they go.
+    """The record of the folder of a study or of a run; rows of older formats are read as far as they go.
 
     Raises:
-      UserError: the folder holds no study.
+      UserError: the folder holds neither.
     """
     path = pathlib.Path(check_path(str(folder), 'The folder'))
     if not (path / 'study.json').exists():
-        raise UserError(f'{path} holds no study (no study.json); write one with: genbench run STUDY --out {path}')
+        if (path / 'config.json').exists():
+            return _run(path)
+        raise UserError(f'{path} holds no study (no study.json) and no run (no config.json); write a study with: '
+                        f'genbench run STUDY --out {path}')  # fmt: skip
     description = read_study(path)
     variants = description.get('variants') or {}
     trials = [_trial(path / 'trials' / name, variants.get(name) or name) for name in description['trials']]
     return StudyRecord(path, description, _rows(results.read(path / 'results.jsonl')), trials)
+
+
+def read_all(folders: Sequence[str | pathlib.Path]) -> StudyRecord:
+    """One record of several studies and runs, whose trials and variants are called FOLDER/NAME.
+
+    Raises:
+      UserError: a folder that holds neither, or one that is named twice.
+    """
+    records = [read(folder) for folder in folders]
+    if len(records) == 1:
+        return records[0]
+    paths = [record.folder.resolve() for record in records]
+    if len(set(paths)) < len(paths):
+        raise UserError('One of the folders is named twice.')
+    alike = len({path.name for path in paths}) < len(paths)
+    names = ['/'.join(path.parts[-2:]) if alike else path.name for path in paths]
+    trials, rows = [], []
+    for record, name in zip(records, names, strict=True):
+        called = {t.name: _joined(name, t.name) for t in record.trials}
+        trials += [dataclasses.replace(t, name=called[t.name], variant=_joined(name, t.variant)) for t in record.trials]
+        rows += [{**row, 'trial': called.get(row['trial'], row['trial'])} for row in record.rows
+                 if row['trial'] in called or row['trial'] in BOUNDS]  # fmt: skip
+    own = [_prefixed(record.description, name) for record, name in zip(records, names, strict=True)]
+    description = {
+        'title': ', '.join(one.get('title') or name for one, name in zip(own, names, strict=True)),
+        'command': 'genbench report ' + ' '.join(str(record.folder) for record in records),
+        'claims': [one for one in own if one.get('claim')],
+        'trials': [trial.name for trial in trials],
+    }
+    return StudyRecord(pathlib.Path(os.path.commonpath(paths)), description, rows, trials)
+
+
+def _joined(folder: str, name: str) -> str:
+    return folder if folder.rsplit('/', 1)[-1] == name else f'{folder}/{name}'
+
+
+def _prefixed(description: dict[str, Any], folder: str) -> dict[str, Any]:
+    """What a study says of itself, with its variants as a page of several studies calls them."""
+    tests = [
+        {**test, **{side: _joined(folder, test[side]) for side in ('one', 'other') if isinstance(test[side], str)}}
+        for test in description.get('tests') or ()
+    ]
+    return {**description, 'tests': tests}
+
+
+def _run(path: pathlib.Path) -> StudyRecord:
+    """A run as a study of one trial, with the rows of its last evaluation."""
+    name = path.resolve().name
+    trial, rows = _trial(path, name), _rows(results.read(path / 'results.jsonl'))
+    if not (path / 'status.json').is_file():
+        trial.status['state'] = 'done' if trial.summary.get('complete') else 'preempted'
+    last: dict[str, Any] = next(
+        (row['protocol'] for row in reversed(rows) if 'num_samples' in (row['protocol'] or {})), {}
+    )
+    chosen = {key: last[key] for key in ('num_samples', 'sets', 'seed') if key in last}
+    trial.config['evaluation'] = {**trial.config.get('evaluation', {}), **chosen}
+    description = {'title': name, 'trials': [name], 'command': f'genbench report {path}',
+                   'commit': trial.manifest.get('commit', '')}  # fmt: skip
+    return StudyRecord(path, description, [{**row, 'trial': name} for row in rows], [trial])
 
 
 def _rows(found: Sequence[Any]) -> list[Row]:

@@ -6,11 +6,12 @@ from typing import Any
 from genbench.errors import UserError
 from genbench.ranges import check_path
 from genbench.reading import read_json
+from genbench.report import claims
 
 _STUDY = {
     'trials': [str], 'variants?': ({str: str}, None), 'title?': str, 'claim?': str, 'study?': str, 'command?': str,
     'commit?': str, 'baseline?': (str, None), 'figures?': ([str], None), 'budget?': (dict, None),
-    'matched?': ({str: dict}, None),
+    'matched?': ({str: dict}, None), 'tests?': ([claims.SHAPE], None),
 }  # fmt: skip
 
 

@@ -10,7 +10,9 @@
   const sheets = new Map(); // data URI → Image
   let timer = 0;
 
-  const entry = () => entries[Number(model.value)];
+  const together = () => model.value === 'all';
+  const sharing = entries.filter((one) => JSON.stringify(one.noise) === JSON.stringify(entries[0].noise));
+  const entry = () => (together() ? sharing.reduce((a, b) => (b.kept.length > a.kept.length ? b : a)) : entries[Number(model.value)]);
   const first = () => Number(start.value); // index of the state where the trace begins
   const text = (value, digits = 2) => (value === null ? '∞' : value.toFixed(digits).replace('-', '−'));
 
@@ -24,11 +26,11 @@
   };
 
   // One row of a sprite as separate images with a gap; each call outdates those before it on the same canvas.
-  const strip = async (name, sprite, row, label) => {
+  const strip = async (name, sprite, row, label, one = entry()) => {
     const canvas = at(`strip-${name}`).querySelector('canvas');
     const turn = (canvas.turn = (canvas.turn || 0) + 1);
     canvas.setAttribute('aria-label', label);
-    const { shape: [height, width], images, sprites } = entry();
+    const { shape: [height, width], images, sprites } = one;
     const image = await sheet(sprites[sprite]);
     if (turn !== canvas.turn) return;
     const zoom = Math.max(1, Math.ceil(96 / width));
@@ -76,7 +78,33 @@
     at('explore-chart').innerHTML = panel(pair, position, 'α and σ over the steps') + panel(snr, position, 'log signal-to-noise ratio over the steps');
   };
 
+  // Every model from the same noise, each at the same share of its own way.
+  const all = at('explore-all');
+  for (const [index, one] of sharing.entries()) {
+    const figure = document.createElement('figure');
+    figure.id = `strip-all-${index}`;
+    const said = Object.assign(document.createElement('figcaption'), { textContent: one.name });
+    const canvas = document.createElement('canvas');
+    canvas.setAttribute('role', 'img');
+    canvas.setAttribute('aria-label', one.name);
+    figure.append(said, canvas);
+    all.append(figure);
+  }
+
+  const showTogether = () => {
+    const share = Number(slider.value) / Number(slider.max);
+    said.textContent = `${Math.round(100 * share)}% of the way; state of each model`;
+    slider.setAttribute('aria-valuetext', said.textContent);
+    for (const [index, one] of sharing.entries()) {
+      const place = Math.round(share * (one.kept.length - 1));
+      const where = `${one.name} · ${one.sampler}, step ${one.kept[place]} of ${one.steps}`;
+      at(`strip-all-${index}`).querySelector('figcaption').textContent = where;
+      strip(`all-${index}`, 'generation_states', place, where, one);
+    }
+  };
+
   const show = () => {
+    if (together()) return showTogether();
     const [one, begin, position] = [entry(), first(), Number(slider.value)];
     const name = begin ? `reconstruction_${begin}` : 'generation';
     const end = one.kept.length - 1;
@@ -113,8 +141,14 @@
 
   const choose = () => {
     const one = entry();
+    const side = together();
+    root.querySelector('.strips').hidden = side;
+    root.querySelector('.schedule').hidden = side;
+    root.querySelector('.stage').classList.toggle('wide', side);
+    all.hidden = !side;
+    start.disabled = side;
     const level = (i) => `test images, log SNR ${text(one.log_snr[i], 1)} (α ${text(one.alpha[i])}, σ ${text(one.sigma[i])})`;
-    const options = [new Option('pure noise', 0), ...one.reconstructions.map((i) => new Option(level(i), i))];
+    const options = [new Option('pure noise', 0), ...(side ? [] : one.reconstructions).map((i) => new Option(level(i), i))];
     start.replaceChildren(...options);
     at('explore-schedule').textContent = `Schedule ${one.schedule}, sampler ${one.sampler}`;
     restart();

@@ -6,6 +6,8 @@ from html import escape
 from typing import Any
 
 from genbench.evaluation.protocol import told_options
+from genbench.report import leaderboard
+from genbench.report.cells import Way
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
 from genbench.report.marks import swatch
 
@@ -33,14 +35,16 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
     denoising = found.get('denoising')
     if not denoising:
         return None
+    drawn = {**found, **denoising}  # before format 4 there was one sampler for all
     names = ['generation', *(f'reconstruction_{place}' for place in denoising['reconstructions'])]
     files = [f'{name}_{part}' for name in names for part in ('states', 'predictions')] + ['targets']
     if not all((folder / f'{name}.png').is_file() for name in files):
         return None
     return {
-        'name': variant.name, 'sampler': ' '.join(filter(None, (found['sampler'], told_options(found)))),
-        'steps': found['steps'], 'shape': found['shape'],
-        'images': found['images'], **denoising, 'sprites': {name: data_uri(folder / f'{name}.png') for name in files},
+        'noise': [found.get('seed'), trial.seed, *found['shape']],
+        'name': variant.name, 'shape': found['shape'], 'images': found['images'], 'steps': found['steps'],
+        **denoising, 'sampler': ' '.join(filter(None, (drawn['sampler'], told_options(drawn)))),
+        'sprites': {name: data_uri(folder / f'{name}.png') for name in files},
     }  # fmt: skip
 
 
@@ -49,6 +53,9 @@ def html(entries: list[dict[str, Any]]) -> str:
     options = ''.join(
         f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries)
     )
+    together = [entry for entry in entries if entry['noise'] == entries[0]['noise']]
+    if len(together) > 1:
+        options += '<option value="all">side by side, from the same noise</option>'
     strips = ''.join(
         f'<figure id="strip-{name}"><figcaption>{title}</figcaption><canvas role="img"></canvas></figure>'
         for name, title in STRIPS.items()
@@ -68,6 +75,7 @@ def html(entries: list[dict[str, Any]]) -> str:
     <div class="strips">
 {strips}
     </div>
+    <div class="strips" id="explore-all" hidden></div>
     <figure class="schedule"><figcaption><span id="explore-schedule"></span></figcaption>
       <div id="explore-chart"></div></figure>
   </div>
@@ -90,11 +98,20 @@ def neighbours(study: StudyRecord) -> str:
 
 
 def _panels(study: StudyRecord, name: str, words: str) -> str:
-    return ''.join(_panel(variant, name, words) for variant in study.variants)
+    ways = {entry.variant: entry.way for entry in leaderboard.entries(study)}
+    return ''.join(_panel(variant, name, words, ways.get(variant.name)) for variant in study.variants)
 
 
-def _panel(variant: Variant, name: str, words: str) -> str:
-    trial = variant.shown
+def _drawn_so(trial: TrialRecord, way: Way | None) -> bool:
+    """Whether a trial's pictures are of the sampler that the leaderboard shows."""
+    found = trial.exploration
+    return way is None or not found or (found.get('sampler'), found.get('steps'), told_options(found)) == (
+        way.sampler, way.steps, way.options)  # fmt: skip
+
+
+def _panel(variant: Variant, name: str, words: str, way: Way | None) -> str:
+    done = [trial for trial in variant.trials if trial.state == 'done' and trial.exploration]
+    trial = next((trial for trial in done if _drawn_so(trial, way)), variant.shown)
     found, path = trial.exploration.get(name), _folder(trial) / f'{name}.png'
     if not found or not path.is_file():
         return ''
@@ -104,6 +121,7 @@ def _panel(variant: Variant, name: str, words: str) -> str:
     if 'distances' in found:
         nearest = sorted(row[0] for row in found['distances'])
         told += f'; nearest at {nearest[0]:.3g} to {nearest[-1]:.3g}'
+    told += '' if _drawn_so(trial, way) or way is None else f'; the leaderboard shows {way.label}'
     return panel(variant, path, f'{words} {variant.name}', told)
 
 

@@ -1,7 +1,7 @@
 """Figures of the page and of papers, as Vega-Lite; variants keep one colour and one shape throughout."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from genbench.evaluation.results import BOUNDS, HELD_OUT
@@ -12,10 +12,12 @@ from genbench.report.marks import COLOURS, DASHES, colour, shape
 
 Spec = dict[str, Any]
 
-INK = '#7b848f'  # legible on light and on dark
+INK = 'var(--quiet)'  # of the page's style sheet; `papers` has its own
 CURVE_POINTS = 120
 KINDS = ('exact', 'lower bound', 'estimate')
 QUALITY = tuple(metric for metric in METRICS if metric.of_sampler and metric.lower_is_better is not None)
+TOLD = [('label', 'model', ''), ('said', 'value', ''), ('interval', '95% interval', ''), ('seeds', 'seeds', ''),
+        ('warning', 'warning', '')]  # fmt: skip
 COSTS = {  # key of a point: (name of a figure that a study may ask for, title, whether every sampler has its own)
     'nfe': ('nfe', 'network evaluations per image', True),
     'milliseconds': ('seconds', 'milliseconds to draw an image', True),
@@ -81,6 +83,13 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
     costs = {
         name: cells.of(study, name) for name in ('training_flops', 'training_seconds', 'sampling_images_per_second')
     }
+    scores = {name: cells.of(study, name) for name in ('precision', 'recall')}
+
+    def degenerate(cell: Cell) -> bool:
+        own = [next((c for c in found if c.variant == cell.variant and c.way.fits(cell.way)), None)
+               for found in scores.values()]  # fmt: skip
+        return cells.degenerate(*own)
+
     points = []
     for metric in QUALITY:
         for cell in cells.of(study, metric.name):
@@ -91,7 +100,7 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
             points.append({
                 'metric': metric.name, 'series': _sampling(cell) if alone else cell.variant, 'variant': cell.variant,
                 'line': f'{cell.variant} · {_sampling(cell)}', 'nfe': cell.way.nfe,
-                'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds,
+                'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, **_told(cell, degenerate(cell)),
                 'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
                 'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
             })  # fmt: skip
@@ -118,10 +127,21 @@ def _sampling(cell: Cell) -> str:
 
 
 def _whiskers(cell: Cell) -> dict[str, float]:
-    """The value plus and minus a standard deviation; above zero, for logarithmic axes, where the value is."""
-    sd = cell.estimate.sd or 0.0
-    low = max(cell.value - sd, cell.value / 10) if cell.value > 0 else cell.value - sd
-    return {'low': low, 'high': cell.value + sd}
+    """The 95% interval, or the value alone; above zero, for logarithmic axes, where the value is."""
+    low, high = cell.interval or (cell.value, cell.value)
+    return {'low': max(low, cell.value / 10) if cell.value > 0 else low, 'high': high}
+
+
+def _told(cell: Cell, degenerate: bool) -> dict[str, str]:
+    """What a tooltip says of a point beside its cost."""
+    shown, sd, interval = cell.metric.form.format, cell.estimate.sd, cell.interval
+    spread = f' ± {shown(sd)}' if sd and shown(sd) != shown(0) else ''
+    return {
+        'said': f'{shown(cell.value)}{spread}',
+        'interval': f'{shown(interval[0])} to {shown(interval[1])}' if interval else 'not known',
+        'warning': 'precision without recall' if degenerate else '',
+        'label': f'{cell.variant} · {cell.way.label}',
+    }
 
 
 def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
@@ -147,8 +167,7 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
               'scale': {'type': 'log', 'nice': False, 'padding': 12}},
         'color': marks['color'],
     }  # fmt: skip
-    told = [('line', 'model · sampler', ''), ('nfe', 'evaluations', ''), ('value', 'value', '.4g'), (x, title, '.4~g'),
-            ('seeds', 'seeds', '')]  # fmt: skip
+    told = [*TOLD, (x, title, '.4~g')] if x != 'nfe' else TOLD
     lines: list[Spec] = [{
         'mark': {'type': 'line', 'strokeWidth': 1.75, 'opacity': 0.75},
         'encoding': {'detail': {'field': 'line'}, 'order': {'field': 'nfe'},
@@ -159,10 +178,35 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
               'encoding': {'tooltip': _tooltip(told), 'shape': marks['shape']}}  # fmt: skip
+    front = {
+        'data': {'name': 'front'},
+        'mark': {'type': 'line', 'interpolate': 'step-after', 'strokeWidth': 1, 'strokeDash': [2, 3], 'color': INK},
+        'encoding': {'x': {'field': x, 'type': 'quantitative'}, 'y': {'field': 'value', 'type': 'quantitative'}},
+    }
+    beyond = {'data': {'name': 'beyond'},
+              'mark': {'type': 'point', 'shape': 'triangle-up', 'size': 70, 'filled': True, 'opacity': 1},
+              'encoding': {**encoding, 'tooltip': _tooltip(told)}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
-    return _styled({'layer': [floor, drawn]}, 280)
+    return _styled({'layer': [floor, drawn, front, beyond]}, 280)
+
+
+def dots(study: StudyRecord) -> Spec:
+    """Each variant at the sampler of the leaderboard, with its 95% interval; without data, as `quality`."""
+    y = {'field': 'label', 'type': 'nominal', 'sort': {'field': 'value'}, 'title': None,
+         'axis': {'labelLimit': 320, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
+    x = {'type': 'quantitative', 'title': '', 'scale': {'zero': False, 'padding': 14}, 'axis': {'tickCount': 6}}
+    marks = _marked(series(study), 'series')
+    rule = {'mark': {'type': 'rule', 'strokeWidth': 2},
+            'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}}  # fmt: skip
+    point = {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
+             'encoding': {'x': {**x, 'field': 'value'}, 'shape': marks['shape'],
+                          'tooltip': _tooltip(TOLD)}}  # fmt: skip
+    floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
+             'encoding': {'x': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
+    drawn = {'data': {'name': 'points'}, 'layer': [rule, point], 'encoding': {'y': y, 'color': marks['color']}}
+    return _styled({'layer': [floor, drawn]}, 28)
 
 
 def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec | None:
@@ -183,8 +227,36 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
         y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
     x['axis']['values'] = ticks([point[cost] for point in data])
     spec['layer'][1]['layer'][0]['encoding']['y'] = {**y, 'field': 'low'}
-    layers = spec['layer'] if floor else spec['layer'][1:]
-    return {**spec, 'layer': layers, 'datasets': {'points': data, 'floor': [{'value': value} for value in floor]}}
+    for key in (spec['layer'][1]['encoding']['color'], spec['layer'][1]['layer'][-1]['encoding']['shape']):
+        if key['legend']:
+            key['legend']['values'] = list(dict.fromkeys(point['series'] for point in data))
+    layers = [*([spec['layer'][0]] if floor else []), spec['layer'][1], spec['layer'][2]]
+    found = front(data, cost, bool(chosen.lower_is_better))
+    return {**spec, 'layer': layers,
+            'datasets': {'points': data, 'front': found, 'floor': [{'value': value} for value in floor]}}  # fmt: skip
+
+
+def dotted(study: StudyRecord, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec:
+    """`dots` with the points of a metric, as the page's script fills it."""
+    chosen, spec = cells.BY_NAME[metric], dots(study)
+    data = [p for p in points if p['metric'] == metric and (p['top'] or len(study.variants) == 1)]
+    floor, drawn = spec['layer']
+    lower = bool(chosen.lower_is_better)
+    drawn['encoding']['y']['sort']['order'] = 'ascending' if lower else 'descending'
+    for layer in drawn['layer']:
+        layer['encoding']['x']['title'] = f'{chosen.title} ({"lower" if lower else "higher"} is better)'
+    return {**spec, 'height': 24 * len(data), 'layer': [floor, drawn] if metric in real else [drawn],
+            'datasets': {'points': data, 'floor': [{'value': real.get(metric)}]}}  # fmt: skip
+
+
+def front(points: Sequence[Mapping[str, Any]], cost: str, lower: bool) -> list[dict[str, Any]]:
+    """The points that no other beats in both value and cost, by cost (the Pareto front)."""
+    sign = 1 if lower else -1
+    found: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda point: (point[cost], sign * point['value'])):
+        if not found or sign * point['value'] < sign * found[-1]['value']:
+            found.append({cost: point[cost], 'value': point['value']})
+    return found
 
 
 def ticks(values: Sequence[float]) -> list[float] | None:
@@ -200,9 +272,9 @@ def ticks(values: Sequence[float]) -> list[float] | None:
     )
 
 
-def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
+def bits_per_dim(study: StudyRecord, *, legend: bool = False, models: Set[str] | None = None) -> Spec | None:
     """Bits per dimension with 95% intervals; the shape says what kind of number it is."""
-    found = cells.of(study, LIKELIHOOD)
+    found = [cell for cell in cells.of(study, LIKELIHOOD) if models is None or cell.variant in models]
     if not found:
         return None
     data = [
@@ -214,6 +286,7 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
             **dict(zip(('low', 'high'), cell.interval or (cell.value, cell.value), strict=True)),
             'seeds': cell.seeds,
             'n': cell.rows[0]['n'],
+            **_told(cell, False),
         }
         for cell in found
     ]
@@ -229,7 +302,8 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False) -> Spec | None:
     told = (
         ('name', 'model', ''),
         ('kind', 'kind', ''),
-        ('value', 'bits/dim', '.3f'),
+        ('said', 'bits/dim', ''),
+        ('interval', '95% interval', ''),
         ('seeds', 'seeds', ''),
         ('n', 'images', ''),
     )
@@ -272,7 +346,8 @@ def losses(variant: Variant) -> Spec | None:
             'x': step,
             'y': {'field': 'value', 'type': 'quantitative', 'title': None, 'scale': {'zero': False},
                   'axis': {'tickCount': 4, 'format': '~g'}},
-            'color': {'field': 'loss', 'type': 'nominal', 'title': None, 'scale': {'range': list(COLOURS)},
+            'color': {'field': 'loss', 'type': 'nominal', 'title': None,
+                      'scale': {'range': list(map(colour, range(len(COLOURS))))},
                       'legend': {'orient': 'top', 'offset': 4}},
             'strokeDash': {'field': 'loss', 'type': 'nominal', 'title': None,
                            'scale': {'range': [list(dash) for dash in DASHES]}},
@@ -282,7 +357,7 @@ def losses(variant: Variant) -> Spec | None:
     }  # fmt: skip
     marks = {
         'data': {'values': skipped},
-        'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': COLOURS[1],
+        'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': colour(1),
                  'opacity': 1},
         'encoding': {'x': step, 'y': {'value': 6},
                      'tooltip': _tooltip((('trial', 'trial', ''), ('step', 'up to step', ''),

@@ -11,7 +11,7 @@ from typing import Any
 from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT
-from genbench.report import cells
+from genbench.report import cells, comparisons
 from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
@@ -52,6 +52,8 @@ class Tips:
         if cell.seeds > 1:
             facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'
         facts.update(_error(cell))
+        for lender, value in (row.get('lent') or {}).items():
+            facts[f'with {lender}'] = 'not known' if value is None else cell.metric.form.format(value)
         if row['n']:
             drawn = 'random ' if cell.variant in BOUNDS else 'disjoint '  # those of real images overlap
             sets = f'{len(row["values"])} {drawn}sets of ' if len(row['values'] or ()) > 1 else ''
@@ -201,34 +203,42 @@ def _chosen(study: StudyRecord, variant: str, way: Way | None, metric: Metric) -
 def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bool = False) -> str:
     found = sorted(found, key=lambda entry: entry.rank)
     shown = [metric for metric in METRICS if any(metric.name in entry.cells for entry in found)]
-    best = {
-        metric.name: _best(metric, [e.cells.get(metric.name) for e in found if e.variant not in BOUNDS])
-        for metric in shown
-    }
+    best = {name: mark for metric in shown for name, mark in _leads(metric, found).items()}
     titles = [*(metric.title for metric in shown), *(['protocol'] if across else [])]
     head = ''.join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in titles)
     body = ''.join(_html_row(study, entry, shown, best, tips, across) for entry in found)
+    hashes = sorted({entry.protocol.hash for entry in found if entry.protocol is not None})
+    label = ', protocol '.join(['Leaderboard table', *hashes[:1]])
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard"><table class="board">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="board">'
         '<caption class="hidden">Leaderboard: arrow keys move between cells, and each says its protocol</caption>'
         f'<thead><tr><th scope="col"><button type="button">model · sampler</button></th>{head}</tr></thead>'
         f'<tbody>{body}</tbody></table></div>'
     )
 
 
-def _best(metric: Metric, found: Sequence[Cell | None]) -> Cell | None:
-    present = [cell for cell in found if cell is not None]
-    if metric.lower_is_better is None or not present:
-        return None
-    return (min if metric.lower_is_better else max)(present, key=lambda cell: cell.value)
+def _leads(metric: Metric, found: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    """'best' for the number that all others are told apart from, else 'tied' for those not told apart from the lowest.
+
+    By differences that are corrected for the number of pairs; where they decide nothing, nothing is marked.
+    """
+    models = [e.cells[metric.name] for e in found if e.variant not in BOUNDS and metric.name in e.cells]
+    if metric.lower_is_better is None or len(models) < 2:
+        return {}
+    pairs = comparisons.pairs(models)
+    if not any(pair.decided for pair in pairs):
+        return {}
+    first = (min if metric.lower_is_better else max)(models, key=lambda cell: cell.value)
+    tied = [cell for cell in models if cell is first or not comparisons.apart(cell, first, pairs)]
+    return {(cell.variant, metric.name): 'best' if len(tied) == 1 else 'tied' for cell in tied}
 
 
 def _html_row(
-    study: StudyRecord, entry: Entry, shown: Sequence[Metric], best: Mapping[str, Cell | None], tips: Tips, across: bool
-) -> str:
+    study: StudyRecord, entry: Entry, shown: Sequence[Metric], best: Mapping[tuple[str, str], str], tips: Tips,
+    across: bool,
+) -> str:  # fmt: skip
     kind = ' class="reference"' if entry.variant in BOUNDS else ''
-    compared = {metric.name: None if kind else best[metric.name] for metric in shown}
-    body = ''.join(_cell(entry.cells.get(metric.name), compared[metric.name], tips) for metric in shown)
+    body = ''.join(_cell(entry.cells.get(m.name), best.get((entry.variant, m.name), ''), tips) for m in shown)
     if across:
         hash_ = entry.protocol.hash if entry.protocol else '–'
         body += f'<td data-value="{hash_}"><code>{hash_}</code></td>'
@@ -244,32 +254,29 @@ def _label(study: StudyRecord, entry: Entry) -> str:
     if len(variant.trials) > 1:
         told.append(f'{entry.seeds} of {len(variant.trials)} seeds' if entry.seeds < len(variant.trials)
                     else f'{entry.seeds} seeds')  # fmt: skip
-    return f'{swatch(variant.index)}{escape(entry.variant)}<span class="kind">{escape(" · ".join(told))}</span>'
+    warning = ''
+    if cells.degenerate(entry.cells.get('precision'), entry.cells.get('recall')):
+        warning = '<span class="kind warn">⚠ precision without recall: samples cover next to nothing of the data</span>'
+    way = f'<span class="kind">{escape(" · ".join(told))}</span>'
+    return f'{swatch(variant.index)}{escape(entry.variant)}{way}{warning}'
 
 
-def _cell(cell: Cell | None, best: Cell | None, tips: Tips) -> str:
+def _cell(cell: Cell | None, lead: str, tips: Tips) -> str:
     if cell is None:
         return '<td data-value="">–</td>'
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
     sd = cell.estimate.sd
     known = sd is not None and row['kind'] != 'cost'  # of costs the mean is enough; each seed's is in the tip
+    if cell.seeds == 1 and form.format(sd or 0) == form.format(0):
+        known = False  # sets of samples that agree say nothing of another training
     note = f' ± {form.format(sd)}' if known else ''
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text
-    mark = ' class="best"' if best is not None and _as_good(cell, best) else ''
+    mark = f' class="{lead}"' if lead else ''
     told = f'<span class="kind">{escape(note)}</span>' if note else ''
     if cell.metric.name == LIKELIHOOD:
         told += f'<span class="kind sort">{escape(row["kind"].replace("_", " "))}</span>'
+    if row.get('lent'):
+        told += f'<span class="kind sort">with {escape(", ".join(row["lent"]))}</span>'
     return f'<td{mark} data-value="{cell.value}" data-tip="{tips.add(cell)}" tabindex="-1">{text}{told}</td>'
-
-
-def _as_good(cell: Cell, best: Cell) -> bool:
-    """Whether a number is the best, or the 95% interval of their difference holds zero.
-
-    Without a known error nothing is as good as the best, rather than everything.
-    """
-    if cell is best or cell.value == best.value:
-        return True
-    interval = statistics.difference(cell.estimate, best.estimate).interval()
-    return interval is not None and interval[0] <= 0 <= interval[1]

@@ -7,13 +7,33 @@ const read = (name) => {
 };
 
 const narrow = (place, spec) => {
-  const axis = spec.encoding && spec.encoding.y.axis; // long names leave little room on a phone
-  if (axis && place.clientWidth < 500) axis.labelLimit = Math.min(axis.labelLimit, place.clientWidth / 2.6);
+  const drawn = spec.encoding || (spec.layer && spec.layer.map((layer) => layer.encoding).find((found) => found && found.y && found.y.type === 'nominal'));
+  const axis = drawn && drawn.y && drawn.y.axis; // long names leave little room on a phone
+  if (axis && axis.labelLimit && place.clientWidth < 500) axis.labelLimit = Math.min(axis.labelLimit, place.clientWidth / 2.2);
   return spec;
 };
 
+// A figure's tooltip: a name and a text a line, in the colours of the page.
+const figureTip = document.getElementById('figure-tip');
+const tell = (_handler, event, _item, value) => {
+  figureTip.hidden = !value || typeof value !== 'object';
+  if (figureTip.hidden) return;
+  const list = document.createElement('dl');
+  for (const [name, text] of Object.entries(value)) {
+    if (text === '' || text === undefined || text === 'undefined') continue;
+    const pair = document.createElement('div');
+    pair.append(Object.assign(document.createElement('dt'), { textContent: name }), Object.assign(document.createElement('dd'), { textContent: text }));
+    list.append(pair);
+  }
+  figureTip.replaceChildren(list);
+  const [w, h] = [figureTip.offsetWidth, figureTip.offsetHeight];
+  figureTip.style.left = `${Math.max(8, Math.min(event.clientX + 14, window.innerWidth - w - 8))}px`;
+  figureTip.style.top = `${event.clientY + 14 + h < window.innerHeight ? event.clientY + 14 : Math.max(8, event.clientY - h - 14)}px`;
+};
+window.addEventListener('scroll', () => (figureTip.hidden = true), { passive: true });
+
 const draw = (place, spec) =>
-  vegaEmbed(place, narrow(place, spec), { actions: false, renderer: 'svg', tooltip: { theme: 'custom' } }).then((result) => {
+  vegaEmbed(place, narrow(place, spec), { actions: false, renderer: 'svg', tooltip: tell }).then((result) => {
     place.dataset.drawn = 'yes';
     return result;
   });
@@ -48,6 +68,21 @@ for (const place of document.querySelectorAll('.chart[data-spec]')) {
   whenSeen(place, () => draw(place, read(place.dataset.spec)));
 }
 window.addEventListener('beforeprint', () => drawers.forEach((drawIt, place) => place.dataset.drawn || drawIt()));
+
+const pairs = document.getElementById('pairs-metric');
+if (pairs) {
+  pairs.addEventListener('change', () => {
+    for (const table of document.querySelectorAll('[data-pairs]')) table.hidden = table.dataset.pairs !== pairs.value;
+  });
+}
+for (const link of document.querySelectorAll('a[data-metric]')) { // a finding shows its metric in the figures
+  link.addEventListener('click', () => {
+    const metric = document.getElementById('quality-metric');
+    if (!metric || ![...metric.options].some((option) => option.value === link.dataset.metric)) return;
+    metric.value = link.dataset.metric;
+    metric.dispatchEvent(new Event('change'));
+  });
+}
 
 const themes = ['', 'light', 'dark'];
 const theme = document.getElementById('theme');

@@ -8,17 +8,20 @@ from html import escape
 from typing import Any
 
 from genbench.errors import explained_disk_errors
-from genbench.report import ablation, collect, explorer, figures, leaderboard, provenance, sections
+from genbench.report import ablation, collect, explorer, figures, findings, leaderboard, marks, provenance, sections
+from genbench.report.cells import LIKELIHOOD, METRICS
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 from genbench.training.files import write_atomically
 
 TITLES = {  # name of a section: (heading, the same in the navigation, what it shows)
+    'findings': ('Findings', 'Findings', ''),
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
-                'The points of a line are step counts of one sampler, and dashes tell the samplers of a model apart. '
-                'Training costs are drawn once, at the sampler of the leaderboard. Bars show the ± of the '
-                'leaderboard.'),
+                'Bars are 95% intervals of the mean. The points of a line are step counts of one sampler, and dashes '
+                'tell the samplers of a model apart. Training costs are drawn once, at the sampler of the leaderboard; '
+                'a distilled model has those of its teacher, too. The dotted line is the Pareto front: nothing is '
+                'better for less. Points that would hide each other are moved sideways.'),
     'likelihood': ('Bits per dimension', 'Bits/dim',
                    'Bits per dimension of the evaluated split. The 95% intervals are over training seeds and test '
                    'images, or over test images alone where there is one seed. Kinds are not ranked as equals: the '
@@ -29,7 +32,8 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
                  'data and the random numbers of sampling, so part of the noise cancels. They share initial '
                  'parameters only where the network is the same. Intervals of bits/dim are over training, on these '
                  'test images; those of scores against held-out images are for this held-out split. A dash means '
-                 'that the two were not measured alike.'),
+                 'that the two were not measured alike. Each interval is for its own difference; Findings corrects for '
+                 'the number of pairs.'),
     'samples': ('Samples', 'Samples',
                 'The first hundred samples of each model, not selected. Image i of every grid is drawn from the same '
                 'seed. Pictures here and below come from the first finished training seed.'),
@@ -41,7 +45,7 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
                   'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
                       'Each row moves along a great circle between two random latents or starting noises. Noise '
-                      'that is drawn later is held fixed.'),
+                      'that is drawn later is held fixed along a row, and each row has its own.'),
     'neighbours': ('Nearest training images', 'Neighbours',
                    'The top row shows the first eight samples, not selected. Below each are the three training images '
                    'nearest to it in the features of the evaluation.'),
@@ -54,17 +58,20 @@ SCRIPTS = ('page.js', 'board.js', 'quality.js', 'explorer.js')
 
 
 @explained_disk_errors()
-def write(folder: str | pathlib.Path, *, across: bool = False) -> pathlib.Path:
-    """Write the page of a study's folder and return its path.
+def write(
+    folder: str | pathlib.Path, *more: str | pathlib.Path, out: str | pathlib.Path = '', across: bool = False
+) -> pathlib.Path:
+    """Write the page of a study or run, or of several, and return its path.
 
     Args:
+      out: the file; by default report.html in the folder, or in the one that holds all of them.
       across: let the leaderboard rank numbers of different protocols, and say so.
 
     Raises:
-      UserError: the folder holds no study.
+      UserError: a folder holds neither study nor run.
     """
-    study = collect.read(folder)
-    path = study.folder / 'report.html'
+    study = collect.read_all([folder, *more])
+    path = pathlib.Path(out) if out else study.folder / 'report.html'
     write_atomically(path, html(study, across=across))
     return path
 
@@ -75,10 +82,12 @@ def html(study: StudyRecord, *, across: bool = False) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(study.description.get("title", ""))}</title><style>{_asset("page.css")}</style></head>'
+        f'<title>{escape(study.description.get("title", ""))}</title>'
+        f'<style>{marks.style()}{_asset("page.css")}</style></head>'
         f'<body><a class="skip" href="#main">Skip to the content</a>{page.navigation()}'
         f'<main id="main">{sections.header(study)}{sections.problems(study)}{page.body}</main>'
-        f'<div id="tip" role="tooltip" hidden></div>{page.data()}<script>{_vega()}</script>'
+        f'<div id="tip" role="tooltip" hidden></div><div id="figure-tip" aria-hidden="true" hidden></div>'
+        f'{page.data()}<script>{_vega()}</script>'
         f'{"".join(f"<script>{_asset(name)}</script>" for name in SCRIPTS)}</body></html>\n'
     )
 
@@ -101,6 +110,8 @@ class _Page:
             ('losses', self._losses() if wants('losses') else ''),
             ('provenance', provenance.html(study)),
         ]
+        filled = {name for name, body in parts if body}
+        parts.insert(0, ('findings', findings.html(study, _figure_of(filled))))
         self.body = ''.join(self._section(name, body) for name, body in parts if body)
 
     def _section(self, name: str, body: str) -> str:
@@ -144,14 +155,18 @@ class _Page:
         self._blocks['data-quality'] = {
             'points': points, 'floors': figures.floors(study), 'metrics': metrics,
             'every': {key: figures.COSTS[key][2] for key in shown},
-            'specs': {key: figures.quality(study, key) for key in shown},
+            'specs': {key: figures.quality(study, key) for key in shown} | {'dots': figures.dots(study)},
+            'alone': len(study.variants) == 1,
         }  # fmt: skip
+        first = ('<figure class="panel"><h3>At a glance, the best first</h3>'
+                 '<div class="chart quality" data-cost="dots" style="min-height:200px"></div></figure>')  # fmt: skip
         charts = ''.join(
             f'<figure class="panel"><h3>Against {escape(figures.COSTS[key][1])}</h3>'
-            f'<div class="chart quality" data-cost="{key}" style="min-height:330px"></div></figure>'
+            f'<div class="chart quality" data-cost="{key}" style="min-height:330px"></div>'
+            f'<figcaption class="beyond" aria-live="polite"></figcaption></figure>'
             for key in shown
         )
-        return f'{sections.quality(study)}<div class="panels charts">{charts}</div>{sections.all_numbers(study)}'
+        return f'{sections.quality(study)}{first}<div class="panels charts">{charts}</div>{sections.all_numbers(study)}'
 
     def _bits(self) -> str:
         spec = figures.bits_per_dim(self.study)
@@ -180,6 +195,13 @@ class _Page:
             ('interpolation', explorer.interpolations(study)),
             ('neighbours', explorer.neighbours(study)),
         ]
+
+
+def _figure_of(sections_shown: set[str]) -> dict[str, str]:
+    """The section that shows a metric."""
+    places = {metric.name: 'quality' if metric in figures.QUALITY else 'leaderboard' for metric in METRICS}
+    places[LIKELIHOOD] = 'likelihood'
+    return {name: place for name, place in places.items() if place in sections_shown}
 
 
 def _asset(name: str) -> str:

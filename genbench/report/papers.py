@@ -1,36 +1,76 @@
 """The page's figures as PNG and PDF for papers: DIR/figures/NAME.png and NAME.pdf."""
 
 import copy
+import dataclasses
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from genbench.errors import UserError, explained_disk_errors
+from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.report import collect, figures
 from genbench.report.collect import StudyRecord
+from genbench.report.marks import on_paper
 from genbench.training.files import write_atomically
 
-WIDTH = 420  # points
 DOTS = 300 / 72  # pixels a point
 INK = '#222222'
 
 
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """How figures are drawn: sizes in points; no height is each figure's own, no font that of the system."""
+
+    width: int = 420
+    height: int | None = None
+    font: str = ''
+    font_size: float = 12.0
+
+    @classmethod
+    def of(cls, size: str = '', font: str = '', font_size: float = 12.0) -> 'Paper':
+        """From the words of the command line.
+
+        Raises:
+          UserError: a size that is not WIDTHxHEIGHT, or nothing to draw with.
+        """
+        found = re.fullmatch(r'(\d{2,4})(?:x(\d{2,4}))?', size or '420')
+        if not found:
+            raise UserError(f'--figure-size is {size!r}; write WIDTHxHEIGHT in points, for example 240x180.')
+        if not 3 <= font_size <= 72:
+            raise UserError(f'--font-size is {font_size:g}; it should be 3 to 72 points.')
+        return cls(int(found[1]), int(found[2]) if found[2] else None, font, font_size)
+
+
 @explained_disk_errors()
-def write(folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """Write every figure that the study has numbers for; returns the files.
+def write(
+    folder: str | pathlib.Path,
+    *more: str | pathlib.Path,
+    into: pathlib.Path | None = None,
+    paper: Paper | None = None,
+    models: Sequence[str] = (),
+) -> list[pathlib.Path]:
+    """Write every figure that the studies have numbers for; returns the files.
+
+    Args:
+      into: the folder of the files; by default figures/ in the study's.
+      models: the variants to draw, all without; they keep the colours of the page.
 
     Raises:
-      UserError: the folder holds no study, or the study no number to draw.
+      UserError: the folder holds no study, the study no number to draw, or no variant of such a name.
     """
     import vl_convert
 
-    study = collect.read(folder)
+    study = collect.read_all([folder, *more])
+    names = [variant.name for variant in study.variants]
+    for name in models:
+        if name not in names:
+            raise UserError(f'There is no model {name!r} to draw. {did_you_mean(name, names)}')
     written = []
-    for name, spec in _figures(study).items():
-        drawn = _for_paper(spec)
+    for name, spec in _figures(study, set(models or names)).items():
+        drawn = _for_paper(spec, paper or Paper())
         pictures = {'png': vl_convert.vegalite_to_png(drawn, scale=DOTS), 'pdf': vl_convert.vegalite_to_pdf(drawn)}
         for kind, data in pictures.items():
-            path = study.folder / 'figures' / f'{name}.{kind}'
+            path = (into or study.folder / 'figures') / f'{name}.{kind}'
             write_atomically(path, data)
             written.append(path)
     if not written:
@@ -38,36 +78,39 @@ def write(folder: str | pathlib.Path) -> list[pathlib.Path]:
     return written
 
 
-def _figures(study: StudyRecord) -> dict[str, figures.Spec]:
+def _figures(study: StudyRecord, models: set[str]) -> dict[str, figures.Spec]:
     """Specifications with their data, by file name."""
-    points = figures.quality_points(study)
+    points = [point for point in figures.quality_points(study) if point['variant'] in models]
     found = {}
     for metric in dict.fromkeys(point['metric'] for point in points):
+        found[f'{metric}_at_a_glance'] = figures.dotted(study, points, figures.floors(study), metric)
         for cost in figures.COSTS:
             spec = figures.filled(figures.quality(study, cost, legend=True), points, figures.floors(study), metric)
             if spec is not None:
                 found[f'{metric}_against_{cost}'] = spec
-    bits = figures.bits_per_dim(study, legend=True)
+    bits = figures.bits_per_dim(study, legend=True, models=models)
     if bits is not None:
         found['bits_per_dim'] = bits
     for variant in study.variants:
-        spec = figures.losses(variant)
+        spec = figures.losses(variant) if variant.name in models else None
         if spec is not None:
             found[f'losses_{re.sub(r"[^A-Za-z0-9_.-]", "_", variant.name)}'] = spec
     return found
 
 
-def _for_paper(spec: figures.Spec) -> figures.Spec:
-    """On white, with dark ink and a fixed width."""
-    drawn = copy.deepcopy(spec)
-    _replace(drawn, figures.INK, INK)
-    return {**drawn, 'width': WIDTH, 'background': 'white'}
+def _for_paper(spec: figures.Spec, paper: Paper) -> figures.Spec:
+    """On white, with dark ink, at the size and in the font that are wanted."""
+    drawn = _replaced(copy.deepcopy(spec), paper.font_size)
+    if paper.font:
+        drawn['config']['font'] = paper.font
+    return {**drawn, 'width': paper.width, 'height': paper.height or drawn['height'], 'background': 'white'}
 
 
-def _replace(values: Any, old: str, new: str) -> None:
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    for key, value in list(items):
-        if value == old:
-            values[key] = new
-        else:
-            _replace(value, old, new)
+def _replaced(values: Any, font_size: float) -> Any:
+    """The page's colours as those of paper, and the sizes of its letters."""
+    if isinstance(values, list):
+        return [_replaced(value, font_size) for value in values]
+    if isinstance(values, dict):
+        return {key: font_size if key.endswith('FontSize') else _replaced(value, font_size)
+                for key, value in values.items()}  # fmt: skip
+    return INK if values == figures.INK else on_paper(values) if isinstance(values, str) else values

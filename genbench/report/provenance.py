@@ -7,7 +7,7 @@ from genbench import config as configs
 from genbench.errors import UserError
 from genbench.report import ablation
 from genbench.report.collect import StudyRecord, TrialRecord, Variant
-from genbench.report.marks import swatch
+from genbench.report.marks import listing, swatch
 
 HEAD = ('trial', 'state', 'seed', 'steps', 'images', 'FLOPs', 'training s', 's/step', 'goodput', 'MFU', 'skipped',
         'starts', 'device', 'config', 'state sha256')  # fmt: skip
@@ -83,10 +83,8 @@ def _settings(study: StudyRecord, variant: Variant) -> str:
     if base is not None and base is not variant and base.shown.config:
         changed = ablation.settings_against(base, variant)
         lines += ['', f'against {base.name}:', *(f'{key}: {value!r}' for key, value in changed.items())]
-    text = escape('\n'.join(lines))
-    return (
-        f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary><pre>{text}</pre></details>'
-    )
+    shown = listing('\n'.join(lines), f'Config of {variant.name}')
+    return f'<details><summary>{swatch(variant.index)}{escape(variant.name)}: config</summary>{shown}</details>'
 
 
 def _against_defaults(config: dict[str, Any]) -> list[str]:

@@ -4,12 +4,12 @@ import pathlib
 from html import escape
 
 from genbench.evaluation.protocol import picture
-from genbench.evaluation.results import BOUNDS
-from genbench.report import cells, explorer
+from genbench.evaluation.results import BOUNDS, HELD_OUT
+from genbench.report import cells, claims, explorer, findings
 from genbench.report.cells import BY_NAME, METRICS
 from genbench.report.collect import STATES, StudyRecord, TrialRecord, Variant
 from genbench.report.figures import QUALITY, floors, series
-from genbench.report.marks import swatch
+from genbench.report.marks import listing, swatch
 
 KINDS = {
     'exact': '<rect x="2.5" y="2.5" width="9" height="9"/>',
@@ -17,6 +17,8 @@ KINDS = {
     'estimate': '<circle cx="7" cy="7" r="4.8"/>',
 }
 FAILURES_SHOWN = 4
+ONE_SEED = """<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much
+another training would change the numbers is not known, so no order between models is decided.</p>"""
 
 
 def kinds_key() -> str:
@@ -29,11 +31,21 @@ def header(study: StudyRecord) -> str:
     description = study.description
     counts = {state: sum(trial.state == state for trial in study.trials) for state in STATES}
     pills = ''.join(f'<li class="pill {state}">{count} {state}</li>' for state, count in counts.items() if count)
+    one = ONE_SEED if study.single else ''
     return (
-        f'<header><h1>{escape(description.get("title", ""))}</h1>'
-        f'<p class="claim">{escape(description.get("claim", ""))}</p>'
-        f'<ul class="pills" aria-label="Trials">{pills}</ul></header>'
+        f'<header><h1>{escape(description.get("title", ""))}</h1>{_claim(study)}'
+        f'<ul class="pills" aria-label="Trials">{pills}</ul>{one}</header>'
     )
+
+
+def _claim(study: StudyRecord) -> str:
+    """The claim as one, with what the numbers say of it."""
+    claim = study.description.get('claim')
+    if not claim:
+        return ''
+    said = findings.verdict(findings.judged(study, claims.read(study.description.get('tests') or ())))
+    verdict = f'<a href="#findings">{findings.badge(said)}</a>'
+    return f'<p class="claim"><span class="kind">Claim</span> {escape(claim)} {verdict}</p>'
 
 
 def problems(study: StudyRecord) -> str:
@@ -50,10 +62,10 @@ def problems(study: StudyRecord) -> str:
 
 
 def _failure(trial: TrialRecord) -> str:
-    lines = escape('\n'.join(trial.last_lines))
+    lines = listing('\n'.join(trial.last_lines), f'Log of {trial.name}') if trial.last_lines else ''
     reason = trial.status.get('reason') or 'it does not say why'
     told = f'<b>{escape(trial.name)} failed:</b> {escape(reason)}'
-    return f'<details><summary>{told}</summary><pre>{lines}</pre></details>' if lines else f'<p>{told}</p>'
+    return f'<details><summary>{told}</summary>{lines}</details>' if lines else f'<p>{told}</p>'
 
 
 def _reached(trial: TrialRecord) -> str:
@@ -82,9 +94,10 @@ def leaderboard_notes(study: StudyRecord) -> str:
       <p>Each model has one row, which shows the sampler with its lowest {BY_NAME[study.main_metric].title}. Where a
       model was scored again in another way, only the later numbers are shown. Hover over a cell, or reach it with Tab
       and the arrow keys, to see its protocol. Press a heading to sort.</p>{fd}{seeds}
-      <p>The best number of a column is bold. So is every number whose difference from the best has a 95% interval that
-      contains zero. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals. NFE is the
-      number of network evaluations per image.</p>
+      <p>A number is bold where it is the best of its column and told apart from every other. Otherwise those that are
+      not told apart from the best are underlined. Both are corrected for the number of pairs (Holm). With one training
+      seed nothing is told apart. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals.
+      NFE is the number of network evaluations per image.</p>
       <p>Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
       data score; copies of training images show what memorising them would score. Both are scored exactly as samples
       are, with as many images. Where a data set has too few held-out images for that, the row says so. The ± of
@@ -107,6 +120,11 @@ def quality(study: StudyRecord) -> str:
       <fieldset class="chips"><legend class="hidden">Models</legend>{boxes}
       <button type="button" id="quality-all">all</button>
       <button type="button" id="quality-none">none</button></fieldset>
+      <label>Axis <select id="quality-axis"><option value="contest">the contest</option>
+      <option value="log">all, logarithmic</option><option value="linear">all, linear</option></select></label>
+      <span class="zoom" role="group" aria-label="Zoom on the best"><button type="button" id="quality-in"
+      aria-label="Zoom in on the best">+</button><button type="button" id="quality-out"
+      aria-label="Zoom out">−</button></span>
       {floor}</div>"""
 
 
@@ -117,11 +135,13 @@ def all_numbers(study: StudyRecord) -> str:
     head = ''.join(f'<th scope="col">{escape(metric.title)}</th>' for metric in shown)
     rows = ''
     for variant, way in dict.fromkeys(ways):
-        body = ''
-        for metric in shown:
-            fitting = [cell for cell in cells.of(study, metric.name) if cell.variant == variant and cell.way.fits(way)]
-            body += f'<td>{metric.form.format(fitting[0].value) if fitting else "–"}</td>'
-        rows += f'<tr><th scope="row">{escape(variant)} · {escape(way.label)}</th>{body}</tr>'
+        own = {metric.name: next((cell for cell in cells.of(study, metric.name)
+                                  if cell.variant == variant and cell.way.fits(way)), None)
+               for metric in shown}  # fmt: skip
+        body = ''.join(f'<td>{cell.metric.form.format(cell.value) if cell else "–"}</td>' for cell in own.values())
+        warned = cells.degenerate(own.get('precision'), own.get('recall'))
+        warning = '<span class="kind warn">⚠ precision without recall</span>' if warned else ''
+        rows += f'<tr><th scope="row">{escape(variant)} · {escape(way.label)}{warning}</th>{body}</tr>'
     return (
         '<details><summary>All samplers as a table</summary><div class="scroll" tabindex="0" role="region" '
         'aria-label="All samplers"><table><thead><tr><th scope="col">model · sampler · evaluations</th>'
@@ -132,7 +152,18 @@ def all_numbers(study: StudyRecord) -> str:
 def samples(study: StudyRecord) -> str:
     found = [(variant, _best_grid(study, variant)) for variant in study.variants]
     panels = ''.join(explorer.panel(v, grid[1], f'Samples of {v.name}', grid[0]) for v, grid in found if grid)
-    return f'<div class="panels">{panels}</div>' if panels else ''
+    return f'<div class="panels">{_real(study)}{panels}</div>' if panels else ''
+
+
+def _real(study: StudyRecord) -> str:
+    """Real images as many as samples of each model, drawn by the first evaluation of each data set."""
+    pictures = {path.read_bytes(): path for variant in study.variants
+                if (path := variant.shown.folder.path / 'exploration' / 'real.png').is_file()}  # fmt: skip
+    return ''.join(
+        f'<figure class="panel real"><h3>{HELD_OUT}</h3><img loading="lazy" alt="Held-out real images" '
+        f'src="{explorer.data_uri(path)}"><figcaption>the first of the evaluated split</figcaption></figure>'
+        for path in pictures.values()
+    )
 
 
 def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path] | None:
@@ -157,7 +188,7 @@ def over_training(study: StudyRecord) -> str:
             continue
         grids = ''.join(_moment(variant, path) for path in found)
         rows += (
-            f'<section class="moments"><h4>{swatch(variant.index)}{escape(variant.name)}</h4>'
+            f'<section class="moments"><h3>{swatch(variant.index)}{escape(variant.name)}</h3>'
             f'<div class="scroll strip" tabindex="0" role="region" aria-label="Samples of '
             f'{escape(variant.name, quote=True)} over training">{grids}</div></section>'
         )

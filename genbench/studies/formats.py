@@ -25,7 +25,13 @@ def text(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Every number in full precision: for each column its mean, sd, sd_seeds and n, and what it is to the baseline."""
-    parts = ['mean', 'sd', 'sd_seeds', 'n', *(['difference', 'low', 'high', 'pairs'] if table.compared else [])]
+    parts = [
+        'mean',
+        'sd',
+        'sd_seeds',
+        'n',
+        *(['difference', 'low', 'high', 'pairs', 'against'] if table.compared else []),
+    ]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     names = [f'{column} {part}' if table.columns != ('value',) else part for column in table.columns for part in parts]
@@ -95,12 +101,13 @@ def _cell(cell: Cell, uniform: bool) -> str:
         shown += f' (n={cell.n})'
     if cell.difference is None:
         return shown
+    to = f' to {cell.against}' if cell.against else ''
     if cell.low is None or cell.high is None:
-        return f'{shown}, Δ {_signed(cell.difference, None)} (1 pair, no interval)'
+        return f'{shown}, Δ{to} {_signed(cell.difference, None)} (1 pair, no interval)'
     half = (cell.high - cell.low) / 2
     inside = f'[{_signed(cell.low, half)}, {_signed(cell.high, half)}]'
     pairs = f' ({cell.pairs} pairs)' if cell.pairs != cell.n else ''
-    return f'{shown}, Δ {_signed(cell.difference, half)} {inside}{pairs}'
+    return f'{shown}, Δ{to} {_signed(cell.difference, half)} {inside}{pairs}'
 
 
 def number(mean: float, spread: float | None = None) -> str:

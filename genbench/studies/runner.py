@@ -141,6 +141,7 @@ def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
         'study': path,
         'trials': [one.name for one in plan.trials],
         'variants': {one.name: one.trial.variant for one in plan.trials},
+        'tests': [test.values() for test in study.tests],
         'baseline': study.baseline,
         'figures': list(study.figures),
         'budget': study.budget.values() if study.budget else None,

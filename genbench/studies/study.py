@@ -10,6 +10,8 @@ from genbench import config as configs
 from genbench import ranges, scripts
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
+from genbench.report import claims
+from genbench.report.claims import Comparison
 from genbench.studies import sweep as sweeps
 from genbench.studies.budget import Budget
 
@@ -50,6 +52,7 @@ class Study:
 
     Attributes:
       title, claim: of the page.
+      tests: what the claim says, as comparisons of numbers (see `genbench.report.claims`); the page computes a verdict.
       trials: the variants; `variants` makes them from a sweep.
       seeds: training seeds; with several, each trial is run with each. (): the seed of its config.
       evaluation: overrides of evaluation for all trials.
@@ -71,6 +74,7 @@ class Study:
     budget: Budget | None = None
     baseline: str = ''
     slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tests: Sequence[Comparison] = ()
 
 
 def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any) -> tuple[Trial, ...]:
@@ -126,6 +130,7 @@ def _checked(study: Study, file: pathlib.Path) -> Study:
                                 f'write after=({name!r},).')  # fmt: skip
     if study.baseline and study.baseline not in names:
         raise UserError(f'its baseline is {study.baseline!r}. {did_you_mean(study.baseline, names)}')
+    claims.check(study.tests, [trial.variant or trial.name for trial in study.trials])
     for figure in study.figures:
         if figure not in FIGURES:
             raise UserError(f'it wants a figure {figure!r}. {did_you_mean(figure, FIGURES)}')

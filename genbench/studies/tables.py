@@ -4,14 +4,19 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import statistics
+from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.results import BOUNDS
 from genbench.evaluation.statistics import Replicate
 from genbench.studies.conditions import Condition, Key, Keys, parse
 from genbench.studies.index import Index, leaves
 
+# Of which the best is the highest; of all others it is the lowest.
+_HIGHER = ('precision', 'recall', 'density', 'coverage', 'inception_score', 'sampling_images_per_second')
 ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # of a table that nobody pivots
 # What else tells two numbers apart that are never averaged, in the order in which a table names it.
 _APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average')
@@ -41,6 +46,7 @@ class Cell:
     low: float | None = None  # of the 95 % interval of the difference
     high: float | None = None
     pairs: int = 0
+    against: str = ''  # the baseline's sampler, where it is not the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +132,13 @@ def build(
         alike = 'metric, kind and sampler, across protocols' if across else 'protocol'
         notes.append(f'Differences are to {baseline}, paired by seed under the same {alike}, with 95 % t intervals; '
                      'those of likelihoods are over training, on the same test images.')  # fmt: skip
+        if any(found[1] for found in differences.values()):
+            notes.append(f'Where {baseline} has not the same sampler, its best by that metric is named after "to".')
+        without = {group.group[_GROUP.index('metric')] for group in groups if group.cell.n
+                   and group.group not in differences and group.group[_GROUP.index('variant')] != baseline
+                   and group.group[_GROUP.index('variant')] not in BOUNDS}  # fmt: skip
+        if without:
+            notes.append(f'No difference where {baseline} was not measured alike: {", ".join(sorted(without))}.')
     notes += _held(groups)
     missing = sum(group.missing for group in groups)
     if missing:
@@ -188,27 +201,72 @@ def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: boo
     )
 
 
-def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], statistics.Estimate]:
-    """{group: its differences to the baseline's numbers of the same seeds}."""
+def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], tuple[statistics.Estimate, str]]:
+    """{group: (its differences to the baseline's numbers of the same seeds, what of the baseline it is matched with)}.
+
+    That is what was measured and drawn alike, '', where the baseline has it; else what was measured alike, drawn with
+    the sampler that is the baseline's best by this metric.
+    """
     known = [name for (name,) in index.query('SELECT DISTINCT variant FROM ones WHERE variant IS NOT NULL')]
     if baseline not in known:
         raise UserError(f'--baseline {baseline!r} has no rows among those chosen. {did_you_mean(baseline, known)}')
-    alike = [name for name in _GROUP if name not in ('variant', 'measured')] + ['loosely' if across else 'measured']
-    same = ' AND '.join(f'a.{name} = b.{name}' for name in [*alike, 'seed'])
-    shown = ', '.join(f'a.{name}' for name in _GROUP)
-    found = index.query(
-        f'SELECT {shown}, list(a.value), list(a.noise), list(b.value), list(b.noise) FROM ones a JOIN ones b '
-        f'ON {same} WHERE b.variant = ? AND a.variant != ? AND a.value IS NOT NULL AND b.value IS NOT NULL '
-        f'GROUP BY {shown}',
-        [baseline, baseline],
-    )
+    names = ', '.join(_GROUP)
+    found = index.query(f'SELECT {names}, any_value(protocol)::VARCHAR, any_value(loosely), list(seed), list(value), '
+                        f'list(noise) FROM ones WHERE value IS NOT NULL AND seed IS NOT NULL '
+                        f'GROUP BY {names}')  # fmt: skip
+    sides = [_Side.of(row) for row in found]
+    theirs = [side for side in sides if side.group['variant'] == baseline]
     differences = {}
-    for *group, values, noises, their_values, their_noises in found:
-        ours, theirs = _replicates(group, values, noises), _replicates(group, their_values, their_noises)
-        difference = statistics.paired(dict(enumerate(ours)), dict(enumerate(theirs)))
-        if difference is not None:
-            differences[tuple(group)] = difference
+    for side in sides:
+        match = _match(side, theirs, across) if side.group['variant'] != baseline else None
+        difference = statistics.paired(side.by_seed, match[0].by_seed) if match else None
+        if match is not None and difference is not None:
+            differences[tuple(side.group.values())] = difference, match[1]
     return differences
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """A group's numbers by seed, with what they may be compared with."""
+
+    group: dict[str, Any]  # of the keys _GROUP
+    protocol: dict[str, Any]
+    loosely: str | None
+    by_seed: dict[Any, Replicate]
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> '_Side':
+        group, (protocol, loosely, seeds, values, noises) = row[: len(_GROUP)], row[len(_GROUP) :]
+        replicates = dict(zip(seeds, _replicates(group, values, noises), strict=True))
+        return cls(dict(zip(_GROUP, group, strict=True)), json.loads(protocol or '{}'), loosely, replicates)
+
+    @functools.cached_property
+    def place(self) -> tuple[Any, ...]:
+        return tuple(value for key, value in self.group.items() if key not in ('variant', 'measured'))
+
+    @functools.cached_property
+    def measurement(self) -> str:
+        return Protocol(self.protocol).measurement.hash
+
+    @property
+    def mean(self) -> float:
+        return fmean(one.value for one in self.by_seed.values())
+
+    @property
+    def sampler(self) -> str:
+        return ' '.join(str(self.protocol[key]) for key in ('sampler', 'steps', 'method') if self.protocol.get(key))
+
+
+def _match(side: _Side, theirs: Sequence[_Side], across: bool) -> tuple[_Side, str] | None:
+    beside = [one for one in theirs if one.place == side.place]
+    for one in beside:
+        if one.loosely == side.loosely if across else one.group['measured'] == side.group['measured']:
+            return one, ''
+    alike = [one for one in beside if one.measurement == side.measurement]
+    if not alike:
+        return None
+    best = (max if side.group['metric'] in _HIGHER else min)(alike, key=lambda one: one.mean)
+    return best, best.sampler
 
 
 def _replicates(group: Sequence[Any], values: Sequence[float | None], noises: Sequence[Any]) -> list[Replicate]:
@@ -239,15 +297,18 @@ def _groups(index: Index, rows: int, columns: int, differences: Mapping[Any, Any
     return groups
 
 
-def _cell(estimate: statistics.Estimate | None, difference: statistics.Estimate | None) -> Cell:
+def _cell(estimate: statistics.Estimate | None, found: tuple[statistics.Estimate, str] | None) -> Cell:
     if estimate is None:
         return Cell(None, None, 0)
     sd = estimate.sd if estimate.n > 1 else None
     cell = Cell(estimate.mean, sd, estimate.n, estimate.sd_seeds)
-    if difference is None:
+    if found is None:
         return cell
+    difference, against = found
     low, high = difference.interval() or (None, None)
-    return dataclasses.replace(cell, difference=difference.mean, low=low, high=high, pairs=difference.n)
+    return dataclasses.replace(
+        cell, difference=difference.mean, low=low, high=high, pairs=difference.n, against=against
+    )
 
 
 # What ± includes beside the spread over seeds ('shared'), and what it leaves out ('missing').

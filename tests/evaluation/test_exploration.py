@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,7 +36,7 @@ def sprite(folder, name):
 def test_a_trace_is_that_of_the_longest_sampler_with_its_schedule(explored):
     folder, index = explored
     denoising = index['denoising']
-    assert (index['sampler'], index['steps']) == ('ddim', 6)
+    assert (denoising['sampler'], denoising['steps']) == ('ddim', 6)
     assert denoising['kept'] == list(range(7))
     np.testing.assert_allclose(np.square(denoising['alpha']) + np.square(denoising['sigma']), 1, atol=1e-5)
     snr = denoising['log_snr']
@@ -80,7 +82,8 @@ def test_pictures_that_were_drawn_in_another_way_are_drawn_again(explored, key):
 def test_what_traces_begin_with_depends_on_both_seeds_and_on_its_purpose(tiny, digits):
     def noise(seed, training, purpose):
         family = families.get('diffusion')(tiny('diffusion', f'train.seed={training}'), digits[0])
-        return exploration.Explorer(Blueprint(family), {}, Sampler('ddim', 6), seed)._noise(purpose, (2, 2, 1))
+        sampler = Sampler('ddim', 6)
+        return exploration.Explorer(Blueprint(family), {}, sampler, sampler, seed)._noise(purpose, (2, 2, 1))
 
     drawn = {noise(*numbers).tobytes() for numbers in np.ndindex(2, 2, 2)}
     assert len(drawn) == 8
@@ -99,6 +102,38 @@ def test_an_interpolation_has_its_rows_and_changes_along_them(explored):
     picture = np.asarray(Image.open(explored[0] / 'exploration' / 'interpolation.png'))
     cells = picture[2:, 2:].reshape(4, 42, 8, 42, 3).swapaxes(1, 2)  # forty pixels and a gap of two
     assert all((row[0] != row[-1]).any() for row in cells)
+
+
+def test_pictures_are_of_the_sampler_with_the_lowest_distance(explored):
+    folder, index = explored
+    rows = [json.loads(line) for line in (folder / 'results.jsonl').read_text().splitlines()]
+    distances = {row['protocol']['steps']: row['value'] for row in rows if row['metric'] == 'fd'}
+    assert index['steps'] == min(distances, key=distances.get) and index['denoising']['steps'] == 6
+
+
+def test_real_images_stand_beside(explored, digits):
+    picture = np.asarray(Image.open(explored[0] / 'exploration' / 'real.png'))
+    assert picture.size > 0 and picture.max() > 200
+
+
+def test_images_and_rows_of_interpolations_have_noise_of_their_own(tiny, digits, monkeypatch):
+    """What a stochastic sampler adds would else be the same, and its samples look alike."""
+    used = []
+
+    def trace(self, sampler, start, keys, given, first):
+        used.append(np.asarray(jax.random.key_data(keys)))
+        return np.zeros((7, 8, 8, 8, 1)), np.zeros((6, 8, 8, 8, 1))
+
+    monkeypatch.setattr(exploration.Explorer, '_trace', trace)
+    family = families.get('diffusion')(tiny('diffusion'), digits[0])
+    explorer = exploration.Explorer(Blueprint(family), {}, Sampler('ddim', 6), Sampler('ddim', 6), 0)
+    real = types.SimpleNamespace(split=types.SimpleNamespace(rows=lambda _: {'image': np.zeros((8, 8, 8, 1), int)}))
+    explorer._denoising({}, lambda *_: None, real)
+    assert all(len(np.unique(keys, axis=0)) == 8 for keys in used)
+    images, used[:] = used[0], []
+    explorer._interpolation(lambda *_: None)
+    assert all(len(np.unique(keys, axis=0)) == 1 for keys in used)  # along a row only the latent moves
+    assert len(np.unique([*images, *(keys[0] for keys in used)], axis=0)) == 8 + len(used)
 
 
 def test_a_great_circle_keeps_the_norm_and_its_ends():

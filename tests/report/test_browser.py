@@ -193,6 +193,60 @@ def test_the_steps_can_be_played(visit):
     playwright.expect(tab.get_by_role('button', name='Play the steps')).to_be_visible()
 
 
+def test_a_point_tells_its_numbers_once_in_the_colours_of_the_page(visit):
+    tab = visit(scheme='dark')
+    drawn(tab, 'nfe').locator('.mark-symbol path').first.hover()
+    tip = tab.locator('#figure-tip')
+    playwright.expect(tip).to_contain_text('wide · direct · 1')
+    names = tip.locator('dt').all_inner_texts()
+    assert names == ['model', 'value', '95% interval', 'seeds'] and '3.00 ± 1.00' in tip.inner_text()
+    ground = tip.evaluate('tip => getComputedStyle(tip).backgroundColor')
+    assert max(map(int, re.findall(r'\d+', ground)[:3])) < 80
+    assert tip.evaluate('tip => tip.scrollWidth <= tip.clientWidth')
+
+
+def test_the_contest_is_not_squashed_and_can_be_zoomed_into(visit):
+    tab = visit()
+    place = drawn(tab, 'nfe')
+
+    def highest():
+        texts = place.locator('.role-axis-label text').all_text_contents()
+        return max(float(text.replace('−', '-')) for text in texts)
+
+    assert highest() < 40  # the samplers that lie near 200 are marked at the edge
+    assert '1 beyond the axis, the furthest narrow · ddim · 4' in place.locator('xpath=..').inner_text()
+    before = highest()
+    tab.get_by_role('button', name='Zoom in on the best').click()
+    tab.wait_for_timeout(300)
+    assert highest() < before
+    tab.locator('#quality-axis').select_option('linear')
+    tab.wait_for_timeout(300)
+    assert highest() >= 200
+
+
+def test_models_stand_side_by_side_from_the_same_noise(visit):
+    tab = visit()
+    tab.locator('#explorer').scroll_into_view_if_needed()
+    until(tab, 'state', 10)
+    tab.locator('#explore-model').select_option('all')
+    until(tab, 'all-0', 10)
+    until(tab, 'all-1', 60)
+    tab.get_by_label('Step from noise to image').press('End')
+    until(tab, 'all-0', 90)
+    until(tab, 'all-1', 140)
+    assert tab.locator('#strip-all-1').inner_text().startswith('narrow · ddim, step 4 of 4')
+    tab.locator('#explore-model').select_option(label='narrow')
+    until(tab, 'state', 60)
+
+
+def test_the_pairs_of_another_metric_can_be_seen(visit):
+    tab = visit()
+    shown = tab.locator('[data-pairs]:visible')
+    assert shown.get_attribute('data-pairs') == 'fd'
+    tab.locator('#pairs-metric').select_option('precision')
+    assert shown.get_attribute('data-pairs') == 'precision'
+
+
 @pytest.mark.parametrize('width', [360, 768])
 def test_a_narrow_screen_scrolls_tables_not_the_page(visit, width):
     tab = visit(width)

@@ -27,6 +27,8 @@ def board(tmp_path):
             folder = tmp_path / 'trials' / row['trial']
             folder.mkdir(parents=True, exist_ok=True)
             config = {'evaluation': {'num_samples': row['protocol']['num_samples']}}
+            if row['trial'][-2:-1] == '-':
+                config['train'] = {'seed': int(row['trial'][-1])}
             (folder / 'config.json').write_text(json.dumps(config))
         description = {'title': '', 'claim': '', 'command': '', 'commit': '', 'trials': names, 'variants': variants}
         (tmp_path / 'study.json').write_text(json.dumps(description))
@@ -48,7 +50,6 @@ def test_one_protocol_is_one_table_best_first(board):
     html = board([fd('far', 9.0), fd('near', 2.0, std_err=1.0), fd(HELD_OUT, 1.0)])
     assert html.count('<table') == 1
     assert html.index('near') < html.index('far')
-    assert bold(html) == ['2.0']  # real images are no competitors
 
 
 def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board):
@@ -57,7 +58,6 @@ def test_what_was_measured_otherwise_has_a_table_of_its_own_that_says_how(board)
     assert numbers(first) == ['3.0', '9.0']
     assert numbers(second) == ['2.0']
     assert 'num_samples is 50, not 1000' in second
-    assert bold(first) == ['3.0'] and bold(second) == ['2.0']
 
 
 def test_real_images_stand_beside_samples_of_as_many_images_only(board):
@@ -90,10 +90,36 @@ def test_solvers_and_averages_may_be_ranked_together(board):
     assert board(rows).count('<table') == 1
 
 
-@pytest.mark.parametrize(('half', 'best'), [(0.1, ['2.0']), (1.0, ['2.0', '3.0'])])
-def test_a_lead_within_the_interval_of_the_difference_is_no_lead(board, half, best):
-    html = board([of_sets('a', [2 - half, 2 + half]), of_sets('b', [3 - half, 3 + half]), fd('c', 30.0)])
-    assert bold(html) == best
+@pytest.mark.parametrize(('spread', 'best', 'tied'), [(0.01, ['2.0'], []), (1.0, [], ['2.0', '3.0'])])
+def test_bold_is_a_lead_over_every_other_and_a_line_is_what_shares_it(board, spread, best, tied):
+    seeds = {'a': 2.0, 'b': 3.0, 'c': 30.0}
+    steps = {'a': (-1, 0, 1), 'b': (1, -1, 0), 'c': (0, 1, -1)}
+    rows = [keyed(f'{name}-{seed}', mean + spread * steps[name][seed])
+            for name, mean in seeds.items() for seed in range(3)]  # fmt: skip
+    html = board([*rows, fd(HELD_OUT, 1.0)], variants={row['trial']: row['trial'][0] for row in rows})
+    assert bold(html) == best  # real images are no competitors
+    assert [f'{float(value):.1f}' for value in re.findall(r'class="tied" data-value="([^"]+)"', html)] == tied
+
+
+def keyed(trial, value):
+    row = fd(trial, value)
+    return {**row, 'protocol': {**row['protocol'], 'noise': 'evaluation.seed and train.seed'}}
+
+
+def test_one_seed_has_no_lead_and_no_spread_of_nothing(board):
+    html = board([of_sets('a', [2.0, 2.0]), of_sets('b', [3.0, 3.1]), fd('c', 30.0)])
+    assert bold(html) == [] and 'tied' not in html
+    assert '2.00</td>' in html and '± 0.00' not in html and '± 0.07' in html
+
+
+def test_precision_without_recall_is_warned_of(board):
+    def one_step(trial, precision, recall):
+        score = {'kind': 'score'}
+        return [fd(trial, 9.0), {**fd(trial, precision, **score), 'metric': 'precision'},
+                {**fd(trial, recall, **score), 'metric': 'recall'}]  # fmt: skip
+
+    assert 'precision without recall' in board(one_step('a', 0.8, 0.0))
+    assert 'precision without recall' not in board([*one_step('b', 0.8, 0.5), *one_step('c', 0.0, 0.0)])
 
 
 def of_sets(trial, values, **more):

@@ -1,6 +1,7 @@
 """The page is one file that needs no network, shows every row, and takes text as text."""
 
 import html.parser
+import itertools
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from genbench.errors import UserError
 from genbench.evaluation.results import KEYS
 from genbench.report import page
+from genbench.report.claims import less
 
 NASTY = '</script><script>alert("x")</script>&amp;'
 SAMPLING = {'sampler': 'direct', 'steps': 1, 'nfe': 1, 'guidance': 0.0, 'reference': NASTY}
@@ -162,7 +164,12 @@ def test_a_study_with_seeds_has_every_section(make_study, tmp_path):
     read = Reader(page.write(make_study(tmp_path)).read_text())
     links = [attributes['href'] for tag, attributes in read.elements if tag == 'a']
     sections = [attributes['id'] for tag, attributes in read.elements if tag == 'section' and 'id' in attributes]
-    assert links == ['#main', *(f'#{name}' for name in sections)]
+    assert links[: len(sections) + 1] == ['#main', *(f'#{name}' for name in sections)]
+    assert {link.removeprefix('#') for link in links} <= {'main', *sections}
+    levels = [int(tag[1]) for tag, _ in read.elements if re.fullmatch('h[1-6]', tag)]
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    names = [a['aria-label'] for tag, a in read.elements if a.get('role') == 'region' and 'hidden' not in a]
+    assert len(set(names)) == len(names) and not {page.TITLES[one][0] for one in sections} & set(names)
     assert sections == list(page.TITLES)
     assert 'no more numbers' in read.text  # the last lines of the trial that failed
     assert '75%' in read.text  # goodput
@@ -174,8 +181,41 @@ def test_a_study_may_ask_for_some_figures_only(make_study, tmp_path):
     (folder / 'study.json').write_text(json.dumps({**description, 'figures': ['leaderboard', 'nfe']}))
     read = Reader(page.write(folder).read_text())
     sections = [attributes['id'] for tag, attributes in read.elements if tag == 'section' and 'id' in attributes]
-    assert sections == ['leaderboard', 'quality', 'provenance']
-    assert [attributes['data-cost'] for _, attributes in read.elements if 'data-cost' in attributes] == ['nfe']
+    assert sections == ['findings', 'leaderboard', 'quality', 'provenance']
+    assert [attributes['data-cost'] for _, attributes in read.elements if 'data-cost' in attributes] == ['dots', 'nfe']
+
+
+def test_a_claim_is_shown_with_its_verdict_and_its_tests_lead_to_the_figures(make_study, tmp_path):
+    folder = make_study(tmp_path)
+    description = json.loads((folder / 'study.json').read_text())
+    stated = less('fd', 'wide', 'narrow'), less('fd', 'wide', 'wide', {'nfe': 1}, {'nfe': 4})
+    tests = [test.values() for test in stated]
+    (folder / 'study.json').write_text(json.dumps({**description, 'tests': tests}))
+    read = Reader(page.write(folder).read_text())
+    assert 'Claim Wide is nearer. … not finished' in read.text and 'narrow-2 (failed)' in read.text
+    assert 'FD of wide is lower than that of wide' in read.text and '✓ holds' in read.text
+    assert [a['href'] for tag, a in read.elements if tag == 'a' and 'data-metric' in a] == ['#quality', '#quality']
+
+
+def test_one_run_has_a_page(make_study, tmp_path):
+    run = make_study(tmp_path / 'study') / 'trials' / 'wide-1'
+    rows = [json.loads(line) for line in (tmp_path / 'study' / 'results.jsonl').read_text().splitlines()]
+    own = [{key: value for key, value in row.items() if key != 'trial'} for row in rows if row['trial'] == 'wide-1']
+    (run / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in own))
+    path = page.write(run)
+    read = Reader(path.read_text())
+    assert path == run / 'report.html' and 'One training seed each.' in read.text and 'wide-1direct · 1' in read.text
+
+
+def test_several_studies_have_one_page(make_study, tmp_path):
+    one, other = (make_study(tmp_path / name) for name in ('one', 'other'))
+    path = page.write(one, other, out=tmp_path / 'both.html')
+    read = Reader(path.read_text())
+    board = read.text[: read.text.index('How to read it')]
+    assert all(f'{folder}/{name}' in board for folder in ('one', 'other') for name in ('wide', 'narrow'))
+    assert page.write(one, other) == tmp_path / 'report.html'
+    with pytest.raises(UserError, match='named twice'):
+        page.write(one, one)
 
 
 def test_rows_and_states_of_older_formats_and_half_written_files_are_read_as_far_as_they_go(make_study, tmp_path):

@@ -157,6 +157,20 @@ def test_differences_across_protocols_only_when_asked(study):
     assert dict(loose.lines)[('a',)]['fd'].difference == 2.0
 
 
+def test_a_baseline_without_the_sampler_of_a_family_stands_with_its_best_and_the_table_says_which(study):
+    """Of its two samplers the better by each metric; a likelihood by another method has no difference."""
+    rows = [row('a', seed, 5.0 + seed, steps=3) for seed in (0, 1)]
+    rows += [row('base', seed, 9.0 + 2 * seed, steps=1) for seed in (0, 1)]
+    rows += [row('base', seed, 7.0 + 3 * seed, steps=2) for seed in (0, 1)]
+    bits = {'metric': 'bits_per_dim', 'kind': 'estimate', 'protocol': {'method': 'ode_1'}}
+    rows += [row('a', 0, 2.0, **bits), row('base', 0, 3.0, **{**bits, 'protocol': {'method': 'ode_4'}})]
+    table = tables.build([study(rows)], pivot='variant:metric', baseline='base')
+    (cell,) = [found['fd'] for labels, found in table.lines if labels[0] == 'a' and 'fd' in found]
+    assert (cell.difference, cell.against, cell.pairs) == (-3.0, 'ddim 2', 2)
+    assert ', Δ to ddim 2 −3' in formats.text(table)
+    assert 'No difference where base was not measured alike: bits_per_dim.' in table.notes
+
+
 @pytest.mark.parametrize(
     ('where', 'kept'),
     [

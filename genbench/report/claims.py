@@ -1,0 +1,136 @@
+"""What a claim says, as comparisons of numbers: data in the file of a study, verdicts on its page.
+
+    tests=[less('fd', name, 'noise', {'nfe': 10}) for name in ('v', 'velocity', 'x')]
+
+says that the Fréchet distance of each of three variants is below that of the variant called noise, each with a sampler
+of ten network evaluations.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.errors import UserError, did_you_mean
+
+LESS, MORE, NEAR = 'less', 'more', 'near'
+RELATIONS = (LESS, MORE, NEAR)
+SHAPE = {
+    'metric': str, 'one': str, 'relation': RELATIONS, 'other': (str, float), 'where?': dict, 'against?': dict,
+    'margin?': float,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """`one` is less than, more than or near `other` in a metric.
+
+    Attributes:
+      one: a variant.
+      other: a variant, or a number such as a published one.
+      where: which rows of the metric: {'nfe': 10, 'sampler': 'heun'}, a likelihood's {'method': 'ode_1'}, or any key of
+        the protocol; {}: the sampler of the leaderboard.
+      against: the same of `other`, where it is not `where`.
+      margin: less and more must hold by this much; near holds within it.
+    """
+
+    metric: str
+    one: str
+    relation: str
+    other: str | float
+    where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    against: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    margin: float = 0.0
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return (self.one, self.other) if isinstance(self.other, str) else (self.one,)
+
+    def values(self) -> dict[str, Any]:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
+
+def less(
+    metric: str,
+    one: str,
+    other: str | float,
+    where: Mapping[str, Any] | None = None,
+    against: Mapping[str, Any] | None = None,
+    margin: float = 0.0,
+) -> Comparison:
+    """`one` has the lower number, by more than the margin; of `Comparison`."""
+    return _comparison(metric, one, LESS, other, where, against, margin)
+
+
+def more(
+    metric: str,
+    one: str,
+    other: str | float,
+    where: Mapping[str, Any] | None = None,
+    against: Mapping[str, Any] | None = None,
+    margin: float = 0.0,
+) -> Comparison:
+    """`one` has the higher number, by more than the margin; of `Comparison`."""
+    return _comparison(metric, one, MORE, other, where, against, margin)
+
+
+def near(
+    metric: str,
+    one: str,
+    other: str | float,
+    margin: float,
+    where: Mapping[str, Any] | None = None,
+    against: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """The two differ by less than the margin; of `Comparison`."""
+    return _comparison(metric, one, NEAR, other, where, against, margin)
+
+
+def _comparison(
+    metric: str,
+    one: str,
+    relation: str,
+    other: str | float,
+    where: Mapping[str, Any] | None,
+    against: Mapping[str, Any] | None,
+    margin: float,
+) -> Comparison:
+    chosen = dict(where or {})
+    return Comparison(metric, one, relation, other, chosen, chosen if against is None else dict(against), margin)
+
+
+def read(values: Sequence[Mapping[str, Any]]) -> tuple[Comparison, ...]:
+    """The tests of a study.json."""
+    known = {field.name for field in dataclasses.fields(Comparison)}
+    return tuple(Comparison(**{key: part for key, part in value.items() if key in known}) for value in values)
+
+
+def check(tests: Any, variants: Sequence[str]) -> None:
+    """Refuse tests that no number of these variants could answer.
+
+    Raises:
+      UserError: something that is no comparison, an unknown variant, or a margin that does not fit.
+    """
+    if isinstance(tests, str) or not isinstance(tests, Sequence):
+        raise UserError(f'its tests should be a tuple of less(…), more(…) and near(…), not {tests!r}.')
+    for test in tests:
+        if not isinstance(test, Comparison):
+            raise UserError(f'its tests should be less(…), more(…) or near(…), not {test!r}.')
+        for name in test.variants:
+            if name not in variants:
+                raise UserError(f'a test of its claim compares {name!r}. {did_you_mean(name, variants)}')
+        if not isinstance(test.other, str) and not math.isfinite(test.other):
+            raise UserError(f'a test of its claim compares {test.one!r} with {test.other}, which is no number.')
+        if not test.margin >= 0 or (test.relation == NEAR and not test.margin):
+            raise UserError(f'the margin of a test of {test.metric} is {test.margin}; it should be '
+                            f'{"above 0" if test.relation == NEAR else "at least 0"}.')  # fmt: skip
+        if test.one == test.other and test.where == test.against:
+            raise UserError(f'a test of its claim compares {test.one!r} with itself; say where=… and against=….')
+
+
+def described(where: Mapping[str, Any]) -> str:
+    """The rows that a comparison is about, for people: 'heun, nfe = 10'."""
+    bare = [str(where[key]) for key in ('sampler', 'method') if key in where]
+    named = [f'{key} = {value}' for key, value in where.items() if key not in ('sampler', 'method')]
+    return ', '.join([*bare, *named])
