@@ -124,9 +124,13 @@ def parser() -> argparse.ArgumentParser:
     listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.', data)
     listing.add_argument('--all', action='store_true', help='every name, prepared or not')
     listing.add_argument('--data_dir', default='')
-    prepare = verb('prepare', 'Write the array_record files of a data set.', data)
-    prepare.add_argument('name')
-    prepare.add_argument('--data_dir', default='')
+    prepare = verb('prepare', 'Write the array_record files of a data set, once.', data)
+    flags.recipe(prepare)
+    prepare.add_argument('--processes', type=int, default=0, help='by default one a core')
+    shown = verb('show', 'Write a sheet of images as PNG, and print the sizes of the splits.', data)
+    flags.recipe(shown)
+    shown.add_argument('--split', default='train', help='a split or a slice of one, such as train[:1000]')
+    shown.add_argument('--out', default='', metavar='FILE.png', help='by default named like the set')
     return main
 
 
@@ -355,13 +359,20 @@ def _config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _data(given: argparse.Namespace, _: Sequence[str]) -> int:
-    from genbench.data import sources
+    from genbench.data import opening, sources
 
-    if given.action == 'prepare':
-        print(sources.prepare(given.name, given.data_dir))
+    if given.action == 'list':
+        found = sources.names() if given.all else sources.prepared(given.data_dir) + opening.prepared(given.data_dir)
+        print('\n'.join(found))
         return 0
-    for line in sources.names() if given.all else sources.prepared(given.data_dir):
-        print(line)
+    from genbench.data import recipe, showing
+
+    name = opening.named(given.name, given.data_dir, recipe.of(given))
+    if given.action == 'prepare':
+        folder, lines = opening.prepare(name, given.processes, showing.counter())
+        print('\n'.join([folder, *lines]))
+    else:
+        print('\n'.join(showing.show(name, given.split, given.out)))
     return 0
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from genbench import families, networks, ranges, reading, scripts
 from genbench import overrides as texts
+from genbench.data import recipe
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family
 from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
@@ -27,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
         'flip': False,  # mirror training images at random
         'resident_bytes': 2**30,  # larger sets are streamed from disk
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
+        **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
     },
     'family': {'name': ''},
     'network': {'name': 'none'},
@@ -118,6 +120,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
+    **recipe.RANGES,
     'data.data_dir': ranges.PATH,
     'data.resident_bytes': Range(0, 2**63 - 1),
     'data.workers': Range(0, 1024),
@@ -234,6 +237,7 @@ def limits(family: type[Family], network: str) -> dict[str, Range]:
 def _check(config: Config, allowed: Mapping[str, Range]) -> None:
     for key, value in flatten(config):
         allowed.get(key, ranges.ANY).check(key, value)
+    recipe.of(config.data)
     if config.train.batch_size % config.train.accumulate:
         raise UserError(f'train.accumulate ({config.train.accumulate}) does not divide train.batch_size '
                         f'({config.train.batch_size}).')  # fmt: skip

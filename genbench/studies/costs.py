@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from genbench import config as configs
 from genbench import flops
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import opening, sources
 from genbench.errors import UserError
 from genbench.reading import read_json
 from genbench.studies import identity
@@ -211,7 +211,7 @@ def _prepared(request: Request) -> Any:
         for name, text in configs.borrowed(config).items():
             path = configs.split_run(text)[0]
             lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
-            spec = sources.spec_by_name(lender.data.name, lender.data.data_dir)
+            spec = opening.spec(lender.data)
             loans[name] = lending.promise(lender, spec, promised(lender, {}))
         return loans
 

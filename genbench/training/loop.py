@@ -71,6 +71,7 @@ def train(
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh)
+    runs.check_data(folder, ready.family.spec)
     _check_names(ready.family)
     trackers.check(config)
     with contextlib.ExitStack() as held:

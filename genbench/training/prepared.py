@@ -10,7 +10,7 @@ import numpy as np
 
 from genbench import families
 from genbench.config import Config
-from genbench.data import pipeline, sources
+from genbench.data import opening, pipeline, sources
 from genbench.families.base import Family
 from genbench.training import mesh as meshes
 from genbench.training import placement, runs
@@ -86,9 +86,8 @@ def prepare(
     """
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
-    name, folder = config.data.name, config.data.data_dir
-    builder = None if on_noise else sources.open_builder(name, folder)
-    spec = sources.spec_by_name(name, folder) if builder is None else sources.spec_of(builder)
+    builder = None if on_noise else opening.open_data(config.data)
+    spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, spec, borrowed)
     return Prepared(config, family, mesh, loans, builder)

@@ -29,7 +29,7 @@ FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summ
          'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
            'borrowed')  # fmt: skip
-_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]]}
+_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
 _BORROWED['borrowed?'] = {str: _BORROWED}  # what that run has borrowed in turn
 MANIFEST = {
@@ -148,6 +148,16 @@ def _check_same(folder: Folder, config: Config) -> None:
         raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
 
 
+def check_data(folder: Folder, spec: DataSpec) -> None:
+    """Raise a UserError where a run would go on with other images than it began with."""
+    if not folder.manifest.is_file():
+        return
+    before = folder.read_manifest()['data'].get('content', '')
+    if before and spec.content != before:
+        raise UserError(f'{folder.path} began on other images: {spec.name} has been prepared anew since, from files that '
+                        'have changed. Use another --workdir.')  # fmt: skip
+
+
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
     """Everything a reader of the run needs to rebuild and trust it."""
     return {
@@ -173,7 +183,7 @@ def spec_from(values: Mapping[str, Any]) -> DataSpec:
     if len(shape) != 3 or min(shape) < 1 or levels < 2 or classes < 0:
         raise UserError(f'it describes images of shape {shape} with {levels} levels and {classes} classes.')
     fields = tuple((pair[0], pair[1]) for pair in values.get('fields', ()) if len(pair) == 2)
-    return DataSpec(values['name'], shape, levels, classes, fields)
+    return DataSpec(values['name'], shape, levels, classes, fields, values.get('content', ''))
 
 
 @dataclasses.dataclass(frozen=True)
