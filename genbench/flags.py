@@ -99,13 +99,13 @@ def metrics(parser: argparse.ArgumentParser) -> None:
 def recipe(parser: argparse.ArgumentParser) -> None:
     """How a data set is prepared; the names are those of `data.recipe.Recipe`."""
     parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a set of TFDS')
-    parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its own '
-                        'folder')  # fmt: skip
+    parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its '
+                        'own folder')  # fmt: skip
     same = parser.add_argument_group('how images are prepared', 'As the keys data.size, data.crop, … of a config.')
     same.add_argument('--size', type=_whole_numbers, default=(), metavar='SIDE or HEIGHT,WIDTH')
     same.add_argument('--crop', default='center', help='center, stretch, adm or edm (center)')
-    same.add_argument('--resize', default='', help="the filter: lanczos, bicubic, bilinear, hamming, box or nearest; by "
-                      "default the crop's own, else lanczos")  # fmt: skip
+    same.add_argument('--resize', default='', help='the filter: lanczos, bicubic, bilinear, hamming, box or nearest; '
+                      "by default the crop's own, else lanczos")  # fmt: skip
     same.add_argument('--upscale', action='store_true', help='enlarge smaller images, which are else left out')
     same.add_argument('--channels', type=int, default=0, help='1: grey, 3: colour; by default as the images are')
     same.add_argument('--labels', default='', help='a field that holds them, or none; by default class folders')

@@ -93,9 +93,8 @@ def plain(picture: Image.Image, channels: int) -> tuple[Image.Image, Treated]:
     try:
         if getattr(picture, 'is_animated', False):
             done.add(FIRST)
-        if picture.format == 'PNG' and any(str(tile[3]).startswith('RGB') and '16' in str(tile[3])
-                                           for tile in picture.tile):  # fmt: skip
-            done.add(DEEP)  # Pillow keeps the upper byte
+        if picture.format == 'PNG' and any(';16' in str(tile[3]) for tile in getattr(picture, 'tile', ())):
+            done.add(DEEP)  # of colours Pillow keeps the upper byte
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             picture.load()

@@ -32,8 +32,7 @@ def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
         raise UserError(f'{path} (--out) should end in .png.')
     texts = [field for field, kind in spec.fields if kind == TEXT]
     arrays = sources.load(builder, split, ())
-    label = dict(builder.info.features).get('label')
-    classes = list(label.names) if spec.classes else []
+    classes = list(builder.info.features['label'].names) if spec.classes else []
     rows = _rows(arrays.labels, len(classes))
     path.parent.mkdir(parents=True, exist_ok=True)
     _sheet(np.round(arrays.images * (255 / (spec.levels - 1))).astype(np.uint8), rows).save(path)

@@ -154,8 +154,8 @@ def check_data(folder: Folder, spec: DataSpec) -> None:
         return
     before = folder.read_manifest()['data'].get('content', '')
     if before and spec.content != before:
-        raise UserError(f'{folder.path} began on other images: {spec.name} has been prepared anew since, from files that '
-                        'have changed. Use another --workdir.')  # fmt: skip
+        raise UserError(f'{folder.path} began on other images: {spec.name} has been prepared again since, from '
+                        'files that have changed. Use another --workdir.')  # fmt: skip
 
 
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
