@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
         'name': 'digits',
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
+        'random_crop': 0,  # move training images at random by up to so many pixels, continued by reflection
         'resident_bytes': 2**30,  # larger sets are streamed from disk
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
         **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
@@ -122,6 +123,7 @@ DEFAULTS: dict[str, Any] = {
 RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
     **recipe.RANGES,
     'data.data_dir': ranges.PATH,
+    'data.random_crop': COUNT_OR_NONE,
     'data.resident_bytes': Range(0, 2**63 - 1),
     'data.workers': Range(0, 1024),
     'train.num_steps': COUNT,

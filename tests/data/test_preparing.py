@@ -172,9 +172,8 @@ def test_what_does_not_change_the_images_is_no_change(few, tmp_path):
     with pytest.raises(UserError, match='There is no folder'):
         opening.prepare(named(tmp_path / 'nowhere', tmp_path / 'there'))
     opening.open_named(named(few, tmp_path / 'there'))  # without its folder
-    assert not opening._change(
-        named(tmp_path / 'moved', tmp_path / 'there'), opening._known(named(few, tmp_path / 'there'))
-    )
+    known = opening._known(named(few, tmp_path / 'there'))
+    assert not opening._change(named(tmp_path / 'moved', tmp_path / 'there'), known)
 
 
 # What is refused.
