@@ -1,4 +1,4 @@
-"""Augmentation: the map that a vector tells of against SciPy's, how often each part is drawn, and that nothing leaks."""
+"""Augmentation: the map that a vector tells of against SciPy's, how often each part is drawn, and what is told."""
 
 import jax
 import jax.numpy as jnp

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 
 import numpy as np
@@ -327,3 +328,33 @@ def test_a_run_does_not_go_on_with_other_images(few, tmp_path, tiny):
     prepared(few, tmp_path / 'there')
     with pytest.raises(UserError, match='began on other images: few-8-center-lanczos has been prepared again'):
         train(tiny('gaussian', *own, 'train.num_steps=2'), tmp_path / 'run', quiet=True)
+
+
+STUDY = """
+from genbench.studies.study import Study, Trial
+
+
+def get_study():
+    return Study(title='Own images', claim='', trials=(Trial('fitted', {config!r}),))
+"""
+
+
+@pytest.mark.slow
+def test_five_thousand_mixed_images_take_three_commands(tmp_path, config_file):
+    """Prepared; trained on, evaluated and reported by a study; and looked up."""
+    folder = pictures.mixed(tmp_path / 'pictures', 5000)
+    path = config_file(configs.resolve({
+        'data': {'name': f'folder:{folder}', 'size': 16},
+        'family': {'name': 'gaussian'},
+        'train': {'num_steps': 40, 'batch_size': 128},
+        'evaluation': {'metrics': ('fd', 'likelihood'), 'num_samples': 64, 'sets': 1, 'classifier': {'num_steps': 20, 'channels': 8}},
+    }))  # fmt: skip
+    study = tmp_path / 'study.py'
+    study.write_text(STUDY.format(config=str(path)))
+    for command in (
+        f'data prepare folder:{folder} --size=16', f'run {study} --out {tmp_path / "out"}',
+        f'results {tmp_path / "out"} --metric=fd --format=csv --out={tmp_path / "fd.csv"}',
+    ):  # fmt: skip
+        assert cli.main(shlex.split(command)) == 0
+    assert 'pictures-16-center-lanczos' in (tmp_path / 'fd.csv').read_text()
+    assert 'pictures-16-center-lanczos' in (tmp_path / 'out' / 'report.html').read_text()
