@@ -347,7 +347,8 @@ def test_five_thousand_mixed_images_take_three_commands(tmp_path, config_file):
         'data': {'name': f'folder:{folder}', 'size': 16},
         'family': {'name': 'gaussian'},
         'train': {'num_steps': 40, 'batch_size': 128},
-        'evaluation': {'metrics': ('fd', 'likelihood'), 'num_samples': 64, 'sets': 1, 'classifier': {'num_steps': 20, 'channels': 8}},
+        'evaluation': {'metrics': ('fd', 'likelihood'), 'num_samples': 64, 'sets': 1,
+                       'classifier': {'num_steps': 20, 'channels': 8}},
     }))  # fmt: skip
     study = tmp_path / 'study.py'
     study.write_text(STUDY.format(config=str(path)))
