@@ -186,6 +186,9 @@ _DEEPEST = 8  # sections in sections
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
          'train.log_every', 'train.sample_every', 'train.steps_per_call')  # fmt: skip
 
+# Keys that came later: at these values they do not count, so that the hashes of older runs stay.
+_LATER = {'data.random_crop': 0, **{f'data.{key}': value for key, value in recipe.defaults().items()}}
+
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a file and 'key=value' overrides."""
@@ -338,7 +341,8 @@ def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | 
 
 def identity(config: Config) -> dict[str, Any]:
     """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
-    return {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+    values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+    return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 
 def lasting(config: Config) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def open_set(name: str, recipe: Recipe) -> tuple[Contents, str]:
         raise UserError(f'hf:{name} has the splits {", ".join(rows)} and no train.')
     read = functools.partial(_read, name, image, label, tuple((one, renamed.get(one, one)) for one in fields))
     classes = [contents.printable(one) for one in features[label].names] if label else []
-    local = os.path.realpath(os.path.expanduser(name)) if os.path.isdir(os.path.expanduser(name)) else ''
+    local = os.path.realpath(name) if os.path.isdir(name) else ''
     kept = {renamed.get(one, one): kind for one, kind in fields.items()}
     title = os.path.basename(local) or name.rpartition('/')[2]
     return Contents(contents.slug(title), found, read, classes, kept, notes), local
@@ -78,9 +78,8 @@ def _load(name: str) -> dict[str, Any]:
     except ImportError:
         raise UserError("data.name=hf:… needs the package datasets: pip install -e '.[hf]'") from None
     datasets.disable_progress_bars()
-    path = os.path.expanduser(name)
     try:
-        found = datasets.load_from_disk(path) if os.path.isdir(path) else datasets.load_dataset(*name.split(':', 1))
+        found = datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(*name.split(':', 1))
     except Exception as error:  # of the hub, of the network, of Arrow, of the set's own code
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f'hf:{name} cannot be opened: {lines[0][:200]}') from None

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import zlib
 from typing import Any
 
 from genbench import reading
@@ -62,8 +63,10 @@ class Name:
         if self.data_dir and self.kind != 'tfds':
             root = pathlib.Path(self.data_dir).expanduser()
         else:
-            local = self.kind == 'folder' or os.path.isdir(self.rest)
-            origin = os.path.realpath(os.path.expanduser(self.rest)) if local else f'{self.rest} {self.data_dir}'
+            if self.kind == 'folder' or (self.kind == 'hf' and os.path.isdir(self.rest)):
+                origin = os.path.realpath(self.rest)
+            else:
+                origin = f'{self.rest} {os.path.realpath(self.data_dir) if self.data_dir else ""}'
             digest = hashlib.sha256(f'{self.kind} {origin}'.encode('utf-8', 'surrogateescape')).hexdigest()[:12]
             root = sources.cache_dir() / 'prepared' / digest
         return root / f'{self.title}-{self.recipe.digest}'
@@ -86,7 +89,7 @@ def named(name: str, data_dir: str = '', recipe: Recipe | None = None) -> Name:
         kind, rest = 'tfds', name
     if not rest:
         raise UserError(f'{name!r} (data.name) names nothing; write {kind}:{"DIR" if kind == "folder" else "NAME"}.')
-    if kind == 'folder':
+    if kind != 'tfds':
         rest = os.path.expanduser(rest)
     return Name(kind, rest, data_dir, recipe or Recipe())
 
@@ -212,6 +215,4 @@ def _change(name: Name, known: dict[str, Any]) -> str:
 
 
 def _same(path: pathlib.Path, checksum: int | None) -> bool:
-    import zlib
-
     return checksum is not None and path.is_file() and zlib.crc32(path.read_bytes()) == checksum
