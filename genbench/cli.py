@@ -121,16 +121,7 @@ def parser() -> argparse.ArgumentParser:
     data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
-    listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.', data)
-    listing.add_argument('--all', action='store_true', help='every name, prepared or not')
-    listing.add_argument('--data_dir', default='')
-    prepare = verb('prepare', 'Write the array_record files of a data set, once.', data)
-    flags.recipe(prepare)
-    prepare.add_argument('--processes', type=int, default=0, help='by default one a core')
-    shown = verb('show', 'Write a sheet of images as PNG, and print the sizes of the splits.', data)
-    flags.recipe(shown)
-    shown.add_argument('--split', default='train', help='a split or a slice of one, such as train[:1000]')
-    shown.add_argument('--out', default='', metavar='FILE.png', help='by default named like the set')
+    flags.data(lambda name, text: verb(name, text, data))
     return main
 
 

@@ -1,6 +1,7 @@
 """Flags of the verbs that take many; light, for every start of the command line reads them."""
 
 import argparse
+from collections.abc import Callable
 
 RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …),
 protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
@@ -96,7 +97,21 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
 
 
-def recipe(parser: argparse.ArgumentParser) -> None:
+def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """`verb` adds an action under `genbench data`."""
+    listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.')
+    listing.add_argument('--all', action='store_true', help='every name, prepared or not')
+    listing.add_argument('--data_dir', default='')
+    prepare = verb('prepare', 'Write the array_record files of a data set, once.')
+    _recipe(prepare)
+    prepare.add_argument('--processes', type=int, default=0, help='by default one a core')
+    shown = verb('show', 'Write a sheet of images as PNG, and print the sizes of the splits.')
+    _recipe(shown)
+    shown.add_argument('--split', default='train', help='a split or a slice of one, such as train[:1000]')
+    shown.add_argument('--out', default='', metavar='FILE.png', help='by default named like the set')
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
     """How a data set is prepared; the names are those of `data.recipe.Recipe`."""
     parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a set of TFDS')
     parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its '

@@ -102,7 +102,8 @@ def test_what_cannot_be_read_says_why(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     floats = file(Image.fromarray(GREY.astype(np.float32)), 'TIFF')
     for source, why in [
-        (b'', 'no picture that Pillow knows'), (b'GIF89a', 'no picture'), (whole[:200], 'truncated'), (floats, 'floats'),
+        (b'', 'no picture that Pillow knows'), (b'GIF89a', 'no picture'), (whole[:200], 'truncated'),
+        (floats, 'floats'),
         (tmp_path / 'pipe.png', 'no regular file'), (tmp_path / 'nowhere.png', 'no regular file'),
         (np.zeros((2, 2, 5), np.uint8), ''),
     ]:  # fmt: skip
