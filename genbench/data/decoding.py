@@ -17,11 +17,11 @@ Treated = set[str]
 TURNED, LAID, PALETTE, DEEP, PRINT, FIRST = 'turned', 'alpha', 'palette', '16 bit', 'colour space', 'animated'
 SAID = {
     TURNED: 'turned as their EXIF orientation says',
-    LAID: 'laid on white where they are transparent',
+    LAID: 'transparent, laid on white',
     PALETTE: 'with a palette, looked up',
     DEEP: 'of 16 bits a channel, brought to 8',
     PRINT: 'converted from CMYK, YCbCr or Lab',
-    FIRST: 'animated, of which the first frame is taken',
+    FIRST: 'animated, the first frame taken',
 }
 
 

@@ -104,7 +104,7 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
         raise UserError(f'{folder} holds no image that Pillow knows by its suffix; it holds {some}.')
     notes = []
     if others := [file.name for file in found if not matters(file.name)]:
-        notes.append(f'Files that are no images are not read: {told(others)}.')
+        notes.append(f'files that are no images: {told(others)}')
     splits, tops = _by_folder(images)
     below = {name: tops.get(name, '') for name in images}  # the folder that its class folder lies in
     table, fields, said = _fields(folder, images, recipe)
@@ -118,7 +118,7 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
         named = {split: [rows[name] for name in names] for split, names in splits.items()}
     else:
         named = held.by_hash(rows.values(), recipe.test_share)
-        notes.append(f'The hash of its name puts an image into test with probability {recipe.test_share:g}.')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their names')
     ordered = {split: held.in_order(inside) for split, inside in named.items()}
     name = held.slug(folder.resolve().name)
     return Contents(name, ordered, functools.partial(_read, str(folder)), classes, fields, notes)
@@ -170,10 +170,10 @@ def _labels(
     if not names:
         return _field_labels(images, table, 'label') if any('label' in row for row in table.values()) else ([], {}, [])
     if len(folders) < len(images):
-        return [], {}, [f'There are no labels, for {len(images) - len(folders):,} of {len(images):,} images lie in no '
-                        'class folder.']  # fmt: skip
+        beside = [name for name in images if name not in folders]
+        return [], {}, [f'no labels: images that lie in no class folder: {told(beside)}']
     if len(names) == 1:
-        return [], {}, [f'There are no labels, for all images lie in one folder, {names[0]}.']
+        return [], {}, [f'no labels: all images lie in one folder, {held.printable(names[0])}']
     number = {name: index for index, name in enumerate(names)}
     return [held.printable(name) for name in names], {name: number[top] for name, top in folders.items()}, []
 
@@ -189,7 +189,7 @@ def _field_labels(
                         f'(data.labels, --labels): {told(missing)}.')  # fmt: skip
     found = sorted(set(values.values()), key=lambda value: (isinstance(value, str), value))
     if len(found) == 1:
-        return [], {}, [f'There are no labels, for the field {field} is {found[0]} everywhere.']
+        return [], {}, [f'no labels: the field {field} is {found[0]} everywhere']
     index = {value: number for number, value in enumerate(found)}
     return [held.printable(str(value)) for value in found], {name: index[value] for name, value in values.items()}, []
 
@@ -210,18 +210,18 @@ def _fields(
             else:
                 strange.append(full)
     if strange:
-        notes.append(f'Rows of tables that name no image are left out: {told(strange)}.')
+        notes.append(f'rows of tables that name no image: {told(strange)}')
     names = sorted({key for values in table.values() for key in values} - {'image'})
     kinds = {name: held.kind(values[name] for values in table.values() if name in values) for name in names}
     bare = {name: sum(name not in values for values in table.values()) for name in names}
     for name in names:
         if kinds[name] == held.TEXT and bare[name]:
-            notes.append(f'{bare[name]:,} images have no {name}, which is empty for them.')
+            notes.append(f'without {name}, which is empty for them: {bare[name]:,}')
             for values in table.values():
                 values.setdefault(name, '')
         elif not kinds[name] or bare[name]:
-            why = f'{bare[name]:,} images have none' if kinds[name] else 'its values are of several kinds'
-            notes.append(f'The field {name} is left out, for {why}.')
+            why = f'images without it: {bare[name]:,}' if kinds[name] else 'its values are of several kinds'
+            notes.append(f'field {name} left out; {why}')
             kinds[name] = ''
     return table, {name: one for name, one in kinds.items() if one and name not in ('label', recipe.labels)}, notes
 

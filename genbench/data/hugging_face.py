@@ -43,7 +43,7 @@ def open_set(name: str, recipe: Recipe) -> tuple[Contents, str]:
     if len(rows) == 1:
         (only,) = rows.values()
         found = contents.by_hash(only, recipe.test_share)
-        notes.append(f'The hash of its number puts an image into test with probability {recipe.test_share:g}.')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their numbers')
     elif 'train' not in rows:
         raise UserError(f'hf:{name} has the splits {", ".join(rows)} and no train.')
     read = functools.partial(_read, name, image, label, tuple((one, renamed.get(one, one)) for one in fields))

@@ -60,7 +60,12 @@ def prepare(
             total.add(one)
         _check(source, counts, total, recipe)
         lines = _report(source, recipe, shape, looked, counts, total)
-        known = {**metadata, 'recipe': dataclasses.asdict(recipe), 'content': _content(total, plan), 'report': lines}
+        known = {
+            **metadata,
+            'recipe': dataclasses.asdict(recipe),
+            'content': _content(source, total, plan),
+            'report': lines,
+        }
         _finish(parts, counts, plan, partial, name, known)
         (partial / 'sums.json').write_text(json.dumps(total.sums))
         (partial / 'files.json').write_text(json.dumps([dataclasses.astuple(one) for one in listed]))
@@ -77,7 +82,7 @@ def _look(source: Contents, recipe: Recipe, run: Any, say: Say) -> tuple[Counts,
         looked.add(one)
         say(f'looked at {looked.rows:,} of {len(rows):,}')
     if not looked.rows:
-        raise UserError(f'None of the {len(rows):,} images of {source.name} can be read: {_troubles(looked)}.')
+        raise UserError(f'None of the {len(rows):,} images of {source.name} can be read ({_troubles(looked)}).')
     if not recipe.shape and len(looked.sizes) > 1:
         some = ', '.join(sorted(looked.sizes, key=looked.sizes.__getitem__, reverse=True)[:3])
         raise UserError(f'The images of {source.name} have {len(looked.sizes):,} sizes ({some}, …); state the one that '
@@ -120,10 +125,10 @@ def _write(parts: Mapping[str, Sequence[Shard]], plan: Plan, run: Any, say: Say)
 def _check(source: Contents, counts: Mapping[str, Sequence[Counts]], total: Counts, recipe: Recipe) -> None:
     for split, inside in counts.items():
         if not sum(one.rows for one in inside):
-            said = f'{total.small[0]:,} are smaller than {_by(recipe.shape)}' if total.small[0] else ''
-            why = ' and '.join(filter(None, (said, _troubles(total))))
+            said = f'smaller than {_by(recipe.shape)}: {total.small[0]:,}' if total.small[0] else ''
+            why = '; '.join(filter(None, (said, _troubles(total))))
             advice = ' State a smaller size, or --upscale (data.upscale) to enlarge them.' if said else ''
-            raise UserError(f'No image of {source.name} is left in {split!r}: {why}.{advice}')
+            raise UserError(f'No image of {source.name} is left in {split!r} ({why}).{advice}')
 
 
 def _by(shape: tuple[int, int] | None) -> str:
@@ -131,13 +136,13 @@ def _by(shape: tuple[int, int] | None) -> str:
 
 
 def _troubles(counts: Counts) -> str:
-    """'2 cannot be read (a.png, b.png: it is truncated)'"""
+    """'cannot be read: 2 (a.png, b.png: it is truncated)'"""
     number = sum(found[0] for found in counts.unreadable.values())
     some = '; '.join(
         f'{", ".join(names)}{" …" if many > len(names) else ""}: {reason}'
         for reason, (many, names) in sorted(counts.unreadable.items(), key=lambda item: -item[1][0])[:3]
     )
-    return f'{number:,} cannot be read ({some})' if number else ''
+    return f'cannot be read: {number:,} ({some})' if number else ''
 
 
 def _report(
@@ -147,32 +152,38 @@ def _report(
     """What became of the images, a sentence each."""
     kind = 'grey' if shape[2] == 1 else 'colour'
     sizes = ', '.join(f'{split}: {sum(one.rows for one in inside):,}' for split, inside in counts.items())
-    lines = [f'{sizes} {kind} images of {_by(shape[:2])}.']
+    lines = [f'{sizes}; {kind} images of {_by(shape[:2])}']
     if recipe.shape:
-        lines.append(f'Crop {recipe.crop}, filter {recipe.filter}.')
+        lines.append(f'crop {recipe.crop}, filter {recipe.filter}')
     if shape[2] == 3 and looked.grey:
-        lines.append(f'{looked.grey:,} are grey and were given three equal channels.')
+        lines.append(f'grey, given three equal channels: {looked.grey:,}')
     if shape[2] == 1 and looked.grey < looked.rows:
-        lines.append(f'{looked.rows - looked.grey:,} have colours and were made grey.')
-    lines += [f'{number:,} were {decoding.SAID[name]}.' for name, number in sorted(total.treated.items())]
+        lines.append(f'with colours, made grey: {looked.rows - looked.grey:,}')
+    lines += [f'{decoding.SAID[name]}: {number:,}' for name, number in sorted(total.treated.items())]
     if total.small[0]:
-        lines.append(f'{total.small[0]:,} are smaller than {_by(recipe.shape)} and were left out '
-                     f'({", ".join(total.small[1])}{" …" if total.small[0] > len(total.small[1]) else ""}); '
-                     '--upscale enlarges them.')  # fmt: skip
+        some = ', '.join(total.small[1]) + (' …' if total.small[0] > len(total.small[1]) else '')
+        lines.append(
+            f'smaller than {_by(recipe.shape)}, left out (--upscale enlarges them): {total.small[0]:,} ({some})'
+        )
     if trouble := _troubles(total):
-        lines.append(f'{trouble[0].upper()}{trouble[1:]}.')
+        lines.append(trouble)
     if source.classes:
-        lines.append(f'{len(source.classes):,} classes: {", ".join(source.classes[:10])}'
-                     f'{" …" if len(source.classes) > 10 else ""}.')  # fmt: skip
+        some = ', '.join(source.classes[:10]) + (' …' if len(source.classes) > 10 else '')
+        lines.append(f'{len(source.classes):,} classes: {some}')
     if source.fields:
-        lines.append(f'Fields: {", ".join(f"{name} ({kind})" for name, kind in source.fields.items())}.')
+        lines.append(f'fields: {", ".join(f"{name} ({kind})" for name, kind in source.fields.items())}')
     return [*lines, *source.notes]
 
 
-def _content(total: Counts, plan: Plan) -> str:
-    """Twelve hexadecimal digits of the files that went in and what was made of them."""
-    said = [sorted(total.sums.items()), dataclasses.asdict(plan.recipe), plan.shape, list(plan.classes)]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+def _content(source: Contents, total: Counts, plan: Plan) -> str:
+    """Twelve hexadecimal digits of what went in and what was made of it."""
+    found = hashlib.sha256(json.dumps(sorted(total.sums.items())).encode())
+    for split, rows in source.splits.items():
+        found.update(
+            repr((split, [(row.name, row.label, dict(row.fields)) for row in rows])).encode('utf-8', 'replace')
+        )
+    found.update(repr((plan.recipe.digest, plan.shape, list(plan.classes))).encode())
+    return found.hexdigest()[:12]
 
 
 def _finish(

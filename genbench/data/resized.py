@@ -39,7 +39,7 @@ def open_set(name: str, data_dir: str, recipe: Recipe) -> tuple[Contents, str]:
     notes = []
     if 'test' not in rows and 'validation' not in rows and 'train' in rows:
         splits = contents.by_hash(rows['train'], recipe.test_share)
-        notes.append(f'The hash of its number puts an image into test with probability {recipe.test_share:g}.')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their numbers')
     read = functools.partial(_read, name, data_dir, tuple(fields), bool(classes))
     return Contents(contents.slug(name), splits, read, classes, fields, notes), str(builder.data_path)
 

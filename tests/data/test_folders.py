@@ -83,7 +83,10 @@ def test_a_lonely_train_folder_is_split_by_hash(made):
     ('names', 'why'),
     [
         ([f'x/{name}' for name in MANY], 'all images lie in one folder, x'),
-        ([*(f'{top}/{name}' for top in 'xy' for name in MANY), 'z.png'], '1 of 401 images lie in no class folder'),
+        (
+            [*(f'{top}/{name}' for top in 'xy' for name in MANY), 'z.png'],
+            'no labels: images that lie in no class folder: z.png',
+        ),
     ],
 )
 def test_where_folders_are_no_classes_it_is_said(made, names, why):
@@ -120,7 +123,9 @@ def test_what_tables_lack_is_said(made):
     assert source.fields == {'caption': 'text'}
     assert rows(source)['001.png'].fields == {'caption': ''} and rows(source)['000.png'].fields == {'caption': 'first'}
     said = ' '.join(source.notes)
-    assert 'gone.png' in said and '199 images have no caption' in said and 'age is left out' in said
+    assert (
+        'gone.png' in said and 'without caption, which is empty for them: 199' in said and 'field age left out' in said
+    )
 
 
 def test_tables_below_splits_name_files_there(made):
@@ -157,7 +162,7 @@ def test_files_of_all_sorts_are_not_read_and_said(made, tmp_path):
     os.symlink(tmp_path / 'nowhere', tmp_path / 'dangling.jpg')
     source = opened(folder)
     assert len(rows(source)) == 201 and 'dangling.jpg' in rows(source)
-    assert source.notes[0] == 'Files that are no images are not read: Thumbs.db, a.txt, b.mp4.'
+    assert source.notes[0] == 'files that are no images: Thumbs.db, a.txt, b.mp4'
 
 
 @pytest.mark.parametrize(
