@@ -105,7 +105,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
         (b'', 'no picture that Pillow knows'), (b'GIF89a', 'no picture'), (whole[:200], 'truncated'),
         (floats, 'floats'),
         (tmp_path / 'pipe.png', 'no regular file'), (tmp_path / 'nowhere.png', 'no regular file'),
-        (np.zeros((2, 2, 5), np.uint8), ''),
+        (np.zeros((2, 2, 5), np.uint8), '.'),
     ]:  # fmt: skip
         with pytest.raises(Unreadable, match=why):
             read(source)

@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from data import pictures
@@ -13,11 +14,12 @@ from PIL import Image
 
 from genbench import cli
 from genbench import config as configs
-from genbench.data import opening, preparing, shards, sources
+from genbench.data import conditions, opening, preparing, shards, sources
 from genbench.data.recipe import Recipe
 from genbench.data.spec import TEXT
 from genbench.errors import UserError
 from genbench.training.loop import train
+from genbench.training.prepared import prepare
 
 EIGHT = Recipe(size=(8,))
 
@@ -291,7 +293,7 @@ def test_a_set_of_hugging_face_is_prepared_like_a_folder(tmp_path):
 # All the way.
 
 
-def test_own_images_are_trained_on_told_of_and_scored(folder, data_dir, tmp_path, config_file, capsys):
+def test_own_images_are_prepared_shown_trained_on_and_scored(folder, data_dir, tmp_path, config_file, capsys):
     own = ['--size=8', f'--data_dir={data_dir}']
     assert cli.main(['data', 'prepare', f'folder:{folder}', *own]) == 0
     assert 'cannot be read' in capsys.readouterr().out
@@ -304,11 +306,9 @@ def test_own_images_are_trained_on_told_of_and_scored(folder, data_dir, tmp_path
     assert f'folder:{folder} --size=8' in capsys.readouterr().out
     path = config_file(configs.resolve({
         'data': {'name': f'folder:{folder}', 'size': 8, 'data_dir': str(data_dir)},
-        'family': {'name': 'flow_matching', 'conditions': ('caption',)},
-        'network': {'channels': 8, 'multipliers': (1,)},
-        'train': {'num_steps': 3, 'batch_size': 16},
-        'evaluation': {'num_samples': 16, 'sets': 1, 'metrics': ('fd',), 'samplers': ('euler:2',),
-                       'classifier': {'num_steps': 3, 'channels': 8}},
+        'family': {'name': 'gaussian'},
+        'train': {'num_steps': 2, 'batch_size': 16},
+        'evaluation': {'num_samples': 16, 'sets': 1, 'metrics': ('fd',), 'features': {'name': 'pixels'}},
     }))  # fmt: skip
     run = str(tmp_path / 'run')
     assert cli.main(['train', f'--config={path}', f'--workdir={run}']) == 0
@@ -316,6 +316,16 @@ def test_own_images_are_trained_on_told_of_and_scored(folder, data_dir, tmp_path
     rows = [json.loads(line) for line in (tmp_path / 'run' / 'results.jsonl').read_text().splitlines()]
     assert {row['dataset'] for row in rows} == {'my_pictures-8-center-lanczos'}
     assert all(np.isfinite(row['value']) for row in rows if row['metric'] == 'fd')
+
+
+def test_captions_of_a_table_are_what_a_model_is_told(folder, data_dir, tiny):
+    own = (f'data.name=folder:{folder}', f'data.data_dir={data_dir}', 'data.size=8', 'family.conditions=caption')
+    ready = prepare(tiny('flow_matching', *own))
+    rows = ready.feed.rows(np.arange(5))
+    texts = [row['caption'] for row in ready.builder.as_data_source('train')][:5]
+    told = ready.family.given({**rows, 'key': jax.random.split(jax.random.key(0), 5)})
+    np.testing.assert_array_equal(told['caption'], conditions.words(texts))
+    assert told['caption'][:, :4].all()
 
 
 def test_a_run_does_not_go_on_with_other_images(few, tmp_path, tiny):
