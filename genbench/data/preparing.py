@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def prepare(
       UserError: nothing is left of a split, or the images have several sizes and none is stated.
       Busy: another process prepares it.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f'{folder.name}.partial')
     with _locked(folder), _nothing_left(partial), _pool(processes) as run:
@@ -194,10 +195,10 @@ def _finish(
     splits = []
     for split, inside in parts.items():
         full = [(one, found) for one, found in zip(inside, counts[split], strict=True) if found.rows]
+        size = sum(os.path.getsize(shard.path) for shard, _ in full)
         for number, (shard, _) in enumerate(full):
             end = f'{number:05d}-of-{len(full):05d}'
-            os.link(shard.path, partial / f'images-{split}.array_record-{end}')
-        size = sum(os.path.getsize(shard.path) for shard, _ in full)
+            os.replace(shard.path, partial / f'images-{split}.array_record-{end}')
         splits.append({'name': split, 'filepathTemplate': TEMPLATE, 'numBytes': str(size),
                        'shardLengths': [str(found.rows) for _, found in full]})  # fmt: skip
     shards.features(plan.shape, plan.classes, plan.fields).save_config(str(partial))
@@ -206,8 +207,8 @@ def _finish(
     (partial / 'metadata.json').write_text(json.dumps({'levels': 256, **metadata}, indent=2))
     for inside in parts.values():
         for shard in inside:
-            for path in (shard.path, f'{shard.path}.json'):
-                os.unlink(path)
+            for path in (shard.path, f'{shard.path}.json'):  # a shard without images is left
+                pathlib.Path(path).unlink(missing_ok=True)
 
 
 def _replace(partial: pathlib.Path, folder: pathlib.Path) -> None:
@@ -246,7 +247,8 @@ def _pool(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield map
         return
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # of which this process tells them
+    with concurrent.futures.ProcessPoolExecutor(processes, context, signal.signal, ignore) as pool:
         try:
             yield lambda function, items: pool.map(function, items)
         except concurrent.futures.process.BrokenProcessPool:
