@@ -51,7 +51,7 @@ def prepare(
     processes = processes or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f'{folder.name}.partial')
-    with _locked(folder), _nothing_left(partial), _pool(processes) as run:
+    with _locked(folder), _pool(processes) as run, _nothing_left(partial):
         looked, shape = _look(source, recipe, run, say)
         plan = Plan(source.read, recipe, shape, source.classes, source.fields)
         parts = _shards(source, plan, partial)
