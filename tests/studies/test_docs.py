@@ -78,7 +78,7 @@ def project(tmp_path_factory):
 
 def photos(folder):
     """A reader's own, of two classes."""
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 20, 24, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 20, 24, 3)).astype(np.uint8)
     for number, image in enumerate(pixels):
         path = folder / ('cats', 'dogs')[number % 2] / f'{number:04d}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
