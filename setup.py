@@ -31,6 +31,7 @@ CORE = [
 WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
+HF = ['datasets>=4.0']  # data.name=hf:NAME
 
 setuptools.setup(
     name='genbench',
@@ -60,6 +61,7 @@ setuptools.setup(
         'wandb': WANDB,
         'mlflow': MLFLOW,
         'slurm': SLURM,
+        'hf': HF,
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],

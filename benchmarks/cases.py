@@ -48,7 +48,7 @@ class Genbench:
         from genbench.data import pipeline, sources
         from genbench.data.spec import DataSpec
         from genbench.training import mesh as meshes
-        from genbench.training import placement, runs
+        from genbench.training import placement
         from genbench.training.state import Blueprint, flatten
         from genbench.training.step import active_updates, make_step
 
@@ -65,7 +65,7 @@ class Genbench:
         arrays = sources.Arrays(images.astype(np.uint8), np.zeros(IMAGES, np.int32))
         self.feed = pipeline.ResidentFeed(arrays, pipeline.Order(IMAGES, 0), batch, meshes.split_batch(mesh))
         self.constants = meshes.put(self.feed.constants, meshes.replicated(mesh))
-        places = placement.shardings(runs.abstract_state(self.blueprint, mesh))
+        places = placement.shardings(placement.abstract_state(self.blueprint, mesh))
         first = jax.tree.map(jax.numpy.zeros_like, self.feed.batch(self.constants, self.feed.inputs(0)))
         make = jax.jit(lambda key: self.blueprint.initial_state(key, first, {}), out_shardings=places)
         self.state = make(jax.random.key(0))

@@ -32,7 +32,7 @@ from genbench.data import pipeline  # noqa: E402
 from genbench.data.sources import Arrays  # noqa: E402
 from genbench.data.spec import DataSpec  # noqa: E402
 from genbench.training import mesh as meshes  # noqa: E402
-from genbench.training import placement, runs  # noqa: E402
+from genbench.training import placement  # noqa: E402
 from genbench.training import state as states  # noqa: E402
 from genbench.training.step import active_updates, make_step  # noqa: E402
 
@@ -57,7 +57,7 @@ def measure(config: Any, axis: str, number: int, compiled: bool) -> dict[str, An
     mesh = meshes.make_mesh(sizes, jax.devices()[:number])
     family = families.get(config.family.name)(config, DataSpec('cifar10', (32, 32, 3), 256, 10))
     blueprint = states.Blueprint(family)
-    placed = runs.abstract_state(blueprint, mesh)
+    placed = placement.abstract_state(blueprint, mesh)
     row: dict[str, Any] = {word: placement.bytes_per_device(placed[key]) for word, key in PARTS.items()}
     if not compiled:
         return row

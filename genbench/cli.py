@@ -119,12 +119,7 @@ def parser() -> argparse.ArgumentParser:
     data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
-    listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.', data)
-    listing.add_argument('--all', action='store_true', help='every name, prepared or not')
-    listing.add_argument('--data_dir', default='')
-    prepare = verb('prepare', 'Write the array_record files of a data set.', data)
-    prepare.add_argument('name')
-    prepare.add_argument('--data_dir', default='')
+    flags.data(lambda name, text: verb(name, text, data))
     return main
 
 
@@ -356,13 +351,20 @@ def _config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _data(given: argparse.Namespace, _: Sequence[str]) -> int:
-    from genbench.data import sources
+    from genbench.data import opening, sources
 
-    if given.action == 'prepare':
-        print(sources.prepare(given.name, given.data_dir))
+    if given.action == 'list':
+        found = sources.names() if given.all else sources.prepared(given.data_dir) + opening.prepared(given.data_dir)
+        print('\n'.join(found))
         return 0
-    for line in sources.names() if given.all else sources.prepared(given.data_dir):
-        print(line)
+    from genbench.data import recipe, showing
+
+    name = opening.named(given.name, given.data_dir, recipe.of(given))
+    if given.action == 'prepare':
+        folder, lines = opening.prepare(name, given.processes, showing.counter())
+        print('\n'.join([folder, *lines]))
+    else:
+        print('\n'.join(showing.show(name, given.split, given.out)))
     return 0
 
 

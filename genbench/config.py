@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from genbench import families, networks, ranges, reading, scripts
 from genbench import overrides as texts
+from genbench.data import recipe
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Family
 from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
@@ -25,8 +26,10 @@ DEFAULTS: dict[str, Any] = {
         'name': 'digits',
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
+        'random_crop': 0,  # move training images at random by up to so many pixels, continued by reflection
         'resident_bytes': 2**30,  # larger sets are streamed from disk
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
+        **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
     },
     'family': {'name': ''},
     'network': {'name': 'none'},
@@ -118,7 +121,9 @@ DEFAULTS: dict[str, Any] = {
 }
 
 RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
+    **recipe.RANGES,
     'data.data_dir': ranges.PATH,
+    'data.random_crop': COUNT_OR_NONE,
     'data.resident_bytes': Range(0, 2**63 - 1),
     'data.workers': Range(0, 1024),
     'train.num_steps': COUNT,
@@ -181,6 +186,9 @@ _DEEPEST = 8  # sections in sections
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
          'train.log_every', 'train.sample_every', 'train.steps_per_call')  # fmt: skip
 
+# Keys that came later: at these values they do not count, so that the hashes of older runs stay.
+_LATER = {'data.random_crop': 0, **{f'data.{key}': value for key, value in recipe.defaults().items()}}
+
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a file and 'key=value' overrides."""
@@ -234,6 +242,7 @@ def limits(family: type[Family], network: str) -> dict[str, Range]:
 def _check(config: Config, allowed: Mapping[str, Range]) -> None:
     for key, value in flatten(config):
         allowed.get(key, ranges.ANY).check(key, value)
+    recipe.of(config.data)
     if config.train.batch_size % config.train.accumulate:
         raise UserError(f'train.accumulate ({config.train.accumulate}) does not divide train.batch_size '
                         f'({config.train.batch_size}).')  # fmt: skip
@@ -332,7 +341,8 @@ def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | 
 
 def identity(config: Config) -> dict[str, Any]:
     """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
-    return {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+    values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+    return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 
 def lasting(config: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Flags of the verbs that take many; light, for every start of the command line reads them."""
 
 import argparse
+from collections.abc import Callable
 
 RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …),
 protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
@@ -105,3 +106,40 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
     parser.add_argument('--average', default='', help='of a run: which average of the parameters')
     parser.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
+
+
+def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """`verb` adds an action under `genbench data`."""
+    listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.')
+    listing.add_argument('--all', action='store_true', help='every name, prepared or not')
+    listing.add_argument('--data_dir', default='')
+    prepare = verb('prepare', 'Write the array_record files of a data set, once.')
+    _recipe(prepare)
+    prepare.add_argument('--processes', type=int, default=0, help='by default one a core')
+    shown = verb('show', 'Write a sheet of images as PNG, and print the sizes of the splits.')
+    _recipe(shown)
+    shown.add_argument('--split', default='train', help='a split or a slice of one, such as train[:1000]')
+    shown.add_argument('--out', default='', metavar='FILE.png', help='by default named like the set')
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    """How a data set is prepared; the names are those of `data.recipe.Recipe`."""
+    parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a set of TFDS')
+    parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its '
+                        'own folder')  # fmt: skip
+    same = parser.add_argument_group('how images are prepared', 'As the keys data.size, data.crop, … of a config.')
+    same.add_argument('--size', type=_whole_numbers, default=(), metavar='SIDE or HEIGHT,WIDTH')
+    same.add_argument('--crop', default='center', help='center, stretch, adm or edm (center)')
+    same.add_argument('--resize', default='', help='the filter: lanczos, bicubic, bilinear, hamming, box or nearest; '
+                      "by default the crop's own, else lanczos")  # fmt: skip
+    same.add_argument('--upscale', action='store_true', help='enlarge smaller images, which are else left out')
+    same.add_argument('--channels', type=int, default=0, help='1: grey, 3: colour; by default as the images are')
+    same.add_argument('--labels', default='', help='a field that holds them, or none; by default class folders')
+    same.add_argument('--test-share', type=float, default=0.1, help='where no folder says what is test (0.1)')
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size; write 64, or HEIGHT,WIDTH') from None

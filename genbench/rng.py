@@ -6,7 +6,8 @@ as 32 bits of its hash, far from any count:
 
     seed ─ 'initialisation' ─ step at which the stage begins ─ 'networks'
          │                                                 └ 'batch' ─ as an update
-         ├ 'training' ─ step ─ 'flip'
+         ├ 'training' ─ step ─ 'flip', 'random crop'
+         │                   ├ 'augmentation' ─ image ─ a name for each draw
          │                   └ 'update NAME' ─ 'images' ─ image ─ a name for each draw
          │                                   └ 'rest' ─ what is not drawn for an image
          ├ 'preparation' ─ row ─ a name for each draw

@@ -9,7 +9,7 @@ import pytest
 
 from genbench import config as configs
 from genbench import flops, rng
-from genbench.training import placement, runs
+from genbench.training import placement
 from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import active_updates, make_step
@@ -197,7 +197,7 @@ def test_a_training_step_without_loops_has_the_operations_that_xla_counts(name):
     config = configs.load(str(root / f'configs/digits/{name}.py'))
     ready = prepare(config)
     blueprint, feed = Blueprint(ready.family), ready.feed
-    state = runs.abstract_state(blueprint, ready.mesh)
+    state = placement.abstract_state(blueprint, ready.mesh)
     step = make_step(blueprint, feed, rng.root(0, 'training'), placement.shardings(state), {})
     traced = step.trace(state, ready.constants, feed.inputs(0), active_updates(blueprint, 0))
     assert 0.98 < flops.count(traced.jaxpr) / traced.lower().cost_analysis()['flops'] < 1.01

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench import rng
+from genbench.data import augmentation
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError, did_you_mean
 
@@ -54,6 +55,8 @@ class Condition:
       fields: of a row, that `make` needs.
       make: (rows, one key an image) → arrays (batch, *form.shape).
       read: what users write, a text or the path of a picture → the rows that `make` makes it of, of one image.
+      augment: (integer images, one key an image) → changed images to train on, and what the model is told of it. Such a
+        condition is never dropped, and says that nothing was changed when the model is sampled or scored.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Condition:
     fields: tuple[str, ...]
     make: Callable[[Rows, Array], Array]
     read: Callable[[str], Rows]
+    augment: Callable[[Array, Array], tuple[Array, Array]] | None = None
 
 
 def named(options: Any) -> tuple[str, ...]:
@@ -94,6 +98,20 @@ def make(conditions: Mapping[str, Condition], rows: Rows, keys: Array) -> Given:
     return {name: one.make(rows, rng.named(keys, name)) for name, one in conditions.items()} or None
 
 
+def augmented(conditions: Mapping[str, Condition], batch: dict[str, Any], key: Array) -> dict[str, Any]:
+    """The rows to train on, whose images are changed where a condition says so.
+
+    Args:
+      key: of the step.
+    """
+    for name, one in conditions.items():
+        if one.augment is not None:
+            keys = rng.of_images(rng.named(key, name), 0, len(batch['image']))
+            image, told = one.augment(batch['image'], keys)
+            batch = {**batch, 'image': image, name: told}
+    return batch
+
+
 def kept(spec: DataSpec) -> dict[str, Condition]:
     """What only samplers read, and no network: 'original', an image, and 'known', white where its pixels are kept."""
     white = lambda x, _: (x.mean(-1, keepdims=True) > 0).astype(jnp.float32)  # noqa: E731
@@ -119,7 +137,7 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
       UserError: the model does not know such a condition, the value is none, or it is a picture.
     """
     name, equals, value = text.partition('=')
-    written = [known for known, one in conditions.items() if one.form.type != 'image']
+    written = [known for known, one in conditions.items() if one.form.type not in ('image', 'vector')]
     if not equals or name not in written:
         known = ', '.join(f'{one}=…' for one in written) or 'no condition that can be written'
         raise UserError(f'{text!r} is no condition of this model, which knows {known}.')
@@ -133,10 +151,12 @@ def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> G
     if given is None:
         return None
 
-    def one(values: Array, form: Form) -> Array:
-        return jnp.where(dropped.reshape(-1, *[1] * (values.ndim - 1)), form.null(len(values)), values)
+    def one(values: Array, condition: Condition) -> Array:
+        if condition.augment is not None:  # a changed image of which the model is told nothing would leak
+            return values
+        return jnp.where(dropped.reshape(-1, *[1] * (values.ndim - 1)), condition.form.null(len(values)), values)
 
-    return {name: one(values, conditions[name].form) for name, values in given.items()}
+    return {name: one(values, conditions[name]) for name, values in given.items()}
 
 
 def told(given: Given, name: str, form: Form, count: int) -> Array:
@@ -279,6 +299,18 @@ def _masked(spec: DataSpec, number: str) -> Condition:
     return _of_image('masked', spec, channels + 1, hide)
 
 
+def _augmentation(spec: DataSpec, number: str) -> Condition:
+    """What was done to an image to train on it; each change is made with this probability in percent."""
+    share = _whole('augmentation', number or '12', 1, 100) / 100
+
+    def make(rows: Rows, keys: Array) -> Array:
+        return rows['augmentation'] if 'augmentation' in rows else jnp.zeros((len(keys), augmentation.PARAMETERS))
+
+    form = Form('vector', (augmentation.PARAMETERS,))
+    return Condition('augmentation', form, (), make, lambda text: {},
+                     lambda images, keys: augmentation.augment(images, keys, share))  # fmt: skip
+
+
 def _no_number(name: str, number: str) -> None:
     if number:
         raise UserError(f'The condition {name} takes no number (family.conditions has {name}:{number}).')
@@ -297,4 +329,5 @@ KINDS: dict[str, Callable[[DataSpec, str], Condition]] = {
     'grey': _grey,
     'edges': _edges,
     'masked': _masked,
+    'augmentation': _augmentation,
 }

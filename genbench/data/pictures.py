@@ -5,11 +5,13 @@ import pathlib
 import struct
 import warnings
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from genbench.data.spec import DataSpec
+if TYPE_CHECKING:
+    from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 
 # What Pillow raises, by format, for a file that is damaged or larger than it will open.
@@ -30,7 +32,7 @@ def opened(file: str | pathlib.Path) -> Image.Image:
         return Image.open(file)
 
 
-def image(file: str, spec: DataSpec) -> np.ndarray:
+def image(file: str, spec: 'DataSpec') -> np.ndarray:
     """A picture of 8 bits a channel as an integer image of the data set, (height, width, channels).
 
     Raises:

@@ -19,6 +19,7 @@ from absl import flags
 
 from genbench.data.sources import Arrays, stack
 from genbench.data.spec import resize
+from genbench.errors import UserError
 
 # 'image': integers (batch, height, width, channels); 'label': (batch,) int32; further fields of the rows
 Batch = dict[str, Any]
@@ -276,6 +277,22 @@ def flip(images: jax.Array, key: jax.Array) -> jax.Array:
     """Mirror each image left to right with probability one half."""
     mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def random_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
+    """Each image moved by up to `padding` pixels along both sides, and continued by reflection.
+
+    Raises:
+      UserError: the images are not larger than the padding.
+    """
+    count, height, width, _ = images.shape
+    if padding >= min(height, width):
+        raise UserError(f'data.random_crop is {padding}; it should be less than the sides of the images, {height} and '
+                        f'{width}.')  # fmt: skip
+    starts = jax.random.randint(key, (count, 2), 0, 2 * padding + 1)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode='reflect')
+    cut = lambda image, start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])  # noqa: E731
+    return jax.vmap(cut)(padded, starts)
 
 
 def padded_batches(arrays: Arrays, batch_size: int):

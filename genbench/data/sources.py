@@ -180,6 +180,22 @@ def open_builder(name: str, data_dir: str = '') -> Any:
     return builder
 
 
+def open_folder(name: str, folder: pathlib.Path) -> Any:
+    """The builder of the data set that genbench has prepared in a folder.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    from google.protobuf import json_format
+
+    _check_files(name, folder.iterdir())
+    try:
+        return _tfds().builder_from_directory(folder)
+    except (json_format.ParseError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f'{name} in {folder} cannot be opened ({_reason(error)}): it is damaged. Delete that folder '
+                        'and prepare it again.') from None  # fmt: skip
+
+
 def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
     """Refuse what is no file where one belongs: of a pipe the readers would wait for ever."""
     for file in files:
@@ -195,14 +211,15 @@ def spec_of(builder: Any) -> DataSpec:
     shape = features['image'].shape
     if len(shape) != 3 or None in shape:
         raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); genbench needs one size.')
-    levels = _levels(builder)
+    levels, content = _metadata(builder)
     classes = getattr(dict(features).get('label'), 'num_classes', None) or 0
-    further = [(name, _kind(feature)) for name, feature in sorted(features.items()) if name not in ('image', 'label')]
-    fields = tuple((name, kind) for name, kind in further if kind)
-    return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes, fields=fields)
+    further = [(name, kind(feature)) for name, feature in sorted(features.items()) if name not in ('image', 'label')]
+    fields = tuple((name, one) for name, one in further if one)
+    return DataSpec(name=builder.name, shape=tuple(shape), levels=levels, classes=classes, fields=fields,
+                    content=content)  # fmt: skip
 
 
-def _kind(feature: Any) -> str:
+def kind(feature: Any) -> str:
     """TEXT, or the type of numbers of a fixed shape; '' for what else a feature may be."""
     if type(feature).__name__ == 'Text':
         return TEXT
@@ -210,15 +227,16 @@ def _kind(feature: Any) -> str:
     return np.dtype(feature.np_dtype).name if fixed and np.dtype(feature.np_dtype).kind in 'biuf' else ''
 
 
-def _levels(builder: Any) -> int:
-    """How many values a pixel can have: what the metadata of the set says, or 256."""
+def _metadata(builder: Any) -> tuple[int, str]:
+    """How many values a pixel can have, 256 where the metadata does not say; and what identifies its images, or ''."""
     try:
-        levels = (builder.info.metadata or {}).get('levels', 256)
+        known = builder.info.metadata or {}
+        levels, content = known.get('levels', 256), known.get('content', '')
     except (ValueError, TypeError, RecursionError, OSError):
-        levels = None
-    if type(levels) is not int or not 2 <= levels <= 2**16:
+        levels, content = None, ''
+    if type(levels) is not int or not 2 <= levels <= 2**16 or not isinstance(content, str):
         raise UserError(f'The metadata.json of {builder.name} in {builder.data_path} is damaged; prepare it again.')
-    return levels
+    return levels, content
 
 
 def spec_by_name(name: str, data_dir: str = '') -> DataSpec:

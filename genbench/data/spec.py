@@ -29,6 +29,7 @@ class DataSpec:
     classes: int = 0  # 0: unlabelled
     # What else a row holds: (name, TEXT or a type of numbers). Two sets of the same images are equal without it.
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
+    content: str = dataclasses.field(default='', compare=False)  # a hash of the files it was prepared from; '': unknown
 
     def field(self, name: str) -> str:
         """What kind of field a row has under this name beside image and label; '' where it has none."""

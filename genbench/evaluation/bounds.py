@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import opening, sources
 from genbench.evaluation import features, scoring
 from genbench.evaluation.reference import RealSets, num_beside, sample_metrics
 from genbench.evaluation.results import COPIES, HELD_OUT, Results
@@ -102,7 +102,7 @@ def lacking(config: Config, *, beside_reference: bool = False) -> list[str]:
     names = scoring.resolve(sample_metrics(options.metrics), suits)
     if not names:
         return []
-    size, found = sources.count(sources.open_builder(config.data.name, config.data.data_dir), options.split), []
+    size, found = sources.count(opening.open_data(config.data), options.split), []
     for half in (True,) if beside_reference else (True, False):
         concerned = [name for name in names if scoring.uses_held_out(name, suits) == half]
         limit = num_beside(size) if half else size

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genbench import config as configs
-from genbench.data import conditions, sources
+from genbench.data import conditions, opening, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
 from genbench.families.base import Family
@@ -79,5 +79,5 @@ def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed
 
 
 def _train(run: runs.Run, family: Family) -> sources.Arrays:
-    builder = sources.open_builder(run.config.data.name, run.config.data.data_dir)
+    builder = opening.open_data(run.config.data)
     return sources.load(builder, 'train', family.fields).resized(family.spec.shape)

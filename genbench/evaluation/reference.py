@@ -12,7 +12,7 @@ import numpy as np
 
 from genbench import evaluation
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import opening, sources
 from genbench.data.sources import Arrays, cache_dir
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
@@ -118,7 +118,7 @@ class RealSets:
 
     def __init__(self, config: Config, quiet: bool, fields: Sequence[str] = (), like: DataSpec | None = None):
         self._config, self._quiet = config, quiet
-        builder = sources.open_builder(config.data.name, config.data.data_dir)
+        builder = opening.open_data(config.data)
         whole = sources.spec_of(builder)
         self.spec = whole if like is None else whole.of_size(like.shape[:2])
         self.resized = self.spec.resized_from(whole)

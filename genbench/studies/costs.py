@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from genbench import config as configs
 from genbench import flops
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import opening, sources
 from genbench.errors import UserError
 from genbench.families import stages
 from genbench.reading import read_json
@@ -230,7 +230,7 @@ def _prepared(request: Request) -> Any:
         for name, text in configs.borrowed(config).items():
             path = configs.split_run(text)[0]
             lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
-            spec = sources.spec_by_name(lender.data.name, lender.data.data_dir)
+            spec = opening.spec(lender.data)
             loans[name] = lending.promise(lender, spec, promised(lender, {}))
         return loans
 
@@ -283,13 +283,13 @@ def _stage(ready: Any, family: Any, span: stages.Span, before: Any, timed: bool)
     import jax
 
     from genbench import rng
-    from genbench.training import placement, runs
+    from genbench.training import placement
     from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
     mesh, feed, constants = ready.mesh, ready.feed, ready.places
     blueprint = states.Blueprint(family)
-    shape = runs.abstract_state(blueprint, mesh)
+    shape = placement.abstract_state(blueprint, mesh)
     places = placement.shardings(shape), placement.shardings(constants.lent)
     program = make_step(blueprint, feed, rng.root(0, 'training'), *places)
     period = math.lcm(*(update.every for update in family.updates))

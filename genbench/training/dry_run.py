@@ -8,7 +8,7 @@ import jax
 from genbench import rng
 from genbench.config import Config
 from genbench.families import stages
-from genbench.training import beginnings, placement, runs, telemetry
+from genbench.training import beginnings, placement, telemetry
 from genbench.training import state as states
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import Constants, active_updates, make_step
@@ -34,7 +34,7 @@ def describe(config: Config) -> list[str]:
             shape = '×'.join(map(str, blueprint.family.spec.shape))
             lines += ['', f'stage {span.stage.name}: steps {span.first} to {span.stop - 1}, images of {shape}']
         lines += [f'images: {size} in a batch, {size // ways} on a device']
-        placed = runs.abstract_state(blueprint, mesh)
+        placed = placement.abstract_state(blueprint, mesh)
         lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
         lines += _steps(blueprint, ready, placed, span)
     return lines

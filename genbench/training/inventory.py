@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from genbench.errors import UserError
-from genbench.training import runs
+from genbench.training import placement, runs
 from genbench.training import state as states
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.loop import retention
@@ -34,7 +34,7 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
             yield f'{step}: {size:,} bytes, kept for {why}; {_verdict(run, checkpoints, step)}'
     finally:
         checkpoints.close()
-    yield from _contents(runs.abstract_state(run.blueprint(max(scores))))
+    yield from _contents(placement.abstract_state(run.blueprint(max(scores))))
     for name, lent in run.manifest['borrowed'].items():
         yield (f'borrowed {name}: checkpoint {lent["step"]} of {lent["run"]}, average {lent["average"]}, '
                f'state_sha256 {lent["state_sha256"]}')  # fmt: skip
@@ -44,7 +44,7 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
 
 def _verdict(run: runs.Run, checkpoints: Checkpoints, step: int) -> str:
     try:
-        state = checkpoints.restore(runs.abstract_state(run.blueprint(step)), step)
+        state = checkpoints.restore(placement.abstract_state(run.blueprint(step)), step)
     except (DamagedError, UserError) as error:
         return f'CANNOT BE READ ({" ".join(str(error).split())[:120]})'
     return f'readable, state_sha256 {states.sha256(states.flatten(state))}'

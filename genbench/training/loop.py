@@ -75,6 +75,7 @@ def train(
         processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh, folder=folder)
+    runs.check_data(folder, ready.family.spec)
     _check_names(ready)
     trackers.check(config)
     with contextlib.ExitStack() as held:
@@ -199,7 +200,7 @@ class Training:
 
     def abstract(self, step: int) -> Any:
         """Shapes, types and places of the state after `step` updates."""
-        return runs.abstract_state(self.blueprint(self._stage_before(step)), self.mesh)
+        return placement.abstract_state(self.blueprint(self._stage_before(step)), self.mesh)
 
     def _stage_before(self, step: int) -> str:
         """The name of the stage that a state after `step` updates is of."""
@@ -221,7 +222,7 @@ class Training:
             fresh = blueprint.initial_state(key, rows, constants.lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
-        places = placement.shardings(runs.abstract_state(blueprint, self.mesh))
+        places = placement.shardings(placement.abstract_state(blueprint, self.mesh))
         # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
@@ -236,7 +237,7 @@ class Training:
     def programs(self, stage: str) -> Programs:
         """The steps of a stage."""
         blueprint = self.blueprint(stage)
-        state = runs.abstract_state(blueprint, self.mesh)
+        state = placement.abstract_state(blueprint, self.mesh)
         root = rng.root(self.config.train.seed, 'training')
         step = make_step(blueprint, self.feed, root, placement.shardings(state), placement.shardings(self.places.lent))
         return Programs(step, state, self.constants, self.debug)

@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genbench.errors import UserError
-from genbench.training.state import flatten, unflatten
+from genbench.training import mesh as meshes
+from genbench.training.state import Blueprint, State, flatten, unflatten
 
 Tree = Any
 
@@ -167,3 +168,12 @@ def bytes_per_device(placed: Tree) -> int:
 def leaf_bytes(leaf: Any) -> int:
     """Bytes that one device keeps of an array."""
     return int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+
+
+def abstract_state(blueprint: Blueprint, mesh: Mesh | None = None) -> State:
+    """Shapes, types and places of the state on a mesh, without computing anything.
+
+    Without a mesh, every device gets all of it.
+    """
+    rules = parse_rules(blueprint.family.config.mesh.rules)
+    return of_state(blueprint.shapes, mesh or meshes.make_mesh(), rules if mesh else ())

@@ -12,7 +12,7 @@ import numpy as np
 from genbench import config as configs
 from genbench import families
 from genbench.config import Config
-from genbench.data import pipeline, sources
+from genbench.data import opening, pipeline, sources
 from genbench.errors import UserError
 from genbench.families import stages
 from genbench.families.base import Family
@@ -46,8 +46,10 @@ class Prepared:
         else:
             rows = sources.stack([self.builder.as_data_source('train')[0]], self.family.fields)
         found = preparation.shapes(self.family, self._lent, rows)
-        if found and self.config.data.flip:
-            raise UserError('data.flip mirrors images after data were prepared of them; set data.flip=False.')
+        data = self.config.data
+        if found and (data.flip or data.random_crop or 'augmentation' in self.family.conditions):
+            raise UserError('data.flip, data.random_crop and the condition augmentation change images after data were '
+                            'prepared of them; leave them out.')  # fmt: skip
         return found
 
     @property
@@ -144,9 +146,8 @@ def prepare(
     """
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
-    name, place = config.data.name, config.data.data_dir
-    builder = None if on_noise else sources.open_builder(name, place)
-    spec = sources.spec_by_name(name, place) if builder is None else sources.spec_of(builder)
+    builder = None if on_noise else opening.open_data(config.data)
+    spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     family = families.get(config.family.name)(config, spec, borrowed)
     beginnings.check(family, mesh)

@@ -18,7 +18,6 @@ from genbench.errors import Busy, UserError
 from genbench.families import stages
 from genbench.families.base import Borrowed, Family
 from genbench.training import averages, checkpoint, installed, placement
-from genbench.training import mesh as meshes
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
@@ -30,7 +29,7 @@ FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summ
          'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
            'borrowed', 'prepared')  # fmt: skip
-_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]]}
+_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
 _BORROWED['borrowed?'] = {str: _BORROWED}  # what that run has borrowed in turn
 MANIFEST = {
@@ -153,6 +152,16 @@ def _check_same(folder: Folder, config: Config) -> None:
         raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
 
 
+def check_data(folder: Folder, spec: DataSpec) -> None:
+    """Raise a UserError where a run would go on with other images than it began with."""
+    if not folder.manifest.is_file():
+        return
+    before = folder.read_manifest()['data'].get('content', '')
+    if before and spec.content != before:
+        raise UserError(f'{folder.path} began on other images: {spec.name} has been prepared again since, from '
+                        'files that have changed. Use another --workdir.')  # fmt: skip
+
+
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
     """Everything a reader of the run needs to rebuild and trust it."""
     return {
@@ -178,7 +187,7 @@ def spec_from(values: Mapping[str, Any]) -> DataSpec:
     if len(shape) != 3 or min(shape) < 1 or levels < 2 or classes < 0:
         raise UserError(f'it describes images of shape {shape} with {levels} levels and {classes} classes.')
     fields = tuple((pair[0], pair[1]) for pair in values.get('fields', ()) if len(pair) == 2)
-    return DataSpec(values['name'], shape, levels, classes, fields)
+    return DataSpec(values['name'], shape, levels, classes, fields, values.get('content', ''))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +323,9 @@ class Run:
         try:
             for candidate in [step] if step is not None else reversed(steps):
                 try:
-                    return candidate, checkpoints.restore(abstract_state(self.blueprint(candidate)), candidate)
+                    return candidate, checkpoints.restore(
+                        placement.abstract_state(self.blueprint(candidate)), candidate
+                    )
                 except DamagedError as error:
                     warnings.warn(
                         f'Checkpoint {candidate} of {self.folder.path} is damaged ({error}).'[:200], stacklevel=2
@@ -386,12 +397,3 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
     except UserError as error:
         raise UserError(f'{what}: {folder.path} cannot be read: {error}') from None
     return Run(folder, config, values, family)
-
-
-def abstract_state(blueprint: Blueprint, mesh: jax.sharding.Mesh | None = None) -> State:
-    """Shapes, types and places of the state on a mesh, without computing anything.
-
-    Without a mesh, every device gets all of it.
-    """
-    rules = placement.parse_rules(blueprint.family.config.mesh.rules)
-    return placement.of_state(blueprint.shapes, mesh or meshes.make_mesh(), rules if mesh else ())

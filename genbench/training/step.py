@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from genbench import rng
-from genbench.data import pipeline
+from genbench.data import conditions, pipeline
 from genbench.errors import UserError
 from genbench.families.base import Average, Scalars, Update
 from genbench.training import averages, placement
@@ -95,10 +95,12 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
 
 def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Constants, inputs: Any, key: jax.Array) -> Any:
     """The batch of a step as its losses see it; `key` is the step's."""
-    batch = feed.batch(constants.feed, inputs, blueprint.family.spec.shape)
-    if blueprint.family.config.data.flip:
+    batch, data = feed.batch(constants.feed, inputs, blueprint.family.spec.shape), blueprint.family.config.data
+    if data.flip:
         batch['image'] = pipeline.flip(batch['image'], rng.named(key, 'flip'))
-    return batch
+    if data.random_crop:
+        batch['image'] = pipeline.random_crop(batch['image'], rng.named(key, 'random crop'), data.random_crop)
+    return conditions.augmented(blueprint.family.conditions, batch, key)
 
 
 def seen(update: Update, batch: Any, key: jax.Array) -> tuple[Any, jax.Array]:

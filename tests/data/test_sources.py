@@ -96,7 +96,7 @@ class Text(Feature):
     ],
 )
 def test_fields_of_numbers_and_texts_are_told_from_what_cannot_be_stacked(feature, kind):
-    assert sources._kind(feature) == kind
+    assert sources.kind(feature) == kind
 
 
 def test_a_slice_of_a_split_is_its_first_images(digits):

@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDES = sorted(str(path.relative_to(ROOT / 'docs')) for path in (ROOT / 'docs').rglob('*.md'))
@@ -70,7 +72,17 @@ def project(tmp_path_factory):
     for name in ('genbench', 'configs', 'experiments', 'tests'):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns('__pycache__'))
     shutil.copy(ROOT / 'pyproject.toml', copy)
+    photos(copy / 'photos')
     return copy
+
+
+def photos(folder):
+    """A reader's own, of two classes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 20, 24, 3)).astype(np.uint8)
+    for number, image in enumerate(pixels):
+        path = folder / ('cats', 'dogs')[number % 2] / f'{number:04d}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
 
 
 @pytest.mark.slow

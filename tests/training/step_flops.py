@@ -11,7 +11,7 @@ import jax
 from genbench import config as configs
 from genbench import rng
 from genbench.data import sources
-from genbench.training import lending, placement, runs
+from genbench.training import lending, placement
 from genbench.training import mesh as meshes
 from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
@@ -34,7 +34,7 @@ def main():
 def operations(ready, update):
     """Of each device."""
     blueprint, feed, mesh = Blueprint(ready.family), ready.feed, ready.mesh
-    state = runs.abstract_state(blueprint, mesh)
+    state = placement.abstract_state(blueprint, mesh)
     places = placement.shardings(state), placement.shardings(ready.places.lent)
     step = make_step(blueprint, feed, rng.root(0, 'training'), *places)
     lowered = step.trace(state, ready.places, feed.inputs(0), (update,)).lower()

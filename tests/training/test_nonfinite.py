@@ -13,7 +13,7 @@ from genbench import cli, rng
 from genbench.data import pipeline
 from genbench.errors import UserError
 from genbench.families.base import Family, Samples, Update, register
-from genbench.training import guards, lending, runs
+from genbench.training import guards, lending, placement
 from genbench.training import state as states
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
@@ -146,7 +146,7 @@ def test_shipped_families_have_the_shapes_that_are_checked(tiny, digits, lenders
     blueprint = states.Blueprint(prepare(tiny(name), loans).family)
     lent = {key: loan.state for key, loan in loans.items()}
     batch = {'image': jnp.zeros((4, 8, 8, 1), jnp.int32), 'label': jnp.zeros(4, jnp.int32)}
-    guards.check_shapes(blueprint, {**runs.abstract_state(blueprint), 'lent': lent}, batch)
+    guards.check_shapes(blueprint, {**placement.abstract_state(blueprint), 'lent': lent}, batch)
 
 
 def test_what_is_finite_trains_the_same_run_while_it_is_debugged(tiny, tmp_path):

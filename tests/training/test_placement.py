@@ -11,7 +11,7 @@ from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.training import mesh as meshes
-from genbench.training import placement, runs
+from genbench.training import placement
 from genbench.training.state import Blueprint, flatten
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def cifar():
     """Shapes of the training state of the DDPM U-Net for CIFAR-10."""
     config = configs.load(str(ROOT / 'configs/cifar10/diffusion.py'))
     family = families.get('diffusion')(config, DataSpec('cifar10', (32, 32, 3), 256, 10))
-    return runs.abstract_state(Blueprint(family))
+    return placement.abstract_state(Blueprint(family))
 
 
 @pytest.mark.parametrize('devices', [1, 2, 4, 8])

@@ -179,7 +179,7 @@ def test_what_was_prepared_of_something_else_or_is_damaged_is_refused(tiny, tmp_
             UserError, match=r'dark.npy is damaged. Remove .*prepared, and training prepares the data ag'
         ):
             use()
-    with pytest.raises(UserError, match='data.flip mirrors images after data were prepared of them'):
+    with pytest.raises(UserError, match='change images after data were prepared of them'):
         train(tiny('steward', 'data.flip=True'), tmp_path / 'flipped', quiet=True)
 
 

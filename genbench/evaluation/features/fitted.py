@@ -74,7 +74,8 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
 
 def _hash(spec: DataSpec, train: Arrays, options: Any) -> str:
     described = dataclasses.asdict(spec)
-    described.pop('fields')  # the classifier sees images and labels
+    for name in ('fields', 'content'):  # the classifier sees images and labels
+        described.pop(name)
     recipe = {'version': VERSION, 'spec': described, **dict(options)}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(train.images).tobytes())

@@ -1,0 +1,218 @@
+"""Data sets as configs name them: `NAME` or `tfds:NAME` of TFDS, `folder:DIR`, `hf:NAME`, each by a recipe.
+
+A set of TFDS without a recipe is read where TFDS keeps it. Every other set is prepared once by `genbench data prepare`,
+into `data.data_dir` or the cache, and from then on is read like one of TFDS. It remembers the files that it was made
+of, so that a change of them is noticed.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import zlib
+from typing import Any
+
+from genbench import reading
+from genbench.data import contents, folders, preparing, sources
+from genbench.data import recipe as recipes
+from genbench.data.contents import Contents
+from genbench.data.recipe import Recipe
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, explained_disk_errors
+
+KINDS = ('tfds', 'folder', 'hf')
+PREPARED = {'recipe': dict, 'content': str, 'files': str, 'source': str, 'origin': str}  # of a metadata.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """What `data.name`, `data.data_dir` and the recipe name together.
+
+    Attributes:
+      kind: one of KINDS.
+      rest: a name, or a folder.
+      data_dir: '' for the default.
+    """
+
+    kind: str
+    rest: str
+    data_dir: str
+    recipe: Recipe
+
+    @property
+    def text(self) -> str:
+        """As it is written on the command line."""
+        return self.rest if self.kind == 'tfds' else f'{self.kind}:{self.rest}'
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a set of TFDS as TFDS has it."""
+        return self.kind == 'tfds' and dataclasses.replace(self.recipe, test_share=Recipe.test_share) == Recipe()
+
+    @property
+    def title(self) -> str:
+        """What the data set is called in results: 'photos-64-center-lanczos'."""
+        base = os.path.basename(os.path.realpath(self.rest)) if os.path.isdir(self.rest) else self.rest.strip('/')
+        return '-'.join(filter(None, (contents.slug(base.rpartition('/')[2]), self.recipe.name)))
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where it is prepared."""
+        if self.data_dir and self.kind != 'tfds':
+            root = pathlib.Path(self.data_dir).expanduser()
+        else:
+            if self.kind == 'folder' or (self.kind == 'hf' and os.path.isdir(self.rest)):
+                origin = os.path.realpath(self.rest)
+            else:
+                origin = f'{self.rest} {os.path.realpath(self.data_dir) if self.data_dir else ""}'
+            digest = hashlib.sha256(f'{self.kind} {origin}'.encode('utf-8', 'surrogateescape')).hexdigest()[:12]
+            root = sources.cache_dir() / 'prepared' / digest
+        return root / f'{self.title}-{self.recipe.digest}'
+
+    @property
+    def command(self) -> str:
+        """What prepares it."""
+        where = f' --data_dir={self.data_dir}' if self.data_dir else ''
+        return f'genbench data prepare {self.text}{self.recipe.flags}{where}'
+
+
+def named(name: str, data_dir: str = '', recipe: Recipe | None = None) -> Name:
+    """The parts of a name.
+
+    Raises:
+      UserError: nothing stands after the kind.
+    """
+    kind, colon, rest = name.partition(':')
+    if not colon or kind not in KINDS:
+        kind, rest = 'tfds', name
+    if not rest:
+        raise UserError(f'{name!r} (data.name) names nothing; write {kind}:{"DIR" if kind == "folder" else "NAME"}.')
+    if kind != 'tfds':
+        rest = os.path.expanduser(rest)
+    return Name(kind, rest, data_dir, recipe or Recipe())
+
+
+def of_config(data: Any) -> Name:
+    """The set that a section `data` of a config names."""
+    return named(data.name, data.data_dir, recipes.of(data))
+
+
+def open_data(data: Any) -> Any:
+    """The TFDS builder of the prepared set that a section `data` of a config names.
+
+    Raises:
+      UserError: there is no such set, it is not prepared, or it has changed since.
+    """
+    return open_named(of_config(data))
+
+
+def open_named(name: Name) -> Any:
+    if name.plain:
+        return sources.open_builder(name.rest, name.data_dir)
+    known = _known(name)
+    if known is None:
+        if name.kind == 'folder':
+            next(folders.files(pathlib.Path(name.rest)), None)  # says that there is none, before it says to prepare it
+        raise UserError(f'{name.text} is not prepared{" by this recipe" if name.kind == "tfds" else ""}. '
+                        f'Run: {name.command}')  # fmt: skip
+    if change := _change(name, known):
+        raise UserError(f'{name.text} has changed since it was prepared: {change}. Prepare it again: {name.command}')
+    return sources.open_folder(name.title, name.folder)
+
+
+def spec(data: Any) -> DataSpec:
+    """The specification of the set that a section `data` of a config names; one of TFDS need not be prepared."""
+    name = of_config(data)
+    return sources.spec_by_name(name.rest, name.data_dir) if name.plain else sources.spec_of(open_named(name))
+
+
+@explained_disk_errors()
+def prepare(name: Name, processes: int = 0, say: preparing.Say = lambda _: None) -> tuple[str, list[str]]:
+    """Prepare a set that is not yet, or has changed since: its folder, and what became of the images.
+
+    Raises:
+      UserError: there is no such set, or nothing is left of it.
+    """
+    name.recipe.check()
+    if name.plain:
+        return sources.prepare(name.rest, name.data_dir), []
+    known = _known(name)
+    if known is not None and not _change(name, known):
+        return str(name.folder), list(known.get('report', ()))
+    source, origin = _source(name)
+    listed = _listed(name.kind, origin)
+    metadata = {'files': _digest(listed), 'source': name.text, 'origin': origin}
+    lines = preparing.prepare(source, name.recipe, name.folder, metadata, name=name.title, listed=listed,
+                              processes=processes, say=say)  # fmt: skip
+    return str(name.folder), lines
+
+
+def prepared(data_dir: str = '') -> list[str]:
+    """'name  folder' of the sets that are prepared by a recipe."""
+    root = pathlib.Path(data_dir) if data_dir else sources.cache_dir() / 'prepared'
+    found = []
+    for file in sorted(root.glob('*/metadata.json' if data_dir else '*/*/metadata.json')):
+        known = reading.read_json_if_any(file, dict) or {}
+        if 'recipe' in known:
+            flags = Recipe(**{**known['recipe'], 'size': tuple(known['recipe']['size'])}).flags
+            found.append(f'{known["source"]}{flags}  {file.parent}')
+    return found
+
+
+def _source(name: Name) -> tuple[Contents, str]:
+    """What is to be prepared, and the folder that it lies in; '' where it lies in none."""
+    if name.kind == 'folder':
+        return folders.open_folder(name.rest, name.recipe), os.path.realpath(name.rest)
+    if name.kind == 'hf':
+        from genbench.data import hugging_face
+
+        return hugging_face.open_set(name.rest, name.recipe)
+    from genbench.data import resized
+
+    return resized.open_set(name.rest, name.data_dir, name.recipe)
+
+
+def _known(name: Name) -> dict[str, Any] | None:
+    """The metadata of a prepared set; None where it is not prepared."""
+    advice = f'Prepare it again: {name.command}'
+    return reading.read_json_if_any(name.folder / 'metadata.json', PREPARED, advice)
+
+
+def _listed(kind: str, origin: str) -> list[folders.File]:
+    """The files whose change would change the data."""
+    if not origin:
+        return []
+    found = folders.files(pathlib.Path(origin))
+    return sorted((one for one in found if kind != 'folder' or folders.matters(one.name)), key=lambda one: one.name)
+
+
+def _digest(listed: list[folders.File]) -> str:
+    return hashlib.sha256(json.dumps([dataclasses.astuple(one) for one in listed]).encode()).hexdigest()[:16]
+
+
+def _change(name: Name, known: dict[str, Any]) -> str:
+    """What has changed in the files that a set was prepared from, '2 new, 1 gone'; '' where nothing has.
+
+    Where only the time of a file has, its bytes decide. A folder that is gone has not changed: a prepared set does
+    without it.
+    """
+    origin = os.path.realpath(name.rest) if name.kind == 'folder' else known['origin']
+    if not origin or not os.path.isdir(origin):
+        return ''
+    now = {one.name: one for one in _listed(name.kind, origin)}
+    if _digest(list(now.values())) == known['files']:
+        return ''
+    listed = reading.read_json(name.folder / 'files.json', [list], f'Prepare it again: {name.command}')
+    then = {one[0]: folders.File(*one) for one in listed}
+    sums = functools.cache(lambda: reading.read_json(name.folder / 'sums.json', dict))
+    changed = [one for one, file in now.items() if one in then and file.size != then[one].size]
+    touched = [one for one, file in now.items() if one in then and file.size == then[one].size and file != then[one]]
+    changed += [one for one in touched if not _same(pathlib.Path(origin, one), sums().get(one))]
+    counts = {'new': len(now.keys() - then.keys()), 'gone': len(then.keys() - now.keys()), 'changed': len(changed)}
+    return ', '.join(f'{number:,} {what}' for what, number in counts.items() if number)
+
+
+def _same(path: pathlib.Path, checksum: int | None) -> bool:
+    return checksum is not None and path.is_file() and zlib.crc32(path.read_bytes()) == checksum
