@@ -4,7 +4,7 @@ genbench run experiments/dequantisation.py --out runs/dequantisation
 
 Diffusion and flow matching, with images dequantised by uniform noise or placed at the centres of their bins.
 
-Cost: five minutes on two cores (docs/studies/dequantisation.md).
+Cost: 15 minutes of CPU time (docs/studies/dequantisation.md).
 
 Expect worse bits per dimension by the ODE from models of bin centres, whose density is scored at points it was never
 shown, and little difference in Fréchet distance.

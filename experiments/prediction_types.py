@@ -6,7 +6,7 @@ One network, the cosine schedule, and the plain squared error of each target, un
 is a weighted one of another, so that what differs is the weight of noise levels and how a network's errors are
 amplified where the conversion divides by a small number.
 
-Cost: six minutes on two cores (docs/studies/prediction_types.md).
+Cost: 16 minutes of CPU time (docs/studies/prediction_types.md).
 
 Expect v and velocity ahead of noise in Fréchet distance with few evaluations, for the image that noise implies is
 ill-conditioned where sampling starts; and level with each other, for where α² + σ² = 1 one is a nearly constant
