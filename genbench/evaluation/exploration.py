@@ -112,8 +112,9 @@ class Explorer:
     def _denoising(self, pictures: dict[str, np.ndarray], told: Told, real: RealSets) -> dict[str, Any]:
         """What exploration.json says of the traces; their pictures are added to `pictures`."""
         family = self.blueprint.family
-        assert family.path is not None
-        sampler, schedule, steps = self.followed, family.path, int(self.followed.num_steps)
+        schedule = family.asked(self.blueprint.bind_state(self.state)).path
+        assert schedule is not None
+        sampler, steps = self.followed, int(self.followed.num_steps)
         kept = np.unique(np.round(np.linspace(0, steps, min(steps + 1, MOST_STATES))).astype(int))
         times = schedule.step(jnp.asarray(steps - kept), steps, sampler.options.spacing)
         alpha, sigma = np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))

@@ -293,6 +293,10 @@ class Family:
             raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a '
                             f'solver could follow. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
+    def asked(self, networks: Networks) -> 'Family':
+        """The family with what it must ask its networks before anything else, such as a schedule that is learned."""
+        return self
+
     @property
     def path(self) -> Schedule | None:
         """The schedule of a family whose samplers go from noise to images in steps, which `trace` follows."""

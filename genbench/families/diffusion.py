@@ -13,23 +13,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.families.base import Array, Borrowed, Likelihood, Networks, register
+from genbench.families.base import Array, Borrowed, Likelihood, Networks, Update, register
 from genbench.families.bounds import VARIANCES
 from genbench.families.regression import RegressionFamily
 from genbench.interpolants import times
 from genbench.interpolants.choices import Choice
 from genbench.interpolants.predictions import Prediction
+from genbench.networks.monotone import Monotone
 from genbench.ranges import NOT_NEGATIVE, STEPS
 
 
 @register('diffusion')
 class Diffusion(RegressionFamily):
-    """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1."""
+    """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1.
 
+    With `schedule=learned` a network says how log SNR falls between its ends, which are fixed (VDM). It is trained to
+    lower the variance of the bound, which does not depend on it otherwise.
+    """
+
+    learnable = True
     ranges = {'num_timesteps': STEPS, 'learned_variance': NOT_NEGATIVE}
 
     @classmethod
@@ -45,6 +52,11 @@ class Diffusion(RegressionFamily):
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
+        if self._learns and config.family.weight != 'elbo':
+            raise UserError('family.schedule=learned needs family.weight=elbo: under any other weight the loss would '
+                            'depend on the schedule.')  # fmt: skip
+        if self._learns and self._cells:
+            raise UserError('family.time_sampler=by_weight needs a schedule that is fixed, and this one is learned.')
         self.outputs = 2 if config.family.learned_variance else 1
         if self.outputs == 2:
             self.require('family.learned_variance', ('steps',))
@@ -56,6 +68,22 @@ class Diffusion(RegressionFamily):
                 raise UserError(f'evaluation.vlb_variances has {variance!r}, which no bound is called. {known}')
             if variance == 'learned' and self.outputs == 1:
                 raise UserError('evaluation.vlb_variances has learned, which needs family.learned_variance.')
+
+    @property
+    def _learns(self) -> bool:
+        return self.schedule.name == 'learned'
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        return {**super().networks(rngs), **({'schedule': Monotone(rngs)} if self._learns else {})}
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        shape = (Update('schedule', ('schedule',), self.spread),) if self._learns else ()
+        return (*super().updates, *shape)
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        return (*super().averaged, *(('schedule',) if self._learns else ()))
 
     @property
     def time_samplers(self) -> Mapping[str, Choice]:
@@ -95,4 +123,4 @@ class Diffusion(RegressionFamily):
     def _vlb(self, variance: str, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
         denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that samples
-        return self.bound.in_steps(denoise, images, keys, times, variance, networks)
+        return self.asked(networks).bound.in_steps(denoise, images, keys, times, variance, networks)

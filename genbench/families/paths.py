@@ -1,8 +1,10 @@
 """What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, N
 from genbench.families.bounds import VariationalBound
 from genbench.families.spaces import Latents, Pixels, Space
 from genbench.interpolants import density, predictions, schedules, solvers, steps
-from genbench.interpolants.options import PathOptions
+from genbench.interpolants.options import FULL, PathOptions
 from genbench.interpolants.solvers import Kept, Path, Solver, Trace
 from genbench.networks.layers import plain_attention
 from genbench.ranges import PATH, PROBABILITY
@@ -34,6 +36,7 @@ class PathFamily(Family):
     default_steps = 25
     guidable = True
     main_network = 'denoiser'
+    learnable = False  # whether `schedule=learned` is, and every loss asks the networks for it
     ranges = {'condition_dropout': PROBABILITY, 'first_stage': PATH}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -44,6 +47,8 @@ class PathFamily(Family):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         self.schedule = schedules.get(self.path_config.schedule)
+        if self.schedule.name == 'learned' and not self.learnable:
+            raise UserError(f'family.schedule is learned, and {self.name} cannot learn one.')
         self.prediction = predictions.check(self.path_config.prediction)
         if self.prediction in ('noise', 'score') and self.schedule.alpha(jnp.asarray(self.schedule.t_max)) <= 0:
             raise UserError(
@@ -110,6 +115,17 @@ class PathFamily(Family):
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         self.space.measure(networks, batch)
 
+    def asked(self, networks: Networks) -> Self:
+        if self.schedule.name != 'learned':
+            return self
+        family = copy.copy(self)
+        still, shape = self.schedule.still or self.schedule, networks['schedule']
+        family.schedule = dataclasses.replace(schedules.learned(shape), still=still)
+        family.scored = dataclasses.replace(
+            family.schedule, t_min=self.scored.t_min, still=self.scored.still or self.scored
+        )
+        return family
+
     def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
         return {**super().prepare(networks, rows), **self.space.prepare(networks, rows)}
 
@@ -128,9 +144,8 @@ class PathFamily(Family):
 
     def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
         """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""
-        return predictions.denoiser(
-            self.network(networks), self.prediction, self.schedule, given, guidance, clip, **options
-        )
+        schedule = self.asked(networks).schedule
+        return predictions.denoiser(self.network(networks), self.prediction, schedule, given, guidance, clip, **options)
 
     def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
         """x_s on the trajectory through x_t, as a function of (x_t, t, s), of a network of the kind 'map'."""
@@ -164,8 +179,8 @@ class PathFamily(Family):
     ) -> Path:
         """The end of the run of a sampler that begins at `start` (batch, …), x at t_max: real images."""
         return solvers.solve(
-            self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
-            sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
+            self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
+            keys, sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
         )  # fmt: skip
 
     @property
@@ -176,8 +191,8 @@ class PathFamily(Family):
         self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
     ) -> Trace:
         return solvers.trace(
-            self.solver(sampler.name), self.schedule, self._sampled(networks, given, sampler), start, keys,
-            int(sampler.num_steps), first, sampler.options, self.flow_map(networks, given, sampler),
+            self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
+            keys, int(sampler.num_steps), first, sampler.options, self.flow_map(networks, given, sampler),
         )  # fmt: skip
 
     def check_guide(self, guide: Family) -> None:
@@ -197,7 +212,9 @@ class PathFamily(Family):
         """The denoiser of a run that is lent as a guide, on this family's path."""
         guide: Any = self.borrowed[name].family
         told = {kind: (given or {})[kind] for kind in guide.forms} or None
-        return predictions.on_path(guide.denoise(networks.borrowed(name), told), guide.schedule, self.schedule)
+        lent = networks.borrowed(name)
+        schedules = guide.asked(lent).schedule, self.asked(networks).schedule
+        return predictions.on_path(guide.denoise(lent, told), *schedules)
 
     def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
         """The denoiser as this sampler's options have it."""
@@ -219,6 +236,9 @@ class PathFamily(Family):
         solver, num_steps = self.solver(sampler.name), sampler.num_steps
         if not ((guided or sampler.options.guide) and sampler.guidance):
             return solvers.evaluations(solver, num_steps, sampler.options)
+        if self.schedule.name == 'learned' and sampler.options.interval != FULL:
+            raise UserError('The sampler option interval costs what the schedule says, and this one is learned; leave '
+                            'interval out.')  # fmt: skip
         return solvers.guided_evaluations(solver, self.schedule, num_steps, sampler.options)
 
     @property
@@ -265,7 +285,7 @@ class PathFamily(Family):
                 return self.denoise(networks, given)(x_t, t)
 
         def log_density(x, keys):
-            return density.log_density(self._followed, denoise, x, keys, ode, given)
+            return density.log_density(self.asked(networks)._followed, denoise, x, keys, ode, given)
 
         return log_density
 
@@ -278,7 +298,8 @@ class PathFamily(Family):
         return Likelihood(self.space.method(method), 'lower_bound', log_prob, protocol)
 
     def _vlb_continuous(self, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
-        return self.bound.in_continuous_time(self.denoise(networks, given), images, keys, networks)
+        bound = self.asked(networks).bound
+        return bound.in_continuous_time(self.denoise(networks, given), images, keys, networks)
 
 
 def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.Kept | None:

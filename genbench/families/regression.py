@@ -4,6 +4,7 @@ Where times come from, how they are weighted, and which noise belongs to which i
 of functions (`interpolants.times`, `.weights`, `.couplings`). A family that knows more puts it into a copy of its own.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from genbench.ranges import PATH
 FEWEST = 8  # images that a coupling of a batch is worth its while for
 _LACKING = {
     'even times': 'times that are even in t: use family.time_sampler=low_discrepancy, and no schedule with a curve',
+    'times alone': 'a loss at the times that are drawn and no others, and a schedule without a curve',
     'steps': 'the times of a chain of steps: use family.time_sampler=uniform, and a schedule that is even in t',
     'whole batches': 'the whole batch at once: use train.accumulate=1',
     'several images': f'at least {FEWEST} images at once: raise train.batch_size',
@@ -69,12 +71,19 @@ class RegressionFamily(PathFamily):
         weight = choose('family.weight', options.weight, self.weights)
         coupling = choose('family.coupling', options.coupling, self.couplings)
         self._time_sampler, self._weight, self._coupling = sampler.function, weight.function, coupling.function
+        alone = ('times alone',) if type(self).loss is RegressionFamily.loss else ()
         self._offered = {
-            *(sampler.offers if self.schedule.curve is None else ()),
+            *((*sampler.offers, *alone) if self.schedule.curve is None else ()),
             *(('whole batches',) if config.train.accumulate == 1 else ()),
             *(('several images',) if config.train.batch_size >= FEWEST else ()),
             *(() if self.conditional else ('no conditions',)),
         }
+        self.require(f'family.time_sampler={options.time_sampler}', sampler.needs)
+        self._cells: times.Cells | None = None
+        if options.time_sampler.startswith('by_weight'):
+            self._cells = self._time_sampler(
+                self.schedule, functools.partial(self._weight, self.schedule, self.prediction)
+            )
         self.require(f'family.weight={options.weight}', weight.needs)
         self.require(f'family.coupling={options.coupling}', coupling.needs)
 
@@ -118,11 +127,12 @@ class RegressionFamily(PathFamily):
 
     def times(self, keys: Array) -> Array:
         """Times to train at, (batch,)."""
-        return self._time_sampler(self.schedule, keys)
+        return self._cells.draw(keys) if self._cells else self._time_sampler(self.schedule, keys)
 
     def weight(self, t: Array) -> Array:
-        """The factor (batch,) of the squared error of the prediction."""
-        return self._weight(self.schedule, self.prediction, t)
+        """The factor (batch,) of the squared error of the prediction, over how often times like t are drawn."""
+        weight = self._weight(self.schedule, self.prediction, t)
+        return weight / self._cells.at(t) if self._cells else weight
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
         x, noise, given = super().pairs(networks, rows, key)
@@ -130,6 +140,17 @@ class RegressionFamily(PathFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The regression, and what is learned beside it."""
+        family = self.asked(networks)
+        return family.total(networks, *family.losses(networks, batch, key))
+
+    def spread(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """The second moment of the regression, which the shape of a learned schedule changes, and not the mean (Kingma
+        et al. 2021, section 5.2 and appendix H)."""
+        loss, _ = self.asked(networks).losses(networks, batch, key)
+        return scalars(jnp.square(loss).mean(), mean=loss.mean())
+
+    def losses(self, networks: Networks, batch: Batch, key: Array) -> tuple[Array, Array]:
+        """The regression of each image and the time it is at, both (batch,)."""
         t = self.times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
@@ -141,7 +162,7 @@ class RegressionFamily(PathFamily):
         if variance is not None:
             predicted = predictions.convert(self.prediction, self.schedule, y, x_t, t)._replace(variance=variance)
             loss += self.variance_loss(x, t, predicted)
-        return self.total(networks, loss, t)
+        return loss, t
 
     def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
         """The mean of the losses (batch,) of images, each over what is usual for its time where that is learned."""

@@ -129,7 +129,8 @@ def log_density(schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode
     integrate = _on_fixed_grid if ode.solver in FIXED else _adaptively
     with jax.ensure_compile_time_eval():
         ends = jnp.asarray([schedule.t_min, schedule.t_max])
-        (scale, _), (low, high) = (np.asarray(value, float).tolist() for value in schedule.straightened(ends))
+        still = schedule.still or schedule
+        (scale, _), (low, high) = (np.asarray(value, float).tolist() for value in still.straightened(ends))
     end, total = integrate(drift, (low, high), x / scale, ode, given, probes)
     log_prior = jax.scipy.stats.norm.logpdf(end, scale=high).reshape(len(x), -1).sum(1)
     return log_prior + total - x[0].size * math.log(scale)

@@ -27,6 +27,7 @@ class Schedule:
       t_max: the time at which sampling starts, and x_t is taken to be N(0, σ(t_max)²).
       condition: what networks see of t; their sinusoids have the angles 1000 · condition(t) · frequency.
       curve: share of the way from the smallest noise (0) to t_max (1) → time; None for t_max · share.
+      still: of a schedule with parameters, one without that has the same ends.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Schedule:
     t_max: float
     condition: Callable[[Array], Array] = lambda t: t
     curve: Callable[[Array], Array] | None = None
+    still: 'Schedule | None' = None
 
     def coefficients(self, t: Array) -> tuple[Array, Array, Array, Array]:
         """(α, σ, dα/dt, dσ/dt) at t, each of t's shape."""
@@ -183,6 +185,36 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     )
 
 
+def learned(
+    shape: Callable[[Array], Array] = lambda share: share, log_snrs: tuple[float, float] = (13.3, -10.0)
+) -> Schedule:
+    """α² = sigmoid(−γ), σ² = sigmoid(γ), where −γ = log SNR falls between fixed ends (Kingma et al. 2021, section 3.2).
+
+    Before t_min, where no network is trained, σ / α falls to 0 with t. Networks see γ, scaled to [0, 1] between the
+    ends, so that what they learn belongs to noise levels, not to times.
+
+    Args:
+      shape: rises from 0 to 1 over shares of the time: how far γ has come. By default γ is linear in time.
+      log_snrs: at t_min and at t_max.
+    """
+    first, low, high = 1e-3, -log_snrs[0], -log_snrs[1]
+
+    def scaled(t):
+        before = jnp.minimum(jnp.log(jnp.maximum(t, EARLIEST) / first), 0)
+        return shape(jnp.clip((t - first) / (1 - first), 0, 1)) + 2 * before / (high - low)
+
+    def gamma(t):
+        return low + (high - low) * scaled(t)
+
+    def alpha(t):
+        return jnp.sqrt(jax.nn.sigmoid(-gamma(t)))
+
+    def sigma(t):
+        return jnp.where(t > 0, jnp.sqrt(jax.nn.sigmoid(gamma(t))), 0)
+
+    return Schedule('learned', alpha, sigma, t_min=first, t_max=1.0, condition=scaled)
+
+
 def _uniform(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
     """Evenly on the schedule's own way: in t, or along its curve from t_max to the smallest noise, and then zero."""
     if schedule.curve is None:
@@ -319,7 +351,8 @@ def check_spacing(schedule: Schedule, spacing: str) -> int | None:
 
 
 def get(name: str) -> Schedule:
-    """The schedule that configs call `name`."""
-    if name not in SCHEDULES:
-        raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, SCHEDULES)}')
-    return SCHEDULES[name]()
+    """The schedule that configs call `name`; of 'learned', as it is as long as nothing is learned."""
+    known = {**SCHEDULES, 'learned': learned}
+    if name not in known:
+        raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')
+    return known[name]()

@@ -1,16 +1,22 @@
 """Where the times of training come from: (schedule, one key an image) → times (batch,).
 
+With `by_weight` the expectation of the loss is that of even times: what is drawn more often is weighed less.
+
 A time follows from its image's own key, and for `low_discrepancy` from its place in the batch as well, so that devices
 do not matter. A family may put further samplers into a copy of `SAMPLERS`.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genbench import rng
 from genbench.interpolants.choices import Choice
 from genbench.interpolants.schedules import Schedule
-from genbench.ranges import ANY, COUNT, POSITIVE
+from genbench.ranges import ANY, COUNT, POSITIVE, Range
 
 Array = jax.Array
 
@@ -58,9 +64,49 @@ def _on_the_way(schedule: Schedule, share: Array) -> Array:
     return jnp.maximum(schedule.time(share), schedule.t_min)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """A density of times that is constant in each of as many equal cells between the ends of the trained times.
+
+    Attributes:
+      low, high: the ends.
+      density: of a cell, relative to even times; their mean is one.
+    """
+
+    low: float
+    high: float
+    density: np.ndarray
+
+    def draw(self, keys: Array) -> Array:
+        """Times of one key an image, (batch,), by inversion of the distribution function."""
+        count = len(self.density)
+        ends = np.cumsum(self.density) / count
+        share = rng.uniform(keys, 'time')
+        cell = jnp.clip(jnp.searchsorted(jnp.asarray(ends, jnp.float32), share), 0, count - 1)
+        begin = jnp.asarray(ends - self.density / count, jnp.float32)[cell]
+        inside = jnp.clip((share - begin) * count / jnp.asarray(self.density, jnp.float32)[cell], 0, 1)
+        return self.low + (self.high - self.low) * (cell + inside) / count
+
+    def at(self, t: Array) -> Array:
+        """The density at times (batch,), relative to even times."""
+        count = len(self.density)
+        cell = jnp.floor((t - self.low) / (self.high - self.low) * count).astype(jnp.int32)
+        return jnp.asarray(self.density, jnp.float32)[jnp.clip(cell, 0, count - 1)]
+
+
+def by_weight(schedule: Schedule, weight: Callable[[Array], Array], *, power: float, count: int = 1000) -> Cells:
+    """The density of the weight of the loss, (times) → factors, at the middle of each cell and to a power."""
+    low, high = schedule.t_min, schedule.t_max
+    with jax.ensure_compile_time_eval():  # also where a caller is being traced
+        middles = low + (high - low) * (jnp.arange(count) + 0.5) / count
+        heights = np.asarray(weight(middles), np.float64) ** power
+    return Cells(low, high, heights / heights.mean())
+
+
 SAMPLERS: dict[str, Choice] = {
     'uniform': Choice(uniform),
     'low_discrepancy': Choice(low_discrepancy, offers=('even times',)),
+    'by_weight': Choice(by_weight, {'power': (1.0, Range(0, 1))}, needs=('times alone',), offers=('even times',)),
     'steps': Choice(over_steps, {'count': (1000, COUNT)}),
     'logit_normal': Choice(logit_normal, {'mean': (0.0, ANY), 'deviation': (1.0, POSITIVE)}),
     'u_shaped': Choice(u_shaped, {'a': (4.0, POSITIVE)}),

@@ -60,7 +60,7 @@ def test_a_step_takes_one_of_the_pairs_of_each_row(reflow, batch):
     student, _ = reflow(conditional=True, condition_dropout=0.5)
     made = prepared(student, batch)
     x, noise, given = jax.jit(lambda rows: student.pairs(None, rows, None))({**batch, **made})
-    taken = [int(np.flatnonzero((made['pair_image'][row] == x[row]).all((1, 2, 3)))) for row in range(8)]
+    taken = [np.flatnonzero((made['pair_image'][row] == x[row]).all((1, 2, 3)))[0] for row in range(8)]
     assert set(taken) == {0, 1}
     for row, copy in enumerate(taken):
         np.testing.assert_array_equal(noise[row], made['pair_noise'][row, copy])

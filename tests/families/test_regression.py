@@ -57,6 +57,8 @@ def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_fam
     [
         ({'weight': 'elbo', 'time_sampler': 'logit_normal'}, (), False, 'weight=elbo needs times that are even in t'),
         ({'weight': 'elbo'}, (), False, 'time_sampler=low_discrepancy'),  # over steps: no integral over time
+        ({'time_sampler': 'by_weight', 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False,
+         'by_weight needs a loss at the times that are drawn and no others, and a schedule without a curve'),
         ({'weight': 'sigmoid', 'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'low_discrepancy'},
          (), False, 'no schedule with a curve'),
         ({'coupling': 'optimal_transport'}, ('train.batch_size=4',), False, 'at least 8 images.*train.batch_size'),
@@ -241,3 +243,28 @@ def test_a_learned_variance_that_was_not_learned_is_one_line(make_family, keys):
     sampler = Sampler('ancestral', 2, options=AncestralOptions(variance='learned'))
     with pytest.raises(UserError, match='trained with family.learned_variance'):
         family.sample(network, keys(2), None, sampler)
+
+
+@pytest.mark.parametrize('power', [0.5, 1])
+def test_times_by_weight_leave_the_expectation_as_it_is_and_lower_the_variance(make_family, power):
+    """Of w(t) e(t) with e = 1 + t, whose mean over even times is an integral; at power 1 only e varies."""
+    options = {'weight': 'elbo', 'prediction': 'velocity', 'schedule': 'straight'}
+    even, drawn = (make_family('flow_matching', time_sampler=name, **options)
+                   for name in ('low_discrepancy', f'by_weight:power={power}'))  # fmt: skip
+    keys = jax.random.split(jax.random.key(0), 40_000)
+    t = drawn.times(keys)
+    found = np.asarray(drawn.weight(t) * (1 + t), np.float64)
+    low, high = drawn.schedule.t_min, drawn.schedule.t_max
+    grid = np.geomspace(low, high, 200_001)
+    terms = np.asarray(even.weight(jnp.asarray(grid)), np.float64) * (1 + grid)
+    mean, square = (np.trapezoid(one, grid) / (high - low) for one in (terms, terms**2))
+    assert found.mean() == pytest.approx(mean, abs=5 * found.std() / 200)
+    assert found.var() < 0.2 * (square - mean**2)
+    if power == 1:
+        assert found.std() < 0.3 * mean
+    assert (t >= low).all() and (t <= high).all()
+
+
+def test_times_by_weight_are_refused_where_a_loss_looks_at_other_times_too(make_family):
+    with pytest.raises(UserError, match='by_weight needs a loss at the times that are drawn and no others'):
+        make_family('shortcut', time_sampler='by_weight')
