@@ -93,7 +93,8 @@ class Explorer:
             'images': IMAGES, 'denoising': None, 'interpolation': None, 'neighbours': None,
         }  # fmt: skip
         pictures: dict[str, np.ndarray] = {}
-        sampling.save_grid(folder / 'real.png', real.split.rows(slice(0, REAL))['image'], family.spec)
+        seen = sampling.to_uint8(real.split.rows(slice(0, REAL))['image'], family.spec)
+        _save(folder / 'real.png', sampling.grid(seen, 10, scale=max(1, 256 // max(family.spec.shape[:2]) // 8)))
         if family.path is not None and int(self.followed.num_steps) > 1:
             values['denoising'] = self._denoising(pictures, told, real)
         if family.path is not None or family.latent_shape is not None:
