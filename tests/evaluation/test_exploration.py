@@ -126,7 +126,10 @@ def test_images_and_rows_of_interpolations_have_noise_of_their_own(tiny, digits,
 
     monkeypatch.setattr(exploration.Explorer, '_trace', trace)
     family = families.get('diffusion')(tiny('diffusion'), digits[0])
-    explorer = exploration.Explorer(Blueprint(family), {}, Sampler('ddim', 6), Sampler('ddim', 6), 0)
+    blueprint = Blueprint(family)
+    state = {part: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blueprint.shapes[part])
+             for part in ('params', 'aux')}  # fmt: skip
+    explorer = exploration.Explorer(blueprint, state, Sampler('ddim', 6), Sampler('ddim', 6), 0)
     real = types.SimpleNamespace(split=types.SimpleNamespace(rows=lambda _: {'image': np.zeros((8, 8, 8, 1), int)}))
     explorer._denoising({}, lambda *_: None, real)
     assert all(len(np.unique(keys, axis=0)) == 8 for keys in used)

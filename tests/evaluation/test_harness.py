@@ -227,7 +227,7 @@ def test_a_gan_has_no_likelihood_and_says_so(tiny, tmp_path):
         ('diffusion', 'multistep_consistency:2', 'multistep_consistency'),
         ('diffusion', 'dimm:5', 'ddim'),
         ('diffusion', 'ddim:5:2.0', 'guidance, which needs family.conditional'),
-        ('diffusion', 'ddim:0', 'at least one step'),
+        ('diffusion', 'ddim:0', 'is 0; it should be at least 1'),
         ('diffusion', 'ddim:few', 'NAME:STEPS'),
     ],
 )
