@@ -5,7 +5,7 @@ genbench run experiments/ema_widths.py --out runs/ema_widths
 Two power-function averages are kept while training; averages of every other width are reconstructed from their
 snapshots. Once with a constant learning rate, and once with the cosine that ends at zero.
 
-Cost: four minutes on two cores (docs/studies/ema_widths.md).
+Cost: 10 minutes of CPU time (docs/studies/ema_widths.md).
 
 Expect a clear best width with the constant learning rate, well ahead of the last parameters, and hardly any influence
 of narrow averages where the learning rate decays to zero.
