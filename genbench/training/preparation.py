@@ -42,13 +42,22 @@ def shapes(family: Family, lent: Tree, rows: Mapping[str, Any]) -> dict[str, jax
       lent: what borrowed runs lend, or its shapes.
       rows: one row or more, as the feed has them.
     """
-    found = jax.eval_shape(lambda *arguments: _prepare(Blueprint(family), *arguments), lent, jax.random.key(0), 0, rows)
+    found = jax.eval_shape(
+        lambda *arguments: _prepare(family, _lender(family), *arguments), lent, jax.random.key(0), 0, rows
+    )
     return {name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for name, leaf in found.items()}
 
 
-def _prepare(blueprint: Blueprint, lent: Tree, root: Array, first: Any, rows: Batch) -> Mapping[str, Array]:
+def _lender(family: Family) -> Blueprint:
+    """What binds the borrowed runs, which are the same in all stages."""
+    return Blueprint(family.at(family.stages[0].name))
+
+
+def _prepare(
+    family: Family, lender: Blueprint, lent: Tree, root: Array, first: Any, rows: Batch
+) -> Mapping[str, Array]:
     keys = rng.of_images(root, first, len(rows['image']))
-    return blueprint.family.prepare(blueprint.lenders(lent), {**pipeline.widened(dict(rows)), 'key': keys})
+    return family.prepare(lender.lenders(lent), {**pipeline.widened(dict(rows)), 'key': keys})
 
 
 def promised(shapes: Shapes, rows: int) -> dict[str, np.ndarray]:
@@ -208,8 +217,8 @@ def compute_in(
     if (done := store.done(manifest)) == store.rows:
         return manifest['flops']
     size, whole = family.config.train.batch_size, meshes.replicated(mesh)
-    blueprint, root = Blueprint(family), meshes.put(rng.root(family.config.train.seed, 'preparation'), whole)
-    program = jax.jit(lambda *arguments: _prepare(blueprint, *arguments), out_shardings=whole)
+    lender, root = _lender(family), meshes.put(rng.root(family.config.train.seed, 'preparation'), whole)
+    program = jax.jit(lambda *arguments: _prepare(family, lender, *arguments), out_shardings=whole)
     progress = Progress('prepare', done, store.rows, 'row', quiet=quiet)
 
     def batch(first: int) -> tuple[Any, ...]:

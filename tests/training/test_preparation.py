@@ -193,7 +193,7 @@ def test_a_dry_run_knows_the_shapes_and_computes_nothing(tiny, monkeypatch):
         'sum': jax.ShapeDtypeStruct((), jnp.int16), 'dark': jax.ShapeDtypeStruct((2, 3), jnp.float16),
         'lent': jax.ShapeDtypeStruct((), jnp.int32),
     }  # fmt: skip
-    assert ready.places.feed['dark'].shape == (ready.feed.order.size, 2, 3)
+    assert ready.places.feed['dark'].shape == (ready.feed.taken.order.size, 2, 3)
     assert prepare(tiny('steward'), on_noise=True).feed.constants['dark'].shape == (32, 2, 3)
 
 
