@@ -191,7 +191,8 @@ def _one_step(ready: Prepared) -> tuple[bool, str]:
     state, scalars = execute(state, training.constants, training.inputs(0))
     shown = ', '.join(f'{name} {float(value):.4g}' for name, value in scalars.items() if not name.startswith('skipped'))
     finite = int(state['skipped']['total']) == 0
-    return finite, f'one step of {ready.config.train.batch_size} images: {shown}' + ('' if finite else ', which is not finite')
+    said = f'one step of {ready.config.train.batch_size} images: {shown}'
+    return finite, said + ('' if finite else ', which is not finite')
 
 
 Say = Callable[[str], None]
