@@ -7,6 +7,7 @@ of ten network evaluations.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,7 +52,8 @@ class Comparison:
         return dataclasses.asdict(self)
 
 
-def less(
+def _comparison(
+    relation: str,
     metric: str,
     one: str,
     other: str | float,
@@ -59,20 +61,14 @@ def less(
     against: Mapping[str, Any] | None = None,
     margin: float = 0.0,
 ) -> Comparison:
-    """`one` has the lower number, by more than the margin; of `Comparison`."""
-    return _comparison(metric, one, LESS, other, where, against, margin)
+    chosen = dict(where or {})
+    return Comparison(metric, one, relation, other, chosen, chosen if against is None else dict(against), margin)
 
 
-def more(
-    metric: str,
-    one: str,
-    other: str | float,
-    where: Mapping[str, Any] | None = None,
-    against: Mapping[str, Any] | None = None,
-    margin: float = 0.0,
-) -> Comparison:
-    """`one` has the higher number, by more than the margin; of `Comparison`."""
-    return _comparison(metric, one, MORE, other, where, against, margin)
+# (metric, one, other, where=None, against=None, margin=0.0): `one` has the lower, or the higher, number by more than
+# the margin; see `Comparison`.
+less = functools.partial(_comparison, LESS)
+more = functools.partial(_comparison, MORE)
 
 
 def near(
@@ -83,21 +79,8 @@ def near(
     where: Mapping[str, Any] | None = None,
     against: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """The two differ by less than the margin; of `Comparison`."""
-    return _comparison(metric, one, NEAR, other, where, against, margin)
-
-
-def _comparison(
-    metric: str,
-    one: str,
-    relation: str,
-    other: str | float,
-    where: Mapping[str, Any] | None,
-    against: Mapping[str, Any] | None,
-    margin: float,
-) -> Comparison:
-    chosen = dict(where or {})
-    return Comparison(metric, one, relation, other, chosen, chosen if against is None else dict(against), margin)
+    """The two differ by less than the margin; see `Comparison`."""
+    return _comparison(NEAR, metric, one, other, where, against, margin)
 
 
 def read(values: Sequence[Mapping[str, Any]]) -> tuple[Comparison, ...]:
