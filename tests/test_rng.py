@@ -13,16 +13,22 @@ from jax.extend.core import primitives
 from genbench import families, rng
 from genbench.evaluation.features import fitted
 from genbench.families.base import Sampler
+from genbench.networks import layers
 from genbench.training import lending, sampling
 from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import Constants, seen, take_batch
 
 SIZE = 4
+ONE_DROPOUT = {'consistency_training'}  # a loss evaluates its network twice with one dropout, as its paper asks
 
 
 def words(key):
     return tuple(np.asarray(jax.random.key_data(key)).reshape(-1, 2).tolist())
+
+
+def rows(data):
+    return map(tuple, np.asarray(data).reshape(-1, 2).tolist())
 
 
 def test_numbers_below_a_key_are_those_of_a_split():
@@ -69,7 +75,7 @@ class Recorder:
     """Every key that bits are drawn from, and every key that others are derived from."""
 
     def __init__(self, monkeypatch):
-        self.drawn, self.parents = collections.Counter(), set()
+        self.drawn, self.parents, self.dropout = collections.Counter(), set(), set()
         jax.clear_caches()  # what was traced before does not report
         for primitive, note in (
             (primitives.random_bits_p, self._draw),
@@ -77,6 +83,7 @@ class Recorder:
             (primitives.random_split_p, self._derive),
         ):
             monkeypatch.setattr(primitive, 'bind', self._reporting(primitive.bind, note))
+        monkeypatch.setattr(layers, 'dropout', self._reporting_dropout(layers.dropout))
 
     def _reporting(self, bind, note):
         def reporting(keys, *rest, **options):
@@ -87,11 +94,19 @@ class Recorder:
 
         return reporting
 
+    def _reporting_dropout(self, dropout):
+        def reporting(x, rate, key):
+            if key is not None:
+                jax.debug.callback(lambda data: self.dropout.update(rows(data)), jax.random.key_data(key))
+            return dropout(x, rate, key)
+
+        return reporting
+
     def _draw(self, data):
-        self.drawn.update(map(tuple, np.asarray(data).reshape(-1, 2).tolist()))
+        self.drawn.update(rows(data))
 
     def _derive(self, data):
-        self.parents |= set(map(tuple, np.asarray(data).reshape(-1, 2).tolist()))
+        self.parents.update(rows(data))
 
     def take(self):
         jax.effects_barrier()
@@ -165,9 +180,9 @@ def test_no_two_draws_of_a_run_share_a_key(name, tiny, recorder, digits, lenders
         keys = sampling.image_keys(family, purpose, 0, 0, SIZE)
         without_result(lambda arrays, keys: use(blueprint.bind(**arrays), keys))(networks, keys)
         found = run + recorder.take()
-        shared = {
-            tuple(row) for row in words(rng.named(keys, 'density'))
-        }  # by an image's dequantisation draws, on purpose
+        shared = set(rows(jax.random.key_data(rng.named(keys, 'density'))))  # by an image's draws, on purpose
+        if name in ONE_DROPOUT:
+            shared |= recorder.dropout
         twice = [key for key, times in found.items() if times > 1 and key not in shared]
         assert not twice, f'{purpose}: {len(twice)} of {len(found)} keys are drawn from twice'
         assert not found.keys() & recorder.parents, f'{purpose}: a key is drawn from and derived from'
