@@ -23,17 +23,15 @@ class Case:
     overrides: tuple[str, ...] = ()
 
 
+# What the peers in PyTorch leave out, and the sizes of DiT-B.
+PLAIN = ('data.flip=false', 'family.conditional=false', 'family.learned_variance=0')
+BASE = ('network.width=768', 'network.heads=12')
+
 CASES = {
     'digits': Case('configs/digits/diffusion.py', (8, 8, 1), 17, 128, 128),
     'cifar10': Case('configs/cifar10/diffusion.py', (32, 32, 3), 256, 128, 8, ('data.flip=false', 'network.dropout=0')),
-    'dit': Case(
-        'configs/cifar10/diffusion_dit.py',
-        (32, 32, 3),
-        256,
-        256,
-        8,
-        ('data.flip=false', 'family.conditional=false', 'family.learned_variance=0'),
-    ),
+    'dit': Case('configs/cifar10/diffusion_dit.py', (32, 32, 3), 256, 256, 8, PLAIN),
+    'dit_b': Case('configs/cifar10/diffusion_dit.py', (32, 32, 3), 256, 256, 2, (*PLAIN, *BASE)),
 }
 
 
@@ -50,7 +48,7 @@ class Genbench:
         from genbench.training import mesh as meshes
         from genbench.training import placement
         from genbench.training.state import Blueprint, flatten
-        from genbench.training.step import active_updates, make_step
+        from genbench.training.step import Constants, active_updates, make_step
 
         startup.prepare(lambda cores: cpu_devices or cores)
         case = CASES[name]
@@ -64,12 +62,12 @@ class Genbench:
         images = np.random.Generator(np.random.Philox(0)).integers(0, case.levels, (IMAGES, *case.shape))
         arrays = sources.Arrays(images.astype(np.uint8), np.zeros(IMAGES, np.int32))
         self.feed = pipeline.ResidentFeed(arrays, pipeline.Order(IMAGES, 0), batch, meshes.split_batch(mesh))
-        self.constants = meshes.put(self.feed.constants, meshes.replicated(mesh))
+        self.constants = Constants(meshes.put(self.feed.constants, meshes.replicated(mesh)), {})
         places = placement.shardings(placement.abstract_state(self.blueprint, mesh))
-        first = jax.tree.map(jax.numpy.zeros_like, self.feed.batch(self.constants, self.feed.inputs(0)))
+        first = jax.tree.map(jax.numpy.zeros_like, self.feed.batch(self.constants.feed, self.feed.inputs(0)))
         make = jax.jit(lambda key: self.blueprint.initial_state(key, first, {}), out_shardings=places)
         self.state = make(jax.random.key(0))
-        step = make_step(self.blueprint, self.feed, jax.random.key(1), places)
+        step = make_step(self.blueprint, self.feed, jax.random.key(1), places, {})
         self.traced = step.trace(self.state, self.constants, self.feed.inputs(0), active_updates(self.blueprint, 0))
         self.step, self.root = self.traced.lower().compile(), step.root
         self.number, self.flatten = 0, flatten

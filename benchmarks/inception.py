@@ -27,6 +27,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIDES = ('genbench', 'PyTorch eager')
+TOLERANCE = 1e-3  # mean absolute difference of features; on CPU it is below 1e-5, and TF32 adds to it on a GPU
 
 
 def recorder():
@@ -43,15 +44,17 @@ def torch_side(weights: str):
     import torch
 
     extractor, _ = recorder().reference_networks(torch)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    extractor = extractor.to(device)
     if not pathlib.Path(weights).is_file():
-        torch.save(extractor.state_dict(), weights)
+        torch.save({name: value.cpu() for name, value in extractor.state_dict().items()}, weights)
 
     def run(images: np.ndarray, batch: int) -> np.ndarray:
         with torch.inference_mode():
             parts = []
             for start in range(0, len(images), batch):
                 planes = np.ascontiguousarray(images[start : start + batch].transpose(0, 3, 1, 2))
-                parts.append(extractor(torch.from_numpy(planes))[0].numpy())
+                parts.append(extractor(torch.from_numpy(planes).to(device))[0].cpu().numpy())
         return np.concatenate(parts)
 
     return run
@@ -116,7 +119,7 @@ def measure(ask, images: np.ndarray, batch: int, repeats: int) -> dict[str, list
     """Images a second of each side, in turns; the features must agree."""
     warm = [ask[side](images[:batch], batch)[1] for side in SIDES]
     error = np.abs(warm[0] - warm[1]).mean()
-    assert error < 1e-5, f'the features differ by {error}'
+    assert error < TOLERANCE, f'the features differ by {error}'
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for repeat in range(repeats):
         for side in SIDES if repeat % 2 else SIDES[::-1]:
@@ -134,7 +137,7 @@ def main() -> None:
     images = np.random.Generator(np.random.Philox(0)).integers(0, 256, (given.images, 32, 32, 3)).astype(np.uint8)
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'torch', 'torch-fidelity'))
     lines = [
-        '# Inception features of uint8 32×32 images on CPU, resizing included', '',
+        '# Inception features of uint8 32×32 images, resizing included', '',
         f'{datetime.date.today()}, {len(os.sched_getaffinity(0))} cores of {processor()}, Python '
         f'{platform.python_version()}, {versions}. {given.images} images and {given.repeats} measurements in '
         'turns for each batch; medians, and the range of the ratios of neighbours. Load average at the start '
