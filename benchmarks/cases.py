@@ -24,7 +24,12 @@ class Case:
 
 
 # What the peers in PyTorch leave out, and the sizes of DiT-B.
-PLAIN = ('data.flip=false', 'family.conditional=false', 'family.learned_variance=0')
+PLAIN = (
+    'data.flip=false',
+    'family.conditional=false',
+    'family.learned_variance=0',
+    'evaluation.samplers=("ddim:50",)',
+)
 BASE = ('network.width=768', 'network.heads=12')
 
 CASES = {
@@ -105,16 +110,18 @@ class Genbench:
         return {name: (0.05 * rng.normal(size=leaf.shape)).astype(np.float32) for name, leaf in shapes.items()}
 
     def check(self, params: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray) -> tuple[float, float]:
-        """Mean square of the output and norm of its gradient, of the network with these parameters."""
+        """Mean square of the output and norm of its gradient, of the network with these parameters in float32."""
         import optax
 
-        from genbench.training.state import unflatten
+        from genbench.training.state import Blueprint, unflatten
 
-        jax, state = self.jax, self.state
+        jax, state, config = self.jax, self.state, self.config.copy_and_resolve_references()
+        config.network.dtype = 'float32'
+        blueprint = Blueprint(type(self.family)(config, self.family.spec))
         tree = unflatten(params, state['params']['denoiser'])
 
         def loss(tree: Any) -> Any:
-            network = self.blueprint.bind({'denoiser': tree}, state['aux'])['denoiser']
+            network = blueprint.bind({'denoiser': tree}, state['aux'])['denoiser']
             return jax.numpy.square(network(x, t)).mean()
 
         value, gradient = jax.jit(jax.value_and_grad(loss))(tree)

@@ -11,19 +11,21 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def embedding(t: torch.Tensor, size: int) -> torch.Tensor:
+def embedding(t: torch.Tensor, size: int, endpoint: bool) -> torch.Tensor:
     half = size // 2
-    angles = 1000 * t[:, None] * torch.exp(-math.log(1e4) * torch.arange(half, device=t.device) / half)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    falling = torch.arange(half, device=t.device) / (half - 1 if endpoint else half)
+    angles = 1000 * t[:, None] * torch.exp(-math.log(1e4) * falling)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class Conditioning(nn.Module):
-    def __init__(self, features: int, outputs: int):
+    def __init__(self, features: int, outputs: int, endpoint: bool):
         super().__init__()
-        self.features, self.hidden, self.output = features, nn.Linear(features, outputs), nn.Linear(outputs, outputs)
+        self.features, self.endpoint = features, endpoint
+        self.hidden, self.output = nn.Linear(features, outputs), nn.Linear(outputs, outputs)
 
     def forward(self, t):
-        return F.silu(self.output(F.silu(self.hidden(embedding(t, self.features)))))
+        return F.silu(self.output(F.silu(self.hidden(embedding(t, self.features, self.endpoint)))))
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -83,7 +85,8 @@ class UNet(nn.Module):
     def __init__(self, shape: tuple, o: dict):
         super().__init__()
         size, channels, width = shape[0], o['channels'], o['channels']
-        self.conditioning, self.conv_in = Conditioning(channels, 4 * channels), nn.Conv2d(shape[2], width, 3, padding=1)
+        self.conditioning = Conditioning(channels, 4 * channels, endpoint=True)
+        self.conv_in = nn.Conv2d(shape[2], width, 3, padding=1)
         self.down, self.up, skips = nn.ModuleList(), nn.ModuleList(), [width]
         for depth, multiplier in enumerate(o['multipliers']):
             if depth:
@@ -158,7 +161,8 @@ class DiT(nn.Module):
         width, patch, pixels = o['width'], o['patch'], o['patch'] ** 2 * shape[2]
         self.patch, self.grid = patch, shape[0] // patch
         self.register_buffer('positions', torch.from_numpy(positions(self.grid, self.grid, width)))
-        self.conditioning, self.tokens = Conditioning(TIME_FEATURES, width), nn.Linear(pixels, width)
+        self.conditioning = Conditioning(TIME_FEATURES, width, endpoint=False)
+        self.tokens = nn.Linear(pixels, width)
         self.blocks = nn.ModuleList([Block(width, o['heads'], o['expansion']) for _ in range(o['depth'])])
         self.modulation, self.output = nn.Linear(width, 2 * width), nn.Linear(width, pixels)
 
@@ -218,11 +222,11 @@ class Torch:
         return sum(value.numel() for value in self.network.parameters())
 
     def check(self, params: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray) -> tuple[float, float]:
-        """Mean square of the output and norm of its gradient, of the network with these parameters."""
+        """Mean square of the output and norm of its gradient, of the network with these parameters in float32."""
         kept = {name: value.clone() for name, value in self.network.state_dict().items()}
         load(self.network, params)
         image = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).to(self.device)
-        loss = self.predict(image, torch.from_numpy(t).to(self.device)).square().mean()
+        loss = self.network(image, torch.from_numpy(t).to(self.device)).float().square().mean()
         gradient = torch.autograd.grad(loss, list(self.network.parameters()))
         self.network.load_state_dict(kept)
         return float(loss.detach()), float(torch.sqrt(sum(part.square().sum() for part in gradient)))

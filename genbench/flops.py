@@ -151,8 +151,11 @@ def _meetings(
 
 
 def _scan(equation: Any, known: Mapping[Any, Any]) -> float:
-    length, fixed = equation.params['length'], equation.params['num_consts']
-    program = equation.params['jaxpr']
+    length, program = equation.params['length'], equation.params['jaxpr']
+    if 'num_consts' in equation.params:
+        fixed = equation.params['num_consts']
+    else:  # jax 0.11 groups the inputs: constants, carried values, slices
+        fixed = len(list(equation.params['ft_in'].unpack()[0]))
     inner = {
         variable: value
         for variable, given in zip(program.jaxpr.invars[:fixed], equation.invars[:fixed], strict=True)
