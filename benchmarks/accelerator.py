@@ -188,7 +188,8 @@ def cifar10(machine: Machine) -> list[str]:
         'optimizer__learning_rate': 5e-4, 'optimizer__schedule': 'cosine', 'optimizer__warmup_steps': 500,
         'train__ema_decay': 0.9995, 'train__ema_warmup': True, 'train__log_every': 200, 'train__sample_every': 0,
         'checkpoint__every': 1000, 'network__dropout': 0.1, 'evaluation__batch_size': 1000,
-        'evaluation__samplers': '("heun:25","euler:20","euler:100")', 'evaluation__num_samples': 10000,
+        'evaluation__samplers': '("heun:10","euler:100")', 'evaluation__num_samples': 10000,
+        'evaluation__metrics': '("fd","fd_train","kd","precision","recall","likelihood","speed")',
         'evaluation__sets': 1,
     }  # fmt: skip
     if machine.smoke:
