@@ -34,7 +34,7 @@ from genbench.data.spec import DataSpec  # noqa: E402
 from genbench.training import mesh as meshes  # noqa: E402
 from genbench.training import placement  # noqa: E402
 from genbench.training import state as states  # noqa: E402
-from genbench.training.step import active_updates, make_step  # noqa: E402
+from genbench.training.step import Constants, active_updates, make_step  # noqa: E402
 
 PARTS = {'parameters': 'params', 'optimizer': 'opt', 'averages': 'averages'}
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
@@ -66,8 +66,8 @@ def measure(config: Any, axis: str, number: int, compiled: bool) -> dict[str, An
     feed = pipeline.ResidentFeed(
         arrays, pipeline.Order(len(images), 0), config.train.batch_size, meshes.split_batch(mesh)
     )
-    program = make_step(blueprint, feed, jax.random.key(0), placement.shardings(placed))
-    constants = meshes.put(feed.constants, meshes.replicated(mesh))
+    program = make_step(blueprint, feed, jax.random.key(0), placement.shardings(placed), {})
+    constants = Constants(meshes.put(feed.constants, meshes.replicated(mesh)), {})
     step = program.trace(placed, constants, feed.inputs(0), active_updates(blueprint, 0)).lower().compile()
     row['temporary'] = step.memory_analysis().temp_size_in_bytes
     return row | {'collectives': collectives(step.as_text())}
