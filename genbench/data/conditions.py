@@ -2,7 +2,8 @@
 
 A kind of condition says which fields of a row it is made of, how it is made, and in what form networks meet it. What a
 model is told is a mapping `given` from names of conditions to arrays (batch, …), or None where it is told nothing.
-Configs name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4').
+Configs name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4'); the range of
+guidance_weight is written LOW-HIGH.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
 Given = Mapping[str, Any] | None  # of arrays, on the host or on devices
 
 WORDS, VOCABULARY = 16, 4096  # of a caption: words at most, and numbers for them; 0 fills
+WEIGHT, HEAVIEST = 'guidance_weight', 60  # sines of a tenth of a weight tell weights up to 62 apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Form:
 
     Attributes:
       type: 'classes', an integer in [0, size); 'tokens', integers (length,) in [0, size), 0 for none; 'image', reals
-        (height, width, channels); or 'vector', reals (length,).
+        (height, width, channels); 'vector', reals (length,); or 'number', one real.
+      limits: of a number.
     """
 
     type: str
     shape: tuple[int, ...] = ()
     size: int = 0
+    limits: tuple[float, float] = (0.0, 0.0)
 
     def null(self, count: int) -> Array:
         """What stands for knowing nothing, (count, *shape): a class of its own, or zeros."""
@@ -55,8 +59,9 @@ class Condition:
       fields: of a row, that `make` needs.
       make: (rows, one key an image) → arrays (batch, *form.shape).
       read: what users write, a text or the path of a picture → the rows that `make` makes it of, of one image.
-      augment: (integer images, one key an image) → changed images to train on, and what the model is told of it. Such a
-        condition is never dropped, and says that nothing was changed when the model is sampled or scored.
+      augment: (integer images, one key an image) → images to train on, and what the model is told with them: how they
+        were changed, or a number that is drawn for them. Such a condition is never dropped, and is zero when the model
+        is sampled or scored.
     """
 
     name: str
@@ -137,13 +142,20 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
       UserError: the model does not know such a condition, the value is none, or it is a picture.
     """
     name, equals, value = text.partition('=')
-    written = [known for known, one in conditions.items() if one.form.type not in ('image', 'vector')]
+    written = [known for known, one in conditions.items() if one.form.type in ('classes', 'tokens')]
     if not equals or name not in written:
         known = ', '.join(f'{one}=…' for one in written) or 'no condition that can be written'
         raise UserError(f'{text!r} is no condition of this model, which knows {known}.')
     one = conditions[name]
     made = one.make(one.read(value), jax.random.split(jax.random.key(0), 1))
     return {name: jnp.broadcast_to(made, (count, *made.shape[1:]))}
+
+
+def weighed(given: Given, weight: float) -> Given:
+    """`given` with a sampler's weight of guidance as the condition `guidance_weight`; 0 leaves what it says."""
+    if given is None or not weight:
+        return given
+    return {**given, WEIGHT: jnp.full(len(jax.tree.leaves(given)[0]), weight, jnp.float32)}
 
 
 def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> Given:
@@ -311,6 +323,49 @@ def _augmentation(spec: DataSpec, number: str) -> Condition:
                      lambda images, keys: augmentation.augment(images, keys, share))  # fmt: skip
 
 
+def _guidance_weight(spec: DataSpec, text: str) -> Condition:
+    """w of classifier-free guidance, for a model that gives the guided prediction in one evaluation: uniform over its
+    limits in training (C. Meng et al., On Distillation of Guided Diffusion Models, 2023, section 3.1); 0 for none."""
+    low, high = _limits(text or '0-4')
+    form = Form('number', limits=(low, high))
+
+    def make(rows: Rows, keys: Array) -> Array:
+        return jnp.asarray(rows[WEIGHT], jnp.float32) if WEIGHT in rows else jnp.zeros(len(keys))
+
+    def read(written: str) -> Rows:
+        return {WEIGHT: np.asarray([check_weight(form, _number(written), f'--given {WEIGHT}')], np.float32)}
+
+    def drawn(images: Array, keys: Array) -> tuple[Array, Array]:
+        return images, low + (high - low) * rng.uniform(keys, 'weight')
+
+    return Condition(WEIGHT, form, (), make, read, drawn)
+
+
+def check_weight(form: Form, weight: float, what: str) -> float:
+    """The weight itself; a UserError where it is not one that a model of this form was trained with."""
+    low, high = form.limits
+    if not low <= weight <= high:
+        raise UserError(
+            f'{what} is {weight:g}; this model was trained with weights of guidance from {low:g} to {high:g}.'
+        )
+    return weight
+
+
+def _limits(text: str) -> tuple[float, float]:
+    low, high = (_number(part) for part in text.partition('-')[::2])
+    if not 0 <= low < high <= HEAVIEST:
+        raise UserError(f'family.conditions has {WEIGHT}:{text}; the range should be LOW-HIGH with weights from 0 to '
+                        f'{HEAVIEST}, such as 0-4.')  # fmt: skip
+    return low, high
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
 def _no_number(name: str, number: str) -> None:
     if number:
         raise UserError(f'The condition {name} takes no number (family.conditions has {name}:{number}).')
@@ -330,4 +385,5 @@ KINDS: dict[str, Callable[[DataSpec, str], Condition]] = {
     'edges': _edges,
     'masked': _masked,
     'augmentation': _augmentation,
+    WEIGHT: _guidance_weight,
 }

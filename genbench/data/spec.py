@@ -31,6 +31,10 @@ class DataSpec:
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
     content: str = dataclasses.field(default='', compare=False)  # a hash of the files it was prepared from; '': unknown
 
+    def __str__(self) -> str:
+        classes = f', {self.classes} classes' if self.classes else ''
+        return f'{self.name} ({"×".join(map(str, self.shape))}, {self.levels} levels{classes})'
+
     def field(self, name: str) -> str:
         """What kind of field a row has under this name beside image and label; '' where it has none."""
         return dict(self.fields).get(name, '')

@@ -10,7 +10,7 @@ from genbench import config as configs
 from genbench.data import conditions, opening, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError
-from genbench.families.base import Family
+from genbench.families.base import Family, Sampler
 from genbench.training import lending, runs, samplers, sampling
 
 
@@ -45,6 +45,7 @@ def draw_to_file(
     run, (chosen,) = lending.guided(run, [chosen])
     blueprint, state = run.networks(step, state, options.average)
     known = _given(run, family, given, count, seed)
+    check_said(given, chosen)
     drawer = sampling.Drawer(blueprint, options.batch_size)
     images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)
     try:
@@ -57,6 +58,12 @@ def draw_to_file(
             np.savez(path, **arrays)
     except OSError as error:
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
+
+
+def check_said(given: Sequence[str], sampler: Sampler) -> None:
+    """Raise a UserError where the weight of guidance is said by a condition and by the sampler."""
+    if sampler.guidance and any(text.startswith(f'{conditions.WEIGHT}=') for text in given):
+        raise UserError(f'--given {conditions.WEIGHT} and the guidance of the sampler say the same; leave one out.')
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:

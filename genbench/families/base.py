@@ -120,7 +120,7 @@ class Sampler:
 
     name: str = dataclasses.field(metadata={'static': True})
     num_steps: Any = 1
-    guidance: float = dataclasses.field(default=0.0, metadata={'static': True})
+    guidance: Any = dataclasses.field(default=0.0, metadata={'static': True})
     options: Any = dataclasses.field(default=DEFAULT, metadata={'static': True})
 
     @property

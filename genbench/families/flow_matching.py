@@ -14,7 +14,7 @@ from flax import nnx
 
 from genbench import rng
 from genbench.data import conditions
-from genbench.data.conditions import Given
+from genbench.data.conditions import WEIGHT, Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Sampler, register
@@ -48,7 +48,9 @@ class FlowMatching(RegressionFamily):
     """A velocity field trained on ‖u(x_t, t) − (ε − x)‖² (Lipman et al. 2023, equation 23, with time reversed).
 
     With `coupling=pairs` noise and image are those of the ODE of the run `teacher`, and the network starts as that
-    run's where both are built alike.
+    run's where both are built alike. With the condition `guidance_weight` too, the ODE is guided by a weight that is
+    drawn for each pair, and the network is told of it (C. Meng et al., On Distillation of Guided Diffusion Models,
+    2023).
     """
 
     couplings = {**couplings.COUPLINGS, 'pairs': _PAIRS}
@@ -78,9 +80,18 @@ class FlowMatching(RegressionFamily):
         if self.made:
             self.teacher = _checked(self, self.borrowed['teacher'].family, self.made)
 
+    @property
+    def distils(self) -> bool:
+        return 'teacher' in self.borrowed
+
+    @property
+    def told(self) -> dict[str, conditions.Form]:
+        """The conditions that a teacher has to know: all but the weight of its guidance."""
+        return {name: form for name, form in self.forms.items() if name != WEIGHT}
+
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)
-        if self.made and self.config.network == self.teacher.config.network and self.forms == self.teacher.forms:
+        if self.made and self.config.network == self.teacher.config.network and self.told == self.teacher.forms:
             taught = networks.borrowed('teacher')[self.teacher.main_network]
             nnx.update(networks['denoiser'], nnx.state(taught, nnx.Param))
 
@@ -94,13 +105,19 @@ class FlowMatching(RegressionFamily):
             keys = rng.numbered(rng.named(rows['key'], 'pairs'), copy)
             noise, given = rng.normal(keys, 'noise', self.spec.shape), teacher.given(rows, rng.named(keys, 'given'))
             start = teacher.schedule.sigma(jnp.asarray(teacher.schedule.t_max)) * noise
-            sampler = Sampler(made.solver, made.steps, made.guidance)
+            weight = self._weights(rows, keys)
+            sampler = Sampler(made.solver, made.steps, weight.get(WEIGHT, made.guidance))
             image = teacher.carried(networks.borrowed('teacher'), start, keys, given, sampler).x
-            told = {f'pair_{name}': (given or {})[name] for name in self.conditions}
+            told = {f'pair_{name}': {**(given or {}), **weight}[name] for name in self.conditions}
             return {'pair_noise': noise, 'pair_image': image, **told}
 
         pairs = jax.lax.map(one, jnp.arange(made.copies))
         return jax.tree.map(lambda values: values.swapaxes(0, 1), pairs)
+
+    def _weights(self, rows: Batch, keys: Array) -> dict[str, Array]:
+        """The condition `guidance_weight` of pairs, where the model has it."""
+        drawn = self.conditions[WEIGHT].augment if WEIGHT in self.conditions else None
+        return {WEIGHT: drawn(rows['image'], keys)[1]} if drawn else {}
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
         if not self.made:
@@ -123,7 +140,10 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
     if teacher.spec != student.spec:
         raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {student.spec}.')
     teacher.check_sampler(made.solver)
-    if strange := [one for one, form in student.forms.items() if teacher.forms.get(one) != form]:
+    if WEIGHT in student.forms and (WEIGHT in teacher.forms or not teacher.conditional or made.guidance):
+        raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '
+                        'guidance in family.coupling.')  # fmt: skip
+    if strange := [one for one, form in student.told.items() if teacher.forms.get(one) != form]:
         raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was not.')
     if made.guidance and not teacher.conditional:
         raise UserError(f'family.coupling has guidance={made.guidance:g}, which needs a teacher with conditions.')

@@ -46,6 +46,9 @@ class PathFamily(Family):
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
+        if conditions.WEIGHT in self.conditions and not self.distils:
+            raise UserError(f'The condition {conditions.WEIGHT} is for a model that distils the guidance of a '
+                            'teacher; this one would learn to ignore it. Guide its sampler instead.')  # fmt: skip
         self.schedule = schedules.get(self.path_config.schedule)
         if self.schedule.name == 'learned' and not self.learnable:
             raise UserError(f'family.schedule is learned, and {self.name} cannot learn one.')
@@ -87,6 +90,11 @@ class PathFamily(Family):
     def borrows(cls, config: Any) -> dict[str, str]:
         run = config.family.get('first_stage')
         return {**super().borrows(config), **({'first_stage': run} if run else {})}
+
+    @property
+    def distils(self) -> bool:
+        """Whether the model learns guidance, so that the condition `guidance_weight` means something to it."""
+        return False
 
     def _check_latents(self) -> None:
         """Raise a UserError where a setting means pixels, and this model is one of latents."""
@@ -180,7 +188,7 @@ class PathFamily(Family):
         """The end of the run of a sampler that begins at `start` (batch, …), x at t_max: real images."""
         return solvers.solve(
             self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
-            keys, sampler.num_steps, sampler.options, self.flow_map(networks, given, sampler), kept,
+            keys, sampler.num_steps, sampler.options, self._jumps(networks, given, sampler), kept,
         )  # fmt: skip
 
     @property
@@ -192,7 +200,7 @@ class PathFamily(Family):
     ) -> Trace:
         return solvers.trace(
             self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
-            keys, int(sampler.num_steps), first, sampler.options, self.flow_map(networks, given, sampler),
+            keys, int(sampler.num_steps), first, sampler.options, self._jumps(networks, given, sampler),
         )  # fmt: skip
 
     def check_guide(self, guide: Family) -> None:
@@ -227,14 +235,28 @@ class PathFamily(Family):
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
         how = {'interval': options.interval, 'negative': negative, 'guide': guide}
-        return self.denoise(networks, given, sampler.guidance, clip, **how)
+        weight = 0.0 if self._knows_weight(sampler) else sampler.guidance
+        return self.denoise(networks, self._told(given, sampler), weight, clip, **how)
+
+    def _jumps(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
+        return self.flow_map(networks, self._told(given, sampler), sampler)
+
+    def _knows_weight(self, sampler: Sampler) -> bool:
+        """Whether the networks are told of the sampler's guidance, which then costs no second evaluation."""
+        return conditions.WEIGHT in self.conditions and not sampler.options.guide
+
+    def _told(self, given: Given, sampler: Sampler) -> Given:
+        if not self._knows_weight(sampler):
+            return given
+        return conditions.weighed(given, sampler.guidance)
 
     def evaluations(self, sampler: Sampler) -> int:
         return int(self._evaluations(sampler, guided=self.conditional))
 
     def _evaluations(self, sampler: Sampler, guided: bool) -> Array:
         solver, num_steps = self.solver(sampler.name), sampler.num_steps
-        if not ((guided or sampler.options.guide) and sampler.guidance):
+        doubled = sampler.guidance and not self._knows_weight(sampler)
+        if not ((guided or sampler.options.guide) and doubled):
             return solvers.evaluations(solver, num_steps, sampler.options)
         if self.schedule.name == 'learned' and sampler.options.interval != FULL:
             raise UserError('The sampler option interval costs what the schedule says, and this one is learned; leave '

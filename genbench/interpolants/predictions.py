@@ -112,7 +112,7 @@ def denoiser(
     name: str,
     schedule: Schedule,
     given: Given = None,
-    guidance: float = 0.0,
+    guidance: float | Array = 0.0,
     clip: bool | float = False,
     key: Array | None = None,
     interval: tuple[float, float] = FULL,
@@ -123,7 +123,8 @@ def denoiser(
 
     Args:
       guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6);
-        0 uses the conditional network alone. With a guide it is w of y + w (y − y_guide).
+        0 uses the conditional network alone. With a guide it is w of y + w (y − y_guide). One for each image, (batch,),
+        or one for all.
       clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler); a share of
         its pixels takes the threshold from them (`thresholded`).
       key: of the network's dropout, in training; None: without.
@@ -133,7 +134,8 @@ def denoiser(
       guide: the worse model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with a
         Bad Version of Itself, equation 3, whose weight is 1 + w).
     """
-    guided = guidance != 0 and (given is not None or guide is not None)
+    several = isinstance(guidance, jax.Array)
+    guided = (several or guidance != 0) and (given is not None or guide is not None)
     if key is not None:
         network = functools.partial(network, key=key)
 
@@ -142,9 +144,10 @@ def denoiser(
         y, variance = outputs(network(image, time, given), x_t)
 
         def away(y):
+            weight = expand(guidance, x_t) if several else guidance
             if guide is None:
-                return y + guidance * (y - outputs(network(image, time, negative), x_t)[0])
-            return y + guidance * (y - target(name, schedule, *guide(x_t, t)[:2], t))
+                return y + weight * (y - outputs(network(image, time, negative), x_t)[0])
+            return y + weight * (y - target(name, schedule, *guide(x_t, t)[:2], t))
 
         if guided:
             y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)

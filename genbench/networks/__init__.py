@@ -98,6 +98,6 @@ def square_size(config: Any, space: Shaped) -> int:
     if height != width or height % factor:
         raise UserError(
             f'A network with {len(config.multipliers)} resolutions (network.multipliers) needs square images whose '
-            f'height is divisible by {factor}; {space.name} has {height}×{width}.'
+            f'height is divisible by {factor}, and these are {height}×{width} ({space.name}).'
         )
     return height

@@ -91,7 +91,8 @@ class Linear(nnx.Linear):
 class Conditioning(nnx.Module):
     """Times (batch,) and conditions → the vector (batch, outputs) that residual blocks are conditioned on.
 
-    Classes and vectors enter here; a class of its own stands for knowing none (Ho & Salimans 2022).
+    Classes, vectors and numbers enter here; a class of its own stands for knowing none (Ho & Salimans 2022). A number
+    is embedded as the times are and added before their second layer; fresh, it is not heard (Meng et al. 2023).
 
     Args:
       endpoint: whether the smallest frequency of the times is exactly 1/10,000, see `timestep_embedding`.
@@ -108,6 +109,7 @@ class Conditioning(nnx.Module):
     ):  # fmt: skip
         self.features, self.endpoint, self.time_scale = features, endpoint, time_scale
         self.forms = tuple((name, form) for name, form in forms.items() if form.type in ('classes', 'vector'))
+        self.heard = tuple((name, form) for name, form in forms.items() if form.type == 'number')
         self.hidden = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs)
         self.output = Linear(outputs, outputs, kernel_init=kernel_init, rngs=rngs)
         self.entries = nnx.Dict({
@@ -116,6 +118,9 @@ class Conditioning(nnx.Module):
             for name, form in self.forms
         })  # fmt: skip
         self.distance = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs) if second_time else None
+        self.numbers = nnx.Dict({
+            name: Linear(features, outputs, use_bias=False, kernel_init=zeros, rngs=rngs) for name, _ in self.heard
+        })  # fmt: skip
 
     def __call__(self, t: Array, given: Given, s: Array | None = None) -> Array:
         h = self.hidden(self._embedded(t))
@@ -123,6 +128,9 @@ class Conditioning(nnx.Module):
             h = h + self.distance(self._embedded(jnp.zeros_like(t) if s is None else t - s))
         elif s is not None:
             raise ValueError('This network was not built for a second time.')
+        for name, form in self.heard:
+            embedded = timestep_embedding(told(given, name, form, len(t)), self.features, endpoint=self.endpoint)
+            h = h + self.numbers[name](embedded)
         h = self.output(nnx.silu(h))
         for name, form in self.forms:
             h = h + self.entries[name](told(given, name, form, len(t)))

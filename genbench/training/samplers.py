@@ -106,7 +106,8 @@ def build(written: Written, family: Family) -> Sampler:
     check(written, family)
     texts, taken = dict(written.options), fields(family, written.name)
     guidance = _number(written.text, texts.pop('guidance', '0'))
-    if guidance and not (family.guidable and (family.conditional or 'guide' in texts)):
+    distilled = conditions.WEIGHT in family.conditions
+    if guidance and not distilled and not (family.guidable and (family.conditional or 'guide' in texts)):
         other = ', or a guide: guide=RUN' if family.guidable else ''
         raise UserError(f'The sampler {shown(written.text)} asks for guidance, which needs family.conditional or '
                         f'family.conditions, and a network that was trained with conditions left out{other}.'
@@ -114,6 +115,15 @@ def build(written: Written, family: Family) -> Sampler:
     if 'guide' in texts and 'negative' in texts:
         raise UserError(
             f'The sampler {shown(written.text)} has guide and negative; guidance moves away from one of them.'
+        )
+    if distilled and guidance and 'guide' not in texts:
+        conditions.check_weight(
+            family.forms[conditions.WEIGHT], guidance, f'The guidance of the sampler {shown(written.text)}'
+        )
+    if distilled and ('interval' in texts or 'negative' in texts):
+        raise UserError(
+            f'The sampler {shown(written.text)} has interval or negative; this model takes the weight of guidance as a '
+            'condition, and only the weight.'
         )
     values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
     acting = {**values, 'guidance': guidance}

@@ -61,15 +61,17 @@ def given(family: Family, rows: Any, purpose: str, seed: int, start: int = 0) ->
 
 
 def shown(family: Family, count: int, rows: Callable[[np.ndarray], Any], seed: int) -> Given:
-    """Conditions for a picture of samples: classes in turn where there is nothing else, those of the first rows else.
+    """Conditions for a picture of samples: those of the first rows, or classes in turn and zeros where there are only
+    classes and numbers.
 
     Args:
       rows: numbers → rows of the train split.
     """
     if not family.conditions:
         return None
-    if all(form.type == 'classes' for form in family.forms.values()):
-        return {name: np.arange(count) % form.size for name, form in family.forms.items()}
+    if all(form.type in ('classes', 'number') for form in family.forms.values()):
+        return {name: np.arange(count) % form.size if form.size else np.zeros(count, np.float32)
+                for name, form in family.forms.items()}  # fmt: skip
     return given(family, rows(np.arange(count)), 'shown', seed)
 
 

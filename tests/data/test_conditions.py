@@ -114,6 +114,20 @@ def test_a_mask_hides_a_rectangle_of_the_share_that_is_named(number, size):
     assert len(corners) == pytest.approx(places * (1 - (1 - 1 / places) ** 400), abs=4)  # of 400 places at random
 
 
+def test_a_weight_of_guidance_is_uniform_over_its_range_in_training_and_zero_otherwise():
+    found = conditions.resolve(('guidance_weight:1-3',), GREY)
+    rows = {'image': jnp.asarray(images(GREY, 4000))}
+    told = conditions.augmented(found, rows, jax.random.key(0))
+    np.testing.assert_array_equal(told['image'], rows['image'])
+    weights = np.sort(conditions.make(found, told, keys(4000))['guidance_weight'])
+    np.testing.assert_allclose(weights, np.linspace(1, 3, 4000), atol=0.06)
+    assert not conditions.make(found, rows, keys(4000))['guidance_weight'].any()
+    assert made('guidance_weight', GREY, found['guidance_weight'].read('1.5')) == [1.5]
+    for text in ('0.5', '3.1', 'nan', 'heavy'):
+        with pytest.raises(UserError, match='was trained with weights of guidance from 1 to 3'):
+            found['guidance_weight'].read(text)
+
+
 def test_what_is_drawn_for_an_image_follows_from_its_own_key():
     x = images(GREY, 20)
     whole = made('masked', GREY, {'image': x})
@@ -253,6 +267,8 @@ def test_conditions_are_found_in_the_order_of_their_names():
         (('masked:-5',), COLOUR, 'from 1 to 99'),
         (('label:3',), COLOUR, 'label takes no number'),
         (('edges:3',), COLOUR, 'edges takes no number'),
+        (('guidance_weight:4',), COLOUR, 'guidance_weight:4; the range should be LOW-HIGH'),
+        (('guidance_weight:3-1',), COLOUR, 'range should be LOW-HIGH with weights from 0 to 60'),
         (('',), COLOUR, "No condition is called ''"),
     ],
 )

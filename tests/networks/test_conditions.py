@@ -22,6 +22,7 @@ FORMS = {
     'caption': Form('tokens', (4,), 20),
     'grey': Form('image', (8, 8, 1)),
     'pose': Form('vector', (5,)),
+    'guidance_weight': Form('number', limits=(0.0, 4.0)),
 }
 SMALL = {
     'unet': {'channels': 8, 'multipliers': (1, 2), 'blocks': 1, 'attention': (4,), 'heads': 2, 'groups': 4},
@@ -69,6 +70,25 @@ def test_knowing_nothing_is_being_told_the_null(name, form):
     nothing = network(x, t, None)
     np.testing.assert_allclose(network(x, t, {form: FORMS[form].null(3)}), nothing, rtol=1e-5, atol=1e-5)
     assert np.abs(network(x, t, {form: drawn(FORMS[form])}) - nothing).max() > 1e-3
+
+
+@every_network
+def test_a_fresh_network_does_not_hear_the_weight_of_guidance(name):
+    """So that a student may start as a teacher that knows no weight; the sinusoids are those of the times."""
+    config, form = ConfigDict({**networks.defaults(name), **SMALL[name]}), {'guidance_weight': FORMS['guidance_weight']}
+    network = nnx.eval_shape(lambda: networks.denoiser(config, SPEC, form, nnx.Rngs(0)))
+    fresh = layers.Conditioning(8, 16, form, endpoint=True, kernel_init=layers.fan_average,
+                                class_init=layers.zeros, rngs=nnx.Rngs(0))  # fmt: skip
+    w, t = jnp.array([0.0, 2.5]), jnp.array([0.4, 0.4])
+    same, other = fresh(t, {'guidance_weight': w})
+    np.testing.assert_array_equal(same, other)
+    assert {leaf.shape for leaf in jax.tree.leaves(nnx.state(network.conditioning.numbers))}
+    fresh.numbers['guidance_weight'].kernel[...] = jnp.ones((8, 16))
+    angles = 1000 * np.outer(w, [1, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4])
+    shift = (np.sin(angles) + np.cos(angles)).sum(1, keepdims=True)
+    plain = layers.timestep_embedding(t, 8) @ fresh.hidden.kernel[...] + fresh.hidden.bias[...] + shift
+    wanted = nnx.silu(nnx.silu(plain) @ fresh.output.kernel[...] + fresh.output.bias[...])
+    np.testing.assert_allclose(fresh(t, {'guidance_weight': w}), wanted, rtol=1e-3, atol=1e-3)
 
 
 @every_network
