@@ -6,6 +6,10 @@ The ODE is solved for u = x_t / c over b = σ / c (`Schedule.straightened`), on 
 
 Where the level of a pixel is certain, both right-hand sides are constant, so a step of any length is exact. In t, or in
 b, the divergence is 1/b there, and every step overestimates its integral: log p comes out above what is possible.
+
+Near pure noise x̂ = (x_t − σ ε̂) / α has the error of ε̂ times σ / α, which rises steeply over the last part of b. Steps
+are therefore even in log(σ / √(α c)), which is log b near the data and half of log σ / α near pure noise. Where a
+schedule ends in pure noise there is no such limit, and its networks predict no noise: steps are even in log b.
 """
 
 import dataclasses
@@ -43,7 +47,7 @@ class Ode:
 
     Attributes:
       solver: of `FIXED` or `ADAPTIVE`.
-      num_steps: of a fixed grid, even in log b. An image takes 2 evaluations a step with heun and 4 with rk4.
+      num_steps: of a fixed grid (`grid`). An image takes 2 evaluations a step with heun and 4 with rk4.
       tolerance: relative and absolute, of an adaptive solver, for an image's state (root mean square over its
         dimensions) and for its log-density alike. Each image has its own steps, whatever shares its batch.
       probes: Hutchinson probes for each image; 0 takes the exact divergence.
@@ -68,7 +72,9 @@ class Ode:
     def protocol(self, schedule: Schedule) -> dict[str, Any]:
         """What a density depends on beside the drift."""
         if self.solver in FIXED:
-            steps = {'grid': 'even in log b, b = sigma / (alpha + kappa sigma)', 'ode_steps': self.num_steps}
+            even = 'log w, w = sigma / sqrt(alpha (alpha + kappa sigma))'
+            even = even if _ends(schedule)[-1] else 'log b, b = sigma / (alpha + kappa sigma)'
+            steps = {'grid': f'even in {even}', 'ode_steps': self.num_steps}
         else:
             steps = {'grid': 'adaptive in log b, each image its own', 'tolerance': self.tolerance}
         divergence = f'hutchinson-rademacher-{self.probes}' if self.probes else 'exact'
@@ -126,31 +132,47 @@ def log_density(schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode
         value, divergence = exact_divergence(slope, u) if probes is None else hutchinson_divergence(slope, u, probes)
         return value, b * divergence
 
-    integrate = _on_fixed_grid if ode.solver in FIXED else _adaptively
-    with jax.ensure_compile_time_eval():
-        ends = jnp.asarray([schedule.t_min, schedule.t_max])
-        still = schedule.still or schedule
-        (scale, _), (low, high) = (np.asarray(value, float).tolist() for value in still.straightened(ends))
-    end, total = integrate(drift, (low, high), x / scale, ode, given, probes)
+    scale, low, high, kappa = _ends(schedule)
+    if ode.solver in FIXED:
+        end, total = _on_fixed_grid(drift, grid(low, high, kappa, ode.num_steps), x / scale, ode, given, probes)
+    else:
+        end, total = _adaptively(drift, (low, high), x / scale, ode, given, probes)
     log_prior = jax.scipy.stats.norm.logpdf(end, scale=high).reshape(len(x), -1).sum(1)
     return log_prior + total - x[0].size * math.log(scale)
 
 
+def _ends(schedule: Schedule) -> tuple[float, float, float, float]:
+    """c and b at t_min, b at t_max, and κ, or 0 for a schedule that ends in pure noise."""
+    still = schedule.still or schedule
+    with jax.ensure_compile_time_eval():
+        ends = jnp.asarray([schedule.t_min, schedule.t_max])
+        (scale, _), (low, high) = (np.asarray(value, float).tolist() for value in still.straightened(ends))
+        kappa = float(still.kappa) if still.alpha(ends[1]) > 0 else 0.0
+    return scale, low, high, kappa
+
+
+def grid(low: float, high: float, kappa: float, num_steps: int) -> np.ndarray:
+    """b from `low` to `high` (num_steps + 1,), even in log w, w = σ / √(α c) = b / √(1 − κ b)."""
+    first, last = (b / math.sqrt(1 - kappa * b) for b in (low, high))
+    w = np.geomspace(first, last, num_steps + 1)
+    return 2 * w / (np.sqrt(np.square(kappa * w) + 4) + kappa * w)
+
+
 def _on_fixed_grid(
-    drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, given: Given, probes: Array | None
+    drift: Drift, scales: np.ndarray, u: Array, ode: Ode, given: Given, probes: Array | None
 ) -> tuple[Array, Array]:
     """u at the last b and the integral of the divergence, by an explicit Runge–Kutta rule over b.
 
     The divergence is integrated over log b: exactly where it is a polynomial in log b through the rule's places.
     """
     stages, weights = FIXED[ode.solver]
-    ratio = (ends[1] / ends[0]) ** (1 / ode.num_steps)
-    log_weights = _in_log(np.asarray([0, *(place for place, _ in stages)]), np.asarray(weights), ratio)
+    places = np.asarray([0, *(place for place, _ in stages)])
+    by_step = jnp.asarray([_in_log(places, np.asarray(weights), ratio) for ratio in scales[1:] / scales[:-1]])
+    starts, lengths = jnp.asarray(scales[:-1]), jnp.asarray(np.diff(scales))
 
     def body(index, state):
         u, total = state
-        b = ends[0] * ratio ** jnp.asarray(index, float)
-        step = (ratio - 1) * b
+        b, step, log_weights = starts[index], lengths[index], tuple(by_step[index])
         slopes, divergences = zip(drift(u, b, given, probes), strict=True)
         for place, before in stages:
             slope, divergence = drift(u + step * _sum(before, slopes), b + place * step, given, probes)
@@ -160,8 +182,9 @@ def _on_fixed_grid(
     return jax.lax.fori_loop(0, ode.num_steps, body, (u, jnp.zeros(len(u))))
 
 
-def _sum(weights: tuple[float, ...], values: tuple[Array, ...]) -> Array:
-    return sum((w * value for w, value in zip(weights, values, strict=True) if w), jnp.zeros(()))
+def _sum(weights: tuple[Any, ...], values: tuple[Array, ...]) -> Array:
+    used = [w * value for w, value in zip(weights, values, strict=True) if not (isinstance(w, int) and w == 0)]
+    return sum(used, jnp.zeros(()))
 
 
 def _in_log(places: np.ndarray, weights: np.ndarray, ratio: float) -> tuple[float, ...]:
