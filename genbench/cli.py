@@ -6,10 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from genbench import __version__, flags
 from genbench.errors import INTERRUPTED, UserError, did_you_mean, explained_disk_errors
+from genbench.overrides import joined
 from genbench.ranges import check_arguments
 
 BEGAN = time.monotonic()
@@ -24,15 +25,8 @@ folders of runs, or (B) moments saved by "genbench metrics moments IMAGES --out 
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message[:1].upper()}{message[1:]}. See {self.prog} --help.')
-
-
 def parser() -> argparse.ArgumentParser:
-    main = _Parser(
+    main = flags.Parser(
         prog='genbench',
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -120,12 +114,14 @@ def parser() -> argparse.ArgumentParser:
         dest='action', required=True, metavar='ACTION'
     )
     flags.data(lambda name, text: verb(name, text, data))
+
+    flags.completion(verb('completion', 'Print a script that completes verbs, flags and config keys in a shell.'))
     return main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Exit status: 0 done, 2 a mistake of the user, 75 stopped and saved."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = joined(sys.argv[1:] if arguments is None else arguments)
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
     try:
         given = _parse([word for word in words if not word.startswith('--config.')])
@@ -368,6 +364,13 @@ def _data(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+def _completion(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import completion
+
+    print(completion.script(given.shell, parser()), end='')
+    return 0
+
+
 VERBS = {
     'train': _train,
     'evaluate': _evaluate,
@@ -383,4 +386,5 @@ VERBS = {
     'config': _config,
     'checkpoint': _checkpoint,
     'data': _data,
+    'completion': _completion,
 }

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from genbench import families, networks, ranges, reading, scripts
 from genbench import overrides as texts
 from genbench.data import recipe
-from genbench.errors import UserError, did_you_mean
+from genbench.errors import UserError
 from genbench.families.base import Family
 from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
 
@@ -98,6 +98,7 @@ DEFAULTS: dict[str, Any] = {
             'weights_sha256': '',  # of a file that is not the published one
         },
         'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
+        'likelihoods': (),  # methods, e.g. ('ode_1', 'elbo'), of those that a family has; (): all
         'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
         'truncation': 0.03,  # noise at which densities and continuous bounds stop, σ / α in widths of a bin
         'iwae_draws': 64,
@@ -162,6 +163,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'evaluation.samplers': ranges.TEXTS,
     'evaluation.metrics': ranges.each(ranges.ANY, str, fewest=1),
     'evaluation.features.weights': ranges.PATH,
+    'evaluation.likelihoods': ranges.TEXTS,
     'evaluation.classifier.num_steps': COUNT,
     'evaluation.classifier.channels': COUNT,
     'evaluation.classifier.seed': ranges.SEED,
@@ -286,7 +288,8 @@ def _lookup(config: Config, key: str) -> Any:
     for part in key.split('.'):
         if not isinstance(value, ConfigDict) or part not in value:
             known = [name for name, _ in flatten(config)]
-            raise UserError(f'There is no config key {key!r}. {_nearest(key, known)}')
+            hint = _of_another(config, key) or texts.nearest(key, known)
+            raise UserError(f'There is no config key {key!r}. {hint}')
         value = value[part]
     if isinstance(value, ConfigDict):
         inside = ', '.join(f'{key}.{name}' for name in value)
@@ -294,9 +297,20 @@ def _lookup(config: Config, key: str) -> Any:
     return value
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    last = [name for name in known if name.split('.')[-1] == key.split('.')[-1]]
-    return f'Did you mean {" or ".join(last)}?' if last else did_you_mean(key, known)
+def _of_another(config: Config, key: str) -> str:
+    """What to say of a key of another network or family than the config has; '' for one that none of them has."""
+    section, _, name = key.partition('.')
+    if section == 'network':
+        owners = [one for one, keys in networks.DEFAULTS.items() if name in keys]
+    elif section == 'family':
+        owners = [one for one in families.names() if name in families.get(one).defaults().get('family', {})]
+    else:
+        return ''
+    if not owners:
+        return ''
+    chosen = config[section].name
+    own = ', '.join(f'{section}.{one}' for one in config[section] if one != 'name') or 'no key but its name'
+    return f'{section}.name is {chosen!r}, and {key} belongs to {", ".join(owners)}; {chosen} has {own}.'
 
 
 def _assign(config: Config, key: str, value: Any, allowed: Mapping[str, Range], add: bool = False) -> None:

@@ -1,12 +1,31 @@
-"""Flags of the verbs that take many; light, for every start of the command line reads them."""
+"""The parser, and flags of the verbs that take many; light, for every start of the command line reads them."""
 
 import argparse
 from collections.abc import Callable
+from typing import Any, NoReturn
+
+from genbench.errors import UserError, did_you_mean
 
 RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …),
 protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
 BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, config, status.'
+COMPLETION = """To turn it on:
+  bash  genbench completion bash > ~/.local/share/bash-completion/completions/genbench
+  zsh   genbench completion zsh > ~/.zfunc/_genbench  (~/.zshrc: fpath+=~/.zfunc before compinit)
+  fish  genbench completion fish > ~/.config/fish/completions/genbench.fish"""
 VERIFY = 'Exit status: 0 within the tolerance, or every check passed; 1 not; 2 a mistake; 75 stopped and saved.'
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message[:1].upper()}{message[1:]}. See {self.prog} --help.')
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = '/'.join(action.option_strings) or str(action.metavar or action.dest).lower()
+            raise UserError(f'No {what} is called {value!r}. {did_you_mean(value, action.choices)}')
 
 
 def run(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +125,11 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
     parser.add_argument('--average', default='', help='of a run: which average of the parameters')
     parser.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
+
+
+def completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('shell', choices=('bash', 'zsh', 'fish'))
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, COMPLETION
 
 
 def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -1,15 +1,29 @@
 """The text of a 'key=value' override as a value, and a value as the type of its key."""
 
 import ast
+import difflib
+import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from genbench.errors import UserError
+from genbench.errors import UserError, did_you_mean
 from genbench.ranges import Range, check_text, shown
 
 _LONGEST = 20_000  # characters of one override
 _DEEPEST = 3  # brackets in brackets
 _SWITCHES = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words, with every `--config.KEY VALUE` as one: `--config.KEY=VALUE`."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1].startswith('--config.') and '=' not in found[-1] and not word.startswith('--'):
+            found[-1] += f'={word}'
+        else:
+            found.append(word)
+    return found
 
 
 def split(override: str) -> tuple[str, str]:
@@ -105,3 +119,13 @@ def _as(key: str, value: Any, kind: type) -> Any:
 def article(kind: type) -> str:
     name = {'int': 'integer', 'str': 'string', 'bool': 'boolean'}.get(kind.__name__, kind.__name__)
     return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """The keys of the same name, else those of the same initials (lr: learning_rate), else those spelled like it."""
+    section, _, name = key.rpartition('.')
+    alike = [one for one in known if one.rpartition('.')[2] == name]
+    alike = alike or [one for one in known if ''.join(re.findall('(?:^|_)(.)', one.rpartition('.')[2])) == name]
+    near = difflib.get_close_matches(section, {one.rpartition('.')[0] for one in alike}, n=1)
+    alike = [one for one in alike if one.rpartition('.')[0] in near] or alike
+    return f'Did you mean {" or ".join(alike)}?' if alike else did_you_mean(key, known)

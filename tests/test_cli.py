@@ -210,7 +210,10 @@ def wait_for_row(process, path):
     [
         (('train', '--confg=x.py'), 'does not understand --confg=x.py. Did you mean --config?'),
         (('evaluate', 'x', 'y', 'z'), 'does not understand y z.'),
-        (('trian',), "invalid choice: 'trian'"),
+        (('trian',), "No verb is called 'trian'. Did you mean train?"),
+        (('completion', 'fihs'), "No shell is called 'fihs'. Did you mean fish?"),
+        (('data', 'shwo'), "No action is called 'shwo'. Did you mean show?"),
+        (('run', 'x.py', '--out=y', '--launcher=slrum'), "No --launcher is called 'slrum'. Did you mean slurm?"),
         ((), 'the following arguments are required: VERB. See genbench --help.'),
         (('train', '--workdir'), 'expected one argument. See genbench train --help.'),
         (('train', '--workdir=x'), 'needs --config'),
@@ -267,6 +270,15 @@ def test_show_prints_every_key_and_the_hash(tiny, gaussian_file, capsys):
     config = tiny('gaussian', 'train.seed=7')
     assert lines[:-1] == [f'{key} = {value!r}' for key, value in configs.flatten(config)]
     assert lines[-1] == f'# hash {configs.config_hash(config)}'
+
+
+def test_an_override_may_have_its_value_as_the_next_word(gaussian_file, capsys, complaint):
+    words = ['config', 'show', f'--config={gaussian_file}', '--config.optimizer.weight_decay']
+    assert cli.main([*words, '1e-3', '--config.train.seed', '7']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 'train.seed = 7' in lines and 'optimizer.weight_decay = 0.001' in lines
+    assert 'has no value' in complaint(*words)
+    assert 'has no value' in complaint(*words, '--config.train.seed=7')
 
 
 def test_diff_compares_files_and_runs(tiny, config_file, diffusion_run, capsys):

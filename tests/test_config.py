@@ -31,11 +31,33 @@ def resolve(*overrides, **sections):
         ('learning_rate=1', 'optimizer.learning_rate'),
         ('family.schedul=linear', 'family.schedule'),
         ('network.channel=8', 'network.channels'),
+        ('optimizer.lr=1', 'optimizer.learning_rate'),
+        ('train.lr=1', 'optimizer.learning_rate'),
+        ('train.bs=1', 'train.batch_size'),
     ],
 )
 def test_an_unknown_key_brings_the_nearest(override, suggestion):
     with pytest.raises(UserError, match=f'no config key.*Did you mean .*{suggestion}'):
         resolve(override)
+
+
+def test_a_wrong_section_brings_the_right_one_alone():
+    with pytest.raises(UserError, match=r'Did you mean train\.num_steps\?$'):
+        resolve('trian.num_steps=5')
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'sections', 'words'),
+    [
+        (('network.name=dit',), {'network': {'multipliers': (1, 1)}}, "network.name is 'dit', and network.multipliers "
+         'belongs to unet, autoencoder, resnet, couplings; dit has network.depth'),
+        (('family.critic_steps=2',), {}, "family.name is 'diffusion', and family.critic_steps belongs to gan"),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_network_or_family_is_called_so(overrides, sections, words):
+    with pytest.raises(UserError) as raised:
+        resolve(*overrides, **sections)
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize('name', ['difusion', 'vea', ''])

@@ -20,6 +20,7 @@ from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import ais, bounds, exploration, grid, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
+from genbench.evaluation.parts import Parts
 from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
@@ -43,6 +44,7 @@ def evaluate(
     step: int | None = None,
     cells: Sequence[str] = (),
     quiet: bool = False,
+    report: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Score a run and return the new rows of its results.jsonl; what is there under the same protocol is kept.
 
@@ -50,6 +52,7 @@ def evaluate(
       overrides: 'evaluation.key=value' changes to the run's config.
       step: a checkpoint; by default the newest.
       cells: axes 'key=value,value' whose product is evaluated in place of the config's samplers (see `grid`).
+      report: is told how many parts of the evaluation are done, and of how many.
     """
     run = runs.open_run(workdir)
     for override in overrides:
@@ -61,7 +64,7 @@ def evaluate(
     run, wanted = _lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
     for line in bounds.lacking(config, beside_reference=True):
         print(f'genbench: {line}', file=sys.stderr, flush=True)
-    return Evaluation(run, config, step, state, wanted, quiet).run_all()
+    return Evaluation(run, config, step, state, wanted, quiet).run_all(report)
 
 
 def _lent_guides(run: runs.Run, cells: Sequence[grid.Cell]) -> tuple[runs.Run, list[grid.Cell]]:
@@ -87,29 +90,35 @@ class Evaluation:
         self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}
         self.added: list[dict[str, Any]] = []
 
-    def run_all(self) -> list[dict[str, Any]]:
+    def run_all(self, report: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
         # Read first, so that a damaged log is said before anything is computed or written.
         spent = self._training_costs() if 'speed' in self.options.metrics else {}
         if self.real.names:
             _ = self.real.network  # a network that cannot be had is said before anything is drawn
+        parts = Parts(self._num_parts(), self.quiet, report)
         for average in self.averages:
-            weights = Weights(self, average)
-            if self.real.names:
-                for cell in self.cells:
-                    if cell.average == average:
-                        weights.score_samples(cell)
-                if 'exploration' in self.options.metrics and average == self._explored:
-                    weights.explore([cell for cell in self.cells if cell.average == average])
-            if 'likelihood' in self.options.metrics:
-                weights.score_likelihoods()
-            if 'ais' in self.options.metrics:
-                weights.score_by_annealing()
+            for title, work in Weights(self, average).steps():
+                with parts.part(title):
+                    work()
         if 'speed' in self.options.metrics:
             self._add_costs(spent)
         return self.added
 
+    @functools.cached_property
+    def likelihoods(self) -> list[Likelihood]:
+        """Those of the family that are asked for."""
+        asked = self.options.likelihoods
+        return [one for one in self.family.likelihoods if not asked or one.method in asked]
+
+    def _num_parts(self) -> int:
+        """How many `Weights.steps` all averages have."""
+        asked = self.options.metrics
+        drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
+        likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
+        return drawn + len(self.averages) * (likelihoods + ('ais' in asked))
+
     @property
-    def _explored(self) -> str:
+    def explored(self) -> str:
         """The average whose samples are shown step by step: the config's own where it is among those evaluated."""
         return self.options.average if self.options.average in self.averages else self.averages[0]
 
@@ -186,6 +195,7 @@ class Weights:
         self.evaluation, self.options = evaluation, evaluation.options
         self.blueprint, state = evaluation.run.networks(evaluation.step, evaluation.state, average)
         self.state = sampling.replicate(sampling.parts(state))
+        self.chosen = average
         self.average = average if self.blueprint.averages else 'current'
         self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
         self.kept = evaluation.run.folder.path / 'evaluation'  # samples and log-likelihoods of single images
@@ -207,6 +217,23 @@ class Weights:
         """Disjoint sets of samples: images k · n … (k + 1) · n − 1 of the seed make set k."""
         images = np.concatenate(list(store.batches(0, self.options.sets * self.options.num_samples)))
         return np.split(images, self.options.sets)
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """What there is to do with them, each with a title."""
+        one = self.evaluation
+        found: list[tuple[str, Callable[[], None]]] = []
+        if one.real.names:
+            cells = [cell for cell in one.cells if cell.average == self.chosen]
+            found += [(slug(cell.sampler), functools.partial(self.score_samples, cell)) for cell in cells]
+            if 'exploration' in self.options.metrics and self.chosen == one.explored:
+                found.append(('pictures', functools.partial(self.explore, cells)))
+        if 'likelihood' in self.options.metrics:
+            found += [(way.method, functools.partial(self._score_likelihood, way)) for way in one.likelihoods]
+            if not one.likelihoods:
+                found.append(('no likelihood', self.add_no_likelihood))
+        if 'ais' in self.options.metrics:
+            found.append(('ais', self.score_by_annealing))
+        return found
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real
@@ -250,12 +277,8 @@ class Weights:
                  and all(row['protocol'].get(key) == value for key, value in drawn.items())]  # fmt: skip
         return found[-1] if found else np.inf
 
-    def score_likelihoods(self) -> None:
-        family = self.evaluation.family
-        for likelihood in family.likelihoods:
-            self._score_likelihood(likelihood)
-        if not family.likelihoods:
-            self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
+    def add_no_likelihood(self) -> None:
+        self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
 
     def score_by_annealing(self) -> None:
         """Annealed importance sampling of a model with a decoder, and the width of its bounds on simulated images."""

@@ -57,6 +57,7 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 LIKELIHOOD = 'bits_per_dim'
 SPENT = ('training_flops', 'training_seconds')
+TIMED = ('training_seconds', 'sampling_images_per_second')  # by the clock
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,8 @@ _EXPLORATION = {
     'denoising?': ({'reconstructions': [int], 'kept': [int], 'schedule': str}, None),
     'interpolation?': (_PICTURES, None), 'neighbours?': ({'distances': [[float]]}, None),
 }  # fmt: skip
-_STATUS = {'state?': (*STATES, *_OLDER_STATES), 'reason?': str, 'last_lines?': [str]}
+_STATUS = {'state?': (*STATES, *_OLDER_STATES), 'reason?': str, 'last_lines?': [str],
+           'seconds?': {str: float}}  # fmt: skip
 _SUMMARY = {
     'step?': int, 'complete?': bool, 'training_seconds?': _NUMBER, 'images_per_second?': _NUMBER, 'mfu?': _NUMBER,
     'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,

@@ -12,7 +12,7 @@ from genbench.evaluation import statistics
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT
 from genbench.report import cells, comparisons
-from genbench.report.cells import LIKELIHOOD, METRICS, Cell, Metric, Way
+from genbench.report.cells import LIKELIHOOD, METRICS, TIMED, Cell, Metric, Way
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 
@@ -261,16 +261,24 @@ def _label(study: StudyRecord, entry: Entry) -> str:
     return f'{swatch(variant.index)}{escape(entry.variant)}{way}{warning}'
 
 
+def _range(cell: Cell) -> str:
+    """The least and the most of seconds and speeds over seeds, which other work on the machine moves; else ''."""
+    if cell.metric.name not in TIMED or cell.seeds < 2:
+        return ''
+    values = [cell.metric.form.format(row['value']) for row in sorted(cell.rows, key=lambda row: row['value'])]
+    return f' {values[0]} to {values[-1]}' if values[0] != values[-1] else ''
+
+
 def _cell(cell: Cell | None, lead: str, tips: Tips) -> str:
     if cell is None:
         return '<td data-value="">–</td>'
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
     sd = cell.estimate.sd
-    known = sd is not None and row['kind'] != 'cost'  # of costs the mean is enough; each seed's is in the tip
+    known = sd is not None and row['kind'] != 'cost'  # each seed's cost is in the tip
     if cell.seeds == 1 and form.format(sd or 0) == form.format(0):
         known = False  # sets of samples that agree say nothing of another training
-    note = f' ± {form.format(sd)}' if known else ''
+    note = f' ± {form.format(sd)}' if known else _range(cell)
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text
     mark = f' class="{lead}"' if lead else ''

@@ -56,11 +56,13 @@ def latex(table: Table) -> str:
     """A booktabs tabular; the notes are comments."""
 
     def line(words: Sequence[str]) -> str:
-        return ' & '.join(re.sub(f'[{re.escape("".join(_LATEX))}]', lambda found: _LATEX[found[0]], word)
-                          for word in words) + r' \\'  # fmt: skip
+        escaped = ' & '.join(re.sub(f'[{re.escape("".join(_LATEX))}]', lambda found: _LATEX[found[0]], word)
+                             for word in words)  # fmt: skip
+        guard = '{}' if escaped[:1] in ('[', '*') else ''  # which the \\ before it would read as its own option
+        return guard + escaped + r' \\'
 
     return '\n'.join([
-        *(f'% {note}' for note in _notes(table)),
+        r'% \usepackage{booktabs}', *(f'% {note}' for note in _notes(table)),
         r'\begin{tabular}{' + 'l' * len(table.keys) + 'r' * len(table.columns) + '}', r'\toprule',
         line([*table.keys, *table.columns]), r'\midrule', *map(line, _words(table)), r'\bottomrule', r'\end{tabular}',
     ])  # fmt: skip
@@ -84,13 +86,15 @@ def _counts(table: Table) -> set[int]:
 
 def _notes(table: Table) -> list[str]:
     counts = _counts(table)
+    one = '± is the standard deviation over its sets of samples, or the standard error over test images; how much '
+    one += 'another training would differ is not known.'
     if counts == {1}:
-        said = ['n = 1 seed each: how much another training would differ is not known.']
+        said = [f'n = 1 seed each. {one}']
     elif len(counts) == 1:
-        said = [f'Mean ± standard deviation over n = {counts.pop()} seeds.']
+        said = [f'Mean ± standard deviation over n = {next(iter(counts))} seeds.']
     else:
-        said = ['Mean ± standard deviation over n seeds.'] * bool(counts)
-    return [*said, *table.notes]
+        said = ['Mean ± standard deviation over n seeds.', *([f'With n = 1, {one}'] if 1 in counts else [])]
+    return [*(said if counts else []), *table.notes]
 
 
 def _cell(cell: Cell, uniform: bool) -> str:

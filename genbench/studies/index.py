@@ -1,5 +1,6 @@
 """The results index: DuckDB over the results.jsonl of many studies and runs, which stay the only truth."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 from genbench.errors import UserError
 from genbench.ranges import check_path
-from genbench.reading import check_entries, parse, read_bytes, read_json_if_any
+from genbench.reading import check_entries, parse, read_bytes, read_json_if_any, read_rows
 
 # Keys of a row and their types in DuckDB; a row that lacks one reads as null.
 COLUMNS = {
@@ -70,8 +71,12 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _say_stale(study: pathlib.Path) -> None:
     """One line when trials have written rows since the study collected them."""
-    collected = (study / 'results.jsonl').stat().st_mtime
-    later = [path for path in study.glob('trials/*/results.jsonl') if path.stat().st_mtime > collected]
+    collected = study / 'results.jsonl'
+    written = collected.stat().st_mtime
+    later = [path for path in study.glob('trials/*/results.jsonl') if path.stat().st_mtime > written]
+    if later:  # so says the time, which a copy of the folder sets anew; the rows themselves decide
+        counts = collections.Counter(row.get('trial') for row in read_rows(collected))
+        later = [path for path in later if len(read_rows(path)) != counts[path.parent.name]]
     if later:
         print(f'genbench: {len(later)} trials of {study} have newer rows than its results.jsonl; the study is running, '
               'or stopped before it collected them.', file=sys.stderr)  # fmt: skip

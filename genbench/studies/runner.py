@@ -95,13 +95,16 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
     folder = plan.folder
     floor = _floor(plan) if chosen or not (folder / 'real.jsonl').is_file() else []
     queue = [plans.job(one) for one in chosen]
-    from genbench.report import page
+    from genbench.report import collect as records
+    from genbench.report import page, summary
 
     try:
         interrupted = launcher.launch(queue, floor)
     finally:  # what is finished is collected and shown, whatever else went wrong
         collect(plan)
         written = page.write(str(folder))
+        for line in summary.lines(records.read(folder)):
+            print(line)
     if interrupted:
         print(f'{launcher.interruption} So far: {written}')
         return False

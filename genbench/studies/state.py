@@ -32,6 +32,8 @@ _EMPTY: dict[str, Any] = {
     'job': '',
     'attempts': 0,
     'trial_id': '',
+    'part': '',  # of its evaluation, like '3/8'
+    'seconds': {},  # by phase, of all attempts
 }
 _OLDER = {
     'starting': {'state': 'running'},
@@ -44,6 +46,7 @@ _OLDER = {
 _SHAPE = {
     'state?': (*STATES, *_OLDER), 'reason?': str, 'last_lines?': [str], 'step?': int, 'num_steps?': int, 'phase?': str,
     'updated?': str, 'host?': str, 'job?': str, 'attempts?': int, 'trial_id?': str,
+    'part?': str, 'seconds?': {str: float},
 }  # fmt: skip
 
 
@@ -76,8 +79,9 @@ def fail(folder: pathlib.Path, reason: str) -> None:
 
 
 def queue(folder: pathlib.Path, **more: Any) -> None:
-    """Mark a trial as waiting for its turn; what an earlier start left is forgotten, except how many there were."""
-    update(folder, **{**_EMPTY, 'attempts': read(folder)['attempts'], **more})
+    """Mark a trial as waiting for its turn; of earlier starts their number and what they took are kept."""
+    before = read(folder)
+    update(folder, **{**_EMPTY, 'attempts': before['attempts'], 'seconds': before['seconds'], **more})
 
 
 def last_lines(path: pathlib.Path, count: int = LAST_LINES) -> list[str]:

@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from genbench.studies.launchers import squeue
 SILENT_SECONDS = 60.0  # a trial that runs writes its status every few seconds
 LINE_SECONDS = 10.0
 LOGS = 3  # of failed trials whose last lines are shown
-WIDE = 100  # columns of a terminal that has room for all
+NARROWER = ('job', 'host', 'updated', 'share', 'images/s', 'left')  # left out in this order on a narrow terminal
 COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
 _FIRST = ('running', 'failed', 'preempted', 'queued', 'done')
 _COLOURS = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'preempted': 'yellow'}
@@ -33,6 +34,8 @@ class Row:
       state: of `state.STATES`.
       speed: images a second in training; None before it is known.
       left: seconds of training left; None where that is not known.
+      part: how far its evaluation is, like '3/8'; '' before it is known.
+      seconds: that it has taken so far.
       age: seconds since its status was written; None where it never was.
       reason: why it failed, waits, or may be stuck; else ''.
     """
@@ -49,6 +52,8 @@ class Row:
     job: str
     reason: str
     last_lines: tuple[str, ...]
+    part: str = ''
+    seconds: float = 0.0
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -57,7 +62,9 @@ class Row:
         running = self.state == 'running'
         return (
             self.trial,
-            f'{self.state} ({self.phase})' if running and self.phase == 'evaluating' else self.state,
+            f'{self.state} ({f"{self.phase} {self.part}".strip()})'
+            if running and self.phase == 'evaluating'
+            else self.state,
             f'{self.step}/{self.num_steps}' if self.num_steps else '',
             share,
             f'{self.speed:.0f}' if self.speed is not None and running else '',
@@ -114,7 +121,8 @@ def _row(folder: pathlib.Path, status: dict[str, Any], jobs: Mapping[str, squeue
     step, speed = max(status['step'], last.get('step', 0)), last.get('speed/images_per_second')
     left = (status['num_steps'] - step) * last['images_seen'] / last['step'] / speed if speed and step else None
     return Row(folder.name, status['state'], status['phase'], step, status['num_steps'], speed, left, age,
-               status['host'], status['job'], status['reason'], tuple(status['last_lines']))  # fmt: skip
+               status['host'], status['job'], status['reason'], tuple(status['last_lines']), status['part'],
+               sum(status['seconds'].values()))  # fmt: skip
 
 
 def _age(updated: str) -> float | None:
@@ -147,17 +155,28 @@ def table(found: Sequence[Row], width: int) -> Any:
     from rich import table as tables
 
     shown = tables.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    left_out = {'reason'} | ({'host', 'job'} if width < WIDE else set())
-    names = [name for name in COLUMNS if name not in left_out]
+    names = _fitting(found, width)
     for name in names:
-        shown.add_column(
-            name, justify='right' if name in ('step', 'share', 'images/s', 'left') else 'left', no_wrap=True
-        )
+        right, whole = name in ('step', 'share', 'images/s', 'left'), name != 'trial'  # a long name takes two lines
+        shown.add_column(name, justify='right' if right else 'left', no_wrap=whole, overflow='ellipsis' if whole
+                         else 'fold')  # fmt: skip
     for row in found:
         cells = dict(zip(COLUMNS, row.cells, strict=True))
         shown.add_row(*(markup.escape(cells[name]) for name in names), style=_COLOURS.get(row.state, ''))
     reasons = [markup.escape(f'{row.trial}: {row.reason}') for row in found if row.reason]
     return console.Group(shown, *reasons, counts(found))
+
+
+def _fitting(found: Sequence[Row], width: int) -> list[str]:
+    """The columns for which there is room; reasons stand below the table."""
+    names = [name for name in COLUMNS if name != 'reason']
+    lines = [COLUMNS, *(row.cells for row in found)]
+    widths = {name: max(len(cells[at]) for cells in lines) for at, name in enumerate(COLUMNS)}
+    for name in NARROWER:
+        if sum(widths[one] + 2 for one in names) <= width:
+            break
+        names.remove(name)
+    return names
 
 
 def show(folder: str) -> None:
@@ -190,7 +209,7 @@ class Display:
 
     def __init__(self, folders: Sequence[pathlib.Path]):
         self._folders = folders
-        self._began, self._said = time.monotonic(), -1e9
+        self._began, self._said, self._slots = time.monotonic(), -1e9, 1
         self._live: Any = None
 
     def __enter__(self) -> 'Display':
@@ -213,10 +232,42 @@ class Display:
             return
         self._said = time.monotonic()
         found = rows(self._folders)
+        self._slots = max(self._slots, sum(row.state == 'running' for row in found))
+        left = remaining(found, self._slots)
+        estimate = f'about {duration(left)} left' if left else ''
         if self._live is not None:
+            from rich import console
+
             found.sort(key=lambda row: _FIRST.index(row.state))  # a long table is cut at its end
-            self._live.update(table(found, self._live.console.width), refresh=True)
+            shown = table(found, self._live.console.width)
+            self._live.update(console.Group(shown, estimate) if estimate else shown, refresh=True)
             return
-        running = [f'{row.trial} {row.phase} {row.step}/{row.num_steps}' for row in found if row.state == 'running']
-        line = ': '.join(filter(None, (counts(found), ', '.join(running))))
+        running = [_doing(row) for row in found if row.state == 'running']
+        line = ': '.join(filter(None, (', '.join(filter(None, (counts(found), estimate))), ', '.join(running))))
         print(f'[{self._said - self._began:4.0f} s] {line}', file=sys.stderr, flush=True)
+
+
+def _doing(row: Row) -> str:
+    far = row.part if row.phase == 'evaluating' else f'{row.step}/{row.num_steps}'
+    return f'{row.trial} {row.phase} {far}'.strip()
+
+
+def remaining(found: Sequence[Row], slots: int) -> float | None:
+    """Seconds that trials still take, several at a time; None before one is done.
+
+    A trial is taken to need as long as those of its name with other seeds did, or where none is done, as all did on
+    average.
+    """
+    done = [row for row in found if row.state == 'done' and row.seconds]
+    if not done:
+        return None
+
+    def variant(row: Row) -> str:
+        return re.sub(r'-s\d+$', '', row.trial)
+
+    lefts = []
+    for row in found:
+        if row.state in ('running', 'queued'):
+            alike = [one.seconds for one in done if variant(one) == variant(row)] or [one.seconds for one in done]
+            lefts.append(max(sum(alike) / len(alike) - row.seconds, row.left or 0.0, 0.0))
+    return max([sum(lefts) / slots, *lefts], default=None)

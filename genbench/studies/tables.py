@@ -35,7 +35,8 @@ class Cell:
     """Mean and standard deviation over n seeds; with a baseline, the mean difference over `pairs` common seeds.
 
     `sd` holds the noise that the seeds share beside what varies between them (see `statistics`), `sd_seeds` does not.
-    What is not known is None: a deviation of one seed, an interval of one pair, all of it without a number.
+    With one seed, `sd` is over its sets of samples, or the standard error over its images. What is not known is None:
+    a deviation between seeds where there is one, an interval of one pair, all of it without a number.
     """
 
     mean: float | None
@@ -300,8 +301,7 @@ def _groups(index: Index, rows: int, columns: int, differences: Mapping[Any, Any
 def _cell(estimate: statistics.Estimate | None, found: tuple[statistics.Estimate, str] | None) -> Cell:
     if estimate is None:
         return Cell(None, None, 0)
-    sd = estimate.sd if estimate.n > 1 else None
-    cell = Cell(estimate.mean, sd, estimate.n, estimate.sd_seeds)
+    cell = Cell(estimate.mean, estimate.sd or None, estimate.n, estimate.sd_seeds)
     if found is None:
         return cell
     difference, against = found

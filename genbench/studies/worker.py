@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
@@ -107,7 +108,7 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
         status.begin('evaluating', config.train.num_steps)
         from genbench.evaluation import harness
 
-        harness.evaluate(folder, cells=_grid(folder))
+        harness.evaluate(folder, cells=_grid(folder), report=status.evaluated)
     return True
 
 
@@ -130,16 +131,30 @@ class Status:
         self._over, self._writing = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._alive: dict[str, Any] = {}
+        self._spent: dict[str, float] = state.read(folder)['seconds']  # by phases that are over, of all attempts
+        self._began, self._phase = time.monotonic(), ''
 
     def begin(self, phase: str, num_steps: int) -> None:
         """A part of the work begins; the first one counts as an attempt."""
         first = self._thread is None and phase == 'training'
         attempts = state.read(self._folder)['attempts'] + (1 if first else 0)
+        self._spent, self._began, self._phase = self._seconds(), time.monotonic(), phase
         self._alive = {'state': 'running', 'phase': phase, 'host': state.host(), 'job': _job()}
         self._write(num_steps=num_steps, attempts=attempts, reason='', last_lines=[], **self._alive)
         if self._thread is None:
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()
+
+    def evaluated(self, done: int, total: int) -> None:
+        """So many parts of the evaluation are done."""
+        self._alive = {**self._alive, 'part': f'{done}/{total}'}
+
+    def _seconds(self) -> dict[str, float]:
+        """That its phases have taken so far."""
+        if not self._phase:
+            return self._spent
+        now = self._spent.get(self._phase, 0.0) + time.monotonic() - self._began
+        return {**self._spent, self._phase: round(now, 1)}
 
     def stopped(self) -> int:
         self._end()
@@ -150,7 +165,7 @@ class Status:
     def failed(self, reason: str, code: int) -> int:
         self._end()
         if not self.silent:
-            state.update(self._folder, step=self._step())
+            self._write(step=self._step())
             state.fail(self._folder, reason)
         return code
 
@@ -174,7 +189,7 @@ class Status:
     def _write(self, **changes: Any) -> None:
         if not self.silent:
             with self._writing:
-                state.update(self._folder, **changes)
+                state.update(self._folder, seconds=self._seconds(), **changes)
 
 
 def _job() -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -143,7 +144,15 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 2) -> n
     return picture
 
 
-def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec, columns: int = 10) -> None:
+def columns_for(count: int) -> int:
+    """Columns of a grid of images that leave the fewest places of its last row empty, near to a square."""
+    if count <= 10:
+        return count
+    side = count**0.5
+    return min(range(math.ceil(side / 2), math.floor(2 * side) + 1), key=lambda n: (-count % n, abs(n - side)))
+
+
+def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec) -> None:
     """Write integer images as a PNG, enlarged so that small ones can be looked at."""
     scale = max(1, 256 // max(spec.shape[:2]) // 8)
-    Image.fromarray(grid(to_uint8(images, spec), columns, scale=scale)).save(path)
+    Image.fromarray(grid(to_uint8(images, spec), columns_for(len(images)), scale=scale)).save(path)

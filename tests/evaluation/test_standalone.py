@@ -221,3 +221,18 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(sets, tmp_path, 
 def test_one_held_out_image_has_no_standard_error(diffusion_copy):
     with pytest.raises(UserError, match='One image of test.:1. is scored, which has no standard error'):
         harness.evaluate(diffusion_copy, ['evaluation.metrics=likelihood', 'evaluation.split=test[:1]'], quiet=True)
+
+
+@pytest.mark.parametrize('missing', ['a', 'b', 'held'])
+def test_a_folder_that_is_not_there_is_said_before_weights_are_fetched(tmp_path, monkeypatch, missing):
+    def fetch(*_, **__):
+        raise AssertionError('weights were fetched')
+
+    monkeypatch.setattr(standalone.features, 'get', fetch)
+    places = {name: str(tmp_path / name) for name in ('a', 'b', 'held')}
+    for name in places:
+        if name != missing:
+            np.save(tmp_path / f'{name}.npy', np.zeros((4, 8, 8, 1), np.uint8))
+            places[name] += '.npy'
+    with pytest.raises(UserError, match=f"There is no '{places[missing]}'"):
+        standalone.compare(places['a'], places['b'], ['fd'], standalone.Options(), held_out=places['held'])

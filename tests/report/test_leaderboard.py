@@ -246,3 +246,13 @@ def test_real_images_stand_beside_models_whose_protocol_names_their_noise(board)
     rows = [fd('a', 2.0), fd(HELD_OUT, 1.0)]
     rows[0]['protocol']['noise'] = 'evaluation.seed and train.seed'
     assert HELD_OUT in board(rows)
+
+
+@pytest.mark.parametrize(('seconds', 'shown'), [((41.2, 30.0, 33.0), ' 30 to 41<'), ((30.0, 30.2, 29.9), None)])
+def test_what_the_clock_measured_is_a_range_over_seeds(board, seconds, shown):
+    """Trials of a study run beside each other, so that a seed's time is not its own."""
+    rows = [fd(f'a-{seed}', 2.0 + seed) for seed in range(3)]
+    cost = {'metric': 'training_seconds', 'kind': 'cost', 'sampler': None, 'nfe': None, 'n': None}
+    rows += [fd(f'a-{seed}', value, **cost) for seed, value in enumerate(seconds)]
+    html = board(rows, {f'a-{seed}': 'a' for seed in range(3)})
+    assert shown in html if shown else ' to 30<' not in html

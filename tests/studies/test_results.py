@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import statistics
 import time
 
@@ -288,6 +289,33 @@ def test_a_study_that_runs_is_said_to_lag_behind_its_trials(study, tmp_path, cap
     assert '1 trials of' in capsys.readouterr().err
 
 
+def test_a_copy_of_a_study_whose_times_are_new_is_not_taken_for_one_that_runs(study, tmp_path, capsys):
+    folder = study([row('a', 0), row('a', 1)])
+    for seed in (0, 1):
+        trial = tmp_path / 'study' / 'trials' / f'a-{seed}'
+        trial.mkdir(parents=True)
+        (trial / 'results.jsonl').write_text(json.dumps(row('a', seed)) + '\n')
+    copied = tmp_path / 'copy'
+    shutil.copytree(folder, copied)
+    later = time.time() + 10
+    for path in copied.glob('trials/*/results.jsonl'):  # as cp -r leaves them
+        os.utime(path, (later, later))
+    tables.build([str(copied)])
+    assert capsys.readouterr().err == ''
+
+
+def test_the_spread_of_one_seed_is_that_of_its_sets_or_images(study):
+    sets = [9.5, 10.0, 10.8]
+    rows = [row(value=10.1, values=sets, sd=statistics.stdev(sets), std_err=statistics.stdev(sets) / 3**0.5)]
+    rows += [row(metric='bits_per_dim', kind='exact', value=2.0, std_err=0.25, n=360), row(metric='kd', value=1.0)]
+    table = tables.build([study(rows)], pivot='metric:variant')
+    found = {labels: cells['a'] for labels, cells in table.lines}
+    assert found[('fd',)].sd == pytest.approx(statistics.stdev(sets)) and found[('fd',)].sd_seeds is None
+    assert found[('bits_per_dim',)].sd == 0.25 and found[('kd',)].sd is None
+    text = formats.text(table)
+    assert '10.10 ± 0.66' in text and 'n = 1 seed each. ± is the standard deviation over its sets of samples' in text
+
+
 @pytest.fixture
 def three(study):
     """A table of two variants with three seeds."""
@@ -316,6 +344,14 @@ def test_latex_is_escaped_and_states_n(three):
     body = lines[lines.index(r'\midrule') + 1 : lines.index(r'\bottomrule')]
     assert body[0] == r'a\_1 & 2.10 $\pm$ 0.10 \\'
     assert body[1].startswith(r'b$|$\% & 3.20 $\pm$ 0.20, $\Delta$ +1.10 [')
+
+
+def test_a_line_of_latex_does_not_begin_with_an_option_of_the_one_before(study):
+    table = tables.build([study([row('[cd]'), row('*'), row('a~b^c')])], pivot='variant')
+    lines = formats.latex(table).splitlines()
+    body = lines[lines.index(r'\midrule') + 1 : lines.index(r'\bottomrule')]
+    assert [line.partition(' & ')[0] for line in body] == ['{}[cd]', '{}*', r'a\textasciitilde{}b\textasciicircum{}c']
+    assert lines[0] == r'% \usepackage{booktabs}'
 
 
 @pytest.mark.parametrize(

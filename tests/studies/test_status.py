@@ -1,6 +1,7 @@
 """How a study stands is told from its folder alone, also of trials that cannot speak for themselves."""
 
 import datetime
+import io
 import json
 import os
 import subprocess
@@ -117,6 +118,36 @@ def test_reading_a_status_needs_no_jax(study):
         'assert not {"jax", "submitit", "rich"} & set(sys.modules)'
     )
     subprocess.run([sys.executable, '-c', code, 'status', str(study(a={'state': 'done'}))], check=True, timeout=60)
+
+
+def test_a_narrow_terminal_keeps_the_names_of_trials(study):
+    from rich import console
+
+    names = ['inductive_moment_matching-s0', 'normalizing_flow-s12', 'x' * 90]
+    running = {'state': 'running', 'phase': 'evaluating', 'part': '3/8', 'step': 500, 'num_steps': 500}
+    found = status.of_study(study(**dict.fromkeys(names, running)))
+    for width in (80, 200):
+        terminal = console.Console(width=width, record=True, file=io.StringIO())
+        terminal.print(status.table(found, width))
+        shown = terminal.export_text()
+        assert all(name in shown.replace('\n', '') for name in names[:2])
+        assert shown.count('x') == 90 and 'running (evaluating 3/8)' in shown and '…' not in shown
+
+
+def test_what_is_left_of_a_study_follows_from_the_trials_that_are_done(study):
+    def trial(state, training, evaluating=0.0):
+        return {'state': state, 'seconds': {'training': training, 'evaluating': evaluating}}
+
+    folder = study(**{
+        'a-s0': trial('done', 80.0, 20.0), 'b-s0': trial('done', 30.0, 10.0), 'a-s1': trial('running', 60.0),
+        'b-s1': {'state': 'queued'}, 'c-s0': {'state': 'queued'},
+    })  # fmt: skip
+    found = status.of_study(folder)
+    # a: 100 − 60; b: 40; c, of which no seed is done: the mean of 100 and 40.
+    assert status.remaining(found, 1) == pytest.approx(40 + 40 + 70)
+    assert status.remaining(found, 2) == pytest.approx(75)
+    assert status.remaining(found, 5) == pytest.approx(70)
+    assert status.remaining(found[2:], 1) is None
 
 
 def test_a_folder_that_cannot_be_read_raises(tmp_path):

@@ -1,0 +1,37 @@
+"""How far an evaluation is: its parts, which one it is at, and about how long the rest takes."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+class Parts:
+    """Counts the parts of an evaluation and says so, in a line on stderr and to whoever asks.
+
+    Args:
+      total: how many there are.
+      report: called with (done, total) before each part.
+    """
+
+    def __init__(self, total: int, quiet: bool = False, report: Callable[[int, int], None] | None = None):
+        self._done, self._total, self._quiet, self._report = 0, total, quiet, report
+        self._began = time.monotonic()
+
+    @contextlib.contextmanager
+    def part(self, title: str) -> Iterator[None]:
+        """What is done inside is the next part."""
+        if self._report is not None:
+            self._report(self._done, self._total)
+        if not self._quiet and self._total > 1:
+            print(f'evaluate, part {self._done + 1} of {self._total}: {title}{self._left()}', file=sys.stderr,
+                  flush=True)  # fmt: skip
+        yield
+        self._done += 1
+
+    def _left(self) -> str:
+        """The rest at the mean speed of the parts so far."""
+        if not self._done:
+            return ''
+        seconds = (time.monotonic() - self._began) / self._done * (self._total - self._done)
+        return f' (about {seconds:.0f} s left in all)'
