@@ -189,7 +189,7 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         if processes.is_first():
             print('\n'.join(lines))
         return 0
-    from genbench.training.loop import train
+    from genbench.evaluation.monitor import train
 
     outcome = train(resolved, given.workdir, debug=given.debug, profile=profile, began=BEGAN)
     summary = outcome.summary
