@@ -74,8 +74,8 @@ class Monitor:
         options, one = self._config.evaluation, self._options
         named = list(conditions.named(self._config.family))
         common = {
-            'average': 'ema' if self._family.averages else 'current', 'seed': options.seed, 'noise': sampling.NOISE, 'given': named or 'nothing',
-            **self._real.resized,
+            'average': 'ema' if self._family.averages else 'current', 'seed': options.seed, 'noise': sampling.NOISE,
+            'given': named or 'nothing', **self._real.resized,
         }  # fmt: skip
         found = {}
         if one.evaluate_samples:

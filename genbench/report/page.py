@@ -8,7 +8,18 @@ from html import escape
 from typing import Any
 
 from genbench.errors import explained_disk_errors
-from genbench.report import ablation, collect, explorer, figures, findings, leaderboard, marks, progress, provenance, sections
+from genbench.report import (
+    ablation,
+    collect,
+    explorer,
+    figures,
+    findings,
+    leaderboard,
+    marks,
+    progress,
+    provenance,
+    sections,
+)
 from genbench.report.cells import LIKELIHOOD, METRICS
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
@@ -41,9 +52,9 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
                  'Samples from the same seeds at several steps of training, with averaged weights and the default '
                  'sampler of each model.'),
     'progress': ('Quality while training', 'While training',
-                 'The averaged parameters, scored every few steps by a small protocol that the provenance of a run '
-                 'keeps (monitor.json). A distance of few samples is biased upwards and a slice of the images says less '
-                 'than all of them, so these numbers compare the steps of a run; the leaderboard compares the models. '
+                 'The averaged parameters, scored every few steps by a small protocol, which is in the monitor.json '
+                 'of each run. A distance of few samples is biased upwards, and a slice of the images says less than '
+                 'all of them, so these numbers compare the steps of a run; the leaderboard compares the models. '
                  'Each seed has a line. Time and FLOPs are those of training, without its scores and without the '
                  'training of borrowed runs.'),
     'denoising': ('From noise to image', 'Denoising',

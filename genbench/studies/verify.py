@@ -17,7 +17,7 @@ from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
-from genbench.training import installed, runs
+from genbench.training import installed, loop, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.files import write_atomically

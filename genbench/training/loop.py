@@ -112,9 +112,7 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
 class Training:
     """What one call of `train` or `replay` works with; nothing is written before `run`."""
 
-    def __init__(
-        self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0, monitor: Any = None
-    ):
+    def __init__(self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0, monitor: Any = None):
         self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
         self.mesh, self.loans = ready.mesh, ready.loans
         self.constants, self.places = ready.constants, ready.places
@@ -326,8 +324,9 @@ class Training:
         metric = self.checkpoints.metric
         with self.ledger.spent('checkpoint'):
             self.checkpoints.save(step, state, log.last.get(metric))
-        scored = self.observer.monitor is not None and metric.startswith(observing.PREFIX)  # not where a run is stopped
-        if metric and log.last and metric not in log.last and not scored and not self._of_another_stage(metric, log.last):
+        score = self.observer.monitor is not None and metric.startswith(observing.PREFIX)  # none where a run is stopped
+        elsewhere = score or self._of_another_stage(metric, log.last)
+        if metric and log.last and metric not in log.last and not elsewhere:
             known = ', '.join(name for name in log.last if '/' in name)
             raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
 

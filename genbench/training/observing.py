@@ -28,8 +28,11 @@ class Monitor(Protocol):
       protocol: everything that the scores depend on beside the model.
     """
 
-    names: tuple[str, ...]
-    protocol: Mapping[str, Any]
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def protocol(self) -> Mapping[str, Any]: ...
 
     def scores(self, blueprint: Blueprint, state: State) -> dict[str, float | None]: ...
 

@@ -12,7 +12,7 @@ import pathlib
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from genbench import config as configs
@@ -46,7 +46,8 @@ class WandB:
         self.id = known or uuid.uuid4().hex[:12]
         self._run = wandb.init(
             project=config.trackers.project, name=name, id=self.id, resume='allow', dir=folder,
-            group=group(config, folder) or None, config=configs.plain(config), settings=wandb.Settings(console='off', silent=True),
+            group=group(config, folder) or None, config=configs.plain(config),
+            settings=wandb.Settings(console='off', silent=True),
         )  # fmt: skip
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -163,24 +164,24 @@ class Trackers:
         scalars = {key: value for key, value in row.items() if key != 'step' and isinstance(value, int | float)}
         for name in [name for name in self._open if row['step'] > self._sent[name]]:
             self._sent[name] = row['step']
-            self._try(name, lambda tracker: tracker.write(row['step'], scalars))
+            self._try(name, 'write', row['step'], scalars)
 
     def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
         """Send a picture of a step, unless an earlier start has sent that of the same step."""
         for name in [name for name in self._open if step > self._before[name]]:
-            self._try(name, lambda tracker: tracker.picture(step, tag, path))
+            self._try(name, 'picture', step, tag, path)
 
     def results(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, pathlib.Path]) -> None:
         """Send what `genbench evaluate` found of the checkpoint of a step."""
         for name in list(self._open):
-            self._try(name, lambda tracker: tracker.results(step, scalars))
-        for tag, path in pictures.items():
+            self._try(name, 'results', step, scalars)
+        for tag in pictures:
             for name in list(self._open):
-                self._try(name, lambda tracker, tag=tag, path=path: tracker.picture(step, tag, path))
+                self._try(name, 'picture', step, tag, pictures[tag])
 
-    def _try(self, name: str, action: Callable[[Tracker], None]) -> None:
+    def _try(self, name: str, method: str, *arguments: Any) -> None:
         try:
-            action(self._open[name])
+            getattr(self._open[name], method)(*arguments)
         except Exception as error:
             del self._open[name]
             _warn(name, error)
