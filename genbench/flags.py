@@ -88,8 +88,8 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('a', metavar='A', help='the samples; or the word "moments"')
     parser.add_argument('b', metavar='B', nargs='+', help='the reference, after further samples; or, after "moments", '
                         'the images')  # fmt: skip
-    parser.add_argument('--metrics', default='', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st, '
-                        'memorisation, vendi, swd, mind; fd and kd with other features (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
+    parser.add_argument('--metrics', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st, memorisation, vendi, swd; '
+                        'fd and kd with other features (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
     parser.add_argument('--features', default='', help='inception (the default), dinov2-vitb14, dinov2-vitl14, '
                         'classifier:DATASET, pixels, or FILE.py:FUNCTION of your own; of arrays of features and of '
                         'moments, what to call their network')  # fmt: skip

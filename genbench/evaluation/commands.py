@@ -39,7 +39,7 @@ def metrics(given: argparse.Namespace) -> int:
         protocol = standalone.save_moments(given.b[0], given.out, options)
         print(f'{given.out}: moments of {protocol["reference"]["n"]} images')
         return 0
-    names = [name for name in given.metrics.split(',') if name]
+    names = None if given.metrics is None else [name for name in given.metrics.split(',') if name]
     *more, reference = given.b
     samples = [given.a, *more]
     rows = standalone.compare(

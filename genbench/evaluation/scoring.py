@@ -184,6 +184,16 @@ def _inception_score(scene: Scene) -> Value:
     return value, {'split_sd': spread}
 
 
+def _sliced(scene: Scene) -> Value:
+    both = scene.reference.outputs['features'], scene.fake.outputs['features']
+    value, error = evaluation.sliced_wasserstein(*both, slices=scene.settings.slices)
+    return value, {'slices_std_err': error}
+
+
+def _vendi(scene: Scene) -> Value:
+    return evaluation.vendi_score(scene.fake.outputs['features']), {}
+
+
 def _two_sample(scene: Scene) -> Value:
     real = scene.require_held_out('two_sample_accuracy').outputs['features']
     test = evaluation.two_sample_test(real, scene.fake.outputs['features'])
@@ -210,6 +220,7 @@ def _memorised(name: str) -> Callable[[Scene], Value]:
 
 
 _SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0}
+_SLICES = {'power': 'W₂², mean over directions', 'slices': 1000, 'slice_seed': 0}
 _PRECISION = {'neighbours': 3, 'inside': '<='}
 _DENSITY = {'neighbours': 5, 'inside': '<'}
 _EXTRAPOLATION = {'extrapolation': 'linear in 1/n', 'points': 15, 'least': 'max(n/10, min(2d, n/2))', 'subset_seed': 0}
@@ -224,6 +235,8 @@ METRICS: dict[str, Metric] = {
         _frechet_infinity, 'distance', _EXTRAPOLATION, published='fid_infinity', needs='moments'
     ),
     'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
+    'sliced_wasserstein': Metric(_sliced, 'distance', _SLICES),
+    'vendi': Metric(_vendi, 'score', {'similarity': 'cosine of features'}, needs='nothing'),
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
     'recall': Metric(_manifold('recall'), 'score', _PRECISION),
     'density': Metric(_manifold('density'), 'score', _DENSITY),
@@ -250,6 +263,7 @@ ALIASES = {
     'pr': ('precision', 'recall'),
     'dc': ('density', 'coverage'),
     'is': ('inception_score',),
+    'swd': ('sliced_wasserstein',),
     'c2st': ('two_sample_accuracy',),
     'memorisation': ('authenticity', 'copied', 'train_test_gap'),
 }

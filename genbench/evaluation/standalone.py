@@ -33,7 +33,7 @@ DEFAULT = Options()
 
 @explained_disk_errors()
 def compare(
-    samples: str | Sequence[str], reference: str, metrics: Sequence[str] = (), options: Options = DEFAULT,
+    samples: str | Sequence[str], reference: str, metrics: Sequence[str] | None = None, options: Options = DEFAULT,
     *, held_out: str = '', out: str = '',
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of the metrics of `samples` (A) against `reference` (B).
@@ -46,8 +46,10 @@ def compare(
       UserError: whatever is wrong with an input, in one line.
     """
     addresses = [samples] if isinstance(samples, str) else list(samples)
-    metrics = metrics or _default_metrics([*addresses, reference], options)
+    metrics = _default_metrics([*addresses, reference], options) if metrics is None else metrics
     names = scoring.resolve(metrics)
+    if not names:
+        raise UserError('There are no metrics to compute; name some with --metrics.')
     if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in scoring.REFERENCES))), ''):
         raise UserError(f'{named} names its reference, which here is the second argument; ask for '
                         f'{scoring.base(named)}.')  # fmt: skip
