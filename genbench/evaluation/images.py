@@ -38,6 +38,7 @@ class ImageSet:
     count: int
     shape: tuple[int, ...] | None
     batches: Callable[[], Iterator[np.ndarray]]
+    sizes: str = ''  # of several: two of them, with their files
 
 
 def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
@@ -94,7 +95,9 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
 
     channels = 1 if mode == 'L' else 3
     shape = (*sizes.pop()[::-1], channels) if len(sizes) == 1 else None
-    return ImageSet(description, len(files), shape, batches)
+    shown = {size: file for (size, _), file in found.items()} if shape is None else {}
+    told = ' and '.join(f'{file.relative_to(path)} {size[0]}×{size[1]}' for size, file in list(shown.items())[:2])
+    return ImageSet(description, len(files), shape, batches, told)
 
 
 def _check_modes(path: pathlib.Path, found: dict[tuple[Any, ...], pathlib.Path]) -> str:

@@ -143,7 +143,8 @@ def _check_shape(source: Source, network: FeatureNetwork) -> None:
     if source.shape is not None:
         network.check_shape(source.shape)
     elif network.alone is None:
-        raise UserError(f'The images are of several sizes, and {network.name} does not resize; bring them to one.')
+        raise UserError(f'The images are of several sizes ({source.sizes}), and {network.name} does not resize; bring '
+                        'them to one.')  # fmt: skip
 
 
 def _reference(
