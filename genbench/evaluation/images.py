@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -183,10 +184,11 @@ def _rounded(part: np.ndarray, scale: float, shift: float) -> np.ndarray:
 def data_set(address: str, data_dir: str, recipe: Recipe | None = None) -> ImageSet:
     """'tfds:NAME:SPLIT', 'folder:DIR:SPLIT' or 'hf:NAME:SPLIT' → the images of a prepared split, scaled to 0 … 255."""
     kind, _, rest = address.partition(':')
-    name, _, split = rest.rpartition(':')
-    if not name or not split:
+    parts = re.fullmatch(r'(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', rest)  # a slice, such as train[:500], has colons too
+    if not parts:
         what, example = ('DIR', 'photos') if kind == 'folder' else ('NAME', 'cifar10')
         raise UserError(f'{address!r} should be {kind}:{what}:SPLIT, for example {kind}:{example}:train.')
+    name, split = parts[1], parts[2]
     builder = opening.open_named(opening.named(f'{kind}:{name}', data_dir, recipe))
     spec, count = sources.spec_of(builder), sources.count(builder, split)
 

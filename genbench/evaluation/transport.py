@@ -38,7 +38,7 @@ def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed
 
 
 def _common_edges(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Midpoints and lengths of the parts of [0, 1] on which the quantile functions of n and of m values are constant."""
+    """Midpoints and lengths of the parts of [0, 1] on which both quantile functions, of n and m values, stay."""
     places = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in whole numbers of 1 / (n m)
     return (places[:-1] + places[1:]) / (2 * n * m), np.diff(places) / (n * m)
 

@@ -158,6 +158,10 @@ def test_a_data_set_has_a_name_and_a_split(address):
         images.data_set(address, '')
 
 
+def test_a_slice_of_a_split_is_an_input():
+    assert images.data_set('tfds:digits:train[:50]', '').count == 50
+
+
 def test_a_data_set_is_scaled_to_255(digits):
     found = read(images.data_set('tfds:digits:test', ''))
     assert found.shape == digits[2].images.shape

@@ -1,4 +1,4 @@
-"""What users of other tools bring to `genbench metrics`: features, moments, ADM's references, mixed folders, networks."""
+"""What users of other tools bring to `genbench metrics`: features, moments, references of ADM, mixed folders."""
 
 import json
 
