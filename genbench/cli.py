@@ -20,8 +20,9 @@ DESCRIPTION = """Generative families under one trainer and one evaluation harnes
   genbench train --config=configs/DATASET/FAMILY.py --config.optimizer.learning_rate=1e-3 --workdir=runs/NAME
   genbench evaluate runs/NAME --config.evaluation.samplers=ddim:10,heun:25
 """
-METRICS = """A and B are folders of images, .npy or .npz arrays of uint8 images (N, H, W, C), tfds:NAME:SPLIT,
-folders of runs, or (B) moments saved by "genbench metrics moments IMAGES --out FILE.npz", or published (mu, sigma)."""
+METRICS = """A and B are folders of images, .npy or .npz arrays of uint8 images (N, H, W, C) or of features (N, D),
+tfds:NAME:SPLIT, folder:DIR:SPLIT, folders of runs, or moments: saved by "genbench metrics moments IMAGES
+--out FILE.npz", or published (mu, sigma)."""
 OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
 
 
@@ -185,7 +186,7 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         if processes.is_first():
             print('\n'.join(lines))
         return 0
-    from genbench.training.loop import train
+    from genbench.evaluation.monitor import train
 
     outcome = train(resolved, given.workdir, debug=given.debug, profile=profile, began=BEGAN)
     summary = outcome.summary
@@ -259,30 +260,12 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _metrics(given: argparse.Namespace, _: Sequence[str]) -> int:
-    limits = {'sets': (1, 2**31), 'batch_size': (1, 2**16), 'num_samples': (0, 2**40), 'seed': (0, 2**31 - 1)}
-    for name, (least, most) in limits.items():
-        if not least <= (value := getattr(given, name)) <= most:
-            raise UserError(f'--{name.replace("_", "-")} is {value}; it should be at least {least} and at most {most}.')
     from genbench import startup
 
     startup.prepare()
-    from genbench.evaluation import standalone, table
+    from genbench.evaluation import commands
 
-    options = standalone.Options(
-        features=given.features, convention=given.convention, weights=given.weights,
-        weights_sha256=given.weights_sha256, batch_size=given.batch_size, data_dir=given.data_dir,
-        skip_unreadable=given.skip_unreadable, sets=given.sets, seed=given.seed, sampler=given.sampler,
-        num_samples=given.num_samples, average=given.average, step=given.step,
-    )  # fmt: skip
-    if given.a == 'moments':
-        if not given.out:
-            raise UserError('genbench metrics moments IMAGES needs --out FILE.npz.')
-        protocol = standalone.save_moments(given.b, given.out, options)
-        print(f'{given.out}: moments of {protocol["reference"]["n"]} images')
-        return 0
-    names = [name for name in given.metrics.split(',') if name]
-    print(table.text(standalone.compare(given.a, given.b, names, options, held_out=given.held_out, out=given.json)))
-    return 0
+    return commands.metrics(given)
 
 
 def _compare_protocols(given: argparse.Namespace, _: Sequence[str]) -> int:

@@ -46,6 +46,11 @@ DEFAULTS: dict[str, Any] = {
         'snapshot_every': 0,  # steps between the snapshots that it is made of; 0: sixteen of them
         'log_every': 50,
         'sample_every': 0,  # steps between sample grids; 0: only at the end
+        'evaluate_every': 0,  # steps between scores of the averaged parameters, logged beside the losses; 0: none
+        'evaluate_samples': 500,  # whose Fréchet distance is taken, in the features of `evaluation`; 0: not taken
+        'evaluate_images': 64,  # the first of the split, whose likelihood is taken; 0: not taken
+        'evaluate_split': '',  # of the real images; '': evaluation.split
+        'evaluate_sampler': '',  # NAME:STEPS…; '': the family's default
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
     'optimizer': {
@@ -77,6 +82,7 @@ DEFAULTS: dict[str, Any] = {
         'names': (),  # of 'wandb', 'mlflow'
         'project': 'genbench',
         'run': '',  # its name there; '': the name of the run's folder
+        'group': '',  # of runs there; '': the name of the study's folder, for a trial of one
         'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, else files in the run's folder
     },
     'evaluation': {
@@ -138,6 +144,9 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'train.snapshot_every': COUNT_OR_NONE,
     'train.log_every': COUNT,
     'train.sample_every': COUNT_OR_NONE,
+    'train.evaluate_every': COUNT_OR_NONE,
+    'train.evaluate_samples': Range(2, LARGEST, also=(0,)),  # a covariance needs two
+    'train.evaluate_images': COUNT_OR_NONE,
     'train.skip_limit': COUNT,
     'optimizer.learning_rate': Range(0, 1000, above=True),
     'optimizer.warmup_steps': COUNT_OR_NONE,
@@ -186,7 +195,7 @@ _DEEPEST = 8  # sections in sections
 
 # What may change without making another experiment of a run.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
-         'train.log_every', 'train.sample_every', 'train.steps_per_call')  # fmt: skip
+         'train.log_every', 'train.sample_every', 'train.evaluate_', 'train.steps_per_call')  # fmt: skip
 
 # Keys that came later: at these values they do not count, so that the hashes of older runs stay.
 _LATER = {'data.random_crop': 0, **{f'data.{key}': value for key, value in recipe.defaults().items()}}

@@ -105,11 +105,13 @@ def _where(parser: argparse.ArgumentParser, example: str) -> None:
 
 def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('a', metavar='A', help='the samples; or the word "moments"')
-    parser.add_argument('b', metavar='B', help='the reference; or, after "moments", the images')
-    parser.add_argument('--metrics', default='fid,kid,pr,dc,is', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st,'
-                         ' memorisation; fd and kd with other features (fid,kid,pr,dc,is)')  # fmt: skip
-    parser.add_argument('--features', default='inception', help='inception, dinov2-vitb14, dinov2-vitl14, '
-                         'classifier:DATASET or pixels')  # fmt: skip
+    parser.add_argument('b', metavar='B', nargs='+', help='the reference, after further samples; or, after "moments", '
+                        'the images')  # fmt: skip
+    parser.add_argument('--metrics', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st, memorisation, vendi, swd; '
+                        'fd and kd with other features (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
+    parser.add_argument('--features', default='', help='inception (the default), dinov2-vitb14, dinov2-vitl14, '
+                        'classifier:DATASET, pixels, or FILE.py:FUNCTION of your own; of arrays of features and of '
+                        'moments, what to call their network')  # fmt: skip
     parser.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
     parser.add_argument('--weights', default='', help='a FILE of weights, or FILE::KEY; by default the published one')
     parser.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
@@ -123,6 +125,15 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--skip-unreadable', action='store_true', help='leave out image files that cannot be read')
     parser.add_argument('--sampler', default='', help='of a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
     parser.add_argument('--num-samples', type=int, default=0, help='of a run; by default what its config says')
+    parser.add_argument('--no-cache', action='store_true', help='compute features anew, and keep none')
+    chosen = parser.add_argument_group('parameters of the metrics', 'They are part of the protocol.')
+    chosen.add_argument('--kid-subsets', type=int, default=100, help='of kid and kd (100)')
+    chosen.add_argument('--kid-subset-size', type=int, default=1000, help='images in one (1000)')
+    chosen.add_argument('--pr-neighbours', type=int, default=3, help='k of precision and recall (3)')
+    chosen.add_argument('--dc-neighbours', type=int, default=5, help='k of density and coverage (5)')
+    chosen.add_argument('--slices', type=int, default=1000, help='directions of the sliced Wasserstein distance (1000)')
+    chosen.add_argument('--is-splits', type=int, default=10, help='of the inception score (10)')
+    recipe(parser, 'how folder:DIR:SPLIT and hf:NAME:SPLIT are prepared')
     parser.add_argument('--average', default='', help='of a run: which average of the parameters')
     parser.add_argument('--step', type=int, help='of a run: a checkpoint; by default the newest')
 
@@ -151,7 +162,12 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a set of TFDS')
     parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its '
                         'own folder')  # fmt: skip
-    same = parser.add_argument_group('how images are prepared', 'As the keys data.size, data.crop, … of a config.')
+    recipe(parser, 'how images are prepared')
+
+
+def recipe(parser: argparse.ArgumentParser, title: str) -> None:
+    """The keys of a recipe as flags."""
+    same = parser.add_argument_group(title, 'As the keys data.size, data.crop, … of a config.')
     same.add_argument('--size', type=_whole_numbers, default=(), metavar='SIDE or HEIGHT,WIDTH')
     same.add_argument('--crop', default='center', help='center, stretch, adm or edm (center)')
     same.add_argument('--resize', default='', help='the filter: lanczos, bicubic, bilinear, hamming, box or nearest; '

@@ -19,20 +19,37 @@ def call(path: str, function: str, what: str, convert: Callable[[Any], Any]) -> 
     Raises:
       UserError: there is no such file or function, or the file ends in an error, an exit or any other exception.
     """
+    return _explained(path, what, lambda: convert(_function(path, function, what)()))
+
+
+def load(path: str, function: str, what: str) -> Callable[..., Any]:
+    """A function of the file, which is not called; a UserError as of `call`."""
+    return _explained(path, what, lambda: _function(path, function, what))
+
+
+def _function(path: str, function: str, what: str) -> Callable[..., Any]:
+    module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', path)
+    if module_spec is None or module_spec.loader is None:
+        raise _NotPython(f'{path} is not a Python file; a {what} ends in .py and defines {function}().')
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f'it does not define {function}().')
+    return getattr(module, function)
+
+
+class _NotPython(UserError):
+    """Said as it is."""
+
+
+def _explained(path: str, what: str, action: Callable[[], Any]) -> Any:
     file = pathlib.Path(check_path(path, f'The {what}'))
     if not file.is_file():
         near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
         raise UserError(f'There is no {what} {path}. {did_you_mean(path, near) if near else ""}'.strip())
-    module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', file)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f'{path} is not a Python file; a {what} ends in .py and defines {function}().')
-    module = importlib.util.module_from_spec(module_spec)
     try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, function):
-            raise UserError(f'it does not define {function}().')
-        return convert(getattr(module, function)())
-    except KeyboardInterrupt:
+        return action()
+    except (KeyboardInterrupt, _NotPython):
         raise
     except UserError as error:
         raise UserError(f'The {what} {path} cannot be read: {error}') from None

@@ -11,9 +11,10 @@ from genbench.evaluation.distances import (
 )
 from genbench.evaluation.manifolds import density_coverage, expected_coverage, manifold_scores, precision_recall
 from genbench.evaluation.scores import TwoSample, inception_score, two_sample_test
+from genbench.evaluation.transport import sliced_wasserstein, vendi_score
 
 __all__ = [
     'Control', 'Memorisation', 'Moments', 'TwoSample', 'control', 'density_coverage', 'expected_coverage',
     'fd_infinity', 'frechet_distance', 'inception_score', 'kernel_distance', 'manifold_scores', 'memorisation',
-    'moments', 'precision_recall', 'squared_mmd', 'two_sample_test',
+    'moments', 'precision_recall', 'sliced_wasserstein', 'squared_mmd', 'two_sample_test', 'vendi_score',
 ]  # fmt: skip

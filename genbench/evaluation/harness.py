@@ -22,9 +22,10 @@ from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
 from genbench.evaluation.protocol import Protocol, picture
+from genbench.evaluation.publishing import publish
 from genbench.evaluation.reference import RealSets, sample_metrics
 from genbench.evaluation.results import Results
-from genbench.evaluation.samples import SHARD, SampleStore, slug
+from genbench.evaluation.samples import SampleStore, drawn_conditions, slug
 from genbench.families.base import Likelihood
 from genbench.reading import read_rows
 from genbench.training import lending, runs, samplers, sampling, telemetry
@@ -64,7 +65,9 @@ def evaluate(
     run, wanted = _lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
     for line in bounds.lacking(config, beside_reference=True):
         print(f'genbench: {line}', file=sys.stderr, flush=True)
-    return Evaluation(run, config, step, state, wanted, quiet).run_all(report)
+    added = Evaluation(run, config, step, state, wanted, quiet).run_all(report)
+    publish(run, step, added)
+    return added
 
 
 def _lent_guides(run: runs.Run, cells: Sequence[grid.Cell]) -> tuple[runs.Run, list[grid.Cell]]:
@@ -136,13 +139,8 @@ class Evaluation:
 
     def given(self, shard: int, count: int, seed: int | None = None) -> Given:
         """What a conditional family is told of the images of a shard: conditions of rows drawn from the train split."""
-        if not self.family.conditions:
-            return None
         chosen = self.options.seed if seed is None else seed
-        entropy = [number % 2**64 for number in (chosen, self.run.config.train.seed, shard)]
-        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-        rows = self.real.train.rows(draw.choice(len(self.real.train), count))
-        return sampling.given(self.family, rows, 'conditions', chosen, shard * SHARD)
+        return drawn_conditions(self.family, self.real.train, chosen, shard, count)
 
     def sampling_protocol(self, cell: grid.Cell, average: str) -> dict[str, Any]:
         sampler = cell.sampler

@@ -8,12 +8,14 @@ import functools
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from genbench.data import pictures, sources
+from genbench.data import opening, pictures, sources
+from genbench.data.recipe import Recipe
 from genbench.errors import UserError
 from genbench.evaluation import array_files
 from genbench.training.sampling import to_uint8
@@ -24,58 +26,65 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images of one size, (n, height, width, 1 or 3) uint8 when read.
+    """Images (n, height, width, 1 or 3), uint8 when read; of one size, or in batches of one size each.
 
     Attributes:
       description: what the protocol says beside number and hash of the images.
       count: how many `batches` will give, at most.
-      shape: height, width and channels.
+      shape: height, width and channels; None where there are several sizes.
       batches: opens the set for one pass.
     """
 
     description: dict[str, Any]
     count: int
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     batches: Callable[[], Iterator[np.ndarray]]
+    sizes: str = ''  # of several: two of them, with their files
 
 
 def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
     """Image files in a folder and below it, in the order of their paths.
 
     Raises:
-      UserError: no images; several sizes or modes; files that cannot be read, unless they are to be skipped.
+      UserError: no images; more than 8 bits; files that cannot be read, unless they are to be skipped.
     """
     files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
     if not files:
         raise UserError(f'{path} holds no images ({", ".join(SUFFIXES)}).')
-    kinds: dict[tuple[Any, ...], pathlib.Path] = {}
+    found: dict[tuple[Any, ...], pathlib.Path] = {}
     for file in files:
         try:
             with pictures.opened(file) as image:
-                kinds.setdefault((image.size, image.mode), file)
+                found.setdefault((image.size, image.mode), file)
         except pictures.UNREADABLE:
             continue  # counted with the truncated ones when pixels are read
-    _check_kinds(path, kinds)
-    if not kinds:
+    if not found:
         raise UserError(f'None of the {len(files)} images in {path} can be read.')
-    (((width, height), mode),) = kinds
+    mode = _check_modes(path, found)
+    sizes, modes = {size for size, _ in found}, sorted({mode for _, mode in found})
     description: dict[str, Any] = {'from': 'folder'}
+    if modes != [mode]:
+        description['converted'] = f'{", ".join(modes)} to {mode} by Pillow, alpha left out'
+    if len(sizes) > 1:
+        description['sizes'] = 'several, each image resized by itself'
 
     def batches() -> Iterator[np.ndarray]:
-        bad, batch = [], []
+        bad: list[pathlib.Path] = []
+        batch: list[np.ndarray] = []
         for file in files:
             try:
                 with pictures.opened(file) as image:
-                    pixels = np.asarray(image, np.uint8)
+                    pixels = np.asarray(image if image.mode == mode else image.convert(mode), np.uint8)
             except pictures.UNREADABLE:
                 bad.append(file)
                 continue
             if bad and not skip_unreadable:
                 continue  # only to count the others
-            batch.append(pixels if pixels.ndim == 3 else pixels[..., None])
-            if len(batch) == BATCH:
+            pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+            if batch and (len(batch) == BATCH or batch[0].shape != pixels.shape):
                 yield np.stack(batch)
                 batch = []
+            batch.append(pixels)
         if bad and not skip_unreadable:
             names = ', '.join(str(file.relative_to(path)) for file in bad[:3]) + (', …' if len(bad) > 3 else '')
             raise UserError(f'{len(bad)} of {len(files)} images in {path} cannot be read: {names}. Mend them, or leave '
@@ -85,22 +94,20 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
         if batch:
             yield np.stack(batch)
 
-    return ImageSet(description, len(files), (height, width, 3 if mode == 'RGB' else 1), batches)
+    channels = 1 if mode == 'L' else 3
+    shape = (*sizes.pop()[::-1], channels) if len(sizes) == 1 else None
+    shown = {size: file for (size, _), file in found.items()} if shape is None else {}
+    told = ' and '.join(f'{file.relative_to(path)} {size[0]}×{size[1]}' for size, file in list(shown.items())[:2])
+    return ImageSet(description, len(files), shape, batches, told)
 
 
-def _check_kinds(path: pathlib.Path, kinds: dict[tuple[Any, ...], pathlib.Path]) -> None:
-    if len(kinds) > 1:
-        (a, b), (first, second) = list(kinds)[:2], list(kinds.values())[:2]
-        raise UserError(
-            f'The images in {path} are not of one kind: {first.relative_to(path)} is {a[0][0]}×{a[0][1]} {a[1]}, '
-            f'{second.relative_to(path)} is {b[0][0]}×{b[0][1]} {b[1]}. Bring them to one size and mode first; how '
-            'that is done changes every metric.'
-        )
-    for (_, mode), file in kinds.items():
-        if mode not in ('L', 'RGB'):
-            raise UserError(
-                f'The images in {path} have the mode {mode} ({file.name}); convert them to L (grey) or RGB.'
-            )
+def _check_modes(path: pathlib.Path, found: dict[tuple[Any, ...], pathlib.Path]) -> str:
+    """The mode that all images are read in: L where all are grey, else RGB as clean-fid reads them."""
+    for (_, mode), file in found.items():
+        if mode[0] in 'IF':
+            raise UserError(f'{file.relative_to(path)} in {path} has the mode {mode}, which is not 8 bits a channel; '
+                            'write the images as 8-bit pictures.')  # fmt: skip
+    return 'L' if all(mode == 'L' for _, mode in found) else 'RGB'
 
 
 def array(path: pathlib.Path) -> ImageSet:
@@ -128,7 +135,7 @@ def array(path: pathlib.Path) -> ImageSet:
 def _named(path: pathlib.Path) -> tuple[np.ndarray, int | None]:
     """The images of an .npz file, and the number of their levels if that is said."""
     held = array_files.names(path)
-    names = [name for name in held if name not in ('labels', 'levels')]
+    names = [name for name in held if name not in ('labels', 'levels', 'mu', 'sigma', 'mu_s', 'sigma_s')]
     chosen = next((name for name in ('images', 'arr_0') if name in names), names[0] if len(names) == 1 else None)
     if chosen is None:
         raise UserError(f'{path} holds {", ".join(held) or "no arrays"}; name the images "images".')
@@ -174,13 +181,15 @@ def _rounded(part: np.ndarray, scale: float, shift: float) -> np.ndarray:
     return np.clip(np.round(part * scale + shift), 0, 255).astype(np.uint8)
 
 
-def data_set(address: str, data_dir: str) -> ImageSet:
-    """'tfds:NAME:SPLIT' → the images of a prepared split, scaled to 0 … 255."""
-    _, _, rest = address.partition(':')
-    name, _, split = rest.partition(':')
-    if not name or not split:
-        raise UserError(f'{address!r} should be tfds:NAME:SPLIT, for example tfds:cifar10:train.')
-    builder = sources.open_builder(name, data_dir)
+def data_set(address: str, data_dir: str, recipe: Recipe | None = None) -> ImageSet:
+    """'tfds:NAME:SPLIT', 'folder:DIR:SPLIT' or 'hf:NAME:SPLIT' → the images of a prepared split, scaled to 0 … 255."""
+    kind, _, rest = address.partition(':')
+    parts = re.fullmatch(r'(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', rest)  # a slice, such as train[:500], has colons too
+    if not parts:
+        what, example = ('DIR', 'photos') if kind == 'folder' else ('NAME', 'cifar10')
+        raise UserError(f'{address!r} should be {kind}:{what}:SPLIT, for example {kind}:{example}:train.')
+    name, split = parts[1], parts[2]
+    builder = opening.open_named(opening.named(f'{kind}:{name}', data_dir, recipe))
     spec, count = sources.spec_of(builder), sources.count(builder, split)
 
     def batches() -> Iterator[np.ndarray]:
@@ -188,4 +197,5 @@ def data_set(address: str, data_dir: str) -> ImageSet:
         for start in range(0, len(arrays), BATCH):
             yield to_uint8(arrays.images[start : start + BATCH], spec)
 
-    return ImageSet({'from': 'tfds', 'dataset': name, 'split': split}, count, spec.shape, batches)
+    dataset = name if kind == 'tfds' else spec.name
+    return ImageSet({'from': kind, 'dataset': dataset, 'split': split}, count, spec.shape, batches)

@@ -1,6 +1,7 @@
 """Log-likelihood of a whole split, kept on disk while it grows, so that an interruption loses seconds."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class LikelihoodScorer:
     batch_size: int
     quiet: bool = False
 
-    def nats(self, likelihood: Likelihood, path: pathlib.Path) -> dict[str, np.ndarray]:
+    def nats(self, likelihood: Likelihood, path: pathlib.Path | None = None) -> dict[str, np.ndarray]:
         """{'log_prob': (n,), part: (n,), …} in nats for every image; `path` keeps them and goes on from there."""
         title = f'score {likelihood.method}'
         return self._score(likelihood.log_prob, likelihood.traceable, title, len(self.split), path)
@@ -48,11 +49,7 @@ class LikelihoodScorer:
     def _score(
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
-        def program(state, images, given, keys):
-            found = log_prob(self.blueprint.bind_state(state), images, given, keys)
-            return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
-
-        run = jax.jit(program) if traceable else program
+        run = _program(self.blueprint, log_prob, traceable)
         found = (read_npz(path) if path else None) or {}  # what an earlier start has scored
         done = len(found.get('log_prob', ()))
         left = self.split.part(slice(done, count))
@@ -76,3 +73,14 @@ class LikelihoodScorer:
             progress.update(len(found['log_prob']))
         progress.close()
         return found
+
+
+@functools.lru_cache(maxsize=4)
+def _program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
+    """What scores a batch, compiled once for a likelihood that scores many checkpoints."""
+
+    def program(state, images, given, keys):
+        found = log_prob(blueprint.bind_state(state), images, given, keys)
+        return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
+
+    return jax.jit(program) if traceable else program

@@ -11,8 +11,9 @@ import numpy as np
 
 from genbench.data import conditions
 from genbench.data.conditions import Given
+from genbench.data.sources import Arrays
 from genbench.evaluation.protocol import stem
-from genbench.families.base import Sampler
+from genbench.families.base import Family, Sampler
 from genbench.training import sampling
 from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
@@ -24,6 +25,16 @@ SHARD = 1024  # images in a file; an interruption loses at most the one being dr
 def slug(sampler: Sampler) -> str:
     """File-name form of a sampler, as of its picture: heun_25, or heun_25_g2.0 with guidance."""
     return stem(sampler.protocol)
+
+
+def drawn_conditions(family: Family, train: Arrays, seed: int, shard: int, count: int) -> Given:
+    """What a conditional family is told of the images of a shard: conditions of rows drawn from the train split."""
+    if not family.conditions:
+        return None
+    entropy = [number % 2**64 for number in (seed, family.config.train.seed, shard)]
+    draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+    rows = train.rows(draw.choice(len(train), count))
+    return sampling.given(family, rows, 'conditions', seed, shard * SHARD)
 
 
 @dataclasses.dataclass

@@ -20,6 +20,7 @@ from genbench.training.files import write_npz
 
 FORMAT = 1
 PREFIXES = {'features': '', 'spatial': 'spatial_'}  # of the names of an output's moments
+ADM = {'spatial': ('mu_s', 'sigma_s')}  # what those of the spatial features are called in the references of ADM
 MOST_FEATURES = 2**14  # of a network; a covariance of more would be larger than 2 GiB
 
 
@@ -59,6 +60,7 @@ class Saved:
     network: Mapping[str, Any]
     moments: dict[str, Moments]
     count: int
+    images: Any = None  # an ImageSet, where the file holds images beside them
 
     def of(self, network: FeatureNetwork) -> Extracted:
         """The moments as a reference in the features of a network; a UserError if they are another's."""
@@ -81,9 +83,10 @@ def read(address: str, outputs: Sequence[str]) -> Saved:
     path = pathlib.Path(address)
     held = array_files.names(path)
     for name in outputs:
-        if name in PREFIXES and not set(_keys(name)) <= set(held):
+        if name in PREFIXES and not set(_keys(name, held)) <= set(held):
             raise UserError(f'{address} holds no moments of the output {name!r}.')
-    stored = {name: _stored(path, name) for name in PREFIXES if set(_keys(name)) <= set(held)}
+    keys = {name: _keys(name, held) for name in PREFIXES}
+    stored = {name: _stored(path, found) for name, found in keys.items() if set(found) <= set(held)}
     moments = {name: _checked(path, *stored[name]) for name in outputs if name in PREFIXES}  # logits need no reference
     rest = array_files.read_npz(path, [name for name in ('n', 'protocol') if name in held])
     digest = hashlib.sha256(b''.join(value.tobytes() for value in stored['features'])).hexdigest()[:16]
@@ -94,16 +97,18 @@ def read(address: str, outputs: Sequence[str]) -> Saved:
     return Saved(address, description, network, moments, _count(address, rest['n']) if 'n' in rest else 0)
 
 
-def _keys(output: str) -> tuple[str, str]:
+def _keys(output: str, held: Sequence[str]) -> tuple[str, str]:
+    if output in ADM and set(ADM[output]) <= set(held):
+        return ADM[output]
     return f'{PREFIXES[output]}mu', f'{PREFIXES[output]}sigma'
 
 
-def _stored(path: pathlib.Path, output: str) -> list[np.ndarray]:
+def _stored(path: pathlib.Path, keys: tuple[str, str]) -> list[np.ndarray]:
     """Mean and covariance of an output as they are in the file, if their shapes are those of moments."""
-    mean, covariance = array_files.shapes(path, _keys(output)).values()
+    mean, covariance = array_files.shapes(path, keys).values()
     if len(mean) != 1 or covariance != (*mean, *mean) or not 0 < mean[0] <= MOST_FEATURES:
         raise UserError(f'{path}: mu {mean} and sigma {covariance} are no mean (d,) and covariance (d, d) of features.')
-    return list(array_files.read_npz(path, _keys(output)).values())
+    return list(array_files.read_npz(path, keys).values())
 
 
 def _checked(path: pathlib.Path, *stored: np.ndarray) -> Moments:

@@ -76,6 +76,29 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Settings:
+    """What may be chosen of metrics; papers and other tools have the defaults."""
+
+    kernel_subsets: int = 100  # of the kernel distance
+    kernel_subset_size: int = 1000
+    neighbours: int = 3  # of precision and recall
+    density_neighbours: int = 5  # of density and coverage
+    splits: int = 10  # of the inception score
+    slices: int = 1000  # directions of the sliced Wasserstein distance
+
+    def of(self, name: str) -> dict[str, Any]:
+        """What the protocol of a metric says of them."""
+        said: dict[str, dict[str, Any]] = {
+            'kd': {'subsets': self.kernel_subsets, 'subset_size': self.kernel_subset_size},
+            **dict.fromkeys(('precision', 'recall'), {'neighbours': self.neighbours}),
+            **dict.fromkeys(('density', 'coverage'), {'neighbours': self.density_neighbours}),
+            'inception_score': {'splits': self.splits},
+            'sliced_wasserstein': {'slices': self.slices},
+        }
+        return said.get(base(name), {})
+
+
+@dataclasses.dataclass(frozen=True)
 class Scene:
     """What a metric may look at: the reference, held-out real images beside it, and one set of samples.
 
@@ -87,11 +110,15 @@ class Scene:
     held_out: Extracted | None
     fake: Extracted
     control: Callable[[], evaluation.Control] | None = None
+    settings: Settings = Settings()
 
     @functools.cached_property
     def manifold(self) -> dict[str, float]:
         """Precision, recall, density and coverage from one pass over the distances."""
-        return evaluation.manifold_scores(self.reference.outputs['features'], self.fake.outputs['features'])
+        return evaluation.manifold_scores(
+            self.reference.outputs['features'], self.fake.outputs['features'], self.settings.neighbours,
+            self.settings.density_neighbours,
+        )  # fmt: skip
 
     @functools.cached_property
     def memorisation(self) -> Any:
@@ -145,13 +172,26 @@ def _frechet_infinity(scene: Scene) -> Value:
 
 
 def _kernel(scene: Scene) -> Value:
-    value, spread = evaluation.kernel_distance(scene.reference.outputs['features'], scene.fake.outputs['features'])
+    value, spread = evaluation.kernel_distance(
+        scene.reference.outputs['features'], scene.fake.outputs['features'], subsets=scene.settings.kernel_subsets,
+        subset_size=scene.settings.kernel_subset_size,
+    )  # fmt: skip
     return value, {'subset_sd': spread}
 
 
 def _inception_score(scene: Scene) -> Value:
-    value, spread = evaluation.inception_score(scene.fake.outputs['logits'])
+    value, spread = evaluation.inception_score(scene.fake.outputs['logits'], scene.settings.splits)
     return value, {'split_sd': spread}
+
+
+def _sliced(scene: Scene) -> Value:
+    both = scene.reference.outputs['features'], scene.fake.outputs['features']
+    value, error = evaluation.sliced_wasserstein(*both, slices=scene.settings.slices)
+    return value, {'slices_std_err': error}
+
+
+def _vendi(scene: Scene) -> Value:
+    return evaluation.vendi_score(scene.fake.outputs['features']), {}
 
 
 def _two_sample(scene: Scene) -> Value:
@@ -166,7 +206,8 @@ def _manifold(name: str) -> Callable[[Scene], Value]:
 
 def _coverage(scene: Scene) -> Value:
     value = scene.manifold['coverage']
-    ceiling = evaluation.expected_coverage(scene.reference.count, scene.fake.count)
+    counts = len(scene.reference.outputs['features']), scene.fake.count
+    ceiling = evaluation.expected_coverage(*counts, scene.settings.density_neighbours)
     return value, {'ceiling': ceiling, 'of_ceiling': value / ceiling}
 
 
@@ -179,6 +220,7 @@ def _memorised(name: str) -> Callable[[Scene], Value]:
 
 
 _SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0}
+_SLICES = {'power': 'W₂², mean over directions', 'slices': 1000, 'slice_seed': 0}
 _PRECISION = {'neighbours': 3, 'inside': '<='}
 _DENSITY = {'neighbours': 5, 'inside': '<'}
 _EXTRAPOLATION = {'extrapolation': 'linear in 1/n', 'points': 15, 'least': 'max(n/10, min(2d, n/2))', 'subset_seed': 0}
@@ -193,6 +235,8 @@ METRICS: dict[str, Metric] = {
         _frechet_infinity, 'distance', _EXTRAPOLATION, published='fid_infinity', needs='moments'
     ),
     'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
+    'sliced_wasserstein': Metric(_sliced, 'distance', _SLICES),
+    'vendi': Metric(_vendi, 'score', {'similarity': 'cosine of features'}, needs='nothing'),
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
     'recall': Metric(_manifold('recall'), 'score', _PRECISION),
     'density': Metric(_manifold('density'), 'score', _DENSITY),
@@ -219,6 +263,7 @@ ALIASES = {
     'pr': ('precision', 'recall'),
     'dc': ('density', 'coverage'),
     'is': ('inception_score',),
+    'swd': ('sliced_wasserstein',),
     'c2st': ('two_sample_accuracy',),
     'memorisation': ('authenticity', 'copied', 'train_test_gap'),
 }
@@ -308,18 +353,20 @@ def score(scenes: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, Any]]:
         rows[name] = {
             'metric': called(name, network), 'value': float(np.mean(values)), 'sd': sd,
             'std_err': None if sd is None else sd / len(values) ** 0.5, 'values': values,
-            'kind': METRICS[name].kind, 'n': sets[0].fake.count, 'features': network.name,
+            'kind': METRICS[name].kind, 'n': sets[0].fake.count or None, 'features': network.name,
             'details': details or None,
         }  # fmt: skip
     return rows
 
 
 def protocol(
-    name: str, network: FeatureNetwork, reference: Mapping[str, Any], held_out: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    name: str, network: FeatureNetwork, reference: Mapping[str, Any], held_out: Mapping[str, Any] | None,
+    settings: Settings | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The measuring part of a metric's protocol, from the descriptions of the real images."""
     metric = METRICS[name]
-    parts: dict[str, Any] = {'features': dict(network.protocol), **metric.protocol}
+    chosen = settings.of(name) if settings else {}
+    parts: dict[str, Any] = {'features': dict(network.protocol), **metric.protocol, **chosen}
     if metric.needs != 'nothing':
         parts['reference'] = reference
     if held_out is not None and metric.needs_held_out:

@@ -1,6 +1,7 @@
-"""`genbench metrics`: compare two sets of images that need not come from genbench."""
+"""`genbench metrics`: compare sets of images, of features or of moments that need not come from genbench."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -14,49 +15,38 @@ import genbench
 from genbench import config as configs
 from genbench.data import sources
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import features, images, saved_moments, scoring
-from genbench.evaluation.features import FeatureNetwork
-from genbench.evaluation.images import ImageSet
+from genbench.evaluation import features, inputs, saved_moments, scoring
+from genbench.evaluation.features import FeatureNetwork, own
+from genbench.evaluation.images import BATCH, ImageSet
+from genbench.evaluation.inputs import Given, Options, Source
+from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import complete
-from genbench.evaluation.saved_moments import Saved, is_moments
+from genbench.evaluation.saved_moments import Saved
 from genbench.evaluation.scoring import Extracted
-from genbench.training.files import write_atomically
+from genbench.training.files import read_npz, write_atomically, write_npz
 from genbench.training.metrics import Progress
 
 FORMAT = 1  # of the JSON
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the flags of `genbench metrics` say; an empty string or zero is the default."""
-
-    features: str = 'inception'
-    convention: str = ''
-    weights: str = ''
-    weights_sha256: str = ''
-    batch_size: int = 64
-    data_dir: str = ''
-    skip_unreadable: bool = False
-    sets: int = 1  # disjoint parts of A that are scored one by one
-    seed: int = 0
-    sampler: str = ''  # of a run
-    num_samples: int = 0  # of a run
-    average: str = ''  # of a run
-    step: int | None = None  # of a run
-    quiet: bool = False
+PUBLISHED, OTHERS = ('fid', 'kid', 'pr', 'dc', 'is'), ('fd', 'kd', 'pr', 'dc')  # where nobody names metrics
+DEFAULT = Options()
 
 
 @explained_disk_errors()
 def compare(
-    samples: str, reference: str, metrics: Sequence[str], options: Options, *, held_out: str = '', out: str = ''
-) -> list[dict[str, Any]]:
+    samples: str | Sequence[str], reference: str, metrics: Sequence[str] | None = None, options: Options = DEFAULT,
+    *, held_out: str = '', out: str = '',
+) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of the metrics of `samples` (A) against `reference` (B).
 
-    A and B are folders of images, .npy or .npz arrays, tfds:NAME:SPLIT, run folders, or (B) saved moments.
+    A and B are folders of images, .npy or .npz arrays of images or of features (n, d), tfds:NAME:SPLIT,
+    folder:DIR:SPLIT, run folders, or saved moments. Several samples are compared with one reference, which is read
+    once; their rows say under 'samples' which they are of.
 
     Raises:
       UserError: whatever is wrong with an input, in one line.
     """
+    addresses = [samples] if isinstance(samples, str) else list(samples)
+    metrics = _default_metrics([*addresses, reference], options) if metrics is None else metrics
     names = scoring.resolve(metrics)
     if not names:
         raise UserError('There are no metrics to compute; name some with --metrics.')
@@ -67,35 +57,109 @@ def compare(
         check_writable(out)
     if not held_out and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
         raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
-    # A mistake in an address is said before weights are fetched, a classifier is fitted or a set is read.
-    drawn_from, real_from = open_images(samples, options), _open_reference(reference, names, options)
-    held_from = open_images(held_out, options) if held_out else None
-    _set_size(drawn_from.count, options)
-    network = open_network(options)
-    scoring.check_names(metrics, network)
-    for source in (drawn_from, real_from, held_from):
-        if isinstance(source, ImageSet):
-            network.check_shape(source.shape)
     outputs = scoring.needed_outputs(names)
-    if isinstance(real_from, Saved):
-        real = real_from.of(network)
-    else:
-        real = _extract(reference, real_from, network, outputs, options, keep=not scoring.only_moments(names))
-    held = _extract(held_out, held_from, network, outputs, options) if held_from else None
-    one_pass = options.sets == 1 and scoring.only_moments(names)
-    fake = _extract(samples, drawn_from, network, outputs, options, keep=not one_pass)
-    _check_alike(real, fake, outputs)
+    # A mistake in an address is said before weights are fetched, a classifier is fitted or a set is read.
+    every = [*addresses, reference, *([held_out] if held_out else [])]
+    opened = {address: inputs.open_source(address, options, _run, outputs) for address in every}
+    for address in addresses:
+        _check_samples(address, opened[address], names, options)
+    _check_reference(reference, opened[reference], names)
+    network = _network(opened, metrics, options)
+    for source in opened.values():
+        _check_shape(source, network)
+    real = _reference(reference, opened[reference], network, names, options)
+    held = _extract(held_out, opened[held_out], network, outputs, options) if held_out else None
+    rows = []
+    for address in addresses:
+        one_pass = options.sets == 1 and scoring.only_moments(names)
+        fake = _extract(address, opened[address], network, outputs, options, keep=not one_pass)
+        found = _rows(network, names, real, fake, held, options)
+        rows += found if len(addresses) == 1 else [{**row, 'samples': address} for row in found]
+    if out:
+        told = {'samples': addresses[0] if len(addresses) == 1 else addresses, 'reference': reference}
+        record = {'format': FORMAT, 'genbench': genbench.__version__, **told, 'rows': rows}
+        write_atomically(pathlib.Path(out), json.dumps(record, indent=2) + '\n')
+    return rows
+
+
+def _rows(
+    network: FeatureNetwork, names: Sequence[str], real: Extracted, fake: Extracted, held: Extracted | None,
+    options: Options,
+) -> list[dict[str, Any]]:  # fmt: skip
+    _check_alike(real, fake, scoring.needed_outputs(names))
     sets = _split(fake, options)
-    drawn = {'images': fake.description, 'num_samples': sets[0].count, 'sets': options.sets, 'seed': options.seed}
-    scenes = [scoring.Scene(network, real, held, part) for part in sets]
+    drawn = {'images': fake.description, 'num_samples': sets[0].count or None, 'sets': options.sets,
+             'seed': options.seed}  # fmt: skip
+    scenes = [scoring.Scene(network, real, held, part, settings=options.settings) for part in sets]
     rows = []
     for name, row in scoring.score(dict.fromkeys(names, scenes)).items():
-        protocol = {**drawn, **scoring.protocol(name, network, real.description, held.description if held else None)}
+        beside = held.description if held else None
+        protocol = {**drawn, **scoring.protocol(name, network, real.description, beside, options.settings)}
         rows.append(complete({**row, 'protocol': protocol, 'seed': options.seed}))
-    if out:
-        record = {'format': FORMAT, 'genbench': genbench.__version__, 'samples': samples, 'reference': reference}
-        write_atomically(pathlib.Path(out), json.dumps({**record, 'rows': rows}, indent=2) + '\n')
     return rows
+
+
+def _default_metrics(addresses: Sequence[str], options: Options) -> tuple[str, ...]:
+    """What is computed where nobody says: only the published Inception gives numbers called FID."""
+    if any(saved_moments.is_moments(address) for address in addresses):
+        return ('fd',)
+    if any(inputs.holds_features(address) for address in addresses):
+        return OTHERS
+    return PUBLISHED if options.features in ('', 'inception') and not options.weights else OTHERS
+
+
+def _check_samples(address: str, source: Source, names: Sequence[str], options: Options) -> None:
+    if isinstance(source, Saved) and source.images is None:
+        if not scoring.only_moments(names):
+            wanting = next(name for name in names if not scoring.only_moments([name]))
+            raise UserError(f'{wanting} needs images or features, and {address} holds only their moments.')
+        if options.sets > 1:
+            raise UserError(f'{address} holds moments, which cannot be split into {options.sets} sets.')
+    else:
+        _set_size(source.count if not isinstance(source, Saved) else source.images.count, options)
+
+
+def _check_reference(address: str, source: Source, names: Sequence[str]) -> None:
+    wanting = [name for name in names if scoring.METRICS[name].needs == 'features']
+    if wanting and isinstance(source, Saved) and source.images is None:
+        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
+
+
+def _network(opened: dict[str, Source], metrics: Sequence[str], options: Options) -> FeatureNetwork:
+    """The network of the flags, or what is known of the one that features and moments come from."""
+    known = inputs.without_images(opened)
+    needs_images = any(isinstance(source, Saved) and source.images is not None for source in opened.values())
+    if known and not (needs_images and not scoring.only_moments(scoring.resolve(metrics))):
+        network = inputs.network_of(list(opened.values()), options.features)
+    else:
+        network = open_network(options)
+    scoring.check_names(metrics, network)
+    return network
+
+
+def _check_shape(source: Source, network: FeatureNetwork) -> None:
+    if not isinstance(source, ImageSet):
+        return
+    if source.shape is not None:
+        network.check_shape(source.shape)
+    elif network.alone is None:
+        raise UserError(f'The images are of several sizes ({source.sizes}), and {network.name} does not resize; bring '
+                        'them to one.')  # fmt: skip
+
+
+def _reference(
+    address: str, source: Source, network: FeatureNetwork, names: Sequence[str], options: Options
+) -> Extracted:
+    """The reference; of a file that holds both, moments for distances of moments and images for the rest."""
+    outputs, keep = scoring.needed_outputs(names), not scoring.only_moments(names)
+    if not isinstance(source, Saved):
+        return _extract(address, source, network, outputs, options, keep=keep)
+    whole = source.of(network)
+    if not keep or source.images is None:
+        return whole
+    beside = _extract(address, source.images, network, outputs, options)
+    said = {**whole.description, 'images': beside.description}
+    return Extracted(said, beside.outputs, {**beside.moments, **whole.moments}, beside.count)
 
 
 @explained_disk_errors()
@@ -104,9 +168,14 @@ def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
     if pathlib.Path(out).suffix != '.npz':
         raise UserError(f'--out is {out}; moments are saved in an .npz file.')
     check_writable(out)
-    read_from = open_images(source, options)
-    network = open_network(options)
-    outputs = [name for name in ('features', 'spatial') if name in network.outputs]
+    read_from = inputs.open_source(source, options, _run)
+    if isinstance(read_from, Given):
+        network, outputs = inputs.network_of([read_from], options.features), ['features']
+    else:
+        inputs.images_of(source, read_from)
+        network = open_network(options)
+        outputs = [name for name in ('features', 'spatial') if name in network.outputs]
+    _check_shape(read_from, network)
     found = _extract(source, read_from, network, outputs, options, keep=False)
     return saved_moments.write(out, found, network)
 
@@ -125,8 +194,10 @@ def check_writable(out: str) -> None:
 
 
 def open_network(options: Options) -> FeatureNetwork:
-    """The feature network that the flags name; 'classifier:DATASET' is the one of a data set."""
-    name, _, dataset = options.features.partition(':')
+    """The feature network that the flags name: 'classifier:DATASET' of a data set, FILE.py:FUNCTION of the user."""
+    if '.py:' in options.features:
+        return own.open_network(options.features, batch_size=options.batch_size)
+    name, _, dataset = (options.features or 'inception').partition(':')
     extra: dict[str, Any] = {}
     if name == 'classifier':
         if not dataset:
@@ -142,25 +213,6 @@ def open_network(options: Options) -> FeatureNetwork:
     )  # fmt: skip
 
 
-def open_images(address: str, options: Options) -> ImageSet:
-    """The images that an address on the command line names."""
-    path = pathlib.Path(address)
-    if address.startswith('tfds:'):
-        return images.data_set(address, options.data_dir)
-    if os.path.isfile(path / 'manifest.json'):  # not Path.is_file, which raises for a name that is too long
-        return _run(path, options)
-    if address and os.path.isdir(path):
-        return images.folder(path, skip_unreadable=options.skip_unreadable)
-    if not address or not os.path.exists(path):
-        raise UserError(f'There is no {address!r}; give a folder of images, a .npy or .npz '
-                        'array, tfds:NAME:SPLIT, the folder of a run, or saved moments.')  # fmt: skip
-    if not os.path.isfile(path) or path.suffix not in ('.npy', '.npz'):
-        raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')
-    if is_moments(address):
-        raise UserError(f'{address} holds moments; images are needed here.')
-    return images.array(path)
-
-
 def _run(path: pathlib.Path, options: Options) -> ImageSet:
     """Samples of a trained run, drawn as `genbench evaluate` draws them and kept in its folder."""
     from genbench.evaluation.harness import draw_run
@@ -171,30 +223,99 @@ def _run(path: pathlib.Path, options: Options) -> ImageSet:
     )  # fmt: skip
 
 
-def _open_reference(address: str, names: Sequence[str], options: Options) -> ImageSet | Saved:
-    if not is_moments(address):
-        return open_images(address, options)
-    if wanting := [name for name in names if scoring.METRICS[name].needs == 'features']:
-        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
-    return saved_moments.read(address, scoring.needed_outputs(names))
-
-
 def _extract(
-    address: str, source: ImageSet, network: FeatureNetwork, outputs: Sequence[str], options: Options,
+    address: str, source: Source, network: FeatureNetwork, outputs: Sequence[str], options: Options,
     *, keep: bool = True,
 ) -> Extracted:  # fmt: skip
-    progress = Progress(f'features of {address}', 0, source.count, 'image', quiet=options.quiet)
+    """A source in the features of a network; those of images are kept in the cache by what the images hold."""
+    if isinstance(source, Given):
+        held = {'features': source.rows}
+        return Extracted(source.description, held, scoring.all_moments(held), source.count)
+    if isinstance(source, Saved) and source.images is None:
+        return source.of(network)
+    found = inputs.images_of(address, source)
+    store = _Store(network, found.count, [*outputs, 'kept' if keep else 'moments'], options)
+    if (known := store.read(found)) is not None:
+        return known
+    progress = Progress(f'features of {address}', 0, found.count, 'image', quiet=options.quiet)
 
     def batches() -> Iterator[np.ndarray]:
         done = 0
-        for part in source.batches():
+        for part in _resized(found, network) if found.shape is None else found.batches():
             yield _in_levels(part, network)
             done += len(part)
             progress.update(done)
 
     kept, moments, count, digest = scoring.extract(network, batches(), outputs, keep=keep)
     progress.close()
-    return Extracted({**source.description, 'n': count, 'images_sha256': digest}, kept, moments, count)
+    digest = digest if found.shape is not None else _digest(found)
+    extracted = Extracted({**found.description, 'n': count, 'images_sha256': digest}, kept, moments, count)
+    store.write(extracted, digest)
+    return extracted
+
+
+def _resized(found: ImageSet, network: FeatureNetwork) -> Iterator[np.ndarray]:
+    """Images of several sizes at the size that the network reads, each resized by itself."""
+    assert network.alone is not None
+    waiting: list[np.ndarray] = []
+    for part in found.batches():
+        waiting += [network.alone(image) for image in part]
+        while len(waiting) >= BATCH:
+            yield np.stack(waiting[:BATCH])
+            waiting = waiting[BATCH:]
+    if waiting:
+        yield np.stack(waiting)
+
+
+def _digest(found: ImageSet) -> str:
+    """The hash that a protocol has of images; of several sizes, with the shape of each."""
+    digest, first = hashlib.sha256(), True
+    for part in found.batches():
+        for images in part[:, None] if found.shape is None else [part]:
+            scoring.hash_images(digest, images, first=first or found.shape is None)
+            first = False
+    return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Store:
+    """Where the features of a set of images are kept: by network, outputs, number, and the hash of the images."""
+
+    network: FeatureNetwork
+    count: int
+    outputs: Sequence[str]
+    options: Options
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        named = Protocol({**self.network.protocol, 'outputs': list(self.outputs)}).hash
+        return sources.cache_dir() / 'features' / f'{self.network.name.replace("/", "-")}-{named}-{self.count}'
+
+    @property
+    def _used(self) -> bool:
+        return self.options.cache and self.network.name != 'pixels' and 'file_sha256' not in self.network.protocol
+
+    def read(self, found: ImageSet) -> Extracted | None:
+        """What is kept of these images; they are hashed only where anything of such a set is kept."""
+        if not self._used or not self._folder.is_dir() or not any(self._folder.iterdir()):
+            return None
+        digest = _digest(found)
+        stored = read_npz(self._folder / f'{digest}.npz')
+        if stored is None:
+            return None
+        held = {name: stored[name] for name in self.outputs if name in stored}
+        moments = scoring.all_moments(held) or {
+            name: (stored[f'{name}_mu'], stored[f'{name}_sigma']) for name in self.outputs if f'{name}_mu' in stored
+        }
+        count = int(stored['n'])
+        return Extracted({**found.description, 'n': count, 'images_sha256': digest}, held, moments, count)
+
+    def write(self, extracted: Extracted, digest: str) -> None:
+        if not self._used:
+            return
+        named = {f'{name}_{key}': value for name, pair in extracted.moments.items()
+                 for key, value in zip(('mu', 'sigma'), pair, strict=True)}  # fmt: skip
+        write_npz(self._folder / f'{digest}.npz', {'n': extracted.count, **(extracted.outputs or named)})
 
 
 def _in_levels(part: np.ndarray, network: FeatureNetwork) -> np.ndarray:

@@ -15,6 +15,7 @@ from genbench.ranges import check_path
 from genbench.reading import read_json_if_any, read_rows
 from genbench.report.description import read_study
 from genbench.training.metrics import ROW
+from genbench.training.observing import read_protocols
 from genbench.training.runs import Folder
 
 Row = dict[str, Any]
@@ -53,6 +54,7 @@ class TrialRecord:
     metrics: list[dict[str, Any]]
     exploration: dict[str, Any]
     grid: tuple[str, ...] = ()  # axes of its evaluation
+    monitor: tuple[dict[str, Any], ...] = ()  # from which step on it was scored how while it trained
 
     @property
     def state(self) -> str:
@@ -271,8 +273,16 @@ def _trial(path: pathlib.Path, variant: str) -> TrialRecord:
         summary=_json(folder.summary, _SUMMARY),
         metrics=read_rows(folder.metrics, ROW),
         exploration=_json(path / 'exploration' / 'exploration.json', _EXPLORATION),
+        monitor=_monitor(folder),
         grid=tuple(_json(path / 'trial.json', {'grid?': [str]}).get('grid') or ()),
     )
+
+
+def _monitor(folder: Folder) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(read_protocols(folder))
+    except UserError:  # as `_json`
+        return ()
 
 
 def _json(path: pathlib.Path, shape: Any = dict) -> dict[str, Any]:

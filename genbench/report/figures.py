@@ -26,7 +26,7 @@ COSTS = {  # key of a point: (name of a figure that a study may ask for, title, 
 }
 
 
-def _styled(spec: Spec, height: int) -> Spec:
+def styled(spec: Spec, height: int) -> Spec:
     """The specification, as wide as its place on the page."""
     quiet = {
         'labelColor': INK,
@@ -57,7 +57,7 @@ def series(study: StudyRecord) -> list[str]:
     return list(dict.fromkeys(_sampling(cell) for cell in found))
 
 
-def _marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
+def marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
     """Colour and shape of a field by the place of its values among `names`."""
     key = {'orient': 'right', 'title': None, 'symbolOpacity': 1} if legend else None
 
@@ -71,7 +71,7 @@ def _marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
     }
 
 
-def _tooltip(told: Sequence[tuple[str, str, str]]) -> list[Spec]:
+def tooltip(told: Sequence[tuple[str, str, str]]) -> list[Spec]:
     """(field, what it is called, its format or '') → the lines of a tooltip."""
     return [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
 
@@ -159,7 +159,7 @@ def floors(study: StudyRecord) -> dict[str, float]:
 def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
     _, title, every = COSTS[x]
-    marks = _marked(series(study), 'series', legend)
+    marks = marked(series(study), 'series', legend)
     encoding = {
         'x': {'field': x, 'type': 'quantitative', 'title': title, 'axis': {'format': '~s' if x == 'flops' else ',~g'},
               'scale': {'type': 'log', 'nice': False, 'padding': 18}},
@@ -177,7 +177,7 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     bars = {'mark': {'type': 'rule', 'strokeWidth': 1.5, 'opacity': 0.75},
             'encoding': {'y': {**encoding['y'], 'field': 'low'}, 'y2': {'field': 'high'}}}  # fmt: skip
     points = {'mark': {'type': 'point', 'filled': True, 'size': 95, 'opacity': 0.9},
-              'encoding': {'tooltip': _tooltip(told), 'shape': marks['shape']}}  # fmt: skip
+              'encoding': {'tooltip': tooltip(told), 'shape': marks['shape']}}  # fmt: skip
     front = {
         'data': {'name': 'front'},
         'mark': {'type': 'line', 'interpolate': 'step-after', 'strokeWidth': 1, 'strokeDash': [2, 3], 'color': INK},
@@ -185,11 +185,11 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
     }
     beyond = {'data': {'name': 'beyond'},
               'mark': {'type': 'point', 'shape': 'triangle-up', 'size': 70, 'filled': True, 'opacity': 1},
-              'encoding': {**encoding, 'tooltip': _tooltip(told)}}  # fmt: skip
+              'encoding': {**encoding, 'tooltip': tooltip(told)}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'y': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [bars, *lines, points], 'encoding': encoding}
-    return _styled({'layer': [floor, drawn, front, beyond]}, 280)
+    return styled({'layer': [floor, drawn, front, beyond]}, 280)
 
 
 def dots(study: StudyRecord) -> Spec:
@@ -197,16 +197,16 @@ def dots(study: StudyRecord) -> Spec:
     y = {'field': 'label', 'type': 'nominal', 'sort': {'field': 'value'}, 'title': None,
          'axis': {'labelLimit': 320, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
     x = {'type': 'quantitative', 'title': '', 'scale': {'zero': False, 'padding': 14}, 'axis': {'tickCount': 6}}
-    marks = _marked(series(study), 'series')
+    marks = marked(series(study), 'series')
     rule = {'mark': {'type': 'rule', 'strokeWidth': 2},
             'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}}  # fmt: skip
     point = {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
              'encoding': {'x': {**x, 'field': 'value'}, 'shape': marks['shape'],
-                          'tooltip': _tooltip(TOLD)}}  # fmt: skip
+                          'tooltip': tooltip(TOLD)}}  # fmt: skip
     floor = {'data': {'name': 'floor'}, 'mark': {'type': 'rule', 'strokeDash': [5, 4], 'color': INK},
              'encoding': {'x': {'field': 'value', 'type': 'quantitative'}}}  # fmt: skip
     drawn = {'data': {'name': 'points'}, 'layer': [rule, point], 'encoding': {'y': y, 'color': marks['color']}}
-    return _styled({'layer': [floor, drawn]}, 28)
+    return styled({'layer': [floor, drawn]}, 28)
 
 
 def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec | None:
@@ -307,14 +307,14 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False, models: Set[str] |
         ('seeds', 'seeds', ''),
         ('n', 'images', ''),
     )
-    return _styled({
+    return styled({
         'data': {'values': data},
-        'encoding': {'y': y, 'color': _marked([variant.name for variant in study.variants], 'variant')['color']},
+        'encoding': {'y': y, 'color': marked([variant.name for variant in study.variants], 'variant')['color']},
         'layer': [
             {'mark': {'type': 'rule', 'strokeWidth': 2},
              'encoding': {'x': {**x, 'field': 'low'}, 'x2': {'field': 'high'}}},
             {'mark': {'type': 'point', 'filled': True, 'size': 110, 'opacity': 1},
-             'encoding': {'x': {**x, 'field': 'value'}, 'shape': kinds, 'tooltip': _tooltip(told)}},
+             'encoding': {'x': {**x, 'field': 'value'}, 'shape': kinds, 'tooltip': tooltip(told)}},
         ],
     }, 24 * len(data) + 10)  # fmt: skip
 
@@ -352,7 +352,7 @@ def losses(variant: Variant) -> Spec | None:
             'strokeDash': {'field': 'loss', 'type': 'nominal', 'title': None,
                            'scale': {'range': [list(dash) for dash in DASHES]}},
             'detail': {'field': 'trial'},
-            'tooltip': _tooltip(told),
+            'tooltip': tooltip(told),
         },
     }  # fmt: skip
     marks = {
@@ -360,10 +360,10 @@ def losses(variant: Variant) -> Spec | None:
         'mark': {'type': 'point', 'shape': 'triangle-down', 'filled': True, 'size': 70, 'color': colour(1),
                  'opacity': 1},
         'encoding': {'x': step, 'y': {'value': 6},
-                     'tooltip': _tooltip((('trial', 'trial', ''), ('step', 'up to step', ''),
+                     'tooltip': tooltip((('trial', 'trial', ''), ('step', 'up to step', ''),
                                           ('count', 'skipped updates', '')))},
     }  # fmt: skip
-    return _styled({'layer': [lines, *([marks] if skipped else [])]}, 150)
+    return styled({'layer': [lines, *([marks] if skipped else [])]}, 150)
 
 
 def _skipped(trial: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,18 @@ from html import escape
 from typing import Any
 
 from genbench.errors import explained_disk_errors
-from genbench.report import ablation, collect, explorer, figures, findings, leaderboard, marks, provenance, sections
+from genbench.report import (
+    ablation,
+    collect,
+    explorer,
+    figures,
+    findings,
+    leaderboard,
+    marks,
+    progress,
+    provenance,
+    sections,
+)
 from genbench.report.cells import LIKELIHOOD, METRICS
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
@@ -40,6 +51,12 @@ TITLES = {  # name of a section: (heading, the same in the navigation, what it s
     'training': ('Samples over training', 'Over training',
                  'Samples from the same seeds at several steps of training, with averaged weights and the default '
                  'sampler of each model.'),
+    'progress': ('Quality while training', 'While training',
+                 'The averaged parameters, scored every few steps by a small protocol, which is in the monitor.json '
+                 'of each run. A distance of few samples is biased upwards, and a slice of the images says less than '
+                 'all of them, so these numbers compare the steps of a run; the leaderboard compares the models. '
+                 'Each seed has a line. Time and FLOPs are those of training, without its scores and without the '
+                 'training of borrowed runs.'),
     'denoising': ('From noise to image', 'Denoising',
                   'The steps of a sampler. Start from pure noise, or from real test images with noise added, which the '
                   'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
@@ -107,6 +124,7 @@ class _Page:
             ('likelihood', self._bits() if wants('likelihood') else ''),
             ('ablation', ablation.html(study) if wants('ablation') else ''),
             *(self._pictures() if wants('samples') else ()),
+            ('progress', self._progress() if wants('losses') else ''),
             ('losses', self._losses() if wants('losses') else ''),
             ('provenance', provenance.html(study)),
         ]
@@ -183,6 +201,21 @@ class _Page:
             if spec is not None
         )
         return f'<div class="panels small">{panels}</div>' if panels else ''
+
+    def _progress(self) -> str:
+        data, panels = progress.points(self.study), ''
+        for metric in progress.metrics(data):
+            title = progress.titled(metric)
+            if not progress.alike(self.study, metric):
+                title += ', not measured alike'
+            for cost, (_, name, _) in progress.COSTS.items():
+                spec = progress.drawn(self.study, data, metric, cost)
+                if spec is not None:
+                    told = f'{title} against {name}'
+                    panels += f'<figure class="panel"><h3>{escape(told)}</h3>{self._chart(spec, told)}</figure>'
+        names = [variant for variant in self.study.variants if variant.name in {point['variant'] for point in data}]
+        key = ''.join(f'<span>{swatch(variant.index)}{escape(variant.name)}</span>' for variant in names)
+        return f'<p class="kinds">{key}</p><div class="panels charts">{panels}</div>' if panels else ''
 
     def _pictures(self) -> list[tuple[str, str]]:
         study = self.study

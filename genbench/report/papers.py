@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
-from genbench.report import collect, figures
+from genbench.report import collect, figures, progress
 from genbench.report.collect import StudyRecord
 from genbench.report.marks import on_paper
 from genbench.training.files import write_atomically
@@ -91,6 +91,12 @@ def _figures(study: StudyRecord, models: set[str]) -> dict[str, figures.Spec]:
     bits = figures.bits_per_dim(study, legend=True, models=models)
     if bits is not None:
         found['bits_per_dim'] = bits
+    scored = progress.points(study, models)
+    for metric in progress.metrics(scored):
+        for cost in progress.COSTS:
+            spec = progress.drawn(study, scored, metric, cost, legend=True)
+            if spec is not None:
+                found[f'{metric}_while_training_against_{cost}'] = spec
     for variant in study.variants:
         spec = figures.losses(variant) if variant.name in models else None
         if spec is not None:

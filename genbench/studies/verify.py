@@ -13,7 +13,7 @@ import jax
 from genbench import config as configs
 from genbench.config import Config
 from genbench.errors import UserError
-from genbench.evaluation import harness, results
+from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
@@ -95,7 +95,7 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
     other = list(row.differs)
     if not run:
-        if not loop.train(recipe, folder).complete:
+        if not monitor.train(recipe, folder).complete:
             return None
     else:
         trained = configs.identity(runs.open_run(folder).config)

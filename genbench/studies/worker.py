@@ -100,7 +100,7 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
     if job in ('trial', 'train'):
         status.begin('training', config.train.num_steps)
         processes.connect()
-        from genbench.training.loop import train
+        from genbench.evaluation.monitor import train
 
         if not train(config, folder).complete:
             return False

@@ -20,7 +20,7 @@ from genbench.errors import UserError, explained_disk_errors
 from genbench.families import stages
 from genbench.families.base import Family
 from genbench.reading import read_rows
-from genbench.training import beginnings, guards, placement, processes, runs, samplers, sampling, telemetry, trackers
+from genbench.training import beginnings, guards, observing, placement, processes, runs, samplers, telemetry, trackers
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.averages import Snapshots
@@ -31,7 +31,6 @@ from genbench.training.prepared import Prepared, mesh_of, prepare
 from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
-GRID_SIZE = 100  # images in a sample grid
 STEPS_PER_CALL = 8  # on accelerators, where nobody says
 
 
@@ -56,6 +55,7 @@ def train(
     debug: bool = False,
     profile: tuple[int, int] | None = None,
     began: float | None = None,
+    monitor: observing.Maker | None = None,
 ) -> Outcome:
     """Train, or go on from the newest checkpoint, until step `config.train.num_steps`.
 
@@ -63,6 +63,7 @@ def train(
       debug: check shapes first, trace what is not a number to the operation that made it, and stop there.
       profile: write a trace of the steps [start, stop).
       began: `time.monotonic()` of the start of the process, if its imports should count as initialisation.
+      monitor: makes what scores the model every `train.evaluate_every` steps.
 
     Raises:
       UserError: for everything a user can mend; see the message.
@@ -78,6 +79,7 @@ def train(
     runs.check_data(folder, ready.family.spec)
     _check_names(ready)
     trackers.check(config)
+    watched = observing.open_monitor(ready, monitor)
     with contextlib.ExitStack() as held:
 
         def take() -> None:
@@ -87,7 +89,7 @@ def train(
         processes.first_does(take)
         quiet = quiet or not processes.is_first()
         prepared_flops = ready.make_data(quiet)
-        training = Training(ready, folder, prepared_flops)
+        training = Training(ready, folder, prepared_flops, watched)
         with jax.debug_nans(True) if debug else contextlib.nullcontext():
             return training.run(quiet, debug, profile, ledger_began)
 
@@ -110,7 +112,7 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
 class Training:
     """What one call of `train` or `replay` works with; nothing is written before `run`."""
 
-    def __init__(self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0):
+    def __init__(self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0, monitor: Any = None):
         self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
         self.mesh, self.loans = ready.mesh, ready.loans
         self.constants, self.places = ready.constants, ready.places
@@ -118,7 +120,7 @@ class Training:
         self.entered_flops: float | None = 0.0
         self.prepared_flops = prepared_flops  # of data that the family prepared of its own
         self._fetched: dict[int, Any] = {}
-        self._drawers: dict[states.Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
+        self.observer = observing.Observer(ready.config, folder, ready.feed, monitor)
 
     def run(self, quiet: bool, debug: bool, profile: tuple[int, int] | None, began: float) -> Outcome:
         self.quiet, self.debug, self.profiled = quiet, debug, profile is not None
@@ -128,6 +130,7 @@ class Training:
         restored = self.checkpoints.restore_latest(self.abstract)
         step, state = restored if restored else (0, None)
         self._note_start(step)
+        self.observer.note_protocol(step)
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
         if telemetry.definition(telemetry.read_starts(self.folder.starts)) is None:
             log.flops = None  # earlier starts counted in another way
@@ -189,7 +192,8 @@ class Training:
         """
         options = self.config.train
         most = options.steps_per_call or (1 if jax.default_backend() == 'cpu' else STEPS_PER_CALL)
-        periods = [options.log_every, self.config.checkpoint.every, options.sample_every or end]
+        periods = [options.log_every, self.config.checkpoint.every, options.sample_every or end,
+                   options.evaluate_every or end]  # fmt: skip
         if any(average.width for average in blueprint.averages):
             periods.append(options.snapshot_every or -(-options.num_steps // 16))
         room = min(end - step, *(period - step % period for period in periods))
@@ -284,12 +288,19 @@ class Training:
                 log.spend(operations)
                 pending.extend(done)
                 saving = step % config.checkpoint.every == 0 and step < end
-                due = step % config.train.log_every == 0 or step == end or stop or tripped or self.debug
+                scored = self.observer.scores_at(step)
+                due = step % config.train.log_every == 0 or step == end or stop or tripped or scored or self.debug
                 if due or saving:  # a checkpoint has a row, from which a resumed run goes on counting
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)
                     log.wall_time = base + time.monotonic() - began
-                    row = self._log(step, means(pending), meter, log)
+                    scalars = means(pending)
+                    if scored:
+                        before = ledger['evaluation']
+                        with ledger.spent('evaluation'):
+                            scalars |= self.observer.scores(blueprint, self.beside(state))
+                        began += ledger['evaluation'] - before  # which is no time of training
+                    row = self._log(step, scalars, meter, log)
                     pending = []
                     progress.update(step, _note(row))
                     if due and watch.tripped(behind=0):
@@ -301,7 +312,7 @@ class Training:
                 if saving:
                     self._save(step, state, log)
                 if config.train.sample_every and step % config.train.sample_every == 0 and step < end:
-                    self._save_samples(blueprint, state, step)
+                    self._save_samples(blueprint, state, step, log)
         finally:
             progress.close()
         log.wall_time = base + time.monotonic() - began
@@ -313,11 +324,13 @@ class Training:
         metric = self.checkpoints.metric
         with self.ledger.spent('checkpoint'):
             self.checkpoints.save(step, state, log.last.get(metric))
-        if metric and log.last and metric not in log.last and not self._is_of_another_stage(metric, log.last):
+        score = self.observer.monitor is not None and metric.startswith(observing.PREFIX)  # none where a run is stopped
+        elsewhere = score or self._of_another_stage(metric, log.last)
+        if metric and log.last and metric not in log.last and not elsewhere:
             known = ', '.join(name for name in log.last if '/' in name)
             raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
 
-    def _is_of_another_stage(self, metric: str, row: Mapping[str, Any]) -> bool:
+    def _of_another_stage(self, metric: str, row: Mapping[str, Any]) -> bool:
         """Whether a scalar that this row lacks is of an update that other stages do."""
         updates = {update.name for stage in self.family.stages for update in self.family.at(stage.name).updates}
         return metric.partition('/')[0] in updates - {name.partition('/')[0] for name in row}
@@ -338,31 +351,16 @@ class Training:
         log.write(row)
         return row
 
-    def _save_samples(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
+    def _save_samples(self, blueprint: states.Blueprint, state: Any, step: int, log: MetricsLog) -> None:
         with self.ledger.spent('evaluation'):
-            self._draw(blueprint, state, step)
-
-    def _draw(self, blueprint: states.Blueprint, state: Any, step: int) -> None:
-        family = blueprint.family
-        averaged = {**state['params'], **state['averages'].get('ema', {})}
-        if blueprint not in self._drawers:
-            self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
-        drawer = self._drawers[blueprint]
-        sampler = samplers.default(family)
-        rows = functools.partial(self.feed.rows, shape=family.spec.shape)
-        given = sampling.shown(family, GRID_SIZE, rows, self.config.train.seed)
-        images = drawer.draw(
-            self.beside({**state, 'params': averaged}), sampler, GRID_SIZE, self.config.train.seed, given
-        )
-        path = self.folder.samples / f'step_{step:07d}.png'
-        processes.first_does(lambda: sampling.save_grid(path, images, family.spec))
+            log.picture(step, self.observer.draw(blueprint, self.beside(state), step))
 
     def _finish(self, step: int, state: Any, log: MetricsLog) -> Outcome:
         complete = step >= self.config.train.num_steps
         with self.ledger.spent('checkpoint'):
             self.checkpoints.wait()
         if complete:
-            self._save_samples(self.blueprint(self._stage_before(step)), state, step)
+            self._save_samples(self.blueprint(self._stage_before(step)), state, step, log)
         images = stages.images(self.family, step)
         summary = {
             'family': self.family.name,

@@ -9,6 +9,7 @@ from typing import IO, Any, cast
 
 import jax
 import numpy as np
+from PIL import Image
 
 from genbench.config import Config
 from genbench.reading import read_rows
@@ -76,6 +77,14 @@ class MetricsLog:
         if self._trackers is not None:
             self._trackers.write(row)
 
+    def picture(self, step: int, path: pathlib.Path) -> None:
+        """Show a PNG of samples of this step where the rows are shown."""
+        if self._file is None:
+            return
+        self._events.picture(step, 'samples', path)
+        if self._trackers is not None:
+            self._trackers.picture(step, 'samples', path)
+
     def close(self, complete: bool = True) -> None:
         self._events.close()
         if self._trackers is not None:
@@ -96,14 +105,27 @@ class Events:
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """One event that holds all scalars of a step; one that is not finite is left out."""
+        _, _, summary_pb2 = tensorboard()
+        finite = {tag: value for tag, value in scalars.items() if value is not None}
+        self._add(step, [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()])
+
+    def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
+        """One event that holds the picture of a PNG file."""
+        _, _, summary_pb2 = tensorboard()
+        with Image.open(path) as image:
+            width, height = image.size
+        shown = summary_pb2.Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
+        )
+        self._add(step, [summary_pb2.Summary.Value(tag=tag, image=shown)])
+
+    def _add(self, step: int, values: Sequence[Any]) -> None:
         event_file_writer, event_pb2, summary_pb2 = tensorboard()
         if self._writer is None:
             self._folder.mkdir(exist_ok=True)
             self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'))
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._writer.write_event(event_pb2.Event(step=self._purge_step, session_log=start))
-        finite = {tag: value for tag, value in scalars.items() if value is not None}
-        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
         event = event_pb2.Event(step=step, wall_time=time.time(), summary=summary_pb2.Summary(value=values))
         self._writer.write_event(event)
         self._writer.flush()

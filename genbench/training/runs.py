@@ -23,10 +23,10 @@ from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
-
+MONITOR = 'monitor.json'  # how scores are made while the run trains
 
 FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
-         'nonfinite.json', 'trackers.json', '.lock')  # fmt: skip
+         'nonfinite.json', 'trackers.json', MONITOR, '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}

@@ -1,4 +1,6 @@
-"""Where rows of metrics.jsonl are sent besides: Weights & Biases and MLflow, by config. The file stays the truth.
+"""Where rows, pictures and results of a run are sent besides: Weights & Biases and MLflow, by config.
+
+The run's own files stay the truth.
 
 A tracker that fails while a run trains is left out with one warning; training goes on. What it missed is in the file.
 """
@@ -28,6 +30,10 @@ class Tracker(Protocol):
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
 
+    def picture(self, step: int, tag: str, path: pathlib.Path) -> None: ...
+
+    def results(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
     def close(self, complete: bool) -> None: ...
 
 
@@ -40,11 +46,20 @@ class WandB:
         self.id = known or uuid.uuid4().hex[:12]
         self._run = wandb.init(
             project=config.trackers.project, name=name, id=self.id, resume='allow', dir=folder,
-            config=configs.plain(config), settings=wandb.Settings(console='off', silent=True),
+            group=group(config, folder) or None, config=configs.plain(config),
+            settings=wandb.Settings(console='off', silent=True),
         )  # fmt: skip
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         self._run.log(dict(scalars), step=step)
+
+    def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
+        import wandb
+
+        self._run.log({tag: wandb.Image(str(path))}, step=step)
+
+    def results(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._run.summary.update(dict(scalars))  # its log takes no step that is over
 
     def close(self, complete: bool) -> None:
         self._run.finish(exit_code=0 if complete else 1)
@@ -62,13 +77,14 @@ class MLflow:
             os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # the store that needs no database
             uri = (folder / 'mlruns').resolve().as_uri()
         self._entities, self._client = mlflow.entities, MlflowClient(tracking_uri=uri)
-        self.id = known or self._create(config, name)
+        self.id = known or self._create(config, name, group(config, folder))
         self._client.update_run(self.id, status='RUNNING')
 
-    def _create(self, config: Config, name: str) -> str:
+    def _create(self, config: Config, name: str, study: str) -> str:
         found = self._client.get_experiment_by_name(config.trackers.project)
         experiment = found.experiment_id if found else self._client.create_experiment(config.trackers.project)
-        run = self._client.create_run(experiment, run_name=name).info.run_id
+        tags = {'study': study} if study else {}
+        run = self._client.create_run(experiment, run_name=name, tags=tags).info.run_id
         keys = [self._entities.Param(key, str(value)) for key, value in configs.flatten(config)]
         for start in range(0, len(keys), PARAMETERS_AT_ONCE):
             self._client.log_batch(run, params=keys[start : start + PARAMETERS_AT_ONCE])
@@ -79,11 +95,22 @@ class MLflow:
         values = [self._entities.Metric(key, value, now, step) for key, value in scalars.items()]
         self._client.log_batch(self.id, metrics=values)
 
+    def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
+        self._client.log_artifact(self.id, str(path), tag)
+
+    results = write
+
     def close(self, complete: bool) -> None:
         self._client.set_terminated(self.id, 'FINISHED' if complete else 'KILLED')
 
 
 KINDS: dict[str, Any] = {'wandb': WandB, 'mlflow': MLflow}
+
+
+def group(config: Config, folder: pathlib.Path) -> str:
+    """What runs are grouped by there: `trackers.group`, else the name of the study that a trial is of."""
+    study = folder.resolve().parent.parent
+    return config.trackers.group or (study.name if (study / 'study.json').is_file() else '')
 
 
 def check(config: Config) -> None:
@@ -110,6 +137,7 @@ class Trackers:
 
     def __init__(self, config: Config, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], restored_step: int):
         self._file, self._open, self._sent = folder / FILE, {}, {}
+        self._before: dict[str, int] = {}  # the last step that each had before this start
         if not config.trackers.names:
             return
         known = read_json_if_any(self._file, {str: str}) or {}
@@ -126,6 +154,7 @@ class Trackers:
             self._sent[name] = max((row['step'] for row in rows), default=0) if name in known else 0
             known[name] = self._open[name].id
         write_atomically(self._file, json.dumps(known) + '\n')
+        self._before = dict(self._sent)
         for row in rows:
             if row['step'] <= restored_step:
                 self.write(row)
@@ -135,11 +164,27 @@ class Trackers:
         scalars = {key: value for key, value in row.items() if key != 'step' and isinstance(value, int | float)}
         for name in [name for name in self._open if row['step'] > self._sent[name]]:
             self._sent[name] = row['step']
-            try:
-                self._open[name].write(row['step'], scalars)
-            except Exception as error:
-                del self._open[name]
-                _warn(name, error)
+            self._try(name, 'write', row['step'], scalars)
+
+    def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
+        """Send a picture of a step, unless an earlier start has sent that of the same step."""
+        for name in [name for name in self._open if step > self._before[name]]:
+            self._try(name, 'picture', step, tag, path)
+
+    def results(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, pathlib.Path]) -> None:
+        """Send what `genbench evaluate` found of the checkpoint of a step."""
+        for name in list(self._open):
+            self._try(name, 'results', step, scalars)
+        for tag in pictures:
+            for name in list(self._open):
+                self._try(name, 'picture', step, tag, pictures[tag])
+
+    def _try(self, name: str, method: str, *arguments: Any) -> None:
+        try:
+            getattr(self._open[name], method)(*arguments)
+        except Exception as error:
+            del self._open[name]
+            _warn(name, error)
 
     def close(self, complete: bool) -> None:
         for name, tracker in self._open.items():

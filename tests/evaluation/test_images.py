@@ -67,12 +67,8 @@ def test_levels_beside_the_images_scale_them(tmp_path):
     np.testing.assert_array_equal(read(images.array(tmp_path / 'x.npz')).ravel(), np.round(np.arange(17) * 255 / 16))
 
 
-def bad_size(folder):
-    Image.fromarray(DRAWN[0, :3]).save(folder / 'f.png')
-
-
-def bad_mode(folder):
-    Image.fromarray(DRAWN[0, ..., 0]).save(folder / 'f.png')
+def deep(folder):
+    Image.fromarray(DRAWN[0, ..., 0].astype(np.uint16)).save(folder / 'f.png')
 
 
 def truncated(folder):
@@ -84,8 +80,7 @@ def truncated(folder):
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
-        (bad_size, 'not of one kind: a.png is 4×6 RGB, f.png is 4×3 RGB'),
-        (bad_mode, 'not of one kind: a.png is 4×6 RGB, f.png is 4×6 L'),
+        (deep, 'f.png in .* has the mode I;16, which is not 8 bits a channel'),
         (truncated, '2 of 5 images in .* cannot be read: b.png, d.png'),
     ],
 )
@@ -104,10 +99,26 @@ def test_unreadable_files_may_be_left_out_and_are_counted(tmp_path):
     assert found.description['unreadable_skipped'] == 2
 
 
-def test_transparent_images_are_refused(tmp_path):
-    Image.fromarray(np.zeros((4, 4, 4), np.uint8), 'RGBA').save(tmp_path / 'a.png')
-    with pytest.raises(UserError, match='the mode RGBA'):
-        images.folder(tmp_path)
+def test_grey_palette_and_transparent_images_are_read_as_clean_fid_reads_them(tmp_path):
+    """Image.open(…).convert('RGB'): a palette by its colours, alpha left out, grey three times."""
+    colour, half = Image.fromarray(DRAWN[0]), np.full((6, 4, 1), 100, np.uint8)
+    palette = colour.quantize(8)
+    palette.save(tmp_path / 'b.png')
+    Image.fromarray(np.concatenate([DRAWN[1], half], -1), 'RGBA').save(tmp_path / 'c.png')
+    Image.fromarray(DRAWN[2, ..., 0]).save(tmp_path / 'd.png')
+    found = images.folder(write(tmp_path, DRAWN[:1], 'a'))
+    shades = np.asarray(palette.getpalette(), np.uint8).reshape(-1, 3)[np.asarray(palette)]
+    grey = np.repeat(DRAWN[2, ..., :1], 3, -1)
+    np.testing.assert_array_equal(read(found), np.stack([DRAWN[0], shades, DRAWN[1], grey]))
+    assert found.description['converted'] == 'L, P, RGB, RGBA to RGB by Pillow, alpha left out'
+
+
+def test_images_of_several_sizes_come_in_batches_of_one(tmp_path):
+    folder = write(tmp_path / 'x')
+    Image.fromarray(DRAWN[0, :3]).save(folder / 'bb.png')
+    found = images.folder(folder)
+    assert found.shape is None and 'several' in found.description['sizes']
+    assert [part.shape for part in found.batches()] == [(2, 6, 4, 3), (1, 3, 4, 3), (3, 6, 4, 3)]
 
 
 def test_an_empty_folder_is_said(tmp_path):
@@ -145,6 +156,10 @@ def test_a_torn_array_file_is_said(tmp_path):
 def test_a_data_set_has_a_name_and_a_split(address):
     with pytest.raises(UserError, match='tfds:NAME:SPLIT'):
         images.data_set(address, '')
+
+
+def test_a_slice_of_a_split_is_an_input():
+    assert images.data_set('tfds:digits:train[:50]', '').count == 50
 
 
 def test_a_data_set_is_scaled_to_255(digits):

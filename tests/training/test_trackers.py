@@ -7,6 +7,7 @@ import pytest
 
 from genbench import config as configs
 from genbench.errors import UserError
+from genbench.evaluation import harness
 from genbench.training import trackers
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
@@ -28,6 +29,12 @@ class Fake:
             raise ConnectionError('the network\nis down')
         self.rows.append((step, dict(scalars)))
 
+    def picture(self, step, tag, path):
+        self.rows.append(('picture', step, tag, path.name))
+
+    def results(self, step, scalars):
+        self.rows.append(('results', step, scalars))
+
     def close(self, complete):
         self.rows.append(('close', complete))
 
@@ -42,8 +49,9 @@ def fake(monkeypatch):
 
 def test_a_tracker_gets_the_rows_of_the_file(fake, tiny, tmp_path):
     train(tiny('gaussian', 'trackers.names=wandb', 'trackers.run=first'), tmp_path / 'run', quiet=True)
-    (opened, *rows, closed) = fake.runs['run0']
+    (opened, *rows, picture, closed) = fake.runs['run0']
     assert (opened, closed) == (('open', 'first'), ('close', True))
+    assert picture == ('picture', 4, 'samples', 'step_0000004.png')
     written = read_rows(tmp_path / 'run' / 'metrics.jsonl')
     assert rows == [(row.pop('step'), row) for row in written]
 
@@ -55,14 +63,36 @@ def test_a_resumed_run_goes_on_in_the_same_run_without_sending_a_step_twice(fake
     shutil.rmtree(tmp_path / 'checkpoints' / '4')
     train(tiny(*names, 'train.num_steps=6'), tmp_path, quiet=True)
     assert list(fake.runs) == ['run0']
-    assert [step for step, _ in fake.runs['run0'] if isinstance(step, int)] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, *_ in fake.runs['run0'] if isinstance(step, int)] == [1, 2, 3, 4, 5, 6]
+    assert [row[1] for row in fake.runs['run0'] if row[0] == 'picture'] == [4, 6]
+
+
+def test_an_evaluation_goes_to_the_same_run(fake, tiny, tmp_path):
+    train(tiny('gaussian', 'trackers.names=wandb'), tmp_path / 'run', quiet=True)
+    before = len(fake.runs['run0'])
+    rows = harness.evaluate(tmp_path / 'run', ['evaluation.features.name=pixels', 'evaluation.metrics=fd,likelihood'])
+    (opened, (kind, step, scalars), picture, closed) = fake.runs['run0'][before:]
+    assert (opened[0], kind, step, closed) == ('open', 'results', 4, ('close', True))
+    values = {row['metric']: row['value'] for row in rows}
+    fd, bits = 'results/fd/direct_1_average-current', 'results/bits_per_dim/density_1'
+    assert scalars == {fd: values['fd'], bits: values['bits_per_dim']}
+    assert picture[1:] == (4, f'samples/{fd[11:]}', f'{fd[11:]}.png') and list(fake.runs) == ['run0']
+
+
+def test_runs_are_grouped_by_their_study(tiny, tmp_path):
+    config, folder = tiny('gaussian'), tmp_path / 'widths' / 'trials' / 'wide-0'
+    assert trackers.group(config, folder) == ''
+    folder.mkdir(parents=True)
+    (tmp_path / 'widths' / 'study.json').write_text('{}')
+    assert trackers.group(config, folder) == 'widths'
+    assert trackers.group(tiny('gaussian', 'trackers.group=mine'), folder) == 'mine'
 
 
 def test_a_run_may_get_a_tracker_later_which_then_gets_all_rows(fake, tiny, tmp_path):
     train(tiny('gaussian'), tmp_path, quiet=True)
     assert fake.runs == {} and not (tmp_path / trackers.FILE).exists()
     train(tiny('gaussian', 'trackers.names=wandb', 'train.num_steps=6'), tmp_path, quiet=True)
-    assert [step for step, _ in fake.runs['run0'] if isinstance(step, int)] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, *_ in fake.runs['run0'] if isinstance(step, int)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_tracker_that_fails_is_left_out_with_one_warning(fake, tiny, tmp_path, monkeypatch):
@@ -117,6 +147,7 @@ def test_weights_and_biases_offline(tiny, tmp_path, monkeypatch):
     files = sorted((tmp_path / 'run' / 'wandb').glob(f'offline-run-*/run-{first}.wandb'))
     assert len(files) == 2
     assert all(b'moments/images' in path.read_bytes() for path in files)
+    assert list((tmp_path / 'run' / 'wandb').glob('offline-run-*/files/media/images/samples_4_*.png'))
 
 
 def test_mlflow_in_the_folder_of_the_run(tiny, tmp_path, monkeypatch):
@@ -133,3 +164,6 @@ def test_mlflow_in_the_folder_of_the_run(tiny, tmp_path, monkeypatch):
     sent = {metric.step: metric.value for metric in client.get_metric_history(first, 'moments/images')}
     rows = read_rows(tmp_path / 'run' / 'metrics.jsonl')
     assert sent == {row['step']: row['moments/images'] for row in rows} and len(sent) == 6
+    assert [file.path for file in client.list_artifacts(first, 'samples')] == [
+        f'samples/step_000000{step}.png' for step in (4, 6)
+    ]

@@ -1,6 +1,7 @@
 """DINOv2's class token (Oquab et al. 2023) under the conventions of dgm-eval (Stein et al. 2023)."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -59,6 +60,15 @@ def scaled(images: jax.Array, convention: str) -> jax.Array:
     return (x / 255 - np.asarray(MEAN, np.float32)) / np.asarray(DEVIATION, np.float32)
 
 
+def alone(image: np.ndarray, convention: str) -> np.ndarray:
+    """An image (height, width, channels) in 0 … 255 at the size of the input; `scaled` leaves it as it is."""
+    rows, columns = (resize.pillow_bicubic(length, SIZE) for length in image.shape[:2])
+    if convention == 'dgm-eval':
+        return np.asarray(resize.resample_8bit(jnp.asarray(image[None]), rows, columns)[0]).astype(np.uint8)
+    found = np.einsum('yh,xw,hwc->yxc', rows, columns, image.astype(np.float32), optimize=True)
+    return np.clip(found, 0, 255).astype(np.float32)
+
+
 def fitted_positions(embedding: np.ndarray, patches: int) -> np.ndarray:
     """A learned position embedding (1, 1 + m², d) for another number of patches along a side: (1, 1 + patches², d)."""
     _, tokens, size = embedding.shape
@@ -98,4 +108,7 @@ def open_network(
         'weights': file.identity, 'convention': convention, 'resize': CONVENTIONS[convention],
         'input': '(x / 255 − ImageNet mean) / ImageNet deviation', 'dimensions': chosen.size,
     }  # fmt: skip
-    return network.make(name, apply, params, protocol, batch_size=network.small_on_cpu(batch_size))
+    return network.make(
+        name, apply, params, protocol, batch_size=network.small_on_cpu(batch_size),
+        alone=functools.partial(alone, convention=convention),
+    )  # fmt: skip

@@ -19,6 +19,7 @@ PUBLISHED = weights.Published(
     'the Inception of 2015-12-05',
     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth',
     '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+    ('pt_inception-2015-12-05-6726825d.pth',),
 )
 OUTPUTS = ('features', 'spatial', 'logits')
 
@@ -55,6 +56,14 @@ def scaled(images: jax.Array, convention: str) -> jax.Array:
     return jnp.broadcast_to(x, (*x.shape[:3], 3))
 
 
+def alone(image: np.ndarray, convention: str) -> np.ndarray:
+    """An image (height, width, channels) in 0 … 255 at the size of the input, float32; `scaled` leaves it as it is."""
+    chosen = CONVENTIONS[convention]
+    rows, columns = (chosen.rule(length, networks.SIZE) for length in image.shape[:2])
+    found = np.einsum('yh,xw,hwc->yxc', rows, columns, image.astype(np.float32), optimize=True).astype(np.float32)
+    return np.clip(found, 0, 255) if chosen.cut else found
+
+
 def load(file: weights.Weights) -> tuple[Any, Any]:
     """(definition, parameters) of the network with the weights of a file; a UserError when they are not its own."""
     definition, state = nnx.split(nnx.eval_shape(networks.Inception))
@@ -86,5 +95,5 @@ def open_network(
     }  # fmt: skip
     return network.make(
         'inception', apply, params, protocol, batch_size=network.small_on_cpu(batch_size), outputs=OUTPUTS,
-        published=file.published,
+        published=file.published, alone=functools.partial(alone, convention=convention),
     )  # fmt: skip

@@ -25,6 +25,8 @@ class FeatureNetwork:
       published: whether this is the Inception of 2015 with its published weights, so that metrics may be called FID.
       accuracy: of a trained classifier, on the train images it was fitted to.
       shape: of the images it reads; None for a network that reads any.
+      alone: one image (height, width, 1 or 3) of 256 levels → the same at the size of the network's input, so that
+        images of several sizes make a batch; None for a network that does not resize.
     """
 
     name: str
@@ -37,6 +39,7 @@ class FeatureNetwork:
     _program: Callable[..., dict[str, jax.Array]]
     accuracy: float | None = None
     shape: tuple[int, ...] | None = None
+    alone: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def weights(self) -> str:
@@ -65,10 +68,10 @@ class FeatureNetwork:
             raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, and as '
                             '(n, height, width, 1 or 3).')  # fmt: skip
         self.check_shape(images.shape[1:])
-        if images.dtype.kind not in 'iu':
+        if images.dtype.kind not in ('iu' if self.alone is None else 'iuf'):
             raise TypeError(f'images are integers in [0, {self.levels}), not {images.dtype}')
         size, count = sampling.whole_batches(self._batch_size), len(images)
-        images = images if images.dtype == np.uint8 else images.astype(np.int32)
+        images = images if images.dtype in (np.uint8, np.float32) else images.astype(np.int32)
         found: list[dict[str, np.ndarray]] = []
         running: dict[str, jax.Array] = {}
         for start in range(0, count, size):
@@ -100,6 +103,7 @@ def make(
     published: bool = False,
     accuracy: float | None = None,
     shape: tuple[int, ...] | None = None,
+    alone: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> FeatureNetwork:
     """A feature network of a function, compiled for the outputs asked of it, with its parameters on all devices."""
 
@@ -111,8 +115,18 @@ def make(
     return FeatureNetwork(
         name, {'features': name, **protocol, 'precision': 'float32'}, outputs, levels, published, batch_size,
         sampling.replicate(params), jax.jit(program, static_argnums=2), accuracy,
-        shape,
+        shape, alone,
     )  # fmt: skip
+
+
+def known_by_name(name: str, protocol: Mapping[str, Any], published: bool = False) -> FeatureNetwork:
+    """A network that is known by its features or their moments alone, and computes nothing here."""
+
+    def absent(*_: Any) -> dict[str, jax.Array]:
+        raise TypeError(f'the network {name} is not here')
+
+    outputs = ('features', 'spatial')
+    return FeatureNetwork(name, {'features': name, **protocol}, outputs, 256, published, 1, (), absent)
 
 
 def small_on_cpu(batch_size: int, largest: int = 8) -> int:

@@ -36,16 +36,28 @@ _SAFETENSORS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file of weights that somebody publishes."""
+    """A file of weights that somebody publishes; `also` are names under which others publish the same file."""
 
     title: str
     address: str
     sha256: str
+    also: tuple[str, ...] = ()
 
     @property
     def path(self) -> pathlib.Path:
         """Where the cache keeps it."""
         return cache_dir() / 'weights' / self.address.rpartition('/')[2]
+
+    @property
+    def here(self) -> pathlib.Path | None:
+        """Where it is already: in the cache, or whole in torch's hub cache, where other tools have put it."""
+        if self.path.is_file():
+            return self.path
+        home = os.environ.get('TORCH_HOME') or pathlib.Path(
+            os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'torch'
+        )
+        places = [pathlib.Path(home, 'hub', 'checkpoints', name) for name in (self.path.name, *self.also)]
+        return next((place for place in places if place.is_file() and _hash_of(place) == self.sha256), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +100,9 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
     if not path:
         if sha256 and sha256.lower() != published.sha256:
             raise UserError(f'{HASH} is the hash of a file, which {FILE} should name.')
-        if not published.path.is_file():
+        if published.here is None:
             fetch(published, quiet=quiet)
-    file, key = _parse(path) if path else (published.path, ())
+    file, key = _parse(path) if path else (published.here or published.path, ())
     expected, found = sha256.lower() or published.sha256, _hash_of(file)
     if found != expected:
         whose = HASH if sha256 else published.title

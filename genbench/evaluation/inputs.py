@@ -1,0 +1,153 @@
+"""What the addresses of `genbench metrics` name: sets of images, features that were computed elsewhere, moments."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from genbench.data.recipe import Recipe
+from genbench.errors import UserError
+from genbench.evaluation import array_files, images, saved_moments
+from genbench.evaluation.arrays import checked
+from genbench.evaluation.features import FeatureNetwork, inception
+from genbench.evaluation.features.network import known_by_name
+from genbench.evaluation.images import ImageSet
+from genbench.evaluation.saved_moments import Saved, is_moments
+from genbench.evaluation.scoring import Settings
+
+KNOWN = ('a folder of images, a .npy or .npz array of images or features, tfds:NAME:SPLIT, folder:DIR:SPLIT, the '
+         'folder of a run, or saved moments')  # fmt: skip
+IMAGES = ('images', 'arr_0')  # names under which a file of moments may hold images, too, as ADM's references do
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags of `genbench metrics` say; an empty string or zero is the default."""
+
+    features: str = ''
+    convention: str = ''
+    weights: str = ''
+    weights_sha256: str = ''
+    batch_size: int = 64
+    data_dir: str = ''
+    skip_unreadable: bool = False
+    sets: int = 1  # disjoint parts of A that are scored one by one
+    seed: int = 0
+    sampler: str = ''  # of a run
+    num_samples: int = 0  # of a run
+    average: str = ''  # of a run
+    step: int | None = None  # of a run
+    quiet: bool = False
+    cache: bool = True  # keep features of images, by what the images hold
+    settings: Settings = Settings()  # of the metrics
+    recipe: Recipe = Recipe()  # of folder:DIR:SPLIT
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Features (n, d) that were computed elsewhere."""
+
+    address: str
+    rows: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        digest = hashlib.sha256(f'{self.rows.dtype} {self.rows.shape}'.encode() + self.rows.tobytes()).hexdigest()
+        return {'from': 'features', 'features_sha256': digest[:16], 'n': len(self.rows)}
+
+
+Source = ImageSet | Saved | Given
+DrawRun = Callable[[pathlib.Path, Options], ImageSet]
+
+
+def open_source(address: str, options: Options, draw_run: DrawRun, outputs: Sequence[str] = ('features',)) -> Source:
+    """What an address names; nothing is read but headers and moments.
+
+    Args:
+      draw_run: opens the samples of a run.
+      outputs: of a feature network, whose moments a file of moments must hold.
+
+    Raises:
+      UserError: it names nothing, or nothing that is known.
+    """
+    path = pathlib.Path(address)
+    if address.partition(':')[0] in ('tfds', 'folder', 'hf') and not os.path.exists(path):
+        return images.data_set(address, options.data_dir, options.recipe)
+    if os.path.isfile(path / 'manifest.json'):  # not Path.is_file, which raises for a name that is too long
+        return draw_run(path, options)
+    if address and os.path.isdir(path):
+        return images.folder(path, skip_unreadable=options.skip_unreadable)
+    if not address or not os.path.exists(path):
+        raise UserError(f'There is no {address!r}; give {KNOWN}.')
+    if not os.path.isfile(path) or path.suffix not in ('.npy', '.npz'):
+        raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')
+    if is_moments(address):
+        return _moments(address, outputs)
+    rows = _features(path)
+    return images.array(path) if rows is None else Given(address, checked(rows, address))
+
+
+def _moments(address: str, outputs: Sequence[str]) -> Saved:
+    """Moments with the images that lie beside them, which need not be those that the moments are of."""
+    found, held = saved_moments.read(address, outputs), array_files.names(pathlib.Path(address))
+    beside = images.array(pathlib.Path(address)) if set(IMAGES) & set(held) else None
+    return dataclasses.replace(found, images=beside)
+
+
+def _features(path: pathlib.Path) -> np.ndarray | None:
+    """The features (n, d) of a file that holds such; None where it holds something else."""
+    if not array_files.is_npz(path):
+        values = array_files.read_npy(path)
+        return np.asarray(values) if values.ndim == 2 and values.dtype.kind in 'fiu' else None
+    held = array_files.names(path)
+    name = 'features' if 'features' in held else held[0] if len(held) == 1 else None
+    if name is None or len(array_files.shapes(path, [name])[name]) != 2:
+        return None
+    return array_files.read_npz(path, [name])[name]
+
+
+def holds_features(address: str) -> bool:
+    """Whether a file holds features, as far as its header says."""
+    path = pathlib.Path(address)
+    return path.suffix in ('.npy', '.npz') and os.path.isfile(path) and _features(path) is not None
+
+
+def images_of(address: str, source: Source) -> ImageSet:
+    """The images of a source; a UserError where it has none."""
+    if isinstance(source, Saved) and source.images is not None:
+        return source.images
+    if isinstance(source, ImageSet):
+        return source
+    raise UserError(f'{address} holds {"moments" if isinstance(source, Saved) else "features"}; images are needed '
+                    'here.')  # fmt: skip
+
+
+def without_images(sources: dict[str, Source]) -> bool:
+    """Whether nothing is an image, so that no network is needed.
+
+    Raises:
+      UserError: some are features and others images, which have none yet.
+    """
+    given = [address for address, source in sources.items() if isinstance(source, Given)]
+    shown = [address for address, source in sources.items() if isinstance(source, ImageSet)]
+    if given and shown:
+        raise UserError(f'{given[0]} holds features and {shown[0]} images; give features of both, or images.')
+    return not shown
+
+
+def network_of(sources: Sequence[Source], label: str) -> FeatureNetwork:
+    """The network that features and moments are of, as far as they say; `label` is what the user calls it."""
+    known = [source.network for source in sources if isinstance(source, Saved) and source.network]
+    if not known:
+        return known_by_name(label or 'given', {})
+    protocol = {key: value for key, value in known[0].items() if key != 'features'}
+    published = known[0].get('features') == 'inception' and protocol.get('weights') == inception.PUBLISHED.sha256
+    return known_by_name(str(known[0].get('features', 'given')), protocol, published)
