@@ -2,8 +2,10 @@
 
 import pathlib
 import re
+import shutil
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genbench' / '__init__.py').read_text()).group(1)
@@ -32,6 +34,25 @@ WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
 HF = ['datasets>=4.0']  # data.name=hf:NAME
+
+BESIDE = ('configs', 'experiments', 'docs')  # what ships of these goes into the package
+
+
+class BuildWithShare(build_py):
+    """Copies configs, studies and guides into the installed package, as genbench/share."""
+
+    def run(self):
+        super().run()
+        share = pathlib.Path(self.build_lib) / 'genbench' / 'share'
+        shutil.rmtree(share, ignore_errors=True)
+        if not self.editable_mode:  # there they are found beside the package
+            for folder in BESIDE:
+                shutil.copytree(ROOT / folder, share / folder, ignore=shutil.ignore_patterns('__pycache__'))
+
+    def get_source_files(self):
+        beside = (path for folder in BESIDE for path in (ROOT / folder).rglob('*.*') if '__pycache__' not in path.parts)
+        return [*super().get_source_files(), *(str(path.relative_to(ROOT)) for path in beside)]
+
 
 setuptools.setup(
     name='genbench',
@@ -66,5 +87,6 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],
     },
+    cmdclass={'build_py': BuildWithShare},
     entry_points={'console_scripts': ['genbench = genbench.cli:main']},
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from genbench import families, networks, ranges, reading, scripts
+from genbench import families, networks, ranges, reading, scripts, shipped
 from genbench import overrides as texts
 from genbench.data import recipe
 from genbench.errors import UserError, did_you_mean
@@ -191,7 +191,7 @@ _LATER = {'data.random_crop': 0, **{f'data.{key}': value for key, value in recip
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The resolved config of a file and 'key=value' overrides."""
+    """The resolved config of a file, or of a name that ships, and 'key=value' overrides."""
     return resolve(read_file(path), overrides)
 
 
@@ -201,7 +201,7 @@ def read_file(path: str) -> dict[str, Any]:
     Raises:
       UserError: no such file, no get_config, or an error inside the file.
     """
-    return scripts.call(path, 'get_config', 'config file', _returned)
+    return scripts.call(path, shipped.CONFIGS, 'get_config', 'config file', _returned)
 
 
 def _returned(values: Any) -> dict[str, Any]:

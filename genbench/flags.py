@@ -9,8 +9,32 @@ BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, 
 VERIFY = 'Exit status: 0 within the tolerance, or every check passed; 1 not; 2 a mistake; 75 stopped and saved.'
 
 
+def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
+    """`verb` adds an action under `genbench config`."""
+    show = verb('show', 'Print a config with every default filled in.', epilog)
+    show.add_argument('name', nargs='?', default='', metavar='CONFIG', help='a config file, or the name of one '
+                      'that ships')  # fmt: skip
+    show.add_argument('--config', default='', help='the same')
+    diff = verb('diff', 'Print the keys in which two configs differ.')
+    diff.add_argument('left', help='a config file, the name of one that ships, or a run folder')
+    diff.add_argument('right', help='the same')
+    verb('list', 'Print the configs, studies and guides that ship with genbench.')
+    copied = verb('copy', 'Copy a config, study or guide that ships, to change it.')
+    copied.add_argument('name', help='as genbench config list prints it')
+    copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
+
+
+def checkpoint(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """`verb` adds an action under `genbench checkpoint`."""
+    held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.')
+    held.add_argument('workdir', help='the folder of a run')
+    whole = verb('export', 'Copy a run with those that it borrowed, which it then does without.')
+    whole.add_argument('workdir', help='the folder of a run')
+    whole.add_argument('--out', required=True, help='a new folder')
+
+
 def run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('study', help='a Python file that defines get_study()')
+    parser.add_argument('study', help='a Python file that defines get_study(), or the name of a study that ships')
     parser.add_argument('--out', required=True, help='the folder of the study')
     parser.add_argument('--dry-run', action='store_true', help='print the trials, what sets them apart and what they '
                         'cost')  # fmt: skip

@@ -1,28 +1,32 @@
 """Config and study files: Python that is run for what one of its functions returns, whatever else it does."""
 
 import importlib.util
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from genbench import shipped
 from genbench.errors import UserError, did_you_mean
 from genbench.ranges import check_path, said
 
 
-def call(path: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
+def call(path: str, folder: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
     """`convert` of what `function()` of the file returns.
 
     Args:
+      path: of the file, or the name of one that ships.
+      folder: where such files ship.
       what: the kind of file, for messages.
       convert: may run code of the file, too, as its values are the file's own objects.
 
     Raises:
       UserError: there is no such file or function, or the file ends in an error, an exit or any other exception.
     """
-    file = pathlib.Path(check_path(path, f'The {what}'))
+    file = shipped.find(check_path(path, f'The {what}'), folder)
     if not file.is_file():
         near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        raise UserError(f'There is no {what} {path}. {did_you_mean(path, near) if near else ""}'.strip())
+        hint = did_you_mean(path, [*near, *shipped.names(folder)])
+        hint = hint if hint.startswith('Did') else 'genbench configs list names those that ship.'
+        raise UserError(f'There is no {what} {path}. {hint}')
     module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', file)
     if module_spec is None or module_spec.loader is None:
         raise UserError(f'{path} is not a Python file; a {what} ends in .py and defines {function}().')

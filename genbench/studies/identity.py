@@ -16,8 +16,8 @@ from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
 # Parts of the package that no number of a trial depends on.
-_APART = ('cli.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py', 'baselines.toml', 'report',
-          'studies')  # fmt: skip
+_APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
+          'shipped.py', 'share', 'report', 'studies')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""What the verbs config, checkpoint, init and export print."""
+
+import argparse
+from collections.abc import Sequence
+
+from genbench import shipped
+from genbench.errors import UserError
+
+
+def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+    if given.action == 'list':
+        print('\n'.join(shipped.listing()))
+        return 0
+    if given.action == 'copy':
+        print(shipped.copy(given.name, given.out))
+        return 0
+    from genbench import config
+
+    if given.action == 'show':
+        if bool(given.name) == bool(given.config):
+            raise UserError('genbench config show needs one config: --config=CONFIG, or CONFIG alone.')
+        resolved = config.load(given.name or given.config, overrides)
+        for key, value in config.flatten(resolved):
+            print(f'{key} = {value!r}')
+        print(f'# hash {config.config_hash(resolved)}')
+        return 0
+    for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
+        print(f'{key}: {left!r} → {right!r}')
+    return 0
+
+
+def checkpoint(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.training import inventory, lending
+
+    export = given.action == 'export'
+    for line in lending.export(given.workdir, given.out) if export else inventory.show(given.workdir):
+        print(line, flush=True)
+    return 0
