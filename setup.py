@@ -63,7 +63,10 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['genbench', 'genbench.*']),
-    package_data={'genbench': ['baselines.toml'], 'genbench.report': ['*.css', '*.js']},
+    package_data={
+        'genbench': ['baselines.toml', 'project/*.*', 'project/*/*.py'],
+        'genbench.report': ['*.css', '*.js'],
+    },
     install_requires=CORE,
     extras_require={
         'test': [

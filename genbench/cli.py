@@ -100,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     about = 'Run the recipe of a published number, or evaluate a finished run, and compare.'
     flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
+    flags.init(verb('init', 'Make a project of your own: a family, a config, a study and a test.'))
     about = 'Look at configs; list and copy what ships.'
     config = verbs.add_parser(
         'config', aliases=['configs'], help=about, description=about, allow_abbrev=False
@@ -349,6 +350,7 @@ VERBS = {
     'results': _study,
     'baselines': _study,
     'verify': _study,
+    'init': commands.init,
     'config': commands.config,
     'configs': commands.config,
     'checkpoint': commands.checkpoint,

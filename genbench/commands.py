@@ -1,4 +1,4 @@
-"""What the verbs config, checkpoint, init and export print."""
+"""What the verbs config, checkpoint and init print."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,6 +26,14 @@ def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 0
     for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
         print(f'{key}: {left!r} → {right!r}')
+    return 0
+
+
+def init(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import projects
+
+    print('\n'.join(projects.create(given.name, given.out)))
+    print(f'Next: cd {given.out or given.name}, and its README.md')
     return 0
 
 

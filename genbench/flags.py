@@ -24,6 +24,11 @@ def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
     copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
 
 
+def init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('name', metavar='NAME', help='of the family and its module, such as my_family')
+    parser.add_argument('--out', default='', help='a new folder; by default NAME')
+
+
 def checkpoint(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """`verb` adds an action under `genbench checkpoint`."""
     held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.')
