@@ -100,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     about = 'Run the recipe of a published number, or evaluate a finished run, and compare.'
     flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
+    flags.export(verb('export', 'Write the weights of a run for other programs, with a model card.'))
+    flags.imported(verb('import', 'Make a run of weights in the layout of diffusers.', epilog=OVERRIDES))
     flags.init(verb('init', 'Make a project of your own: a family, a config, a study and a test.'))
     about = 'Look at configs; list and copy what ships.'
     config = verbs.add_parser(
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = _parse([word for word in words if not word.startswith('--config.')])
         shows_config = given.verb in ('config', 'configs') and given.action == 'show'
-        if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run') and not shows_config:
+        if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run', 'import') and not shows_config:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         check_arguments(vars(given))
         with explained_disk_errors():
@@ -351,6 +353,8 @@ VERBS = {
     'baselines': _study,
     'verify': _study,
     'init': commands.init,
+    'export': commands.export,
+    'import': commands.import_weights,
     'config': commands.config,
     'configs': commands.config,
     'checkpoint': commands.checkpoint,

@@ -1,4 +1,4 @@
-"""What the verbs config, checkpoint and init print."""
+"""What the verbs config, checkpoint, init, export and import print."""
 
 import argparse
 from collections.abc import Sequence
@@ -34,6 +34,30 @@ def init(given: argparse.Namespace, _: Sequence[str]) -> int:
 
     print('\n'.join(projects.create(given.name, given.out)))
     print(f'Next: cd {given.out or given.name}, and its README.md')
+    return 0
+
+
+def export(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.exchange.export import export
+
+    lines = export(
+        given.workdir, given.out, given.format, average=given.average, step=given.step, licence=given.licence
+    )
+    print('\n'.join(lines))
+    return 0
+
+
+def import_weights(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from genbench import config, startup
+
+    resolved = config.load(given.config, overrides)
+    startup.prepare()
+    from genbench.exchange.published import import_unet
+
+    print('\n'.join(import_unet(given.source, resolved, given.workdir)))
     return 0
 
 

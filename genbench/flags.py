@@ -24,6 +24,23 @@ def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
     copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
 
 
+def export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('workdir', help='the folder of a run')
+    parser.add_argument('--out', required=True, help='a new folder')
+    parser.add_argument('--format', default='safetensors', choices=('safetensors', 'diffusers'), help='safetensors '
+                        'holds every run; diffusers is the layout of its UNet2DModel')  # fmt: skip
+    parser.add_argument('--average', default='', help='of the parameters; by default the one that is evaluated')
+    parser.add_argument('--step', type=int, help='a checkpoint; by default the newest')
+    parser.add_argument('--licence', default='', metavar='NAME', help='of the weights, such as cc-by-4.0')
+
+
+def imported(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('source', help='a folder of diffusers, with config.json and weights, or with a folder unet')
+    parser.add_argument('--config', required=True, help='the config of the run: a file, or a name such as '
+                        'cifar10/diffusion')  # fmt: skip
+    parser.add_argument('--workdir', required=True, help='the folder of the run, a new one')
+
+
 def init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('name', metavar='NAME', help='of the family and its module, such as my_family')
     parser.add_argument('--out', default='', help='a new folder; by default NAME')

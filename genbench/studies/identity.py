@@ -18,7 +18,7 @@ from genbench.training.files import write_atomically
 FILE = 'trial.json'
 # Parts of the package that no number of a trial depends on.
 _APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
-          'shipped.py', 'projects.py', 'api.py', 'project', 'share', 'report', 'studies')  # fmt: skip
+          'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
