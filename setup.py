@@ -64,7 +64,7 @@ setuptools.setup(
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['genbench', 'genbench.*']),
     package_data={
-        'genbench': ['baselines.toml', 'project/*.*', 'project/*/*.py'],
+        'genbench': ['baselines.toml', 'py.typed', '*.pyi', 'project/*.*', 'project/*/*.py'],
         'genbench.report': ['*.css', '*.js'],
     },
     install_requires=CORE,
