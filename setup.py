@@ -2,8 +2,10 @@
 
 import pathlib
 import re
+import shutil
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'genbench' / '__init__.py').read_text()).group(1)
@@ -33,6 +35,25 @@ ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
 HF = ['datasets>=4.0']  # data.name=hf:NAME
 
+BESIDE = ('configs', 'experiments', 'docs')  # what ships of these goes into the package
+
+
+class BuildWithShare(build_py):
+    """Copies configs, studies and guides into the installed package, as genbench/share."""
+
+    def run(self):
+        super().run()
+        share = pathlib.Path(self.build_lib) / 'genbench' / 'share'
+        shutil.rmtree(share, ignore_errors=True)
+        if not self.editable_mode:  # there they are found beside the package
+            for folder in BESIDE:
+                shutil.copytree(ROOT / folder, share / folder, ignore=shutil.ignore_patterns('__pycache__'))
+
+    def get_source_files(self):
+        beside = (path for folder in BESIDE for path in (ROOT / folder).rglob('*.*') if '__pycache__' not in path.parts)
+        return [*super().get_source_files(), *(str(path.relative_to(ROOT)) for path in beside)]
+
+
 setuptools.setup(
     name='genbench',
     version=VERSION,
@@ -42,7 +63,10 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['genbench', 'genbench.*']),
-    package_data={'genbench': ['baselines.toml'], 'genbench.report': ['*.css', '*.js']},
+    package_data={
+        'genbench': ['baselines.toml', 'py.typed', '*.pyi', 'project/*.*', 'project/*/*.py'],
+        'genbench.report': ['*.css', '*.js'],
+    },
     install_requires=CORE,
     extras_require={
         'test': [
@@ -66,5 +90,6 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],
     },
+    cmdclass={'build_py': BuildWithShare},
     entry_points={'console_scripts': ['genbench = genbench.cli:main']},
 )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from genbench import __version__, flags
+from genbench import __version__, commands, flags
 from genbench.errors import INTERRUPTED, UserError, did_you_mean, explained_disk_errors
 from genbench.overrides import joined
 from genbench.ranges import check_arguments
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         return parent.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
 
     train = verb('train', 'Train one config, or go on with its run.', epilog=OVERRIDES)
-    train.add_argument('--config', help='a config file, configs/DATASET/FAMILY.py')
+    train.add_argument('--config', help='a config file, or the name of one that ships: DATASET/FAMILY')
     train.add_argument('--workdir', help='the folder of the run')
     train.add_argument('--dry-run', action='store_true', help='print the mesh, where every array lies, '
                        'memory and FLOPs; train nothing')  # fmt: skip
@@ -95,21 +95,19 @@ def parser() -> argparse.ArgumentParser:
     about = 'Run the recipe of a published number, or evaluate a finished run, and compare.'
     flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
-    config = verb('config', 'Look at configs.').add_subparsers(dest='action', required=True, metavar='ACTION')
-    show = verb('show', 'Print a config with every default filled in.', config, OVERRIDES)
-    show.add_argument('--config', required=True)
-    diff = verb('diff', 'Print the keys in which two configs differ.', config)
-    diff.add_argument('left', help='a config file or a run folder')
-    diff.add_argument('right', help='a config file or a run folder')
+    flags.export(verb('export', 'Write the weights of a run for other programs, with a model card.'))
+    flags.imported(verb('import', 'Make a run of weights in the layout of diffusers.', epilog=OVERRIDES))
+    flags.init(verb('init', 'Make a project of your own: a family, a config, a study and a test.'))
+    about = 'Look at configs; list and copy what ships.'
+    config = verbs.add_parser(
+        'config', aliases=['configs'], help=about, description=about, allow_abbrev=False
+    ).add_subparsers(dest='action', required=True, metavar='ACTION')
+    flags.config(lambda name, text, epilog='': verb(name, text, config, epilog), OVERRIDES)
 
     checkpoint = verb('checkpoint', 'Look at checkpoints, and copy them out.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
-    held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.', checkpoint)
-    held.add_argument('workdir', help='the folder of a run')
-    whole = verb('export', 'Copy a run with those that it borrowed, which it then does without.', checkpoint)
-    whole.add_argument('workdir', help='the folder of a run')
-    whole.add_argument('--out', required=True, help='a new folder')
+    flags.checkpoint(lambda name, text: verb(name, text, checkpoint))
 
     data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
@@ -126,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
     try:
         given = _parse([word for word in words if not word.startswith('--config.')])
-        shows_config = [*words, '', ''][:2] == ['config', 'show']
-        if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run') and not shows_config:
+        shows_config = given.verb in ('config', 'configs') and given.action == 'show'
+        if overrides and given.verb not in ('train', 'evaluate', 'sample', 'run', 'import') and not shows_config:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         check_arguments(vars(given))
         with explained_disk_errors():
@@ -234,18 +232,6 @@ def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _checkpoint(given: argparse.Namespace, _: Sequence[str]) -> int:
-    from genbench import startup
-
-    startup.prepare()
-    from genbench.training import inventory, lending
-
-    export = given.action == 'export'
-    for line in lending.export(given.workdir, given.out) if export else inventory.show(given.workdir):
-        print(line, flush=True)
-    return 0
-
-
 def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
 
@@ -315,20 +301,6 @@ def _study(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     return getattr(commands, given.verb)(given)
 
 
-def _config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from genbench import config
-
-    if given.action == 'show':
-        resolved = config.load(given.config, overrides)
-        for key, value in config.flatten(resolved):
-            print(f'{key} = {value!r}')
-        print(f'# hash {config.config_hash(resolved)}')
-        return 0
-    for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
-        print(f'{key}: {left!r} → {right!r}')
-    return 0
-
-
 def _data(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.data import opening, sources
 
@@ -366,8 +338,12 @@ VERBS = {
     'results': _study,
     'baselines': _study,
     'verify': _study,
-    'config': _config,
-    'checkpoint': _checkpoint,
+    'init': commands.init,
+    'export': commands.export,
+    'import': commands.import_weights,
+    'config': commands.config,
+    'configs': commands.config,
+    'checkpoint': commands.checkpoint,
     'data': _data,
     'completion': _completion,
 }

@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from genbench import families, networks, ranges, reading, scripts
+from genbench import families, networks, ranges, reading, scripts, shipped
 from genbench import overrides as texts
 from genbench.data import recipe
 from genbench.errors import UserError
+from genbench.families import own
 from genbench.families.base import Family
 from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
 
@@ -31,7 +32,10 @@ DEFAULTS: dict[str, Any] = {
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
         **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
     },
-    'family': {'name': ''},
+    'family': {
+        'name': '',
+        'modules': (),  # of your own that register families: 'my_family', 'my_project.families' (genbench.families.own)
+    },
     'network': {'name': 'none'},
     'train': {
         'num_steps': 1000,
@@ -133,6 +137,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'data.random_crop': COUNT_OR_NONE,
     'data.resident_bytes': Range(0, 2**63 - 1),
     'data.workers': Range(0, 1024),
+    'family.modules': ranges.TEXTS,
     'train.num_steps': COUNT,
     'train.batch_size': COUNT,
     'train.accumulate': COUNT,
@@ -198,12 +203,12 @@ _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', '
          'train.log_every', 'train.sample_every', 'train.evaluate_', 'train.steps_per_call')  # fmt: skip
 
 # Keys that came later: at these values they do not count, so that the hashes of older runs stay.
-_LATER = {'data.random_crop': 0, **{f'data.{key}': value for key, value in recipe.defaults().items()}}
+_LATER = {'family.modules': (), 'data.random_crop': 0, **{f'data.{key}': one for key, one in recipe.defaults().items()}}
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The resolved config of a file and 'key=value' overrides."""
-    return resolve(read_file(path), overrides)
+    """The resolved config of a file, or of a name that ships, and 'key=value' overrides."""
+    return resolve(read_file(path), overrides, shipped.find(path, shipped.CONFIGS))
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -212,7 +217,7 @@ def read_file(path: str) -> dict[str, Any]:
     Raises:
       UserError: no such file, no get_config, or an error inside the file.
     """
-    return scripts.call(path, 'get_config', 'config file', _returned)
+    return scripts.call(path, shipped.CONFIGS, 'get_config', 'config file', _returned)
 
 
 def _returned(values: Any) -> dict[str, Any]:
@@ -221,15 +226,20 @@ def _returned(values: Any) -> dict[str, Any]:
     return plain(values)
 
 
-def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked."""
+def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), near: pathlib.Path | None = None) -> Config:
+    """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked.
+
+    Args:
+      near: the file that `values` are from; `family.modules` are looked for in its folder and above.
+    """
     pairs = [texts.split(override) for override in overrides]
     given = {**dict(flatten(values)), **dict(pairs)}
+    modules = own.load(given.get('family.modules', ()), near)
     family = families.get(str(given.get('family.name', '')))
     sections = family.defaults()
     network = given.get('network.name', sections.get('network', {}).get('name', 'none'))
     config = ConfigDict(plain(DEFAULTS))
-    config.family = ConfigDict({'name': family.name})
+    config.family = ConfigDict({'name': family.name, 'modules': ()})
     config.network = ConfigDict(networks.defaults(str(network)))
     allowed = limits(family, str(network))
     for key, value in flatten(sections):
@@ -240,6 +250,7 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
         _assign(config, key, value, allowed)
     for key, text in pairs:
         _assign(config, key, texts.parse(key, text, _lookup(config, key)), allowed)
+    config.family.modules = modules
     _check(config, allowed)
     return config.lock()
 
@@ -350,7 +361,7 @@ def read(path: pathlib.Path) -> Config:
     """
     values = reading.read_json(path, dict)
     try:
-        return resolve(plain(values))
+        return resolve(plain(values), near=path)
     except UserError as error:
         raise UserError(f'{path} is no config of this version of genbench: {error}') from None
 
@@ -365,6 +376,7 @@ def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | 
 def identity(config: Config) -> dict[str, Any]:
     """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
+    values['family.modules'] = own.names(values['family.modules'])  # which may move
     return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 

@@ -28,8 +28,54 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f'No {what} is called {value!r}. {did_you_mean(value, action.choices)}')
 
 
+def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
+    """`verb` adds an action under `genbench config`."""
+    show = verb('show', 'Print a config with every default filled in.', epilog)
+    show.add_argument('name', nargs='?', default='', metavar='CONFIG', help='a config file, or the name of one '
+                      'that ships')  # fmt: skip
+    show.add_argument('--config', default='', help='the same')
+    diff = verb('diff', 'Print the keys in which two configs differ.')
+    diff.add_argument('left', help='a config file, the name of one that ships, or a run folder')
+    diff.add_argument('right', help='the same')
+    verb('list', 'Print the configs, studies and guides that ship with genbench.')
+    copied = verb('copy', 'Copy a config, study or guide that ships, to change it.')
+    copied.add_argument('name', help='as genbench config list prints it')
+    copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
+
+
+def export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('workdir', help='the folder of a run')
+    parser.add_argument('--out', required=True, help='a new folder')
+    parser.add_argument('--format', default='safetensors', choices=('safetensors', 'diffusers'), help='safetensors '
+                        'holds every run; diffusers is the layout of its UNet2DModel')  # fmt: skip
+    parser.add_argument('--average', default='', help='of the parameters; by default the one that is evaluated')
+    parser.add_argument('--step', type=int, help='a checkpoint; by default the newest')
+    parser.add_argument('--licence', default='', metavar='NAME', help='of the weights, such as cc-by-4.0')
+
+
+def imported(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('source', help='a folder of diffusers, with config.json and weights, or with a folder unet')
+    parser.add_argument('--config', required=True, help='the config of the run: a file, or a name such as '
+                        'cifar10/diffusion')  # fmt: skip
+    parser.add_argument('--workdir', required=True, help='the folder of the run, a new one')
+
+
+def init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('name', metavar='NAME', help='of the family and its module, such as my_family')
+    parser.add_argument('--out', default='', help='a new folder; by default NAME')
+
+
+def checkpoint(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """`verb` adds an action under `genbench checkpoint`."""
+    held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.')
+    held.add_argument('workdir', help='the folder of a run')
+    whole = verb('export', 'Copy a run with those that it borrowed, which it then does without.')
+    whole.add_argument('workdir', help='the folder of a run')
+    whole.add_argument('--out', required=True, help='a new folder')
+
+
 def run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('study', help='a Python file that defines get_study()')
+    parser.add_argument('study', help='a Python file that defines get_study(), or the name of a study that ships')
     parser.add_argument('--out', required=True, help='the folder of the study')
     parser.add_argument('--dry-run', action='store_true', help='print the trials, what sets them apart and what they '
                         'cost')  # fmt: skip

@@ -2,35 +2,41 @@
 
 import importlib.util
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from genbench import shipped
 from genbench.errors import UserError, did_you_mean
 from genbench.ranges import check_path, said
 
 
-def call(path: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
+def call(path: str, folder: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
     """`convert` of what `function()` of the file returns.
 
     Args:
+      path: of the file, or the name of one that ships.
+      folder: where such files ship.
       what: the kind of file, for messages.
       convert: may run code of the file, too, as its values are the file's own objects.
 
     Raises:
       UserError: there is no such file or function, or the file ends in an error, an exit or any other exception.
     """
-    return _explained(path, what, lambda: convert(_function(path, function, what)()))
+    file = shipped.find(check_path(path, f'The {what}'), folder)
+    known = shipped.names(folder)
+    return _explained(path, file, what, known, lambda: convert(_function(file, function, what)()))
 
 
 def load(path: str, function: str, what: str) -> Callable[..., Any]:
     """A function of the file, which is not called; a UserError as of `call`."""
-    return _explained(path, what, lambda: _function(path, function, what))
+    file = pathlib.Path(check_path(path, f'The {what}'))
+    return _explained(path, file, what, (), lambda: _function(file, function, what))
 
 
-def _function(path: str, function: str, what: str) -> Callable[..., Any]:
-    module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', path)
+def _function(file: pathlib.Path, function: str, what: str) -> Callable[..., Any]:
+    module_spec = importlib.util.spec_from_file_location(f'genbench_{function}', file)
     if module_spec is None or module_spec.loader is None:
-        raise _NotPython(f'{path} is not a Python file; a {what} ends in .py and defines {function}().')
+        raise _NotPython(f'{file} is not a Python file; a {what} ends in .py and defines {function}().')
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, function):
@@ -42,11 +48,13 @@ class _NotPython(UserError):
     """Said as it is."""
 
 
-def _explained(path: str, what: str, action: Callable[[], Any]) -> Any:
-    file = pathlib.Path(check_path(path, f'The {what}'))
+def _explained(path: str, file: pathlib.Path, what: str, known: Sequence[str], action: Callable[[], Any]) -> Any:
     if not file.is_file():
         near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        raise UserError(f'There is no {what} {path}. {did_you_mean(path, near) if near else ""}'.strip())
+        hint = did_you_mean(path, [*near, *known])
+        if not hint.startswith('Did'):
+            hint = 'genbench configs list names those that ship.' if known else ''
+        raise UserError(f'There is no {what} {path}. {hint}'.strip())
     try:
         return action()
     except (KeyboardInterrupt, _NotPython):

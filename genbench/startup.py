@@ -15,12 +15,21 @@ def cores() -> int:
 
 
 def prepare(fit: Callable[[int], int] | None = None) -> None:
-    """Turn on the persistent compilation cache in the user's cache folder, and print warnings as one line.
+    """For the command line: `use_devices`, and print warnings as one line.
+
+    Libraries log tracebacks of errors that also reach us as exceptions; those logs are turned off.
+    """
+    use_devices(fit)
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
+    warnings.formatwarning = lambda message, category, *_: f'genbench: warning: {message}\n'
+    warnings.filterwarnings('ignore', category=DeprecationWarning)
+
+
+def use_devices(fit: Callable[[int], int] | None = None) -> None:
+    """Turn on the persistent compilation cache in the user's cache folder, and say what jax's devices are.
 
     Where jax computes on the CPU, each core becomes a device that takes its part of a batch: XLA shares out few
     operations over cores by itself, so that two devices of a core each train nearly twice as fast as one of two.
-
-    Libraries log tracebacks of errors that also reach us as exceptions; those logs are turned off.
 
     `JAX_COMPILATION_CACHE_DIR` puts the cache elsewhere, `JAX_NUM_CPU_DEVICES` sets the number of devices.
 
@@ -38,6 +47,3 @@ def prepare(fit: Callable[[int], int] | None = None) -> None:
         number = min(cores(), MOST_CPU_DEVICES)
         with contextlib.suppress(RuntimeError):  # a caller of this function has used jax already
             jax.config.update('jax_num_cpu_devices', fit(number) if fit else number)
-    logging.getLogger('absl').setLevel(logging.CRITICAL)
-    warnings.formatwarning = lambda message, category, *_: f'genbench: warning: {message}\n'
-    warnings.filterwarnings('ignore', category=DeprecationWarning)

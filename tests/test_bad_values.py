@@ -185,7 +185,7 @@ def test_a_family_without_ranges_still_works():
         def defaults(cls):
             return {'family': {'conditional': False, 'strength': 2.0}, 'network': {'name': 'none'}}
 
-    from genbench.families import base
+    from genbench.families import base, registry
 
     base.register('plain')(Plain)
     try:
@@ -193,4 +193,4 @@ def test_a_family_without_ranges_still_works():
         with pytest.raises(UserError, match='finite'):
             configs.resolve({'family': {'name': 'plain'}}, ['family.strength=nan'])
     finally:
-        del base._REGISTRY['plain']
+        del registry._REGISTRY['plain']

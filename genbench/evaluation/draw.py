@@ -2,16 +2,18 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from genbench import config as configs
 from genbench.data import conditions, opening, sources
 from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
 from genbench.training import lending, runs, samplers, sampling
+from genbench.training.state import State
 
 
 def draw_to_file(
@@ -34,27 +36,14 @@ def draw_to_file(
     path = pathlib.Path(out)
     if path.suffix not in ('.png', '.npz'):
         raise UserError(f'--out is {out}; it should end in .png or .npz.')
-    if count < 1:
-        raise UserError(f'--count is {count}; it should be at least 1.')
-    run = runs.open_run(workdir)
-    run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
-    options = run.config.evaluation
-    step, state = run.restore(step)
-    family = run.after(step)
-    chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
-    run, (chosen,) = lending.guided(run, [chosen])
-    blueprint, state = run.networks(step, state, options.average)
-    known = _given(run, family, given, count, seed)
-    check_said(given, chosen)
-    drawer = sampling.Drawer(blueprint, options.batch_size)
-    images = drawer.draw(sampling.replicate(state), chosen, count, seed, known)
+    images, spec, known = Source(workdir, tuple(overrides), step).draw(count, sampler, seed, given)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.png':
-            sampling.save_grid(path, images, family.spec)
+            sampling.save_grid(path, images, spec)
         else:
             told = {f'given_{name}': np.asarray(values) for name, values in (known or {}).items()}
-            arrays: dict[str, Any] = {'images': images, 'levels': family.spec.levels, **told}
+            arrays: dict[str, Any] = {'images': images, 'levels': spec.levels, **told}
             np.savez(path, **arrays)
     except OSError as error:
         raise UserError(f'{out} cannot be written: {error.strerror}.') from None
@@ -64,6 +53,45 @@ def check_said(given: Sequence[str], sampler: Sampler) -> None:
     """Raise a UserError where the weight of guidance is said by a condition and by the sampler."""
     if sampler.guidance and any(text.startswith(f'{conditions.WEIGHT}=') for text in given):
         raise UserError(f'--given {conditions.WEIGHT} and the guidance of the sampler say the same; leave one out.')
+
+
+class Drawn(NamedTuple):
+    """Integer images (count, …), of which data, and what all of them were told."""
+
+    images: np.ndarray
+    spec: DataSpec
+    given: Given
+
+
+class Source:
+    """A checkpoint to draw from; what is restored and compiled for one call serves the next.
+
+    Args:
+      overrides: 'key=value' changes to the run's config.
+      step: of the checkpoint; None: the newest.
+    """
+
+    def __init__(self, workdir: str, overrides: Sequence[str] = (), step: int | None = None):
+        run = runs.open_run(workdir)
+        self._run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
+        self._step, self._state = self._run.restore(step)
+        self._ready: dict[str, tuple[sampling.Drawer, State]] = {}  # by the guide that is lent
+
+    def draw(self, count: int, sampler: str, seed: int, given: Sequence[str]) -> Drawn:
+        """Images from the first on; arguments as of `draw_to_file`."""
+        if count < 1:
+            raise UserError(f'--count is {count}; it should be at least 1.')
+        family, options = self._run.after(self._step), self._run.config.evaluation
+        chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
+        run, (chosen,) = lending.guided(self._run, [chosen])
+        known = _given(run, family, given, count, seed)
+        check_said(given, chosen)
+        guide = getattr(chosen.options, 'guide', '')
+        if guide not in self._ready:
+            blueprint, state = run.networks(self._step, self._state, options.average)
+            self._ready[guide] = sampling.Drawer(blueprint, options.batch_size), sampling.replicate(state)
+        drawer, state = self._ready[guide]
+        return Drawn(drawer.draw(state, chosen, count, seed, known), family.spec, known)
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:

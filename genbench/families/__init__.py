@@ -1,4 +1,4 @@
-"""Generative families. A family is found by the name of its module here, or registered from anywhere else.
+"""Generative families. A family is found by the name of its module here, or in a module that a config names (`own`).
 
 Modules that register no family of their own name hold what families share.
 """
@@ -7,7 +7,8 @@ import importlib
 import pkgutil
 
 from genbench.errors import UserError, did_you_mean
-from genbench.families.base import Family, registered
+from genbench.families.base import Family
+from genbench.families.registry import registered
 
 
 def names() -> list[str]:
@@ -22,7 +23,7 @@ def get(name: str) -> type[Family]:
     if name not in registered() and name in _modules():
         importlib.import_module(f'{__name__}.{name}')
     if name not in registered():
-        hint = 'Set family.name.' if not name else f'No family is called {name!r}.'
+        hint = 'Set family.name.' if not name else f'No family is called {name!r}; your own needs family.modules.'
         raise UserError(f'{hint} {did_you_mean(name, names())}')
     return registered()[name]
 

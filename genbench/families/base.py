@@ -17,6 +17,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import stages
 from genbench.families.latent_model import LatentModel
+from genbench.families.registry import register as register
 from genbench.families.spaces import Pixels, Space
 from genbench.families.stages import Span, Stage
 from genbench.interpolants.options import DEFAULT, NoiseOptions, Options
@@ -325,21 +326,3 @@ class Family:
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
         """The decoder of a family that has one, for images with these conditions."""
         return None
-
-
-_REGISTRY: dict[str, type[Family]] = {}
-
-
-def register(name: str) -> Callable[[type[Family]], type[Family]]:
-    """Class decorator: configs may say `family.name = name`."""
-
-    def add(cls: type[Family]) -> type[Family]:
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
-
-
-def registered() -> Mapping[str, type[Family]]:
-    return _REGISTRY

@@ -61,7 +61,8 @@ class Request:
         own = {key: value for key, value in configs.identity(self.config).items() if key != 'train.seed'}
         lent = {name: configs.identity(one) for name, one in self.lent.items()}
         timed = [self.cores, os.uname().nodename if self.cores else '']
-        rest = [self.width, self.parameters, self.multiple, timed, identity.code(), metadata.version('jax')]
+        code = identity.code(self.config.family.modules)
+        rest = [self.width, self.parameters, self.multiple, timed, code, metadata.version('jax')]
         return configs.digest([own, lent, rest])
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from genbench import config as configs
 from genbench.config import Config, digest
 from genbench.errors import UserError
+from genbench.families import own
 from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
 # Parts of the package that no number of a trial depends on.
-_APART = ('cli.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py', 'baselines.toml', 'report',
-          'studies')  # fmt: skip
+_APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
+          'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,8 @@ def of(config: Config, grid: Sequence[str] = (), trials: Mapping[str, str] | Non
     for name, text in configs.borrowed(config).items():
         path, average = configs.split_run(text)
         values[f'family.{name}'] = _lent(path, trials or {}) + (f'@{average}' if average else '')
-    return Identity(digest(values), digest([configs.plain(config.evaluation), list(grid)]), code())
+    evaluation = digest([configs.plain(config.evaluation), list(grid)])
+    return Identity(digest(values), evaluation, code(config.family.modules))
 
 
 def _lent(path: str, trials: Mapping[str, str]) -> str:
@@ -65,14 +67,16 @@ def _lent(path: str, trials: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def code() -> str:
-    """A hash of the package's sources, less the parts that only start, show or collect."""
+def code(modules: tuple[str, ...] = ()) -> str:
+    """A hash of the package's sources, less the parts that only start, show or collect, and of the user's modules."""
     package = pathlib.Path(__file__).parents[1]
     found = hashlib.sha256()
     for path in sorted(package.rglob('*.py')):
         name = path.relative_to(package)
         if name.parts[0] not in _APART:
             found.update(f'{name}\0'.encode() + path.read_bytes() + b'\0')
+    for module, source in own.digests(modules).items():
+        found.update(f'{module}\0{source}\0'.encode())
     return found.hexdigest()[:12]
 
 

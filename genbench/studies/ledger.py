@@ -11,14 +11,14 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import genbench
+from genbench import shipped
 from genbench.errors import UserError, did_you_mean
 from genbench.reading import read_json_if_any
 from genbench.studies.conditions import as_number, split
 
-FILE = pathlib.Path(genbench.__file__).parent / 'baselines.toml'
-CHECKOUT = FILE.parent.parent
-EVIDENCE = (CHECKOUT if (CHECKOUT / 'setup.py').is_file() else pathlib.Path()) / 'docs' / 'baselines'
+FILE = shipped.PACKAGE / 'baselines.toml'
+EVIDENCE = shipped.ROOT / 'docs' / 'baselines'
+RECORDS = EVIDENCE if shipped.CHECKOUT else pathlib.Path('docs') / 'baselines'  # where new evidence goes
 CONFIRMED = {
     'text': 'read in its own text',
     'quoted': 'quoted by another paper',
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def path(self) -> pathlib.Path:
-        """The recipe, in the working directory or in the checkout.
+        """The recipe, as it ships or in the working directory.
 
         Raises:
           UserError: there is none.
@@ -71,8 +71,8 @@ class Row:
         if not self.config:
             why = f': {self.lacks} would be needed' if self.lacks else ''
             raise UserError(f'{self.id} has no recipe yet{why}.')
-        beside = CHECKOUT / self.config
-        return beside if beside.is_file() else pathlib.Path(self.config)
+        there = shipped.ROOT / self.config
+        return there if there.is_file() else pathlib.Path(self.config)
 
 
 def rows() -> tuple[Row, ...]:
@@ -108,10 +108,13 @@ def get(name: str) -> Row:
     return found[name]
 
 
-def evidence(row: Row, folder: pathlib.Path = EVIDENCE) -> dict[str, Any] | None:
-    """What `genbench verify --record` has written of a row."""
+def evidence(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any] | None:
+    """What `genbench verify --record` has written of a row, by default here, or for what ships."""
     advice = f'genbench verify {row.id} --record writes it again.'
-    return read_json_if_any(folder / f'{row.id}.json', {'value': (float, None)}, advice)
+    for place in (RECORDS, EVIDENCE) if folder is None else (folder,):
+        if (found := read_json_if_any(place / f'{row.id}.json', {'value': (float, None)}, advice)) is not None:
+            return found
+    return None
 
 
 def status(row: Row, found: Mapping[str, Any] | None) -> str:
@@ -121,7 +124,7 @@ def status(row: Row, found: Mapping[str, Any] | None) -> str:
     return NOT_RUN if row.config else NO_RECIPE
 
 
-def describe(row: Row, folder: pathlib.Path = EVIDENCE) -> dict[str, Any]:
+def describe(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any]:
     """A row as `genbench baselines` lists and filters it."""
     found = evidence(row, folder)
     return {

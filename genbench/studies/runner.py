@@ -131,7 +131,7 @@ def check_folder(folder: pathlib.Path, path: str) -> None:
         raise UserError(f'{folder} is the folder of a run, not of a study; give another --out.')
     found = read_json_if_any(folder / 'study.json', {'study': str}, 'Remove it; the same command writes it again.')
     there = found['study'] if found else path
-    if pathlib.Path(there).name != pathlib.Path(path).name:
+    if pathlib.Path(there).stem != pathlib.Path(path).stem:
         raise UserError(f'{folder} holds the study {there}, not {path}; give another --out.')
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench import config as configs
-from genbench import ranges, scripts
+from genbench import ranges, scripts, shipped
 from genbench.config import Config
 from genbench.errors import UserError, did_you_mean
 from genbench.report import claims
@@ -28,7 +28,8 @@ class Trial:
 
     Attributes:
       name: its folder under DIR/trials.
-      config: a config file, relative to the working directory or to the study's checkout.
+      config: a config file, relative to the working directory or to the folder that holds the study's, or the name of
+        one that ships, such as digits/diffusion.
       overrides: 'key=value' texts or a mapping of keys to values; '{trials}' stands for the folder that holds all
         trials of the study.
       after: trials that must be done before, such as a teacher: with seeds, the one of the same seed.
@@ -102,7 +103,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
       UserError: no such file, no get_study, an error inside it, or a study that cannot be run.
     """
-    study, file = scripts.call(path, 'get_study', 'study file', _returned), pathlib.Path(path)
+    study = scripts.call(path, shipped.STUDIES, 'get_study', 'study file', _returned)
+    file = shipped.find(path, shipped.STUDIES)
     try:
         return _overridden(_seeded(_checked(study, file)), overrides)
     except UserError as error:

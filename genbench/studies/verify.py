@@ -123,7 +123,7 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
     return max(enumerate(fitting), key=lambda pair: (pair[1]['checkpoint_step'] or 0, pair[0]))[1]
 
 
-def record(comparison: Comparison, folder: pathlib.Path = ledger.EVIDENCE) -> pathlib.Path:
+def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:
     """Keep what was measured as the evidence of a row."""
     row, found = comparison.row, comparison.found
     kept = {

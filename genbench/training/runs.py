@@ -15,7 +15,7 @@ from genbench import families, reading
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import Busy, UserError
-from genbench.families import stages
+from genbench.families import own, stages
 from genbench.families.base import Borrowed, Family
 from genbench.training import averages, checkpoint, installed, placement
 from genbench.training.checkpoint import Checkpoints, DamagedError
@@ -171,6 +171,7 @@ def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan
         'config_hash': configs.config_hash(family.config),
         'versions': installed.versions(),
         'commit': installed.commit(),
+        'modules': own.digests(family.config.family.modules),
         'parameters': {name: count(tree) for name, tree in params.items()},
         'devices': [f'{device.platform}:{device.device_kind}' for device in jax.devices()],
         'borrowed': {name: loan.description for name, loan in lent.items()},

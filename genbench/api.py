@@ -1,0 +1,161 @@
+"""What genbench is in Python: train a config, evaluate a run, draw samples from it.
+
+    import genbench
+
+    run = genbench.train('digits/diffusion', 'runs/diffusion', {'train.num_steps': 200})
+    rows = genbench.evaluate(run, {'evaluation.samplers': 'ddim:10,heun:10'})
+    images = genbench.load_run('runs/diffusion').sample(16, 'heun:10')
+
+Each does what the command of the same name does, in the same folders: either can go on with a run that the other began.
+Mistakes raise `genbench.errors.UserError`.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genbench import config as configs
+from genbench import startup
+from genbench.config import Config
+from genbench.errors import UserError
+from genbench.evaluation import draw, harness, results
+from genbench.reading import read_rows
+from genbench.studies import sweep
+from genbench.training import loop, mesh, runs, sampling
+from genbench.training.metrics import ROW
+
+Path = str | pathlib.Path
+Overrides = Mapping[str, Any] | Sequence[str]  # {'train.num_steps': 200}, or ['train.num_steps=200']
+
+
+class Run:
+    """A run on disk. Make one with `load_run` or `train`."""
+
+    def __init__(self, path: Path):
+        self.path = pathlib.Path(path)
+        self._run = runs.open_run(self.path)
+        self._source = functools.lru_cache(maxsize=2)(functools.partial(draw.Source, str(self.path)))
+
+    def __repr__(self) -> str:
+        spec = self._run.family.spec
+        return f'Run({str(self.path)!r}): {self._run.family.name} of {spec.name}'
+
+    @property
+    def config(self) -> Config:
+        """Every key of its config, as attributes: `run.config.train.num_steps`."""
+        return self._run.config
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What training came to; {} before it has ended or was stopped."""
+        return self._run.folder.read_summary() or {}
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: step, losses, speed."""
+        return read_rows(self._run.folder.metrics, ROW)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The rows of results.jsonl, each with its protocol."""
+        return results.read(self._run.folder.results)
+
+    def sample(
+        self,
+        count: int = 16,
+        sampler: str = '',
+        *,
+        seed: int = 0,
+        given: Mapping[str, Any] | None = None,
+        average: str = '',
+        step: int | None = None,
+    ) -> np.ndarray:
+        """Images (count, height, width, channels), uint8 from 0 to 255; the first ones of this seed.
+
+        Args:
+          sampler: as `genbench sample --sampler` takes it: 'ddim:20', 'heun:25:guidance=1.5'; '': the family's own.
+          given: conditions that all images share, by kind: {'label': 3}, {'caption': 'a bold seven'}.
+          average: of the parameters, such as 'ema', 'current' or 'power:0.1'; '': the config's.
+          step: of a checkpoint; None: the newest.
+
+        Raises:
+          UserError: the sampler, a condition, the average or the checkpoint does not exist.
+        """
+        source = self._source((f'evaluation.average={average}',) if average else (), step)
+        told = [f'{kind}={value}' for kind, value in (given or {}).items()]
+        drawn = source.draw(count, sampler, seed, told)
+        return sampling.to_uint8(drawn.images, drawn.spec)
+
+
+def load_run(path: Path) -> Run:
+    """The run of a folder, finished or not.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    startup.use_devices()
+    return Run(path)
+
+
+def train(
+    config: Path | Mapping[str, Any] | Config, workdir: Path, overrides: Overrides = (), *, quiet: bool = False
+) -> Run:
+    """Train a config, or go on from the newest checkpoint in `workdir`; a finished run is returned as it is.
+
+    Args:
+      config: a config file, the name of one that ships, or its keys: {'family': {'name': 'vae'}}.
+      workdir: the folder of the run.
+      overrides: keys to replace.
+      quiet: show no progress.
+
+    Returns:
+      The run, whose `summary['complete']` is False where it was stopped by Ctrl-C and saved.
+
+    Raises:
+      UserError: for everything that a user can mend.
+    """
+    words = _words(overrides)
+    if isinstance(config, str | pathlib.Path):
+        resolved = configs.load(str(config), words)
+    else:
+        resolved = configs.resolve(configs.plain(config), words)
+    startup.use_devices(functools.partial(mesh.fitting, resolved))
+    loop.train(resolved, workdir, quiet=quiet)
+    return Run(workdir)
+
+
+def evaluate(
+    run: Run | Path,
+    overrides: Overrides = (),
+    *,
+    grid: Sequence[str] = (),
+    step: int | None = None,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Score a run by what its config asks for, and add the rows to its results.jsonl.
+
+    Args:
+      run: a run or its folder.
+      overrides: keys of evaluation to replace.
+      grid: axes whose product is evaluated, as of `genbench evaluate --grid`: ['sampler=heun,ddim', 'nfe=5,10'].
+      step: of a checkpoint; None: the newest.
+      quiet: show no progress.
+
+    Returns:
+      The rows that are new: what is there under the same protocol is not computed again. `Run.results` has all.
+
+    Raises:
+      UserError: for everything that a user can mend.
+    """
+    startup.use_devices()
+    path = run.path if isinstance(run, Run) else pathlib.Path(run)
+    return harness.evaluate(path, _words(overrides), step=step, cells=grid, quiet=quiet)
+
+
+def _words(overrides: Overrides) -> Sequence[str]:
+    if isinstance(overrides, str):
+        raise UserError(f'overrides is the text {overrides!r}; give a mapping of keys to values, or a list of texts.')
+    return sweep.words(overrides) if isinstance(overrides, Mapping) else list(overrides)

@@ -1,0 +1,73 @@
+"""What the verbs config, checkpoint, init, export and import print."""
+
+import argparse
+from collections.abc import Sequence
+
+from genbench import shipped
+from genbench.errors import UserError
+
+
+def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+    if given.action == 'list':
+        print('\n'.join(shipped.listing()))
+        return 0
+    if given.action == 'copy':
+        print(shipped.copy(given.name, given.out))
+        return 0
+    from genbench import config
+
+    if given.action == 'show':
+        if bool(given.name) == bool(given.config):
+            raise UserError('genbench config show needs one config: --config=CONFIG, or CONFIG alone.')
+        resolved = config.load(given.name or given.config, overrides)
+        for key, value in config.flatten(resolved):
+            print(f'{key} = {value!r}')
+        print(f'# hash {config.config_hash(resolved)}')
+        return 0
+    for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
+        print(f'{key}: {left!r} → {right!r}')
+    return 0
+
+
+def init(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import projects
+
+    print('\n'.join(projects.create(given.name, given.out)))
+    print(f'Next: cd {given.out or given.name}, and its README.md')
+    return 0
+
+
+def export(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.exchange.export import export
+
+    lines = export(
+        given.workdir, given.out, given.format, average=given.average, step=given.step, licence=given.licence
+    )
+    print('\n'.join(lines))
+    return 0
+
+
+def import_weights(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from genbench import config, startup
+
+    resolved = config.load(given.config, overrides)
+    startup.prepare()
+    from genbench.exchange.published import import_unet
+
+    print('\n'.join(import_unet(given.source, resolved, given.workdir)))
+    return 0
+
+
+def checkpoint(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.training import inventory, lending
+
+    export = given.action == 'export'
+    for line in lending.export(given.workdir, given.out) if export else inventory.show(given.workdir):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,1 @@
+"""Runs for other programs: their weights in formats that these read, with a card that says what the weights are."""

@@ -1,0 +1,138 @@
+"""Write the weights of a run for other programs."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from genbench import config as configs
+from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation import results
+from genbench.exchange import card, diffusers, safetensors
+from genbench.training import runs
+from genbench.training import state as states
+
+Files = dict[str, bytes]  # by their names in the exported folder
+
+
+@explained_disk_errors()
+def export(
+    workdir: str, out: str, format: str, *, average: str = '', step: int | None = None, licence: str = ''
+) -> list[str]:
+    """Write a checkpoint's weights, the config, the results and a model card into a new folder.
+
+    Args:
+      format: one of FORMATS.
+      average: of the parameters; '': the one that the config evaluates.
+      step: of the checkpoint; None: the newest.
+      licence: of the weights, for the card.
+
+    Returns:
+      A line for each file.
+
+    Raises:
+      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists; nothing is written.
+    """
+    target = pathlib.Path(out)
+    if target.exists():
+        raise UserError(f'{out} (--out) exists; name a new folder.')
+    run = runs.open_run(workdir)
+    step, state = run.restore(step)
+    blueprint, state = run.networks(step, state, average or run.config.evaluation.average, what='--average')
+    average = (average or run.config.evaluation.average) if blueprint.averages else 'current'
+    rows = [row for row in results.read(run.folder.results) if row.get('checkpoint_step') == step]
+    files, use, library = FORMATS[format](run, blueprint, jax.device_get(state))
+    files['README.md'] = card.text(run, step, average, rows, use, licence, library).encode()
+    files['config.json'] = configs.to_json(run.config).encode()
+    files['results.jsonl'] = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+    partial = target.with_name(f'{target.name}.part')
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, content in files.items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    partial.rename(target)
+    return [f'{target / name}: {len(files[name]):,} bytes' for name in sorted(files)]
+
+
+def _safetensors(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
+    """All variables of all networks, and what borrowed runs lend to samples, under the names of the training state."""
+    arrays = dict(named(state))
+    if not arrays:
+        raise UserError(f'{run.folder.path} has no weights: its networks hold no variables.')
+    use = [
+        '`model.safetensors` holds every variable of the networks under its path, NETWORK.LAYER.…. Kernels have the '
+        'axes of JAX: (height, width, inputs, outputs) of convolutions, (inputs, outputs) of dense layers.',
+        '',
+        '```python',
+        'from safetensors.numpy import load_file',
+        '',
+        "weights = load_file('model.safetensors')",
+        '```',
+    ]
+    return {'model.safetensors': safetensors.encode(arrays, {'format': 'flax'})}, use, 'genbench'
+
+
+def named(state: Mapping[str, Any], prefix: str = '') -> list[tuple[str, np.ndarray]]:
+    """The variables of a state, and of what is lent beside it, by their names in a file."""
+    variables = [
+        (prefix + name.replace('/', '.'), np.asarray(value))
+        for part in ('params', 'aux')
+        for name, value in states.flatten(state[part]).items()
+    ]
+    lent = [pair for name, one in state.get('lent', {}).items() for pair in named(one, f'{prefix}borrowed.{name}.')]
+    return [*variables, *lent]
+
+
+def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
+    """The one U-Net of a family, and the scheduler of diffusers where one fits."""
+    family, options = blueprint.family, run.config.network
+    networks = dict(blueprint.bind_state(state))
+    if len(networks) != 1 or state.get('lent'):
+        held = ', '.join([*networks, *(f'{name} (borrowed)' for name in state.get('lent', {}))])
+        raise UserError(f"diffusers' layout holds one U-Net, and this run has {held}. Use --format=safetensors.")
+    ((name, module),) = networks.items()
+    diffusers.check(options, name, module, family.forms)
+    size, _, channels = family.spec.shape
+    classes = sum(form.size for form in family.forms.values())
+    settings = diffusers.settings(options, module, size, channels, classes)
+    prediction = getattr(family, 'prediction', '')
+    scheduler = diffusers.scheduler(family.path, prediction, options.time_scale, run.config.family.get('clip', False))
+    arrays = diffusers.weights(state['params'][name], options.blocks, one_late=scheduler is not None)
+    files = {
+        'unet/config.json': _json(settings),
+        'unet/diffusion_pytorch_model.safetensors': safetensors.encode(arrays, {'format': 'pt'}),
+    }
+    lines = [
+        f'`unet/` holds the network for `diffusers.{diffusers.CLASS}` (the layout of version {diffusers.VERSION}). '
+        f'It predicts `{prediction}` on the path `{getattr(family.path, "name", "")}` of genbench. Pixels lie in '
+        f'[−1, 1], level k of {family.spec.levels} at (2k + 1) / {family.spec.levels} − 1.'
+    ]
+    if classes:
+        lines.append(f'Class {classes} stands for knowing none.')
+    if scheduler is None:
+        lines.append(f'No scheduler of diffusers has this path. Call the network with timestep = '
+                     f'{options.time_scale:g} · c(t), where c(t) is what genbench tells it of the time t.')  # fmt: skip
+    else:
+        files['scheduler/scheduler_config.json'] = _json(scheduler)
+        lines.append('`scheduler/` holds the chain that it was trained on; its step n is step n + 1 of genbench.')
+        if not classes:
+            files['model_index.json'] = _json({
+                '_class_name': 'DDPMPipeline', '_diffusers_version': diffusers.VERSION,
+                'scheduler': ['diffusers', 'DDPMScheduler'], 'unet': ['diffusers', diffusers.CLASS],
+            })  # fmt: skip
+    return files, lines, 'diffusers'
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2) + '\n').encode()
+
+
+FORMATS: dict[str, Callable[[runs.Run, states.Blueprint, Any], tuple[Files, list[str], str]]] = {
+    'safetensors': _safetensors,
+    'diffusers': _diffusers,
+}

@@ -1,0 +1,148 @@
+"""Weights that diffusers holds, as a finished run: sampled, evaluated, distilled and built on like any other."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genbench import config as configs
+from genbench import reading
+from genbench.config import Config
+from genbench.errors import UserError, explained_disk_errors
+from genbench.evaluation.features import torch_file, weights
+from genbench.exchange import diffusers
+from genbench.families.base import Family
+from genbench.networks.unet import UNet
+from genbench.training import loop, runs
+from genbench.training import mesh as meshes
+from genbench.training import state as states
+from genbench.training.checkpoint import Checkpoints
+from genbench.training.files import write_atomically
+from genbench.training.prepared import prepare
+
+NAMES = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.bin')
+# What attention layers were called before version 0.14.
+_FORMER = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
+# What UNet2DModel takes where its config says nothing; keys that its config and ours must agree in.
+_DEFAULTS = {
+    'block_out_channels': None, 'layers_per_block': 2, 'down_block_types': None, 'up_block_types': None,
+    'add_attention': True, 'attention_head_dim': 8, 'norm_num_groups': 32, 'norm_eps': 1e-5, 'act_fn': 'silu',
+    'time_embedding_type': 'positional', 'freq_shift': 0, 'flip_sin_to_cos': True, 'downsample_padding': 1,
+    'num_class_embeds': None, 'in_channels': 3, 'out_channels': 3,
+}  # fmt: skip
+
+
+@explained_disk_errors()
+def import_unet(source: str, config: Config, workdir: str) -> list[str]:
+    """Make a run of a config whose one network has the weights of a folder of diffusers.
+
+    The weights become those of the last step and all of its averages. The data set need not be prepared.
+
+    Args:
+      source: a folder with `config.json` and the weights, or with a folder `unet` that has them.
+      config: resolved; its network must be the one of the weights.
+      workdir: a new folder.
+
+    Raises:
+      UserError: the weights are not there or of another network, or the folder exists; nothing is written then.
+    """
+    target = pathlib.Path(workdir)
+    if target.exists():
+        raise UserError(f'{workdir} (--workdir) exists; name a new folder.')
+    folder = _folder(pathlib.Path(source))
+    family = prepare(config, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True).family
+    blueprint = states.Blueprint(family)
+    ((name, like), *others) = blueprint.shapes['params'].items()
+    if others or family.borrowed or len(family.stages) > 1:
+        raise UserError(f"diffusers' layout holds one U-Net, and a run of {family.name} has more.")
+    _check_settings(family, name, blueprint, folder)
+    late = diffusers.scheduler(family.path, getattr(family, 'prediction', ''), config.network.time_scale, True)
+    file = next(folder / one for one in NAMES if (folder / one).is_file())
+    params = {name: parameters(_read(file), like, config.network.blocks, late is not None)}
+    state = jax.jit(blueprint.fresh_state)(params, blueprint.shapes['aux'])
+    state = {**state, 'step': jnp.asarray(config.train.num_steps, jnp.int32)}
+    partial = target.with_name(f'{target.name}.part')
+    shutil.rmtree(partial, ignore_errors=True)
+    _write(runs.Folder(partial), config, family, state, file)
+    partial.rename(target)
+    number = states.count(state['params'])
+    return [f'{target}: {number:,} parameters from {file}. Next: genbench evaluate {target}']
+
+
+def _folder(source: pathlib.Path) -> pathlib.Path:
+    for folder in (source, source / 'unet'):
+        if (folder / 'config.json').is_file() and any((folder / name).is_file() for name in NAMES):
+            return folder
+    raise UserError(f'{source} has no config.json beside {" or ".join(NAMES)}, nor has a folder unet in it.')
+
+
+def _check_settings(family: Family, name: str, blueprint: states.Blueprint, folder: pathlib.Path) -> None:
+    """Raise a UserError where the U-Net of the folder would compute something else with the same weights."""
+    config, shapes = family.config.network, blueprint.shapes
+    module: Any = blueprint.bind(shapes['params'], shapes['aux'])[name]
+    diffusers.check(config, name, module, family.forms)
+    assert isinstance(module, UNet)
+    size, _, channels = family.spec.shape
+    classes = sum(form.size for form in family.forms.values())
+    wanted = diffusers.settings(config, module, size, channels, classes)
+    found = {**_DEFAULTS, **reading.read_json(folder / 'config.json', dict)}
+    for key in _DEFAULTS:
+        if found[key] != wanted[key]:
+            raise UserError(f'{folder} is another network than that of the config: {key} is {found[key]} there and '
+                            f'{wanted[key]} here.')  # fmt: skip
+
+
+def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
+    read = weights.read_safetensors if file.suffix == '.safetensors' else torch_file.read
+
+    def renamed(name: str) -> str:
+        for old, new in _FORMER.items():
+            name = name.replace(f'.{old}.', f'.{new}.') if '.attentions.' in name else name
+        return name
+
+    return {renamed(name): np.asarray(value, np.float32) for name, value in read(file).items()}
+
+
+def parameters(found: Mapping[str, np.ndarray], like: Any, blocks: int, one_late: bool) -> Any:
+    """The inverse of `diffusers.weights`: parameters with the structure and the shapes of `like`.
+
+    Raises:
+      UserError: an array is missing, has another shape, or is not expected.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([0, *(int(np.prod(leaf.shape)) for leaf in leaves)])
+    places = [np.arange(a, b).reshape(leaf.shape) for a, b, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)]
+    wanted = diffusers.weights(jax.tree.unflatten(structure, places), blocks, one_late=False)
+    for name in [*wanted, *found]:
+        there, here = (np.shape(held[name]) if name in held else 'none' for held in (found, wanted))
+        if there != here:
+            raise UserError(
+                f'These weights are of another network: {name} has the shape {there} there and {here} here.'
+            )
+    flat = np.empty(ends[-1], np.float32)
+    for name, place in wanted.items():
+        back = one_late and name == 'time_embedding.linear_1.weight'
+        flat[place] = diffusers.rotated(found[name], -1) if back else found[name]
+    return jax.tree.unflatten(structure, [flat[place] for place in places])
+
+
+def _write(folder: runs.Folder, config: Config, family: Family, state: Any, file: pathlib.Path) -> None:
+    runs.claim(folder, config)
+    checkpoints = Checkpoints(folder.checkpoints, loop.retention(family))
+    digest = checkpoints.save(config.train.num_steps, state)
+    checkpoints.close()
+    source = {'file': str(file.resolve()), 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
+    manifest = {**runs.manifest(family, state['params'], {}), 'imported': source}
+    write_atomically(folder.manifest, json.dumps(manifest, indent=2) + '\n')
+    summary = {
+        'family': family.name, 'dataset': family.spec.name, 'config_hash': configs.config_hash(config),
+        'complete': True, 'step': config.train.num_steps, 'training_seconds': 0.0, 'images_per_second': 0.0,
+        'state_sha256': digest, 'imported': source,
+    }  # fmt: skip
+    write_atomically(folder.summary, json.dumps(summary, indent=2) + '\n')

@@ -1,0 +1,41 @@
+"""The file format safetensors: a length, a JSON header that says where each array lies, and the arrays.
+
+https://github.com/huggingface/safetensors#format. Written here because it is short, and a dependency is not.
+"""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from genbench.errors import UserError
+
+DTYPES = {
+    'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
+    'int16': 'I16', 'int8': 'I8', 'uint64': 'U64', 'uint32': 'U32', 'uint16': 'U16', 'uint8': 'U8', 'bool': 'BOOL',
+}  # fmt: skip
+_ALIGNMENT = 8  # bytes, of where the arrays begin
+
+
+def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file that holds these arrays under their names, and texts of its own.
+
+    Raises:
+      UserError: an array has a type that the format does not know.
+    """
+    header: dict[str, object] = {'__metadata__': dict(metadata)}
+    parts, end = [], 0
+    for name, value in sorted(arrays.items()):
+        if value.dtype.name not in DTYPES:
+            raise UserError(f'{name} is an array of {value.dtype.name}, which the format safetensors does not know.')
+        part = np.ascontiguousarray(value).tobytes()
+        header[name] = {
+            'dtype': DTYPES[value.dtype.name],
+            'shape': list(value.shape),
+            'data_offsets': [end, end + len(part)],
+        }
+        parts.append(part)
+        end += len(part)
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, 'little') + text + b''.join(parts)

@@ -1,0 +1,107 @@
+"""Modules of the user's own, which register families, imported from wherever they lie.
+
+A config names a module as Python imports it, `my_family` or `my_project.families`. Where it lies near the config file
+or in the working directory, the resolved config has its folder before the name, FOLDER:NAME. A run's snapshot then
+says where it is, and every process that reads it finds the module, whatever its working directory.
+"""
+
+import hashlib
+import importlib
+import pathlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from genbench import families, overrides
+from genbench.errors import UserError
+from genbench.families.registry import registered
+from genbench.ranges import TEXTS, said, shown
+
+ABOVE = 5  # folders above a file in which modules are looked for
+
+
+def names(modules: Sequence[str]) -> tuple[str, ...]:
+    """Modules without their folders."""
+    return tuple(module.rpartition(':')[2] for module in modules)
+
+
+def load(modules: Any, near: pathlib.Path | None = None) -> tuple[str, ...]:
+    """Import modules, so that their families are registered.
+
+    Args:
+      modules: what a config has as `family.modules`, or the text of an override: each NAME or FOLDER:NAME.
+      near: a config file; its folder and those above it are searched before the working directory.
+
+    Returns:
+      The modules with the folders in which they were found.
+
+    Raises:
+      UserError: there is no such module, its code fails, or it takes a name that is taken.
+    """
+    key = 'family.modules'
+    listed = overrides.parse(key, modules, ()) if isinstance(modules, str) else modules
+    return tuple(_load(module, near) for module in overrides.coerce(key, listed, (), TEXTS))
+
+
+def _load(text: str, near: pathlib.Path | None) -> str:
+    stated, _, name = text.rpartition(':')
+    if not all(part.isidentifier() for part in name.split('.')):
+        raise UserError(f'family.modules has {shown(text)}; write a module as Python imports it, such as my_family or '
+                        'my_project.families.')  # fmt: skip
+    above = list(near.absolute().parents)[:ABOVE] if near is not None else []
+    places = [*([pathlib.Path(stated)] if stated else []), *above, pathlib.Path.cwd()]
+    folder = next((place for place in places if _lies_in(place, name)), None)
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    _import(name, folder, places)
+    return name if folder is None else f'{folder}:{name}'
+
+
+def _lies_in(folder: pathlib.Path, name: str) -> bool:
+    path = folder.joinpath(*name.split('.'))
+    return path.with_suffix('.py').is_file() or (path / '__init__.py').is_file()
+
+
+def _import(name: str, folder: pathlib.Path | None, places: Sequence[pathlib.Path]) -> None:
+    importlib.invalidate_caches()  # it may have been written a moment ago
+    try:
+        module = importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except UserError as error:
+        raise UserError(f'The module {name} (family.modules) cannot be imported: {error}') from None
+    except BaseException as error:  # its own code may raise anything, also what is no Exception
+        if folder is None and isinstance(error, ModuleNotFoundError) and name.startswith(error.name or '-'):
+            where = ', '.join(dict.fromkeys(map(str, places)))
+            raise UserError(f'There is no module {name} (family.modules) among those that are installed, nor in '
+                            f'{where}. Start genbench in the folder that holds it.') from None  # fmt: skip
+        raise UserError(f'The module {name} (family.modules) cannot be imported: {said(error)}.') from None
+    found = getattr(module, '__file__', None)
+    if folder is not None and (not found or folder.resolve() not in pathlib.Path(found).resolve().parents):
+        raise UserError(f'{folder} holds a module {name} (family.modules), but Python already has another one, '
+                        f'{found}; rename yours.')  # fmt: skip
+    used = {one.name for one in pkgutil.iter_modules(families.__path__)}
+    for family, cls in registered().items():
+        if family in used and not cls.__module__.startswith('genbench.'):
+            raise UserError(f'{cls.__module__} registers a family called {family!r}, a name that genbench itself uses; '
+                            'give it another one.')  # fmt: skip
+
+
+def digests(modules: Sequence[str]) -> dict[str, str]:
+    """{module: twelve digits of a hash of its source}; of a package, all of its modules count.
+
+    What a module imports from elsewhere does not count.
+    """
+    return {name: _digest(name) for name in names(modules)}
+
+
+def _digest(name: str) -> str:
+    outermost = sys.modules[name.partition('.')[0]].__file__
+    package = outermost is not None and pathlib.Path(outermost).name == '__init__.py'
+    one = sys.modules[name].__file__
+    paths = sorted(pathlib.Path(outermost).parent.rglob('*.py')) if package and outermost else [pathlib.Path(one or '')]
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+    return found.hexdigest()[:12]
