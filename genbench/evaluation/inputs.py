@@ -146,8 +146,9 @@ def without_images(sources: dict[str, Source]) -> bool:
 def network_of(sources: Sequence[Source], label: str) -> FeatureNetwork:
     """The network that features and moments are of, as far as they say; `label` is what the user calls it."""
     known = [source.network for source in sources if isinstance(source, Saved) and source.network]
+    outputs = ('features',) if any(isinstance(source, Given) for source in sources) else ('features', 'spatial')
     if not known:
-        return known_by_name(label or 'given', {})
+        return known_by_name(label or 'given', {}, outputs)
     protocol = {key: value for key, value in known[0].items() if key != 'features'}
     published = known[0].get('features') == 'inception' and protocol.get('weights') == inception.PUBLISHED.sha256
-    return known_by_name(str(known[0].get('features', 'given')), protocol, published)
+    return known_by_name(str(known[0].get('features', 'given')), protocol, outputs, published)

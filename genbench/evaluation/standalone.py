@@ -64,6 +64,8 @@ def compare(
     for address in addresses:
         _check_samples(address, opened[address], names, options)
     _check_reference(reference, opened[reference], names)
+    if held_out and not isinstance(opened[held_out], Given):
+        inputs.images_of(held_out, opened[held_out])
     network = _network(opened, metrics, options)
     for source in opened.values():
         _check_shape(source, network)
@@ -129,7 +131,8 @@ def _network(opened: dict[str, Source], metrics: Sequence[str], options: Options
     """The network of the flags, or what is known of the one that features and moments come from."""
     known = inputs.without_images(opened)
     needs_images = any(isinstance(source, Saved) and source.images is not None for source in opened.values())
-    if known and not (needs_images and not scoring.only_moments(scoring.resolve(metrics))):
+    one_pass = options.sets == 1 and scoring.only_moments(scoring.resolve(metrics))
+    if known and (one_pass or not needs_images):
         network = inputs.network_of(list(opened.values()), options.features)
     else:
         network = open_network(options)
@@ -172,7 +175,7 @@ def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
     if isinstance(read_from, Given):
         network, outputs = inputs.network_of([read_from], options.features), ['features']
     else:
-        inputs.images_of(source, read_from)
+        read_from = inputs.images_of(source, read_from)
         network = open_network(options)
         outputs = [name for name in ('features', 'spatial') if name in network.outputs]
     _check_shape(read_from, network)
@@ -231,7 +234,7 @@ def _extract(
     if isinstance(source, Given):
         held = {'features': source.rows}
         return Extracted(source.description, held, scoring.all_moments(held), source.count)
-    if isinstance(source, Saved) and source.images is None:
+    if isinstance(source, Saved) and (source.images is None or not keep):
         return source.of(network)
     found = inputs.images_of(address, source)
     store = _Store(network, found.count, [*outputs, 'kept' if keep else 'moments'], options)

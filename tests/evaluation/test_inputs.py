@@ -100,6 +100,18 @@ def test_a_reference_of_adm_gives_moments_and_images(files, tmp_path):
     assert saved_moments.read(adm(tmp_path, OTHERS, OTHERS), ['spatial']).moments['spatial'][0].shape == (3,)
 
 
+def test_moments_serve_where_moments_are_asked_and_spatial_ones_are_not_of_features(files, tmp_path):
+    path = adm(tmp_path, OTHERS, OTHERS[:15])
+    (row,) = compare(path, path, None, QUIET)
+    assert (row['metric'], row['value']) == ('fd', pytest.approx(0, abs=1e-9))
+    x, y = files(x=X, y=Y)
+    with pytest.raises(UserError, match="sfd needs the output 'spatial'"):
+        compare(x, y, ['sfd'], QUIET)
+    save_moments(y, str(tmp_path / 'my.npz'), QUIET)
+    with pytest.raises(UserError, match='holds moments; images are needed'):
+        compare(x, y, ['c2st'], QUIET, held_out=str(tmp_path / 'my.npz'))
+
+
 def averaged(image):
     """Any size to one colour, as a network that resizes."""
     return np.broadcast_to(image.mean((0, 1), keepdims=True), (2, 2, 3)).astype(np.float32)

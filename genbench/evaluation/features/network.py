@@ -119,13 +119,14 @@ def make(
     )  # fmt: skip
 
 
-def known_by_name(name: str, protocol: Mapping[str, Any], published: bool = False) -> FeatureNetwork:
+def known_by_name(
+    name: str, protocol: Mapping[str, Any], outputs: tuple[str, ...] = ('features',), published: bool = False
+) -> FeatureNetwork:
     """A network that is known by its features or their moments alone, and computes nothing here."""
 
     def absent(*_: Any) -> dict[str, jax.Array]:
         raise TypeError(f'the network {name} is not here')
 
-    outputs = ('features', 'spatial')
     return FeatureNetwork(name, {'features': name, **protocol}, outputs, 256, published, 1, (), absent)
 
 
