@@ -12,9 +12,9 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
 
 def _keys() -> list[str]:
     """The keys of configs of every family and network."""
-    from genbench import config, families, networks
+    from genbench import config, families, networks, settings
 
-    sections = [config.DEFAULTS, *(families.get(name).defaults() for name in families.names())]
+    sections = [settings.DEFAULTS, *(families.get(name).defaults() for name in families.names())]
     sections += [{'network': keys} for keys in networks.DEFAULTS.values()]
     return sorted({key for section in sections for key, _ in config.flatten(section)})
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from genbench.config import DEFAULTS
 from genbench.errors import UserError, did_you_mean
+from genbench.settings import DEFAULTS
 
 OPTIMIZERS = {
     'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2']),

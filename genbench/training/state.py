@@ -24,9 +24,9 @@ import optax
 from flax import nnx
 
 from genbench import rng
-from genbench.config import DEFAULTS
 from genbench.families import stages
 from genbench.families.base import Average, Family, Networks
+from genbench.settings import DEFAULTS
 from genbench.training import optimizer
 
 State = dict[str, Any]

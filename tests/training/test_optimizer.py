@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from genbench.config import DEFAULTS
 from genbench.errors import UserError
+from genbench.settings import DEFAULTS
 from genbench.training import optimizer
 
 

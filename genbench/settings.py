@@ -1,0 +1,181 @@
+"""The keys that every config has: what they are by default, and what they may hold."""
+
+from typing import Any
+
+from genbench import ranges
+from genbench.data import recipe
+from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
+
+DEFAULTS: dict[str, Any] = {
+    'data': {
+        'name': 'digits',
+        'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
+        'flip': False,  # mirror training images at random
+        'random_crop': 0,  # move training images at random by up to so many pixels, continued by reflection
+        'resident_bytes': 2**30,  # larger sets are streamed from disk
+        'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
+        **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
+    },
+    'family': {
+        'name': '',
+        'modules': (),  # of your own that register families: 'my_family', 'my_project.families' (genbench.families.own)
+    },
+    'network': {'name': 'none'},
+    'train': {
+        'num_steps': 1000,
+        'batch_size': 128,
+        'accumulate': 1,  # micro-batches that the batch is worked off in, for less memory
+        'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 elsewhere
+        'seed': 0,
+        'ema_decay': 0.999,
+        'ema_warmup': True,  # of the decay: min(decay, (1 + step) / (10 + step)), which few papers have
+        'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), called 'ema_0.99', …
+        'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be had after training
+        'snapshot_every': 0,  # steps between the snapshots that it is made of; 0: sixteen of them
+        'log_every': 50,
+        'sample_every': 0,  # steps between sample grids; 0: only at the end
+        'evaluate_every': 0,  # steps between scores of the averaged parameters, logged beside the losses; 0: none
+        'evaluate_samples': 500,  # whose Fréchet distance is taken, in the features of `evaluation`; 0: not taken
+        'evaluate_images': 64,  # the first of the split, whose likelihood is taken; 0: not taken
+        'evaluate_split': '',  # of the real images; '': evaluation.split
+        'evaluate_sampler': '',  # NAME:STEPS…; '': the family's default
+        'skip_limit': 20,  # stop after this many non-finite updates in a row
+    },
+    'optimizer': {
+        'name': 'adam',  # or 'adamw', 'lion', 'muon', 'sgd'
+        'learning_rate': 1e-3,
+        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt'
+        'warmup_steps': 0,
+        'decay_start': 0,  # step from which 'inverse_sqrt' falls; 0: the end of warm-up
+        'b1': 0.9,
+        'b2': 0.999,
+        'weight_decay': 0.0,
+        'clip_norm': 1.0,  # of the gradient; 0: none
+    },
+    'mesh': {  # how the devices lie along the axes; one may be -1: the rest
+        'data': -1,  # each works on its part of the batch
+        'fsdp': 1,  # as 'data', and each keeps its part of the parameters, optimizer state and averages
+        'tensor': 1,  # each computes its part of attention and perceptrons
+        'rules': (),  # placements before the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
+    },
+    'checkpoint': {
+        'every': 1000,  # steps; the last step is always saved
+        'keep': 3,  # the newest stay
+        'keep_every': 0,  # those at multiples of this many steps stay too; 0: none
+        'keep_best': 0,  # this many with the best values of best_metric stay too
+        'best_metric': '',  # a scalar of metrics.jsonl; '': the first loss
+        'best_mode': 'min',  # or 'max'
+    },
+    'trackers': {  # that get the rows of metrics.jsonl too
+        'names': (),  # of 'wandb', 'mlflow'
+        'project': 'genbench',
+        'run': '',  # its name there; '': the name of the run's folder
+        'group': '',  # of runs there; '': the name of the study's folder, for a trial of one
+        'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, else files in the run's folder
+    },
+    'evaluation': {
+        'split': 'test',
+        'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
+        'batch_size': 256,
+        'num_samples': 1000,  # in a set
+        'sets': 3,  # disjoint sets of samples: every sample metric is their mean, with its standard deviation
+        'seed': 0,
+        'samplers': (),  # 'name:steps', 'name:steps:guidance', 'name:steps:key=value,…'; (): the family's default
+        'metrics': (
+            *('fd', 'fd_train', 'kd', 'precision', 'recall', 'memorisation'),
+            *('likelihood', 'speed', 'exploration'),
+        ),
+        'features': {
+            'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'
+            'convention': '',  # how images become the network's input; '': its own first
+            'weights': '',  # a file; '': the published one
+            'weights_sha256': '',  # of a file that is not the published one
+        },
+        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
+        'likelihoods': (),  # methods, e.g. ('ode_1', 'elbo'), of those that a family has; (): all
+        'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
+        'truncation': 0.03,  # noise at which densities and continuous bounds stop, σ / α in widths of a bin
+        'iwae_draws': 64,
+        'vlb_draws': 20,
+        'vlb_variances': ('beta',),  # of the reverse steps, a bound each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
+        'ode': {
+            'solver': 'rk4',  # or 'heun' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
+            'num_steps': 16,  # of a fixed grid
+            'tolerance': 1e-4,  # of adaptive steps, relative and absolute
+            'probes': 1,  # of Hutchinson's estimate; 0 for the exact divergence
+        },
+        'refine_images': 64,  # how many images are scored again, finer, for discretisation_error; 0: none
+        'ais': {
+            'num_steps': 300,  # intermediate distributions
+            'chains': 4,
+            'leapfrog': 5,  # steps of a Hamiltonian transition
+            'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
+            'num_images': 50,  # of the split; 0: all
+        },
+    },
+}
+
+RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
+    **recipe.RANGES,
+    'data.data_dir': ranges.PATH,
+    'data.random_crop': COUNT_OR_NONE,
+    'data.resident_bytes': Range(0, 2**63 - 1),
+    'data.workers': Range(0, 1024),
+    'family.modules': ranges.TEXTS,
+    'train.num_steps': COUNT,
+    'train.batch_size': COUNT,
+    'train.accumulate': COUNT,
+    'train.steps_per_call': COUNT_OR_NONE,
+    'train.seed': ranges.SEED,
+    'train.ema_decay': ranges.SHARE,
+    'train.extra_decays': ranges.each(ranges.SHARE, float),
+    'train.power_widths': ranges.each(Range(0, 12**-0.5, above=True), float),
+    'train.snapshot_every': COUNT_OR_NONE,
+    'train.log_every': COUNT,
+    'train.sample_every': COUNT_OR_NONE,
+    'train.evaluate_every': COUNT_OR_NONE,
+    'train.evaluate_samples': Range(2, LARGEST, also=(0,)),  # a covariance needs two
+    'train.evaluate_images': COUNT_OR_NONE,
+    'train.skip_limit': COUNT,
+    'optimizer.learning_rate': Range(0, 1000, above=True),
+    'optimizer.warmup_steps': COUNT_OR_NONE,
+    'optimizer.decay_start': COUNT_OR_NONE,
+    'optimizer.b1': ranges.SHARE,
+    'optimizer.b2': ranges.SHARE,
+    'optimizer.weight_decay': ranges.NOT_NEGATIVE,
+    'optimizer.clip_norm': ranges.NOT_NEGATIVE,
+    'mesh.data': Range(1, LARGEST, also=(-1,)),
+    'mesh.fsdp': Range(1, LARGEST, also=(-1,)),
+    'mesh.tensor': Range(1, LARGEST, also=(-1,)),
+    'mesh.rules': ranges.TEXTS,
+    'checkpoint.every': COUNT,
+    'checkpoint.keep': COUNT,
+    'checkpoint.keep_every': COUNT_OR_NONE,
+    'checkpoint.keep_best': COUNT_OR_NONE,
+    'checkpoint.best_mode': ranges.one_of('min', 'max'),
+    'trackers.names': ranges.TEXTS,
+    'evaluation.batch_size': COUNT,
+    'evaluation.num_samples': Range(2, LARGEST),  # a covariance needs two
+    'evaluation.sets': COUNT,
+    'evaluation.seed': ranges.SEED,
+    'evaluation.samplers': ranges.TEXTS,
+    'evaluation.metrics': ranges.each(ranges.ANY, str, fewest=1),
+    'evaluation.features.weights': ranges.PATH,
+    'evaluation.likelihoods': ranges.TEXTS,
+    'evaluation.classifier.num_steps': COUNT,
+    'evaluation.classifier.channels': COUNT,
+    'evaluation.classifier.seed': ranges.SEED,
+    'evaluation.dequantisation_draws': COUNT,
+    'evaluation.iwae_draws': COUNT,
+    'evaluation.vlb_draws': COUNT,
+    'evaluation.truncation': ranges.POSITIVE,
+    'evaluation.ode.num_steps': COUNT,
+    'evaluation.ode.tolerance': Range(0, 1, above=True, below=True),
+    'evaluation.ode.probes': COUNT_OR_NONE,
+    'evaluation.refine_images': COUNT_OR_NONE,
+    'evaluation.ais.num_steps': COUNT,
+    'evaluation.ais.chains': COUNT,
+    'evaluation.ais.leapfrog': COUNT,
+    'evaluation.ais.observation_scale': ranges.POSITIVE,
+    'evaluation.ais.num_images': Range(2, LARGEST, also=(0,)),  # an error of the mean needs two
+}
