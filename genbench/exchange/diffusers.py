@@ -142,10 +142,17 @@ def _level(name: str, index: int, level: Tree) -> Arrays:
     found = _norm(f'{into}.norm1', block['norm_in']) | _convolution(f'{into}.conv1', block['conv_in'])
     found |= _linear(f'{into}.time_emb_proj', block['condition'])
     found |= _norm(f'{into}.norm2', block['norm_out']) | _convolution(f'{into}.conv2', block['conv_out'])
-    if 'shortcut' in block:
-        shortcut = _linear(f'{into}.conv_shortcut', block['shortcut'])
-        found |= {key: value[..., None, None] if value.ndim == 2 else value for key, value in shortcut.items()}
+    if projection := _at(level, 'block/shortcut'):  # a convolution of one pixel there
+        layer = _linear(f'{into}.conv_shortcut', projection)
+        found |= {key: value[..., None, None] if value.ndim == 2 else value for key, value in layer.items()}
     return found | (_attention(f'{name}.attentions.{index}', level['attention']) if 'attention' in level else {})
+
+
+def _at(tree: Tree, path: str) -> Tree:
+    """What lies at a path; {} where nothing does."""
+    for part in path.split('/'):
+        tree = tree.get(part, {})
+    return tree
 
 
 def _attention(name: str, params: Tree) -> Arrays:
