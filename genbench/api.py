@@ -21,10 +21,10 @@ from genbench import config as configs
 from genbench import startup
 from genbench.config import Config
 from genbench.errors import UserError
-from genbench.evaluation import draw, harness, results
+from genbench.evaluation import draw, harness, monitor, results
 from genbench.reading import read_rows
 from genbench.studies import sweep
-from genbench.training import loop, mesh, runs, sampling
+from genbench.training import mesh, runs, sampling
 from genbench.training.metrics import ROW
 
 Path = str | pathlib.Path
@@ -123,7 +123,7 @@ def train(
     else:
         resolved = configs.resolve(configs.plain(config), words)
     startup.use_devices(functools.partial(mesh.fitting, resolved))
-    loop.train(resolved, workdir, quiet=quiet)
+    monitor.train(resolved, workdir, quiet=quiet)
     return Run(workdir)
 
 
