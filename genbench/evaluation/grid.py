@@ -121,6 +121,7 @@ def _number(key: str, text: str) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise UserError(f'--grid {key}={text[:60]} is not a number.') from None
+        wanted = 'a whole number, written in digits' if kind is int else 'a number'
+        raise UserError(f'--grid {key}={text[:60]} is not {wanted}.') from None
     limits.check(f'--grid {key}', value)
     return value

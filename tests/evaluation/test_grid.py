@@ -52,7 +52,8 @@ def test_guidance_costs_twice(family):
     [
         (['smapler=ddim'], "no key 'smapler'.*Did you mean sampler"),
         (['sampler='], 'has no values'),
-        (['nfe=ten'], 'is not a number'),
+        (['nfe=ten'], 'is not a whole number'),
+        (['nfe=1e3'], 'is not a whole number'),
         (['nfe=4', 'steps=4'], 'nfe or steps, not both'),
         (['sampler=dimm'], 'ddim'),
         (['sampler=direct'], 'direct'),
