@@ -29,7 +29,7 @@ def find(text: str, folder: str) -> pathlib.Path:
     """
     path, suffix = pathlib.Path(text), _SUFFIXES[folder]
     name = text.removeprefix(f'{folder}/').removesuffix(suffix)
-    return ROOT / folder / f'{name}{suffix}' if not path.exists() and name in names(folder) else path
+    return ROOT / folder / f'{name}{suffix}' if not path.is_file() and name in names(folder) else path
 
 
 def listing() -> Iterator[str]:
@@ -47,7 +47,7 @@ def listing() -> Iterator[str]:
 
 def _about(folder: str, name: str) -> str:
     """The first line of a file's docstring, or the title of a guide."""
-    text = find(name, folder).read_text()
+    text = (ROOT / folder / f'{name}{_SUFFIXES[folder]}').read_text()
     words = (ast.get_docstring(ast.parse(text)) or '') if folder != GUIDES else text.lstrip('# ')
     return words.partition('\n')[0]
 

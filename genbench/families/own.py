@@ -83,7 +83,7 @@ def _import(name: str, folder: pathlib.Path | None, places: Sequence[pathlib.Pat
                         f'{found}; rename yours.')  # fmt: skip
     used = {one.name for one in pkgutil.iter_modules(families.__path__)}
     for family, cls in registered().items():
-        if family in used and not cls.__module__.startswith('genbench.'):
+        if family in used and cls.__module__.split('.')[: name.count('.') + 1] == name.split('.'):
             raise UserError(f'{cls.__module__} registers a family called {family!r}, a name that genbench itself uses; '
                             'give it another one.')  # fmt: skip
 

@@ -71,8 +71,7 @@ def kept_samples(folder):
 @pytest.mark.parametrize('ways', [((64, 64),), ((50, 64), (64, 17)), ((64, 13),)], ids=str)
 def test_the_rows_of_a_shard_are_drawn_from_train_by_its_number(ways, echo_copy, digits, monkeypatch):
     """Whatever the batch, and wherever an earlier start had stopped."""
-    for module in (harness, samples):
-        monkeypatch.setattr(module, 'SHARD', 40)
+    monkeypatch.setattr(samples, 'SHARD', 40)
     for count, batch in ways:
         words = [f'evaluation.num_samples={count}', f'evaluation.batch_size={batch}', 'evaluation.metrics=fd']
         harness.evaluate(echo_copy, words, quiet=True)

@@ -164,7 +164,7 @@ def test_a_bound_says_how_its_images_were_drawn_and_is_measured_as_samples_are(r
 
 
 def test_evaluate_says_which_number_of_samples_suits_a_small_split(run, monkeypatch, capsys):
-    monkeypatch.setattr(harness.Evaluation, 'run_all', lambda self: [])
+    monkeypatch.setattr(harness.Evaluation, 'run_all', lambda *_: [])
     changes = ['evaluation.metrics=fd,precision_train', 'evaluation.features.name=pixels']
     harness.evaluate(run, [*changes, 'evaluation.num_samples=180'], quiet=True)
     assert 'No row' not in capsys.readouterr().err

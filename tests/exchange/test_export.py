@@ -83,7 +83,7 @@ def test_what_is_borrowed_for_samples_goes_along():
         ('gaussian', ('--format=diffusers',), 'it is no U-Net. Use --format=safetensors'),
         ('diffusion', ('--average=emma',), "--average is 'emma'; this run has"),
         ('diffusion', ('--step=3',), 'has no checkpoint 3'),
-        ('diffusion', ('--format=onnx',), 'invalid choice'),
+        ('diffusion', ('--format=onnx',), 'No --format is called'),
         (None, (), 'holds no run'),
     ],
 )

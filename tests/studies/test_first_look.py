@@ -3,7 +3,7 @@
 import pathlib
 
 from genbench.studies import plan, study
-from genbench.training.loop import GRID_SIZE
+from genbench.training.observing import GRID_SIZE
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / 'experiments'
 

@@ -81,7 +81,7 @@ def test_another_evaluation_is_made_up_for_without_training_again(make):
 
 def test_finished_trials_are_kept_when_the_code_changes_and_run_anew_when_asked(make, monkeypatch):
     finish(make(a=()), 'a')
-    monkeypatch.setattr(identity, 'code', lambda: 'other')
+    monkeypatch.setattr(identity, 'code', lambda *_: 'other')
     made = make(a=())
     assert states(made) == {'a': 'done'} and made.select() == [] and plan.job(made.trials[0]).done
     (line,) = plan.remarks(made, [])
@@ -213,7 +213,7 @@ def test_what_a_cluster_is_at_is_left_to_it_also_when_the_code_changes(make, mon
     made = make(a=())
     plan.begin(made, made.trials)
     state.update(made.trials[0].folder.path, job='slurm:7_0')
-    monkeypatch.setattr(identity, 'code', lambda: 'other')
+    monkeypatch.setattr(identity, 'code', lambda *_: 'other')
     again = make(a=('train.log_every=9',))
     plan.begin(again, again.select())
     assert state.read(again.trials[0].folder.path)['job'] == 'slurm:7_0'

@@ -263,7 +263,7 @@ class Stiff(growing.Grown):
 
 
 def test_a_shape_that_the_networks_cannot_take_is_refused_at_the_start(tiny, tmp_path):
-    with pytest.raises(UserError, match="Stage 'small': A network with 3 resolutions .* digits has 2×2"):
+    with pytest.raises(UserError, match="Stage 'small': A network with 3 resolutions .* these are 2×2"):
         train(tiny('grown_unet', 'network.multipliers=1,2,2'), tmp_path / 'run', quiet=True)
     config = growing.config()
     with config.unlocked():
