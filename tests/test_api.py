@@ -17,6 +17,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / 'docs' / 'python.ipynb'
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """The process of the tests keeps its one device, which other tests count on."""
+    monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '1')
+
+
 def test_importing_genbench_imports_nothing_heavy():
     code = (
         'import sys, genbench\n'
