@@ -1,4 +1,4 @@
-"""What genbench is in Python: train a config, evaluate a run, draw samples from it.
+"""genbench from Python: train a config, evaluate a run, draw samples from it.
 
     import genbench
 
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What training came to; {} before it has ended or was stopped."""
+        """The contents of summary.json; {} until training has ended or was stopped."""
         return self._run.folder.read_summary() or {}
 
     @property

@@ -33,7 +33,7 @@ def init(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench import projects
 
     print('\n'.join(projects.create(given.name, given.out)))
-    print(f'Next: cd {given.out or given.name}, and its README.md')
+    print(f'Next: cd {given.out or given.name}, and read its README.md.')
     return 0
 
 

@@ -25,7 +25,7 @@ Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
 Given = Mapping[str, Any] | None  # of arrays, on the host or on devices
 
 WORDS, VOCABULARY = 16, 4096  # of a caption: words at most, and numbers for them; 0 fills
-WEIGHT, HEAVIEST = 'guidance_weight', 60  # sines of a tenth of a weight tell weights up to 62 apart
+WEIGHT, HEAVIEST = 'guidance_weight', 60  # the embedding's fastest sine, of w / 10, repeats after 62.8
 
 
 @dataclasses.dataclass(frozen=True)

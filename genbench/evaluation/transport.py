@@ -5,7 +5,7 @@ import numpy as np
 from genbench.errors import UserError
 from genbench.evaluation.arrays import checked, checked_sets
 
-MOST_ROWS = 20_000  # of a Vendi score whose features are more than its rows: the eigenvalues of an (n, n) matrix
+MOST_ROWS = 20_000  # of the matrix whose eigenvalues the Vendi score takes; a larger one takes too long
 
 
 def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -51,7 +51,7 @@ def vendi_score(features: np.ndarray) -> float:
     eigenvalues above zero.
 
     Raises:
-      UserError: no rows, values that are not finite, a row of zeros, or more rows than a matrix can be factored of.
+      UserError: no rows, values that are not finite, a row of zeros, or a matrix that is too large to factor.
     """
     features = checked(features, 'features', 1).astype(np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
