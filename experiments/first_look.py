@@ -6,8 +6,8 @@ The families are those of experiments/digits_families.py, which has three seeds,
 larger networks; this study shows what genbench does before anybody waits for it. Sample metrics are means over two sets
 of 180 images, and each family with a likelihood has one of them, with a single draw of the dequantisation noise.
 
-Cost: under 8 minutes of CPU time with empty caches and 1.8 GB of memory, two trials at a time. Most of it is
-compilation.
+Cost with empty caches, two trials at a time: 7 minutes of CPU time, which took 3 minutes and 43 seconds on two idle
+cores, and 1.8 GB of memory. Most of the time is compilation.
 
 Expect recognisable digits from every trained family, and a page that decides no order: one seed does not show how much
 another training would change the numbers.
