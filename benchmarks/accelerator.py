@@ -31,6 +31,7 @@ import turns  # noqa: E402
 
 GENBENCH = [sys.executable, '-m', 'genbench']
 DIGITS = ROOT / 'configs/digits/diffusion.py'
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])}
 # Two processes take turns on one device, so neither may take all of its memory.
 SHARED = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
 
@@ -56,18 +57,20 @@ class Machine:
 
     def run(self, command: list, **env: str) -> None:
         """Run it to its end, or to the end of the step's time."""
-        environment = {
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-            **env,
-        }
-        subprocess.run([*map(str, command)], cwd=ROOT, env=environment, timeout=max(self.left(), 1), check=True)
+        subprocess.run(
+            [*map(str, command)], cwd=ROOT, env={**ENVIRONMENT, **env}, timeout=max(self.left(), 1), check=True
+        )
 
     def train(self, workdir: pathlib.Path, config: pathlib.Path, **values: object) -> dict:
         """The summary of a run of `genbench train`."""
-        changes = [f'--config.{key.replace("__", ".")}={value}' for key, value in values.items()]
-        self.run([*GENBENCH, 'train', f'--config={config}', f'--workdir={workdir}', *changes])
+        self.run(training(workdir, config, values))
         return json.loads((workdir / 'summary.json').read_text())
+
+
+def training(workdir: pathlib.Path, config: pathlib.Path, values: dict) -> list[str]:
+    """The command, with `section__key` for a key of the config."""
+    changes = [f'--config.{key.replace("__", ".")}={value}' for key, value in values.items()]
+    return [*GENBENCH, 'train', f'--config={config}', f'--workdir={workdir}', *changes]
 
 
 def rows(workdir: pathlib.Path, name: str) -> list[dict]:
@@ -85,11 +88,7 @@ def resume(machine: Machine) -> list[str]:
     values = {'train__num_steps': steps, 'checkpoint__every': steps // 4, 'evaluation__samplers': '("ddim:2",)'}
     whole = machine.train(machine.scratch / 'whole', DIGITS, **values)
     workdir = machine.scratch / 'killed'
-    changes = [f'--config.{key.replace("__", ".")}={value}' for key, value in values.items()]
-    process = subprocess.Popen(
-        [*GENBENCH, 'train', f'--config={DIGITS}', f'--workdir={workdir}', *changes],
-        cwd=ROOT, env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])},
-    )  # fmt: skip
+    process = subprocess.Popen(training(workdir, DIGITS, values), cwd=ROOT, env=ENVIRONMENT)
     first = workdir / 'checkpoints' / str(steps // 4)
     while not first.is_dir() and process.poll() is None and machine.left() > 0:
         time.sleep(0.02)
