@@ -6,7 +6,7 @@ Train the first stage first: configs/digits/first_stage.py.
 
 One seed of both: with `ddim:20`, `fd` is 7.30 ± 1.00 (standard deviation over eight sets of samples) and `fd_train`
 3.59 ± 0.59, after 5.9e11 training FLOPs and those of the first stage, 6.7e11. Diffusion in pixels (diffusion.py) has
-7.86 ± 0.49 over three seeds: one seed does not tell the two apart. `first_stage_vlb_continuous` is 2.31 bits per
+7.86 ± 0.43 over three seeds: one seed does not tell the two apart. `first_stage_vlb_continuous` is 2.31 bits per
 dimension, a bound of the image with both stages.
 
 Differs from the paper: Rombach et al. 2022 have other data and larger networks with attention, and predict the noise on
