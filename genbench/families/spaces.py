@@ -30,12 +30,17 @@ CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as rows bri
 class FirstStage:
     """What a family offers whose latents other families model; it is told of no conditions.
 
-    Its latents are pictures, (batch, *latent_shape) with three axes beside the batch.
+    Its latents are pictures, (batch, *code_shape) with three axes beside the batch.
     """
 
     name: ClassVar[str]
     spec: DataSpec
     conditional: bool
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Of the z of one image."""
+        raise NotImplementedError
 
     @property
     def observed(self) -> Mapping[str, Any] | None:
@@ -267,13 +272,13 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     stage = (borrowed or {})['first_stage'].family
     said = f'The first stage is a {stage.name} model'
     if not isinstance(stage, FirstStage):
-        raise UserError(f'{said}, which has no encoder and decoder; use a vae run.')
+        raise UserError(f'{said}, which has no encoder and decoder; use a run of vae or vq_vae.')
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
         raise UserError(f'The first stage was trained on {stage.spec}, and this run trains on {spec}.')
     if stage.conditional:
         raise UserError(f'{said} that is told of {", ".join(stage.conditions)}; use one without conditions.')
-    shape = stage.latent_shape
-    if shape is None or len(shape) != 3:
+    shape = stage.code_shape
+    if len(shape) != 3:
         raise UserError(f'{said} whose latents are vectors; train one with family.latent_channels=4.')
     if options.dequantisation != 'uniform':
         raise UserError(f'family.dequantisation is {options.dequantisation!r}, which latents are not; use uniform.')

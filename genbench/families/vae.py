@@ -110,6 +110,10 @@ class VAE(FirstStage, Family):
         height, width = (size >> (len(self.config.network.multipliers) - 1) for size in self.space.shape[:2])
         return height, width, options.latent_channels
 
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        return self.latent_shape
+
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
         h = self._decode(networks, latents, given)

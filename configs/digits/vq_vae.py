@@ -1,0 +1,28 @@
+"""A VQ-VAE of digits, a first stage for models of its latents.
+
+genbench train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
+genbench train --config=configs/digits/latent_diffusion.py --config.family.first_stage=runs/vq_vae \\
+    --workdir=runs/vq_diffusion
+
+A code stands at each of 4×4 positions. The prior over codes knows how often each position has each code, and nothing of
+its neighbours, so that samples of this family alone do not look like digits. `--config.family.quantiser=fsq` takes a
+fixed grid in the place of learned codes.
+
+Differs from the papers: van den Oord et al. 2017 have larger images, 512 codes and a PixelCNN as the prior. Codes that
+the data do not use are put elsewhere, as in Jukebox.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'family': {'name': 'vq_vae'},
+            'network': {'channels': 16, 'dropout': 0.1},
+            'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'evaluation': {'num_samples': 180, 'sets': 8},
+        }
+    )

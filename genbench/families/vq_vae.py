@@ -1,0 +1,175 @@
+"""Autoencoders with discrete latents.
+
+A. van den Oord, O. Vinyals, K. Kavukcuoglu, Neural Discrete Representation Learning, 2017 (VQ-VAE); F. Mentzer et al.,
+Finite Scalar Quantization, 2024 (FSQ).
+
+Both papers train a strong prior over the codes afterwards. The prior here is a table, independent at each position, so
+that the family has samples and a bound of its own. Its use is as a first stage for other families.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import rng
+from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
+from genbench.families import observations
+from genbench.families.base import (
+    Array,
+    Batch,
+    Borrowed,
+    Family,
+    Likelihood,
+    Networks,
+    Sampler,
+    Samples,
+    Scalars,
+    Update,
+    register,
+)
+from genbench.families.spaces import FirstStage
+from genbench.networks import autoencoder, quantisers, square_size
+from genbench.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, each
+
+
+@register('vq_vae')
+class VQVAE(FirstStage, Family):
+    """z(x) is the code nearest to the encoder's output at each position; p(x | z) is independent over pixels."""
+
+    samplers = ('mean', 'direct')
+
+    ranges = {
+        'quantiser': Range(names=('codebook', 'fsq')),
+        'codes': Range(2, 2**16),
+        'latent_channels': COUNT,
+        'levels': each(Range(3, 256), fewest=1),
+        'commitment': NOT_NEGATIVE,
+        'codebook_decay': SHARE,
+        'revive': NOT_NEGATIVE,
+        'observation_scale': NOT_NEGATIVE,
+    }
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        options = {
+            'quantiser': 'codebook',  # learned codes; or 'fsq', a fixed grid
+            'codes': 128,  # in the codebook
+            'latent_channels': 4,  # numbers in a code of the codebook
+            'levels': (5, 5, 5),  # of each number in a code, for 'fsq'
+            'commitment': 0.25,  # weight β of the encoder's distance from its codes (VQ-VAE, equation 3)
+            'codebook_decay': 0.99,  # of the moving averages that the codes are
+            'revive': 0.03,  # codes with less than this times the even share are put elsewhere; 0: never
+            'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
+            'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
+        }
+        return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
+        self.learned = config.family.quantiser == 'codebook'
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        height, width = (size >> (len(self.config.network.multipliers) - 1) for size in self.space.shape[:2])
+        options = self.config.family
+        return height, width, options.latent_channels if self.learned else len(options.levels)
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
+        options = {key: value for key, value in self.config.network.items() if key != 'name'}
+        options['pictures'], (height, width, depth) = True, self.code_shape
+        return {
+            'encoder': autoencoder.Encoder(size, channels, depth, self.forms, rngs=rngs, **options),
+            'decoder': autoencoder.Decoder(
+                size, depth, channels * self.observation.outputs, self.forms, rngs=rngs, **options
+            ),
+            'quantiser': self._quantiser(height * width, depth),
+        }
+
+    def _quantiser(self, positions: int, depth: int) -> quantisers.Quantiser:
+        options = self.config.family
+        if self.learned:
+            return quantisers.Codebook(positions, options.codes, depth, options.codebook_decay)
+        return quantisers.Scalars(positions, options.levels, options.codebook_decay)
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        """The first codes are what the fresh encoder makes of the first batch."""
+        if self.learned:
+            networks['quantiser'].start(self._encode(networks, batch['image'], self.given(batch)), key)
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        moved = self.learned and self.config.family.revive > 0  # by vectors of the whole batch
+        return (Update('elbo', ('encoder', 'decoder'), self.loss, splits=not moved),)
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """−log p(x | z) + β ‖z_e − code‖² in bits per dimension (VQ-VAE, equation 3); averages move the codes."""
+        images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']
+        z = self._encode(networks, images, given, rng.named(key, 'encoder'))
+        index, code = quantiser.quantise(z)
+        x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
+        log_p = self._log_observation(networks, code, x, given, rng.named(key, 'decoder'))
+        pull = jnp.zeros(())
+        if self.learned:
+            pull = jnp.square(z - jax.lax.stop_gradient(quantiser.lookup(index))).sum((1, 2, 3)).mean()
+        log_prior = self._log_prior(networks, index)
+        shares = quantiser.observe(z, index).mean(0)
+        if self.learned and self.config.family.revive:
+            quantiser.revive(jax.lax.stop_gradient(z), self.config.family.revive, rng.named(key, 'revived'))
+        bits = self.spec.bits_per_dim
+        loss = bits(log_p.mean() - self.config.family.commitment * pull)
+        perplexity = jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())  # of the codes in this batch
+        return loss, {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
+
+    def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
+        """What is to be quantised, (batch, *code_shape)."""
+        return networks['encoder'](self.spec.encode(images), given, key)
+
+    def _decode(self, networks: Networks, code: Array, given: Given, key: Array | None = None) -> Array:
+        """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
+        h = networks['decoder'](code, given, key)
+        return h.reshape(len(code), *self.spec.shape, self.observation.outputs)
+
+    def _log_observation(self, networks: Networks, code: Array, x: Array, given: Given, key: Array | None) -> Array:
+        """log p(x | z), (batch,)."""
+        return self.observation.log_prob(self._decode(networks, code, given, key), x)
+
+    def _log_prior(self, networks: Networks, index: Array) -> Array:
+        """log p(z) of indices (batch, height, width), (batch,)."""
+        table = networks['quantiser'].log_prior()
+        return jnp.take_along_axis(table[None], index.reshape(len(index), -1, 1), axis=2).sum((1, 2))
+
+    def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
+        """Codes from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
+        quantiser, (height, width, _) = networks['quantiser'], self.code_shape
+        table = quantiser.log_prior()
+        index = jax.vmap(lambda key: jax.random.categorical(key, table))(rng.named(keys, 'codes'))
+        h = self._decode(networks, quantiser.lookup(index.reshape(-1, height, width)), given)
+        if sampler.name == 'mean':
+            return Samples(self.observation.mean(h), 1)
+        return Samples(self.observation.images(self.observation.draw(h, rng.named(keys, 'x'))), 1)
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """log p(x) ≥ log p(z) + log p(x | z) for every z, and here for that of the encoder (VQ-VAE, section 3.1)."""
+
+        def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
+            index, code = networks['quantiser'].quantise(self._encode(networks, images, given))
+            x, log_prior = self.observation.observe(images, rng.named(keys, 'bins')), self._log_prior(networks, index)
+            log_p = self._log_observation(networks, code, x, given, None)
+            return {'log_prob': log_prior + log_p, 'prior': log_prior, 'observation': log_p}
+
+        protocol = {**self.observation.protocol, 'prior': 'independent positions'}
+        return (Likelihood('elbo', 'lower_bound', log_prob, protocol),)
+
+    def posterior(self, networks: Networks, images: Array) -> tuple[Array, None]:
+        """The encoder's output; quantisation belongs to `decode` (Rombach et al. 2022, section 3.1)."""
+        return self._encode(networks, images, None), None
+
+    def decode(self, networks: Networks, z: Array) -> Array:
+        return self.observation.mean(self._decode(networks, networks['quantiser'].quantise(z)[1], None))
