@@ -8,6 +8,10 @@ A code stands at each of 4×4 positions. The prior over codes knows how often ea
 its neighbours, so that samples of this family alone do not look like digits. `--config.family.quantiser=fsq` takes a
 fixed grid in the place of learned codes.
 
+One seed: `elbo` is 2.81 bits per dimension, and `fd` of the family's own samples 21.1 ± 2.1 (standard deviation over
+eight sets). Diffusion of these latents has 6.54 ± 1.6 with `ddim:20`, and `fd_train` 2.88 ± 0.56. It has no likelihood:
+an image has one code, whose density is not defined.
+
 Differs from the papers: van den Oord et al. 2017 have larger images, 512 codes and a PixelCNN as the prior. Codes that
 the data do not use are put elsewhere, as in Jukebox.
 """
