@@ -2,8 +2,8 @@
 
 Blocks begin with ```sh (commands), ```sh slurm (commands for a cluster) or ```LANGUAGE PATH (a file). ```text is what
 cannot be run here. Trainings are cut to a few steps of small networks, and studies to one metric, by overrides after
-the written command, which otherwise stays as it is; the studies of docs/studies are only planned. No number is looked at, so
-programs are compiled with few optimisations, which is faster.
+the written command, which otherwise stays as it is; the studies of docs/studies are only planned. No
+number is looked at, so programs are compiled with few optimisations, which is faster.
 """
 
 import os
