@@ -160,7 +160,7 @@ class Scaling(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """Codes of the borrowed run `first_stage`, shifted and scaled to mean zero and one standard deviation.
+    """Latents of the borrowed run `first_stage`, shifted and scaled to mean zero and one standard deviation.
 
     The statistics are those of each channel over the first batch (Rombach et al. 2022, appendix G, take one standard
     deviation for all; T. Karras et al. 2024 take mean and standard deviation of each). A density is a density of the

@@ -3,10 +3,12 @@
 A. van den Oord, O. Vinyals, K. Kavukcuoglu, Neural Discrete Representation Learning, 2017 (VQ-VAE); F. Mentzer et al.,
 Finite Scalar Quantization, 2024 (FSQ).
 
-Both papers train a strong prior over the codes afterwards. The prior here is a table, independent at each position, so
-that the family has samples and a bound of its own. Its use is as a first stage for other families.
+Both papers train a strong prior over the codes afterwards. The prior here is a table of the codes at each position,
+independent of the other positions and of conditions, so that the family has samples and a bound of its own. Its use is
+as a first stage for other families.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from flax import nnx
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families import observations
 from genbench.families.base import (
     Array,
@@ -35,21 +38,23 @@ from genbench.families.spaces import FirstStage
 from genbench.networks import autoencoder, quantisers, square_size
 from genbench.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, each
 
+MOST_CODES = 2**16
+
 
 @register('vq_vae')
 class VQVAE(FirstStage, Family):
-    """z(x) is the code nearest to the encoder's output at each position; p(x | z) is independent over pixels."""
+    """z(x) has the code of the encoder's output at each position; p(x | z) is independent over pixels."""
 
     samplers = ('mean', 'direct')
 
     ranges = {
         'quantiser': Range(names=('codebook', 'fsq')),
-        'codes': Range(2, 2**16),
+        'codes': Range(2, MOST_CODES),
         'latent_channels': COUNT,
         'levels': each(Range(3, 256), fewest=1),
         'commitment': NOT_NEGATIVE,
         'codebook_decay': SHARE,
-        'revive': NOT_NEGATIVE,
+        'revive': SHARE,
         'observation_scale': NOT_NEGATIVE,
     }
 
@@ -60,9 +65,13 @@ class VQVAE(FirstStage, Family):
             'codes': 128,  # in the codebook
             'latent_channels': 4,  # numbers in a code of the codebook
             'levels': (5, 5, 5),  # of each number in a code, for 'fsq'
-            'commitment': 0.25,  # weight β of the encoder's distance from its codes (VQ-VAE, equation 3)
-            'codebook_decay': 0.99,  # of the moving averages that the codes are
-            'revive': 0.03,  # codes with less than this times the even share are put elsewhere; 0: never
+            'commitment': 0.25,  # weight β of the squared distance of vectors from their codes (VQ-VAE, equation 3)
+            # Of the moving averages: the codes, and their shares at each position. Averages of the encoder are
+            # quantised with these codes, so train.ema_decay should be near.
+            'codebook_decay': 0.99,
+            # Codes whose share is below this times the even one are replaced by vectors of the batch. 0: never, which
+            # train.accumulate needs.
+            'revive': 0.03,
             'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
             'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
         }
@@ -72,6 +81,14 @@ class VQVAE(FirstStage, Family):
         super().__init__(config, spec, borrowed)
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
         self.learned = config.family.quantiser == 'codebook'
+        height, width, _ = self.code_shape
+        if self.learned and config.family.codes > (vectors := config.train.batch_size * height * width):
+            raise UserError(
+                f'family.codes is {config.family.codes:,}, and a batch has {vectors:,} vectors to make codes of. Take '
+                'fewer codes or a larger train.batch_size.'
+            )
+        if (codes := math.prod(config.family.levels)) > MOST_CODES:
+            raise UserError(f'family.levels make {codes:,} codes; take at most {MOST_CODES:,}.')
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -94,7 +111,8 @@ class VQVAE(FirstStage, Family):
     def _quantiser(self, positions: int, depth: int) -> quantisers.Quantiser:
         options = self.config.family
         if self.learned:
-            return quantisers.Codebook(positions, options.codes, depth, options.codebook_decay)
+            least = (options.revive or 1.0) / options.codes
+            return quantisers.Codebook(positions, options.codes, depth, options.codebook_decay, least)
         return quantisers.Scalars(positions, options.levels, options.codebook_decay)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
@@ -108,7 +126,10 @@ class VQVAE(FirstStage, Family):
         return (Update('elbo', ('encoder', 'decoder'), self.loss, splits=not moved),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """−log p(x | z) + β ‖z_e − code‖² in bits per dimension (VQ-VAE, equation 3); averages move the codes."""
+        """−log p(x | z) + β ‖z_e − code‖² in bits per dimension (VQ-VAE, equation 3).
+
+        The distance is averaged over positions (end of section 3.2). The codes follow moving averages, not a gradient.
+        """
         images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']
         z = self._encode(networks, images, given, rng.named(key, 'encoder'))
         index, code = quantiser.quantise(z)
@@ -116,11 +137,11 @@ class VQVAE(FirstStage, Family):
         log_p = self._log_observation(networks, code, x, given, rng.named(key, 'decoder'))
         pull = jnp.zeros(())
         if self.learned:
-            pull = jnp.square(z - jax.lax.stop_gradient(quantiser.lookup(index))).sum((1, 2, 3)).mean()
+            pull = jnp.square(z - jax.lax.stop_gradient(quantiser.lookup(index))).sum(-1).mean()
         log_prior = self._log_prior(networks, index)
         shares = quantiser.observe(z, index).mean(0)
         if self.learned and self.config.family.revive:
-            quantiser.revive(jax.lax.stop_gradient(z), self.config.family.revive, rng.named(key, 'revived'))
+            quantiser.revive(jax.lax.stop_gradient(z), rng.named(key, 'revived'))
         bits = self.spec.bits_per_dim
         loss = bits(log_p.mean() - self.config.family.commitment * pull)
         perplexity = jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())  # of the codes in this batch
@@ -128,7 +149,7 @@ class VQVAE(FirstStage, Family):
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
         """What is to be quantised, (batch, *code_shape)."""
-        return networks['encoder'](self.spec.encode(images), given, key)
+        return networks['quantiser'].squash(networks['encoder'](self.spec.encode(images), given, key))
 
     def _decode(self, networks: Networks, code: Array, given: Given, key: Array | None = None) -> Array:
         """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
@@ -156,20 +177,22 @@ class VQVAE(FirstStage, Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        """log p(x) ≥ log p(z) + log p(x | z) for every z, and here for that of the encoder (VQ-VAE, section 3.1)."""
+        """log p(x) ≥ log p(z) + log p(x | z) for every z, and here for that of the encoder (VQ-VAE, section 3.2)."""
 
         def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
-            index, code = networks['quantiser'].quantise(self._encode(networks, images, given))
+            quantiser = networks['quantiser']
+            index = quantiser.assign(self._encode(networks, images, given))
             x, log_prior = self.observation.observe(images, rng.named(keys, 'bins')), self._log_prior(networks, index)
-            log_p = self._log_observation(networks, code, x, given, None)
+            log_p = self._log_observation(networks, quantiser.lookup(index), x, given, None)
             return {'log_prob': log_prior + log_p, 'prior': log_prior, 'observation': log_p}
 
         protocol = {**self.observation.protocol, 'prior': 'independent positions'}
         return (Likelihood('elbo', 'lower_bound', log_prob, protocol),)
 
     def posterior(self, networks: Networks, images: Array) -> tuple[Array, None]:
-        """The encoder's output; quantisation belongs to `decode` (Rombach et al. 2022, section 3.1)."""
+        """What is to be quantised; `decode` quantises (Rombach et al. 2022, section 3.1)."""
         return self._encode(networks, images, None), None
 
     def decode(self, networks: Networks, z: Array) -> Array:
-        return self.observation.mean(self._decode(networks, networks['quantiser'].quantise(z)[1], None))
+        quantiser = networks['quantiser']
+        return self.observation.mean(self._decode(networks, quantiser.lookup(quantiser.assign(z)), None))
