@@ -1,12 +1,12 @@
-"""The recipes of papers on CIFAR-10, for accelerators.
+"""Recipes from papers on CIFAR-10, for accelerators.
 
 genbench run experiments/cifar10_baselines.py --out runs/cifar10_baselines
 
-Each config is the paper's recipe as far as it is stated there, and its docstring has the paper's numbers. Set
-TFDS_DATA_DIR to the folder where cifar10 is prepared. FID wants the weights of the 2015 Inception network
+Each config follows the paper's recipe as far as the paper states it, and its docstring has the paper's numbers. Set
+TFDS_DATA_DIR to the folder where cifar10 is prepared. FID needs the weights of the 2015 Inception network
 (README.md, "Compare images that genbench did not make").
 
-Cost: 35.7M parameters, 400,000 to 800,000 steps of 128 images: days of one current GPU. Not yet run.
+Cost: 35.7M parameters and 400,000 to 800,000 steps of 128 images, which take days on one current GPU. Not yet run.
 """
 
 from genbench.report.claims import near

@@ -1,13 +1,13 @@
-"""What becomes of the bins of integer images: uniform noise in them, or their centres.
+"""How to turn integer pixels into real numbers: uniform noise in their bins, or the centres of the bins.
 
 genbench run experiments/dequantisation.py --out runs/dequantisation
 
-Diffusion and flow matching, with images dequantised by uniform noise or placed at the centres of their bins.
+Diffusion and flow matching are each trained twice: on images dequantised by uniform noise, and on bin centres.
 
 Cost: 15 minutes of CPU time (docs/studies/dequantisation.md).
 
-Expect worse bits per dimension by the ODE from models of bin centres, whose density is scored at points it was never
-shown, and little difference in Fréchet distance.
+Expect worse ODE bits per dimension from the models of bin centres, whose density is scored at points they never saw.
+Expect little difference in Fréchet distance.
 """
 
 from genbench.report.claims import less, near

@@ -1,17 +1,17 @@
-"""Every family on the 8×8 digits, by one trainer and one harness, with the same training FLOPs and three seeds.
+"""Every family on the 8×8 digits, with one trainer, one harness, the same training FLOPs and three seeds.
 
 genbench run experiments/digits_families.py --out runs/digits_families
 
-Each trained family may spend 1.2e12 operations; what the teacher of the distilled one had spent before is recorded
-beside it. The Gaussian has a closed form and stays outside the budget.
+Each trained family may spend 1.2e12 operations. The cost of the distilled model's teacher comes on top and is recorded
+separately. The Gaussian has a closed form and stays outside the budget.
 
-Every family with a likelihood has its bits per dimension as the log-mean of the same number of draws, K = 4, beside the
-usual K = 1 (docs/numbers.md). Four solutions of the ODE an image are what the study can afford.
+Every family with a likelihood reports its bits per dimension twice: as the log-mean of K = 4 draws, the same number for
+all, and with the usual K = 1 (docs/numbers.md). The study can afford four solutions of the ODE per image.
 
 Cost: 47 minutes of CPU time with empty caches (docs/studies/digits_families.md).
 
-Expect the full-covariance Gaussian at 2.94 bits/dim, and every trained family below it in bits/dim (where it has a
-likelihood) and in Fréchet distance.
+Expect 2.94 bits/dim from the full-covariance Gaussian. Expect every trained family to be below it in Fréchet distance,
+and in bits/dim if the family has a likelihood.
 """
 
 from genbench.report.claims import less
@@ -30,7 +30,7 @@ def get_study() -> Study:
         'samples that its teacher does not have.',
         seeds=(0, 1, 2),
         budget=Budget(training_flops=1.2e12),
-        # Log-means of as many draws for every family: density_4, ode_4, iwae_4.
+        # The same number of draws for every family: density_4, ode_4, iwae_4.
         evaluation={'evaluation.dequantisation_draws': 4, 'evaluation.iwae_draws': 4},
         tests=(
             *(less('fd', name, 'gaussian') for name in TRAINED),

@@ -1,14 +1,14 @@
-"""How wide the average of the parameters should be, found after training (EDM2's power-function averages).
+"""How wide a parameter average should be, decided after training (EDM2's power-function averages).
 
 genbench run experiments/ema_widths.py --out runs/ema_widths
 
-Two power-function averages are kept while training; averages of every other width are reconstructed from their
-snapshots. Once with a constant learning rate, and once with the cosine that ends at zero.
+Training keeps two power-function averages. Averages of every other width are reconstructed from their snapshots. The
+model is trained once with a constant learning rate and once with a cosine that ends at zero.
 
 Cost: 10 minutes of CPU time (docs/studies/ema_widths.md).
 
-Expect a clear best width with the constant learning rate, well ahead of the last parameters, and hardly any influence
-of narrow averages where the learning rate decays to zero.
+Expect a clear best width with the constant learning rate, well ahead of the last parameters. Where the learning rate
+decays to zero, narrow averages should hardly matter.
 """
 
 from genbench.report.claims import less, near

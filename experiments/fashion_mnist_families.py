@@ -4,8 +4,8 @@ genbench run experiments/fashion_mnist_families.py --out runs/fashion_mnist_fami
 
 Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared.
 
-Cost: 2.7e15 operations for each of the 18 trained trials, 20,000 steps of the diffusion config. Not yet run; README.md
-says what smaller counts give on two cores.
+Cost: 2.7e15 operations for each of the 18 trained trials, which is 20,000 steps of the diffusion config. Not yet run.
+README.md says what smaller counts give on two cores.
 """
 
 from genbench.report.claims import less, more

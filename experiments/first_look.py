@@ -2,15 +2,15 @@
 
 genbench run experiments/first_look.py --out runs/first_look
 
-The families are those of experiments/digits_families.py, which has three seeds, the same training FLOPs for all, and
-larger networks; this study shows what genbench does before anybody waits for it. Sample metrics are means over two sets
-of 180 images, and each family with a likelihood has one of them, with a single draw of the dequantisation noise.
+This study shows what genbench does without a long wait. experiments/digits_families.py compares the same families with
+three seeds, the same training FLOPs for all, and larger networks. Sample metrics here are means over two sets of 180
+images. Each family that has likelihoods computes one of them, with a single draw of the dequantisation noise.
 
-Cost with empty caches, two trials at a time: 7 minutes of CPU time, which took 3 minutes and 43 seconds on two idle
-cores, and 1.8 GB of memory. Most of the time is compilation.
+Cost: 7 minutes of CPU time and 1.8 GB of memory, with empty caches and two trials at a time. On two idle cores this
+took 3 minutes and 43 seconds, most of it compilation.
 
-Expect recognisable digits from every trained family, and a page that decides no order: one seed does not show how much
-another training would change the numbers.
+Expect recognisable digits from every trained family, and a page that does not rank them: one seed does not show how
+much another training would change the numbers.
 """
 
 from genbench.report.claims import less

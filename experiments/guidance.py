@@ -2,12 +2,12 @@
 
 genbench run experiments/guidance.py --out runs/guidance
 
-One conditional diffusion run, sampled with the labels of the train split at several guidance weights w, where the
-prediction is (1 + w) conditional − w unconditional; and the unconditional run beside it.
+One conditional diffusion run is sampled with labels from the train split at several guidance weights w. The prediction
+is (1 + w) conditional − w unconditional. An unconditional run is the baseline.
 
 Cost: 9 minutes of CPU time (docs/studies/guidance.md).
 
-Expect precision to rise with w, recall to fall, and no weight to improve the Fréchet distance to held-out images.
+Expect precision to rise with w and recall to fall. No weight should improve the Fréchet distance to held-out images.
 """
 
 from genbench.report.claims import less, more

@@ -2,14 +2,14 @@
 
 genbench run experiments/noise_schedules.py --out runs/noise_schedules
 
-All predict EDM's preconditioned target, whose scale does not depend on the schedule, from inputs of variance one; they
-differ in α(t), σ(t) and, by the uniform choice of t, in how often each noise level is trained. EDM's own log-normal
-choice of noise levels is a fifth variant.
+All variants predict EDM's preconditioned target, whose scale does not depend on the schedule, from inputs of variance
+one. They differ in α(t) and σ(t). Because t is uniform, they also differ in how often each noise level is trained. A
+fifth variant uses EDM's own log-normal choice of noise levels.
 
 Cost: 23 minutes of CPU time (docs/studies/noise_schedules.md).
 
-Expect the straight path and the cosine ahead of DDPM's linear schedule with few evaluations, which wastes steps where
-next to nothing of the image is left.
+Expect the straight path and the cosine to beat DDPM's linear schedule with few evaluations, because the linear schedule
+wastes steps where next to nothing of the image is left.
 """
 
 from genbench.report.claims import less, near

@@ -2,15 +2,15 @@
 
 genbench run experiments/prediction_types.py --out runs/prediction_types
 
-One network, the cosine schedule, and the plain squared error of each target, unweighted. A squared error of one target
-is a weighted one of another, so that what differs is the weight of noise levels and how a network's errors are
-amplified where the conversion divides by a small number.
+All variants share one network, the cosine schedule and the plain, unweighted squared error of their target. A squared
+error of one target is a weighted squared error of another. The variants therefore differ in how they weight noise
+levels, and in how they amplify a network's errors where the conversion divides by a small number.
 
 Cost: 16 minutes of CPU time (docs/studies/prediction_types.md).
 
-Expect v and velocity ahead of noise in Fréchet distance with few evaluations, for the image that noise implies is
-ill-conditioned where sampling starts; and level with each other, for where α² + σ² = 1 one is a nearly constant
-multiple of the other.
+Expect v and velocity to beat noise in Fréchet distance with few evaluations, because the image that a predicted noise
+implies is ill-conditioned where sampling starts. Expect v and velocity to be level, because where α² + σ² = 1 one is a
+nearly constant multiple of the other.
 """
 
 from genbench.report.claims import less

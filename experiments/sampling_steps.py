@@ -2,12 +2,12 @@
 
 genbench run experiments/sampling_steps.py --out runs/sampling_steps
 
-One diffusion run is trained once; its solvers are cells of one evaluation.
+One diffusion model is trained once, and one evaluation compares all solvers on it.
 
 Cost: nine minutes of CPU time (docs/studies/sampling_steps.md).
 
-Expect the deterministic solvers ahead of ancestral sampling with few evaluations, Heun's second-order rule ahead of
-DDIM, which is Euler's, where it can afford a few steps, and all of them level from about fifty evaluations on.
+Expect the deterministic solvers to beat ancestral sampling with few evaluations. Expect Heun's second-order rule to
+beat DDIM, which is Euler's rule, once it can afford a few steps. From about fifty evaluations on, all should be level.
 """
 
 from genbench.report.claims import Comparison, less

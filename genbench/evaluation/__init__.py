@@ -1,4 +1,4 @@
-"""The evaluation harness: features, distances, likelihoods, and rows that say everything a number depends on."""
+"""The evaluation harness: features, distances, likelihoods, and rows that record what each number depends on."""
 
 from genbench.evaluation.copying import Control, Memorisation, control, memorisation
 from genbench.evaluation.distances import (

@@ -1,4 +1,4 @@
-"""log p(x) of models with a decoder by annealed importance sampling, and bounds on its error from simulated data.
+"""Estimate log p(x) of models with a decoder by annealed importance sampling, and bound the error on simulated data.
 
 R. Neal, Annealed importance sampling, 2001 (AIS); Y. Wu, Y. Burda, R. Salakhutdinov, R. Grosse, On the Quantitative
 Analysis of Decoder-Based Generative Models, 2017; R. Grosse, Z. Ghahramani, R. Adams, Sandwiching the marginal
@@ -6,7 +6,8 @@ likelihood using bidirectional Monte Carlo, 2015 (BDMC).
 
 Chains go through the distributions f_β(z) = p(z) p(x | z)^β from the prior, β = 0, to the posterior, β = 1, by
 Hamiltonian transitions. Arrays of chains are (chains, batch, …). The loops over temperatures and leapfrog steps are
-Python's: in XLA's on CPU the gradient of a convolution by its input runs 10 to 30 times slower.
+Python loops: inside an XLA loop on CPU, the gradient of a convolution with respect to its input runs 10 to 30 times
+slower.
 """
 
 import itertools
@@ -25,12 +26,12 @@ from genbench.training import sampling
 from genbench.training.state import Blueprint, State
 
 STEEPNESS = 4.0  # δ of the temperatures
-ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # what the step size is steered to, how fast, and from where
-PILOTS = 4  # chains that steer it
+ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # target and rate of its adaptation, and its start
+PILOTS = 4  # chains that adapt it
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:
-    """The estimate as one of a family's likelihoods, or None for a family without a decoder.
+    """Return the estimate as one of a family's likelihoods, or None for a family without a decoder.
 
     Args:
       networks: modules that hold arrays; only their structure is kept.
@@ -68,7 +69,7 @@ def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood |
 def simulated_gap(
     blueprint: Blueprint, state: State, given: Given, count: int, seed: int, options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`Annealer.bounds` of a checkpoint for `count` simulated images with these conditions."""
+    """Return `Annealer.bounds` of a checkpoint for `count` simulated images with these conditions."""
 
     def build(state: State, given: Given) -> LatentModel:
         model = blueprint.family.latent_model(blueprint.bind_state(state), given)
@@ -88,7 +89,7 @@ def temperatures(num_steps: int) -> np.ndarray:
 
 
 class Annealer:
-    """Annealing of the model that `build` makes of a tuple of arrays; compiled once for each size of batch.
+    """Anneals the model that `build` makes from a tuple of arrays. Compiles once for each batch size.
 
     Args:
       options: `chains`, `num_steps` of the temperature, `leapfrog` steps in each.
@@ -120,20 +121,20 @@ class Annealer:
         self._simulate, self._observe = jax.jit(simulate), jax.jit(observe)
 
     def log_prob(self, arrays: Any, images: Array, keys: Array) -> Array:
-        """Estimates of log p(x) in nats (batch,), on average from below; each depends on its own image and key alone.
+        """Estimate log p(x) in nats (batch,), on average from below. Each depends only on its own image and key.
 
         log 1/K Σ_k w_k with K chains' weights w = Π p(x | z_t)^(β_{t+1} − β_t), unbiased for p(x) (AIS, equation 4).
 
         Args:
           images: integers (batch, height, width, channels).
-          keys: one key an image.
+          keys: one key per image.
         """
         return self._forward(arrays, self._observe(arrays, images, keys), keys)[0]
 
     def bounds(self, arrays: Any, keys: Array) -> tuple[Array, Array]:
-        """Stochastic lower and upper bounds of log p(x), (batch,) each, for x simulated from the model, one for a key.
+        """Return stochastic lower and upper bounds of log p(x), (batch,) each, for one simulated x per key.
 
-        The x come with exact draws z of their posteriors, from which reverse chains are unbiased for 1 / p(x) (BDMC,
+        Each x comes with an exact draw z of its posterior. Reverse chains from z are unbiased for 1 / p(x) (BDMC,
         section 4).
         """
         z, x = self._simulate(arrays, keys)
@@ -154,9 +155,10 @@ class Annealer:
     ) -> tuple[Array, list[Array]]:  # fmt: skip
         """log Π p(x | z_t)^(β_{t+1} − β_t), (chains, batch), and the logarithms of the step sizes.
 
-        Each transition leaves f_β of the later β as it is. Without `step_sizes`, the first chains of an image are
-        pilots that steer those of all, and do not count: a chain whose step size follows its own past leaves no f_β as
-        it is, and its weight is biased (on probabilistic PCA the upper bound fell below the lower one).
+        Each transition leaves f_β of the later β invariant. Without `step_sizes`, the first chains of an image are
+        pilots: they adapt the step sizes of all chains and do not count in the estimate. A chain whose step size
+        depends on its own past leaves no f_β invariant, and its weight is biased (on probabilistic PCA the upper bound
+        fell below the lower one).
         """
         nothing, none = jnp.zeros(z.shape[:2]), jnp.zeros_like(z)
         here = self._leap(arrays, x, _Path(z, nothing, none, none, nothing), jnp.full(len(x), -jnp.inf), betas[0])
@@ -174,7 +176,7 @@ class Annealer:
 
 
 class _Chains(NamedTuple):
-    """Positions with log p(x | z) and its gradient there, log-weights, and the step sizes (batch,) of the next move."""
+    """Positions, log p(x | z) and its gradient there, log-weights, and the step sizes (batch,) of the next move."""
 
     z: Array
     value: Array
@@ -204,7 +206,7 @@ def _depart(chains: _Chains, keys: Array, index: Array, beta: Array) -> _Path:
 
 @jax.jit
 def _arrive(chains: _Chains, path: _Path, keys: Array, index: Array, last: Array, beta: Array) -> _Chains:
-    """Weights for the change of β, then the Metropolis test of the trajectory's end, and the next step size."""
+    """Update the weights for the change of β, test the trajectory's end (Metropolis), adapt the step size."""
     half = _expand(jnp.exp(chains.log_step_size)[None], path.momentum) / 2
     momentum = path.momentum - half * (beta * path.gradient - path.z)
     log_ratio = path.energy - _energy(path.z, path.value, momentum, beta)

@@ -1,4 +1,4 @@
-"""Arrays of .npy and .npz files. Their sizes are checked before memory is taken; what is damaged is one clear line."""
+"""Read arrays from .npy and .npz files. Sizes are checked before memory is allocated; damage is one clear error."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from genbench.errors import UserError
 
 Header = tuple[tuple[int, ...], bool, np.dtype]  # shape, whether columns come first, type
-# What numpy, zipfile and zlib raise for a damaged file, or one that was written to mislead.
+# What numpy, zipfile and zlib raise for a damaged or malicious file.
 _DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError,
             OverflowError, MemoryError, tokenize.TokenError)  # fmt: skip
 
@@ -33,7 +33,7 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
 
 
 def is_npz(path: pathlib.Path) -> bool:
-    """Whether a file begins as an .npz does; False for what is no file."""
+    """Whether a file begins as an .npz does; False if it is not a file."""
     if not os.path.isfile(path):  # not Path.is_file, which raises for a name that is too long
         return False
     with _explained(path), path.open('rb') as file:
@@ -41,20 +41,20 @@ def is_npz(path: pathlib.Path) -> bool:
 
 
 def read_npy(path: pathlib.Path) -> np.ndarray:
-    """The array of an .npy file, mapped and not read."""
+    """Return the array of an .npy file, memory-mapped rather than read."""
     _check_is_file(path)
     with _explained(path):
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def names(path: pathlib.Path) -> list[str]:
-    """The names of the arrays of an .npz file."""
+    """Return the names of the arrays in an .npz file."""
     with _archive(path) as archive:
         return [name.removesuffix('.npy') for name in archive.namelist() if name.endswith('.npy')]
 
 
 def shapes(path: pathlib.Path, wanted: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of arrays of an .npz file, whose values are not read."""
+    """Return the shapes of arrays in an .npz file without reading their values."""
     with _archive(path) as archive:
         found = {}
         for name in wanted:
@@ -64,7 +64,7 @@ def shapes(path: pathlib.Path, wanted: Collection[str]) -> dict[str, tuple[int, 
 
 
 def read_npz(path: pathlib.Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file by name."""
+    """Return arrays of an .npz file by name."""
     with _archive(path) as archive:
         return {name: _read(archive, name) for name in wanted}
 

@@ -1,4 +1,4 @@
-"""What every measure asks of feature arrays."""
+"""Checks that every measure makes on feature arrays."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ LARGEST = 1e45  # of features, beyond all of float32; sums of the sixth powers, 
 
 
 def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
-    """Features (n, d) as they are where they are float32 or float64, other numbers as float64; no copy to check them.
+    """Check features (n, d) without a copy. float32 and float64 stay as they are, other numbers become float64.
 
     Raises:
       UserError: not two axes, fewer than `least` rows, or values that are not finite or beyond ±1e45.
@@ -24,8 +24,8 @@ def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
 
 
 def check_range(name: str, values: np.ndarray, largest: float) -> None:
-    """Refuse an array, not an empty one, that holds NaN, infinity or values beyond ± `largest`."""
-    low, high = float(values.min()), float(values.max())  # NaN if any is
+    """Refuse a non-empty array that holds NaN, infinity or values beyond ± `largest`."""
+    low, high = float(values.min()), float(values.max())  # NaN if any value is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError(f'{name} holds values that are not finite (NaN or infinity).')
     if max(-low, high) > largest:
@@ -33,7 +33,7 @@ def check_range(name: str, values: np.ndarray, largest: float) -> None:
 
 
 def checked_sets(least: int = 2, **sets: np.ndarray) -> list[np.ndarray]:
-    """`checked` sets that also have the same number of features."""
+    """Apply `checked` to each set, and check that all have the same number of features."""
     found = [checked(features, name, least) for name, features in sets.items()]
     widths = {name: features.shape[1] for name, features in zip(sets, found, strict=True)}
     if len(set(widths.values())) > 1:

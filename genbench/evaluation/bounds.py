@@ -1,4 +1,4 @@
-"""Bounds beside the samples: real images that are scored exactly as samples are."""
+"""Bounds to compare samples with: real images that are scored exactly as samples are."""
 
 import functools
 import pathlib
@@ -14,12 +14,12 @@ from genbench.evaluation.scoring import Extracted
 
 
 def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
-    """Score real images for each way in which the configs measure.
+    """Score real images under each protocol that the configs measure with.
 
-    Held-out images that are not in the reference say what fresh images of the data score, and copies of train images
-    what memorising them would. Both have as many images and sets as the samples. Where the held-out split has not so
-    many images, the row has no value, is of the kind 'none' and says in `details` how many there are: at another n it
-    would compare with nothing.
+    Held-out images outside the reference show what fresh images of the data score. Copies of train images show what
+    memorising them would score. Both use as many images and sets as the samples. If the held-out split is too small for
+    that, the row has no value, is of the kind 'none' and says in `details` how many images there are, because a score
+    at another n could not be compared with anything.
     """
     results, seen = Results(path), set()
     for config in resolved:
@@ -39,7 +39,7 @@ def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
 
 def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
     count = options.num_samples
-    # Where the half beside the reference suffices, all metrics look at the same images.
+    # If the half that is not the reference is large enough, all metrics use the same images.
     beside = {name: real.uses_held_out(name) or count <= real.num_fresh(True) for name in real.names}
     for half in sorted(set(beside.values())):
         names, limit = [name for name in real.names if beside[name] == half], real.num_fresh(half)
@@ -53,7 +53,7 @@ def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
                     details={'images_at_most': limit}, protocol=protocols[name],
                 )  # fmt: skip
             continue
-        sets = 1 if count == len(real.split) else options.sets  # the whole split has no second draw
+        sets = 1 if count == len(real.split) else options.sets  # the whole split can be drawn only once
         draw = functools.partial(real.fresh, count=count, beside_half=half)
         _score(results, real, HELD_OUT, missing, protocols, draw, sets)
 
@@ -88,14 +88,14 @@ def _score(
 
 
 def lacking(config: Config, *, beside_reference: bool = False) -> list[str]:
-    """What to say of metrics that will have no row of held-out real images; [] where there are enough of them.
+    """Return warnings about metrics that will have no row of held-out real images; [] if there are enough images.
 
     Args:
-      beside_reference: only of metrics that look at a half of the held-out images; a reference of few images is a
-        disadvantage of the number itself.
+      beside_reference: only for metrics that use a half of the held-out images, where a small reference also harms the
+        number itself.
 
     Raises:
-      UserError: a data set that cannot be opened, or a metric that does not exist.
+      UserError: the data set cannot be opened, or a metric does not exist.
     """
     options = config.evaluation
     suits = features.reference_split(options.features.name)

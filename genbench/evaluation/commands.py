@@ -1,4 +1,4 @@
-"""`genbench metrics` on the command line."""
+"""The `genbench metrics` command."""
 
 import argparse
 
@@ -14,7 +14,7 @@ LIMITS = {'sets': (1, 2**31), 'batch_size': (1, 2**16), 'num_samples': (0, 2**40
 
 
 def metrics(given: argparse.Namespace) -> int:
-    """Print the metrics of sets of images, or save the moments of one; the exit status.
+    """Print the metrics of image sets, or save the moments of one. Return the exit status.
 
     Raises:
       UserError: a flag or an input that makes no sense.

@@ -1,4 +1,4 @@
-"""Whether samples are copies of train images: nearest neighbours in feature space, with held-out images as control."""
+"""Detect copies of train images among samples: nearest neighbours in feature space, with held-out images as control."""
 
 import dataclasses
 
@@ -12,19 +12,19 @@ FALSE_ALARMS = 0.01  # share of held-out images that the threshold for a copy le
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Memorisation:
-    """What the nearest train images say of n samples.
+    """What the nearest train images show about n samples.
 
     Attributes:
       nearest: index of each sample's nearest train image (n,).
       distance: the distance to it (n,), 0 for a copy.
-      ratio: that distance over the one between this train image and the train image nearest to it (n,).
-      flagged: samples of a ratio so small that only 1% of the held-out images have it too (n,).
-      copied: their share; about 0.01 for fresh draws from the data's distribution.
-      authenticity: share of samples of ratio above 1 (Alaa et al. 2022, section 3.3).
-      held_out_authenticity: the same of the held-out images: what fresh draws show.
-      train_test_gap: how far samples lie from the train images against how far held-out images do, as the standard
-        score of the Mann-Whitney statistic (Meehan et al. 2020, section 3, in one cell). About N(0, 1) for fresh draws,
-        far below 0 for copies, far above 0 for samples that miss the data.
+      ratio: that distance divided by the distance from this train image to its own nearest train image (n,).
+      flagged: samples whose ratio is so small that only 1% of the held-out images have one as small (n,).
+      copied: the share of flagged samples; about 0.01 for fresh draws from the data's distribution.
+      authenticity: share of samples with a ratio above 1 (Alaa et al. 2022, section 3.3).
+      held_out_authenticity: the same for the held-out images, as fresh draws would give.
+      train_test_gap: compares how far samples and held-out images lie from the train images, as the standard score of
+        the Mann-Whitney statistic (Meehan et al. 2020, section 3, in one cell). About N(0, 1) for fresh draws, far
+        below 0 for copies, far above 0 for samples that miss the data.
     """
 
     nearest: np.ndarray
@@ -39,7 +39,7 @@ class Memorisation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Control:
-    """What the nearest train images say of m held-out images; `distance` and `ratio` (m,) as of samples."""
+    """What the nearest train images show about m held-out images; `distance` and `ratio` (m,) as for samples."""
 
     distance: np.ndarray
     ratio: np.ndarray
@@ -50,19 +50,19 @@ class Control:
 
 
 def control(train: np.ndarray, test: np.ndarray) -> Control:
-    """Held-out images (m, d) against train images (N, d), in features; one pass serves every set of samples."""
+    """Compare held-out images (m, d) with train images (N, d), in features. One pass serves every set of samples."""
     points, tests = neighbours.centred(*checked_sets(train=train, test=test))
     return Control(*_to_train(points, tests)[1:])
 
 
 def memorisation(train: np.ndarray, test: np.ndarray, fake: np.ndarray, known: Control | None = None) -> Memorisation:
-    """Compare samples with the images a model was trained on, and with held-out ones as a control.
+    """Compare samples with the images a model was trained on, with held-out images as a control.
 
     Args:
       train: features (N, d) of the train images.
       test: features (m, d) of real images that the model has not seen.
       fake: features (n, d) of samples.
-      known: `control(train, test)`, where it has been computed already.
+      known: `control(train, test)`, if it has already been computed.
 
     Raises:
       UserError: fewer than two images in a set, sets of different width, or values that are not finite.
@@ -86,13 +86,13 @@ def _to_train(points: neighbours.Centred, images: neighbours.Centred) -> tuple[n
 
 
 def _ratio(distance: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """A copy has ratio 0, also of a train image that is there twice."""
+    """A copy has ratio 0, even if the train image occurs twice."""
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.where(distance == 0, 0.0, distance / spacing)
 
 
 def _standard_score(x: np.ndarray, y: np.ndarray) -> float:
-    """How often values of x lie above values of y, ties counted half, less its mean, over its standard deviation."""
+    """Standardise the count of values of x above values of y (ties count half): subtract its mean, divide by its sd."""
     from scipy.stats import rankdata
 
     n, m = len(x), len(y)

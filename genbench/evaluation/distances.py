@@ -1,6 +1,6 @@
-"""Distances between the distributions of two feature sets: Fréchet, that extrapolated to n = ∞, and kernel.
+"""Distances between two feature distributions: Fréchet, Fréchet extrapolated to n = ∞, and kernel.
 
-Under the names FID and KID only with the features of the 2015 Inception network.
+They are called FID and KID only with the features of the 2015 Inception network.
 """
 
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from scipy.linalg import lapack
 from genbench.errors import UserError
 from genbench.evaluation.arrays import LARGEST, check_range, checked, checked_sets
 
-BLOCK = 1024  # rows that moments take at a time
-ROUNDING = 1e-5  # of the largest entry of a covariance that was stored in float32
+BLOCK = 1024  # rows that moments process at a time
+ROUNDING = 1e-5  # relative to the largest entry of a covariance that was stored in float32
 
 
 class Moments:
-    """Mean and covariance of features that arrive in batches, in float64.
+    """Accumulates the mean and covariance of features that arrive in batches, in float64.
 
-    Rows are taken about the first one, and scatter matrices about their own means are merged (Chan, Golub & LeVeque
-    1979), so an offset costs no digits. Blocks have a fixed size: the same rows in the same order give the same bits,
+    Rows are centred on the first row, and scatter matrices about their own means are merged (Chan, Golub & LeVeque
+    1979), so an offset loses no digits. Blocks have a fixed size: the same rows in the same order give the same bits,
     however they were batched.
     """
 
@@ -30,10 +30,10 @@ class Moments:
         self._block, self._waiting = np.empty((BLOCK, d)), 0
 
     def add(self, batch: np.ndarray) -> None:
-        """Count in a batch (m, d), m ≥ 1.
+        """Add a batch (m, d), m ≥ 1.
 
         Raises:
-          UserError: another number of features, or values that are not finite.
+          UserError: the number of features changed, or values are not finite.
         """
         batch = checked(batch, 'features', 1)
         if batch.shape[1] != len(self._mean):
@@ -50,7 +50,7 @@ class Moments:
                 self._waiting = 0
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (d,) and covariance (d, d) with ddof = 1 of all rows so far; more may be added after.
+        """Return the mean (d,) and covariance (d, d), with ddof = 1, of all rows so far. More rows may be added later.
 
         Raises:
           UserError: fewer than two rows.
@@ -61,7 +61,7 @@ class Moments:
         return self._origin + mean, scatter / (self.count - 1)
 
     def _merged(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean, from the origin, and scatter matrix with the waiting rows."""
+        """Return the mean, from the origin, and the scatter matrix, including the waiting rows."""
         rows, before = self._block[: self._waiting], self.count - self._waiting
         if not len(rows):
             return self._mean, self._scatter
@@ -73,7 +73,7 @@ class Moments:
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d) with ddof = 1 of features (n, d), n ≥ 2, in float64."""
+    """Return the mean (d,) and covariance (d, d), with ddof = 1, of features (n, d), n ≥ 2, in float64."""
     features = checked(features, 'features')
     total = Moments(features.shape[1])
     total.add(features)
@@ -93,11 +93,11 @@ class _Factored(NamedTuple):
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
     """‖μ₁ − μ₂‖² + Tr Σ₁ + Tr Σ₂ − 2 Tr (Σ₁Σ₂)^½ (Heusel et al. 2017, equation 6), without an epsilon.
 
-    With Σ₁ = LLᵀ the eigenvalues of Σ₁Σ₂ that are not 0 are those of the symmetric LᵀΣ₂L, as many as the smaller rank:
-    no general matrix root, and covariances of fewer rows than features are no special case.
+    With Σ₁ = LLᵀ, the non-zero eigenvalues of Σ₁Σ₂ are those of the symmetric matrix LᵀΣ₂L; there are as many as the
+    smaller rank. This needs no general matrix root, and covariances of fewer rows than features are not a special case.
 
     Raises:
-      UserError: means that are not (d,), covariances that are not (d, d), or what `check_moments` refuses.
+      UserError: means are not (d,), covariances are not (d, d), or `check_moments` refuses them.
     """
     return _frechet(_factored(mu1, sigma1), _factored(mu2, sigma2))
 
@@ -110,21 +110,21 @@ def fd_infinity(
     least: int | None = None,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Fréchet distance extrapolated to infinitely many samples, and the standard error of the fit's intercept.
+    """Return the Fréchet distance extrapolated to infinitely many samples, and the standard error of the intercept.
 
     Chong & Forsyth 2020, section 3: the bias of the distance of N samples is linear in 1/N, so a line through the
-    distances of `points` random subsets is read at 1/N = 0. The subsets overlap: the error says how well the line fits,
-    not how much the value moves from one sample set to another. The bias of the reference stays.
+    distances of `points` random subsets is read at 1/N = 0. The subsets overlap, so the error says how well the line
+    fits, not how much the value varies between sample sets. The bias of the reference remains.
 
     Args:
       reference_moments: (mean, covariance) of the reference.
       features: (n, d) of the samples.
       points: how many subsets, of sizes evenly spaced from `least` to n.
-      least: the smallest subset; by default n / 10 as in the paper, or 2 d where n allows, as the bias is not yet
-        linear where N is below d.
+      least: the smallest subset; by default n / 10 as in the paper, or 2 d if n allows, because the bias is not yet
+        linear while N is below d.
 
     Raises:
-      UserError: fewer than three sizes to put a line through.
+      UserError: fewer than three sizes to fit a line through.
     """
     features = checked(features, 'features')
     n, d = features.shape
@@ -170,7 +170,7 @@ def _factored(mu: np.ndarray, sigma: np.ndarray) -> _Factored:
 
 
 def check_moments(mu: np.ndarray, sigma: np.ndarray) -> None:
-    """Refuse what no rows of features have as mean (d,) and covariance (d, d); eigenvalues are not computed.
+    """Refuse a mean (d,) and covariance (d, d) that no set of features can have. No eigenvalues are computed.
 
     Raises:
       UserError: values that are not finite or beyond ±1e45 (its square in the covariance), a covariance that is not
@@ -192,10 +192,10 @@ def check_moments(mu: np.ndarray, sigma: np.ndarray) -> None:
 def kernel_distance(
     x: np.ndarray, y: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """`squared_mmd`, mean and standard deviation over random subsets (Bińkowski et al. 2018, section 4).
+    """Return the mean and standard deviation of `squared_mmd` over random subsets (Bińkowski et al. 2018, section 4).
 
-    Subsets are as large as the smaller set where that is below `subset_size`; they overlap, so their spread is no
-    standard error.
+    If the smaller set has fewer than `subset_size` rows, subsets are as large as it. Subsets overlap, so their spread
+    is not a standard error.
     """
     x, y = checked_sets(x=x, y=y)
     size = min(subset_size, len(x), len(y))
@@ -210,7 +210,7 @@ def kernel_distance(
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared MMD of (n, d) and (m, d) with the kernel (x·y / d + 1)³ (Bińkowski et al. 2018, equation 4)."""
+    """The unbiased squared MMD of (n, d) and (m, d) with kernel (x·y / d + 1)³ (Bińkowski et al. 2018, eq. 4)."""
     return _mmd(*checked_sets(x=x, y=y))
 
 

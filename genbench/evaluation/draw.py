@@ -1,4 +1,4 @@
-"""Samples of a run as a picture or as an array."""
+"""Draw samples of a run as a picture or as an array."""
 
 import pathlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def draw_to_file(
     overrides: Sequence[str] = (),
     step: int | None = None,
 ) -> None:
-    """Draw `count` images into a .png grid, or a .npz of 'images', 'levels' and the conditions, 'given_KIND'.
+    """Draw `count` images into a .png grid, or an .npz with 'images', 'levels' and the conditions ('given_KIND').
 
     Args:
       step: of the checkpoint; None: the newest.
@@ -50,13 +50,13 @@ def draw_to_file(
 
 
 def check_said(given: Sequence[str], sampler: Sampler) -> None:
-    """Raise a UserError where the weight of guidance is said by a condition and by the sampler."""
+    """Raise a UserError if both a condition and the sampler set the weight of guidance."""
     if sampler.guidance and any(text.startswith(f'{conditions.WEIGHT}=') for text in given):
         raise UserError(f'--given {conditions.WEIGHT} and the guidance of the sampler say the same; leave one out.')
 
 
 class Drawn(NamedTuple):
-    """Integer images (count, …), of which data, and what all of them were told."""
+    """Integer images (count, …), the data they model, and the conditions they were given."""
 
     images: np.ndarray
     spec: DataSpec
@@ -64,7 +64,7 @@ class Drawn(NamedTuple):
 
 
 class Source:
-    """A checkpoint to draw from; what is restored and compiled for one call serves the next.
+    """A checkpoint to draw from. Calls share what has been restored and compiled.
 
     Args:
       overrides: 'key=value' changes to the run's config.
@@ -75,10 +75,10 @@ class Source:
         run = runs.open_run(workdir)
         self._run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
         self._step, self._state = self._run.restore(step)
-        self._ready: dict[str, tuple[sampling.Drawer, State]] = {}  # by the guide that is lent
+        self._ready: dict[str, tuple[sampling.Drawer, State]] = {}  # by the borrowed guide
 
     def draw(self, count: int, sampler: str, seed: int, given: Sequence[str]) -> Drawn:
-        """Images from the first on; arguments as of `draw_to_file`."""
+        """Draw images, starting with the first; arguments as in `draw_to_file`."""
         if count < 1:
             raise UserError(f'--count is {count}; it should be at least 1.')
         family, options = self._run.after(self._step), self._run.config.evaluation
@@ -95,7 +95,7 @@ class Source:
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:
-    """The conditions of all images, as users write them; without any, what pictures of samples are shown with."""
+    """The conditions of all images, as users write them; without any, those that sample pictures use."""
     readable = {**family.conditions, **(conditions.kept(family.spec) if family.path is not None else {})}
     if not texts:
         return sampling.shown(family, count, lambda numbers: _train(run, family).rows(numbers), seed)

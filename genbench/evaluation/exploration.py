@@ -1,7 +1,7 @@
 """How one checkpoint samples, for people to look at: WORKDIR/exploration/.
 
-exploration.json says what there is. Pictures of traces are sprites: PNGs whose cells are images at their own size, a
-row a step; the others are enlarged, with gaps.
+exploration.json lists the contents. Pictures of traces are sprites: PNGs whose cells are images at their own size, one
+row per step. The other pictures are enlarged, with gaps.
 
 * denoising: every state of a multi-step sampler and the clean image it predicts there, from noise (`generation`) and
   from real images at some levels of noise (`reconstruction_K`), with the schedule's α, σ and log α²/σ² at its times;
@@ -34,20 +34,20 @@ from genbench.training import sampling
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-FORMAT = 4  # raise when what a trace holds changes, its mathematics too
-IMAGES = 8  # in every row of pictures, and in a batch
-MOST_STEPS = 100  # a sampler of more is followed only where there is no shorter one
-MOST_STATES = 41  # kept of a trace
-SHARES = (0.25, 0.5, 0.75)  # of a sampler's way that is ahead where a reconstruction begins
+FORMAT = 4  # raise when the contents of a trace change, or their mathematics
+IMAGES = 8  # per row of pictures, and per batch
+MOST_STEPS = 100  # a sampler with more steps is followed only if there is no shorter one
+MOST_STATES = 41  # states kept of a trace
+SHARES = (0.25, 0.5, 0.75)  # shares of a sampler's path that remain when a reconstruction begins
 ROWS = 4  # interpolations
 REAL = 100
-NEAREST = 3  # neighbours of a sample
+NEAREST = 3  # neighbours per sample
 
 Told = Callable[[int, int], Given]
 
 
 def chosen(samplers: Sequence[Sampler], best: Sampler | None = None) -> Sampler:
-    """The sampler to follow: the best where it has several steps, and not very many; else the one with the most."""
+    """Choose the sampler to follow: the best if it has several steps but not too many, else the one with the most."""
     if best is not None and 1 < int(best.num_steps) <= MOST_STEPS:
         return best
 
@@ -60,11 +60,11 @@ def chosen(samplers: Sequence[Sampler], best: Sampler | None = None) -> Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class Explorer:
-    """Pictures of one average of a checkpoint; what is random follows from the seed.
+    """Draws pictures of one average of a checkpoint. The seed determines everything random.
 
     Attributes:
-      sampler: of neighbours and interpolations.
-      followed: of the states from noise to image; the same where it has several steps.
+      sampler: draws neighbours and interpolations.
+      followed: gives the states from noise to image; the same as `sampler` if that has several steps.
     """
 
     blueprint: Blueprint
@@ -76,12 +76,12 @@ class Explorer:
     def write(
         self, folder: pathlib.Path, identity: Mapping[str, Any], samples: np.ndarray, told: Told, real: RealSets
     ) -> None:
-        """Write what is not there for this identity yet.
+        """Write whatever this identity does not have yet.
 
         Args:
           identity: config hash and step of the checkpoint, and further facts to note.
           samples: the first integer images (IMAGES, …) of the sampler.
-          told: (shard, count) → conditions as the evaluation draws them.
+          told: (shard, count) → conditions, as the evaluation draws them.
         """
         index = folder / 'exploration.json'
         if _same(index, identity):
@@ -111,7 +111,7 @@ class Explorer:
         write_atomically(index, json.dumps(values) + '\n')
 
     def _denoising(self, pictures: dict[str, np.ndarray], told: Told, real: RealSets) -> dict[str, Any]:
-        """What exploration.json says of the traces; their pictures are added to `pictures`."""
+        """Return the entry of exploration.json for the traces, and add their pictures to `pictures`."""
         family = self.blueprint.family
         schedule = family.asked(self.blueprint.bind_state(self.state)).path
         assert schedule is not None
@@ -144,7 +144,7 @@ class Explorer:
         }  # fmt: skip
 
     def _interpolation(self, told: Told) -> np.ndarray:
-        """Integer images (ROWS, IMAGES, …); along a row nothing changes but the latent."""
+        """Integer images (ROWS, IMAGES, …); along a row only the latent changes."""
         family = self.blueprint.family
         shape = family.latent_shape or family.space.shape
         ends = self.sampler.options.temperature * self._noise(1, shape, 2 * ROWS)
@@ -171,7 +171,7 @@ class Explorer:
         return draw.standard_normal((count, *shape), np.float32)
 
     def _keys(self, first: int, count: int) -> jax.Array:
-        """Of the noise that is drawn after the start: each image has its own, and each row of an interpolation."""
+        """Keys of the noise drawn after the start: one for each image, and one for each row of an interpolation."""
         return sampling.image_keys(self.blueprint.family, 'exploration', self.seed, first, count)
 
     def _trace(
@@ -198,7 +198,7 @@ class Explorer:
 
     @functools.cached_property
     def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """For `sampler` and for `followed`; only what is called is compiled."""
+        """Functions for `sampler` and for `followed`. Only those that are called get compiled."""
 
         def program(sampler: Sampler) -> Callable[..., Any]:
             @jax.jit
@@ -221,11 +221,11 @@ class Explorer:
 
 
 def slerp(one: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Points (n, …) on the great circle from `one` to `other`, of norms in between; ends as they are."""
+    """Points (n, …) on the great circle from `one` to `other`, with norms in between. The ends stay as they are."""
     cosine = np.sum(one * other) / (np.linalg.norm(one) * np.linalg.norm(other))
     angle = np.arccos(np.clip(cosine, -1, 1))
     shares = shares.reshape(-1, *[1] * one.ndim)
-    if angle < 1e-4:  # a straight line, where the sines would vanish
+    if angle < 1e-4:  # a straight line if the sines would vanish
         return ((1 - shares) * one + shares * other).astype(np.float32)
     points = (np.sin((1 - shares) * angle) * one + np.sin(shares * angle) * other) / np.sin(angle)
     return points.astype(np.float32)
@@ -254,7 +254,7 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _sprite(images: np.ndarray) -> np.ndarray:
-    """uint8 images (rows, columns, height, width, channels) → one picture, cell beside cell."""
+    """uint8 images (rows, columns, height, width, channels) → one picture without gaps."""
     rows, columns, height, width, channels = images.shape
     picture = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
     return picture[..., 0] if channels == 1 else picture
@@ -273,7 +273,7 @@ def _save(path: pathlib.Path, picture: np.ndarray) -> None:
 
 
 def _log_snr(alpha: float, sigma: float) -> float | None:
-    """log α²/σ², or None where it is infinite."""
+    """log α²/σ², or None if it is infinite."""
     return round(float(2 * np.log(alpha / sigma)), 5) if alpha > 0 and sigma > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""Cells of an evaluation: which sampler with which parameters, from a config or from --grid words."""
+"""Cells of an evaluation: each sampler with its parameters, from a config or from --grid words."""
 
 import bisect
 import dataclasses
@@ -18,7 +18,7 @@ _NUMBERS: dict[str, tuple[Any, Any]] = {
     'seed': (int, SEED),
     'guidance': (float, GUIDANCE),
 }
-OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are no option of a sampler's record
+OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are not options in a sampler's record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Cell:
 
 
 def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
-    """The product of 'key=value,value' words; without words, the config's samplers.
+    """Return the product of 'key=value,value' words; without words, the config's samplers.
 
-    A budget `nfe` takes the most steps that cost no more evaluations; results hold what was really spent.
+    A budget `nfe` gives each sampler the most steps that fit within it. Results record the evaluations really spent.
 
     Raises:
-      UserError: a word that is none, a sampler that does not fit, a budget below one step.
+      UserError: a malformed word, a sampler that does not fit, or a budget below one step.
     """
     axes = _axes(words, family)
     averages, seeds = axes.pop('average', [options.average]), axes.pop('seed', [str(options.seed)])
@@ -55,10 +55,10 @@ def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
 
 
 def check(words: Sequence[str], family: type[Family]) -> None:
-    """Find what can be told to be wrong of words before a model is there.
+    """Report mistakes in the words that can be found without a model.
 
     Raises:
-      UserError: a word that is none, a number that is none, a sampler that does not fit the family.
+      UserError: a malformed word or number, or a sampler that does not fit the family.
     """
     axes = _axes(words, family)
     for text in axes.get('sampler', ()):

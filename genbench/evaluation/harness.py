@@ -1,4 +1,4 @@
-"""Score one checkpoint of a run: sample distances for each sampler, likelihoods, and what it all cost."""
+"""Score one checkpoint of a run: sample distances for each sampler, likelihoods, and costs."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-SIMULATED = 32  # images on which the bounds of annealed importance sampling are compared
+SIMULATED = 32  # simulated images that compare the bounds of annealed importance sampling
 
 
 @explained_disk_errors()
@@ -47,13 +47,13 @@ def evaluate(
     quiet: bool = False,
     report: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Score a run and return the new rows of its results.jsonl; what is there under the same protocol is kept.
+    """Score a run and return the new rows of its results.jsonl. Rows that exist under the same protocol are kept.
 
     Args:
       overrides: 'evaluation.key=value' changes to the run's config.
       step: a checkpoint; by default the newest.
-      cells: axes 'key=value,value' whose product is evaluated in place of the config's samplers (see `grid`).
-      report: is told how many parts of the evaluation are done, and of how many.
+      cells: axes 'key=value,value' whose product is evaluated instead of the config's samplers (see `grid`).
+      report: called with the number of finished parts of the evaluation and the number of all parts.
     """
     run = runs.open_run(workdir)
     for override in overrides:
@@ -86,7 +86,7 @@ class Evaluation:
         sample_metrics(self.options.metrics)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
-            run.networks(step, state, average)  # one that is not there is said before anything is computed
+            run.networks(step, state, average)  # a missing average is reported before anything is computed
         self.real = RealSets(config, quiet, self.family.fields, self.spec)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
@@ -94,10 +94,10 @@ class Evaluation:
         self.added: list[dict[str, Any]] = []
 
     def run_all(self, report: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
-        # Read first, so that a damaged log is said before anything is computed or written.
+        # Read first, so that a damaged log is reported before anything is computed or written.
         spent = self._training_costs() if 'speed' in self.options.metrics else {}
         if self.real.names:
-            _ = self.real.network  # a network that cannot be had is said before anything is drawn
+            _ = self.real.network  # an unavailable network is reported before anything is drawn
         parts = Parts(self._num_parts(), self.quiet, report)
         for average in self.averages:
             for title, work in Weights(self, average).steps():
@@ -109,12 +109,12 @@ class Evaluation:
 
     @functools.cached_property
     def likelihoods(self) -> list[Likelihood]:
-        """Those of the family that are asked for."""
+        """The family's likelihoods that the config asks for."""
         asked = self.options.likelihoods
         return [one for one in self.family.likelihoods if not asked or one.method in asked]
 
     def _num_parts(self) -> int:
-        """How many `Weights.steps` all averages have."""
+        """The number of `Weights.steps` over all averages."""
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
@@ -122,7 +122,7 @@ class Evaluation:
 
     @property
     def explored(self) -> str:
-        """The average whose samples are shown step by step: the config's own where it is among those evaluated."""
+        """The average whose samples are shown step by step: the config's own if it is among those evaluated."""
         return self.options.average if self.options.average in self.averages else self.averages[0]
 
     def has(self, metric: str, protocol: Mapping[str, Any]) -> bool:
@@ -138,7 +138,7 @@ class Evaluation:
         self.added.append(row)
 
     def given(self, shard: int, count: int, seed: int | None = None) -> Given:
-        """What a conditional family is told of the images of a shard: conditions of rows drawn from the train split."""
+        """The conditions of the images of a shard, taken from rows drawn from the train split."""
         chosen = self.options.seed if seed is None else seed
         return drawn_conditions(self.family, self.real.train, chosen, shard, count)
 
@@ -158,7 +158,7 @@ class Evaluation:
         }
 
     def told(self, source: str) -> dict[str, Any]:
-        """What protocols say of the conditions, and of the rows that they are made of."""
+        """The protocol entries for the conditions and for the rows they come from."""
         named = list(conditions.named(self.run.config.family))
         return {'given': named, 'given_from': source} if named else {'given': 'nothing'}
 
@@ -173,7 +173,7 @@ class Evaluation:
                 self.add(metric, value, protocol={**protocol, **said}, kind='cost', split='train')
 
     def _training_costs(self) -> dict[str, tuple[Any, dict[str, Any]]]:
-        """What training took up to this checkpoint: (value, what else its protocol says) by metric."""
+        """The cost of training up to this checkpoint: (value, further protocol entries) by metric."""
         counted = telemetry.definition(telemetry.read_starts(self.run.folder.starts))
         trained = {name for update in self.family.updates for name in update.networks}
         logged = [row for row in read_rows(self.run.folder.metrics, ROW) if row['step'] == self.step]
@@ -217,7 +217,7 @@ class Weights:
         return np.split(images, self.options.sets)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """What there is to do with them, each with a title."""
+        """The steps of evaluating these parameters, each with a title."""
         one = self.evaluation
         found: list[tuple[str, Callable[[], None]]] = []
         if one.real.names:
@@ -253,7 +253,7 @@ class Weights:
         sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), sets[0][:SHOWN], one.spec)
 
     def explore(self, cells: Sequence[grid.Cell]) -> None:
-        """Pictures of how this checkpoint samples, with the sampler that the leaderboard shows; see `exploration`."""
+        """Draw pictures of how this checkpoint samples, with the sampler on the leaderboard; see `exploration`."""
         one, distances = self.evaluation, [self._distance(cell) for cell in cells]
         samplers = [cell.sampler for cell in cells]
         best = samplers[distances.index(min(distances))] if min(distances) < np.inf else None
@@ -267,7 +267,7 @@ class Weights:
         explorer.write(one.run.folder.path / 'exploration', identity, samples, one.given, one.real)
 
     def _distance(self, cell: grid.Cell) -> float:
-        """The Fréchet distance that ranks; infinite where it was not computed."""
+        """The Fréchet distance used for ranking; infinite if it was not computed."""
         one, drawn = self.evaluation, Protocol(self.evaluation.sampling_protocol(cell, self.average))
         found = [row['value'] for row in one.results.rows
                  if row['metric'] in ('fid', 'fd') and row['value'] is not None
@@ -279,7 +279,7 @@ class Weights:
         self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
 
     def score_by_annealing(self) -> None:
-        """Annealed importance sampling of a model with a decoder, and the width of its bounds on simulated images."""
+        """Annealed importance sampling of a model with a decoder, and the gap of its bounds on simulated images."""
         one, options = self.evaluation, self.options.ais
         networks = self.blueprint.bind_state(self.state)
         likelihood = ais.likelihood(one.family, networks, options)
@@ -304,7 +304,7 @@ class Weights:
         more: Callable[[], dict[str, float]] = dict,
         copies: int = 1,
     ) -> None:
-        """One row; `copies` is how often an image is in memory, `more` computes further details."""
+        """Return one row. `copies` is how often an image is in memory; `more` computes further details."""
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
         if len(split) < 2:
@@ -341,7 +341,7 @@ def draw_run(
     data_dir: str,
     quiet: bool,
 ) -> ImageSet:
-    """Samples of a run as a set of uint8 images; '' and 0 take what the run's own evaluation config says."""
+    """Return samples of a run as a set of uint8 images; '' and 0 mean the value in the run's own evaluation config."""
     run = runs.open_run(path)
     configured = samplers.listed(run.config.evaluation.samplers)
     options: dict[str, Any] = {'samplers': (sampler,) if sampler else configured[:1]}
@@ -372,7 +372,7 @@ def draw_run(
 
 
 def machine() -> dict[str, Any]:
-    """Where a speed was measured."""
+    """The machine on which a speed was measured."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
     return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}

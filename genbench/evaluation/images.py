@@ -1,6 +1,6 @@
-"""Sets of images from wherever users keep them: folders, arrays, TFDS splits; read in batches as uint8.
+"""Image sets from folders, arrays or prepared splits, read in batches as uint8.
 
-What is said of a set goes into the protocol: its images are hashed as they are read, not by their file's name.
+The description of a set goes into the protocol. Images are hashed by their content as they are read, not by file name.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images (n, height, width, 1 or 3), uint8 when read; of one size, or in batches of one size each.
+    """Images (n, height, width, 1 or 3), uint8 when read. All have one size, or each batch has one size.
 
     Attributes:
-      description: what the protocol says beside number and hash of the images.
-      count: how many `batches` will give, at most.
-      shape: height, width and channels; None where there are several sizes.
+      description: what the protocol says in addition to the number and hash of the images.
+      count: the largest number of images that `batches` can give.
+      shape: height, width and channels; None if there are several sizes.
       batches: opens the set for one pass.
     """
 
@@ -39,14 +39,14 @@ class ImageSet:
     count: int
     shape: tuple[int, ...] | None
     batches: Callable[[], Iterator[np.ndarray]]
-    sizes: str = ''  # of several: two of them, with their files
+    sizes: str = ''  # if there are several sizes: two of them, with their files
 
 
 def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
-    """Image files in a folder and below it, in the order of their paths.
+    """Read image files in a folder and its subfolders, in the order of their paths.
 
     Raises:
-      UserError: no images; more than 8 bits; files that cannot be read, unless they are to be skipped.
+      UserError: there are no images, images have more than 8 bits, or files cannot be read and must not be skipped.
     """
     files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
     if not files:
@@ -57,7 +57,7 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
             with pictures.opened(file) as image:
                 found.setdefault((image.size, image.mode), file)
         except pictures.UNREADABLE:
-            continue  # counted with the truncated ones when pixels are read
+            continue  # counted with the truncated files when pixels are read
     if not found:
         raise UserError(f'None of the {len(files)} images in {path} can be read.')
     mode = _check_modes(path, found)
@@ -102,7 +102,7 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
 
 
 def _check_modes(path: pathlib.Path, found: dict[tuple[Any, ...], pathlib.Path]) -> str:
-    """The mode that all images are read in: L where all are grey, else RGB as clean-fid reads them."""
+    """The mode that all images are read in: L if all are grey, else RGB as in clean-fid."""
     for (_, mode), file in found.items():
         if mode[0] in 'IF':
             raise UserError(f'{file.relative_to(path)} in {path} has the mode {mode}, which is not 8 bits a channel; '
@@ -111,10 +111,10 @@ def _check_modes(path: pathlib.Path, found: dict[tuple[Any, ...], pathlib.Path])
 
 
 def array(path: pathlib.Path) -> ImageSet:
-    """Images of a .npy file, or of a .npz file under 'images', 'arr_0' or its only name.
+    """Read images of an .npy file, or of an .npz file under 'images', 'arr_0' or its only name.
 
-    Values are whole numbers in 0 … 255, or floats in [0, 1] or [−1, 1] that are rounded to 256 levels; integers with
-    a value named 'levels' beside them (as genbench writes) are scaled to 0 … 255.
+    Values are whole numbers in 0 … 255, or floats in [0, 1] or [−1, 1], which are rounded to 256 levels. Integers
+    stored together with a value named 'levels' (as genbench writes them) are scaled to 0 … 255.
     """
     values, levels = _named(path) if array_files.is_npz(path) else (array_files.read_npy(path), None)
     if values.ndim == 3:
@@ -133,7 +133,7 @@ def array(path: pathlib.Path) -> ImageSet:
 
 
 def _named(path: pathlib.Path) -> tuple[np.ndarray, int | None]:
-    """The images of an .npz file, and the number of their levels if that is said."""
+    """The images of an .npz file, and the number of their levels if the file gives it."""
     held = array_files.names(path)
     names = [name for name in held if name not in ('labels', 'levels', 'mu', 'sigma', 'mu_s', 'sigma_s')]
     chosen = next((name for name in ('images', 'arr_0') if name in names), names[0] if len(names) == 1 else None)

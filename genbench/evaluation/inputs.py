@@ -1,4 +1,4 @@
-"""What the addresses of `genbench metrics` name: sets of images, features that were computed elsewhere, moments."""
+"""Resolve the addresses of `genbench metrics`: sets of images, precomputed features, and moments."""
 
 import dataclasses
 import hashlib
@@ -21,12 +21,12 @@ from genbench.evaluation.scoring import Settings
 
 KNOWN = ('a folder of images, a .npy or .npz array of images or features, tfds:NAME:SPLIT, folder:DIR:SPLIT, the '
          'folder of a run, or saved moments')  # fmt: skip
-IMAGES = ('images', 'arr_0')  # names under which a file of moments may hold images, too, as ADM's references do
+IMAGES = ('images', 'arr_0')  # names under which a file of moments may also hold images, as ADM's references do
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the flags of `genbench metrics` say; an empty string or zero is the default."""
+    """The flags of `genbench metrics`; an empty string or zero means the default."""
 
     features: str = ''
     convention: str = ''
@@ -35,14 +35,14 @@ class Options:
     batch_size: int = 64
     data_dir: str = ''
     skip_unreadable: bool = False
-    sets: int = 1  # disjoint parts of A that are scored one by one
+    sets: int = 1  # number of disjoint parts of A that are scored separately
     seed: int = 0
     sampler: str = ''  # of a run
     num_samples: int = 0  # of a run
     average: str = ''  # of a run
     step: int | None = None  # of a run
     quiet: bool = False
-    cache: bool = True  # keep features of images, by what the images hold
+    cache: bool = True  # keep features of images, by the hash of the images
     settings: Settings = Settings()  # of the metrics
     recipe: Recipe = Recipe()  # of folder:DIR:SPLIT
 
@@ -69,14 +69,14 @@ DrawRun = Callable[[pathlib.Path, Options], ImageSet]
 
 
 def open_source(address: str, options: Options, draw_run: DrawRun, outputs: Sequence[str] = ('features',)) -> Source:
-    """What an address names; nothing is read but headers and moments.
+    """Return what an address names. Only headers and moments are read.
 
     Args:
       draw_run: opens the samples of a run.
-      outputs: of a feature network, whose moments a file of moments must hold.
+      outputs: outputs of a feature network whose moments a file of moments must hold.
 
     Raises:
-      UserError: it names nothing, or nothing that is known.
+      UserError: the address names nothing, or nothing of a known kind.
     """
     path = pathlib.Path(address)
     if address.partition(':')[0] in ('tfds', 'folder', 'hf') and not os.path.exists(path):
@@ -96,14 +96,14 @@ def open_source(address: str, options: Options, draw_run: DrawRun, outputs: Sequ
 
 
 def _moments(address: str, outputs: Sequence[str]) -> Saved:
-    """Moments with the images that lie beside them, which need not be those that the moments are of."""
+    """Moments with the images stored next to them. The moments need not be of these images."""
     found, held = saved_moments.read(address, outputs), array_files.names(pathlib.Path(address))
     beside = images.array(pathlib.Path(address)) if set(IMAGES) & set(held) else None
     return dataclasses.replace(found, images=beside)
 
 
 def _features(path: pathlib.Path) -> np.ndarray | None:
-    """The features (n, d) of a file that holds such; None where it holds something else."""
+    """The features (n, d) in a file; None if it holds something else."""
     if not array_files.is_npz(path):
         values = array_files.read_npy(path)
         return np.asarray(values) if values.ndim == 2 and values.dtype.kind in 'fiu' else None
@@ -115,13 +115,13 @@ def _features(path: pathlib.Path) -> np.ndarray | None:
 
 
 def holds_features(address: str) -> bool:
-    """Whether a file holds features, as far as its header says."""
+    """Whether a file holds features, judging by its header."""
     path = pathlib.Path(address)
     return path.suffix in ('.npy', '.npz') and os.path.isfile(path) and _features(path) is not None
 
 
 def images_of(address: str, source: Source) -> ImageSet:
-    """The images of a source; a UserError where it has none."""
+    """Return the images of a source; raise a UserError if it has none."""
     if isinstance(source, Saved) and source.images is not None:
         return source.images
     if isinstance(source, ImageSet):
@@ -131,10 +131,10 @@ def images_of(address: str, source: Source) -> ImageSet:
 
 
 def without_images(sources: dict[str, Source]) -> bool:
-    """Whether nothing is an image, so that no network is needed.
+    """Whether no source holds images, so that no network is needed.
 
     Raises:
-      UserError: some are features and others images, which have none yet.
+      UserError: some sources hold features, and others hold images that have no features yet.
     """
     given = [address for address, source in sources.items() if isinstance(source, Given)]
     shown = [address for address, source in sources.items() if isinstance(source, ImageSet)]
@@ -144,7 +144,7 @@ def without_images(sources: dict[str, Source]) -> bool:
 
 
 def network_of(sources: Sequence[Source], label: str) -> FeatureNetwork:
-    """The network that features and moments are of, as far as they say; `label` is what the user calls it."""
+    """The network that features and moments come from, as far as they say; `label` is the user's name for it."""
     known = [source.network for source in sources if isinstance(source, Saved) and source.network]
     outputs = ('features',) if any(isinstance(source, Given) for source in sources) else ('features', 'spatial')
     if not known:

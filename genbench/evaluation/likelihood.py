@@ -1,4 +1,4 @@
-"""Log-likelihood of a whole split, kept on disk while it grows, so that an interruption loses seconds."""
+"""Log-likelihood of a whole split. Progress is kept on disk, so that an interruption loses only seconds."""
 
 import dataclasses
 import functools
@@ -33,12 +33,12 @@ class LikelihoodScorer:
     quiet: bool = False
 
     def nats(self, likelihood: Likelihood, path: pathlib.Path | None = None) -> dict[str, np.ndarray]:
-        """{'log_prob': (n,), part: (n,), …} in nats for every image; `path` keeps them and goes on from there."""
+        """Return {'log_prob': (n,), part: (n,), …} in nats per image. `path` stores progress, to resume from."""
         title = f'score {likelihood.method}'
         return self._score(likelihood.log_prob, likelihood.traceable, title, len(self.split), path)
 
     def discretisation_error(self, likelihood: Likelihood, coarse: np.ndarray, count: int) -> float | None:
-        """Mean absolute difference, in nats, to the refined computation over the first `count` images."""
+        """Return the mean absolute difference, in nats, from the refined computation over the first `count` images."""
         if likelihood.refined is None or not count:
             return None
         count = min(count, len(self.split))
@@ -50,7 +50,7 @@ class LikelihoodScorer:
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
         run = _program(self.blueprint, log_prob, traceable)
-        found = (read_npz(path) if path else None) or {}  # what an earlier start has scored
+        found = (read_npz(path) if path else None) or {}  # what an earlier run has scored
         done = len(found.get('log_prob', ()))
         left = self.split.part(slice(done, count))
         batches = -(-len(left) // self.batch_size)
@@ -77,7 +77,7 @@ class LikelihoodScorer:
 
 @functools.lru_cache(maxsize=4)
 def _program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
-    """What scores a batch, compiled once for a likelihood that scores many checkpoints."""
+    """Return the function that scores a batch, compiled once for a likelihood that scores many checkpoints."""
 
     def program(state, images, given, keys):
         found = log_prob(blueprint.bind_state(state), images, given, keys)

@@ -1,4 +1,4 @@
-"""How far two feature sets cover each other, by balls that reach to nearest neighbours."""
+"""How far two feature sets cover each other, measured with nearest-neighbour balls."""
 
 import math
 
@@ -13,19 +13,19 @@ def manifold_scores(
 ) -> dict[str, float]:
     """Precision, recall, density and coverage of (n, d) and (m, d) features from one pass over their distances.
 
-    A point's ball reaches its k-th neighbour in its own set, itself not counted. Precision is the share of fakes inside
-    a real ball, recall that of reals inside a fake one, boundary included (Kynkäänniemi et al. 2019, equations 1, 2);
-    density is the mean number of real balls around a fake, over k, coverage the share of real balls with a fake inside,
-    boundary excluded (Naeem et al. 2020, equations 5, 6). Distances are computed in float64, tile by tile; those equal
-    up to rounding of their own count as equal, so that ties fall as the formulas say, however far away other points
-    lie.
+    A point's ball reaches its k-th neighbour in its own set, not counting the point itself. Precision is the share of
+    fakes inside a real ball, and recall the share of reals inside a fake ball, boundary included (Kynkäänniemi et al.
+    2019, equations 1, 2). Density is the mean number of real balls around a fake, divided by k, and coverage the share
+    of real balls with a fake inside, boundary excluded (Naeem et al. 2020, equations 5, 6). Distances are computed in
+    float64, tile by tile. Distances that are equal up to their own rounding error count as equal, so that ties are
+    resolved as in the formulas, however far away other points are.
 
     Args:
       precision_k: neighbours for precision and recall; None leaves them out.
       density_k: neighbours for density and coverage; None leaves them out.
 
     Raises:
-      UserError: a set of no more images than neighbours, sets of different width, or values that are not finite.
+      UserError: a set has no more images than neighbours, sets differ in width, or values are not finite.
     """
     most = max(precision_k or 0, density_k or 0)
     real, fake = checked_sets(most + 1, real=real, fake=fake)
@@ -65,10 +65,10 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
 
 
 def expected_coverage(reals: int, fakes: int, k: int = 5) -> float:
-    """What coverage is in expectation where reals and fakes are independent draws of one continuous distribution.
+    """Return the expected coverage if reals and fakes are independent draws from one continuous distribution.
 
-    A real ball is without a fake if the k points nearest to its centre, among the n − 1 other reals and the m fakes,
-    are all real. Draws are exchangeable, so that has probability C(n − 1, k) / C(n − 1 + m, k), whatever the
+    A real ball contains no fake if the k points nearest to its centre, among the n − 1 other reals and the m fakes, are
+    all real. Draws are exchangeable, so the probability of this is C(n − 1, k) / C(n − 1 + m, k) for every
     distribution. For n = m this is lemma 2 of Naeem et al. 2020.
     """
     return 1 - math.prod((reals - 1 - j) / (reals - 1 + fakes - j) for j in range(k))

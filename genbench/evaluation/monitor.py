@@ -1,7 +1,7 @@
-"""Scores of a model while it trains: a small protocol, the same at every step, that leaves the state as it is.
+"""Score a model while it trains, with a small protocol that is the same at every step and leaves the state unchanged.
 
-The Fréchet distance of a few samples has a bias that a thousand would not have, and few images say less of a likelihood
-than the whole split: these numbers compare the steps of a run, and are no substitute for `genbench evaluate`.
+The Fréchet distance of a few samples is more biased than that of a thousand, and a few images say less about a
+likelihood than the whole split. These numbers compare the steps of a run. They do not replace `genbench evaluate`.
 """
 
 import functools
@@ -36,10 +36,10 @@ def train(config: Config, workdir: str | pathlib.Path, **options: Any) -> loop.O
 
 
 class Monitor:
-    """What scores a run; see `training.observing.Monitor`.
+    """Scores a run; see `training.observing.Monitor`.
 
     Raises:
-      UserError: there is nothing to compute, or the sampler, the features or the real images are not to be had.
+      UserError: there is nothing to compute, or the sampler, the features or the real images are unavailable.
     """
 
     def __init__(self, ready: Prepared):
@@ -53,7 +53,7 @@ class Monitor:
         self._likelihood = next(iter(self._family.likelihoods), None) if config.train.evaluate_images else None
         self._real = RealSets(self._config, True, self._family.fields, self._family.spec)
         self._drawers: dict[Blueprint, sampling.Drawer] = {}
-        if config.train.evaluate_samples:  # a network that cannot be had is said before anything is trained
+        if config.train.evaluate_samples:  # an unavailable network is reported before anything is trained
             self._distance = scoring.called('fd', self._real.network)
         self.names = (*((self._distance,) if config.train.evaluate_samples else ()),
                       *((BITS,) if self._likelihood else ()))  # fmt: skip
@@ -70,7 +70,7 @@ class Monitor:
 
     @functools.cached_property
     def protocol(self) -> dict[str, Any]:
-        """{score: what it depends on beside the model}."""
+        """{score: everything it depends on except the model}."""
         options, one = self._config.evaluation, self._options
         named = list(conditions.named(self._config.family))
         common = {
@@ -93,7 +93,7 @@ class Monitor:
         return min(self._options.evaluate_images, len(self._real.split))
 
     def scores(self, blueprint: Blueprint, state: State) -> dict[str, float | None]:
-        """The scores of these parameters; none at a stage whose images have another size than those of the end."""
+        """The scores of these parameters; none in a stage whose images differ in size from those of the last stage."""
         if blueprint.family.spec.shape != self._family.spec.shape:
             return {}
         held = sampling.parts(state)
@@ -127,5 +127,5 @@ class Monitor:
 
 @functools.lru_cache(maxsize=4)
 def _likelihoods(blueprint: Blueprint) -> tuple[Likelihood, ...]:
-    """Those of a stage, made once, so that what is compiled for one serves every step."""
+    """The likelihoods of a stage, made once, so that programs compiled for one step serve every step."""
     return blueprint.family.likelihoods

@@ -1,19 +1,19 @@
-"""Distances between all points of two sets, a tile at a time, and the nearest neighbours that follow from them."""
+"""Distances between all points of two sets, one tile at a time, and the nearest neighbours that follow from them."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 TILE = 2048  # points a side
-PRECISION = 1e-12  # relative error that a squared distance stays below
-TIED = 4 * PRECISION  # squared distances that differ by less, relative to their size, count as equal
+PRECISION = 1e-12  # bound on the relative error of a squared distance
+TIED = 4 * PRECISION  # squared distances that differ by less than this, relative to their size, count as equal
 _BLOCK = 2**22  # numbers in a block of differences
 
 
 class Centred:
-    """Points (n, d) as float64 blocks about a centre that all sets share; the array itself is not copied.
+    """Points (n, d) as float64 blocks about a centre shared by all sets. The array itself is not copied.
 
-    Distances do not see the centre, but ‖x‖² + ‖y‖² − 2 x·y loses fewer digits about it.
+    Distances do not depend on the centre, but ‖x‖² + ‖y‖² − 2 x·y loses fewer digits when points are centred.
     """
 
     def __init__(self, points: np.ndarray, centre: np.ndarray):
@@ -35,7 +35,7 @@ class Centred:
 
 
 def centred(*sets: np.ndarray) -> list[Centred]:
-    """The sets about the median of the first: outliers, which would carry a mean away, do not move it."""
+    """Centre the sets on the median of the first, which outliers do not move as they would move a mean."""
     rows = sets[0][:: -(-len(sets[0]) // TILE)]
     centre = np.median(rows.astype(np.float64), 0)
     return [Centred(points, centre) for points in sets]
@@ -44,8 +44,8 @@ def centred(*sets: np.ndarray) -> list[Centred]:
 def tiles(x: Centred, y: Centred, *, upper: bool = False) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """(rows of x, rows of y, their squared distances); `upper` leaves out tiles below the diagonal.
 
-    Each squared distance is right to a relative error of `PRECISION`, and 0 for equal points, whatever the others are:
-    where ‖x‖² + ‖y‖² − 2 x·y cancels more digits than that, the differences are summed instead.
+    Each squared distance has a relative error of at most `PRECISION`, and is 0 for equal points, whatever the other
+    points are. Where ‖x‖² + ‖y‖² − 2 x·y cancels more digits than that, the differences are summed instead.
     """
     for rows in x.blocks():
         left = x[rows]
@@ -92,10 +92,10 @@ def neighbour_distances(points: Centred, k: int) -> np.ndarray:
 
 
 def nearest(x: Centred, y: Centred, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Index (n,) of the nearest point of y for each of x, and the distance (n,), exact where it is zero.
+    """Return the index (n,) of the point of y nearest to each x, and the distance (n,), which is exact if it is zero.
 
     Args:
-      own: rows of y (n,) that are not counted, one for each of x: the point itself where x is part of y.
+      own: rows of y (n,) to leave out, one for each x: the point itself if x is part of y.
     """
     found, least = np.zeros(len(x), int), np.full(len(x), np.inf)
     for rows, columns, squared in tiles(x, y):

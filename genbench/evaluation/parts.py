@@ -1,4 +1,4 @@
-"""How far an evaluation is: its parts, which one it is at, and about how long the rest takes."""
+"""Progress of an evaluation: its parts, the current one, and an estimate of the time left."""
 
 import contextlib
 import sys
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 
 class Parts:
-    """Counts the parts of an evaluation and says so, in a line on stderr and to whoever asks.
+    """Counts the parts of an evaluation, and reports them in a line on stderr and to a callback.
 
     Args:
-      total: how many there are.
+      total: the number of parts.
       report: called with (done, total) before each part.
     """
 
@@ -20,7 +20,7 @@ class Parts:
 
     @contextlib.contextmanager
     def part(self, title: str) -> Iterator[None]:
-        """What is done inside is the next part."""
+        """Run the next part inside this context."""
         if self._report is not None:
             self._report(self._done, self._total)
         if not self._quiet and self._total > 1:
@@ -30,7 +30,7 @@ class Parts:
         self._done += 1
 
     def _left(self) -> str:
-        """The rest at the mean speed of the parts so far."""
+        """The time left, at the mean speed of the parts so far."""
         if not self._done:
             return ''
         seconds = (time.monotonic() - self._began) / self._done * (self._total - self._done)

@@ -1,4 +1,4 @@
-"""What a number depends on, as an object: its hash, the differences between two, and whether they may be ranked."""
+"""The protocol of a number: its hash, the differences between two protocols, and whether numbers may be ranked."""
 
 import dataclasses
 import functools
@@ -13,31 +13,31 @@ from genbench.errors import UserError
 from genbench.ranges import check_path
 from genbench.reading import read_json, read_rows
 
-# What was measured, against how it was measured: a comparison of two models may differ in these.
-# 'labels' is in rows that were written before conditions had other kinds.
+# What was measured, as opposed to how it was measured. Two models that are compared may differ in these.
+# 'labels' occurs in rows written before there were other kinds of condition.
 MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'given', 'given_from',
               'labels', 'images')  # fmt: skip
 
 
 def stem(drawn: Mapping[str, Any]) -> str:
-    """The sampler of a protocol in the name of a file: heun_25, heun_25_g2.0 or ancestral_50_variance-large."""
+    """The sampler of a protocol, as part of a file name: heun_25, heun_25_g2.0 or ancestral_50_variance-large."""
     name = f'{drawn["sampler"]}_{drawn["steps"]}' + (f'_g{drawn["guidance"]}' if drawn.get('guidance') else '')
     options = sorted(drawn.get('sampler_options', {}).items())
     return name + ''.join(f'_{key}-{re.sub(r"[^a-zA-Z0-9.=-]", "-", str(value))[:80]}' for key, value in options)
 
 
 def told_options(drawn: Mapping[str, Any]) -> str:
-    """The options of a protocol's sampler that are not the default, for people: 'variance=large, spacing=quadratic'."""
+    """The non-default options of a protocol's sampler, for display: 'variance=large, spacing=quadratic'."""
     return ', '.join(f'{key}={value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
 
 
-_ROW = {'metric': str, 'protocol': dict}  # what is compared of a row
+_ROW = {'metric': str, 'protocol': dict}  # the keys of a row that are compared
 
 
 def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """File name of the grid of samples with this protocol, heun_25.png or heun_25_g2.0.png.
 
-    An average or seed that is not the one of the evaluation's `options` is part of it.
+    The name includes the average or the seed if it differs from the one in the evaluation's `options`.
     """
     name = stem(drawn)
     for key in ('average', 'seed'):
@@ -48,7 +48,7 @@ def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Protocol(Mapping[str, Any]):
-    """Everything a number depends on beside the checkpoint. Two are equal when all their values are."""
+    """Everything a number depends on except the checkpoint. Two protocols are equal if all their values are."""
 
     values_: Mapping[str, Any]
 
@@ -77,7 +77,7 @@ class Protocol(Mapping[str, Any]):
 
     @functools.cached_property
     def measurement(self) -> 'Protocol':
-        """The protocol without what was measured: numbers with the same one may be ranked."""
+        """The protocol without what was measured. Numbers for which this is equal may be ranked."""
         return Protocol({key: value for key, value in self.values_.items() if key not in MODEL_KEYS})
 
     def flatten(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
 
 
 def read_row(address: str) -> dict[str, Any]:
-    """The row that PATH:LINE or PATH:METRIC names, of a results.jsonl, a run folder, or a JSON of `genbench metrics`.
+    """The row that PATH:LINE or PATH:METRIC names in a results.jsonl, a run folder or a JSON of `genbench metrics`.
 
     LINE counts from 1; METRIC takes the last row of that name.
 
@@ -131,7 +131,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, dict[str, tuple[Any, Any]]]:
-    """(verdict, differences) of two result rows: whether their numbers may stand in one ranking."""
+    """Return (verdict, differences) for two result rows: whether their numbers may be ranked together."""
     a, b = Protocol(left['protocol']), Protocol(right['protocol'])
     different = a.difference(b)
     for key in ('metric', 'kind', 'dataset', 'split', 'checkpoint_step', 'config_hash'):

@@ -1,4 +1,4 @@
-"""The rows and pictures of an evaluation where the run's losses are shown: TensorBoard, and the trackers it names."""
+"""Publish the rows and pictures of an evaluation where the run logs its losses: TensorBoard and the chosen trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from genbench.training.trackers import Trackers
 
 
 def publish(run: runs.Run, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show new rows of results.jsonl as scalars of their checkpoint's step, and the grids of their samplers."""
+    """Log new rows of results.jsonl as scalars at their checkpoint's step, and the grids of their samplers."""
     options, logged = run.config.evaluation, read_rows(run.folder.metrics, ROW)
     scalars = {tag(row, options): row['value'] for row in rows if row['value'] is not None}
     names = {picture(row['protocol'], options) for row in rows if 'num_samples' in row['protocol']}
@@ -30,7 +30,7 @@ def publish(run: runs.Run, step: int, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def tag(row: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """What a row is called there: results/METRIC with its sampler, or with the method of a likelihood."""
+    """The name of a row there: results/METRIC with its sampler, or with the method of a likelihood."""
     protocol = row['protocol']
     way = picture(protocol, options).removesuffix('.png') if 'steps' in protocol else protocol.get('method', '')
     return '/'.join(part for part in ('results', row['metric'], way) if part)

@@ -24,18 +24,18 @@ from genbench.training.metrics import Progress
 from genbench.training.sampling import to_uint8
 
 BATCH = 1024
-HALF_SEED, COPY_SEED = 0, 1  # of the halves of the held-out split, and of the copies
-OTHER_METRICS = ('likelihood', 'ais', 'speed', 'exploration')  # beside those of samples
+HALF_SEED, COPY_SEED = 0, 1  # seeds of the halves of the held-out split, and of the copies
+OTHER_METRICS = ('likelihood', 'ais', 'speed', 'exploration')  # in addition to those of samples
 
 
 def network_images(images: np.ndarray, spec: DataSpec, network: FeatureNetwork) -> np.ndarray:
-    """Integer images of a data set in the levels that a feature network reads."""
+    """Convert integer images of a data set to the levels that a feature network reads."""
     return images if network.levels == spec.levels else to_uint8(images, spec)
 
 
 @dataclasses.dataclass(frozen=True)
 class RealImages:
-    """One split, whole and without augmentation, in the features of a network; kept in the user's cache."""
+    """Return one whole split, without augmentation, in the features of a network. The user's cache keeps it."""
 
     network: FeatureNetwork
     spec: DataSpec
@@ -46,7 +46,7 @@ class RealImages:
 
     @functools.cached_property
     def description(self) -> dict:
-        """What a protocol says of the images."""
+        """How a protocol describes the images."""
         digest = hashlib.sha256()
         scoring.hash_images(digest, self.arrays.images, first=True)
         return {
@@ -77,12 +77,12 @@ class RealImages:
 
 
 def num_beside(size: int) -> int:
-    """How many of `size` held-out images are left beside the half that is the reference."""
+    """How many of `size` held-out images remain when one half is the reference."""
     return size - size // 2
 
 
 def sample_metrics(names: Sequence[str]) -> list[str]:
-    """Those of `evaluation.metrics` that are measured on samples; a UserError for a name that is none."""
+    """The metrics in `evaluation.metrics` that are measured on samples; a UserError for an unknown name."""
     chosen = [name for name in names if name not in OTHER_METRICS]
     known = (*scoring.METRICS, *scoring.PUBLISHED, *scoring.ALIASES)
     for name in chosen:
@@ -93,7 +93,7 @@ def sample_metrics(names: Sequence[str]) -> list[str]:
 
 
 def feature_network(config: Config, spec: Any, train: Arrays, quiet: bool) -> FeatureNetwork:
-    """The network that `evaluation.features` names, checked against the metrics that are asked of it."""
+    """Return the network that `evaluation.features` names, after checking that it can give the requested metrics."""
     options = config.evaluation.features
     network = features.get(
         options.name, convention=options.convention, weights=options.weights, weights_sha256=options.weights_sha256,
@@ -104,16 +104,17 @@ def feature_network(config: Config, spec: Any, train: Arrays, quiet: bool) -> Fe
 
 
 class RealSets:
-    """The real images that samples are scored against, and those that are scored beside them.
+    """The real images that samples are scored against, and those that are scored like samples.
 
-    A metric's reference is the whole train split, or held-out images. The held-out split (`evaluation.split`) is halved
-    at random for each set of samples, from a fixed seed: one half is the reference, from the other half come the fresh
-    images that are scored exactly as samples are. So models and bounds meet the same references, and no image is on
-    both sides.
+    A metric's reference is the whole train split or held-out images. The held-out split (`evaluation.split`) is halved
+    at random for each set of samples, from a fixed seed. One half is the reference. The other half supplies the fresh
+    images, which are scored exactly as samples are. Models and bounds are therefore compared with the same references,
+    and no image is on both sides.
 
     Args:
-      fields: that are read beside image and label.
-      like: the specification of the samples, whose images may be smaller than those of the data; all are made so small.
+      fields: the fields to read in addition to image and label.
+      like: the specification of the samples. Their images may be smaller than those of the data, and all real images
+        are reduced to that size.
     """
 
     def __init__(self, config: Config, quiet: bool, fields: Sequence[str] = (), like: DataSpec | None = None):
@@ -160,7 +161,7 @@ class RealSets:
         return RealImages(self.network, self.spec, split, self.split, self._quiet, self.resized)
 
     def half(self, index: int) -> Extracted:
-        """The held-out images that are the reference of set `index`."""
+        """The held-out images that serve as the reference of set `index`."""
         if index not in self._halves:
             self._halves[index] = self.held_out.part(self._order(index)[: len(self.split) // 2])
         return dataclasses.replace(self._halves[index], description=self._half_description)
@@ -178,23 +179,23 @@ class RealSets:
         return np.random.Generator(np.random.Philox(key=[HALF_SEED, index])).permutation(len(self.split))
 
     def num_fresh(self, beside_half: bool) -> int:
-        """How many held-out images a set of fresh ones may have: the whole split, or what is left beside a half."""
+        """The largest possible set of fresh held-out images: the whole split, or what remains besides a half."""
         return num_beside(len(self.split)) if beside_half else len(self.split)
 
     def fresh(self, index: int, count: int, beside_half: bool = True) -> Extracted:
-        """`count` held-out images, at most `num_fresh`; without `beside_half` some may be in `half(index)`."""
-        order = np.roll(self._order(index), -(len(self.split) // 2))  # those of the half last
+        """Draw `count` held-out images, at most `num_fresh`. Without `beside_half` some may be in `half(index)`."""
+        order = np.roll(self._order(index), -(len(self.split) // 2))  # images of the half come last
         return self.held_out.part(order[: self.num_fresh(beside_half)][:count])
 
     def fresh_description(self, count: int, beside_half: bool) -> dict[str, Any]:
-        """What a protocol says of `fresh`."""
+        """How a protocol describes `fresh`."""
         whole = 'the whole split' if count == len(self.split) else 'without replacement for each set'
         drawn = 'without replacement, for each set from the half beside the reference' if beside_half else whole
         return {**self._held_out_images.description, 'n': count, 'of': len(self.split), 'drawn': drawn,
                 'half_seed': HALF_SEED}  # fmt: skip
 
     def copies_description(self, count: int) -> dict[str, Any]:
-        """What a protocol says of `copies`."""
+        """How a protocol describes `copies`."""
         return {**self._train_images.description, 'n': count, 'of': len(self.train),
                 'drawn': 'with replacement, for each set', 'copy_seed': COPY_SEED}  # fmt: skip
 
@@ -204,7 +205,7 @@ class RealSets:
         return self.reference.part(draw.choice(len(self.train), count))
 
     def scenes(self, names: Sequence[str], sets: Sequence[Extracted]) -> dict[str, list[Scene]]:
-        """What each metric looks at for each set of samples."""
+        """What each metric compares for each set of samples."""
         made: dict[tuple[str, bool], list[Scene]] = {}
         keys = {name: (scoring.against(name, self._suits), self.uses_held_out(name)) for name in names}
         for key in keys.values():
@@ -216,24 +217,24 @@ class RealSets:
         held_out = self.half(index) if uses_held_out else None
         reference = self.reference if against == 'train' else held_out
         chosen = self._order(index)[: len(self.split) // 2]
-        # A metric of samples alone looks at no reference.
+        # A metric of samples alone has no reference.
         return Scene(self.network, reference or fake, held_out, fake, lambda: self._control.part(chosen))
 
     @functools.cached_property
     def _control(self) -> evaluation.Control:
-        """The whole evaluation split against the train split."""
+        """Compare the whole evaluation split with the train split."""
         return evaluation.control(self.reference.outputs['features'], self.held_out.outputs['features'])
 
     def uses_held_out(self, name: str) -> bool:
-        """Whether a metric looks at a half of the held-out images, as its reference or beside it."""
+        """Whether a metric uses a half of the held-out images, as its reference or in addition to it."""
         return scoring.uses_held_out(name, self._suits)
 
     def reference_split(self, name: str) -> str:
-        """The split of the images that are a metric's reference; 'train' also for a metric of samples alone."""
+        """The split that a metric's reference comes from; 'train' also for a metric of samples alone."""
         return self._config.evaluation.split if scoring.against(name, self._suits) == 'held_out' else 'train'
 
     def protocol(self, name: str) -> dict[str, Any]:
-        """The measuring part of a metric's protocol; no feature is computed for it."""
+        """The measuring part of a metric's protocol. This computes no features."""
         against_train = scoring.against(name, self._suits) == 'train'
         reference = self._train_images.description if against_train else self._half_description
         return scoring.protocol(name, self.network, reference, self._half_description)

@@ -11,20 +11,20 @@ from genbench.reading import read_rows
 from genbench.training.files import write_atomically
 
 HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
-BOUNDS = (HELD_OUT, COPIES)  # families of rows that no model made: what fresh images score, and what memorising would
+BOUNDS = (HELD_OUT, COPIES)  # families of rows that no model made: fresh images, and memorised ones
 
 KEYS = (
     'family', 'dataset', 'split', 'metric', 'value', 'std_err', 'kind', 'n', 'seed', 'sampler', 'nfe', 'features',
     'checkpoint_step', 'config_hash', 'protocol',
     'protocol_hash',
-    'sd', 'values',  # over disjoint sets of samples; `value` is their mean
+    'sd', 'values',  # one number per disjoint set of samples; `value` is their mean
     'discretisation_error',  # of a likelihood by a solver
     'details',  # parts of a bound, spread over subsets, interval, …
 )  # fmt: skip
 
 
 _TEXT, _NUMBER, _WHOLE = (str, None), (float, None), (int, None)
-ROW = {  # of results.jsonl; older formats lack some
+ROW = {  # keys of results.jsonl; older formats lack some
     'metric': str, 'value?': _NUMBER, 'std_err?': _NUMBER, 'sd?': _NUMBER, 'kind?': _TEXT, 'n?': _WHOLE,
     'checkpoint_step?': _WHOLE, 'config_hash?': _TEXT, 'protocol?': (dict, None), 'protocol_hash?': _TEXT,
     'values?': ([_NUMBER], None), 'discretisation_error?': _NUMBER, 'details?': (dict, None), 'nfe?': _NUMBER,
@@ -34,16 +34,16 @@ ROW = {  # of results.jsonl; older formats lack some
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a results.jsonl; none where there is no file.
+    """Read the rows of a results.jsonl; [] if there is no file.
 
     Raises:
-      UserError: a line is JSON of another shape.
+      UserError: a line is JSON of an unexpected shape.
     """
     return [{**row, 'protocol': row.get('protocol') or {}} for row in read_rows(path, ROW)]
 
 
 def complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with every key, its protocol plain and hashed; what JSON has no word for (NaN) is null."""
+    """Return a row with every key and a plain, hashed protocol. Values that JSON cannot express (NaN) become null."""
     unknown = set(row) - set(KEYS)
     if unknown:
         raise TypeError(f'not keys of a result row: {unknown}')
@@ -67,7 +67,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class Results:
-    """The rows of a run. A number that is there under the same protocol is not computed again."""
+    """The result rows of a run. A number that exists under the same protocol is not computed again."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -81,7 +81,7 @@ class Results:
         return (metric, step, config_hash, Protocol(protocol).hash) in self._known
 
     def add(self, **row: Any) -> dict[str, Any]:
-        """Append one row; keys that are not given are null."""
+        """Append one row; keys that are not given become null."""
         filled = complete(row)
         with self._path.open('a') as file:
             file.write(json.dumps(filled) + '\n')

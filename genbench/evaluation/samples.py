@@ -1,4 +1,4 @@
-"""Samples of one checkpoint with one sampler, kept on disk in shards: drawn once, whatever is measured on them."""
+"""Samples of one checkpoint with one sampler, stored on disk in shards and drawn only once for all metrics."""
 
 import dataclasses
 import json
@@ -19,16 +19,16 @@ from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
 from genbench.training.state import State
 
-SHARD = 1024  # images in a file; an interruption loses at most the one being drawn
+SHARD = 1024  # images per file; an interruption loses at most the file being drawn
 
 
 def slug(sampler: Sampler) -> str:
-    """File-name form of a sampler, as of its picture: heun_25, or heun_25_g2.0 with guidance."""
+    """The file-name form of a sampler, as for its picture: heun_25, or heun_25_g2.0 with guidance."""
     return stem(sampler.protocol)
 
 
 def drawn_conditions(family: Family, train: Arrays, seed: int, shard: int, count: int) -> Given:
-    """What a conditional family is told of the images of a shard: conditions of rows drawn from the train split."""
+    """The conditions of the images of a shard, taken from rows drawn from the train split."""
     if not family.conditions:
         return None
     entropy = [number % 2**64 for number in (seed, family.config.train.seed, shard)]
@@ -39,12 +39,12 @@ def drawn_conditions(family: Family, train: Arrays, seed: int, shard: int, count
 
 @dataclasses.dataclass
 class SampleStore:
-    """Image i of a seed is the same in whatever shard, batch or number of devices it is drawn.
+    """Image i of a seed is the same whatever the shard, the batch and the number of devices.
 
     Attributes:
-      folder: where the shards lie; one folder for each checkpoint, average, sampler and seed.
+      folder: where the shards are stored; one folder for each checkpoint, average, sampler and seed.
       given: (shard number, images in it) → conditions, or None for an unconditional model.
-      conditions: what a speed depends on; shards drawn under others are not timed together.
+      conditions: what a speed depends on; shards drawn under different conditions are not timed together.
     """
 
     folder: pathlib.Path
@@ -59,7 +59,7 @@ class SampleStore:
     _warm: bool = False
 
     def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Images start … stop − 1 as integer arrays, a shard at a time; what is missing is drawn."""
+        """Yield images start … stop − 1 as integer arrays, one shard at a time, and draw those that are missing."""
         progress = Progress(f'sample {slug(self.sampler)}', start, stop, 'image', quiet=self.quiet)
         for shard in range(start // SHARD, -(-stop // SHARD)):
             low, high = max(start - shard * SHARD, 0), min(stop - shard * SHARD, SHARD)
@@ -67,7 +67,7 @@ class SampleStore:
         progress.close()
 
     def speed(self, stop: int) -> float | None:
-        """Images a second over the shards of the first `stop` images, compilation left out; None if drawn elsewhere."""
+        """Images a second of the shards of the first `stop` images, without compilation; None if drawn elsewhere."""
         timed = [self._read(shard) for shard in range(-(-stop // SHARD))]
         mine = [part for part in timed if part is not None and part[2] == self.conditions]
         seconds = sum(part[1] for part in mine)
@@ -83,7 +83,7 @@ class SampleStore:
         )
 
     def _shard(self, shard: int, count: int, progress: Progress) -> np.ndarray:
-        """The first `count` images of a shard or more."""
+        """Return at least the first `count` images of a shard."""
         found = self._read(shard)
         have = np.zeros((0, *self.drawer.family.spec.shape), np.uint8) if found is None else found[0]
         if len(have) < count:
@@ -100,7 +100,7 @@ class SampleStore:
 
     def _draw(self, shard: int, low: int, high: int, progress: Callable[[int], None]) -> tuple[np.ndarray, float]:
         given = conditions.cut(self.given(shard, SHARD), low, high)
-        if not self._warm:  # compile, outside the time
+        if not self._warm:  # compile outside the timed part
             one = dataclasses.replace(self.sampler, num_steps=1)
             self.drawer.draw(self.state, one, min(self.batch_size, high - low), 0, given)
             self._warm = True

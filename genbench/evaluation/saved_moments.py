@@ -1,4 +1,4 @@
-"""Files of moments: mean and covariance of the features of a set of images, by genbench or as others publish them."""
+"""Files of moments: mean and covariance of the features of an image set, written by genbench or published by others."""
 
 import dataclasses
 import hashlib
@@ -19,9 +19,9 @@ from genbench.evaluation.scoring import Extracted, Moments
 from genbench.training.files import write_npz
 
 FORMAT = 1
-PREFIXES = {'features': '', 'spatial': 'spatial_'}  # of the names of an output's moments
-ADM = {'spatial': ('mu_s', 'sigma_s')}  # what those of the spatial features are called in the references of ADM
-MOST_FEATURES = 2**14  # of a network; a covariance of more would be larger than 2 GiB
+PREFIXES = {'features': '', 'spatial': 'spatial_'}  # prefix in the names of an output's moments
+ADM = {'spatial': ('mu_s', 'sigma_s')}  # names of the moments of the spatial features in ADM's references
+MOST_FEATURES = 2**14  # of a network; a covariance of more features would be larger than 2 GiB
 
 
 def is_moments(address: str) -> bool:
@@ -31,7 +31,7 @@ def is_moments(address: str) -> bool:
 
 
 def write(out: str, found: Extracted, network: FeatureNetwork) -> dict[str, Any]:
-    """Write the moments of a set with their protocol, and return that."""
+    """Write the moments of a set with their protocol, and return the protocol."""
     protocol = {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
     named = {
         f'{prefix}{key}': value
@@ -46,13 +46,13 @@ def write(out: str, found: Extracted, network: FeatureNetwork) -> dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a file of moments holds.
+    """The contents of a file of moments.
 
     Attributes:
-      description: what a protocol says of the images.
-      network: the protocol of the feature network; {} where it is not known.
+      description: how a protocol describes the images.
+      network: the protocol of the feature network; {} if it is unknown.
       moments: (mean, covariance) by output.
-      count: number of images; 0 where it is not known.
+      count: number of images; 0 if it is unknown.
     """
 
     address: str
@@ -60,10 +60,10 @@ class Saved:
     network: Mapping[str, Any]
     moments: dict[str, Moments]
     count: int
-    images: Any = None  # an ImageSet, where the file holds images beside them
+    images: Any = None  # an ImageSet, if the file also holds images
 
     def of(self, network: FeatureNetwork) -> Extracted:
-        """The moments as a reference in the features of a network; a UserError if they are another's."""
+        """Use the moments as a reference in the features of a network; a UserError if they are of another network."""
         if self.network:
             different = Protocol(self.network).difference(network.protocol)
             if different:
@@ -75,10 +75,10 @@ class Saved:
 
 
 def read(address: str, outputs: Sequence[str]) -> Saved:
-    """The moments of a file that genbench wrote, or of an .npz with mu and sigma as others publish them.
+    """Read the moments of a file that genbench wrote, or of a published .npz with mu and sigma.
 
     Raises:
-      UserError: a damaged file, one without the moments of an output, or moments that no images have.
+      UserError: the file is damaged, lacks the moments of an output, or has moments that no images can have.
     """
     path = pathlib.Path(address)
     held = array_files.names(path)
@@ -104,7 +104,7 @@ def _keys(output: str, held: Sequence[str]) -> tuple[str, str]:
 
 
 def _stored(path: pathlib.Path, keys: tuple[str, str]) -> list[np.ndarray]:
-    """Mean and covariance of an output as they are in the file, if their shapes are those of moments."""
+    """The mean and covariance of an output as stored in the file, if their shapes are those of moments."""
     mean, covariance = array_files.shapes(path, keys).values()
     if len(mean) != 1 or covariance != (*mean, *mean) or not 0 < mean[0] <= MOST_FEATURES:
         raise UserError(f'{path}: mu {mean} and sigma {covariance} are no mean (d,) and covariance (d, d) of features.')
@@ -112,7 +112,7 @@ def _stored(path: pathlib.Path, keys: tuple[str, str]) -> list[np.ndarray]:
 
 
 def _checked(path: pathlib.Path, *stored: np.ndarray) -> Moments:
-    """Mean and covariance as float64, which a set of features can have."""
+    """Return the mean and covariance as float64, after checking that a set of features can have them."""
     if any(value.dtype.kind not in 'fiu' for value in stored):
         raise UserError(f'{path}: mu and sigma are not real numbers.')
     mu, sigma = (value.astype(np.float64) for value in stored)
@@ -127,7 +127,7 @@ def _checked(path: pathlib.Path, *stored: np.ndarray) -> Moments:
 
 
 def _protocol(address: str, stored: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what it says of the images, the protocol of the network) of the JSON text in a file."""
+    """(description of the images, protocol of the network) from the JSON text in a file."""
     try:
         saved = reading.parse(str(stored), {'reference': dict, 'features': dict})
     except ValueError:

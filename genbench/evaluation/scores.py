@@ -1,4 +1,4 @@
-"""Scores of samples by a classifier: which classes it sees in them, and whether it tells them from real images."""
+"""Classifier scores of samples: which classes a classifier sees in them, and whether it tells them from real ones."""
 
 import dataclasses
 
@@ -9,16 +9,16 @@ from genbench.evaluation.arrays import checked, checked_sets
 
 
 def inception_score(logits: np.ndarray, splits: int = 10, seed: int | None = 0) -> tuple[float, float]:
-    """exp E KL(p(class | image) ‖ p(class)) of logits (n, classes): mean and standard deviation over splits.
+    """Return exp E KL(p(class | image) ‖ p(class)) of logits (n, classes): mean and standard deviation over splits.
 
-    Salimans et al. 2016, section 4; Inception Score only with the logits of the 2015 Inception.
+    Salimans et al. 2016, section 4. It is called Inception Score only with the logits of the 2015 Inception.
 
     Args:
-      splits: parts of nearly n / splits rows, each with its own p(class).
+      splits: number of parts, each of nearly n / splits rows and with its own p(class).
       seed: of the shuffle before the split; None keeps the order.
 
     Raises:
-      UserError: fewer rows than splits, or values that are not finite.
+      UserError: there are fewer rows than splits, or values are not finite.
     """
     logits = checked(logits, 'logits', splits)
     n = len(logits)
@@ -42,11 +42,12 @@ class TwoSample:
 
 
 def two_sample_test(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> TwoSample:
-    """How well a small detector tells samples from held-out real images (Lopez-Paz & Oquab 2017, section 3).
+    """Test how well a small detector tells samples from held-out real images (Lopez-Paz & Oquab 2017, section 3).
 
-    As many of each as the smaller set has are drawn from the seed. One half fits an L2-regularised logistic regression
-    on the standardised features and their squares, the best detector between two axis-aligned Gaussians; the other half
-    is classified. As these images are independent of the fit, the interval is binomial (Clopper & Pearson 1934).
+    The seed draws equally many images of each kind, as many as the smaller set has. One half of them fits an
+    L2-regularised logistic regression on the standardised features and their squares, which is the best detector
+    between two axis-aligned Gaussians. The other half is classified. As these images are independent of the fit, the
+    interval is binomial (Clopper & Pearson 1934).
 
     Args:
       real: features (n, d) of images that the samples' model was not trained on.

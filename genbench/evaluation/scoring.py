@@ -1,4 +1,4 @@
-"""The metrics of image sets: what each needs, what it is called, and how sets of samples give mean and spread."""
+"""The metrics of image sets: what each needs, what it is called, and how sets of samples give a mean and a spread."""
 
 import dataclasses
 import functools
@@ -21,8 +21,8 @@ class Extracted:
     """A set of images in feature space.
 
     Attributes:
-      description: what a protocol says of the images.
-      outputs: (n, d) arrays of the feature network by output; empty where only moments were kept.
+      description: how a protocol describes the images.
+      outputs: (n, d) arrays of the feature network by output; empty if only moments were kept.
       moments: (mean, covariance) by output.
       count: number of images.
     """
@@ -33,22 +33,22 @@ class Extracted:
     count: int
 
     def part(self, chosen: np.ndarray) -> 'Extracted':
-        """The images of these indices; moments are computed again."""
+        """Return the images with these indices, with moments computed anew."""
         outputs = {name: values[chosen] for name, values in self.outputs.items()}
         return Extracted(self.description, outputs, all_moments(outputs), len(chosen))
 
 
 def all_moments(outputs: Mapping[str, np.ndarray]) -> dict[str, Moments]:
-    """Mean and covariance of every output that has a Fréchet distance."""
+    """The mean and covariance of every output that has a Fréchet distance."""
     return {name: evaluation.moments(outputs[name]) for name in ('features', 'spatial') if name in outputs}
 
 
 def extract(
     network: FeatureNetwork, batches: Iterable[np.ndarray], outputs: Sequence[str], *, keep: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, Moments], int, str]:
-    """(outputs, moments, number of images, SHA-256 of the images) of batches of integer images, in one pass.
+    """Return (outputs, moments, number of images, SHA-256 of the images) for batches of integer images, in one pass.
 
-    With `keep` False nothing but the moments stays in memory, so a set may be of any size.
+    If `keep` is False, only the moments stay in memory, so a set may have any size.
     """
     digest, count = hashlib.sha256(), 0
     rows: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
@@ -69,7 +69,7 @@ def extract(
 
 
 def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
-    """Add integer images to a hash that depends on their shape and values, not on their type or batches."""
+    """Add integer images to a hash that depends on their shape and values but not on their type or batches."""
     if first:
         digest.update(str(images.shape[1:]).encode())
     digest.update(np.ascontiguousarray(images.astype(np.uint8 if images.max(initial=0) < 256 else np.int32)).tobytes())
@@ -77,7 +77,7 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen of metrics; papers and other tools have the defaults."""
+    """The parameters of metrics. The defaults are those of papers and other tools."""
 
     kernel_subsets: int = 100  # of the kernel distance
     kernel_subset_size: int = 1000
@@ -87,7 +87,7 @@ class Settings:
     slices: int = 1000  # directions of the sliced Wasserstein distance
 
     def of(self, name: str) -> dict[str, Any]:
-        """What the protocol of a metric says of them."""
+        """How the protocol of a metric records them."""
         said: dict[str, dict[str, Any]] = {
             'kd': {'subsets': self.kernel_subsets, 'subset_size': self.kernel_subset_size},
             **dict.fromkeys(('precision', 'recall'), {'neighbours': self.neighbours}),
@@ -100,9 +100,9 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a metric may look at: the reference, held-out real images beside it, and one set of samples.
+    """The inputs of a metric: the reference, further held-out real images, and one set of samples.
 
-    `control` gives the distances of the held-out images to the reference, which many sets share.
+    `control` gives the distances from the held-out images to the reference, which many sets share.
     """
 
     network: FeatureNetwork
@@ -144,12 +144,12 @@ class Metric:
     Attributes:
       compute: scene → (value, details).
       kind: 'distance' (lower is better) or 'score'.
-      protocol: its own settings.
-      output: the network's output it is computed from.
-      published: its name with the published Inception, where the field has one.
-      needs: 'moments' or 'features' of the reference, or 'nothing' of it.
-      needs_held_out: real images beside the reference.
-      against: the split that is its reference, 'train' or 'held_out'; '' for the one that suits the features.
+      protocol: the metric's own settings.
+      output: the network output it is computed from.
+      published: its name with the published Inception, if the field has one.
+      needs: what it needs of the reference: 'moments', 'features' or 'nothing'.
+      needs_held_out: whether it needs real images in addition to the reference.
+      against: the split of its reference, 'train' or 'held_out'; '' for the one that suits the features.
     """
 
     compute: Callable[[Scene], Value]
@@ -271,31 +271,31 @@ PUBLISHED = {metric.published: name for name, metric in METRICS.items() if metri
 
 
 def base(name: str) -> str:
-    """A metric's name without its reference: fd_train → fd."""
+    """Return a metric's name without its reference: fd_train → fd."""
     for split in REFERENCES:
         name = name.removesuffix(f'_{split}')
     return name
 
 
 def against(name: str, suits: str) -> str:
-    """The split that is a metric's reference where `suits` is that of names that name none; '' where it has none."""
+    """Return the split of a metric's reference, or '' if it has none; `suits` is the split for names without one."""
     metric = METRICS[name]
     return '' if metric.needs == 'nothing' else metric.against or suits
 
 
 def uses_held_out(name: str, suits: str) -> bool:
-    """Whether a metric looks at held-out images, as its reference or beside it."""
+    """Whether a metric uses held-out images, as its reference or in addition to it."""
     return METRICS[name].needs_held_out or against(name, suits) == 'held_out'
 
 
 def resolve(names: Sequence[str], suits: str = '') -> list[str]:
-    """Names as users write them (fid, kid, pr, dc, is, …) → keys of METRICS, in order, each once.
+    """Map names as users write them (fid, kid, pr, dc, is, …) to keys of METRICS, in order, each once.
 
     Args:
-      suits: the reference of names that name none; those that name it are the same metric.
+      suits: the reference for names that do not name one; a name that names this reference is the same metric.
 
     Raises:
-      UserError: a name that is none.
+      UserError: a name is unknown.
     """
     found: list[str] = []
     for name in names:
@@ -309,7 +309,7 @@ def resolve(names: Sequence[str], suits: str = '') -> list[str]:
 
 
 def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
-    """Refuse published names (fid, kid, …) and outputs that this network cannot give."""
+    """Refuse published names (fid, kid, …) and outputs that this network cannot provide."""
     for name in names:
         if name in PUBLISHED and name not in METRICS and not network.published:
             raise UserError(
@@ -325,7 +325,7 @@ def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
 
 
 def called(name: str, network: FeatureNetwork) -> str:
-    """What results call a metric: fid and its like only with the published 2015 Inception."""
+    """Return a metric's name in results. fid and the like require the published 2015 Inception."""
     return METRICS[name].published or name if network.published else name
 
 
@@ -334,14 +334,14 @@ def needed_outputs(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def only_moments(names: Sequence[str]) -> bool:
-    """Whether moments of a set are enough for these metrics of it, as reference and as samples."""
+    """Whether the moments of a set suffice for these metrics, both as reference and as samples."""
     return all(name in ('fd', 'sfd') for name in names)
 
 
 def score(scenes: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, Any]]:
-    """{metric: a scene for each set} → {metric: its part of a result row}.
+    """Map {metric: one scene per set} to {metric: its part of a result row}.
 
-    A row's value is the mean over the sets; it has a standard deviation and error from two sets on.
+    A row's value is the mean over the sets. With at least two sets it also has a standard deviation and error.
     """
     rows = {}
     for name, sets in scenes.items():

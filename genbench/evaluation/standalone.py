@@ -1,4 +1,4 @@
-"""`genbench metrics`: compare sets of images, of features or of moments that need not come from genbench."""
+"""`genbench metrics`: compare sets of images, features or moments that need not come from genbench."""
 
 import dataclasses
 import hashlib
@@ -26,8 +26,8 @@ from genbench.evaluation.scoring import Extracted
 from genbench.training.files import read_npz, write_atomically, write_npz
 from genbench.training.metrics import Progress
 
-FORMAT = 1  # of the JSON
-PUBLISHED, OTHERS = ('fid', 'kid', 'pr', 'dc', 'is'), ('fd', 'kd', 'pr', 'dc')  # where nobody names metrics
+FORMAT = 1  # version of the JSON
+PUBLISHED, OTHERS = ('fid', 'kid', 'pr', 'dc', 'is'), ('fd', 'kd', 'pr', 'dc')  # if the user names no metrics
 DEFAULT = Options()
 
 
@@ -36,14 +36,14 @@ def compare(
     samples: str | Sequence[str], reference: str, metrics: Sequence[str] | None = None, options: Options = DEFAULT,
     *, held_out: str = '', out: str = '',
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of the metrics of `samples` (A) against `reference` (B).
+    """Compute metrics of `samples` (A) against `reference` (B) and return their rows.
 
     A and B are folders of images, .npy or .npz arrays of images or of features (n, d), tfds:NAME:SPLIT,
     folder:DIR:SPLIT, run folders, or saved moments. Several samples are compared with one reference, which is read
-    once; their rows say under 'samples' which they are of.
+      once. Each row says under 'samples' which it scores.
 
     Raises:
-      UserError: whatever is wrong with an input, in one line.
+      UserError: an input is wrong; the message says how, in one line.
     """
     addresses = [samples] if isinstance(samples, str) else list(samples)
     metrics = _default_metrics([*addresses, reference], options) if metrics is None else metrics
@@ -58,7 +58,7 @@ def compare(
     if not held_out and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
         raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
     outputs = scoring.needed_outputs(names)
-    # A mistake in an address is said before weights are fetched, a classifier is fitted or a set is read.
+    # Report a mistake in an address before fetching weights, fitting a classifier or reading a set.
     every = [*addresses, reference, *([held_out] if held_out else [])]
     opened = {address: inputs.open_source(address, options, _run, outputs) for address in every}
     for address in addresses:
@@ -102,7 +102,7 @@ def _rows(
 
 
 def _default_metrics(addresses: Sequence[str], options: Options) -> tuple[str, ...]:
-    """What is computed where nobody says: only the published Inception gives numbers called FID."""
+    """The metrics computed by default: only the published Inception gives numbers called FID."""
     if any(saved_moments.is_moments(address) for address in addresses):
         return ('fd',)
     if any(inputs.holds_features(address) for address in addresses):
@@ -128,7 +128,7 @@ def _check_reference(address: str, source: Source, names: Sequence[str]) -> None
 
 
 def _network(opened: dict[str, Source], metrics: Sequence[str], options: Options) -> FeatureNetwork:
-    """The network of the flags, or what is known of the one that features and moments come from."""
+    """The network that the flags name, or what is known of the one that features and moments come from."""
     known = inputs.without_images(opened)
     needs_images = any(isinstance(source, Saved) and source.images is not None for source in opened.values())
     one_pass = options.sets == 1 and scoring.only_moments(scoring.resolve(metrics))
@@ -153,7 +153,7 @@ def _check_shape(source: Source, network: FeatureNetwork) -> None:
 def _reference(
     address: str, source: Source, network: FeatureNetwork, names: Sequence[str], options: Options
 ) -> Extracted:
-    """The reference; of a file that holds both, moments for distances of moments and images for the rest."""
+    """The reference. If a file holds both, distances of moments use its moments and other metrics its images."""
     outputs, keep = scoring.needed_outputs(names), not scoring.only_moments(names)
     if not isinstance(source, Saved):
         return _extract(address, source, network, outputs, options, keep=keep)
@@ -167,7 +167,7 @@ def _reference(
 
 @explained_disk_errors()
 def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
-    """Write mu, sigma and their protocol of a set of images into an .npz file, and return the protocol."""
+    """Write mu, sigma and the protocol of a set of images into an .npz file, and return the protocol."""
     if pathlib.Path(out).suffix != '.npz':
         raise UserError(f'--out is {out}; moments are saved in an .npz file.')
     check_writable(out)
@@ -184,7 +184,7 @@ def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
 
 
 def check_writable(out: str) -> None:
-    """Refuse a place that cannot be written before hours are spent on what belongs there."""
+    """Refuse an unwritable output path before spending hours on its contents."""
     path = pathlib.Path(out)
     if os.path.isdir(path):
         raise UserError(f'{out} is a folder; name a file.')
@@ -197,7 +197,7 @@ def check_writable(out: str) -> None:
 
 
 def open_network(options: Options) -> FeatureNetwork:
-    """The feature network that the flags name: 'classifier:DATASET' of a data set, FILE.py:FUNCTION of the user."""
+    """The feature network that the flags name, such as 'classifier:DATASET' or the user's FILE.py:FUNCTION."""
     if '.py:' in options.features:
         return own.open_network(options.features, batch_size=options.batch_size)
     name, _, dataset = (options.features or 'inception').partition(':')
@@ -217,7 +217,7 @@ def open_network(options: Options) -> FeatureNetwork:
 
 
 def _run(path: pathlib.Path, options: Options) -> ImageSet:
-    """Samples of a trained run, drawn as `genbench evaluate` draws them and kept in its folder."""
+    """Samples of a trained run, drawn as in `genbench evaluate` and kept in the run's folder."""
     from genbench.evaluation.harness import draw_run
 
     return draw_run(
@@ -230,7 +230,7 @@ def _extract(
     address: str, source: Source, network: FeatureNetwork, outputs: Sequence[str], options: Options,
     *, keep: bool = True,
 ) -> Extracted:  # fmt: skip
-    """A source in the features of a network; those of images are kept in the cache by what the images hold."""
+    """A source in the features of a network. Features of images are cached under the hash of the images."""
     if isinstance(source, Given):
         held = {'features': source.rows}
         return Extracted(source.description, held, scoring.all_moments(held), source.count)
@@ -258,7 +258,7 @@ def _extract(
 
 
 def _resized(found: ImageSet, network: FeatureNetwork) -> Iterator[np.ndarray]:
-    """Images of several sizes at the size that the network reads, each resized by itself."""
+    """Resize images of several sizes, one by one, to the size that the network reads."""
     assert network.alone is not None
     waiting: list[np.ndarray] = []
     for part in found.batches():
@@ -271,7 +271,7 @@ def _resized(found: ImageSet, network: FeatureNetwork) -> Iterator[np.ndarray]:
 
 
 def _digest(found: ImageSet) -> str:
-    """The hash that a protocol has of images; of several sizes, with the shape of each."""
+    """The hash of images in a protocol; for several sizes it includes the shape of each image."""
     digest, first = hashlib.sha256(), True
     for part in found.batches():
         for images in part[:, None] if found.shape is None else [part]:
@@ -282,7 +282,7 @@ def _digest(found: ImageSet) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Store:
-    """Where the features of a set of images are kept: by network, outputs, number, and the hash of the images."""
+    """Where the features of an image set are cached: by network, outputs, number and hash of the images."""
 
     network: FeatureNetwork
     count: int
@@ -299,7 +299,7 @@ class _Store:
         return self.options.cache and self.network.name != 'pixels' and 'file_sha256' not in self.network.protocol
 
     def read(self, found: ImageSet) -> Extracted | None:
-        """What is kept of these images; they are hashed only where anything of such a set is kept."""
+        """The cached features of these images. Images are hashed only if something is cached for a set like this."""
         if not self._used or not self._folder.is_dir() or not any(self._folder.iterdir()):
             return None
         digest = _digest(found)
@@ -347,7 +347,7 @@ def _set_size(count: int, options: Options) -> int:
 
 
 def _split(fake: Extracted, options: Options) -> list[Extracted]:
-    """Disjoint sets of equal size, shuffled by the seed."""
+    """Split into disjoint sets of equal size, shuffled by the seed."""
     if options.sets == 1:
         return [fake]
     size = _set_size(fake.count, options)

@@ -1,15 +1,15 @@
-"""Means over training seeds with errors that hold all that varied.
+"""Means over training seeds, with errors that include everything that varied.
 
-The number of training seed s is μ + T_s + N + I_s: T is the effect of training, N that of noise which all seeds share,
-I that of noise of its own. The spread over seeds shows T and I. It leaves out N, which its mean does not average away,
-so the variance of N is added. Seeds share noise where
+The number of training seed s is μ + T_s + N + I_s. T is the effect of training, N the effect of noise that all seeds
+share, and I the effect of noise that each seed draws for itself. The spread over seeds shows T and I. It does not show
+N, which the mean over seeds does not average away, so the variance of N is added. Seeds share noise if
 
 - a likelihood is scored on the same test images;
-- samples are scored against halves of the held-out split: set k of every seed meets the same half k;
+- samples are scored against halves of the held-out split, where set k of every seed is compared with the same half k;
 - samples were drawn with the same keys (rows written before keys depended on the training seed).
 
-Samples with keys of their own are part of I: the spread over seeds holds their noise already. All halves are of one
-split. How much another split would change the numbers is not known.
+If each seed has its own sampling keys, sampling noise is part of I, and the spread over seeds already includes it. All
+halves come from one split. How much another split would change the numbers is not known.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-LEVEL = 0.95  # of the intervals
+LEVEL = 0.95  # level of the intervals
 TRAINING, SAMPLING, IMAGES, NOTHING = 'training', 'sampling', 'test images', ''
 HALVES, OTHERS = 'reference halves', 'other held-out images'
 
@@ -30,9 +30,9 @@ class Replicate:
     Attributes:
       value: the number.
       source: what the noise comes from: SAMPLING, IMAGES, or NOTHING for a number without any, such as a cost.
-      noise: replicates with equal ones share the noise of `source`.
-      sets: values of disjoint sets of samples, whose mean is `value`; empty where there is one set.
-      std_err: of the value, over sets or images; None where it is unknown.
+      noise: replicates for which this is equal share the noise of `source`.
+      sets: values of disjoint sets of samples, whose mean is `value`; empty if there is one set.
+      std_err: of the value, over sets or images; None if it is unknown.
       freedom: degrees of freedom of `std_err`.
       halves: whether set k was scored against half k of the held-out split, which all seeds share.
     """
@@ -47,12 +47,12 @@ class Replicate:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """All that its noise comes from."""
+        """All sources of its noise."""
         return (*filter(None, [self.source]), *([HALVES] if self.halves else []))
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What would change the number, and no error can hold."""
+        """What would change the number but cannot be part of any error."""
         return (OTHERS,) if self.halves else ()
 
 
@@ -61,14 +61,14 @@ class Estimate:
     """A mean over n training seeds and its error.
 
     Attributes:
-      sd: of a single seed's number, with all of `varied`; for n = 1 over its sets of samples, or the standard error
-        over its images. None where nothing is known to have varied.
-      sd_seeds: over seeds alone, which leaves out what they share.
-      std_err: of the mean, with all of `varied`; None where nothing is known to have varied.
-      freedom: its degrees of freedom, by Welch (1947) and Satterthwaite (1946) where it is a sum.
-      varied: what the error holds: TRAINING, SAMPLING, HALVES, IMAGES.
-      missing: what varies and is not in it; OTHERS never is.
-      shared: those of `varied` that the seeds share.
+      sd: of a single seed's number, including all of `varied`. For n = 1 it is over the seed's sets of samples, or the
+        standard error over its images. None if nothing is known to have varied.
+      sd_seeds: over seeds alone, without what they share.
+      std_err: of the mean, including all of `varied`; None if nothing is known to have varied.
+      freedom: degrees of freedom of `std_err`, by Welch (1947) and Satterthwaite (1946) if it is a sum.
+      varied: what the error includes: TRAINING, SAMPLING, HALVES, IMAGES.
+      missing: what varies but is not included; OTHERS never is included.
+      shared: the part of `varied` that the seeds share.
     """
 
     mean: float
@@ -82,7 +82,7 @@ class Estimate:
     shared: tuple[str, ...] = ()
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """Student's t interval of the mean over what varied; None where nothing is known to have."""
+        """Student's t interval of the mean over what varied; None if nothing is known to have varied."""
         if self.std_err is None:
             return None
         from scipy import special
@@ -92,7 +92,7 @@ class Estimate:
 
 
 def replicate(row: Mapping[str, Any]) -> Replicate:
-    """A result row as a replicate; `train_seed` is read beside the keys of a row."""
+    """Convert a result row to a replicate. `train_seed` is read in addition to the keys of a row."""
     if row.get('kind') == 'cost':
         return Replicate(row['value'])
     error, sets = row.get('std_err'), tuple(row.get('values') or ())
@@ -104,24 +104,24 @@ def replicate(row: Mapping[str, Any]) -> Replicate:
 
 
 def _sampling_noise(row: Mapping[str, Any]) -> Any:
-    """The seeds that keyed the samples; rows that do not say so were keyed by the seed of evaluation alone."""
+    """The seeds that keyed the samples. Rows that do not name them were keyed by the evaluation seed alone."""
     protocol = row['protocol']
     return protocol.get('seed'), row.get('train_seed') if 'train.seed' in (protocol.get('noise') or '') else None
 
 
 def _against_halves(row: Mapping[str, Any]) -> bool:
-    """Whether its reference, or the real images beside it, are a half of the held-out split for each set."""
+    """Whether its reference, or its further real images, are a half of the held-out split for each set."""
     parts = (row['protocol'].get(name) for name in ('reference', 'held_out'))
     return any(isinstance(part, Mapping) and part.get('half_seed') is not None for part in parts)
 
 
 def _freedom(sd: float | None, std_err: float | None) -> float:
-    """From the standard deviation over sets and its error, of rows that do not list their sets."""
+    """Degrees of freedom from the sd over sets and the standard error, for rows that do not list their sets."""
     return max(round((sd / std_err) ** 2) - 1, 1) if sd and std_err else math.inf
 
 
 def over_seeds(replicates: Sequence[Replicate]) -> Estimate:
-    """The mean of at least one replicate."""
+    """Estimate the mean of one or more replicates."""
     values, first = [one.value for one in replicates], replicates[0]
     mean, n = fmean(values), len(values)
     own = _set_error(replicates)
@@ -147,13 +147,13 @@ def _shared(replicates: Sequence[Replicate]) -> tuple[str, ...]:
 
 
 def _set_error(replicates: Sequence[Replicate]) -> tuple[float, float] | None:
-    """(standard error, degrees of freedom) over sets or images, of the noise that replicates share; None: unknown.
+    """(standard error, degrees of freedom) over sets or images of the noise that replicates share; None if unknown.
 
-    Set k of every seed meets the same noise, so that seeds and sets are the two ways of a layout. The means over seeds
-    vary as that noise does, and with a part of each seed's own noise, which the spread over seeds has counted already:
-    the interaction's mean square, over the number of all sets, is taken off, and the degrees of freedom shrink by the
-    share that is left. So intervals of 95% hold the truth 93 to 97 times in a hundred. Two sets give a single degree of
-    freedom, and nothing is taken off: 91 to 99.
+    Set k of every seed has the same noise, so seeds and sets form a two-way layout. The means over seeds vary with that
+    noise, and also with a part of each seed's own noise, which the spread over seeds has already counted. That part,
+    the interaction's mean square divided by the number of all sets, is subtracted, and the degrees of freedom shrink by
+    the share that remains. 95% intervals then contain the truth 93 to 97 times in a hundred. With two sets there is a
+    single degree of freedom and nothing is subtracted, which gives 91 to 99.
     """
     counts = {len(one.sets) for one in replicates}
     if len(counts) == 1 and counts != {0}:
@@ -171,7 +171,7 @@ def _set_error(replicates: Sequence[Replicate]) -> tuple[float, float] | None:
 
 
 def _interaction(replicates: Sequence[Replicate], means: Sequence[float]) -> float:
-    """The mean square of what neither the seed nor the set explains; `means` are those of the sets over seeds."""
+    """The mean square of what neither the seed nor the set explains; `means` are the means of the sets over seeds."""
     grand = fmean(means)
     squares = (
         (value - one.value - mean + grand) ** 2
@@ -181,18 +181,18 @@ def _interaction(replicates: Sequence[Replicate], means: Sequence[float]) -> flo
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Standard deviation, n − 1 in the denominator; `statistics.stdev` computes in fractions, which takes long."""
+    """Standard deviation with n − 1 in the denominator. `statistics.stdev` computes in fractions, which is slow."""
     mean = fmean(values)
     return (math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
 def _sum(*errors: tuple[float, float]) -> tuple[float, float]:
-    """Independent (standard error, degrees of freedom) added, the latter by Welch and Satterthwaite.
+    """Add independent (standard error, degrees of freedom) pairs, the latter by Welch and Satterthwaite.
 
-    Their formula weighs each part by its estimated variance. One of few degrees of freedom is often small by chance,
-    then counts too little, and 95% intervals hold the truth as rarely as 92 times in a hundred. Weights of (1 + 3 / ν)
-    times the variance keep to 94 to 97 from two degrees of freedom on, and 92 with one. For a single part nothing
-    changes.
+    Their formula weights each part by its estimated variance. A variance with few degrees of freedom is often small by
+    chance. It then counts too little, and 95% intervals contain the truth as rarely as 92 times in a hundred. Weights
+    of (1 + 3 / ν) times the variance give 94 to 97 with at least two degrees of freedom, and 92 with one. For a single
+    part nothing changes.
     """
     total = math.fsum(error**2 for error, _ in errors)
     if total == 0:
@@ -203,9 +203,9 @@ def _sum(*errors: tuple[float, float]) -> tuple[float, float]:
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-    """one − other, as if they shared nothing (Welch's t test).
+    """Return one − other, as if they shared nothing (Welch's t test).
 
-    What they do share, such as test images, makes the interval wider than it need be; `paired` is for that.
+    If they do share something, such as test images, the interval is wider than necessary; use `paired` for that.
     """
     mean, n = one.mean - other.mean, min(one.n, other.n)
     missing = tuple(dict.fromkeys((*one.missing, *other.missing)))
@@ -218,13 +218,13 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
 def paired(
     values: Mapping[Any, Replicate], baseline: Mapping[Any, Replicate], *, alone: bool = False
 ) -> Estimate | None:
-    """The differences value − baseline over the training seeds that both have; None where they have none in common.
+    """Return the differences value − baseline over the training seeds that both have; None if they have none in common.
 
-    Two runs of a seed share the order of the data. They share the noise that samples start from where their keys are
-    equal, and the initial parameters only where their networks have the same shapes. What they share cancels, as in
-    the paired t test. A likelihood's test images are shared by all: the interval is over training, on these very
-    images. Both runs meet the same reference halves; what is left of their effect is in the error. One pair has no
-    error, or with `alone` the one over its sets of samples, which leaves out training.
+    Two runs of a seed share the order of the data. They share the noise that samples start from if their keys are
+    equal, and the initial parameters only if their networks have the same shapes. What they share cancels, as in the
+    paired t test. All runs share a likelihood's test images, so the interval is over training, on these very images.
+    Both runs are compared with the same reference halves, and what remains of their effect is in the error. One pair
+    has no error. With `alone` it has the error over its sets of samples, which does not include training.
     """
     pairs = [_minus(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
     if not pairs:

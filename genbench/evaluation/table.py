@@ -1,4 +1,4 @@
-"""Result rows as a table on the screen."""
+"""Print result rows as a table."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from genbench.evaluation.protocol import told_options
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row: metric, value ± spread, kind, sampler, evaluations, images, features."""
+    """One line per row: metric, value ± spread, kind, sampler, evaluations, images, features."""
     table = Table('metric', 'value', 'kind', 'sampler', 'nfe', 'n', box=None)
     for row in rows:
         method = row['protocol'].get('method')
@@ -29,10 +29,10 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def value(row: Mapping[str, Any]) -> str:
-    """'2.031 ± 0.015 se', '1.91 ± 0.2 sd', or a dash where there is no number.
+    """'2.031 ± 0.015 se', '1.91 ± 0.2 sd', or a dash if there is no number.
 
-    ± is the standard deviation over sets of samples (sd), or of a likelihood the standard error over images (se). How
-    much another training would differ is in neither.
+    ± is the standard deviation over sets of samples (sd), or for a likelihood the standard error over images (se).
+    Neither covers how much another training would differ.
     """
     if row['value'] is None:
         return '–'

@@ -1,11 +1,11 @@
-"""Measures of feature sets that need no moments: the sliced Wasserstein distance, and the Vendi score of one set."""
+"""Measures of feature sets that need no moments: the sliced Wasserstein distance and the Vendi score."""
 
 import numpy as np
 
 from genbench.errors import UserError
 from genbench.evaluation.arrays import checked, checked_sets
 
-MOST_ROWS = 20_000  # of the matrix whose eigenvalues the Vendi score takes; a larger one takes too long
+MOST_ROWS = 20_000  # size of the matrix whose eigenvalues the Vendi score needs; a larger one takes too long
 
 
 def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -16,8 +16,8 @@ def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed
     for any n and m. The distance is squared, as the Fréchet distance is, and the mean is not multiplied by d.
 
     Args:
-      slices: how many directions; the standard error is over them.
-      seed: of the directions.
+      slices: number of directions; the standard error is over them.
+      seed: seed of the directions.
 
     Raises:
       UserError: fewer than two rows, sets of different width, or values that are not finite.
@@ -38,20 +38,20 @@ def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed
 
 
 def _common_edges(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Midpoints and lengths of the parts of [0, 1] on which both quantile functions, of n and m values, stay."""
+    """Midpoints and lengths of the parts of [0, 1] on which both quantile functions (n and m values) are constant."""
     places = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in whole numbers of 1 / (n m)
     return (places[:-1] + places[1:]) / (2 * n * m), np.diff(places) / (n * m)
 
 
 def vendi_score(features: np.ndarray) -> float:
-    """The effective number of different images: exp of the entropy of the eigenvalues of K / n.
+    """Return the effective number of different images: exp of the entropy of the eigenvalues of K / n.
 
     Friedman & Dieng 2023, definition 3.1, with the cosine of features (n, d) as the similarity K: 1 for images that are
-    all alike, n for images that are all orthogonal. The smaller of K / n and XᵀX / n is factored, which have the same
-    eigenvalues above zero.
+    all alike, n for images that are all orthogonal. K / n and XᵀX / n have the same non-zero eigenvalues, so the
+    smaller of the two is factored.
 
     Raises:
-      UserError: no rows, values that are not finite, a row of zeros, or a matrix that is too large to factor.
+      UserError: there are no rows, values are not finite, a row is all zeros, or the matrix is too large to factor.
     """
     features = checked(features, 'features', 1).astype(np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)

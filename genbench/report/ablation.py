@@ -1,4 +1,4 @@
-"""Every variant against the study's baseline: differences paired over seeds, with intervals."""
+"""Compare every variant with the study's baseline: differences paired over seeds, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,7 +17,7 @@ SETTINGS_SHOWN = 3
 
 
 def html(study: StudyRecord) -> str:
-    """The table; '' for a study without a baseline or without a number of it."""
+    """The table; '' if the study has no baseline, or no number for it."""
     entries = {entry.variant: entry for entry in leaderboard.entries(study)}
     base = next((variant for variant in study.variants if variant.name == study.baseline), None)
     if base is None or base.name not in entries:
@@ -52,7 +52,7 @@ def _row(
 
 
 def _told(settings: Sequence[str]) -> str:
-    """All settings; many of them under the first, to be opened."""
+    """All settings; if there are many, the first one and a list to open."""
     if len(settings) <= SETTINGS_SHOWN:
         return escape(', '.join(settings))
     listed = ''.join(f'<li>{escape(text)}</li>' for text in settings)
@@ -61,18 +61,18 @@ def _told(settings: Sequence[str]) -> str:
 
 
 def _way(entry: leaderboard.Entry) -> str:
-    """The sampler that it is compared with."""
+    """The sampler with which the variant is compared."""
     return f'<span class="kind">{escape(entry.way.label)}</span>' if entry.way and entry.way.label else ''
 
 
 def settings_against(base: Variant, variant: Variant) -> dict[str, Any]:
-    """Keys of the config in which a variant differs from another, with its own values."""
+    """Config keys in which a variant differs from another, with the variant's own values."""
     changed = configs.difference(base.shown.config, variant.shown.config)
     return {key: new for key, (_, new) in changed.items() if not key.startswith(_OWN)}
 
 
 def _comparable(study: StudyRecord, variant: Variant, reference: Cell, own: Cell | None) -> Cell | None:
-    """The variant's number that was measured as the baseline's was; of likelihoods, by the same method."""
+    """The variant's number that was measured as the baseline's was; for likelihoods, by the same method."""
     if reference.metric.name == LIKELIHOOD:
         found = [cell for cell in cells.of(study, LIKELIHOOD) if cell.variant == variant.name]
         same = [cell for cell in found if cell.protocol.get('method') == reference.protocol.get('method')]
@@ -81,7 +81,7 @@ def _comparable(study: StudyRecord, variant: Variant, reference: Cell, own: Cell
 
 
 def _dash(own: Cell | None, reference: Cell) -> str:
-    """Why there is no difference."""
+    """Say why there is no difference."""
     if own is None:
         return '<td>–</td>'
     methods = [str(cell.protocol.get('method')) for cell in (own, reference)]
@@ -96,7 +96,7 @@ def _absolute(cell: Cell) -> str:
 
 
 def _difference(cell: Cell | None, reference: Cell) -> str:
-    """Mean difference and its 95% interval; a verdict in words where it leaves out zero; '' where nothing compares."""
+    """Mean difference and its 95% interval, with a verdict in words if it excludes zero; '' if nothing compares."""
     difference = statistics.paired(cell.by_seed, reference.by_seed) if cell else None
     if cell is None or difference is None:
         return ''

@@ -1,4 +1,4 @@
-"""Numbers of the page: each is the mean over the seeds of a variant, under one sampler and one protocol."""
+"""The numbers on the page. Each is the mean over the seeds of a variant, under one sampler and one protocol."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from genbench.report.collect import Row, StudyRecord, TrialRecord
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A number of the page: its heading, its name in result rows, its form, and which direction is better."""
+    """A kind of number on the page: its heading, its name in result rows, its format, and which direction is better."""
 
     title: str
     name: str
@@ -60,15 +60,15 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 LIKELIHOOD = 'bits_per_dim'
 SPENT = ('training_flops', 'training_seconds')
-TIMED = ('training_seconds', 'sampling_images_per_second')  # by the clock
+TIMED = ('training_seconds', 'sampling_images_per_second')  # measured in wall time
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How images were drawn; what two cells must share to be of the same sampler.
+    """How images were drawn: what two cells must share to have the same sampler.
 
     Attributes:
-      one_of_several: its variant was sampled with several averages, so that the label names this one.
+      one_of_several: whether the variant was sampled with several averages, so that the label must name this one.
     """
 
     sampler: str | None
@@ -80,7 +80,7 @@ class Way:
     one_of_several: bool = dataclasses.field(default=False, compare=False)
 
     def fits(self, other: 'Way') -> bool:
-        """Whether two rows may be of the same images; not every row says which average drew them."""
+        """Whether two rows may describe the same images. Not every row says which average drew them."""
         mine, others = ((way.sampler, way.nfe, way.guidance, way.options) for way in (self, other))
         return mine == others and (self.average == other.average or None in (self.average, other.average))
 
@@ -94,7 +94,7 @@ class Way:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of a variant: one row for each seed, all of the same protocol."""
+    """One metric of a variant: one row for each seed, all with the same protocol."""
 
     variant: str
     metric: Metric
@@ -103,7 +103,7 @@ class Cell:
 
     @functools.cached_property
     def estimate(self) -> statistics.Estimate:
-        """The mean over seeds and its error; it says what varied."""
+        """The mean over seeds and its error, with what varied."""
         return statistics.over_seeds([statistics.replicate(row) for row in self.rows])
 
     @property
@@ -116,7 +116,7 @@ class Cell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95%, of the mean over what `estimate` says has varied; None where nothing is known to have."""
+        """95% interval of the mean over what `estimate` says has varied; None if nothing is known to have varied."""
         return self.estimate.interval()
 
     @property
@@ -129,20 +129,20 @@ class Cell:
 
     @property
     def comparable(self) -> str:
-        """The same for numbers that were measured alike on as many images; real images have no noise of sampling."""
+        """Equal for numbers measured in the same way on as many images. Real images have no sampling noise."""
         return comparable(self.measurement)
 
     @property
     def by_seed(self) -> dict[int | None, statistics.Replicate]:
-        """Numbers with their noise by training seed."""
+        """Numbers with their noise, by training seed."""
         return {row['train_seed']: statistics.replicate(row) for row in self.rows}
 
 
 @functools.lru_cache(maxsize=256)
 def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
-    """The cells of a metric, by variant, sampler and protocol, in the order of the study.
+    """Return the cells of a metric, by variant, sampler and protocol, in the order of the study.
 
-    A variant that was scored again in another way, such as against another reference, has the later numbers only.
+    If a variant was scored again in another way, such as against another reference, only the later numbers count.
     """
     seeds = {trial.name: trial.seed for trial in study.trials}
     groups: dict[tuple, dict[str, Row]] = {}
@@ -159,9 +159,9 @@ def of(study: StudyRecord, name: str) -> tuple[Cell, ...]:
 
 
 def _with_lenders(study: StudyRecord, name: str, rows: list[Row]) -> list[Row]:
-    """What training cost, with what the runs that it needs had cost before: a distilled model with its teacher.
+    """The cost of training, including the runs it needed before, such as the teacher of a distilled model.
 
-    `lent` names their variants and what they cost; None is a teacher that does not say.
+    `lent` names their variants and costs; None is a teacher that does not report its cost.
     """
     if name not in SPENT:
         return rows
@@ -181,9 +181,9 @@ def _with_lenders(study: StudyRecord, name: str, rows: list[Row]) -> list[Row]:
 
 
 def degenerate(precision: Cell | None, recall: Cell | None) -> bool:
-    """Whether samples look real and cover next to nothing of the data, as one step of a solver gives: one blurred mean.
+    """Whether samples look real but cover almost none of the data, such as the blurred mean that one solver step gives.
 
-    A precision without recall is no quality.
+    Precision without recall is not quality.
     """
     if precision is None or recall is None:
         return False
@@ -191,15 +191,15 @@ def degenerate(precision: Cell | None, recall: Cell | None) -> bool:
 
 
 def comparable(protocol: Mapping[str, Any]) -> str:
-    """The hash of a protocol without what was measured and without its noise."""
+    """The hash of a protocol without what was measured and without the noise."""
     measured = Protocol(protocol).measurement
     return Protocol({key: value for key, value in measured.items() if key not in ('seed', 'noise')}).hash
 
 
 def _latest(study: StudyRecord, name: str) -> list[Row]:
-    """The rows of each variant that were measured as the last rows of most of its trials; real images have all.
+    """The rows of each variant measured like the last rows of most of its trials; all rows of real images.
 
-    Where as many trials have been scored again as have not, the first counts, for it is scored again first.
+    In a tie between trials that have and have not been scored again, the first trial decides, as it is rescored first.
     """
     rows = study.select(name)
     last: dict[tuple, dict[str, str]] = {}
@@ -214,14 +214,14 @@ def _scored(study: StudyRecord, row: Row) -> tuple:
 
 
 def _settings(row: Row) -> str:
-    """How a row was measured; a study may choose several seeds of evaluation, which all count."""
+    """How a row was measured. A study may use several evaluation seeds, and all of them count."""
     return Protocol({key: value for key, value in _measurement(row).items() if key != 'seed'}).hash
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:
-    """The cell of the lowest mean among those of the most seeds.
+    """The cell with the lowest mean among those with the most seeds.
 
-    The lowest is that of a sampler or a likelihood's method, never of several seeds of evaluation: the first counts.
+    The choice is between samplers or likelihood methods, never between evaluation seeds: the first seed counts.
     """
     seeds = max((cell.seeds for cell in cells), default=0)
     most = [cell for cell in cells if cell.seeds == seeds]
@@ -239,10 +239,10 @@ def _way(row: Row, metric: Metric) -> Way:
 
 
 def _kind(row: Row) -> tuple:
-    """What keeps likelihoods apart that are not of the same kind and method."""
+    """A key that separates likelihoods of different kinds or methods."""
     return (row['kind'], row['protocol'].get('method')) if row['metric'] == LIKELIHOOD else ()
 
 
 def _measurement(row: Row) -> Protocol:
-    """Costs are what they are, wherever they were measured; the rest is kept apart by protocol."""
+    """Costs are comparable wherever they were measured; all other numbers are separated by protocol."""
     return Protocol({}) if row['kind'] == 'cost' else Protocol(row['protocol']).measurement

@@ -1,9 +1,9 @@
-"""What a claim says, as comparisons of numbers: data in the file of a study, verdicts on its page.
+"""Claims as comparisons of numbers: data in a study's file, verdicts on its page.
 
     tests=[less('fd', name, 'noise', {'nfe': 10}) for name in ('v', 'velocity', 'x')]
 
-says that the Fréchet distance of each of three variants is below that of the variant called noise, each with a sampler
-of ten network evaluations.
+says that each of three variants has a lower Fréchet distance than the variant called noise, all with a sampler of ten
+network evaluations.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ SHAPE = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """`one` is less than, more than or near `other` in a metric.
+    """States that `one` is less than, more than or near `other` in a metric.
 
     Attributes:
       one: a variant.
       other: a variant, or a number such as a published one.
-      where: which rows of the metric: {'nfe': 10, 'sampler': 'heun'}, a likelihood's {'method': 'ode_1'}, or any key of
-        the protocol; {}: the sampler of the leaderboard.
-      against: the same of `other`, where it is not `where`.
-      margin: less and more must hold by this much; near holds within it.
+      where: which rows of the metric: {'nfe': 10, 'sampler': 'heun'}, {'method': 'ode_1'} for a likelihood, or any key
+        of the protocol; {} means the sampler on the leaderboard.
+      against: the same for `other`, if it differs from `where`.
+      margin: how much less or more `one` must be, or how near.
     """
 
     metric: str
@@ -48,7 +48,7 @@ class Comparison:
         return (self.one, self.other) if isinstance(self.other, str) else (self.one,)
 
     def values(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the comparison as JSON."""
         return dataclasses.asdict(self)
 
 
@@ -79,21 +79,21 @@ def near(
     where: Mapping[str, Any] | None = None,
     against: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """The two differ by less than the margin; see `Comparison`."""
+    """State that the two differ by less than the margin; see `Comparison`."""
     return _comparison(NEAR, metric, one, other, where, against, margin)
 
 
 def read(values: Sequence[Mapping[str, Any]]) -> tuple[Comparison, ...]:
-    """The tests of a study.json."""
+    """Read the tests of a study.json."""
     known = {field.name for field in dataclasses.fields(Comparison)}
     return tuple(Comparison(**{key: part for key, part in value.items() if key in known}) for value in values)
 
 
 def check(tests: Any, variants: Sequence[str]) -> None:
-    """Refuse tests that no number of these variants could answer.
+    """Refuse tests that no number from these variants could answer.
 
     Raises:
-      UserError: something that is no comparison, an unknown variant, or a margin that does not fit.
+      UserError: a test is not a comparison, a variant is unknown, or a margin does not fit.
     """
     if isinstance(tests, str) or not isinstance(tests, Sequence):
         raise UserError(f'its tests should be a tuple of less(…), more(…) and near(…), not {tests!r}.')
@@ -113,7 +113,7 @@ def check(tests: Any, variants: Sequence[str]) -> None:
 
 
 def described(where: Mapping[str, Any]) -> str:
-    """The rows that a comparison is about, for people: 'heun, nfe = 10'."""
+    """The rows that a comparison is about, for display: 'heun, nfe = 10'."""
     bare = [str(where[key]) for key in ('sampler', 'method') if key in where]
     named = [f'{key} = {value}' for key, value in where.items() if key not in ('sampler', 'method')]
     return ', '.join([*bare, *named])

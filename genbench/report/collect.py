@@ -1,4 +1,4 @@
-"""What a study's folder says, read into one place for the page."""
+"""Read everything in a study's folder that the page needs."""
 
 import dataclasses
 import functools
@@ -37,12 +37,12 @@ _SUMMARY = {
     'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,
     'config_hash?': str, 'images_seen?': int, 'training_flops?': _NUMBER, 'step_seconds?': _NUMBER,
 }  # fmt: skip
-LAST_LINES = 12  # of the log of a trial that failed
+LAST_LINES = 12  # last lines of the log of a failed trial
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialRecord:
-    """One trial as found on disk; missing parts are empty."""
+    """One trial, as found on disk. Missing parts are empty."""
 
     name: str
     variant: str
@@ -54,7 +54,7 @@ class TrialRecord:
     metrics: list[dict[str, Any]]
     exploration: dict[str, Any]
     grid: tuple[str, ...] = ()  # axes of its evaluation
-    monitor: tuple[dict[str, Any], ...] = ()  # from which step on it was scored how while it trained
+    monitor: tuple[dict[str, Any], ...] = ()  # how it was scored while it trained, and from which step on
 
     @property
     def state(self) -> str:
@@ -67,7 +67,7 @@ class TrialRecord:
 
     @functools.cached_property
     def last_lines(self) -> list[str]:
-        """The end of what it said before it failed."""
+        """The last lines it logged before it failed."""
         found = self.status.get('last_lines')
         log = self.folder.path / 'log.txt'
         if not found and log.is_file():
@@ -75,7 +75,7 @@ class TrialRecord:
         return [str(line) for line in (found or [])][-LAST_LINES:]
 
     def owns(self, row: Row) -> bool:
-        """Whether a result row is of the trial's last step and of its own evaluation config."""
+        """Whether a result row belongs to the trial's last step and to its own evaluation config."""
         options, protocol = self.config.get('evaluation', {}), row['protocol']
         same = all(protocol.get(key, options.get(key)) == options.get(key) for key in ('num_samples', 'sets'))
         same &= str(protocol.get('seed', options.get('seed'))) in self._sample_seeds
@@ -89,7 +89,7 @@ class TrialRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Trials that differ in their training seed only; `index` is its place in the study."""
+    """Trials that differ only in their training seed; `index` is the variant's place in the study."""
 
     name: str
     index: int
@@ -97,13 +97,13 @@ class Variant:
 
     @property
     def shown(self) -> TrialRecord:
-        """The trial whose pictures stand for all: the first that is done, else the first."""
+        """The trial whose pictures represent the variant: the first finished one, else the first."""
         return next((trial for trial in self.trials if trial.state == 'done'), self.trials[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudyRecord:
-    """A study as found on disk."""
+    """A study, as found on disk."""
 
     folder: pathlib.Path
     description: dict[str, Any]
@@ -124,18 +124,18 @@ class StudyRecord:
 
     @property
     def baseline(self) -> str:
-        """The variant others are compared with, or ''."""
+        """The variant that others are compared with, or ''."""
         return self.description.get('baseline') or ''
 
     def wants(self, figure: str) -> bool:
-        """Whether the study asks for a figure of this name; one that names none wants all."""
+        """Whether the study asks for a figure of this name. A study that names no figures gets all."""
         return figure in (self.description.get('figures') or (figure,))
 
     def select(self, metric: str) -> list[Row]:
-        """Rows of a metric that hold a number and were made under the study's own evaluation.
+        """Rows of a metric that have a number and come from the study's own evaluation.
 
-        Later evaluations of a trial (other counts, seeds, checkpoints), and trials that are not of the study, stay in
-        results.jsonl and off the page.
+        Later evaluations of a trial (other counts, seeds, checkpoints), and trials outside the study, stay in
+        results.jsonl but do not appear on the page.
         """
         return self._selected.get(metric, [])
 
@@ -151,11 +151,11 @@ class StudyRecord:
 
     @property
     def claims(self) -> list[dict[str, Any]]:
-        """Title, claim and tests of each study that the record is of."""
+        """Title, claim and tests of each study in the record."""
         return self.description.get('claims') or [self.description]
 
     def lenders(self, trial: TrialRecord) -> list[TrialRecord]:
-        """Trials of the study whose networks another is trained with, such as its teacher."""
+        """Trials of the study whose networks another trial trains with, such as its teacher."""
         settings = [text for text in trial.config.get('family', {}).values() if isinstance(text, str) and '/' in text]
         names = {configs.split_run(text)[0].rsplit('/', 1)[-1] for text in settings}
         beside = trial.folder.path.parent
@@ -163,25 +163,25 @@ class StudyRecord:
 
     @property
     def single(self) -> bool:
-        """Whether every variant that can have several has one training seed."""
+        """Whether every variant that could have several training seeds has only one."""
         return bool(self.variants) and all(len(variant.trials) == 1 for variant in self.variants)
 
     @property
     def main_metric(self) -> str:
-        """The Fréchet distance that ranks: FID where there is any, else FD."""
+        """The Fréchet distance used for ranking: FID if there is one, else FD."""
         return 'fid' if self.select('fid') else 'fd'
 
     def silent(self) -> list[str]:
-        """Variants that say they have no likelihood."""
+        """Variants that report that they have no likelihood."""
         names = {row['trial'] for row in self.rows if row['metric'] == 'bits_per_dim' and row['kind'] == 'none'}
         return sorted({self.variant_of[name] for name in names & self.variant_of.keys()})
 
 
 def read(folder: str | pathlib.Path) -> StudyRecord:
-    """The record of the folder of a study or of a run; rows of older formats are read as far as they go.
+    """Read the record of a study's or run's folder. Rows of older formats are read as far as possible.
 
     Raises:
-      UserError: the folder holds neither.
+      UserError: the folder holds neither a study nor a run.
     """
     path = pathlib.Path(check_path(str(folder), 'The folder'))
     if not (path / 'study.json').exists():
@@ -196,10 +196,10 @@ def read(folder: str | pathlib.Path) -> StudyRecord:
 
 
 def read_all(folders: Sequence[str | pathlib.Path]) -> StudyRecord:
-    """One record of several studies and runs, whose trials and variants are called FOLDER/NAME.
+    """Read several studies and runs into one record, whose trials and variants are called FOLDER/NAME.
 
     Raises:
-      UserError: a folder that holds neither, or one that is named twice.
+      UserError: a folder holds neither a study nor a run, or is named twice.
     """
     records = [read(folder) for folder in folders]
     if len(records) == 1:
@@ -230,7 +230,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _prefixed(description: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What a study says of itself, with its variants as a page of several studies calls them."""
+    """A study's own description, with its variants named as on a page of several studies."""
     tests = [
         {**test, **{side: _joined(folder, test[side]) for side in ('one', 'other') if isinstance(test[side], str)}}
         for test in description.get('tests') or ()
@@ -239,7 +239,7 @@ def _prefixed(description: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _run(path: pathlib.Path) -> StudyRecord:
-    """A run as a study of one trial, with the rows of its last evaluation."""
+    """Represent a run as a study of one trial, with the rows of its last evaluation."""
     name = path.resolve().name
     trial, rows = _trial(path, name), _rows(results.read(path / 'results.jsonl'))
     if not (path / 'status.json').is_file():
@@ -286,8 +286,8 @@ def _monitor(folder: Folder) -> tuple[dict[str, Any], ...]:
 
 
 def _json(path: pathlib.Path, shape: Any = dict) -> dict[str, Any]:
-    """The object of a JSON file; empty where it is missing, damaged or something else."""
+    """The object in a JSON file; empty if the file is missing, damaged or holds something else."""
     try:
         return read_json_if_any(path, shape) or {}
-    except UserError:  # the page shows what there is
+    except UserError:  # the page shows what it can read
         return {}

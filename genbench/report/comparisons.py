@@ -1,8 +1,9 @@
 """Differences between variants, corrected for many comparisons, and the ranks that they allow.
 
-A difference is paired over the training seeds that both variants have (see `statistics.paired`), else as if they shared
-nothing. With a single seed each it has an interval over sets of samples, and decides nothing between two variants: how
-much another training would change it is not known. Two samplers of one checkpoint may be told apart so.
+A difference is paired over the training seeds that both variants have (see `statistics.paired`). Without common seeds
+it is computed as if the variants shared nothing. With a single seed each, it has an interval over sets of samples and
+decides nothing between two variants, because it is not known how much another training would change it. Such an
+interval can tell two samplers of one checkpoint apart.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ class Pair:
     """A variant's number minus another's.
 
     Attributes:
-      interval: 95%, of this difference alone.
-      adjusted: p of no difference, corrected by Holm (1979) for all pairs of the metric; None where it is not known.
+      interval: 95% interval of this difference alone.
+      adjusted: p-value of no difference, corrected by Holm (1979) for all pairs of the metric; None if it is unknown.
     """
 
     one: Cell
@@ -43,7 +44,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """The place by the mean, and the places that the decided differences leave open."""
+    """A variant's place by the mean, and the places that the decided differences leave open."""
 
     cell: Cell
     place: int
@@ -52,7 +53,7 @@ class Rank:
 
 
 def difference(one: Cell, other: Cell) -> Estimate:
-    """one − other; its error is of training where both have two seeds, else of sets of samples."""
+    """Return one − other. Its error is over training if both have two seeds, else over sets of samples."""
     ours, theirs = one.by_seed, other.by_seed
     common = [seed for seed in ours if seed in theirs]
     if len(common) > 1 or len(ours) == len(theirs) == len(common):
@@ -63,18 +64,18 @@ def difference(one: Cell, other: Cell) -> Estimate:
 
 
 def tells(one: Cell, other: Cell, found: Estimate) -> bool:
-    """Whether the error of a difference holds all that tells the two apart."""
+    """Whether the error of a difference includes everything that distinguishes the two."""
     same_runs = one.variant == other.variant
     return found.std_err is not None and (same_runs or statistics.TRAINING in found.varied)
 
 
 def p_inside(found: Estimate, low: float, high: float) -> tuple[float, float]:
-    """(p for, p against): how well the numbers go with a difference outside (low, high), and with one inside.
+    """Return (p for, p against): how compatible the numbers are with a difference outside (low, high), and inside.
 
-    Two-sided: `p for` is at most 5% where the 95% interval lies inside, `p against` where it lies beyond one end. Of an
+    Two-sided: `p for` is at most 5% if the 95% interval lies inside, and `p against` if it lies beyond one end. For an
     interval with two ends this is a pair of one-sided tests (Schuirmann 1987).
     """
-    below, above = (_cdf(found, high), 1 - _cdf(found, low))  # evidence against beyond high, and against beyond low
+    below, above = (_cdf(found, high), 1 - _cdf(found, low))  # against a difference beyond high, and beyond low
     ends = [value for value, end in ((below, high), (above, low)) if math.isfinite(end)]
     return min(1.0, 2 * max(ends)), min(1.0, 2 * min(1 - value for value in ends))
 
@@ -91,13 +92,13 @@ def _cdf(found: Estimate, end: float) -> float:
 
 
 def p_equal(found: Estimate) -> float:
-    """Two-sided p of no difference."""
+    """The two-sided p-value of no difference."""
     tail = _cdf(found, 0.0)
     return min(1.0, 2 * min(tail, 1 - tail))
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p values: at most α with probability α for any that is true, however many are (Holm 1979)."""
+    """Adjust p-values (Holm 1979): the probability that any true hypothesis gets at most α is at most α."""
     adjusted, highest = [1.0] * len(values), 0.0
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         highest = max(highest, min(1.0, (len(values) - place) * values[index]))
@@ -106,7 +107,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def pairs(found: Sequence[Cell]) -> list[Pair]:
-    """Every two of these cells of one metric, the earlier minus the later."""
+    """Compare every two of these cells of one metric: the earlier minus the later."""
     both = [Pair(one, other, difference(one, other)) for one, other in itertools.combinations(found, 2)]
     known = [pair for pair in both if tells(pair.one, pair.other, pair.difference)]
     adjusted = holm([p_equal(pair.difference) for pair in known])
@@ -115,10 +116,10 @@ def pairs(found: Sequence[Cell]) -> list[Pair]:
 
 
 def ranks(found: Sequence[Cell], compared: Sequence[Pair]) -> list[Rank]:
-    """The cells from the best on, with intervals that all hold together with 95%.
+    """Rank the cells from the best on, with intervals that hold simultaneously at 95%.
 
-    A variant is at best one place behind those that are better than it, and at worst before those that are worse, by
-    the corrected differences (Al Mohamad, Goeman and van Zwet, Biometrics 2022).
+    By the corrected differences, a variant's best place is just behind all variants that are better than it, and its
+    worst place is just before all that are worse (Al Mohamad, Goeman and van Zwet, Biometrics 2022).
     """
     sign = 1 if found and found[0].metric.lower_is_better else -1
     ordered = sorted(found, key=lambda cell: sign * cell.value)
@@ -140,7 +141,7 @@ def apart(one: Cell, other: Cell, compared: Sequence[Pair]) -> bool:
 
 
 def alike(found: Mapping[str, Cell]) -> dict[str, Cell]:
-    """Those that were measured as most were."""
+    """The cells that were measured in the most common way."""
     groups: dict[str, dict[str, Cell]] = {}
     for name, cell in found.items():
         groups.setdefault(cell.measurement.hash, {})[name] = cell

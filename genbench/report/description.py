@@ -1,4 +1,4 @@
-"""study.json: what a study says of itself. Nothing here imports jax, so that a status can be read quickly."""
+"""study.json: a study's own description. Nothing here imports jax, so that a status can be read quickly."""
 
 import pathlib
 from typing import Any
@@ -16,10 +16,10 @@ _STUDY = {
 
 
 def read_study(path: pathlib.Path) -> dict[str, Any]:
-    """study.json of a study's folder.
+    """Read the study.json in a study's folder.
 
     Raises:
-      UserError: it is damaged, or names a trial that no folder can be called.
+      UserError: the file is damaged, or a trial has a name that no folder can have.
     """
     found = read_json(path / 'study.json', _STUDY, f'Write it again with: genbench run STUDY --out {path}')
     for name in found['trials']:

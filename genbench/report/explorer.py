@@ -1,4 +1,4 @@
-"""The denoising explorer, interpolations and neighbours: what evaluations left in each trial's exploration/."""
+"""The denoising explorer, interpolations and neighbours, from the files in each trial's exploration/."""
 
 import base64
 import pathlib
@@ -20,12 +20,12 @@ STRIPS = {
 
 
 def data_uri(path: pathlib.Path) -> str:
-    """A PNG as text that needs no other file."""
+    """Embed a PNG as text that needs no other file."""
     return f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
 
 
 def payload(study: StudyRecord) -> list[dict[str, Any]]:
-    """One entry for each variant with steps: its schedule, and every sprite that the slider shows."""
+    """One entry for each variant whose sampler has steps: its schedule, and every sprite that the slider shows."""
     return [entry for variant in study.variants if (entry := _entry(variant)) is not None]
 
 
@@ -35,7 +35,7 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
     denoising = found.get('denoising')
     if not denoising:
         return None
-    drawn = {**found, **denoising}  # before format 4 there was one sampler for all
+    drawn = {**found, **denoising}  # before format 4, one sampler served for everything
     names = ['generation', *(f'reconstruction_{place}' for place in denoising['reconstructions'])]
     files = [f'{name}_{part}' for name in names for part in ('states', 'predictions')] + ['targets']
     if not all((folder / f'{name}.png').is_file() for name in files):
@@ -49,7 +49,7 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
 
 
 def html(entries: list[dict[str, Any]]) -> str:
-    """The controls and the places that the script fills."""
+    """The controls, and the elements that the script fills."""
     options = ''.join(
         f'<option value="{index}">{escape(entry["name"])}</option>' for index, entry in enumerate(entries)
     )
@@ -83,7 +83,7 @@ def html(entries: list[dict[str, Any]]) -> str:
 
 
 def interpolations(study: StudyRecord) -> str:
-    """A panel for each variant whose samples are a function of a latent; the others are named."""
+    """A panel for each variant whose samples are a function of a latent. The others are listed by name."""
     panels = _panels(study, 'interpolation', 'Interpolations between random latents of')
     explored = [variant for variant in study.variants if variant.shown.exploration]
     without = [variant.name for variant in explored if not variant.shown.exploration.get('interpolation')]
@@ -103,7 +103,7 @@ def _panels(study: StudyRecord, name: str, words: str) -> str:
 
 
 def _drawn_so(trial: TrialRecord, way: Way | None) -> bool:
-    """Whether a trial's pictures are of the sampler that the leaderboard shows."""
+    """Whether a trial's pictures come from the sampler that the leaderboard shows."""
     found = trial.exploration
     return way is None or not found or (found.get('sampler'), found.get('steps'), told_options(found)) == (
         way.sampler, way.steps, way.options)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of the page and of papers, as Vega-Lite; variants keep one colour and one shape throughout."""
+"""Figures for the page and for papers, in Vega-Lite. Variants keep one colour and one shape throughout."""
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -12,13 +12,13 @@ from genbench.report.marks import COLOURS, DASHES, colour, shape
 
 Spec = dict[str, Any]
 
-INK = 'var(--quiet)'  # of the page's style sheet; `papers` has its own
+INK = 'var(--quiet)'  # from the page's style sheet; `papers` has its own
 CURVE_POINTS = 120
 KINDS = ('exact', 'lower bound', 'estimate')
 QUALITY = tuple(metric for metric in METRICS if metric.of_sampler and metric.lower_is_better is not None)
 TOLD = [('label', 'model', ''), ('said', 'value', ''), ('interval', '95% interval', ''), ('seeds', 'seeds', ''),
         ('warning', 'warning', '')]  # fmt: skip
-COSTS = {  # key of a point: (name of a figure that a study may ask for, title, whether every sampler has its own)
+COSTS = {  # key of a point: (name that a study may ask for, title, whether every sampler has its own value)
     'nfe': ('nfe', 'network evaluations per image', True),
     'milliseconds': ('seconds', 'milliseconds to draw an image', True),
     'flops': ('flops', 'training FLOPs', False),
@@ -27,7 +27,7 @@ COSTS = {  # key of a point: (name of a figure that a study may ask for, title, 
 
 
 def styled(spec: Spec, height: int) -> Spec:
-    """The specification, as wide as its place on the page."""
+    """Return the specification, as wide as its container on the page."""
     quiet = {
         'labelColor': INK,
         'titleColor': INK,
@@ -50,7 +50,7 @@ def styled(spec: Spec, height: int) -> Spec:
 
 
 def series(study: StudyRecord) -> list[str]:
-    """What quality is compared between: variants, or the samplers of a study of a single one."""
+    """The things whose quality is compared: variants, or the samplers if the study has a single variant."""
     if len(study.variants) != 1:
         return [variant.name for variant in study.variants]
     found = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant not in BOUNDS]
@@ -58,7 +58,7 @@ def series(study: StudyRecord) -> list[str]:
 
 
 def marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
-    """Colour and shape of a field by the place of its values among `names`."""
+    """The colour and shape of a field, by the place of its value in `names`."""
     key = {'orient': 'right', 'title': None, 'symbolOpacity': 1} if legend else None
 
     def encoding(values: list[str]) -> Spec:
@@ -72,12 +72,12 @@ def marked(names: Sequence[str], field: str, legend: bool = False) -> Spec:
 
 
 def tooltip(told: Sequence[tuple[str, str, str]]) -> list[Spec]:
-    """(field, what it is called, its format or '') → the lines of a tooltip."""
+    """Convert (field, label, format or '') to the lines of a tooltip."""
     return [{'field': field, 'title': name, **({'format': form} if form else {})} for field, name, form in told]
 
 
 def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
-    """A point for every metric of samples, variant and sampler, with what it cost."""
+    """Return a point for every sample metric, variant and sampler, with its costs."""
     shown = {entry.variant: entry for entry in leaderboard.entries(study)}
     alone = len(study.variants) == 1
     costs = {
@@ -108,7 +108,7 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points with the number of their line's dash: the samplers of a series in order."""
+    """Add the number of its line's dash to each point: the samplers of a series in order."""
     lines: dict[str, list[str]] = {}
     for point in points:
         own = lines.setdefault(point['series'], [])
@@ -119,7 +119,7 @@ def _dashed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sampling(cell: Cell) -> str:
-    """The sampler, whatever its number of steps."""
+    """The sampler without its number of steps."""
     way = cell.way
     guided = f' · guidance {way.guidance:g}' if way.guidance else ''
     guided += f' · {way.options}' if way.options else ''
@@ -127,13 +127,13 @@ def _sampling(cell: Cell) -> str:
 
 
 def _whiskers(cell: Cell) -> dict[str, float]:
-    """The 95% interval, or the value alone; above zero, for logarithmic axes, where the value is."""
+    """The 95% interval, or the value alone. If the value is above zero, so is the interval, for logarithmic axes."""
     low, high = cell.interval or (cell.value, cell.value)
     return {'low': max(low, cell.value / 10) if cell.value > 0 else low, 'high': high}
 
 
 def _told(cell: Cell, degenerate: bool) -> dict[str, str]:
-    """What a tooltip says of a point beside its cost."""
+    """What a tooltip says about a point in addition to its cost."""
     shown, sd, interval = cell.metric.form.format, cell.estimate.sd, cell.interval
     spread = f' ± {shown(sd)}' if sd and shown(sd) != shown(0) else ''
     return {
@@ -150,14 +150,14 @@ def _cost(cell: Cell, found: Sequence[Cell]) -> float | None:
 
 
 def floors(study: StudyRecord) -> dict[str, float]:
-    """Each metric of samples on held-out real images, where there are as many of them as samples."""
+    """Each sample metric on held-out real images, if there are as many of them as samples."""
     beside = [cell for metric in QUALITY for cell in cells.of(study, metric.name) if cell.variant not in BOUNDS]
     real = [entry for entry in leaderboard.bounds(study, beside) if entry.variant == HELD_OUT]
     return {name: cell.value for entry in real for name, cell in entry.cells.items()}
 
 
 def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
-    """Quality against a cost, without data: the page and `papers` fill in `points` and `floor` of one metric."""
+    """Quality against a cost, without data. The page and `papers` fill in `points` and `floor` for one metric."""
     _, title, every = COSTS[x]
     marks = marked(series(study), 'series', legend)
     encoding = {
@@ -193,7 +193,7 @@ def quality(study: StudyRecord, x: str, *, legend: bool = False) -> Spec:
 
 
 def dots(study: StudyRecord) -> Spec:
-    """Each variant at the sampler of the leaderboard, with its 95% interval; without data, as `quality`."""
+    """Each variant with its sampler on the leaderboard and its 95% interval; without data, like `quality`."""
     y = {'field': 'label', 'type': 'nominal', 'sort': {'field': 'value'}, 'title': None,
          'axis': {'labelLimit': 320, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip
     x = {'type': 'quantitative', 'title': '', 'scale': {'zero': False, 'padding': 14}, 'axis': {'tickCount': 6}}
@@ -210,7 +210,7 @@ def dots(study: StudyRecord) -> Spec:
 
 
 def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec | None:
-    """A figure of quality with the points of a metric, as the page's script does it; None where there are none."""
+    """Fill a figure of quality with the points of a metric, as the page's script does; None if there are none."""
     chosen = cells.BY_NAME[metric]
     x = spec['layer'][1]['encoding']['x']
     cost = x['field']
@@ -221,7 +221,7 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
     y['title'] = f'{chosen.title} ({"lower" if chosen.lower_is_better else "higher"} is better)'
     floor = [real[metric]] if metric in real else []
     heights = [*(point[end] for point in data for end in ('low', 'high')), *floor]
-    if chosen.lower_is_better and min(heights) > 0:  # an unbiased estimate of a squared distance may lie below
+    if chosen.lower_is_better and min(heights) > 0:  # an unbiased estimate of a squared distance may be negative
         y['axis']['values'] = ticks(heights)
     else:
         y['scale'] = {'type': 'linear', 'zero': False, 'padding': 12}
@@ -237,7 +237,7 @@ def filled(spec: Spec, points: Sequence[Mapping[str, Any]], real: Mapping[str, f
 
 
 def dotted(study: StudyRecord, points: Sequence[Mapping[str, Any]], real: Mapping[str, float], metric: str) -> Spec:
-    """`dots` with the points of a metric, as the page's script fills it."""
+    """Fill `dots` with the points of a metric, as the page's script does."""
     chosen, spec = cells.BY_NAME[metric], dots(study)
     data = [p for p in points if p['metric'] == metric and (p['top'] or len(study.variants) == 1)]
     floor, drawn = spec['layer']
@@ -250,7 +250,7 @@ def dotted(study: StudyRecord, points: Sequence[Mapping[str, Any]], real: Mappin
 
 
 def front(points: Sequence[Mapping[str, Any]], cost: str, lower: bool) -> list[dict[str, Any]]:
-    """The points that no other beats in both value and cost, by cost (the Pareto front)."""
+    """Return the Pareto front: the points that no other beats in both value and cost, ordered by cost."""
     sign = 1 if lower else -1
     found: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda point: (point[cost], sign * point['value'])):
@@ -260,7 +260,7 @@ def front(points: Sequence[Mapping[str, Any]], cost: str, lower: bool) -> list[d
 
 
 def ticks(values: Sequence[float]) -> list[float] | None:
-    """1, 2 and 5 of each decade about the values, only 1 where that is many; None leaves the choice to Vega."""
+    """1, 2 and 5 of each decade around the values, or only 1 if there are many; None leaves the choice to Vega."""
     low, high = min(values) * 0.9, max(values) * 1.1
     if low <= 0:
         return None
@@ -273,7 +273,7 @@ def ticks(values: Sequence[float]) -> list[float] | None:
 
 
 def bits_per_dim(study: StudyRecord, *, legend: bool = False, models: Set[str] | None = None) -> Spec | None:
-    """Bits per dimension with 95% intervals; the shape says what kind of number it is."""
+    """Bits per dimension with 95% intervals. The shape shows what kind of number it is."""
     found = [cell for cell in cells.of(study, LIKELIHOOD) if models is None or cell.variant in models]
     if not found:
         return None
@@ -320,7 +320,7 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False, models: Set[str] |
 
 
 def losses(variant: Variant) -> Spec | None:
-    """Every loss that the trials of a variant logged, a line for each seed; marks where updates were skipped."""
+    """Every loss that the trials of a variant logged, one line per seed. Marks show where updates were skipped."""
     data, skipped = [], []
     for trial in variant.trials:
         data += [
@@ -367,7 +367,7 @@ def losses(variant: Variant) -> Spec | None:
 
 
 def _skipped(trial: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Where the count of skipped updates rose, and by how much."""
+    """The steps at which the count of skipped updates rose, and by how much."""
     found, before = [], 0
     for row in rows:
         total = row.get('skipped/total') or 0

@@ -1,4 +1,4 @@
-"""What the numbers of a study decide: its claim test by test, the ranks of its variants, and every pair of them."""
+"""What the numbers of a study decide: each test of its claim, the ranks of its variants, and every pair of variants."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ _SIGNS = {LESS: 'is lower than', MORE: 'is higher than', NEAR: 'is near'}
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A test of a claim: its verdict, why it is no other, and the numbers; None where there are none.
+    """A test of a claim: its verdict, the reason for it, and the numbers, which are None if there are none.
 
-    `against` is p of the opposite, not yet corrected.
+    `against` is the p-value of the evidence against the claim, before correction.
     """
 
     test: Comparison
@@ -37,7 +37,7 @@ class Finding:
 
 
 def verdict(found: Sequence[Finding]) -> str:
-    """Of a claim: it fails where one of its tests does, and holds where all of them do."""
+    """The verdict on a claim: it fails if one of its tests fails, and holds if all of them hold."""
     said = {one.verdict for one in found}
     if FAILS in said:
         return FAILS
@@ -47,8 +47,8 @@ def verdict(found: Sequence[Finding]) -> str:
 def judged(study: StudyRecord, tests: Sequence[Comparison]) -> list[Finding]:
     """The tests of a claim, each at 5%, two-sided.
 
-    All of them must hold for the claim, so that none that holds needs a correction (Berger 1982). One that fails
-    refutes the claim: failures are corrected for the number of tests by Holm's method.
+    The claim holds only if all of them hold, so tests that hold need no correction (Berger 1982). A single failure
+    refutes the claim, so failures are corrected for the number of tests by Holm's method.
     """
     found = [_judged(study, test) for test in tests]
     corrected = comparisons.holm([one.against for one in found])
@@ -94,7 +94,7 @@ def _decided(finding: Finding, tells: bool) -> Finding:
 
 
 def _cell(study: StudyRecord, variant: str, metric: str, where: Mapping[str, Any]) -> Cell | None:
-    """The number that a test is about: of several samplers that fit, the best; of none named, the leaderboard's."""
+    """The number that a test is about: the best of several matching samplers; the leaderboard's if none is named."""
     if not where:
         entry = next((one for one in leaderboard.entries(study) if one.variant == variant), None)
         return entry.cells.get(metric) if entry else None
@@ -115,13 +115,13 @@ def _same(found: Any, wanted: Any) -> bool:
 
 
 def _alike(one: Cell, other: Cell, test: Comparison) -> bool:
-    """Likelihoods of two methods may be compared where the test names both."""
+    """Likelihoods of two methods may be compared only if the test names both."""
     named = test.metric == LIKELIHOOD and 'method' in test.where and 'method' in test.against
     return one.measurement == other.measurement or named
 
 
 def table(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
-    """The tests of a claim; `shown` has the section of the page for each metric that has one."""
+    """The tests of a claim. `shown` maps each metric to its section of the page, if it has one."""
     rows = ''.join(_row(one, shown) for one in found)
     words = ' class="words"'
     head = ''.join(f'<th scope="col"{words if name == "verdict" else ""}>{name}</th>'
@@ -160,7 +160,7 @@ def _statement(finding: Finding, shown: Mapping[str, str]) -> str:
 
 
 def _way(cell: Cell | None, where: Mapping[str, Any]) -> str:
-    """How the number was drawn or scored."""
+    """How the number was sampled or scored."""
     if cell is None:
         return claims.described(where)
     if cell.metric.name == LIKELIHOOD:
@@ -184,7 +184,7 @@ def _signed(value: float, form: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """The variants of a metric that were measured alike, every pair of them, and their ranks, best first."""
+    """The variants measured alike in one metric, every pair of them, and their ranks, best first."""
 
     metric: str
     pairs: list[Pair]
@@ -196,7 +196,7 @@ class Contest:
 
 
 def contests(study: StudyRecord) -> list[Contest]:
-    """One for each metric that at least two variants have, each at the sampler of the leaderboard."""
+    """One contest for each metric that at least two variants have, each variant with its sampler on the leaderboard."""
     entries, found = leaderboard.entries(study), []
     for name in RANKED:
         cells = list(comparisons.alike({e.variant: e.cells[name] for e in entries if name in e.cells}).values())
@@ -207,7 +207,7 @@ def contests(study: StudyRecord) -> list[Contest]:
 
 
 def first(contest: Contest) -> str:
-    """Which is best, and how sure, in a sentence."""
+    """One sentence on which variant is best, and how sure that is."""
     title, form = BY_NAME[contest.metric].title, BY_NAME[contest.metric].form
     best = contest.ranks[0]
     rivals = [rank.cell.variant for rank in contest.ranks[1:] if rank.low == 1]
@@ -220,7 +220,7 @@ def first(contest: Contest) -> str:
 
 
 def disagreements(found: Sequence[Contest]) -> list[str]:
-    """Variants whose places differ by half the field, and pairs whose order two metrics decide in opposite ways."""
+    """Variants whose places differ by half the field, and pairs that two metrics order in opposite ways."""
     said = []
     places: dict[str, dict[str, int]] = {}
     for contest in found:
@@ -242,7 +242,7 @@ def disagreements(found: Sequence[Contest]) -> list[str]:
 
 
 def _better(contest: Contest) -> set[tuple[str, str]]:
-    """(better, worse) of the decided pairs."""
+    """(better, worse) for each decided pair."""
     sign = 1 if BY_NAME[contest.metric].lower_is_better else -1
     return {
         (pair.one.variant, pair.other.variant) if sign * pair.difference.mean < 0
@@ -261,7 +261,7 @@ def _or(names: Sequence[str]) -> str:
 
 
 def standings(study: StudyRecord, found: Sequence[Contest]) -> str:
-    """Ranks by metric, with the places that are left open."""
+    """Ranks by metric, with the places left open."""
     names = list(dict.fromkeys(rank.cell.variant for contest in found for rank in contest.ranks))
     head = ''.join(f'<th scope="col">{escape(BY_NAME[contest.metric].title)}</th>' for contest in found)
     rows = ''
@@ -288,7 +288,7 @@ def _named(study: StudyRecord, variant: str) -> str:
 
 
 def matrix(study: StudyRecord, contest: Contest, hidden: bool) -> str:
-    """Row minus column for every pair, with a word where the difference is decided."""
+    """Row minus column for every pair, with a word if the difference is decided."""
     order = [rank.cell for rank in contest.ranks]
     found = {(pair.one.variant, pair.other.variant): pair for pair in contest.pairs}
     head = ''.join(f'<th scope="col">{_named(study, cell.variant)}</th>' for cell in order)
@@ -321,7 +321,7 @@ def _difference(cell: Cell, other: Cell, found: Mapping[tuple[str, str], Pair]) 
 
 
 def html(study: StudyRecord, shown: Mapping[str, str]) -> str:
-    """The section: each claim with its tests, which is best and how sure, and the pairs of each metric."""
+    """The section: each claim with its tests, which is best and how sure that is, and the pairs of each metric."""
     found = contests(study)
     return ''.join(_claim(study, one, shown) for one in study.claims) + (_best(study, found) if found else '')
 

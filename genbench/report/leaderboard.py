@@ -1,6 +1,6 @@
-"""The leaderboard: one row a variant, at the sampler with the lowest distance, beside bounds of real images.
+"""The leaderboard: one row per variant, with its lowest-distance sampler, and rows of real images as bounds.
 
-Variants are ranked with those that were measured under the same protocol; each protocol has a table of its own.
+Variants are ranked only with those measured under the same protocol. Each protocol has a table of its own.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ _CHOICE = {HELD_OUT: 'random halves of this split', COPIES: 'draws of training i
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A variant on the board: the sampler it is shown with, and its cells by metric."""
+    """A variant on the leaderboard: the sampler it is shown with, and its cells by metric."""
 
     variant: str
     way: Way | None
     cells: Mapping[str, Cell]
-    protocol: Protocol | None  # of its distance, without what was measured
+    protocol: Protocol | None  # protocol of its distance, without what was measured
     seeds: int
     note: str = ''  # why cells are empty
 
@@ -38,7 +38,7 @@ class Entry:
 
 
 class Tips:
-    """What cells say when they are looked at closely, each text once; the page shows them on hover and focus."""
+    """The texts of cell tooltips, each stored once. The page shows them on hover and focus."""
 
     def __init__(self) -> None:
         self.texts: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Tips:
         for lender, value in (row.get('lent') or {}).items():
             facts[f'with {lender}'] = 'not known' if value is None else cell.metric.form.format(value)
         if row['n']:
-            drawn = 'random ' if cell.variant in BOUNDS else 'disjoint '  # those of real images overlap
+            drawn = 'random ' if cell.variant in BOUNDS else 'disjoint '  # sets of real images overlap
             sets = f'{len(row["values"])} {drawn}sets of ' if len(row['values'] or ()) > 1 else ''
             facts['images'] = f'{sets}{row["n"]}'
         self.texts.append({'title': f'{cell.variant} · {cell.metric.title}', 'facts': facts, 'protocol': protocol.hash})
@@ -70,7 +70,7 @@ def _listed(cell: Cell) -> str:
 
 
 def _error(cell: Cell) -> dict[str, str]:
-    """What ± includes and leaves out, and the interval of the mean; the sets of real images overlap, and have none."""
+    """What ± includes and leaves out, and the interval of the mean. Real images have none, as their sets overlap."""
     found, shown = cell.estimate, cell.metric.form.format
     told = _joined(_called(cell.variant, found.varied))
     if found.sd_seeds is not None and found.sd != found.sd_seeds:
@@ -87,7 +87,7 @@ def _error(cell: Cell) -> dict[str, str]:
 
 
 def _called(variant: str, sources: Sequence[str]) -> list[str]:
-    """Sources of noise as a cell names them; those of real images are how they were chosen, for nothing was trained."""
+    """Sources of noise as a cell names them. Real images were chosen, not trained."""
     if variant not in BOUNDS:
         return list(sources)
     names = {statistics.TRAINING: '', statistics.SAMPLING: _CHOICE[variant], statistics.HALVES: _CHOICE[HELD_OUT]}
@@ -100,13 +100,13 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def entries(study: StudyRecord) -> list[Entry]:
-    """A row for each variant that has a number."""
+    """One row for each variant that has a number."""
     found = [_entry(study, variant.name) for variant in study.variants]
     return [entry for entry in found if entry.cells]
 
 
 def bounds(study: StudyRecord, beside: Sequence[Cell]) -> list[Entry]:
-    """Rows of real images, of those numbers only that were measured as one of the cells beside them."""
+    """Rows of real images, only with numbers that were measured in the same way as a cell in the same table."""
     alike = {(cell.metric.name, cell.comparable) for cell in beside}
     found = []
     for name in BOUNDS:
@@ -118,7 +118,7 @@ def bounds(study: StudyRecord, beside: Sequence[Cell]) -> list[Entry]:
 
 
 def _too_few(study: StudyRecord, bound: str, alike: Set[tuple[str, str]]) -> str:
-    """Which metrics beside it a bound lacks for want of images, and the number of images that would do."""
+    """Which metrics a bound lacks because there are too few images, and the number of images that would be enough."""
     metrics: dict[int, list[str]] = {}
     for row in study.rows:
         most = (row.get('details') or {}).get('images_at_most')
@@ -133,10 +133,10 @@ def _too_few(study: StudyRecord, bound: str, alike: Set[tuple[str, str]]) -> str
 
 
 def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
-    """One table for each protocol; its cells carry their number for sorting and their place among the tips.
+    """One table for each protocol. Its cells carry their number for sorting and the index of their tooltip.
 
     Args:
-      across: rank variants of different protocols in one table, which says so.
+      across: rank variants of different protocols in one table, with a note that says so.
     """
     found = entries(study)
     groups = {hash_: _with_bounds(study, group) for hash_, group in _groups(found).items()}
@@ -156,7 +156,7 @@ def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
 
 
 def _groups(found: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Entries by the protocol of their distance; those without a distance go with the first."""
+    """Entries by the protocol of their distance. Those without a distance join the first protocol."""
     groups: dict[str, list[Entry]] = {}
     for entry in found:
         if entry.protocol is not None:
@@ -218,9 +218,9 @@ def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bo
 
 
 def _leads(metric: Metric, found: Sequence[Entry]) -> dict[tuple[str, str], str]:
-    """'best' for the number that all others are told apart from, else 'tied' for those not told apart from the lowest.
+    """'best' for a number told apart from all others, else 'tied' for those not told apart from the lowest.
 
-    By differences that are corrected for the number of pairs; where they decide nothing, nothing is marked.
+    Differences are corrected for the number of pairs. If they decide nothing, nothing is marked.
     """
     models = [e.cells[metric.name] for e in found if e.variant not in BOUNDS and metric.name in e.cells]
     if metric.lower_is_better is None or len(models) < 2:
@@ -262,7 +262,7 @@ def _label(study: StudyRecord, entry: Entry) -> str:
 
 
 def _range(cell: Cell) -> str:
-    """The least and the most of seconds and speeds over seeds, which other work on the machine moves; else ''."""
+    """The range over seeds of seconds and speeds, which vary with other work on the machine; '' for other numbers."""
     if cell.metric.name not in TIMED or cell.seeds < 2:
         return ''
     values = [cell.metric.form.format(row['value']) for row in sorted(cell.rows, key=lambda row: row['value'])]
@@ -275,9 +275,9 @@ def _cell(cell: Cell | None, lead: str, tips: Tips) -> str:
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
     sd = cell.estimate.sd
-    known = sd is not None and row['kind'] != 'cost'  # each seed's cost is in the tip
+    known = sd is not None and row['kind'] != 'cost'  # each seed's cost is in the tooltip
     if cell.seeds == 1 and form.format(sd or 0) == form.format(0):
-        known = False  # sets of samples that agree say nothing of another training
+        known = False  # sets of samples that agree say nothing about another training
     note = f' ± {form.format(sd)}' if known else _range(cell)
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text

@@ -1,12 +1,12 @@
-"""Colours and shapes: each variant keeps its own throughout, by its place in the study, and no two share both."""
+"""Colours and shapes. A variant's place in the study fixes both for the whole page, and no two variants share both."""
 
 from html import escape
 
-# After Okabe & Ito 2008; darker, so that each has a contrast of 4.5 to the page's light grounds.
+# After Okabe & Ito 2008, but darker, so that each has a contrast of 4.5 to the page's light backgrounds.
 COLOURS = ('#0067a3', '#b34a00', '#007a58', '#a8437c', '#8a6200', '#0b7285', '#6b4a1f', '#5c6470')
-DARK = ('#4fa9e2', '#f2874a', '#2cc295', '#e59bc6', '#e9b23c', '#8fd3f4', '#c8a46e', '#a9b2bd')  # on the dark ones
+DARK = ('#4fa9e2', '#f2874a', '#2cc295', '#e59bc6', '#e9b23c', '#8fd3f4', '#c8a46e', '#a9b2bd')  # on dark backgrounds
 SHAPES = ('circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down', 'triangle-right')
-DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))  # of lines, for the samplers of a variant
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))  # line dashes, for the samplers of a variant
 
 _DRAWN = {
     'circle': '<circle cx="7" cy="7" r="4.6"/>',
@@ -20,12 +20,12 @@ _DRAWN = {
 
 
 def colour(index: int) -> str:
-    """As the page's style sheet knows it, so that it follows the theme; see `on_paper`."""
+    """A colour as a variable of the page's style sheet, so that it follows the theme; see `on_paper`."""
     return f'var(--mark-{index % len(COLOURS)})'
 
 
 def on_paper(text: str) -> str:
-    """The colour that a text names, on white."""
+    """The colour that a text names, for a white background."""
     return COLOURS[int(text.removeprefix('var(--mark-').removesuffix(')'))] if text.startswith('var(--mark-') else text
 
 
@@ -42,16 +42,16 @@ def style() -> str:
 
 
 def shape(index: int) -> str:
-    """Seven shapes against eight colours: a pair comes again after fifty-six variants."""
+    """With seven shapes and eight colours, a pair repeats after fifty-six variants."""
     return SHAPES[index % len(SHAPES)]
 
 
 def swatch(index: int) -> str:
-    """The mark of a variant beside its name."""
+    """The mark of a variant next to its name."""
     look = f'class="swatch" viewBox="0 0 14 14" aria-hidden="true" fill="{colour(index)}"'
     return f'<svg {look}>{_DRAWN[shape(index)]}</svg>'
 
 
 def listing(text: str, label: str) -> str:
-    """Lines that may be wider than the page, which the keyboard can scroll."""
+    """Wrap content that may be wider than the page in an element that the keyboard can scroll."""
     return f'<pre tabindex="0" role="region" aria-label="{escape(label, quote=True)}">{escape(text)}</pre>'

@@ -1,4 +1,4 @@
-"""report.html: leaderboard, figures, samples, explorer and provenance of a study in one file that opens from disk."""
+"""report.html: the leaderboard, figures, samples, explorer and provenance of a study in one offline file."""
 
 import functools
 import importlib.resources
@@ -25,7 +25,7 @@ from genbench.report.collect import StudyRecord
 from genbench.report.marks import swatch
 from genbench.training.files import write_atomically
 
-TITLES = {  # name of a section: (heading, the same in the navigation, what it shows)
+TITLES = {  # name of a section: (heading, heading in the navigation, what it shows)
     'findings': ('Findings', 'Findings', ''),
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
@@ -81,11 +81,11 @@ def write(
     """Write the page of a study or run, or of several, and return its path.
 
     Args:
-      out: the file; by default report.html in the folder, or in the one that holds all of them.
-      across: let the leaderboard rank numbers of different protocols, and say so.
+      out: the file; by default report.html in the folder, or in the folder that contains all of them.
+      across: let the leaderboard rank numbers of different protocols, with a note that says so.
 
     Raises:
-      UserError: a folder holds neither study nor run.
+      UserError: a folder holds neither a study nor a run.
     """
     study = collect.read_all([folder, *more])
     path = pathlib.Path(out) if out else study.folder / 'report.html'
@@ -110,7 +110,7 @@ def html(study: StudyRecord, *, across: bool = False) -> str:
 
 
 class _Page:
-    """Sections with their places in the navigation, and the data that the scripts read."""
+    """The sections with their entries in the navigation, and the data that the scripts read."""
 
     def __init__(self, study: StudyRecord, across: bool):
         self.study = study
@@ -145,7 +145,7 @@ class _Page:
         return f'<nav aria-label="Sections"><div class="links">{links}</div>{theme}</nav>'
 
     def data(self) -> str:
-        """JSON for the scripts: figures as spec-N, the rest by name."""
+        """JSON for the scripts: figures as spec-N, everything else by name."""
         blocks = {f'spec-{index}': spec for index, spec in enumerate(self._specs)} | self._blocks
         return ''.join(
             f'<script type="application/json" id="{name}">{_json(value)}</script>' for name, value in blocks.items()
@@ -243,7 +243,7 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed, to be used without a network."""
+    """Vega, Vega-Lite and Vega-Embed, included so that the page works offline."""
     import vl_convert
 
     code = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the defaults

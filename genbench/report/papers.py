@@ -13,13 +13,13 @@ from genbench.report.collect import StudyRecord
 from genbench.report.marks import on_paper
 from genbench.training.files import write_atomically
 
-DOTS = 300 / 72  # pixels a point
+DOTS = 300 / 72  # pixels per point
 INK = '#222222'
 
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """How figures are drawn: sizes in points; no height is each figure's own, no font that of the system."""
+    """How figures are drawn; sizes in points. By default a figure keeps its own height and the font of the system."""
 
     width: int = 420
     height: int | None = None
@@ -28,10 +28,10 @@ class Paper:
 
     @classmethod
     def of(cls, size: str = '', font: str = '', font_size: float = 12.0) -> 'Paper':
-        """From the words of the command line.
+        """Make the style from the words on the command line.
 
         Raises:
-          UserError: a size that is not WIDTHxHEIGHT, or nothing to draw with.
+          UserError: a size is not WIDTHxHEIGHT, or there is nothing to draw with.
         """
         found = re.fullmatch(r'(\d{2,4})(?:x(\d{2,4}))?', size or '420')
         if not found:
@@ -49,14 +49,14 @@ def write(
     paper: Paper | None = None,
     models: Sequence[str] = (),
 ) -> list[pathlib.Path]:
-    """Write every figure that the studies have numbers for; returns the files.
+    """Write every figure that the studies have numbers for, and return the files.
 
     Args:
-      into: the folder of the files; by default figures/ in the study's.
-      models: the variants to draw, all without; they keep the colours of the page.
+      into: the folder for the files; by default figures/ in the study's folder.
+      models: the variants to draw; by default all. They keep the colours of the page.
 
     Raises:
-      UserError: the folder holds no study, the study no number to draw, or no variant of such a name.
+      UserError: the folder holds no study, or the study has no number to draw or no variant of that name.
     """
     import vl_convert
 
@@ -79,7 +79,7 @@ def write(
 
 
 def _figures(study: StudyRecord, models: set[str]) -> dict[str, figures.Spec]:
-    """Specifications with their data, by file name."""
+    """The specifications with their data, by file name."""
     points = [point for point in figures.quality_points(study) if point['variant'] in models]
     found = {}
     for metric in dict.fromkeys(point['metric'] for point in points):
@@ -105,7 +105,7 @@ def _figures(study: StudyRecord, models: set[str]) -> dict[str, figures.Spec]:
 
 
 def _for_paper(spec: figures.Spec, paper: Paper) -> figures.Spec:
-    """On white, with dark ink, at the size and in the font that are wanted."""
+    """Restyle for a white background with dark ink, at the requested size and in the requested font."""
     drawn = _replaced(copy.deepcopy(spec), paper.font_size)
     if paper.font:
         drawn['config']['font'] = paper.font
@@ -113,7 +113,7 @@ def _for_paper(spec: figures.Spec, paper: Paper) -> figures.Spec:
 
 
 def _replaced(values: Any, font_size: float) -> Any:
-    """The page's colours as those of paper, and the sizes of its letters."""
+    """Replace the page's colours and letter sizes by those for paper."""
     if isinstance(values, list):
         return [_replaced(value, font_size) for value in values]
     if isinstance(values, dict):

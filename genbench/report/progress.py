@@ -1,4 +1,4 @@
-"""Quality against steps, training FLOPs and time, of runs that were scored while they trained."""
+"""Quality against steps, training FLOPs and time, for runs that were scored while they trained."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -18,7 +18,7 @@ COSTS = {  # field of a point: (the key of a row of metrics.jsonl, title, format
 
 
 def points(study: StudyRecord, models: Set[str] | None = None) -> list[dict[str, Any]]:
-    """A point for every score of every trial, with its costs; only those of the trial's last protocol."""
+    """A point for every score of every trial, with its costs. Only the last protocol of a trial counts."""
     found = []
     for variant in study.variants:
         for trial in variant.trials if models is None or variant.name in models else ():
@@ -33,13 +33,13 @@ def points(study: StudyRecord, models: Set[str] | None = None) -> list[dict[str,
 
 
 def _rows(trial: TrialRecord) -> list[dict[str, Any]]:
-    """The rows since the trial was last scored in another way."""
+    """The rows since the last change in how the trial was scored."""
     began = trial.monitor[-1]['step'] if trial.monitor else 0
     return [row for row in trial.metrics if row['step'] > began]
 
 
 def alike(study: StudyRecord, metric: str) -> bool:
-    """Whether all trials were scored by one protocol, up to the model and its sampler."""
+    """Whether all trials were scored under one protocol, up to the model and its sampler."""
     found = [trial.monitor[-1]['protocol'].get(metric) for trial in study.trials if trial.monitor]
     return len({Protocol(one).measurement.hash for one in found if one}) < 2
 
@@ -47,7 +47,7 @@ def alike(study: StudyRecord, metric: str) -> bool:
 def drawn(
     study: StudyRecord, data: Sequence[Mapping[str, Any]], metric: str, cost: str, *, legend: bool = False
 ) -> figures.Spec | None:
-    """One metric against one cost, a line for every trial in the colour of its variant; None where there are none."""
+    """One metric against one cost, with a line for every trial in the colour of its variant; None without points."""
     chosen = [point for point in data if point['metric'] == metric and point[cost] is not None]
     if len({point[cost] for point in chosen}) < 2:
         return None

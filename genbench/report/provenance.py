@@ -43,7 +43,7 @@ def _facts(study: StudyRecord) -> dict[str, str]:
 
 
 def _budget(description: dict[str, Any]) -> str:
-    """What the trials were matched in, as the study says it."""
+    """What the trials were matched in, according to the study."""
     budget = description.get('budget')
     if not budget:
         return ''
@@ -77,7 +77,7 @@ def _number(value: Any, form: str = '{:,}') -> str:
 
 
 def _settings(study: StudyRecord, variant: Variant) -> str:
-    """The config of a variant: what it changes of the defaults, and of the baseline."""
+    """The config of a variant: how it differs from the defaults and from the baseline."""
     lines = _against_defaults(variant.shown.config)
     base = next((one for one in study.variants if one.name == study.baseline), None)
     if base is not None and base is not variant and base.shown.config:
@@ -91,7 +91,7 @@ def _against_defaults(config: dict[str, Any]) -> list[str]:
     try:
         named = {section: {'name': config[section]['name']} for section in ('family', 'network')}
         changed = configs.difference(configs.resolve(named), configs.plain(config))
-    except (KeyError, UserError) as error:  # of another version of genbench
+    except (KeyError, UserError) as error:  # written by another version of genbench
         return [f'not comparable with the defaults of this version: {error}']
     lines = [f'family.name: {named["family"]["name"]}']
     return lines + [f'{key}: {new!r} (default {old!r})' for key, (old, new) in changed.items()]

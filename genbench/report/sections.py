@@ -1,4 +1,4 @@
-"""Sections of the page that are text, tables and pictures; figures and the explorer are drawn by its scripts."""
+"""The sections of the page made of text, tables and pictures. Its scripts draw the figures and the explorer."""
 
 import pathlib
 from html import escape
@@ -22,7 +22,7 @@ another training would change the numbers is not known, so no order between mode
 
 
 def kinds_key() -> str:
-    """What the shapes of the likelihoods stand for."""
+    """Explain the shapes of the likelihoods."""
     marks = {name: f'<svg viewBox="0 0 14 14" aria-hidden="true">{path}</svg>' for name, path in KINDS.items()}
     return f'<p class="kinds">{"".join(f"<span>{mark}{name}</span>" for name, mark in marks.items())}</p>'
 
@@ -39,7 +39,7 @@ def header(study: StudyRecord) -> str:
 
 
 def _claim(study: StudyRecord) -> str:
-    """The claim as one, with what the numbers say of it."""
+    """The claim, shown as a claim, with what the numbers say about it."""
     claim = study.description.get('claim')
     if not claim:
         return ''
@@ -49,7 +49,7 @@ def _claim(study: StudyRecord) -> str:
 
 
 def problems(study: StudyRecord) -> str:
-    """Failed trials with their reason and last lines, and trials that are not finished."""
+    """Failed trials with the reason and their last log lines, and unfinished trials."""
     broken = [trial for trial in study.trials if trial.state == 'failed']
     listed = ''.join(_failure(trial) for trial in broken[:FAILURES_SHOWN])
     if broken[FAILURES_SHOWN:]:
@@ -106,7 +106,7 @@ def leaderboard_notes(study: StudyRecord) -> str:
 
 
 def quality(study: StudyRecord) -> str:
-    """Controls and places of the figures of quality against cost; the script draws them."""
+    """Controls and placeholders for the figures of quality against cost. The script draws them."""
     known = [metric for metric in QUALITY if any(cell.variant not in BOUNDS for cell in cells.of(study, metric.name))]
     options = ''.join(f'<option value="{metric.name}">{escape(metric.title)}</option>' for metric in known)
     boxes = ''.join(
@@ -129,7 +129,7 @@ def quality(study: StudyRecord) -> str:
 
 
 def all_numbers(study: StudyRecord) -> str:
-    """Every sampler of every variant, for those who cannot hover a point."""
+    """Every sampler of every variant, for readers who cannot hover over a point."""
     shown = [metric for metric in METRICS if metric.of_sampler and cells.of(study, metric.name)]
     ways = [(cell.variant, cell.way) for cell in cells.of(study, study.main_metric) if cell.variant not in BOUNDS]
     head = ''.join(f'<th scope="col">{escape(metric.title)}</th>' for metric in shown)
@@ -156,7 +156,7 @@ def samples(study: StudyRecord) -> str:
 
 
 def _real(study: StudyRecord) -> str:
-    """Real images as many as samples of each model, drawn by the first evaluation of each data set."""
+    """As many real images as there are samples of each model, drawn by the first evaluation of each data set."""
     pictures = {path.read_bytes(): path for variant in study.variants
                 if (path := variant.shown.folder.path / 'exploration' / 'real.png').is_file()}  # fmt: skip
     return ''.join(
@@ -167,7 +167,7 @@ def _real(study: StudyRecord) -> str:
 
 
 def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path] | None:
-    """Caption and picture of the sampler that the leaderboard shows; None where nothing was sampled."""
+    """The caption and picture of the sampler that the leaderboard shows; None if nothing was sampled."""
     cell = cells.best([cell for cell in cells.of(study, study.main_metric) if cell.variant == variant.name])
     if cell is None or not cell.protocol.get('steps'):
         return None
@@ -180,7 +180,7 @@ def _best_grid(study: StudyRecord, variant: Variant) -> tuple[str, pathlib.Path]
 
 
 def over_training(study: StudyRecord) -> str:
-    """Grids of the same seeds as training went on, a row a variant."""
+    """Grids of samples from the same seeds during training, one row per variant."""
     rows = ''
     for variant in study.variants:
         found = sorted(variant.shown.folder.samples.glob('step_*.png'))

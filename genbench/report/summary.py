@@ -1,4 +1,4 @@
-"""The leaderboard of a study as text, for a terminal of eighty columns, and how long its trials took."""
+"""The leaderboard of a study as text for a terminal of eighty columns, with the time its trials took."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ ONE_SEED = 'One training seed each: how much another training would differ is no
 
 
 def lines(study: StudyRecord) -> list[str]:
-    """A line a variant by its distance, real images, what ± is, and the verdict on the claim; [] without a number."""
+    """One line per variant, by distance, then real images, what ± is, and the verdict; [] without numbers."""
     found = sorted(leaderboard.entries(study), key=lambda entry: entry.rank)
     if not found:
         return []
@@ -39,7 +39,7 @@ def _number(cell: Cell | None) -> str:
 
 
 def _seconds(variant: Variant | None) -> list[str]:
-    """How long a trial trained and was evaluated, from the shortest to the longest of several seeds."""
+    """How long a trial took to train and to evaluate, from the shortest to the longest of several seeds."""
     found = []
     for phase in ('training', 'evaluating'):
         trials = variant.trials if variant else ()
