@@ -15,6 +15,7 @@ CORE = [
     'array-record>=0.8',
     'duckdb>=2.0',
     'flax>=0.12.8',
+    'fsspec>=2025.3',
     'grain>=0.2.18',
     'importlib-resources>=6.0',  # needed by tensorflow-datasets, which does not declare it
     'jax>=0.10,<0.13',
@@ -34,6 +35,7 @@ WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
 HF = ['datasets>=4.0']  # data.name=hf:NAME
+REMOTE = ['gcsfs>=2025.3', 's3fs>=2025.3']  # folders in gs:// and s3://
 
 BESIDE = ('configs', 'experiments', 'docs')  # what ships of these goes into the package
 
@@ -86,6 +88,8 @@ setuptools.setup(
         'mlflow': MLFLOW,
         'slurm': SLURM,
         'hf': HF,
+        'remote': REMOTE,
+        'test-remote': [*REMOTE, 'moto[s3,server]>=5.1'],  # a local S3 server
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'prepare': ['tensorflow>=2.20'],

@@ -1,14 +1,15 @@
 """The command line: verbs that parse, call and print. Heavy imports wait until a verb needs them."""
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from genbench import __version__, commands, flags
+from genbench import __version__, commands, flags, mirror, remote
 from genbench.errors import INTERRUPTED, UserError, did_you_mean, explained_disk_errors
 from genbench.overrides import joined
 from genbench.ranges import check_arguments
@@ -50,12 +51,7 @@ def parser() -> argparse.ArgumentParser:
                        'WORKDIR/profile, for TensorBoard, XProf or Perfetto')  # fmt: skip
     train.add_argument('--replay', type=int, metavar='STEP', help='do this one step of a run again, say what its '
                        'updates see, and write nothing; needs no --config')  # fmt: skip
-    joined = train.add_argument_group('several processes', 'Start the same command once a process, with one --workdir.')
-    joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
-    joined.add_argument('--num-processes', type=int, metavar='N')
-    joined.add_argument('--process-id', type=int, metavar='I', help='0 … N − 1')
-    joined.add_argument('--distributed', action='store_true',
-                        help='ask the cluster for these (TPU pod, Open MPI, …; a SLURM step is noticed)')  # fmt: skip
+    flags.processes(train)
 
     evaluate = verb('evaluate', 'Score a run and add the rows to its results.jsonl.', epilog=OVERRIDES)
     evaluate.add_argument('workdir', help='the folder of a run')
@@ -64,9 +60,11 @@ def parser() -> argparse.ArgumentParser:
         '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
         help='an axis of cells: sampler, nfe or steps, guidance or another option, average, seed; may be repeated',
     )  # fmt: skip
+    flags.processes(evaluate)
 
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
     flags.metrics(metrics)
+    flags.processes(metrics)
 
     compared = verb('compare-protocols', 'Print in what the protocols of two result rows differ.')
     for side in ('left', 'right'):
@@ -82,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--step', type=int, help='a checkpoint; by default the newest')
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
                         help='a condition, such as label=3 or caption="a bold seven"; may be repeated')  # fmt: skip
+    flags.processes(sample)
 
     flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
     flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
@@ -129,9 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f'genbench {given.verb} takes no --config.KEY=VALUE.')
         check_arguments(vars(given))
         with explained_disk_errors():
-            return VERBS[given.verb](given, overrides)
+            if given.verb in JOINED:
+                return VERBS[given.verb](given, overrides)
+            action = f' {given.action}' if given.verb == 'data' else ''
+            with remote.staged(given.verb + action, vars(given)):
+                return VERBS[given.verb](given, overrides)
     except UserError as error:
-        return _complain(str(error))
+        return _complain(mirror.named(str(error)))
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -166,7 +169,8 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     if not given.workdir and not given.dry_run:
         raise UserError('genbench train needs --workdir, the folder of the run.')
     if given.replay is not None:
-        return _replay(given, overrides)
+        with remote.staged('replay', vars(given)):
+            return _replay(given, overrides)
     if not given.config:
         raise UserError('genbench train needs --config, a config file.')
     profile = _span(given.profile)
@@ -174,32 +178,45 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.training import mesh
 
     startup.prepare(functools.partial(mesh.fitting, resolved))
-    from genbench.training import processes
-
-    processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
-    if given.dry_run:
+    with _joined(given) as processes:
+        if not given.dry_run:
+            return _train_run(resolved, given, profile)
         from genbench.training import dry_run
 
         lines = dry_run.describe(resolved)
         if processes.is_first():
             print('\n'.join(lines))
         return 0
+
+
+def _train_run(resolved: Any, given: argparse.Namespace, profile: tuple[int, int] | None) -> int:
     from genbench.evaluation.monitor import train
+    from genbench.training import processes
 
     outcome = train(resolved, given.workdir, debug=given.debug, profile=profile, began=BEGAN)
-    summary = outcome.summary
+    summary, workdir = outcome.summary, mirror.named(given.workdir)
     if not processes.is_first():
         return 0 if outcome.complete else INTERRUPTED
     if outcome.already:
-        print(f'{given.workdir} is complete: {summary["step"]} steps, {summary["training_seconds"]:.0f} s.')
+        print(f'{workdir} is complete: {summary["step"]} steps, {summary["training_seconds"]:.0f} s.')
         return 0
     if not outcome.complete:
-        print(f'Stopped at step {summary["step"]}, saved in {given.workdir}; the same command goes on from there.')
+        print(f'Stopped at step {summary["step"]}, saved in {workdir}; the same command goes on from there.')
         return INTERRUPTED
-    print(f'{given.workdir}: {summary["step"]} steps in {summary["training_seconds"]:.0f} s, '
+    print(f'{workdir}: {summary["step"]} steps in {summary["training_seconds"]:.0f} s, '
           f'{summary["images_per_second"]:.0f} images/s, {_used(summary)}. '
-          f'Next: genbench evaluate {given.workdir}')  # fmt: skip
+          f'Next: genbench evaluate {workdir}')  # fmt: skip
     return 0
+
+
+@contextlib.contextmanager
+def _joined(given: argparse.Namespace) -> Iterator[Any]:
+    """Join the other processes of the flags or of the SLURM step, and fetch what is remote; the module `processes`."""
+    from genbench.training import processes
+
+    processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
+    with remote.staged(given.verb, vars(given), processes.from_first, processes.all_agree):
+        yield processes
 
 
 def _used(summary: dict[str, Any]) -> str:
@@ -236,12 +253,13 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
 
     startup.prepare()
-    from genbench.evaluation import harness, table
-    from genbench.training import processes
+    with _joined(given) as processes:
+        from genbench.evaluation import harness, table
 
-    processes.require_one('genbench evaluate')
-    rows = harness.evaluate(given.workdir, overrides, step=given.step, cells=given.grid)
-    print(table.text(rows) if rows else f'{given.workdir}/results.jsonl has all of it already.')
+        rows = harness.evaluate(given.workdir, overrides, step=given.step, cells=given.grid)
+        if processes.is_first():
+            told = f'{mirror.named(given.workdir)}/results.jsonl has all of it already.'
+            print(table.text(rows) if rows else told)
     return 0
 
 
@@ -249,9 +267,10 @@ def _metrics(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench import startup
 
     startup.prepare()
-    from genbench.evaluation import commands
+    with _joined(given):
+        from genbench.evaluation import commands
 
-    return commands.metrics(given)
+        return commands.metrics(given)
 
 
 def _compare_protocols(given: argparse.Namespace, _: Sequence[str]) -> int:
@@ -268,13 +287,13 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
 
     startup.prepare()
-    from genbench.evaluation import draw
-    from genbench.training import processes
+    with _joined(given) as processes:
+        from genbench.evaluation import draw
 
-    processes.require_one('genbench sample')
-    draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
-                      given=given.given, overrides=overrides, step=given.step)  # fmt: skip
-    print(f'{given.count} images in {given.out}')
+        draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
+                          given=given.given, overrides=overrides, step=given.step)  # fmt: skip
+        if processes.is_first():
+            print(f'{given.count} images in {mirror.named(given.out)}')
     return 0
 
 
@@ -282,7 +301,7 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench.report import page
 
     path = page.write(*given.folders, out=given.out, across=given.across_protocols)
-    print(path)
+    print(mirror.named(str(path)))
     if given.figures:
         from genbench.report import papers
 
@@ -326,6 +345,7 @@ def _completion(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+JOINED = ('train', 'evaluate', 'sample', 'metrics')  # verbs of several processes, the first of which fetches and sends
 VERBS = {
     'train': _train,
     'evaluate': _evaluate,

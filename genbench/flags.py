@@ -43,6 +43,17 @@ def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
     copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
 
 
+def processes(parser: argparse.ArgumentParser) -> None:
+    """What joins the processes of one run or evaluation."""
+    told = 'Start the same command once a process; all reach the same folders.'
+    joined = parser.add_argument_group('several processes', told)
+    joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
+    joined.add_argument('--num-processes', type=int, metavar='N')
+    joined.add_argument('--process-id', type=int, metavar='I', help='0 … N − 1')
+    joined.add_argument('--distributed', action='store_true',
+                        help='ask the cluster for these (TPU pod, Open MPI, …; a SLURM step is noticed)')  # fmt: skip
+
+
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the folder of a run')
     parser.add_argument('--out', required=True, help='a new folder')

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from genbench import remote
 from genbench.errors import UserError
 from genbench.ranges import check_path, shown
 
@@ -275,6 +276,7 @@ def _finite_or_null(text: str) -> float | None:
 
 def check_entries(folder: pathlib.Path, files: tuple[str, ...], folders: tuple[str, ...]) -> None:
     """Raise a UserError where a name in a folder is taken by something that is not what genbench keeps under it."""
+    remote.check_local(folder)
     check_path(str(folder), 'The path')
     for names, right, wanted in ((files, stat.S_ISREG, 'a file'), (folders, stat.S_ISDIR, 'a folder')):
         for name in names:

@@ -14,7 +14,7 @@ import pathlib
 import zlib
 from typing import Any
 
-from genbench import reading
+from genbench import reading, remote
 from genbench.data import contents, folders, preparing, sources
 from genbench.data import recipe as recipes
 from genbench.data.contents import Contents
@@ -59,9 +59,10 @@ class Name:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where it is prepared."""
+        """Where it is prepared; what is remote is fetched."""
+        name = f'{self.title}-{self.recipe.digest}'
         if self.data_dir and self.kind != 'tfds':
-            root = pathlib.Path(self.data_dir).expanduser()
+            return remote.data_dir(self.data_dir, name) / name
         else:
             if self.kind == 'folder' or (self.kind == 'hf' and os.path.isdir(self.rest)):
                 origin = os.path.realpath(self.rest)
@@ -69,7 +70,7 @@ class Name:
                 origin = f'{self.rest} {os.path.realpath(self.data_dir) if self.data_dir else ""}'
             digest = hashlib.sha256(f'{self.kind} {origin}'.encode('utf-8', 'surrogateescape')).hexdigest()[:12]
             root = sources.cache_dir() / 'prepared' / digest
-        return root / f'{self.title}-{self.recipe.digest}'
+        return root / name
 
     @property
     def command(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench import remote
 from genbench.data.conditions import words
 from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
@@ -94,7 +95,7 @@ def prepared(data_dir: str = '') -> list[str]:
 
 def _builder(name: str, data_dir: str):
     tfds = _tfds()
-    folder = pathlib.Path(data_dir or default_data_dir(name)).expanduser()
+    folder = remote.data_dir(data_dir or default_data_dir(name), name.partition('/')[0].partition(':')[0])
     if data_dir and not os.path.isdir(folder) and name not in EMBEDDED:
         raise UserError(
             f'The data folder {folder} (data.data_dir) does not exist. '

@@ -7,6 +7,7 @@ from genbench.evaluation.distances import (
     frechet_distance,
     kernel_distance,
     moments,
+    pooled,
     squared_mmd,
 )
 from genbench.evaluation.manifolds import density_coverage, expected_coverage, manifold_scores, precision_recall
@@ -16,5 +17,5 @@ from genbench.evaluation.transport import sliced_wasserstein, vendi_score
 __all__ = [
     'Control', 'Memorisation', 'Moments', 'TwoSample', 'control', 'density_coverage', 'expected_coverage',
     'fd_infinity', 'frechet_distance', 'inception_score', 'kernel_distance', 'manifold_scores', 'memorisation',
-    'moments', 'precision_recall', 'sliced_wasserstein', 'squared_mmd', 'two_sample_test', 'vendi_score',
+    'moments', 'pooled', 'precision_recall', 'sliced_wasserstein', 'squared_mmd', 'two_sample_test', 'vendi_score',
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from genbench.errors import UserError
 from genbench.evaluation import standalone, table
 from genbench.evaluation.inputs import Options
 from genbench.evaluation.scoring import Settings
+from genbench.training import processes
 
 LIMITS = {'sets': (1, 2**31), 'batch_size': (1, 2**16), 'num_samples': (0, 2**40), 'seed': (0, 2**31 - 1),
           'kid_subset_size': (2, 2**31), 'slices': (1, 2**20),
@@ -37,7 +38,8 @@ def metrics(given: argparse.Namespace) -> int:
         if not given.out or len(given.b) > 1:
             raise UserError('genbench metrics moments IMAGES needs one set of images, and --out FILE.npz.')
         protocol = standalone.save_moments(given.b[0], given.out, options)
-        print(f'{given.out}: moments of {protocol["reference"]["n"]} images')
+        if processes.is_first():
+            print(f'{given.out}: moments of {protocol["reference"]["n"]} images')
         return 0
     names = None if given.metrics is None else [name for name in given.metrics.split(',') if name]
     *more, reference = given.b
@@ -45,7 +47,7 @@ def metrics(given: argparse.Namespace) -> int:
     rows = standalone.compare(
         samples if more else given.a, reference, names, options, held_out=given.held_out, out=given.json
     )
-    for address in samples:
+    for address in samples if processes.is_first() else ():
         own = [row for row in rows if row.get('samples', address) == address]
         print(*([f'{address}:'] if more else ()), table.text(own), sep='\n')
     return 0

@@ -55,10 +55,12 @@ class Moments:
         Raises:
           UserError: fewer than two rows.
         """
-        if self.count < 2:
-            raise UserError(f'A covariance needs at least 2 rows of features; there are {self.count}.')
+        return pooled(*(np.asarray(part)[None] for part in self.parts()))
+
+    def parts(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Number, mean (d,) and scatter matrix (d, d) of the rows so far, for `pooled`."""
         mean, scatter = self._merged()
-        return self._origin + mean, scatter / (self.count - 1)
+        return self.count, self._origin + mean, scatter
 
     def _merged(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean, from the origin, and the scatter matrix, including the waiting rows."""
@@ -70,6 +72,25 @@ class Moments:
         between = np.sqrt(before * len(rows) / self.count) * shift
         spread = np.vstack([rows - mean, between])
         return self._mean + shift * (len(rows) / self.count), self._scatter + spread.T @ spread
+
+
+def pooled(counts: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and covariance (d, d) of all rows, of which there are k disjoint parts.
+
+    Args:
+      counts: (k,) rows of each part.
+      means: (k, d).
+      scatters: (k, d, d), Σ (x − mean)(x − mean)ᵀ over the rows of each part.
+
+    Raises:
+      UserError: fewer than two rows.
+    """
+    if (total := int(counts.sum())) < 2:
+        raise UserError(f'A covariance needs at least 2 rows of features; there are {total}.')
+    shifts = means - means[0]  # so that an offset costs no digits
+    mean = counts @ shifts / total
+    between = (shifts - mean).T * counts @ (shifts - mean)
+    return means[0] + mean, (scatters.sum(0) + between) / (total - 1)
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

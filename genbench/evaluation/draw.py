@@ -12,7 +12,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
-from genbench.training import lending, runs, samplers, sampling
+from genbench.training import lending, processes, runs, samplers, sampling
 from genbench.training.state import State
 
 
@@ -29,6 +29,8 @@ def draw_to_file(
 ) -> None:
     """Draw `count` images into a .png grid, or an .npz with 'images', 'levels' and the conditions ('given_KIND').
 
+    Joined processes draw an equal part each.
+
     Args:
       step: of the checkpoint; None: the newest.
       given: conditions 'KIND=VALUE' that all images share.
@@ -37,6 +39,10 @@ def draw_to_file(
     if path.suffix not in ('.png', '.npz'):
         raise UserError(f'--out is {out}; it should end in .png or .npz.')
     images, spec, known = Source(workdir, tuple(overrides), step).draw(count, sampler, seed, given)
+    processes.first_does(lambda: _write(path, images, spec, known))
+
+
+def _write(path: pathlib.Path, images: np.ndarray, spec: DataSpec, known: Given) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.png':
@@ -46,7 +52,7 @@ def draw_to_file(
             arrays: dict[str, Any] = {'images': images, 'levels': spec.levels, **told}
             np.savez(path, **arrays)
     except OSError as error:
-        raise UserError(f'{out} cannot be written: {error.strerror}.') from None
+        raise UserError(f'{path} cannot be written: {error.strerror}.') from None
 
 
 def check_said(given: Sequence[str], sampler: Sampler) -> None:
@@ -91,7 +97,10 @@ class Source:
             blueprint, state = run.networks(self._step, self._state, options.average)
             self._ready[guide] = sampling.Drawer(blueprint, options.batch_size), sampling.replicate(state)
         drawer, state = self._ready[guide]
-        return Drawn(drawer.draw(state, chosen, count, seed, known), family.spec, known)
+        start, stop = processes.part(0, count)
+        own = conditions.cut(known, start, stop)
+        drawn = drawer.draw(state, chosen, stop - start, seed, own, first=start) if start < stop else None
+        return Drawn(processes.gathered(drawn), family.spec, known)
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:

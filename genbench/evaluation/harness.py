@@ -28,7 +28,7 @@ from genbench.evaluation.results import Results
 from genbench.evaluation.samples import SampleStore, drawn_conditions, slug
 from genbench.families.base import Likelihood
 from genbench.reading import read_rows
-from genbench.training import lending, runs, samplers, sampling, telemetry
+from genbench.training import lending, processes, runs, samplers, sampling, telemetry
 from genbench.training import state as states
 from genbench.training.metrics import ROW
 from genbench.training.state import State
@@ -49,6 +49,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Score a run and return the new rows of its results.jsonl. Rows that exist under the same protocol are kept.
 
+    Joined processes draw, score and keep their own images each. The first one compares and writes, and has the rows.
+
     Args:
       overrides: 'evaluation.key=value' changes to the run's config.
       step: a checkpoint; by default the newest.
@@ -63,10 +65,10 @@ def evaluate(
     run = runs.open_run(workdir, config=config)
     step, state = run.restore(step)
     run, wanted = _lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
-    for line in bounds.lacking(config, beside_reference=True):
+    for line in bounds.lacking(config, beside_reference=True) if processes.is_first() else ():
         print(f'genbench: {line}', file=sys.stderr, flush=True)
-    added = Evaluation(run, config, step, state, wanted, quiet).run_all(report)
-    publish(run, step, added)
+    added = Evaluation(run, config, step, state, wanted, quiet or not processes.is_first()).run_all(report)
+    processes.first_does(lambda: publish(run, step, added))
     return added
 
 
@@ -104,7 +106,7 @@ class Evaluation:
                 with parts.part(title):
                     work()
         if 'speed' in self.options.metrics:
-            self._add_costs(spent)
+            processes.first_does(lambda: self._add_costs(spent))
         return self.added
 
     @functools.cached_property
@@ -126,6 +128,7 @@ class Evaluation:
         return self.options.average if self.options.average in self.averages else self.averages[0]
 
     def has(self, metric: str, protocol: Mapping[str, Any]) -> bool:
+        """Whether there is such a row; only the first process knows."""
         return self.results.has(metric, protocol, self.step, self.config_hash)
 
     def add(self, metric: str, value: float | None, *, protocol: Mapping[str, Any], **row: Any) -> None:
@@ -211,11 +214,6 @@ class Weights:
             conditions={'batch_size': self.options.batch_size, 'machine': machine()}, quiet=one.quiet,
         )  # fmt: skip
 
-    def sets(self, store: SampleStore) -> list[np.ndarray]:
-        """Disjoint sets of samples: images k · n … (k + 1) · n − 1 of the seed make set k."""
-        images = np.concatenate(list(store.batches(0, self.options.sets * self.options.num_samples)))
-        return np.split(images, self.options.sets)
-
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         """The steps of evaluating these parameters, each with a title."""
         one = self.evaluation
@@ -237,23 +235,36 @@ class Weights:
         one, real = self.evaluation, self.evaluation.real
         drawn = one.sampling_protocol(cell, self.average)
         protocols = {name: {**drawn, **real.protocol(name)} for name in real.names}
-        missing = [name for name in real.names if not one.has(scoring.called(name, real.network), protocols[name])]
+        missing = processes.agreed(
+            [name for name in real.names if not one.has(scoring.called(name, real.network), protocols[name])]
+        )
         if not missing:
             return
-        store = self.store(cell)
-        sets = self.sets(store)
+        store, total = self.store(cell), self.options.sets * self.options.num_samples
+        # Images k · n … (k + 1) · n − 1 of the seed make set k.
+        sets = real.extract_sets(store.images(*processes.part(0, total)), self.options.sets)
+        scenes = real.scenes(missing, sets)
         columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed}
-        scores = scoring.score(real.scenes(missing, [real.extract(images) for images in sets]))
-        speed = store.speed(sum(map(len, sets)))
-        if 'speed' in self.options.metrics and speed is not None:
-            one.add('sampling_images_per_second', speed, protocol={**drawn, **store.conditions}, kind='cost',
-                    split='train', n=sum(map(len, sets)), **columns)  # fmt: skip
-        for name, row in scores.items():
-            one.add(protocol=protocols[name], split=real.reference_split(name), **row, **columns)
-        sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), sets[0][:SHOWN], one.spec)
+
+        def score() -> None:
+            scores, speed = scoring.score(scenes), store.speed(total)
+            if 'speed' in self.options.metrics and speed is not None:
+                one.add('sampling_images_per_second', speed, protocol={**drawn, **store.conditions}, kind='cost',
+                        split='train', n=total, **columns)  # fmt: skip
+            for name, row in scores.items():
+                one.add(protocol=protocols[name], split=real.reference_split(name), **row, **columns)
+            shown = store.images(0, min(SHOWN, self.options.num_samples))
+            sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), shown, one.spec)
+
+        processes.first_does(score)
 
     def explore(self, cells: Sequence[grid.Cell]) -> None:
         """Draw pictures of how this checkpoint samples, with the sampler on the leaderboard; see `exploration`."""
+        if 'features' in self.evaluation.real.outputs:
+            _ = self.evaluation.real.reference  # which all processes compute together
+        processes.first_does(lambda: self._explore(cells))
+
+    def _explore(self, cells: Sequence[grid.Cell]) -> None:
         one, distances = self.evaluation, [self._distance(cell) for cell in cells]
         samplers = [cell.sampler for cell in cells]
         best = samplers[distances.index(min(distances))] if min(distances) < np.inf else None
@@ -276,7 +287,8 @@ class Weights:
         return found[-1] if found else np.inf
 
     def add_no_likelihood(self) -> None:
-        self.evaluation.add('bits_per_dim', None, protocol={'likelihood': 'none'}, kind='none', n=0)
+        none = {'likelihood': 'none'}
+        processes.first_does(lambda: self.evaluation.add('bits_per_dim', None, protocol=none, kind='none', n=0))
 
     def score_by_annealing(self) -> None:
         """Annealed importance sampling of a model with a decoder, and the gap of its bounds on simulated images."""
@@ -313,7 +325,7 @@ class Weights:
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, **one.told("each image's own row"), **one.real.resized}  # fmt: skip
-        if one.has('bits_per_dim', protocol):
+        if processes.agreed(one.has('bits_per_dim', protocol)):
             return
         batch = max(1, options.batch_size // copies)
         scorer = LikelihoodScorer(self.blueprint, self.state, split, options.seed, batch, one.quiet)
@@ -322,12 +334,12 @@ class Weights:
         error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
         bits = {part: one.spec.bits_per_dim(values) for part, values in nats.items()}
         total = bits.pop('log_prob')
-        one.add(
+        processes.first_does(lambda: one.add(
             'bits_per_dim', float(total.mean()), std_err=float(total.std(ddof=1) / np.sqrt(len(total))),
             kind=likelihood.kind, n=len(total), seed=options.seed, protocol=protocol,
             discretisation_error=None if error is None else -float(one.spec.bits_per_dim(error)),
             details={**{part: float(values.mean()) for part, values in bits.items()}, **more()} or None,
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 def draw_run(
@@ -360,6 +372,9 @@ def draw_run(
     run, (cell,) = _lent_guides(run, grid.cells((), family, config.evaluation))
     one = Evaluation(run, config, step, state, [cell], quiet)
     store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
+    if processes.several():
+        store.images(*processes.part(0, total))
+        processes.all_agree(True)  # and then every process reads what all have drawn
 
     def batches() -> Iterator[np.ndarray]:
         for part in store.batches(0, total):
@@ -372,7 +387,8 @@ def draw_run(
 
 
 def machine() -> dict[str, Any]:
-    """The machine on which a speed was measured."""
+    """The machine on which a speed was measured, and the number of devices of all processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
-    return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count()}
+    joined = {'processes': jax.process_count()} if processes.several() else {}
+    return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count(), **joined}

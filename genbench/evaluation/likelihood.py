@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 from genbench.data import pipeline
 from genbench.data.sources import Arrays
 from genbench.families.base import Likelihood
-from genbench.training import sampling
+from genbench.training import processes, sampling
 from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
 from genbench.training.state import Blueprint, State
@@ -49,9 +50,29 @@ class LikelihoodScorer:
     def _score(
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
+        """Return all values, in every process. Each of several keeps its own beside `path` until all are there."""
+        whole = (read_npz(path) if path else None) or {}  # what an earlier run has scored
+        if not processes.several():
+            return self._score_part(log_prob, traceable, title, (0, count), whole, path)
+        start, stop = processes.part(processes.agreed(len(whole.get('log_prob', ()))), count)
+        own = path.with_name(f'{path.stem}.{start}-{stop}.npz') if path else None
+        kept = (read_npz(own) if own else None) or {}
+        mine = self._score_part(log_prob, traceable, title, (start, stop), kept, own)
+        said = processes.exchange(json.dumps(list(mine)).encode())  # one without images has no names
+        for name in sorted({name for names in said for name in json.loads(names)}):
+            whole[name] = np.concatenate([whole.get(name, np.zeros(0)), processes.gathered(mine.get(name))])
+        if path is not None and own is not None:
+            processes.first_does(functools.partial(write_npz, path, whole))
+            own.unlink(missing_ok=True)
+        return whole
+
+    def _score_part(
+        self, log_prob: Any, traceable: bool, title: str, span: tuple[int, int], found: dict[str, np.ndarray],
+        path: pathlib.Path | None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """Return the values of a span of the images, of which the first are `found`; `path` keeps them."""
         run = _program(self.blueprint, log_prob, traceable)
-        found = (read_npz(path) if path else None) or {}  # what an earlier run has scored
-        done = len(found.get('log_prob', ()))
+        done, count = span[0] + len(found.get('log_prob', ())), span[1]
         left = self.split.part(slice(done, count))
         batches = -(-len(left) // self.batch_size)
         size = sampling.whole_batches(-(-len(left) // batches)) if batches else 1  # equal batches waste no padding
@@ -66,11 +87,11 @@ class LikelihoodScorer:
             for name, value in values.items():
                 grown = np.asarray(value, np.float64)[mask]
                 found[name] = np.concatenate([found.get(name, np.zeros(0)), grown])
-            finished = len(found['log_prob']) == count
+            finished = span[0] + len(found['log_prob']) == count
             if path is not None and (finished or time.monotonic() - saved > SAVE_SECONDS):
                 write_npz(path, found)
                 saved = time.monotonic()
-            progress.update(len(found['log_prob']))
+            progress.update(span[0] + len(found['log_prob']))
         progress.close()
         return found
 

@@ -19,6 +19,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import features, scoring
 from genbench.evaluation.features import FeatureNetwork
 from genbench.evaluation.scoring import Extracted, Scene
+from genbench.training import processes
 from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
 from genbench.training.sampling import to_uint8
@@ -56,13 +57,15 @@ class RealImages:
 
     def extracted(self, outputs: Sequence[str]) -> Extracted:
         kept = read_npz(self._path(outputs))
-        if kept is None:
+        if not processes.all_agree(kept is not None):  # processes may have a cache each
             progress = Progress(
                 f'features of {self.spec.name} {self.split}', 0, len(self.arrays), 'image', quiet=self.quiet
             )
-            kept, _, _, _ = scoring.extract(self.network, self._batches(progress), outputs)
+            own = processes.part(0, len(self.arrays))
+            kept, _, _, _ = scoring.extract(self.network, self._batches(progress), outputs, own=own)
             progress.close()
-            write_npz(self._path(outputs), kept)
+            processes.first_does(functools.partial(write_npz, self._path(outputs), kept))
+        assert kept is not None
         return Extracted(self.description, kept, scoring.all_moments(kept), len(self.arrays))
 
     def _batches(self, progress: Progress) -> Iterator[np.ndarray]:
@@ -244,3 +247,12 @@ class RealSets:
         batches = [network_images(images, self.spec, self.network)]
         kept, moments, count, digest = scoring.extract(self.network, batches, self.outputs)
         return Extracted({'images_sha256': digest}, kept, moments, count)
+
+    def extract_sets(self, own: np.ndarray, sets: int) -> list[Extracted]:
+        """Disjoint sets of equal size, of the images of all processes in their order; each process has its own."""
+        read = network_images(own, self.spec, self.network)
+        found = self.network.extract(read, self.outputs) if len(read) else {}
+        kept = {name: processes.gathered(found.get(name)) for name in self.outputs}
+        count = len(kept[self.outputs[0]])
+        whole = Extracted({}, kept, {}, count)
+        return [whole.part(chosen) for chosen in np.split(np.arange(count), sets)]

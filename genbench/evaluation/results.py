@@ -8,6 +8,7 @@ from typing import Any
 
 from genbench.evaluation.protocol import Protocol
 from genbench.reading import read_rows
+from genbench.training import processes
 from genbench.training.files import write_atomically
 
 HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
@@ -74,7 +75,7 @@ class Results:
         self.rows = read_rows(path, ROW)
         self._known = {_identity(row) for row in self.rows}
         kept = ''.join(json.dumps(row) + '\n' for row in self.rows)
-        if path.is_file() and path.read_bytes() != kept.encode():
+        if processes.is_first() and path.is_file() and path.read_bytes() != kept.encode():
             write_atomically(path, kept)  # without the half-written last line
 
     def has(self, metric: str, protocol: Mapping[str, Any], step: int | None, config_hash: str | None) -> bool:

@@ -1,11 +1,12 @@
 """Samples of one checkpoint with one sampler, stored on disk in shards and drawn only once for all metrics."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,9 +38,22 @@ def drawn_conditions(family: Family, train: Arrays, seed: int, shard: int, count
     return sampling.given(family, rows, 'conditions', seed, shard * SHARD)
 
 
+def _add(progress: Progress, before: int, done: int) -> None:
+    progress.update(before + done)
+
+
+class _Part(NamedTuple):
+    """Images of a shard from the one numbered `first` on, the time that they took, and what that depends on."""
+
+    first: int
+    images: np.ndarray
+    seconds: float
+    conditions: dict[str, Any]
+
+
 @dataclasses.dataclass
 class SampleStore:
-    """Image i of a seed is the same whatever the shard, the batch and the number of devices.
+    """Image i of a seed is the same whatever the shard, the batch, the process and the number of devices.
 
     Attributes:
       folder: where the shards are stored; one folder for each checkpoint, average, sampler and seed.
@@ -63,40 +77,56 @@ class SampleStore:
         progress = Progress(f'sample {slug(self.sampler)}', start, stop, 'image', quiet=self.quiet)
         for shard in range(start // SHARD, -(-stop // SHARD)):
             low, high = max(start - shard * SHARD, 0), min(stop - shard * SHARD, SHARD)
-            yield self._shard(shard, high, progress)[low:high]
+            yield self._shard(shard, low, high, progress)
         progress.close()
 
+    def images(self, start: int, stop: int) -> np.ndarray:
+        """The same as one array."""
+        return np.concatenate([self._none, *self.batches(start, stop)])
+
     def speed(self, stop: int) -> float | None:
-        """Images a second of the shards of the first `stop` images, without compilation; None if drawn elsewhere."""
-        timed = [self._read(shard) for shard in range(-(-stop // SHARD))]
-        mine = [part for part in timed if part is not None and part[2] == self.conditions]
-        seconds = sum(part[1] for part in mine)
-        return sum(len(part[0]) for part in mine) / seconds if seconds else None
+        """Images a second of the shards of the first `stop` images, without compilation; None if drawn elsewhere.
 
-    def _path(self, shard: int) -> pathlib.Path:
-        return self.folder / f'shard_{shard:05d}.npz'
+        Several processes draw at the same time, so their speeds are summed.
+        """
+        parts = [part for shard in range(-(-stop // SHARD)) for part in self._parts(shard)]
+        mine = [part for part in parts if part.conditions == self.conditions]
+        seconds = sum(part.seconds for part in mine) / self.conditions['machine'].get('processes', 1)
+        return sum(len(part.images) for part in mine) / seconds if seconds else None
 
-    def _read(self, shard: int) -> tuple[np.ndarray, float, dict[str, Any]] | None:
-        found = read_npz(self._path(shard))
-        return (
-            None if found is None else (found['images'], float(found['seconds']), json.loads(str(found['conditions'])))
-        )
+    @property
+    def _none(self) -> np.ndarray:
+        spec = self.drawer.family.spec
+        return np.zeros((0, *spec.shape), np.uint8 if spec.levels <= 256 else np.int32)
 
-    def _shard(self, shard: int, count: int, progress: Progress) -> np.ndarray:
-        """Return at least the first `count` images of a shard."""
-        found = self._read(shard)
-        have = np.zeros((0, *self.drawer.family.spec.shape), np.uint8) if found is None else found[0]
-        if len(have) < count:
-            began = shard * SHARD + len(have)
-            drawn, seconds = self._draw(shard, len(have), count, lambda done: progress.update(began + done))
-            same = found is not None and found[2] == self.conditions
-            have = np.concatenate([have, drawn])
-            timing = seconds + (found[1] if found is not None and same else 0.0)
-            measured = self.conditions if same or found is None else {}
-            values = {'images': have, 'seconds': timing, 'conditions': json.dumps(measured)}
-            write_npz(self._path(shard), values)
-        progress.update(shard * SHARD + count)
-        return have
+    def _path(self, shard: int, first: int) -> pathlib.Path:
+        return self.folder / f'shard_{shard:05d}{f"_{first:04d}" if first else ""}.npz'
+
+    def _parts(self, shard: int) -> list[_Part]:
+        """The stored parts of a shard: one file, or several if several processes or runs have drawn it."""
+        found = []
+        for path in sorted(self.folder.glob(f'shard_{shard:05d}*.npz')):
+            values, first = read_npz(path), path.stem.removeprefix(f'shard_{shard:05d}').removeprefix('_') or '0'
+            if values is not None and first.isdecimal():
+                told = json.loads(str(values['conditions']))
+                found.append(_Part(int(first), values['images'], float(values['seconds']), told))
+        return found
+
+    def _shard(self, shard: int, low: int, high: int, progress: Progress) -> np.ndarray:
+        """The images low … high − 1 of a shard."""
+        parts, images = self._parts(shard), [self._none]
+        while low < high:
+            part = next((one for one in parts if one.first <= low < one.first + len(one.images)), None)
+            if part is None:
+                end = min([high, *(one.first for one in parts if one.first > low)])
+                drawn, seconds = self._draw(shard, low, end, functools.partial(_add, progress, shard * SHARD + low))
+                part = _Part(low, drawn, seconds, self.conditions)
+                values = {'images': drawn, 'seconds': seconds, 'conditions': json.dumps(self.conditions)}
+                write_npz(self._path(shard, low), values)
+            images.append(part.images[low - part.first : high - part.first])
+            low += len(images[-1])
+            progress.update(shard * SHARD + low)
+        return np.concatenate(images)
 
     def _draw(self, shard: int, low: int, high: int, progress: Callable[[int], None]) -> tuple[np.ndarray, float]:
         given = conditions.cut(self.given(shard, SHARD), low, high)
@@ -108,5 +138,4 @@ class SampleStore:
         images = self.drawer.draw(
             self.state, self.sampler, high - low, self.seed, given, progress, first=shard * SHARD + low
         )
-        kind = np.uint8 if self.drawer.family.spec.levels <= 256 else np.int32
-        return images.astype(kind), time.monotonic() - began
+        return images.astype(self._none.dtype), time.monotonic() - began

@@ -30,18 +30,21 @@ def is_moments(address: str) -> bool:
     return path.suffix == '.npz' and array_files.is_npz(path) and {'mu', 'sigma'} <= set(array_files.names(path))
 
 
-def write(out: str, found: Extracted, network: FeatureNetwork) -> dict[str, Any]:
-    """Write the moments of a set with their protocol, and return the protocol."""
-    protocol = {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
+def protocol(found: Extracted, network: FeatureNetwork) -> dict[str, Any]:
+    """What a file says of the moments of a set."""
+    return {'format': FORMAT, 'features': dict(network.protocol), 'reference': found.description}
+
+
+def write(out: str, found: Extracted, network: FeatureNetwork) -> None:
+    """Write the moments of a set with their protocol."""
     named = {
         f'{prefix}{key}': value
         for output, prefix in PREFIXES.items()
         if output in found.moments
         for key, value in zip(('mu', 'sigma'), found.moments[output], strict=True)
     }
-    text = json.dumps(dict(Protocol(protocol)))
+    text = json.dumps(dict(Protocol(protocol(found, network))))
     write_npz(pathlib.Path(out), {'protocol': text, 'n': found.count, **named})
-    return protocol
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from genbench import evaluation
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation.features import FeatureNetwork
 from genbench.evaluation.protocol import Protocol
+from genbench.training import processes
 
 Moments = tuple[np.ndarray, np.ndarray]
 
@@ -44,28 +45,45 @@ def all_moments(outputs: Mapping[str, np.ndarray]) -> dict[str, Moments]:
 
 
 def extract(
-    network: FeatureNetwork, batches: Iterable[np.ndarray], outputs: Sequence[str], *, keep: bool = True
-) -> tuple[dict[str, np.ndarray], dict[str, Moments], int, str]:
+    network: FeatureNetwork, batches: Iterable[np.ndarray], outputs: Sequence[str], *, keep: bool = True,
+    own: tuple[int, int] | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, Moments], int, str]:  # fmt: skip
     """Return (outputs, moments, number of images, SHA-256 of the images) for batches of integer images, in one pass.
 
     If `keep` is False, only the moments stay in memory, so a set may have any size.
+
+    Args:
+      own: start and stop of the images whose features this process computes, if several processes share the images.
+        Every process then gets the features or moments of all.
     """
     digest, count = hashlib.sha256(), 0
     rows: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     sums: dict[str, Any] = {}
     for images in batches:
         hash_images(digest, images, first=count == 0)
+        mine = images if own is None else images[max(0, own[0] - count) : max(0, own[1] - count)]
         count += len(images)
-        for name, values in network.extract(images, outputs).items():
+        for name, values in network.extract(mine, outputs).items() if len(mine) else ():
             if keep:
                 rows[name].append(values)
             else:
                 sums.setdefault(name, evaluation.Moments(values.shape[1])).add(values)
     if not count:
         raise UserError('There are no images to compute features of.')
-    kept = {name: np.concatenate(parts) for name, parts in rows.items()} if keep else {}
-    moments = all_moments(kept) if keep else {name: total.result() for name, total in sums.items()}
+    kept = {name: _joined(parts, own is not None) for name, parts in rows.items()} if keep else {}
+    moments = all_moments(kept) if keep else {name: _pooled(sums.get(name)) for name in outputs}
     return kept, moments, count, digest.hexdigest()[:16]
+
+
+def _joined(parts: Sequence[np.ndarray], of_all: bool) -> np.ndarray:
+    own = np.concatenate(parts) if parts else None
+    return processes.gathered(own) if of_all or own is None else own
+
+
+def _pooled(own: evaluation.Moments | None) -> Moments:
+    """The moments of what all processes have summed; None in one that had no images."""
+    parts = [None] * 3 if own is None else [np.asarray(value)[None] for value in own.parts()]
+    return evaluation.pooled(*(processes.gathered(part) for part in parts))
 
 
 def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:

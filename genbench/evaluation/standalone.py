@@ -1,6 +1,7 @@
 """`genbench metrics`: compare sets of images, features or moments that need not come from genbench."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import complete
 from genbench.evaluation.saved_moments import Saved
 from genbench.evaluation.scoring import Extracted
+from genbench.training import processes
 from genbench.training.files import read_npz, write_atomically, write_npz
 from genbench.training.metrics import Progress
 
@@ -40,7 +42,8 @@ def compare(
 
     A and B are folders of images, .npy or .npz arrays of images or of features (n, d), tfds:NAME:SPLIT,
     folder:DIR:SPLIT, run folders, or saved moments. Several samples are compared with one reference, which is read
-      once. Each row says under 'samples' which it scores.
+    once. Each row says under 'samples' which it scores. Joined processes compute features of an equal part of the images
+    each. The first process compares, and has the rows.
 
     Raises:
       UserError: an input is wrong; the message says how, in one line.
@@ -71,17 +74,21 @@ def compare(
         _check_shape(source, network)
     real = _reference(reference, opened[reference], network, names, options)
     held = _extract(held_out, opened[held_out], network, outputs, options) if held_out else None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for address in addresses:
         one_pass = options.sets == 1 and scoring.only_moments(names)
         fake = _extract(address, opened[address], network, outputs, options, keep=not one_pass)
-        found = _rows(network, names, real, fake, held, options)
-        rows += found if len(addresses) == 1 else [{**row, 'samples': address} for row in found]
-    if out:
+        said = '' if len(addresses) == 1 else address
+        processes.first_does(functools.partial(_add_rows, rows, said, network, names, real, fake, held, options))
+    if out and processes.is_first():
         told = {'samples': addresses[0] if len(addresses) == 1 else addresses, 'reference': reference}
         record = {'format': FORMAT, 'genbench': genbench.__version__, **told, 'rows': rows}
         write_atomically(pathlib.Path(out), json.dumps(record, indent=2) + '\n')
     return rows
+
+
+def _add_rows(rows: list[dict[str, Any]], samples: str, *measured: Any) -> None:
+    rows += [{**row, 'samples': samples} if samples else row for row in _rows(*measured)]
 
 
 def _rows(
@@ -180,7 +187,8 @@ def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
         outputs = [name for name in ('features', 'spatial') if name in network.outputs]
     _check_shape(read_from, network)
     found = _extract(source, read_from, network, outputs, options, keep=False)
-    return saved_moments.write(out, found, network)
+    processes.first_does(lambda: saved_moments.write(out, found, network))
+    return saved_moments.protocol(found, network)
 
 
 def check_writable(out: str) -> None:
@@ -238,8 +246,9 @@ def _extract(
         return source.of(network)
     found = inputs.images_of(address, source)
     store = _Store(network, found.count, [*outputs, 'kept' if keep else 'moments'], options)
-    if (known := store.read(found)) is not None:
-        return known
+    known = store.read(found) if processes.is_first() else None
+    if processes.agreed(known is not None):
+        return known or Extracted({}, {}, {}, 0)  # only the first process compares
     progress = Progress(f'features of {address}', 0, found.count, 'image', quiet=options.quiet)
 
     def batches() -> Iterator[np.ndarray]:
@@ -249,11 +258,12 @@ def _extract(
             done += len(part)
             progress.update(done)
 
-    kept, moments, count, digest = scoring.extract(network, batches(), outputs, keep=keep)
+    own = processes.part(0, found.count)
+    kept, moments, count, digest = scoring.extract(network, batches(), outputs, keep=keep, own=own)
     progress.close()
     digest = digest if found.shape is not None else _digest(found)
     extracted = Extracted({**found.description, 'n': count, 'images_sha256': digest}, kept, moments, count)
-    store.write(extracted, digest)
+    processes.first_does(lambda: store.write(extracted, digest))
     return extracted
 
 

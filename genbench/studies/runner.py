@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from genbench import startup
+from genbench import mirror, startup
 from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import results
 from genbench.reading import check_entries, read_json_if_any
@@ -102,7 +102,7 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
         interrupted = launcher.launch(queue, floor)
     finally:  # what is finished is collected and shown, whatever else went wrong
         collect(plan)
-        written = page.write(str(folder))
+        written = mirror.named(str(page.write(str(folder))))
         for line in summary.lines(records.read(folder)):
             print(line)
     if interrupted:
@@ -137,7 +137,8 @@ def check_folder(folder: pathlib.Path, path: str) -> None:
 
 def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
     study = plan.study
-    words = ['genbench', 'run', path, '--out', str(plan.folder), *(f'--config.{text}' for text in overrides)]
+    out = mirror.named(str(plan.folder))
+    words = ['genbench', 'run', path, '--out', out, *(f'--config.{text}' for text in overrides)]
     description = {
         'title': study.title,
         'claim': study.claim,

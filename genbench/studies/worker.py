@@ -106,6 +106,8 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
             return False
     if job in ('trial', 'evaluate'):
         status.begin('evaluating', config.train.num_steps)
+        if job == 'evaluate':
+            processes.connect()
         from genbench.evaluation import harness
 
         harness.evaluate(folder, cells=_grid(folder), report=status.evaluated)

@@ -1,6 +1,8 @@
 """One process or many: how they find each other, who writes, and how all stop at the same step."""
 
 import contextlib
+import io
+import json
 import os
 import signal
 import socket
@@ -14,7 +16,7 @@ import numpy as np
 from genbench.errors import UserError
 
 RESOLVE_SECONDS = 10.0
-_MESSAGE = 2048  # bytes of an error that the first process tells the others
+_BLOCK = 2**24  # bytes that a process says at a time
 
 
 def connect(coordinator: str = '', num_processes: int | None = None, process_id: int | None = None, *,
@@ -87,35 +89,84 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def several() -> bool:
+    """Whether processes are joined."""
+    return jax.process_count() > 1
+
+
+def part(start: int, stop: int) -> tuple[int, int]:
+    """Which of the items start … stop − 1 are this process's own: an equal share, in the order of the processes."""
+    index, number, count = jax.process_index(), jax.process_count(), stop - start
+    return start + count * index // number, start + count * (index + 1) // number
+
+
 def first_does(action: Callable[[], object]) -> None:
     """Run `action` in the first process; the others wait, and fail with its UserError where it has one."""
-    if jax.process_count() == 1:
+
+    def act() -> bytes:
         action()
-        return
-    message = b''
+        return b''
+
+    from_first(act)
+
+
+def agreed(value: Any) -> Any:
+    """The first process's value, of those that JSON knows, in every process."""
+    return value if jax.process_count() == 1 else json.loads(from_first(lambda: json.dumps(value).encode()))
+
+
+def from_first(make: Callable[[], bytes]) -> bytes:
+    """What `make` returns in the first process, in every process; a UserError that it raises there is raised in all."""
+    if jax.process_count() == 1:
+        return make()
+    said = b''
     if is_first():
         try:
-            action()
+            said = b'+' + make()
         except UserError as error:
-            message = str(error).encode()[:_MESSAGE]
-    text = bytes(_broadcast(np.frombuffer(message.ljust(_MESSAGE, b'\0'), np.uint8))).rstrip(b'\0')
-    if text:
-        raise UserError(text.decode(errors='ignore'))
+            said = b'-' + str(error).encode()
+    said = exchange(said)[0]
+    if said[:1] == b'-':
+        raise UserError(said[1:].decode())
+    return said[1:]
+
+
+def gathered(rows: np.ndarray | None) -> np.ndarray:
+    """The rows of all processes, one process after the other, in every process; None in one that has none."""
+    if jax.process_count() == 1:
+        assert rows is not None
+        return rows
+    said = io.BytesIO()
+    if rows is not None:
+        np.save(said, rows, allow_pickle=False)
+    parts = [np.load(io.BytesIO(data), allow_pickle=False) for data in exchange(said.getvalue()) if data]
+    return np.concatenate(parts)
+
+
+def exchange(data: bytes) -> list[bytes]:
+    """What every process has said, in their order; all wait for each other.
+
+    Bytes, because jax would make float32 of float64. They go in blocks, of which every device holds all for a moment.
+    """
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return [data]
+    lengths = multihost_utils.process_allgather(np.frombuffer(np.int64(len(data)).tobytes(), np.uint8))
+    sizes = [int(np.frombuffer(one.tobytes(), np.int64)[0]) for one in lengths]
+    found: list[list[bytes]] = [[] for _ in sizes]
+    for start in range(0, max(sizes), _BLOCK):
+        # Few sizes of block, so that few programs are compiled.
+        width = min(_BLOCK, 2 ** (max(sizes) - start - 1).bit_length())
+        block = np.frombuffer(data[start : start + width].ljust(width, b'\0'), np.uint8)
+        for pieces, one in zip(found, multihost_utils.process_allgather(block), strict=True):
+            pieces.append(one.tobytes())
+    return [b''.join(pieces)[:size] for pieces, size in zip(found, sizes, strict=True)]
 
 
 def all_agree(verdict: bool) -> bool:
     """Whether it is true in every process."""
-    if jax.process_count() == 1:
-        return verdict
-    from jax.experimental import multihost_utils
-
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(verdict))))
-
-
-def _broadcast(value: Any) -> np.ndarray:
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(value))
+    return all(data == b'+' for data in exchange(b'+' if verdict else b'-'))
 
 
 class StopRequest:

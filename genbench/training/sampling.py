@@ -20,9 +20,22 @@ from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State
 
 
+def own_mesh() -> jax.sharding.Mesh:
+    """The devices of this process: it draws and scores by itself, whatever the others do."""
+    return meshes.make_mesh(devices=jax.local_devices())
+
+
 def replicate(state: State) -> State:
-    """The state on every device."""
-    return meshes.put(state, meshes.replicated(meshes.make_mesh()))
+    """The state on every device of this process."""
+    return meshes.put(state, meshes.replicated(own_mesh()))
+
+
+def mesh_of(state: State) -> jax.sharding.Mesh:
+    """The devices that a state is on: of all processes while they train, else this one's own."""
+    sharding = getattr(jax.tree.leaves(state)[0], 'sharding', None)
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        return own_mesh()
+    return meshes.make_mesh(devices=list(sharding.mesh.devices.flat))
 
 
 def parts(state: State) -> State:
@@ -30,16 +43,21 @@ def parts(state: State) -> State:
     return {name: state[name] for name in ('params', 'aux', 'lent') if name in state}
 
 
-def split_over_devices(batch: Any) -> Any:
-    """Arrays with their first axis over all devices, or on one where the devices do not divide it."""
-    mesh = meshes.make_mesh()
+def split_over_devices(batch: Any, mesh: jax.sharding.Mesh | None = None) -> Any:
+    """Arrays with their first axis over all devices, or whole on each where the devices do not divide it.
+
+    Args:
+      mesh: by default the devices of this process.
+    """
+    mesh = own_mesh() if mesh is None else mesh
     divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(batch))
     return meshes.put(batch, meshes.split_batch(mesh) if divides else meshes.replicated(mesh))
 
 
-def whole_batches(size: int) -> int:
-    """The next number that all devices divide."""
-    return -(-size // jax.device_count()) * jax.device_count()
+def whole_batches(size: int, mesh: jax.sharding.Mesh | None = None) -> int:
+    """The next number that the devices of the mesh divide; by default those of this process."""
+    ways = jax.local_device_count() if mesh is None else mesh.size
+    return -(-size // ways) * ways
 
 
 NOISE = 'evaluation.seed and train.seed'  # what evaluation's random numbers depend on, as protocols say it
@@ -96,27 +114,27 @@ class Drawer:
         first: int = 0,
     ) -> np.ndarray:
         """Integer images (count, …), of the numbers `first` on of this seed."""
-        size = self._size(sampler, count)
-        images = []
+        mesh, images = mesh_of(parts(state)), []
+        size = self._size(sampler, count, mesh)
         for start in range(0, count, size):
             part = conditions.cut(given, start, start + size)
-            batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), part))
-            samples = self._program(sampler)(parts(state), *batch, sampler)
+            batch = split_over_devices((image_keys(self.family, 'samples', seed, first + start, size), part), mesh)
+            samples = self._program(sampler, mesh)(parts(state), *batch, sampler)
             images.append(np.asarray(samples.images))
             if progress is not None:
                 progress(min(start + size, count))
         return np.concatenate(images)[:count]
 
-    def _size(self, sampler: Sampler, count: int) -> int:
+    def _size(self, sampler: Sampler, count: int, mesh: jax.sharding.Mesh) -> int:
         """The batch for so many images: a remainder takes the program that is there, and is cut."""
         key = dataclasses.replace(sampler, num_steps=0)
-        self._sizes[key] = max(self._sizes.get(key, 0), whole_batches(min(self._batch_size, count)))
+        self._sizes[key] = max(self._sizes.get(key, 0), whole_batches(min(self._batch_size, count), mesh))
         return self._sizes[key]
 
-    def _program(self, sampler: Sampler) -> Any:
+    def _program(self, sampler: Sampler, mesh: jax.sharding.Mesh) -> Any:
         key = dataclasses.replace(sampler, num_steps=0)
         if key not in self._programs:
-            everywhere = meshes.replicated(meshes.make_mesh())  # so that each process has all images
+            everywhere = meshes.replicated(mesh)  # so that each process has all images
             self._programs[key] = jax.jit(functools.partial(_sample, self._blueprint), out_shardings=everywhere)
         return self._programs[key]
 

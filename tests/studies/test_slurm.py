@@ -97,7 +97,7 @@ def test_a_cancelled_job_is_marked_in_words(clean, tiny, make_job, wait, wait_fo
 
 
 @pytest.mark.slow
-def test_processes_of_one_trial_are_joined_and_the_first_evaluates(clean, tiny, make_job, tmp_path):
+def test_processes_of_one_trial_train_and_evaluate_together(clean, tiny, make_job, tmp_path):
     config = tiny('vae', 'train.num_steps=20', *SHORT)
     job = make_job('a', config)
     options = slurm.Options({'nodes': '1', 'ntasks-per-node': '2', 'cpus': '1'})
@@ -106,6 +106,7 @@ def test_processes_of_one_trial_are_joined_and_the_first_evaluates(clean, tiny, 
     each = mesh.fitting(config, min(startup.cores(), startup.MOST_CPU_DEVICES))
     assert summary(job.folder.path)['devices'] == 2 * each
     assert {row['metric'] for row in read_rows(job.folder.results)} >= {'fd'}
+    assert len(list((job.folder.path / 'evaluation').glob('samples/*/*.npz'))) == 2  # each keeps what it has drawn
 
 
 @pytest.mark.slow

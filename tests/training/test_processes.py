@@ -3,14 +3,14 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from joined import finish, start
 
+from genbench import cli
 from genbench.errors import INTERRUPTED, UserError
 from genbench.training import processes, runs
 from genbench.training.metrics import read_rows
@@ -21,28 +21,6 @@ RUN = {  # kernels large enough to be split over every axis, and few convolution
     'train': {'num_steps': 6, 'batch_size': 32, 'log_every': 1},
     'checkpoint': {'every': 2},
 }
-
-
-def start(words, devices, number=1):
-    """The processes of one run on this machine; they end with each other, whatever happens."""
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        address = f'127.0.0.1:{free.getsockname()[1]}'
-    joined = [[f'--coordinator={address}', f'--num-processes={number}', f'--process-id={i}'] for i in range(number)]
-    options = {'env': environment, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return [subprocess.Popen([sys.executable, *words, *(flags * (number > 1))], **options) for flags in joined]
-
-
-def finish(started, status=0):
-    """Output of each process, all of which end with this status within a few minutes."""
-    try:
-        said = [process.communicate(timeout=240) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [status] * len(started), said
-    return [out for out, _ in said]
 
 
 def training(config, workdir, *changes):
@@ -147,15 +125,25 @@ def test_one_process_of_a_slurm_step_is_no_reason_to_join_and_several_are():
     assert processes.tasks({'SLURM_STEP_NUM_TASKS': '4', 'SLURM_PROCID': '3'}) == 4
 
 
-@pytest.mark.parametrize('verb', ['evaluate', 'sample'])
-def test_evaluation_by_several_tasks_is_refused_in_one_line(verb, diffusion_run, monkeypatch, capsys):
-    from genbench import cli
-
-    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '4')
-    monkeypatch.setenv('SLURM_PROCID', '0')
-    assert cli.main([verb, str(diffusion_run), *(['--out=x.png'] if verb == 'sample' else [])]) == 2
+@pytest.mark.parametrize(
+    'verb, rest', [('evaluate', []), ('sample', ['--out=x.png']), ('metrics', ['b.npz']), ('train', ['--workdir=w'])]
+)
+def test_verbs_that_join_other_processes_check_their_flags(verb, rest, capsys):
+    words = ['--config=digits/gaussian', *rest] if verb == 'train' else ['a', *rest]
+    assert cli.main([verb, *words, '--coordinator=127.0.0.1:1', '--num-processes=2']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f'genbench: genbench {verb} runs in one process, and here are 4')
+    assert 'together or not at all' in line
+
+
+@pytest.mark.parametrize('count, number', [(10, 3), (2, 4), (0, 2), (7, 1)])
+def test_the_parts_of_processes_are_equal_and_in_order(count, number, monkeypatch):
+    monkeypatch.setattr(jax, 'process_count', lambda: number)
+    spans = []
+    for index in range(number):
+        monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+        spans.append(processes.part(5, 5 + count))
+    assert [i for start, stop in spans for i in range(start, stop)] == list(range(5, 5 + count))
+    assert max(b - a for a, b in spans) - min(b - a for a, b in spans) <= 1
 
 
 def test_asked_to_stop_by_a_signal_and_only_while_entered():

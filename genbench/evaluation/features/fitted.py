@@ -6,6 +6,7 @@ Distances in its features are called `fd` and `kd`. They are no FID and no KID, 
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 from typing import Any
 
@@ -23,6 +24,7 @@ from genbench.errors import UserError
 from genbench.evaluation.features import network
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks.classifier import Classifier
+from genbench.training import processes
 from genbench.training.files import write_npz
 from genbench.training.metrics import Progress
 
@@ -48,13 +50,16 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     definition = nnx.split(nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0))))[0]
     path = sources.cache_dir() / 'features' / f'{spec.name}-{digest}.npz'
     leaves, structure = jax.tree.flatten(_init(model, options.seed, abstract=True))
-    if path.is_file():
-        stored = np.load(path)
-        leaves, accuracy = [stored[f'p{index}'] for index in range(len(leaves))], float(stored['accuracy'])
-    else:
-        params, accuracy = _fit(model, definition, spec, train, options, quiet)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-        write_npz(path, {'accuracy': accuracy, **{f'p{index}': leaf for index, leaf in enumerate(leaves)}})
+
+    def trained() -> bytes:
+        if not path.is_file():
+            params, accuracy = _fit(model, definition, spec, train, options, quiet)
+            named = {f'p{index}': np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(params))}
+            write_npz(path, {'accuracy': accuracy, **named})
+        return path.read_bytes()
+
+    stored = np.load(io.BytesIO(processes.from_first(trained)))  # the same in every process
+    leaves, accuracy = [stored[f'p{index}'] for index in range(len(leaves))], float(stored['accuracy'])
     params = jax.tree.unflatten(structure, leaves)
 
     def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:

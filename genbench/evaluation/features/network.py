@@ -15,7 +15,7 @@ Apply = Callable[[Any, jax.Array], Mapping[str, jax.Array]]  # (parameters, inte
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNetwork:
-    """Integer images → features, on all devices.
+    """Integer images → features, on all devices of this process.
 
     Attributes:
       name: 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels' or 'classifier-<data set>-<hash>'.
@@ -132,4 +132,4 @@ def known_by_name(
 
 def small_on_cpu(batch_size: int, largest: int = 8) -> int:
     """The batch of a large network: on CPU few images a device, whose activations stay in the cache."""
-    return min(batch_size, largest * jax.device_count()) if jax.default_backend() == 'cpu' else batch_size
+    return min(batch_size, largest * jax.local_device_count()) if jax.default_backend() == 'cpu' else batch_size

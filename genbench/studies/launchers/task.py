@@ -31,7 +31,7 @@ class Task:
     """A trial as a function without arguments, which submitit keeps in a file until SLURM starts it.
 
     A trial of one task trains and evaluates in one process. Of several, each trains in a process that joins the others,
-    and the first task evaluates in another one, by itself.
+    and evaluates in another one that does.
     """
 
     def __init__(self, wanted: str, folder: str):
@@ -42,8 +42,6 @@ class Task:
         several = int(os.environ.get('SLURM_NTASKS', '1')) > 1
         process = _Process()
         for part in ('train', 'evaluate') if several else ('trial',):
-            if part == 'evaluate' and not first:
-                return
             code = process.run(part, self._wanted, self._folder, first)
             if code:
                 self._end(code, process, first)
@@ -78,12 +76,10 @@ class _Process:
     def run(self, part: str, wanted: str, folder: str, first: bool) -> int:
         """Exit status, or minus the signal that ended it."""
         number = os.environ.get('SLURM_PROCID', '0')
-        environment = {name: value for name, value in os.environ.items() if part != 'evaluate' or name not in _JOINED}
         with open(pathlib.Path(folder) / ('log.txt' if first else f'log.{number}.txt'), 'a') as log:
             self._worker = subprocess.Popen(
                 [sys.executable, '-m', 'genbench.studies.worker', part, '', wanted, folder],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
-                preexec_fn=_deaf,
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_deaf,
             )  # fmt: skip
         if self.asked:
             self._worker.terminate()
@@ -94,10 +90,6 @@ class _Process:
         self.time_is_over |= number == signal.SIGUSR2
         if self._worker is not None:
             self._worker.terminate()
-
-
-# What tells a process that it is one of several; the one that evaluates is alone.
-_JOINED = ('SLURM_STEP_NUM_TASKS', 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_NTASKS', 'SLURM_TASKS_PER_NODE', 'SLURM_NPROCS')
 
 
 def _deaf() -> None:

@@ -1,0 +1,117 @@
+"""Folders in an object store, s3://BUCKET/… and gs://BUCKET/…, for commands that know local ones.
+
+Logs that grow, mapped arrays and checkpoints need files (Orbax 0.12 writes no s3://). So a command works in a local
+copy that takes the place of the address among its arguments, and a `Mirror` keeps both the same.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.mirror import LIGHT, OUT, READ, TOKEN, WORK, Mirror, root
+
+SCHEMES = ('gs', 's3')
+DATA = 'data'  # a use of folders that are fetched where a data set is opened
+USES = {  # of the arguments of each verb
+    'train': {'workdir': WORK},
+    'replay': {'workdir': READ},
+    'evaluate': {'workdir': WORK},
+    'sample': {'workdir': READ, 'out': OUT},
+    'metrics': {'a': READ, 'b': READ, 'held_out': READ, 'json': OUT, 'out': OUT, 'data_dir': DATA},
+    'run': {'out': WORK},
+    'status': {'folder': LIGHT},
+    'report': {'folders': LIGHT, 'out': OUT},
+    'results': {'folders': LIGHT, 'out': OUT},
+    'export': {'workdir': READ, 'out': OUT},
+    'import': {'workdir': OUT},
+    'checkpoint': {'workdir': READ, 'out': OUT},
+    'data prepare': {'data_dir': OUT},
+    'data show': {'data_dir': DATA, 'out': OUT},
+    'verify': {'data_dir': DATA},
+}  # fmt: skip
+_PATHS = {name for uses in USES.values() for name in uses}
+
+
+def is_remote(address: Any) -> bool:
+    """Whether an argument is an address of an object store."""
+    return isinstance(address, str) and address.startswith(tuple(f'{scheme}://' for scheme in SCHEMES))
+
+
+@contextlib.contextmanager
+def staged(
+    verb: str, arguments: dict[str, Any], from_first: Callable[[Callable[[], bytes]], bytes] = lambda make: make(),
+    all_agree: Callable[[bool], bool] = bool,
+) -> Iterator[None]:  # fmt: skip
+    """Put local folders in the place of the addresses among a verb's arguments; what it changes there is sent.
+
+    Args:
+      verb: with its action, where it has some.
+      arguments: of the verb by name, texts or lists of texts; they are changed.
+      from_first, all_agree: of joined processes, see `training.processes`; the first one fetches and sends.
+
+    Raises:
+      UserError: an address cannot be reached, another command works there, or what was changed could not be sent.
+    """
+    mirrors: list[Mirror] = []
+    if verb == 'report' and not arguments['out'] and is_remote(first := arguments['folders'][0]):
+        arguments['out'] = f'{first.rstrip("/")}/report.html'  # what is only read is not sent
+    for name, value in arguments.items():
+        every = value if isinstance(value, list) else [value]
+        found = [one for one in every if is_remote(one)]
+        if name in _PATHS and (unknown := [one for one in every if '://' in str(one) and one not in found]):
+            known = ' or '.join(f'{scheme}://' for scheme in SCHEMES)
+            raise UserError(f'{unknown[0]!r} is no place that genbench can reach; write a local path, or {known} and '
+                            'BUCKET/FOLDER.')  # fmt: skip
+        if found and not (use := USES.get(verb, {}).get(name, '')):
+            raise UserError(f'genbench {verb} takes no address of an object store for {name}; give a local path.')
+        opened = {one: Mirror(one, use) for one in found if use != DATA}
+        mirrors += opened.values()
+        if isinstance(value, list):
+            arguments[name] = [str(opened[one].path) if one in opened else one for one in value]
+        elif opened:
+            arguments[name] = str(opened[value].path)
+    with contextlib.ExitStack() as held:
+
+        def fetch() -> bytes:
+            token = os.urandom(16)
+            for mirror in mirrors:
+                held.enter_context(mirror.open())
+                (mirror.base / TOKEN).write_bytes(token)
+            return token
+
+        if mirrors:
+            token = from_first(fetch)
+            if not all_agree(all(mirror.holds(token) for mirror in mirrors)):
+                raise UserError(f'Not every process sees {root()}, where the first one keeps its copy of '
+                                f'{mirrors[0].address}; set GENBENCH_STAGING to a folder that all share.')  # fmt: skip
+        yield
+
+
+@contextlib.contextmanager
+def mirrored(address: str, use: str = WORK) -> Iterator[pathlib.Path]:
+    """For Python: the local folder that stands for an address; what changes in it is sent, unless `use` is READ."""
+    mirror = Mirror(address, use)
+    with mirror.open():
+        yield mirror.path
+
+
+def check_local(folder: pathlib.Path) -> None:
+    """Raise a UserError for an address that was not replaced by a local folder."""
+    text = str(folder).replace(':/', '://', 1)
+    if is_remote(text):
+        raise UserError(f'{text} is in an object store. The command line takes such folders; from Python work in '
+                        f'`with genbench.remote.mirrored({text!r}) as folder`.')  # fmt: skip
+
+
+def data_dir(address: str, name: str) -> pathlib.Path:
+    """`data.data_dir` as a local folder; of a remote one, with the data set `name` in it, where there is such."""
+    if not is_remote(address):
+        return pathlib.Path(address).expanduser()
+    mirror = Mirror(f'{address.rstrip("/")}/{name}', READ)
+    if not mirror.is_fetched:
+        with mirror.open(optional=True):
+            pass
+    return mirror.base

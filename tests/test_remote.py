@@ -1,0 +1,324 @@
+"""Folders in an object store: what is sent and fetched, who may work there, and what a failure leaves."""
+
+import json
+import subprocess
+import sys
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+import genbench
+from genbench import cli, remote
+from genbench import mirror as mirrors
+from genbench.errors import Busy, UserError
+
+MARKER = mirrors.MARKER
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """A store in memory, reached as memory://; `store(name)` is to be on another machine."""
+    memory = fsspec.filesystem('memory')
+    memory.store.clear()
+    monkeypatch.setattr(remote, 'SCHEMES', ('memory',))
+
+    def move(machine):
+        monkeypatch.setenv('GENBENCH_STAGING', str(tmp_path / machine))
+        return memory
+
+    move('here')
+    return move
+
+
+def mirror(use=mirrors.WORK):
+    return mirrors.Mirror('memory://bucket/run', use)
+
+
+def write(folder, *names, text='x'):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def checkpoint(folder, step):
+    write(folder, *(f'checkpoints/{step}/{name}' for name in ('state/a', 'state/b', f'state/{MARKER}', MARKER)))
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
+
+
+def test_what_one_machine_writes_another_one_finds(store):
+    with mirror().open():
+        write(mirror().path, 'metrics.jsonl', 'samples/a.png', '.partial', 'checkpoints/3.orbax-checkpoint-tmp/x')
+        checkpoint(mirror().path, 2)
+        write(mirror().path, 'checkpoints/4/state/a')  # not complete
+    store('there')
+    with mirror().open():
+        assert names(mirror().path) == ['checkpoints/2/' + MARKER, 'checkpoints/2/state/a', 'checkpoints/2/state/b',
+                                        f'checkpoints/2/state/{MARKER}', 'metrics.jsonl', 'samples/a.png']  # fmt: skip
+        (mirror().path / 'samples' / 'a.png').unlink()
+        write(mirror().path, 'metrics.jsonl', text='longer')
+    store('here')
+    with mirror().open():
+        assert not (mirror().path / 'samples' / 'a.png').exists()
+        assert (mirror().path / 'metrics.jsonl').read_text() == 'longer'
+
+
+def test_pages_are_made_without_checkpoints(store):
+    with mirror().open():
+        write(mirror().path, 'results.jsonl', 'trials/a/results.jsonl', 'trials/a/evaluation/samples/x.npz')
+        checkpoint(mirror().path / 'trials' / 'a', 2)
+    with mirror(mirrors.LIGHT).open():
+        assert names(mirror(mirrors.LIGHT).path) == ['results.jsonl', 'trials/a/results.jsonl']
+
+
+def test_a_store_that_fails_within_a_checkpoint_leaves_the_one_before(store, monkeypatch, capsys):
+    memory, put = store('here'), type(store('here')).put_file
+
+    def failing(self, local, to, **rest):
+        if to.endswith('checkpoints/4/state/b'):
+            raise OSError('the line is cut')
+        put(self, local, to, **rest)
+
+    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in'
+    with pytest.raises(UserError, match=told), mirror().open():
+        checkpoint(mirror().path, 2)
+        mirror_of(monkeypatch, failing)
+        checkpoint(mirror().path, 4)
+        write(mirror().path, 'metrics.jsonl', text='of step 4')
+    assert memory.exists('/bucket/run/checkpoints/4/state/a')  # half of it is there
+    store('there')
+    with mirror(mirrors.READ).open():
+        assert {name.split('/')[1] for name in names(mirror(mirrors.READ).path) if '/' in name} == {'2'}
+    store('here')
+    mirror_of(monkeypatch, put)
+    with mirror().open():  # the same command, later
+        assert (mirror().path / 'checkpoints' / '4' / MARKER).is_file()
+    store('there')
+    with mirror().open():
+        assert (mirror().path / 'checkpoints' / '4' / MARKER).is_file()
+
+
+def mirror_of(monkeypatch, put):
+    monkeypatch.setattr(type(fsspec.filesystem('memory')), 'put_file', put)
+
+
+def test_sending_goes_on_while_work_does_and_trouble_is_said_once(store, monkeypatch, capsys):
+    memory, put, failed = store('here'), type(store('here')).put_file, []
+
+    def failing(self, local, to, **rest):
+        if len(failed) < 3:
+            failed.append(to)
+            raise OSError('busy')
+        put(self, local, to, **rest)
+
+    monkeypatch.setattr(mirrors, 'SECONDS', 0.01)
+    mirror_of(monkeypatch, failing)
+    with mirror().open():
+        write(mirror().path, 'log.txt')
+        for _ in range(500):
+            if memory.exists('/bucket/run/log.txt'):
+                break
+            mirrors.time.sleep(0.01)
+        assert memory.exists('/bucket/run/log.txt')
+    assert capsys.readouterr().err.count('cannot be written now (busy)') == 1
+
+
+@pytest.mark.parametrize('change, taken', [
+    ({}, False), ({'pid': 2**22 + 1}, True), ({'host': 'other'}, False), ({'host': 'other', 'renewed': 0.0}, True),
+])  # fmt: skip
+def test_one_works_in_a_folder_and_what_a_dead_one_left_is_taken(change, taken, store):
+    memory = store('here')
+    with mirror().open():
+        held = json.loads(memory.cat_file('/bucket/run/' + mirrors.LOCK))
+    assert not memory.exists('/bucket/run/' + mirrors.LOCK)
+    memory.pipe_file('/bucket/run/' + mirrors.LOCK, json.dumps({**held, **change}).encode())
+    if taken:
+        with mirror().open():
+            pass
+    else:
+        with pytest.raises(Busy, match='is in use by process'), mirror().open():
+            pass
+
+
+def test_what_was_not_sent_is_kept_aside_where_another_machine_went_on(store, capsys):
+    with mirror().open():
+        write(mirror().path, 'metrics.jsonl', text='1')
+    write(mirror().path, 'metrics.jsonl', text='1 2')  # by a process that was killed
+    with mirror(mirrors.READ).open():
+        pass
+    store('there')
+    with mirror().open():
+        write(mirror().path, 'metrics.jsonl', text='1 2 3')
+    here = store('here') and mirror()
+    with here.open():
+        assert (here.path / 'metrics.jsonl').read_text() == '1 2 3'
+    (aside,) = here.base.parent.glob(f'{here.base.name}-unsent-*')
+    assert (aside / 'run' / 'metrics.jsonl').read_text() == '1 2' and str(aside) in capsys.readouterr().err
+
+
+def test_what_was_not_sent_is_sent_by_the_next_command(store):
+    with mirror().open():
+        write(mirror().path, 'metrics.jsonl', text='1')
+    write(mirror().path, 'metrics.jsonl', text='1 2')  # by a process that was killed
+    with mirror().open():
+        assert (mirror().path / 'metrics.jsonl').read_text() == '1 2'
+    assert store('here').cat_file('/bucket/run/metrics.jsonl') == b'1 2'
+
+
+def test_a_data_set_is_prepared_into_a_store_and_read_from_it_elsewhere(store, tmp_path, capsys):
+    for number, name in enumerate(('train/cat', 'train/dog', 'test/dog')):
+        path = tmp_path / 'photos' / name / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 40 * number, np.uint8)).save(path)
+    words = [f'folder:{tmp_path}/photos', '--data_dir=memory://bucket/data', '--size=8']
+    assert cli.main(['data', 'prepare', *words, '--processes=1']) == 0
+    store('there')
+    assert cli.main(['data', 'show', *words, f'--out={tmp_path}/shown.png']) == 0
+    assert 'cat' in capsys.readouterr().out
+    assert cli.main(['data', 'show', words[0], '--data_dir=memory://bucket/none', '--size=8']) == 2
+    assert 'data prepare' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_processes_work_in_one_copy_or_not_at_all(shared, store):
+    store('here')
+    arguments = {'workdir': 'memory://bucket/run'}
+    with remote.staged('train', arguments):
+        write(mirror().path, 'config.json')
+        token = (mirror().base / mirrors.TOKEN).read_bytes()
+        if not shared:
+            store('another machine')
+        verdicts, own = [], {'workdir': 'memory://bucket/run'}
+        joined = remote.staged('train', own, lambda fetch: token, lambda seen: verdicts.append(seen) or seen)
+        if shared:
+            with joined:
+                assert own == arguments and (mirror().path / 'config.json').is_file()
+        else:
+            with pytest.raises(UserError, match='set GENBENCH_STAGING to a folder that all share'), joined:
+                pass
+        assert verdicts == [shared]
+        store('here')
+
+
+def test_python_works_in_a_mirrored_folder_and_not_at_an_address(store):
+    with remote.mirrored('memory://bucket/run') as folder:
+        write(folder, 'config.json')
+    assert store('here').exists('/bucket/run/config.json')
+    with pytest.raises(UserError, match='from Python work in `with genbench.remote.mirrored'):
+        genbench.load_run('memory://bucket/run')
+
+
+@pytest.mark.parametrize('words, message', [
+    (['report', 's4://bucket/run'], "'s4://bucket/run' is no place that genbench can reach"),
+    (['init', 'my_family', '--out=memory://bucket/new'], 'takes no address of an object store for out'),
+    (['status', 'memory://bucket/none'], 'memory://bucket/none cannot be read: there is nothing of that name'),
+    (['report', 'memory://bucket'], 'names a bucket; name a folder in it'),
+])  # fmt: skip
+def test_an_address_that_is_none_is_one_line(words, message, store, capsys):
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+CHANGES = ['--config.train.num_steps=6', '--config.checkpoint.every=2', '--config.train.batch_size=32',
+           '--config.train.log_every=1', '--config.evaluation.num_samples=20', '--config.evaluation.metrics=fd,speed',
+           '--config.evaluation.features.name=pixels', '--config.evaluation.sets=1']  # fmt: skip
+TRAIN = ['train', '--config=digits/gaussian', '--workdir=s3://bucket/runs/x', *CHANGES]
+KILLED = """
+import os, sys
+from genbench import cli, mirror as mirrors
+from genbench.training.loop import Training
+save = Training._save
+def save_and_die(self, step, state, log):
+    save(self, step, state, log)
+    if step == 4:
+        self.checkpoints.wait()
+        while not open_store().exists('bucket/runs/x/checkpoints/4/commit_success.txt'):
+            mirrors.time.sleep(0.05)
+        os._exit(9)
+def open_store():
+    import s3fs
+    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+Training._save = save_and_die
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """An S3 server on this machine with one bucket; `server(name)` is to be on another machine."""
+    for package in ('s3fs', 'moto', 'flask_cors'):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'genbench[test-remote]'")
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+    running.start()
+    _, port = running.get_host_and_port()
+    for name, value in {
+        'AWS_ENDPOINT_URL': f'http://127.0.0.1:{port}', 'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret',
+        'AWS_DEFAULT_REGION': 'us-east-1', 'GENBENCH_REMOTE_SECONDS': '0.2', 'GENBENCH_STAGING': str(tmp_path / 'here'),
+        'AWS_EC2_METADATA_DISABLED': 'true',
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mirrors, 'SECONDS', 0.2)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().makedirs('bucket', exist_ok=True)  # moto keeps what another server of this process held
+
+    def move(machine):
+        monkeypatch.setenv('GENBENCH_STAGING', str(tmp_path / machine))
+        return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+
+    yield move
+    running.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_killed_goes_on_elsewhere_and_is_evaluated_and_shown(server, tmp_path, capsys):
+    whole = [word.replace('s3://bucket/runs/x', str(tmp_path / 'whole')) for word in TRAIN]
+    assert cli.main(whole) == 0
+    killed = subprocess.run([sys.executable, '-c', KILLED, *TRAIN], capture_output=True, text=True)
+    assert killed.returncode == 9, killed.stderr
+    store = server('there')
+    assert store.exists('bucket/runs/x/checkpoints/4/commit_success.txt')
+    assert not store.exists('bucket/runs/x/summary.json')
+
+    assert cli.main(TRAIN) == 0
+    assert 's3://bucket/runs/x: 6 steps' in capsys.readouterr().out
+    ended = json.loads(store.cat_file('bucket/runs/x/summary.json'))
+    assert ended['state_sha256'] == json.loads((tmp_path / 'whole' / 'summary.json').read_text())['state_sha256']
+    starts = [json.loads(line) for line in store.cat_file('bucket/runs/x/starts.jsonl').splitlines()]
+    assert [row['step'] for row in starts] == [0, 4]
+
+    server('elsewhere')
+    assert cli.main(['evaluate', 's3://bucket/runs/x']) == 0
+    assert cli.main(['sample', 's3://bucket/runs/x', '--count=4', '--out=s3://bucket/pictures/x.png']) == 0
+    for words, page in ([], 's3://bucket/runs/x/report.html'), (['--out=s3://bucket/x.html'], 's3://bucket/x.html'):
+        assert cli.main(['report', 's3://bucket/runs/x', *words]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == page
+        assert b'gaussian' in store.cat_file(page)
+    rows = [json.loads(line) for line in store.cat_file('bucket/runs/x/results.jsonl').splitlines()]
+    assert {'fd', 'sampling_images_per_second'} <= {row['metric'] for row in rows}
+    assert store.cat_file('bucket/pictures/x.png')[:4] == b'\x89PNG'
+    assert not store.exists('bucket/runs/x/' + mirrors.LOCK)
+
+
+def test_no_bucket_and_no_credentials_are_one_line(server, monkeypatch, capsys, tmp_path):
+    import s3fs
+
+    missing = [word.replace('bucket', 'none') for word in TRAIN]
+    assert cli.main(missing) == 2
+    assert 's3://none/runs/x cannot be reached: there is no such bucket' in capsys.readouterr().err
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert cli.main(TRAIN) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 's3://bucket/runs/x cannot be reached: there are no credentials; set AWS_ACCESS_KEY_ID' in line
