@@ -42,8 +42,8 @@ def compare(
 
     A and B are folders of images, .npy or .npz arrays of images or of features (n, d), tfds:NAME:SPLIT,
     folder:DIR:SPLIT, run folders, or saved moments. Several samples are compared with one reference, which is read
-    once. Each row says under 'samples' which it scores. Joined processes compute features of an equal part of the images
-    each. The first process compares, and has the rows.
+    once. Each row says under 'samples' which it scores. Joined processes compute features of an equal part of the
+    images each. The first process compares, and has the rows.
 
     Raises:
       UserError: an input is wrong; the message says how, in one line.
