@@ -116,16 +116,18 @@ def agreed(value: Any) -> Any:
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` returns in the first process, in every process; a UserError that it raises there is raised in all."""
+    """What `make` returns in the first process, in every process; where it fails, all fail, and none waits for ever."""
     if jax.process_count() == 1:
         return make()
-    said = b''
+    said, problem = b'', None
     if is_first():
         try:
             said = b'+' + make()
-        except UserError as error:
-            said = b'-' + str(error).encode()
+        except Exception as error:
+            said, problem = b'-' + (str(error) or type(error).__name__).encode(), error
     said = exchange(said)[0]
+    if problem is not None:
+        raise problem
     if said[:1] == b'-':
         raise UserError(said[1:].decode())
     return said[1:]

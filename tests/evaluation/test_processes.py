@@ -15,10 +15,18 @@ from tests.evaluation.together import CHANGES, draw_and_compare
 TOGETHER = """
 import pathlib, sys
 from genbench import cli
+from genbench.errors import UserError
+from genbench.training import processes
 from tests.evaluation.together import CHANGES, draw_and_compare
 folder, *flags = sys.argv[1:]
 assert cli.main(['evaluate', f'{folder}/run', *(f'--config.{change}' for change in CHANGES), *flags]) == 0
 draw_and_compare(pathlib.Path(folder))
+try:
+    processes.first_does(lambda: 1 / 0)
+except (ZeroDivisionError, UserError) as error:  # in the first one, and in the other, which does not wait for ever
+    assert str(error) == 'division by zero'
+else:
+    raise AssertionError
 """
 
 
