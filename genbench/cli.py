@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
                        'WORKDIR/profile, for TensorBoard, XProf or Perfetto')  # fmt: skip
     train.add_argument('--replay', type=int, metavar='STEP', help='do this one step of a run again, say what its '
                        'updates see, and write nothing; needs no --config')  # fmt: skip
+    flags.topology(train)
     joined = train.add_argument_group('several processes', 'Start the same command once a process, with one --workdir.')
     joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
     joined.add_argument('--num-processes', type=int, metavar='N')
@@ -171,6 +172,8 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise UserError('genbench train needs --config, a config file.')
     profile = _span(given.profile)
     resolved = config.load(given.config, overrides)
+    if target := flags.target(given):
+        return commands.forecast(resolved, target, given.json)
     from genbench.training import mesh
 
     startup.prepare(functools.partial(mesh.fitting, resolved))

@@ -1,7 +1,9 @@
 """What the verbs config, checkpoint, init, export and import print."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from genbench import shipped
 from genbench.errors import UserError
@@ -26,6 +28,15 @@ def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 0
     for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
         print(f'{key}: {left!r} → {right!r}')
+    return 0
+
+
+def forecast(resolved: Any, target: Any, as_json: bool) -> int:
+    """Print what a config needs on devices that are not there."""
+    from genbench.training import forecast
+
+    report = forecast.ask(resolved, target)
+    print(json.dumps(report, indent=2) if as_json else '\n'.join(forecast.lines(report)))
     return 0
 
 

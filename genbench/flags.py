@@ -43,6 +43,33 @@ def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
     copied.add_argument('--out', default='', help='a new file; by default under the path that it ships in')
 
 
+def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
+    """Devices that are not there; `report` adds --json."""
+    group = parser.add_argument_group('compiled for devices that are not there', 'With --dry-run.')
+    group.add_argument('--topology', default='', metavar='NAME', help='TPU chips, such as v5e:4x8 or v5p:2x2x1, or '
+                       'GPUs, such as h100:8: memory, exchanges, FLOPs and a roofline estimate')  # fmt: skip
+    group.add_argument('--slices', type=int, default=1, metavar='N', help='TPU slices of that topology (1)')
+    if report:
+        group.add_argument('--json', action='store_true', help='print all of it for programs')
+
+
+def target(given: argparse.Namespace) -> Any:
+    """The devices that --topology and --slices name; None without.
+
+    Raises:
+      UserError: there are none of that name, or flags are missing.
+    """
+    if not given.topology:
+        if given.slices != 1 or getattr(given, 'json', False):
+            raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} goes with --topology=NAME.')
+        return None
+    if not given.dry_run:
+        raise UserError('--topology compiles for devices that are not there; add --dry-run.')
+    from genbench.training import topologies
+
+    return topologies.parse(given.topology, given.slices)
+
+
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the folder of a run')
     parser.add_argument('--out', required=True, help='a new folder')
