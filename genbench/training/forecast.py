@@ -1,4 +1,4 @@
-"""What a config needs, and how fast it can be at best, on devices that are not there: its own step, compiled for them."""
+"""What a config needs on devices that are not there, and how fast it can be: its own step, compiled for them."""
 
 import sys
 import warnings
