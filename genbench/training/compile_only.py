@@ -14,9 +14,11 @@ import tempfile
 from typing import Any
 
 from genbench.errors import UserError
+from genbench.networks import layers
 from genbench.training import topologies
 from genbench.training.topologies import Target
 
+CUDNN = 91000  # the version of topologies' descriptions of GPUs, as cuDNN counts
 SAID = 'genbench: '  # how lines on stderr begin that the user sees
 
 
@@ -70,11 +72,25 @@ def main(asked: str, answered: str) -> None:
     question = json.loads(pathlib.Path(asked).read_text())
     target = Target(question['kind'], tuple(question['sides']), question['slices'])
     module, _, name = question['function'].partition(':')
+    platform = 'gpu' if target.known.platform == 'cuda' else 'tpu'
+    if platform == 'gpu':
+        _promise_cudnn()
     try:
-        answer = {'answer': getattr(importlib.import_module(module), name)(question['arguments'], target)}
+        with layers.compiled_for(platform):
+            answer = {'answer': getattr(importlib.import_module(module), name)(question['arguments'], target)}
     except UserError as error:
         answer = {'error': str(error)}
     pathlib.Path(answered).write_text(json.dumps(answer))
+
+
+def _promise_cudnn() -> None:
+    """Let jax write calls of cuDNN's attention where its library is not installed: the GPU's machine has it."""
+    from jax._src.cudnn import fused_attention_stablehlo as attention
+
+    try:
+        attention.check_cudnn_version()
+    except RuntimeError:
+        attention.check_cudnn_version = lambda: CUDNN
 
 
 if __name__ == '__main__':
