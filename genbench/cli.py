@@ -66,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
         help='an axis of cells: sampler, nfe or steps, guidance or another option, average, seed; may be repeated',
     )  # fmt: skip
 
+    evaluate.add_argument('--dry-run', action='store_true', help='compile the programs that sample and score for '
+                          '--topology; compute nothing')  # fmt: skip
+    flags.topology(evaluate)
+
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
     flags.metrics(metrics)
 
@@ -238,6 +242,8 @@ def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
 
+    if target := flags.target(given, needed=True):
+        return commands.forecast_evaluation(given, overrides, target)
     startup.prepare()
     from genbench.evaluation import harness, table
     from genbench.training import processes

@@ -35,7 +35,19 @@ def forecast(resolved: Any, target: Any, as_json: bool) -> int:
     """Print what a config needs on devices that are not there."""
     from genbench.training import forecast
 
-    report = forecast.ask(resolved, target)
+    return _say(forecast.ask(resolved, target), as_json)
+
+
+def forecast_evaluation(given: argparse.Namespace, overrides: Sequence[str], target: Any) -> int:
+    """The same for the programs that sample from a run and score with it."""
+    from genbench.evaluation import forecast
+
+    return _say(forecast.ask(given.workdir, overrides, given.step, given.grid, target), given.json)
+
+
+def _say(report: Any, as_json: bool) -> int:
+    from genbench.training import forecast
+
     print(json.dumps(report, indent=2) if as_json else '\n'.join(forecast.lines(report)))
     return 0
 

@@ -53,12 +53,14 @@ def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
         group.add_argument('--json', action='store_true', help='print all of it for programs')
 
 
-def target(given: argparse.Namespace) -> Any:
-    """The devices that --topology and --slices name; None without.
+def target(given: argparse.Namespace, needed: bool = False) -> Any:
+    """The devices that --topology and --slices name; None without, where they are not `needed`.
 
     Raises:
       UserError: there are none of that name, or flags are missing.
     """
+    if needed and given.dry_run and not given.topology:
+        raise UserError('--dry-run goes with --topology=NAME here.')
     if not given.topology:
         if given.slices != 1 or getattr(given, 'json', False):
             raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} goes with --topology=NAME.')

@@ -49,7 +49,7 @@ class LikelihoodScorer:
     def _score(
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
-        run = _program(self.blueprint, log_prob, traceable)
+        run = program(self.blueprint, log_prob, traceable)
         found = (read_npz(path) if path else None) or {}  # what an earlier run has scored
         done = len(found.get('log_prob', ()))
         left = self.split.part(slice(done, count))
@@ -76,11 +76,11 @@ class LikelihoodScorer:
 
 
 @functools.lru_cache(maxsize=4)
-def _program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
+def program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
     """Return the function that scores a batch, compiled once for a likelihood that scores many checkpoints."""
 
-    def program(state, images, given, keys):
+    def score(state, images, given, keys):
         found = log_prob(blueprint.bind_state(state), images, given, keys)
         return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
 
-    return jax.jit(program) if traceable else program
+    return jax.jit(score) if traceable else score

@@ -26,10 +26,10 @@ def measure(
       trips: how often loops run whose length is an argument.
 
     Returns:
-      'memory' of one device: 'arrays' (arguments without padding), 'arguments' (as laid out), 'temporaries', 'peak' and
-      'limit', and 'aliased' (bytes of arrays that results take over); 'fits' and 'over', the bytes too many;
-      'collectives'; 'flops' of all devices, 'bytes_moved' of one; 'estimate'. A program that the compiler refuses for
-      its memory has no collectives, bytes or estimate.
+      'memory' of one device: 'arrays' (arguments without padding), 'arguments' (as laid out), 'temporaries', 'peak',
+      'limit', and 'aliased' (bytes of arrays that results take over). 'fits', and 'over', the bytes too many.
+      'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. A program that the
+      compiler refuses for its memory has only 'fits', 'over', 'flops' and the limit.
     """
     limit, began = target.known.memory, time.monotonic()
     found: dict[str, Any] = {'program': name, 'flops': flops, 'memory': {'limit': limit}}
@@ -49,7 +49,8 @@ def measure(
     over = max(memory['peak'] - limit, 0)
     return {
         **found, 'memory': memory, 'fits': not over, 'over': over,
-        'collectives': [dataclasses.asdict(one) for one in collectives], 'bytes_moved': read.bytes_moved,
+        'products': read.products, 'collectives': [dataclasses.asdict(one) for one in collectives],
+        'bytes_moved': read.bytes_moved,
         'estimate': _estimate(target, mesh, dtype, flops, read.bytes_moved, sum(one.sent for one in collectives)),
         'compile_seconds': round(time.monotonic() - began, 2),
     }  # fmt: skip

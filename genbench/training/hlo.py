@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,12 @@ class Instruction:
     operation: str
     operands: tuple[str, ...]
     rest: str
+
+    @property
+    def target(self) -> str:
+        """The library function that is called; '' where none is."""
+        found = re.search(r'custom_call_target="([^"]+)"', self.rest)
+        return found.group(1) if found else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +92,19 @@ class Program:
         arguments = self.arguments
         return sum(arguments[number] for number in self._alias)
 
-    def results_of(self, *operations: str) -> Iterator[Instruction]:
-        """Instructions of these kinds, wherever they stand."""
-        for lines in self._computations.values():
-            yield from (one for one in lines if one.operation in operations)
+    @property
+    def products(self) -> dict[str, int]:
+        """How many products of matrices, convolutions and fused attentions there are, by the type of what they read."""
+        found: collections.Counter[str] = collections.Counter()
+        for name, lines in self._computations.items():
+            for one in lines:
+                target = one.target
+                gpu = target.startswith(('__cublas', '__cudnn'))
+                if (one.operation in ('dot', 'convolution') or gpu) and self._runs[name]:
+                    read = _SHAPE.match(self._results[name].get(one.operands[0], ''))
+                    fused = 'fused attention in ' if 'fmha' in target else ''
+                    found[fused + (read.group(1) if read else 'unknown')] += 1
+        return dict(sorted(found.items()))
 
     def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
         """What devices exchange, by kind and axes of the mesh; the devices are numbered in its order."""
