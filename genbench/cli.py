@@ -176,7 +176,9 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise UserError('genbench train needs --config, a config file.')
     profile = _span(given.profile)
     resolved = config.load(given.config, overrides)
-    if target := flags.target(given):
+    from genbench.training import topologies
+
+    if target := topologies.asked(given):
         return commands.forecast(resolved, target, given.json)
     from genbench.training import mesh
 
@@ -241,8 +243,9 @@ def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
+    from genbench.training import topologies
 
-    if target := flags.target(given, needed=True):
+    if target := topologies.asked(given, needed=True):
         return commands.forecast_evaluation(given, overrides, target)
     startup.prepare()
     from genbench.evaluation import harness, table

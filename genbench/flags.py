@@ -53,25 +53,6 @@ def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
         group.add_argument('--json', action='store_true', help='print all of it for programs')
 
 
-def target(given: argparse.Namespace, needed: bool = False) -> Any:
-    """The devices that --topology and --slices name; None without, where they are not `needed`.
-
-    Raises:
-      UserError: there are none of that name, or flags are missing.
-    """
-    if needed and given.dry_run and not given.topology:
-        raise UserError('--dry-run goes with --topology=NAME here.')
-    if not given.topology:
-        if given.slices != 1 or getattr(given, 'json', False):
-            raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} goes with --topology=NAME.')
-        return None
-    if not given.dry_run:
-        raise UserError('--topology compiles for devices that are not there; add --dry-run.')
-    from genbench.training import topologies
-
-    return topologies.parse(given.topology, given.slices)
-
-
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the folder of a run')
     parser.add_argument('--out', required=True, help='a new folder')
@@ -114,6 +95,7 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--limit', type=int, default=0, help='at most so many trials')
     parser.add_argument('--rerun-changed', action='store_true', help='run finished trials anew, the old ones kept '
                         'aside, if the code has changed since')  # fmt: skip
+    topology(parser, report=False)
     where = parser.add_argument_group('where trials run')
     where.add_argument('--launcher', default='local', choices=('local', 'slurm'), help='this machine, or a cluster')
     where.add_argument('--jobs', type=int, default=0, help='trials at a time on this machine; by default one an '

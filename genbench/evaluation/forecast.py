@@ -53,7 +53,7 @@ def _programs(
     keys, given, images = meshes.put(_batch(family, size), meshes.split_batch(mesh))
     program = sampling.program(blueprint, mesh)
     for sampler in dict.fromkeys(cell.sampler for cell in cells):
-        counted = jax.jit(lambda *rest, sampler=sampler: sampling.sample(blueprint, *rest, sampler))
+        counted = jax.jit(functools.partial(sampling.sample, blueprint, sampler=sampler))  # its steps a constant
         flops = forecast.operations(counted.trace(state, keys, given))
         traced = program.trace(state, keys, given, sampler)
         yield measure(f'{sampler.name}, {size} images', traced, flops=flops, trips=sampler.num_steps)
@@ -69,7 +69,7 @@ def _batch(family: Family, size: int) -> tuple[Any, Any, Any]:
     """Shapes of a batch: keys, conditions, and images that are scored."""
 
     def build() -> Any:
-        rows = sources.noise(family.spec, size, family.fields).columns()
+        rows: Any = sources.noise(family.spec, size, family.fields).columns()
         keys = sampling.image_keys(family, 'samples', 0, 0, size)
         return keys, family.given(rows, keys), rows['image'].astype('int32')
 

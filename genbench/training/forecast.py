@@ -20,7 +20,10 @@ from genbench.training.topologies import Target
 
 def ask(config: Config, target: Target, lent: Mapping[str, Config] | None = None, advise: bool = True) -> Any:
     """`measure` in a process of its own; see there."""
-    return ask_all([(config, lent or {})], target, advise)[0]
+    (report,) = ask_all([(config, lent or {})], target, advise)
+    if 'error' in report:
+        raise UserError(report['error'])
+    return report
 
 
 def ask_all(requests: Sequence[tuple[Config, Mapping[str, Config]]], target: Target, advise: bool = False) -> list[Any]:
@@ -34,8 +37,6 @@ def ask_all(requests: Sequence[tuple[Config, Mapping[str, Config]]], target: Tar
         for config, lent in requests
     ]  # fmt: skip
     found = compile_only.ask(f'{__name__}:answer', asked, target)
-    if len(found) == 1 and 'error' in found[0]:
-        raise UserError(found[0]['error'])
     return found
 
 
@@ -158,6 +159,21 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     if 'advice' in report:
         found += ['', *_advised(report['advice'])]
     return found
+
+
+def line(report: Mapping[str, Any]) -> str:
+    """A report in a line, by the largest of its programs and the slowest; or why there is none."""
+    if 'error' in report:
+        return report['error']
+    if not report['fits']:
+        over = max(one['over'] or 0 for one in report['programs'])
+        return f'does not fit{f" by {gib(over)}" if over else ""}'
+    largest = max(report['programs'], key=lambda one: one['memory']['peak'])
+    slowest = max(report['programs'], key=lambda one: one['estimate']['seconds'])
+    estimate, memory = slowest['estimate'], largest['memory']
+    mfu = '' if estimate['mfu'] is None else f', MFU at most {estimate["mfu"]:.0%}'
+    return (f'fits, peak {gib(memory["peak"])} of {gib(memory["limit"])}; a step takes at least '
+            f'{estimate["seconds"] * 1000:.3g} ms, bound by {estimate["bound_by"]}{mfu}')  # fmt: skip
 
 
 def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:

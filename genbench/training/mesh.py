@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genbench.config import Config
 from genbench.errors import UserError
@@ -90,9 +90,9 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda leaf: _put_parts(leaf, sharding), tree)
 
 
-def is_promised(mesh: Mesh) -> bool:
+def is_promised(mesh: Mesh | AbstractMesh) -> bool:
     """Whether the devices are compiled for without being there, so that arrays are shapes with placements."""
-    return mesh.devices.flat[0] not in jax.devices()
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0] not in jax.devices()
 
 
 def _put_parts(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -4,6 +4,7 @@ XLA's compilers need a description of the devices, not the devices. libtpu descr
 by what its driver would tell of it; these numbers are the properties that CUDA reports.
 """
 
+import argparse
 import dataclasses
 import importlib.util
 import math
@@ -111,7 +112,7 @@ class Target:
         if kind.platform == 'cuda':
             (count,) = self.sides
             machines = -(-count // GPUS_IN_MACHINE)
-            arguments = {'platform': 'cuda', 'target_config': _described(kind),
+            arguments: dict[str, Any] = {'platform': 'cuda', 'target_config': _described(kind),
                          'topology': f'1x{machines}x{count // machines}'}  # fmt: skip
         else:
             arguments = {'platform': 'tpu', 'num_slices': self.slices, 'chips_per_host_bounds': self._host,
@@ -148,6 +149,23 @@ def parse(name: str, slices: int = 1) -> Target:
     if slices < 1 or (gpu and slices > 1):
         raise UserError(f'--slices is {slices}; {"GPUs have no slices" if gpu else "it should be at least 1"}.')
     return Target(kind, sides, slices)
+
+
+def asked(given: argparse.Namespace, needed: bool = False) -> Target | None:
+    """The devices that --topology and --slices name; None without, where they are not `needed`.
+
+    Raises:
+      UserError: there are none of that name, or flags are missing.
+    """
+    if needed and given.dry_run and not given.topology:
+        raise UserError('--dry-run goes with --topology=NAME here.')
+    if not given.topology:
+        if given.slices != 1 or getattr(given, 'json', False):
+            raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} goes with --topology=NAME.')
+        return None
+    if not given.dry_run:
+        raise UserError('--topology compiles for devices that are not there; add --dry-run.')
+    return parse(given.topology, given.slices)
 
 
 def check_installed(target: Target) -> None:
