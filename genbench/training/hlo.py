@@ -140,11 +140,14 @@ class Program:
 
         What a TPU keeps in its vector memory does not count, and of an array that is only cut from, the cuts do.
         """
-        fused = {name for lines in self._computations.values() for one in lines if one.operation == 'fusion'
-                 for _, name in _CALLED.findall(one.rest)}  # fmt: skip
+        inside = {
+            name for lines in self._computations.values() for one in lines
+            for kind, name in _CALLED.findall(one.rest)
+            if one.operation == 'fusion' or (kind == 'to_apply' and one.operation != 'call')
+        }  # fmt: skip
         return sum(
             self._runs[name] * sum(self._moved(one, name) for one in lines)
-            for name, lines in self._computations.items() if name not in fused
+            for name, lines in self._computations.items() if name not in inside
         )  # fmt: skip
 
     def _moved(self, one: Instruction, computation: str) -> int:
