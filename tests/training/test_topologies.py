@@ -57,13 +57,13 @@ def expected_state(config, devices):
 
 
 @pytest.mark.parametrize('name', ['v5e:2x2', 'h100:4'])
-def test_memory_exchanges_and_donation_of_a_step(name, tiny):
+def test_memory_exchanges_and_donation_of_a_step(name, tiny, digits):
     config = tiny('gaussian')
     report = asked(name, json.dumps(configs.plain(config)))
     (program,) = report['programs']
     state = expected_state(config, 4)
-    images, numbers, key = 1438 * 64, 4 * 32 // 4, 8  # the labels are not used
-    assert program['memory']['arrays'] == state + images + numbers + key
+    images, numbers = digits[1].images.nbytes, 4 * 32 // 4  # neither labels nor random bits are used
+    assert program['memory']['arrays'] == state + images + numbers
     assert program['memory']['aliased'] == program['state'] == state
     assert report['fits'] and program['memory']['peak'] < program['memory']['limit']
     sums = sum(one['bytes'] for one in program['collectives'] if one['kind'] == 'all-reduce' and one['axes'] == 'data')
@@ -108,6 +108,32 @@ def test_what_does_not_fit_is_told_with_what_would():
     changes = [one['overrides'] for one in report['advice']]
     assert any(text.startswith('train.batch_size=') for overrides in changes for text in overrides)
     assert 'does not fit' in '\n'.join(forecast.lines(report))
+
+
+@pytest.mark.slow
+def test_the_programs_of_an_evaluation(trained, capsys):
+    target('v5e:2x2')
+    assert cli.main(['evaluate', str(trained('gaussian')), '--dry-run', '--topology=v5e:2x2', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    sampled, scored = report['programs']
+    assert sampled['program'].endswith('256 images') and scored['program'].endswith('256 images')
+    assert [one['kind'] for one in sampled['collectives']] == ['all-gather']
+    assert sampled['collectives'][0]['bytes'] == 4 * 256 * 64  # all images, as integers, on every device
+
+
+@pytest.mark.slow
+def test_a_study_has_a_line_a_trial(tmp_path, capsys):
+    target('v5e:2x2')
+    (tmp_path / 'study.py').write_text(
+        'from genbench.studies.study import Study, Trial\n\n\ndef get_study():\n'
+        "    trials = [Trial('plain', 'digits/gaussian', {'train.batch_size': 32})]\n"
+        "    return Study('Two seeds', 'None.', trials, seeds=(0, 1))\n"
+    )
+    command = ['run', str(tmp_path / 'study.py'), f'--out={tmp_path}/out', '--dry-run', '--topology=v5e:2x2']
+    assert cli.main(command) == 0
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert 'fits, peak' in first and first.split('  ')[-1] == second.split('  ')[-1]
+    assert not (tmp_path / 'out').exists()
 
 
 def test_operations_of_dit_s_are_those_of_the_closed_form():
