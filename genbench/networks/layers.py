@@ -88,6 +88,17 @@ class Linear(nnx.Linear):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
+    def into(self, x: Array, *shape: int) -> Array:
+        """x (…, inputs) → (…, *shape), whose sizes multiply to the outputs.
+
+        The kernel takes the shape, not the result. Where devices share the outputs in another way than they share the
+        result, the small kernel then moves between them, and the activations of a batch do not.
+        """
+        kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape)
+        y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(shape)
+
+
 class Conditioning(nnx.Module):
     """Times (batch,) and conditions → the vector (batch, outputs) that residual blocks are conditioned on.
 
