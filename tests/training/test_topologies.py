@@ -92,6 +92,15 @@ def test_fsdp_gathers_parameters_once_and_scatters_gradients(name):
 
 
 @pytest.mark.slow
+def test_tensor_parallelism_moves_kernels_but_no_batch_of_queries():
+    config = dit('network.depth=1', 'network.patch=1', 'mesh.data=1', 'mesh.tensor=2')
+    (program,) = asked('h100:2', json.dumps(configs.plain(config)))['programs']
+    gathered = sum(one['bytes'] for one in program['collectives'] if one['kind'] == 'all-gather')
+    batch, tokens, width, bytes_each = 32, 64, 128, 2
+    assert gathered < batch * tokens * 3 * width * bytes_each  # of one layer's queries, keys and values
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('name, slices, devices', WORKING)
 def test_every_topology_compiles_the_u_net_of_digits(name, slices, devices, tiny):
     report = forecast.ask(tiny('diffusion'), target(name, slices), advise=False)
