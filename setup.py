@@ -92,6 +92,8 @@ setuptools.setup(
         'test-remote': [*REMOTE, 'moto[s3,server]>=5.1'],  # a local S3 server
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
+        'topology-tpu': ['jax[tpu]>=0.10,<0.13'],  # compilers of `--dry-run --topology`
+        'topology-gpu': ['jax[cuda12-local]>=0.10,<0.13', 'nvidia-cuda-nvcc-cu12>=12.8'],
         'prepare': ['tensorflow>=2.20'],
     },
     cmdclass={'build_py': BuildWithShare},

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
                        'WORKDIR/profile, for TensorBoard, XProf or Perfetto')  # fmt: skip
     train.add_argument('--replay', type=int, metavar='STEP', help='do this one step of a run again, say what its '
                        'updates see, and write nothing; needs no --config')  # fmt: skip
+    flags.topology(train)
     flags.processes(train)
 
     evaluate = verb('evaluate', 'Score a run and add the rows to its results.jsonl.', epilog=OVERRIDES)
@@ -60,7 +61,10 @@ def parser() -> argparse.ArgumentParser:
         '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
         help='an axis of cells: sampler, nfe or steps, guidance or another option, average, seed; may be repeated',
     )  # fmt: skip
+    evaluate.add_argument('--dry-run', action='store_true', help='compile the programs that sample and score for '
+                          '--topology; compute nothing')  # fmt: skip
     flags.processes(evaluate)
+    flags.topology(evaluate)
 
     metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
     flags.metrics(metrics)
@@ -175,6 +179,10 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise UserError('genbench train needs --config, a config file.')
     profile = _span(given.profile)
     resolved = config.load(given.config, overrides)
+    from genbench.training import topologies
+
+    if target := topologies.asked(given):
+        return commands.forecast(resolved, target, given.json)
     from genbench.training import mesh
 
     startup.prepare(functools.partial(mesh.fitting, resolved))
@@ -251,7 +259,10 @@ def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
+    from genbench.training import topologies
 
+    if target := topologies.asked(given, needed=True):
+        return commands.forecast_evaluation(given, overrides, target)
     startup.prepare()
     with _joined(given) as processes:
         from genbench.evaluation import harness, table

@@ -1,7 +1,9 @@
 """What the verbs config, checkpoint, init, export and import print."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from genbench import shipped
 from genbench.errors import UserError
@@ -26,6 +28,27 @@ def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 0
     for key, (left, right) in config.difference(config.locate(given.left), config.locate(given.right)).items():
         print(f'{key}: {left!r} → {right!r}')
+    return 0
+
+
+def forecast(resolved: Any, target: Any, as_json: bool) -> int:
+    """Print what a config needs on devices that are not there."""
+    from genbench.training import forecast
+
+    return _say(forecast.ask(resolved, target), as_json)
+
+
+def forecast_evaluation(given: argparse.Namespace, overrides: Sequence[str], target: Any) -> int:
+    """The same for the programs that sample from a run and score with it."""
+    from genbench.evaluation import forecast
+
+    return _say(forecast.ask(given.workdir, overrides, given.step, given.grid, target), given.json)
+
+
+def _say(report: Any, as_json: bool) -> int:
+    from genbench.training import forecast
+
+    print(json.dumps(report, indent=2) if as_json else '\n'.join(forecast.lines(report)))
     return 0
 
 

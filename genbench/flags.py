@@ -54,6 +54,16 @@ def processes(parser: argparse.ArgumentParser) -> None:
                         help='ask the cluster for these (TPU pod, Open MPI, …; a SLURM step is noticed)')  # fmt: skip
 
 
+def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
+    """Devices that are not there; `report` adds --json."""
+    group = parser.add_argument_group('compiled for devices that are not there', 'With --dry-run.')
+    group.add_argument('--topology', default='', metavar='NAME', help='TPU chips, such as v5e:4x8 or v5p:2x2x1, or '
+                       'GPUs, such as h100:8: memory, exchanges, FLOPs and a roofline estimate')  # fmt: skip
+    group.add_argument('--slices', type=int, default=1, metavar='N', help='TPU slices of that topology (1)')
+    if report:
+        group.add_argument('--json', action='store_true', help='print all of it for programs')
+
+
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the folder of a run')
     parser.add_argument('--out', required=True, help='a new folder')
@@ -96,6 +106,7 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--limit', type=int, default=0, help='at most so many trials')
     parser.add_argument('--rerun-changed', action='store_true', help='run finished trials anew, the old ones kept '
                         'aside, if the code has changed since')  # fmt: skip
+    topology(parser, report=False)
     where = parser.add_argument_group('where trials run')
     where.add_argument('--launcher', default='local', choices=('local', 'slurm'), help='this machine, or a cluster')
     where.add_argument('--jobs', type=int, default=0, help='trials at a time on this machine; by default one an '

@@ -208,7 +208,7 @@ def wait_for_row(process, path):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (('train', '--confg=x.py'), 'does not understand --confg=x.py. Did you mean --config?'),
+        (('train', '--confg=x.py'), 'does not understand --confg=x.py. Did you mean --config'),
         (('evaluate', 'x', 'y', 'z'), 'does not understand y z.'),
         (('trian',), "No verb is called 'trian'. Did you mean train?"),
         (('completion', 'fihs'), "No shell is called 'fihs'. Did you mean fish?"),

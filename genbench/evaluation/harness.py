@@ -57,14 +57,10 @@ def evaluate(
       cells: axes 'key=value,value' whose product is evaluated instead of the config's samplers (see `grid`).
       report: called with the number of finished parts of the evaluation and the number of all parts.
     """
-    run = runs.open_run(workdir)
-    for override in overrides:
-        if not override.startswith(('evaluation.', 'data.data_dir')):
-            raise UserError(f'{override!r} would change the run; evaluate takes keys of evaluation, and data.data_dir.')
-    config = configs.resolve(configs.plain(run.config), overrides)
-    run = runs.open_run(workdir, config=config)
+    run = opened(workdir, overrides)
+    config = run.config
     step, state = run.restore(step)
-    run, wanted = _lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
+    run, wanted = lent_guides(run, grid.cells(cells, run.after(step), config.evaluation))
     for line in bounds.lacking(config, beside_reference=True) if processes.is_first() else ():
         print(f'genbench: {line}', file=sys.stderr, flush=True)
     added = Evaluation(run, config, step, state, wanted, quiet or not processes.is_first()).run_all(report)
@@ -72,7 +68,20 @@ def evaluate(
     return added
 
 
-def _lent_guides(run: runs.Run, cells: Sequence[grid.Cell]) -> tuple[runs.Run, list[grid.Cell]]:
+def opened(workdir: str | pathlib.Path, overrides: Sequence[str]) -> runs.Run:
+    """A run with changes of its evaluation.
+
+    Raises:
+      UserError: there is no run, or an override changes more than its evaluation.
+    """
+    run = runs.open_run(workdir)
+    for override in overrides:
+        if not override.startswith(('evaluation.', 'data.data_dir')):
+            raise UserError(f'{override!r} would change the run; evaluate takes keys of evaluation, and data.data_dir.')
+    return runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
+
+
+def lent_guides(run: runs.Run, cells: Sequence[grid.Cell]) -> tuple[runs.Run, list[grid.Cell]]:
     run, chosen = lending.guided(run, [cell.sampler for cell in cells])
     return run, [dataclasses.replace(cell, sampler=sampler) for cell, sampler in zip(cells, chosen, strict=True)]
 
@@ -369,7 +378,7 @@ def draw_run(
     run = runs.open_run(path, config=config)
     step, state = run.restore(step)
     family = run.after(step)
-    run, (cell,) = _lent_guides(run, grid.cells((), family, config.evaluation))
+    run, (cell,) = lent_guides(run, grid.cells((), family, config.evaluation))
     one = Evaluation(run, config, step, state, [cell], quiet)
     store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
     if processes.several():

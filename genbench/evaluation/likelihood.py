@@ -71,7 +71,7 @@ class LikelihoodScorer:
         path: pathlib.Path | None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """Return the values of a span of the images, of which the first are `found`; `path` keeps them."""
-        run = _program(self.blueprint, log_prob, traceable)
+        run = program(self.blueprint, log_prob, traceable)
         done, count = span[0] + len(found.get('log_prob', ())), span[1]
         left = self.split.part(slice(done, count))
         batches = -(-len(left) // self.batch_size)
@@ -97,11 +97,11 @@ class LikelihoodScorer:
 
 
 @functools.lru_cache(maxsize=4)
-def _program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
+def program(blueprint: Blueprint, log_prob: Any, traceable: bool) -> Any:
     """Return the function that scores a batch, compiled once for a likelihood that scores many checkpoints."""
 
-    def program(state, images, given, keys):
+    def score(state, images, given, keys):
         found = log_prob(blueprint.bind_state(state), images, given, keys)
         return dict(found) if isinstance(found, Mapping) else {'log_prob': found}
 
-    return jax.jit(program) if traceable else program
+    return jax.jit(score) if traceable else score

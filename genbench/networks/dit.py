@@ -71,8 +71,7 @@ class Attention(nnx.Module):
         self.output = layers.Linear(width, width, kernel_init=xavier, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        batch, tokens, width = x.shape
-        qkv = self.inputs(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        qkv = self.inputs.into(x, 3, self.heads, x.shape[-1] // self.heads)
         return self.output(layers.attend(qkv).reshape(x.shape))
 
 

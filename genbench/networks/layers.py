@@ -87,6 +87,16 @@ class Linear(nnx.Linear):
         y = x @ self.kernel[...].astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
+    def into(self, x: Array, *shape: int) -> Array:
+        """x (…, inputs) → (…, *shape), whose sizes multiply to the outputs.
+
+        The kernel takes the shape, not the result. Where devices share the outputs in another way than they share the
+        result, the small kernel then moves between them, and the activations of a batch do not.
+        """
+        kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape)
+        y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(shape)
+
 
 class Conditioning(nnx.Module):
     """Times (batch,) and conditions → the vector (batch, outputs) that residual blocks are conditioned on.
@@ -224,12 +234,26 @@ def plain_attention() -> Iterator[None]:
         _fused.reset(token)
 
 
+_platform = contextvars.ContextVar('platform', default='')
+
+
+@contextlib.contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """What is traced inside will run on 'tpu' or 'gpu', though jax's own devices here are others."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
 def attend(qkv: Array) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
     On NVIDIA GPUs in half precision cuDNN's fused kernel (Dao et al. 2022), where it takes the shape; XLA elsewhere.
     """
-    fused = _fused.get() and jax.default_backend() == 'gpu' and qkv.dtype == jnp.bfloat16
+    platform = _platform.get() or jax.default_backend()
+    fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     return jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation=implementation)

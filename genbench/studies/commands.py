@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 def run(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.studies import runner
+    from genbench.training import topologies
 
     if given.limit < 0 or given.jobs < 0 or given.start_timeout < 0:
         raise UserError('--limit, --jobs and --start-timeout are at least 0; 0 is all, as many as fit, and for ever.')
+    target = topologies.asked(given)
     done = runner.run(given.study, given.out, overrides, jobs=given.jobs,
                       make_launcher=functools.partial(_launcher, given), dry_run=given.dry_run,
                       only=given.only, retry_failed=given.retry_failed, limit=given.limit,
-                      rerun_changed=given.rerun_changed)  # fmt: skip
+                      rerun_changed=given.rerun_changed, target=target)  # fmt: skip
     return 0 if done or given.no_wait else INTERRUPTED
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from genbench import config as configs
 from genbench import flops
 from genbench.config import Config
-from genbench.data import opening, sources
+from genbench.data import sources
 from genbench.errors import UserError
 from genbench.families import stages
 from genbench.reading import read_json
@@ -222,20 +222,11 @@ def with_value(config: Config, key: str, value: Any) -> Config:
 
 def _prepared(request: Request) -> Any:
     """The run on random images; what it builds on by its shapes, for it may not be trained yet."""
-    from genbench.training import lending, runs
+    from genbench.training import lending
     from genbench.training import mesh as meshes
     from genbench.training.prepared import prepare
 
-    def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Any]:
-        loans = {}
-        for name, text in configs.borrowed(config).items():
-            path = configs.split_run(text)[0]
-            lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
-            spec = opening.spec(lender.data)
-            loans[name] = lending.promise(lender, spec, promised(lender, {}))
-        return loans
-
-    config, loans = request.config, promised(request.config, request.lent)
+    config, loans = request.config, lending.promised(request.config, request.lent)
     mesh = meshes.make_mesh(config.mesh if request.cores else None)
     return prepare(config, loans, mesh=mesh, on_noise=True)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from genbench.studies import costs
 from genbench.studies.plan import Plan, Planned, without_bound
+from genbench.training import forecast
+from genbench.training.topologies import Target
 
 
 def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
@@ -33,6 +35,24 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
     for row in rows:
         yield '  '.join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
     yield from without_bound(plan)
+
+
+def elsewhere(plan: Plan, chosen: Sequence[Planned], target: Target) -> Iterator[str]:
+    """A line for each chosen trial: memory, least time and utilisation on devices that are not there.
+
+    Trials that differ only in their seed are compiled once.
+    """
+    configs = {one.name: one.config for one in plan.trials}
+    requests = {
+        one.name: (one.config, {name: configs[trial] for name, trial in one.lent.items()}) for one in chosen
+    }  # fmt: skip
+    keys = {name: costs.Request(config, lent).key for name, (config, lent) in requests.items()}
+    apart = {key: requests[name] for name, key in keys.items()}
+    reports = dict(zip(apart, forecast.ask_all(list(apart.values()), target), strict=True)) if apart else {}
+    yield f'On {target.name}, estimates and not measurements:'
+    width = max(map(len, keys), default=0)
+    for name, key in keys.items():
+        yield f'  {name.ljust(width)}  {forecast.line(reports[key])}'
 
 
 def _apart(plan: Plan) -> dict[str, str]:

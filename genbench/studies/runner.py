@@ -20,6 +20,7 @@ from genbench.studies.plan import Plan, Planned
 from genbench.studies.study import Study
 from genbench.training.files import write_atomically
 from genbench.training.installed import commit
+from genbench.training.topologies import Target
 
 FILES = ('study.json', 'results.jsonl', 'real.jsonl', 'budget.json', 'index.html', '.lock')  # of a study
 
@@ -37,6 +38,7 @@ def run(
     retry_failed: bool = False,
     limit: int = 0,
     rerun_changed: bool = False,
+    target: Target | None = None,
 ) -> bool:
     """Train and evaluate the trials of a study that are not done, then write its results and its page.
 
@@ -45,6 +47,7 @@ def run(
       jobs: trials at a time on this machine, where no launcher is given; 0: as many as fit.
       make_launcher: study and folder → where trials run.
       dry_run: print what would be run, and leave the folder as it is.
+      target: devices that are not there, for which a dry run compiles the chosen trials, too.
       only, retry_failed, limit: run less (`plan.Plan.select`).
       rerun_changed: run finished trials anew whose code has changed; the old ones are kept aside.
 
@@ -63,6 +66,8 @@ def run(
         from genbench.studies import preview
 
         print('\n'.join(preview.lines(plan, chosen)))
+        if target is not None:
+            print('\n'.join(['', *preview.elsewhere(plan, chosen, target)]))
         return True
     try:
         (folder / 'trials').mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from genbench import rng
 from genbench.config import Config
 from genbench.families import stages
 from genbench.training import beginnings, placement, telemetry
+from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import Constants, active_updates, make_step
@@ -36,7 +37,7 @@ def describe(config: Config) -> list[str]:
         lines += [f'images: {size} in a batch, {size // ways} on a device']
         placed = placement.abstract_state(blueprint, mesh)
         lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
-        lines += _steps(blueprint, ready, placed, span)
+        lines += _steps(ready, span)
     return lines
 
 
@@ -61,16 +62,25 @@ def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
         yield f'{word}: {number:,} bytes per device'
 
 
-def _steps(blueprint: states.Blueprint, ready: Prepared, placed: states.State, span: stages.Span) -> Iterator[str]:
-    """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
-    root = rng.root(blueprint.family.config.train.seed, 'training')
+def traced_steps(ready: Prepared, span: stages.Span) -> Iterator[tuple[tuple[str, ...], Any, states.State]]:
+    """(updates that run together, their step, traced, the state as it is placed) for each program of a stage."""
+    blueprint = states.Blueprint(ready.family.at(span.stage.name))
+    placed = placement.abstract_state(blueprint, ready.mesh)
+    root = rng.root(ready.config.train.seed, 'training')
     places = placement.shardings(placed), placement.shardings(ready.places.lent)
     program = make_step(blueprint, ready.feed, root, *places)
+    inputs = ready.feed.inputs(span.first)
+    if meshes.is_promised(ready.mesh):
+        inputs = meshes.put(inputs, meshes.split_batch(ready.mesh))
     period = max(update.every for update in blueprint.family.updates)
-    for active in dict.fromkeys(
-        active_updates(blueprint, step) for step in range(span.first, min(span.first + period, span.stop))
-    ):
-        traced = program.trace(placed, ready.places, ready.feed.inputs(span.first), active)
+    steps = range(span.first, min(span.first + period, span.stop))
+    for active in dict.fromkeys(active_updates(blueprint, step) for step in steps):
+        yield active, program.trace(placed, ready.places, inputs, active), placed
+
+
+def _steps(ready: Prepared, span: stages.Span) -> Iterator[str]:
+    """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
+    for active, traced, _ in traced_steps(ready, span):
         analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'
         flops = telemetry.flops_of(traced)

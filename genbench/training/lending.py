@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from genbench import config as configs
 from genbench import families
 from genbench.config import Config
+from genbench.data import opening
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, explained_disk_errors
 from genbench.families.base import Sampler
@@ -32,6 +33,16 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
     shapes = Blueprint(lender.family).shapes
     lent = {name: loan.state for name, loan in loans.items()}
     return Loan(description, {'params': shapes['params'], 'aux': shapes['aux'], 'lent': lent})
+
+
+def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
+    """What a config builds on, by its shapes: of the configs that are given, else of the runs that it names."""
+    loans = {}
+    for name, text in configs.borrowed(config).items():
+        path = configs.split_run(text)[0]
+        lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
+        loans[name] = promise(lender, opening.spec(lender.data), promised(lender, {}))
+    return loans
 
 
 def guided(run: runs.Run, samplers: Sequence[Sampler]) -> tuple[runs.Run, list[Sampler]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genbench.config import Config
 from genbench.errors import UserError
@@ -31,7 +32,27 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Devi
     filled = [number // known if size == -1 else size for size in shape]
     if int(np.prod(filled)) != number:
         raise UserError(f'mesh is {_words(shape)}, which does not multiply to the number of devices, {number}.')
+    if slices := _slices(jax.devices() if devices is None else devices):
+        return Mesh(_over_slices(filled, slices, devices), AXES, axis_types=(AxisType.Auto,) * 3)
     return jax.make_mesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _slices(devices: Sequence[jax.Device]) -> int:
+    """How many TPU slices the devices are of; 0: one, or none."""
+    number = len({getattr(device, 'slice_index', None) for device in devices})
+    return number if number > 1 and devices[0].platform == 'tpu' else 0
+
+
+def _over_slices(shape: Sequence[int], slices: int, devices: Sequence[jax.Device] | None) -> np.ndarray:
+    """Devices with the axis 'data' over slices, between which only gradients then travel.
+
+    Raises:
+      UserError: the slices do not divide that axis.
+    """
+    if shape[0] % slices:
+        raise UserError(f'mesh is {_words(shape)}; its axis data goes over {slices} slices, which do not divide it.')
+    within, between = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
+    return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
 
 def fitting(config: Config, most: int) -> int:
@@ -58,10 +79,20 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process holds alike, as global arrays; each process moves what its devices keep."""
+    """Arrays that every process holds alike, as global arrays; each process moves what its devices keep.
+
+    On devices that are not there, the shapes with their placements.
+    """
+    if is_promised(sharding.mesh):
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: _put_parts(leaf, sharding), tree)
+
+
+def is_promised(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether the devices are compiled for without being there, so that arrays are shapes with placements."""
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0] not in jax.devices()
 
 
 def _put_parts(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -86,7 +86,8 @@ class Prepared:
     @functools.cached_property
     def _rows(self) -> pipeline.Feed:
         """The rows to train on, opened when first asked for: on the devices where they fit, else streamed."""
-        config, place = self.config, meshes.split_batch(self.mesh)
+        config = self.config
+        place = None if meshes.is_promised(self.mesh) else meshes.split_batch(self.mesh)
         seed, fields, parts = config.train.seed, self.family.fields, stages.spans(self.family)
         batches = pipeline.Batches(tuple((span.first, span.batch_size) for span in parts))
         if self.builder is None:
@@ -154,13 +155,13 @@ def prepare(
     return Prepared(config, family, mesh, loans, builder, folder)
 
 
-def mesh_of(config: Config) -> jax.sharding.Mesh:
-    """All devices along the axes of the config.
+def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The devices, by default all, along the axes of the config.
 
     Raises:
       UserError: their number, the batch or a rule of placement does not fit.
     """
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh, devices)
     placement.parse_rules(config.mesh.rules)
     meshes.check_batch(config.train.batch_size // config.train.accumulate, mesh)
     return mesh

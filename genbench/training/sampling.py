@@ -134,12 +134,17 @@ class Drawer:
     def _program(self, sampler: Sampler, mesh: jax.sharding.Mesh) -> Any:
         key = dataclasses.replace(sampler, num_steps=0)
         if key not in self._programs:
-            everywhere = meshes.replicated(mesh)  # so that each process has all images
-            self._programs[key] = jax.jit(functools.partial(_sample, self._blueprint), out_shardings=everywhere)
+            self._programs[key] = program(self._blueprint, mesh)
         return self._programs[key]
 
 
-def _sample(blueprint: Blueprint, state: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
+def program(blueprint: Blueprint, mesh: jax.sharding.Mesh) -> Any:
+    """What draws a batch: (state, keys, conditions, sampler) → samples, on every device of the mesh."""
+    everywhere = meshes.replicated(mesh)  # so that each process has all images
+    return jax.jit(functools.partial(sample, blueprint), out_shardings=everywhere)
+
+
+def sample(blueprint: Blueprint, state: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
     return blueprint.family.sample(blueprint.bind_state(state), keys, given, sampler)
 
 

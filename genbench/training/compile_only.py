@@ -1,0 +1,97 @@
+"""Questions to a process of its own that compiles for devices that are not there.
+
+jax chooses its devices once in a process. A compiler without devices needs other settings than a run, so it lives in
+a child: what asks keeps its own devices, and whatever the compiler writes to stderr stays out of sight.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from genbench.errors import UserError
+from genbench.networks import layers
+from genbench.training import topologies
+from genbench.training.topologies import Target
+
+CUDNN = 91000  # the version of topologies' descriptions of GPUs, as cuDNN counts
+SAID = 'genbench: '  # how lines on stderr begin that the user sees
+
+
+def ask(function: str, arguments: Any, target: Target) -> Any:
+    """What 'module:function' answers to (arguments, target) in a process that can compile for the target.
+
+    Args:
+      arguments: as JSON holds them, like the answer.
+
+    Raises:
+      UserError: the compiler is not installed, or the function raised one.
+    """
+    topologies.check_installed(target)
+    question = {
+        'function': function, 'arguments': arguments, 'kind': target.kind, 'sides': target.sides,
+        'slices': target.slices,
+    }  # fmt: skip
+    alone = {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', **target.environment}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = pathlib.Path(folder) / 'asked.json', pathlib.Path(folder) / 'answered.json'
+        asked.write_text(json.dumps(question))
+        command = [sys.executable, '-m', 'genbench.training.compile_only', str(asked), str(answered)]
+        with subprocess.Popen(command, env={**os.environ, **alone}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, errors='replace') as child:  # fmt: skip
+            assert child.stderr is not None
+            noise = [line for line in child.stderr if not _say(line)]
+        if child.returncode or not answered.is_file():
+            told = ''.join(noise[-20:])
+            raise RuntimeError(f'The process that compiles for {target.name} ended with {child.returncode}:\n{told}')
+        answer = json.loads(answered.read_text())
+    if 'error' in answer:
+        raise UserError(answer['error'])
+    return answer['answer']
+
+
+def _say(line: str) -> bool:
+    """Pass on what is meant for the user."""
+    if line.startswith(SAID):
+        print(line, end='', file=sys.stderr, flush=True)
+    return line.startswith(SAID)
+
+
+def main(asked: str, answered: str) -> None:
+    """Answer the question of one file in another."""
+    import jax
+
+    from genbench import startup
+
+    startup.prepare()
+    jax.config.update('jax_enable_compilation_cache', False)  # such programs can be written there, but not read
+    question = json.loads(pathlib.Path(asked).read_text())
+    target = Target(question['kind'], tuple(question['sides']), question['slices'])
+    module, _, name = question['function'].partition(':')
+    platform = 'gpu' if target.known.platform == 'cuda' else 'tpu'
+    if platform == 'gpu':
+        _promise_cudnn()
+    try:
+        with layers.compiled_for(platform):
+            answer = {'answer': getattr(importlib.import_module(module), name)(question['arguments'], target)}
+    except UserError as error:
+        answer = {'error': str(error)}
+    pathlib.Path(answered).write_text(json.dumps(answer))
+
+
+def _promise_cudnn() -> None:
+    """Let jax write calls of cuDNN's attention where its library is not installed: the GPU's machine has it."""
+    from jax._src.cudnn import fused_attention_stablehlo as attention
+
+    try:
+        attention.check_cudnn_version()
+    except RuntimeError:
+        attention.check_cudnn_version = lambda: CUDNN
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,93 @@
+"""One program compiled for devices that are not there: its memory, its exchanges, its operations and its least time."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from genbench.training import hlo, telemetry
+from genbench.training.topologies import Target
+
+ESTIMATE = 'an estimate, not a measurement: the longest of three times at the peak rates of the data sheets'
+_UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+def measure(
+    name: str, traced: Any, target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, trips: int = 1
+) -> dict[str, Any]:
+    """Compile a traced program, and say what it needs and does.
+
+    Args:
+      dtype: of the network's computation.
+      flops: of one run on all devices together; None where they are not known.
+      trips: how often loops run whose length is an argument.
+
+    Returns:
+      'memory' of one device: 'arrays' (arguments without padding), 'arguments' (as laid out), 'temporaries', 'peak',
+      'limit', and 'aliased' (bytes of arrays that results take over). 'fits', and 'over', the bytes too many.
+      'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. A program that the
+      compiler refuses for its memory has only 'fits', 'over', 'flops' and the limit.
+    """
+    limit, began = target.known.memory, time.monotonic()
+    found: dict[str, Any] = {'program': name, 'flops': flops, 'memory': {'limit': limit}}
+    try:
+        program = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        needed = too_large(str(error))
+        return {**found, 'fits': False, 'over': None if needed is None else max(needed - limit, 0),
+                'compile_seconds': round(time.monotonic() - began, 2)}  # fmt: skip
+    read = hlo.Program(program.as_text(), trips)
+    memory = _memory(program.memory_analysis()) | {
+        'arrays': sum(read.arguments.values()), 'aliased': read.aliased, 'limit': limit,
+    }  # fmt: skip
+    collectives = read.collectives(mesh.shape)
+    over = max(memory['peak'] - limit, 0)
+    return {
+        **found, 'memory': memory, 'fits': not over, 'over': over,
+        'products': read.products, 'collectives': [dataclasses.asdict(one) for one in collectives],
+        'bytes_moved': read.bytes_moved,
+        'estimate': _estimate(target, mesh, dtype, flops, read.bytes_moved, sum(one.sent for one in collectives)),
+        'compile_seconds': round(time.monotonic() - began, 2),
+    }  # fmt: skip
+
+
+def _memory(stats: Any) -> dict[str, int]:
+    whole = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return {
+        'arguments': stats.argument_size_in_bytes,
+        'temporaries': stats.temp_size_in_bytes,
+        'peak': max(getattr(stats, 'peak_memory_in_bytes', 0) or 0, whole + stats.temp_size_in_bytes),
+    }
+
+
+def too_large(message: str) -> int | None:
+    """Bytes that a program needs for which the compiler found too little memory; None where it does not say."""
+    for pattern in (r'Used ([\d.]+)([KMGT]?) of', r'total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)'):
+        if found := re.search(pattern, message):
+            return int(float(found.group(1)) * _UNITS[found.group(2)])
+    return None
+
+
+def _estimate(
+    target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, moved: int, sent: float
+) -> dict[str, Any]:
+    """The roofline (Williams et al. 2009): no step is shorter than its operations, its memory or its exchanges take."""
+    peak = telemetry.peak_flops(mesh.devices.flat[0].device_kind, dtype)
+    times: dict[str, float] = {'memory': moved / target.known.bandwidth, 'exchange': sent / target.known.link}
+    if flops is not None and peak:
+        times['operations'] = flops / mesh.size / peak
+    seconds = max(times.values())
+    known = flops is not None and peak and seconds
+    return {
+        'is': ESTIMATE, 'seconds': seconds, 'bound_by': max(times, key=lambda name: times[name]), **_named(times),
+        'mfu': flops / mesh.size / peak / seconds if known and flops is not None and peak else None,
+    }  # fmt: skip
+
+
+def _named(times: Mapping[str, float]) -> dict[str, float]:
+    return {f'{name}_seconds': seconds for name, seconds in times.items()}

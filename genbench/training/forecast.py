@@ -1,0 +1,216 @@
+"""What a config needs on devices that are not there, and how fast it can be: its own step, compiled for them."""
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from genbench import config as configs
+from genbench.config import Config
+from genbench.data import opening
+from genbench.errors import UserError
+from genbench.families import stages
+from genbench.training import beginnings, compile_only, compiled, lending, placement, telemetry
+from genbench.training.dry_run import traced_steps
+from genbench.training.prepared import Prepared, mesh_of, prepare
+from genbench.training.topologies import Target
+
+
+def ask(config: Config, target: Target, lent: Mapping[str, Config] | None = None, advise: bool = True) -> Any:
+    """`measure` in a process of its own; see there."""
+    (report,) = ask_all([(config, lent or {})], target, advise)
+    if 'error' in report:
+        raise UserError(report['error'])
+    return report
+
+
+def ask_all(requests: Sequence[tuple[Config, Mapping[str, Config]]], target: Target, advise: bool = False) -> list[Any]:
+    """The same for several configs, each with those of runs that it builds on and that are not trained yet.
+
+    Returns:
+      A report each; where there is none, {'error': one line}.
+    """
+    asked = [
+        [configs.plain(config), {name: configs.plain(one) for name, one in lent.items()}, advise]
+        for config, lent in requests
+    ]  # fmt: skip
+    found = compile_only.ask(f'{__name__}:answer', asked, target)
+    return found
+
+
+def answer(asked: Sequence[Any], target: Target) -> list[Any]:
+    """The other side of `ask_all`."""
+    found = []
+    for values, lent, advise in asked:
+        config, lenders = _resolved(values), {name: _resolved(one) for name, one in lent.items()}
+        try:
+            found.append(measure(config, target, lenders, advise))
+        except UserError as error:
+            found.append({'error': str(error)})
+    return found
+
+
+def _resolved(values: Any) -> Config:
+    return configs.resolve(configs.plain(values))
+
+
+def measure(config: Config, target: Target, lent: Mapping[str, Config], advise: bool) -> dict[str, Any]:
+    """Compile every program of every stage of a training run.
+
+    Returns:
+      'devices', 'mesh', 'arrays' of the state with their placements, 'programs' (`compiled.measure`), whether all of
+      them 'fit', and where not, 'advice': changes of the config with which they do, by trying.
+    """
+    devices = target.devices()
+    ready = _prepare(config, target, devices, lent)
+    beginnings.trace(ready)
+    programs = [program for span in stages.spans(ready.family) for program in _programs(ready, target, span)]
+    found = {
+        **said(target, ready.mesh), 'images': config.train.batch_size,
+        'resident_images': None if ready.builder is None else placement.bytes_per_device(ready.places.feed),
+        'programs': programs, 'fits': all(one['fits'] for one in programs),
+    }  # fmt: skip
+    if not found['fits'] and advise:
+        found['advice'] = _advice(config, target, devices, lent)
+    return found
+
+
+def said(target: Target, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Which devices, and how they lie."""
+    return {'topology': target.name, 'device': mesh.devices.flat[0].device_kind, 'devices': mesh.size,
+            'mesh': dict(mesh.shape)}  # fmt: skip
+
+
+def _prepare(config: Config, target: Target, devices: Sequence[Any], lent: Mapping[str, Config]) -> Prepared:
+    """The run as `train` opens it; without its images where they are not prepared on this machine."""
+    mesh, loans = mesh_of(config, devices), lending.promised(config, lent)
+    try:
+        opening.open_data(config.data)
+        missing = False
+    except UserError:
+        missing = True
+    return prepare(config, loans, mesh=mesh, on_noise=missing)
+
+
+def _programs(ready: Prepared, target: Target, span: stages.Span) -> Iterator[dict[str, Any]]:
+    """One report for each set of updates of a stage that run together."""
+    stage = f'stage {span.stage.name}, ' if len(ready.family.stages) > 1 else ''
+    dtype = ready.config.network.get('dtype', 'float32')
+    for active, traced, placed in traced_steps(ready, span):
+        flops = operations(traced)
+        found = compiled.measure(f'{stage}step of {", ".join(active)}', traced, target, ready.mesh, dtype, flops)
+        yield found | {'state': placement.bytes_per_device(placed)}
+
+
+def operations(traced: Any) -> float | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return telemetry.flops_of(traced)
+
+
+def _advice(config: Config, target: Target, devices: Sequence[Any], lent: Mapping[str, Config]) -> list[dict[str, Any]]:
+    """Changes with which all programs fit, each tried: split the state, compute again, smaller parts of the batch."""
+    found = []
+    for changes in _candidates(config, len(devices)):
+        for overrides in changes:
+            print(f'{compile_only.SAID}trying {" ".join(overrides)}', file=sys.stderr, flush=True)
+            try:
+                changed = configs.resolve(configs.plain(config), overrides)
+                tried = measure(changed, target, lent, advise=False)
+            except UserError:
+                break
+            if tried['fits']:
+                peak = max(one['memory']['peak'] for one in tried['programs'])
+                found.append({'overrides': list(overrides), 'peak': peak})
+                break
+    return found
+
+
+def _candidates(config: Config, devices: int) -> Iterator[list[tuple[str, ...]]]:
+    """Lists of changes, the mildest first; of each list the first that fits is told."""
+    split: tuple[str, ...] = ()
+    rest = devices // max(config.mesh.tensor, 1)
+    if config.mesh.fsdp not in (rest, -1):
+        split = ('mesh.data=1', f'mesh.fsdp={rest}')
+        yield [split]
+    again: tuple[str, ...] = ()
+    if config.network.get('remat') == 'none':
+        again = ('network.remat=blocks',)
+        yield [again]
+    if split and again:
+        yield [split + again]
+    size, parts = config.train.batch_size, config.train.accumulate
+    ways = devices // max(config.mesh.tensor, 1)
+    powers = [2**k for k in range(1, 20)]
+    yield [(f'train.accumulate={parts * k}',) for k in powers if size % (parts * k * ways) == 0]
+    yield [(f'train.batch_size={size // k}',) for k in powers if size % k == 0 and size // k % (parts * ways) == 0]
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """A report in words."""
+    axes = ' × '.join(f'{axis} {length}' for axis, length in report['mesh'].items())
+    found = [f'{report["topology"]}: {report["devices"]} devices ({report["device"]}), mesh: {axes}']
+    if 'resident_images' in report and report['resident_images'] is None:
+        found.append('The data set is not prepared here: images on the devices are not counted.')
+    for program in report['programs']:
+        found += ['', *_told(program, report['devices'])]
+    if 'advice' in report:
+        found += ['', *_advised(report['advice'])]
+    return found
+
+
+def line(report: Mapping[str, Any]) -> str:
+    """A report in a line, by the largest of its programs and the slowest; or why there is none."""
+    if 'error' in report:
+        return report['error']
+    if not report['fits']:
+        over = max(one['over'] or 0 for one in report['programs'])
+        return f'does not fit{f" by {gib(over)}" if over else ""}'
+    largest = max(report['programs'], key=lambda one: one['memory']['peak'])
+    slowest = max(report['programs'], key=lambda one: one['estimate']['seconds'])
+    estimate, memory = slowest['estimate'], largest['memory']
+    mfu = '' if estimate['mfu'] is None else f', MFU at most {estimate["mfu"]:.0%}'
+    return (f'fits, peak {gib(memory["peak"])} of {gib(memory["limit"])}; a step takes at least '
+            f'{estimate["seconds"] * 1000:.3g} ms, bound by {estimate["bound_by"]}{mfu}')  # fmt: skip
+
+
+def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:
+    memory = program['memory']
+    yield f'{program["program"]} (compiled in {program["compile_seconds"]:.0f} s)'
+    if 'peak' not in memory:
+        over = f' by {gib(program["over"])}' if program['over'] else ''
+        yield f'  does not fit: it exceeds the {gib(memory["limit"])} of a device{over}'
+        return
+    yield (f'  memory of a device: arguments {memory["arrays"]:,} bytes ({gib(memory["arguments"])} as laid out), '
+           f'temporaries {gib(memory["temporaries"])}, peak {gib(memory["peak"])} of {gib(memory["limit"])}'
+          )  # fmt: skip
+    if not program['fits']:
+        yield f'  does not fit: {gib(program["over"])} too much'
+    elif memory['peak'] > 0.9 * memory['limit']:
+        yield '  fits, but XLA computes things again in order to fit: a peak near the limit does not measure the need'
+    else:
+        yield '  fits'
+    if memory['aliased'] != program.get('state', memory['aliased']):
+        yield f'  only {memory["aliased"]:,} of {program["state"]:,} bytes of the state are updated in place'
+    for one in program['collectives']:
+        yield f'  {one["kind"]} over {one["axes"]}: {one["count"]}, {one["bytes"]:,} bytes'
+    flops, estimate = program['flops'], program['estimate']
+    known = 'unknown' if flops is None else f'{flops:.4g} on all {devices} devices'
+    yield f'  FLOPs: {known}; bytes moved in the memory of a device: {program["bytes_moved"]:.4g}'
+    mfu = '' if estimate['mfu'] is None else f', MFU at most {estimate["mfu"]:.0%}'
+    yield (f'  time: at least {estimate["seconds"] * 1000:.3g} ms, bound by {estimate["bound_by"]}{mfu} '
+           '(an estimate, not a measurement)')  # fmt: skip
+
+
+def _advised(advice: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not advice:
+        yield 'Neither fsdp, remat, accumulation nor a smaller batch makes it fit; take more or larger devices.'
+    for one in advice:
+        overrides = ' '.join(f'--config.{text}' for text in one['overrides'])
+        yield f'It fits with {overrides} (peak {gib(one["peak"])}).'
+
+
+def gib(number: float) -> str:
+    return f'{number / 2**30:.3g} GiB' if number >= 2**30 else f'{number / 2**20:.3g} MiB'

@@ -1,0 +1,307 @@
+"""What the text of a compiled program says: what travels between devices, and what passes through their memory."""
+
+import collections
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'ragged-all-to-all')
+_BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
+_SHAPE = re.compile(r'([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?')
+_HEAD = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
+_CALLED = re.compile(r'(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)')
+_FREE = (
+    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
+    'opt-barrier', 'while', 'call', 'conditional', 'iota',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line: its result, the operation, the names it reads, and the rest of the text."""
+
+    name: str
+    result: str
+    operation: str
+    operands: tuple[str, ...]
+    rest: str
+
+    @property
+    def target(self) -> str:
+        """The library function that is called; '' where none is."""
+        found = re.search(r'custom_call_target="([^"]+)"', self.rest)
+        return found.group(1) if found else ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Exchanges of one kind along the same axes of the mesh.
+
+    Attributes:
+      axes: of the mesh, joined by '+'; 'other' where the groups are no axes of it.
+      count: how many in one run of the program; what a device sends together counts once.
+      bytes: of the whole arrays on one device: what all-gather gives, and what reduce-scatter takes.
+      sent: bytes that one device sends around a ring.
+    """
+
+    kind: str
+    axes: str
+    count: int
+    bytes: int
+    sent: float
+
+
+class Program:
+    """A compiled program by its text.
+
+    Args:
+      text: of the optimised module, `compiled.as_text()`.
+      trips: how often loops run whose length the text does not say.
+    """
+
+    def __init__(self, text: str, trips: int = 1):
+        self._computations: dict[str, list[Instruction]] = {}
+        self._entry, self._alias = '', _aliases(text)
+        current: list[Instruction] = []
+        for line in text.splitlines():
+            if head := _HEAD.match(line):
+                current = self._computations.setdefault(head.group(2), [])
+                self._entry = head.group(2) if head.group(1) else self._entry
+            elif ' = ' in line and line.startswith(' '):
+                current.append(_instruction(line))
+        self._runs = self._multiplicities(trips)
+        self._results = {
+            name: {one.name: one.result for one in lines} for name, lines in self._computations.items()
+        }  # fmt: skip
+
+    @property
+    def arguments(self) -> dict[int, int]:
+        """Bytes of each argument on a device, without the padding of layouts."""
+        return {
+            int(one.rest.split(')')[0]): size(one.result)
+            for one in self._computations[self._entry] if one.operation == 'parameter'
+        }  # fmt: skip
+
+    @property
+    def aliased(self) -> int:
+        """Bytes of the arguments whose memory the results take over."""
+        arguments = self.arguments
+        return sum(arguments[number] for number in self._alias)
+
+    @property
+    def products(self) -> dict[str, int]:
+        """How many products of matrices, convolutions and fused attentions there are, by the type of what they read."""
+        found: collections.Counter[str] = collections.Counter()
+        for name, lines in self._computations.items():
+            for one in lines:
+                target = one.target
+                gpu = target.startswith(('__cublas', '__cudnn'))
+                if (one.operation in ('dot', 'convolution') or gpu) and self._runs[name]:
+                    read = _SHAPE.match(self._results[name].get(one.operands[0], ''))
+                    fused = 'fused attention in ' if 'fmha' in target else ''
+                    found[fused + (read.group(1) if read else 'unknown')] += 1
+        return dict(sorted(found.items()))
+
+    def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
+        """What devices exchange, by kind and axes of the mesh; the devices are numbered in its order."""
+        seen: set[str] = set()
+        found: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
+        for name, lines in self._computations.items():
+            for one in lines:
+                kind = one.operation.removesuffix('-start')
+                if kind not in COLLECTIVES or not self._runs[name]:
+                    continue
+                # A TPU's compiler spreads one exchange over the instructions that it overlaps with.
+                channel = re.search(r'channel_id=(\d+)', one.rest)
+                fused = kind == 'all-reduce' and name.startswith('all-reduce-scatter')
+                kind = 'reduce-scatter' if fused else kind
+                mark = f'{kind} {channel.group(1)}' if channel else f'{name} {one.name}'
+                if mark in seen:
+                    continue
+                seen.add(mark)
+                axes, ways = _axes(one.rest, mesh)
+                whole = _whole(one) * (ways if kind == 'reduce-scatter' and not fused else 1)
+                sent = whole * {'all-reduce': 2, 'collective-permute': ways / max(ways - 1, 1)}.get(kind, 1)
+                total = found[kind, axes]
+                for index, amount in enumerate((1, whole, sent * (ways - 1) / max(ways, 1))):
+                    total[index] += amount * self._runs[name]
+        return [
+            Collective(kind, axes, int(count), int(whole), sent)
+            for (kind, axes), (count, whole, sent) in sorted(found.items()) if axes
+        ]  # fmt: skip
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that instructions read and write in a device's memory, each fusion as one, loops by their length.
+
+        What a TPU keeps in its vector memory does not count, and of an array that is only cut from, the cuts do.
+        """
+        inside = {
+            name for lines in self._computations.values() for one in lines
+            for kind, name in _CALLED.findall(one.rest)
+            if one.operation == 'fusion' or (kind == 'to_apply' and one.operation != 'call')
+        }  # fmt: skip
+        return sum(
+            self._runs[name] * sum(self._moved(one, name) for one in lines)
+            for name, lines in self._computations.items() if name not in inside
+        )  # fmt: skip
+
+    def _moved(self, one: Instruction, computation: str) -> int:
+        if one.operation in _FREE or one.operation.endswith(('-done', '-update')):
+            return 0
+        results = self._results[computation]
+        read = [size(results.get(name, ''), apart=True) for name in one.operands]
+        if one.operation in ('dynamic-slice', 'slice', 'gather'):
+            read = [size(one.result, apart=True)]
+        elif one.operation == 'fusion':
+            called = next((name for kind, name in _CALLED.findall(one.rest) if kind == 'calls'), '')
+            cuts = self._cuts(called)
+            read = [min(number, cuts.get(index, number)) for index, number in enumerate(read)]
+        written = size(one.result, apart=True)
+        if one.operation.endswith('-start'):  # its result holds the operands, too, save that of a sum
+            return written * (2 if one.operation == 'all-reduce-start' else 1)
+        return written + sum(read)
+
+    def _cuts(self, computation: str) -> dict[int, int]:
+        """{parameter: bytes that are cut from it} of those parameters that are only cut from."""
+        lines = self._computations.get(computation, [])
+        found = {}
+        for one in lines:
+            if one.operation == 'parameter':
+                users = [user for user in lines if one.name in user.operands]
+                if users and all(
+                    user.operation in ('dynamic-slice', 'gather') and user.operands[0] == one.name for user in users
+                ):
+                    found[int(one.rest.split(')')[0])] = sum(size(user.result) for user in users)
+        return found
+
+    def _multiplicities(self, trips: int) -> dict[str, int]:
+        """How often each computation runs in one run of the program."""
+        runs = collections.Counter({self._entry: 1})
+        for name in self._ordered():
+            for one in self._computations[name]:
+                known = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
+                length = (int(known.group(1)) if known else trips) if one.operation == 'while' else 1
+                for called in self._called(one):
+                    runs[called] += runs[name] * length
+        return runs
+
+    def _ordered(self) -> list[str]:
+        """Computations, callers first."""
+        order: list[str] = []
+        done: set[str] = set()
+        waiting = [(self._entry, False)]
+        while waiting:
+            name, left = waiting.pop()
+            if left:
+                order.append(name)
+            elif name not in done:
+                done.add(name)
+                waiting.append((name, True))
+                waiting += [(called, False) for one in self._computations.get(name, ()) for called in self._called(one)]
+        return [name for name in reversed(order) if name in self._computations]
+
+    def _called(self, one: Instruction) -> list[str]:
+        named = [name for _, name in _CALLED.findall(one.rest)]
+        for listed in re.findall(r'(?:branch_computations|called_computations)=\{([^}]*)\}', one.rest):
+            named += [name.strip().lstrip('%') for name in listed.split(',')]
+        return [name for name in named if name in self._computations]
+
+
+def _aliases(text: str) -> list[int]:
+    """Numbers of the arguments that results take the memory of."""
+    head = text[: text.find('\n')]
+    return [int(number) for number in re.findall(r'\{[\d, ]*\}: \((\d+), \{[\d, ]*\}, (?:may|must)-alias\)', head)]
+
+
+def _instruction(line: str) -> Instruction:
+    name, _, rest = line.strip().removeprefix('ROOT ').partition(' = ')
+    if rest.startswith('('):
+        depth = 0
+        for end, letter in enumerate(rest):  # noqa: B007
+            depth += (letter == '(') - (letter == ')')
+            if not depth:
+                break
+        result, rest = rest[: end + 1], rest[end + 1 :].lstrip()
+    else:
+        result, _, rest = rest.partition(' ')
+    operation, _, rest = rest.partition('(')
+    inside = rest.partition(')')[0]
+    operands = tuple(re.findall(r'%([\w.-]+)', inside))
+    return Instruction(name.lstrip('%'), result, operation, operands, rest)
+
+
+def size(result: str, apart: bool = False) -> int:
+    """Bytes of an array or of a tuple of them; `apart` leaves out what lies in a memory of its own ('S(1)')."""
+    return sum(
+        math.prod(int(side) for side in sides.split(',') if side) * _bits(kind) // 8
+        for kind, sides, layout in _SHAPE.findall(result)
+        if not (apart and re.search(r'S\([1-9]\d*\)', layout))
+    )
+
+
+def _bits(kind: str) -> int:
+    if kind in _BITS:
+        return _BITS[kind]
+    digits = re.match(r'[a-z]+(\d+)', kind)
+    return int(digits.group(1)) if digits else 0
+
+
+def _whole(one: Instruction) -> int:
+    """Bytes of what a collective gives; where it is begun, the result names its operands first."""
+    parts = _SHAPE.findall(one.result)
+    if one.operation in ('all-gather-start', 'collective-permute-start', 'all-to-all-start', 'reduce-scatter-start'):
+        count = len(one.operands)
+        parts = parts[count : 2 * count]
+    return sum(size(f'{kind}[{sides}]') for kind, sides, _ in parts)
+
+
+def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
+    """(axes of the mesh that a collective goes along, how many devices take part in one of its groups)."""
+    shape, names = tuple(mesh.values()), tuple(mesh)
+    places = np.arange(math.prod(shape)).reshape(shape)
+    split = [axis for axis, length in enumerate(shape) if length > 1]
+    subsets = [chosen for count in range(len(split) + 1) for chosen in itertools.combinations(split, count)]
+    if pairs := re.search(r'source_target_pairs=\{(.*?\})\}', rest):
+        moved = [tuple(map(int, pair.split(','))) for pair in re.findall(r'\{([\d,]+)\}?', pairs.group(1))]
+        away = {axis for pair in moved for axis in split
+                if np.unravel_index(pair[0], shape)[axis] != np.unravel_index(pair[1], shape)[axis]}  # fmt: skip
+        return '+'.join(names[axis] for axis in sorted(away)), math.prod(shape[axis] for axis in away)
+    groups = _groups(rest, places.size)
+    ways = len(groups[0])
+    wanted = {frozenset(group) for group in groups}
+    for chosen in subsets:
+        along = np.moveaxis(places, chosen, range(len(shape) - len(chosen), len(shape)))
+        along = along.reshape(-1, math.prod(shape[axis] for axis in chosen))
+        if {frozenset(map(int, group)) for group in along} == wanted:
+            return '+'.join(names[axis] for axis in chosen), ways
+    return 'other', ways
+
+
+def _groups(rest: str, count: int) -> Sequence[Sequence[int]]:
+    """The groups of devices of a collective, in any of the three ways that XLA writes them."""
+    if found := re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', rest):
+        sides = {name: int(length) for name, length in re.findall(r"'([\w.]+)'=(\d+)", found.group(1))}
+        numbers = np.arange(math.prod(sides.values())).reshape(tuple(sides.values()))
+        order = re.search(r'device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\)', rest)
+        if order:
+            numbers = _iota(order.group(1), order.group(2)).reshape(numbers.shape)
+        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(2))]
+        moved = np.moveaxis(numbers, chosen, range(numbers.ndim - len(chosen), numbers.ndim))
+        return moved.reshape(-1, math.prod(numbers.shape[axis] for axis in chosen)).tolist()
+    if found := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):
+        shape = [int(side) for side in found.group(1).split(',')]
+        return _iota(found.group(2), found.group(3)).reshape(shape).tolist()
+    if found := re.search(r'replica_groups=\{(\{.*?\})\}', rest):
+        return [[int(one) for one in group.split(',')] for group in re.findall(r'\{([\d,]+)\}', found.group(1))]
+    return [list(range(count))]
+
+
+def _iota(sides: str, order: str | None) -> np.ndarray:
+    shape = [int(side) for side in sides.split(',')]
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    return numbers.transpose([int(axis) for axis in order.split(',')]) if order else numbers

@@ -1,0 +1,101 @@
+"""What is read out of a compiled program, against programs written by hand and counted by hand."""
+
+import pytest
+
+from genbench.training.hlo import Program, _groups, size
+
+MESH = {'data': 2, 'fsdp': 4, 'tensor': 1}
+TEXT = """HloModule step, is_scheduled=true, input_output_alias={ {0}: (1, {}, may-alias), {1}: (0, {}, may-alias) }, n=8
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%cut (table: u8[50000,32], row: s32[]) -> u8[1,32] {
+  %table = u8[50000,32]{1,0} parameter(0)
+  %row = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %one = u8[1,32]{1,0} dynamic-slice(%table, %row, %zero), dynamic_slice_sizes={1,32}
+}
+
+%all-reduce-scatter.1 (x: f32[8,16]) -> f32[2,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %all-reduce.9 = f32[8,16]{1,0} all-reduce(%x), channel_id=9, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  %id = u32[] partition-id()
+  ROOT %part = f32[2,16]{1,0} dynamic-slice(%all-reduce.9, %id, %id), dynamic_slice_sizes={2,16}
+}
+
+%body (state: (s32[], bf16[4])) -> (s32[], bf16[4]) {
+  %state = (s32[], bf16[4]{0}) parameter(0)
+  %step = s32[] get-tuple-element(%state), index=0
+  %x.1 = bf16[4]{0} get-tuple-element(%state), index=1
+  %moved = bf16[4]{0} collective-permute(%x.1), channel_id=3, source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
+  ROOT %next = (s32[], bf16[4]{0}) tuple(%step, %moved)
+}
+
+%condition (state.1: (s32[], bf16[4])) -> pred[] {
+  %state.1 = (s32[], bf16[4]{0}) parameter(0)
+  ROOT %go = pred[] constant(true)
+}
+
+ENTRY %main (p: f32[8,16], q: bf16[4], images: u8[50000,32], row.1: s32[]) -> (bf16[4], f32[8,16]) {
+  %p = f32[8,16]{1,0} parameter(0)
+  %q = bf16[4]{0:T(8)S(1)} parameter(1)
+  %images = u8[50000,32]{1,0} parameter(2)
+  %row.1 = s32[] parameter(3)
+  %picked = u8[1,32]{1,0} fusion(%images, %row.1), kind=kLoop, calls=%cut
+  %scattered = f32[2,16]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+  %begun = (f32[2,16]{1,0}, f32[8,16]{1,0}) all-gather-start(%scattered), channel_id=4, replica_groups=[2,4]<=[8]
+  %gathered = f32[8,16]{1,0} all-gather-done(%begun)
+  %product = f32[8,8]{1,0} dot(%gathered, %p), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  %start = (s32[], bf16[4]{0}) tuple(%row.1, %q)
+  %loop = (s32[], bf16[4]{0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %kept = bf16[4]{0} get-tuple-element(%loop), index=1
+  ROOT %out = (bf16[4]{0}, f32[8,16]{1,0}) tuple(%kept, %gathered)
+}
+"""  # noqa: E501
+
+
+def test_exchanges_by_kind_axis_number_and_bytes():
+    found = {(one.kind, one.axes): (one.count, one.bytes, one.sent) for one in Program(TEXT).collectives(MESH)}
+    assert found == {
+        ('all-gather', 'fsdp'): (1, 512, 384.0),
+        ('reduce-scatter', 'fsdp'): (1, 512, 384.0),  # a sum that is cut at once
+        ('collective-permute', 'data'): (5, 40, 40.0),
+    }
+
+
+def test_arguments_aliases_and_types():
+    program = Program(TEXT)
+    assert program.arguments == {0: 512, 1: 8, 2: 1_600_000, 3: 4}
+    assert program.aliased == 520
+    assert program.products == {'f32': 1}
+
+
+def test_bytes_moved_count_cuts_loops_and_no_vector_memory():
+    picked, scattered, gathered, product = 32 + 32 + 4, 512 + 128, 128 + 512, 512 + 512 + 256
+    assert Program(TEXT).bytes_moved == picked + scattered + gathered + product + 5 * 2 * 8
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('replica_groups={{0,2},{1,3}}', [[0, 2], [1, 3]]),
+        ('replica_groups=[2,2]<=[4]', [[0, 1], [2, 3]]),
+        ('replica_groups=[2,2]<=[2,2]T(1,0)', [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=1,'b'=4] {'b'}", [[0, 1, 2, 3]]),
+        ('replica_groups={}', [[0, 1, 2, 3]]),
+    ],
+)
+def test_groups_in_each_notation(text, expected):
+    assert _groups(text, 4) == expected
+
+
+@pytest.mark.parametrize(
+    'text, expected', [('f32[]', 4), ('(bf16[2,3]{1,0}, pred[8])', 20), ('s4[6]', 3), ('f8e4m3[5]', 5)]
+)
+def test_sizes_of_arrays(text, expected):
+    assert size(text) == expected
