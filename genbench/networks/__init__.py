@@ -7,7 +7,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, couplings, dit, resnet, unet
+from genbench.networks import autoencoder, couplings, dit, mlp, resnet, unet
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -16,6 +16,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
+    'mlp': mlp.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -24,6 +25,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
+    'mlp': mlp.RANGES,
 }
 
 
@@ -70,6 +72,37 @@ def denoiser(
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
+
+
+def encoder_and_decoder(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *,
+    codes: int, latent: int, outputs: int, pictures: bool,
+) -> dict[str, nnx.Module]:  # fmt: skip
+    """'encoder', images → `codes` numbers, and 'decoder', `latent` numbers → `outputs` for each pixel.
+
+    Args:
+      pictures: codes and latents are pictures of so many channels at the encoder's lowest resolution.
+
+    Raises:
+      UserError: the network is none of the kind, or has no pictures.
+    """
+    options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        if pictures:
+            raise UserError('family.latent_channels needs the resolutions of network.name=autoencoder, and mlp has '
+                            'none. Set it to 0.')  # fmt: skip
+        return {
+            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
+            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
+        }
+    if config.name != 'autoencoder':
+        raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
+                        'mlp.')  # fmt: skip
+    size, options['pictures'] = square_size(config, space), pictures
+    return {
+        'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **options),
+        'decoder': autoencoder.Decoder(size, latent, outputs, forms, rngs=rngs, **options),
+    }
 
 
 def control(
