@@ -151,17 +151,17 @@ class VAE(FirstStage, Family):
         mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
         keys_z = rng.named(keys, 'draws')
 
-        def add(found, index):  # the largest weight so far, and the sum of all in units of it: memory for one draw
+        def add(index, found):  # the largest weight so far, and the sum of all in units of it: memory for one draw
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)
             log_weight = self._log_observation(networks, z, x, given) + log_ratio
             largest = jnp.maximum(found[0], log_weight)
             total = found[1] * jnp.exp(found[0] - largest) + jnp.exp(log_weight - largest)
-            return (largest, total), None
+            return largest, total
 
         nothing = jnp.full(len(images), -jnp.inf), jnp.zeros(len(images))
-        (largest, total), _ = jax.lax.scan(add, nothing, jnp.arange(draws))
+        largest, total = jax.lax.fori_loop(0, draws, add, nothing)
         return largest + jnp.log(total / draws)
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
