@@ -11,8 +11,8 @@ from genbench.networks import layers
 from genbench.ranges import COUNT, each, one_of
 
 DEFAULTS = {
-    'hidden': (200, 200),  # widths of the hidden layers
-    'activation': 'tanh',  # or 'relu', 'silu', 'gelu'
+    'hidden': (128, 128, 128),  # widths of the hidden layers
+    'activation': 'silu',  # or 'tanh', 'relu', 'gelu'
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu}
 RANGES = {'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS)}
