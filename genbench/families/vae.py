@@ -66,7 +66,7 @@ class VAE(FirstStage, Family):
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        latent = self.latent_shape[-1]
+        latent = self.config.family.latent_channels or self.config.family.latent
         return encoder_and_decoder(
             self.config.network, self.space, self.forms, rngs, codes=2 * latent, latent=latent,
             outputs=self.space.shape[2] * self.observation.outputs, pictures=self.config.family.latent_channels > 0,

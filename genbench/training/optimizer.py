@@ -58,7 +58,11 @@ UNREAD = {
     'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam'),
     'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
     'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
-    'decay_start': ('schedule', ('constant', 'cosine', 'linear', 'steps'), 'it belongs to optimizer.schedule=inverse_sqrt'),
+    'decay_start': (
+        'schedule',
+        ('constant', 'cosine', 'linear', 'steps'),
+        'it belongs to optimizer.schedule=inverse_sqrt',
+    ),
 }
 
 

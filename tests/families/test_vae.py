@@ -110,8 +110,12 @@ def test_the_objective_of_importance_weights_is_the_bound_and_that_of_elbos_thei
     batch = {'image': x, 'label': jnp.zeros(count, int), 'key': keys(count)}
     loss, scalars = jax.jit(lambda batch, key: family.loss({}, batch, key, 0))(batch, jax.random.key(0))
     scored = bound(ppca(0.3, 1.3), x, draws if rises else 1, keys(count))
-    assert loss == pytest.approx(SPEC.bits_per_dim(scored.mean()), abs=float(5 * SPEC.bits_per_dim(-scored.std() / 141)))
-    assert scalars['elbo'] == pytest.approx(SPEC.bits_per_dim(bound(ppca(0.3, 1.3), x, 1, keys(count)).mean()), abs=0.02)
+    assert loss == pytest.approx(
+        SPEC.bits_per_dim(scored.mean()), abs=float(5 * SPEC.bits_per_dim(-scored.std() / 141))
+    )
+    assert scalars['elbo'] == pytest.approx(
+        SPEC.bits_per_dim(bound(ppca(0.3, 1.3), x, 1, keys(count)).mean()), abs=0.02
+    )
 
 
 def test_the_gradient_of_importance_weights_is_that_of_the_marginal_where_the_posterior_is_exact(ppca, resolve, keys):

@@ -118,7 +118,9 @@ def test_the_inverse_square_root_falls_from_its_reference():
 def test_steps_fall_at_the_drops():
     """Burda et al. 2016: 3^i epochs at 1e-3 · 10^(−i/7), here with one step an epoch."""
     drops = (1, 4, 13)
-    values = [rate(step, schedule='steps', drops=drops, drop_factor=10 ** (-1 / 7)) for step in (0, 1, 3, 4, 12, 13, 99)]
+    values = [
+        rate(step, schedule='steps', drops=drops, drop_factor=10 ** (-1 / 7)) for step in (0, 1, 3, 4, 12, 13, 99)
+    ]
     assert values == pytest.approx([2 * 10 ** (-i / 7) for i in (0, 1, 1, 2, 2, 3, 3)], rel=1e-6)
 
 
