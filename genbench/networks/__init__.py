@@ -1,5 +1,6 @@
 """Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -71,7 +72,10 @@ def denoiser(
         return unet.UNet(square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
-    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
+    if config.name == 'mlp':
+        return mlp.Denoiser(space.shape, forms, rngs=rngs, **options)
+    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet, dit or '
+                    'mlp.')  # fmt: skip
 
 
 def encoder_and_decoder(
@@ -89,8 +93,7 @@ def encoder_and_decoder(
     options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'mlp':
         if pictures:
-            raise UserError('family.latent_channels needs the resolutions of network.name=autoencoder, and mlp has '
-                            'none. Set it to 0.')  # fmt: skip
+            raise UserError('Codes that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         return {
             'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
             'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
@@ -103,6 +106,45 @@ def encoder_and_decoder(
         'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **options),
         'decoder': autoencoder.Decoder(size, latent, outputs, forms, rngs=rngs, **options),
     }
+
+
+def generator_and_discriminator(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
+) -> dict[str, nnx.Module]:
+    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', images → logits."""
+    options = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        return {
+            'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
+            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **options),
+        }
+    size, channels = square_size(config, space), space.shape[2]
+    shared = {key: config[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
+    return {
+        'generator': resnet.Generator(
+            size, channels, forms, latent=config.latent, label_features=config.label_features, rngs=rngs, **shared
+        ),
+        'discriminator': resnet.Discriminator(size, channels, forms, rngs=rngs, **shared),
+    }
+
+
+def latent_size(config: Any, space: Shaped) -> int:
+    """Dimensions of a generator's input; a perceptron has as many as its images."""
+    return config.get('latent') or math.prod(space.shape)
+
+
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow:
+    """An invertible network, images ↔ vectors.
+
+    Raises:
+      UserError: the network cannot be inverted, or does not fit the images.
+    """
+    options = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        return mlp.Flow(space.shape, forms, rngs=rngs, **options)
+    if config.name != 'couplings':
+        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings or mlp.')
+    return couplings.Flow(space.shape, forms, rngs=rngs, **options)
 
 
 def control(
