@@ -9,9 +9,9 @@ A model has at least 7.581 bits/dim in the mean: with 4,096 levels along each si
 is ln 8 + 1 + ln(2π · 0.008²) + 2 ln 2,048 = 10.510 nats. The density itself, in nats, is in `details.nats` of a row,
 and −4.739 at the least.
 
-Expect a ring with eight brighter spots from diffusion and flow matching, threads from the flow of couplings, a disc from
-the families of one step, and from the GAN, the VAE and the mean flow that 2,000 steps are too few. One seed decides no
-order. docs/studies/two_dimensions.md has the picture.
+Expect a ring with eight brighter spots from diffusion and flow matching, and threads from the flow of couplings. For
+the GAN, the VAE, the shortcut model and the mean flow 2,000 steps are too few. One seed decides no order.
+docs/studies/two_dimensions.md has the picture.
 
 Other sets by `data.name` in SHORT and in the Gaussian's trial: two_moons, grid, checkerboard, pinwheel, swiss_roll. The
 checkerboard takes far longer: after 2,000 steps most families show a square.
