@@ -30,7 +30,11 @@ _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', '
          'train.log_every', 'train.sample_every', 'train.evaluate_', 'train.steps_per_call')  # fmt: skip
 
 # Keys that came later: at these values they do not count, so that the hashes of older runs stay.
-_LATER = {'family.modules': (), 'data.random_crop': 0, **{f'data.{key}': one for key, one in recipe.defaults().items()}}
+_LATER = {
+    'family.modules': (), 'data.random_crop': 0, 'family.objective': 'elbo', 'family.draws': 1,
+    'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
+    **{f'data.{key}': one for key, one in recipe.defaults().items()},
+}  # fmt: skip
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:

@@ -44,11 +44,14 @@ DEFAULTS: dict[str, Any] = {
     'optimizer': {
         'name': 'adam',  # or 'adamw', 'lion', 'muon', 'sgd'
         'learning_rate': 1e-3,
-        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt'
+        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps'
         'warmup_steps': 0,
         'decay_start': 0,  # step from which 'inverse_sqrt' falls; 0: the end of warm-up
+        'drops': (),  # steps, counted from the end of warm-up, at which 'steps' multiplies the rate by drop_factor
+        'drop_factor': 0.1,
         'b1': 0.9,
         'b2': 0.999,
+        'epsilon': 1e-8,  # of Adam's denominator
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # of the gradient; 0: none
     },
@@ -140,6 +143,9 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'optimizer.learning_rate': Range(0, 1000, above=True),
     'optimizer.warmup_steps': COUNT_OR_NONE,
     'optimizer.decay_start': COUNT_OR_NONE,
+    'optimizer.drops': ranges.each(COUNT, int),
+    'optimizer.drop_factor': Range(0, 1, above=True),
+    'optimizer.epsilon': Range(0, 1, above=True),
     'optimizer.b1': ranges.SHARE,
     'optimizer.b2': ranges.SHARE,
     'optimizer.weight_decay': ranges.NOT_NEGATIVE,

@@ -17,7 +17,8 @@ from genbench.data.conditions import words
 from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
-EMBEDDED = ('digits',)  # builders that ship with genbench and are prepared on first use
+POINTS = ('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll')
+EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and are prepared on first use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _tfds():
     logging.getLogger('absl').setLevel(logging.CRITICAL)
     import tensorflow_datasets as tfds
 
-    from genbench.data import digits  # noqa: F401 (registers the embedded builder)
+    from genbench.data import digits, plane  # noqa: F401 (registers the embedded builders)
 
     tfds.disable_progress_bar()
     return tfds

@@ -58,6 +58,11 @@ class DataSpec:
         return {} if self.shape == data.shape else {'resized': size}
 
     @property
+    def is_plane(self) -> bool:
+        """Whether its images are points (`genbench.data.plane`)."""
+        return self.shape == (1, 2, 1)
+
+    @property
     def num_dims(self) -> int:
         return math.prod(self.shape)
 
@@ -85,6 +90,10 @@ class DataSpec:
     def bits_per_dim(self, nats: Any) -> Any:
         """Log-likelihood of a discrete image in nats → bits for each dimension."""
         return -nats / (self.num_dims * math.log(2))
+
+    def density_nats(self, nats: float) -> float:
+        """log-likelihood of a discrete image → the negative logarithm of its density in [−1, 1]^dims, in nats."""
+        return self.num_dims * self.log_bin_width - nats
 
 
 def resize(images: Any, shape: tuple[int, ...]) -> Any:

@@ -262,7 +262,8 @@ class Weights:
                         split='train', n=total, **columns)  # fmt: skip
             for name, row in scores.items():
                 one.add(protocol=protocols[name], split=real.reference_split(name), **row, **columns)
-            shown = store.images(0, min(SHOWN, self.options.num_samples))
+            count = self.options.num_samples
+            shown = store.images(0, count if one.spec.is_plane else min(SHOWN, count))
             sampling.save_grid(one.run.folder.samples / picture(drawn, self.options), shown, one.spec)
 
         processes.first_does(score)
@@ -343,11 +344,12 @@ class Weights:
         error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
         bits = {part: one.spec.bits_per_dim(values) for part, values in nats.items()}
         total = bits.pop('log_prob')
+        density = {'nats': one.spec.density_nats(float(nats['log_prob'].mean()))} if one.spec.is_plane else {}
         processes.first_does(lambda: one.add(
             'bits_per_dim', float(total.mean()), std_err=float(total.std(ddof=1) / np.sqrt(len(total))),
             kind=likelihood.kind, n=len(total), seed=options.seed, protocol=protocol,
             discretisation_error=None if error is None else -float(one.spec.bits_per_dim(error)),
-            details={**{part: float(values.mean()) for part, values in bits.items()}, **more()} or None,
+            details={**{part: float(values.mean()) for part, values in bits.items()}, **density, **more()} or None,
         ))  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.families.observations import Normal
-from genbench.networks import resnet, square_size
+from genbench.networks import generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE
 
@@ -76,16 +76,7 @@ class GAN(Family):
                 raise UserError(f'No {key} of a GAN is called {name!r} (family.{key}). {did_you_mean(name, known)}')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
-        network = self.config.network
-        shared = {key: network[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
-        return {
-            'generator': resnet.Generator(
-                size, channels, self.forms, latent=network.latent, label_features=network.label_features,
-                rngs=rngs, **shared,
-            ),
-            'discriminator': resnet.Discriminator(size, channels, self.forms, rngs=rngs, **shared),
-        }  # fmt: skip
+        return generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -146,7 +137,7 @@ class GAN(Family):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        return (self.config.network.latent,)
+        return (latent_size(self.config.network, self.space),)
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         return self.space.decode(networks, networks['generator'](latents, given))

@@ -11,7 +11,6 @@ import jax
 from flax import nnx
 
 from genbench.data.conditions import Given
-from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
@@ -24,7 +23,7 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import couplings
+from genbench.networks import flow
 
 
 @register('normalizing_flow')
@@ -36,10 +35,7 @@ class NormalizingFlow(Family):
         return {**super().defaults(), 'network': {'name': 'couplings'}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        options = {key: value for key, value in self.config.network.items() if key != 'name'}
-        if options.keys() != couplings.DEFAULTS.keys():
-            raise UserError(f'network.name is {self.config.network.name!r}, which cannot be inverted; use couplings.')
-        return {'flow': couplings.Flow(self.space.shape, self.forms, rngs=rngs, **options)}
+        return {'flow': flow(self.config.network, self.space, self.forms, rngs)}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Normalisations from the first batch (Glow, section 3.1)."""

@@ -40,6 +40,14 @@ class Observation:
         """x from integer images and one key each."""
         return images
 
+    def seen(self, images: Array, x: Array) -> Array:
+        """The integer images that an encoder sees where p(x | z) is asked of x."""
+        return images
+
+    def encode(self, images: Array) -> Array:
+        """Integer images as an encoder's input."""
+        return self.spec.encode(images)
+
     def log_prob(self, h: Array, x: Array) -> Array:
         """log p(x | z) in nats (batch,); a density times the widths of the bins."""
         raise NotImplementedError
@@ -82,6 +90,47 @@ class Categorical(Observation):
 
     def draw(self, h: Array, keys: Array) -> Array:
         return jax.vmap(jax.random.categorical)(keys, h)
+
+
+class Bernoulli(Observation):
+    """Logits of x = 1 for binary images; x is 0 or the highest level.
+
+    Images of more levels are binarised whenever they are used: a pixel of level k is on with probability k / (L − 1)
+    (Salakhutdinov & Murray 2008). An encoder sees what was drawn, as zeros and ones. Likelihoods are those of the
+    binary images.
+    """
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        drawn = {'binarisation': 'drawn at each use'} if self.spec.levels > 2 else {}
+        return {**super().protocol, **drawn}
+
+    def observe(self, images: Array, keys: Array) -> Array:
+        if self.spec.levels == 2:
+            return images
+        u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
+        return jnp.where(u < self.encode(images), self.spec.levels - 1, 0)
+
+    def seen(self, images: Array, x: Array) -> Array:
+        return x
+
+    def encode(self, images: Array) -> Array:
+        return images.astype(jnp.float32) / (self.spec.levels - 1)
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        logits = h[..., 0]
+        return (jnp.where(x > 0, logits, 0) - jax.nn.softplus(logits)).sum((1, 2, 3))
+
+    def mean(self, h: Array) -> Array:
+        return jnp.round(jax.nn.sigmoid(h[..., 0]) * (self.spec.levels - 1)).astype(jnp.int32)
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        on = jax.vmap(jax.random.bernoulli)(keys, jax.nn.sigmoid(h[..., 0]))
+        return jnp.where(on, self.spec.levels - 1, 0)
 
 
 class Logistic(Observation):
@@ -151,6 +200,7 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
         raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
     models: dict[str, Observation] = {
         'categorical': Categorical(spec),
+        'bernoulli': Bernoulli(spec),
         'logistic': Logistic(spec),
         'normal': Normal(spec, scale),
     }

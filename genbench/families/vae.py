@@ -29,8 +29,8 @@ from genbench.families.base import (
     register,
 )
 from genbench.families.spaces import FirstStage
-from genbench.networks import autoencoder, square_size
-from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
+from genbench.networks import encoder_and_decoder
+from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, one_of
 
 
 @register('vae')
@@ -44,6 +44,8 @@ class VAE(FirstStage, Family):
         'latent_channels': COUNT_OR_NONE,
         'observation_scale': NOT_NEGATIVE,
         'beta': NOT_NEGATIVE,
+        'objective': one_of('elbo', 'iwae'),
+        'draws': COUNT,
     }
 
     @classmethod
@@ -51,9 +53,11 @@ class VAE(FirstStage, Family):
         options = {
             'latent': 16,  # dimensions of z
             'latent_channels': 0,  # above 0, z is a picture of so many channels at the encoder's lowest resolution
-            'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
+            'decoder': 'categorical',  # or 'bernoulli'; or 'logistic', discretised; or 'normal', a density
             'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
             'beta': 1.0,  # weight of the KL term while training (small for a first stage); the bound is that of 1
+            'objective': 'elbo',  # its KL in closed form; or 'iwae', the bound of `draws` importance weights
+            'draws': 1,  # of z for each image while training, the k of IWAE
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
@@ -62,35 +66,44 @@ class VAE(FirstStage, Family):
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
-        options = {key: value for key, value in self.config.network.items() if key != 'name'}
-        options['pictures'], latent = self.config.family.latent_channels > 0, self.latent_shape[-1]
-        return {
-            'encoder': autoencoder.Encoder(size, channels, 2 * latent, self.forms, rngs=rngs, **options),
-            'decoder': autoencoder.Decoder(
-                size, latent, channels * self.observation.outputs, self.forms, rngs=rngs, **options
-            ),
-        }
+        latent = self.config.family.latent_channels or self.config.family.latent
+        return encoder_and_decoder(
+            self.config.network, self.space, self.forms, rngs, codes=2 * latent, latent=latent,
+            outputs=self.space.shape[2] * self.observation.outputs, pictures=self.config.family.latent_channels > 0,
+        )  # fmt: skip
 
     @property
     def updates(self) -> tuple[Update, ...]:
         return (Update('elbo', ('encoder', 'decoder'), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """−ELBO in bits per dimension (VAE, equation 10), with the KL term weighted by β."""
-        images, given = batch['image'], self.given(batch)
-        mean, log_std = self._encode(networks, images, given, rng.named(key, 'encoder'))
-        z = mean + jnp.exp(log_std) * rng.normal(batch['key'], 'z', mean.shape[1:])
+        """−ELBO in bits per dimension (VAE, equation 10) with the KL term weighted by β, or IWAE's bound (equation 8).
+
+        Of several draws of z an ELBO takes the mean of log p(x | z).
+        """
+        images, given, draws = batch['image'], self.given(batch), self.config.family.draws
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
-        log_p = self._log_observation(networks, z, x, given, rng.named(key, 'decoder'))
-        kl = _summed(jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std)
+        seen = self.observation.seen(images, x)
+        mean, log_std = self._encode(networks, seen, given, rng.named(key, 'encoder'))
+        noise = rng.normal(batch['key'], 'z', (draws, *mean.shape[1:]))
+        z = mean[:, None] + jnp.exp(log_std)[:, None] * noise
+        if draws > 1:
+            x, given = jax.tree.map(lambda rows: jnp.repeat(rows, draws, 0), (x, given))
+        flat = z.reshape(-1, *mean.shape[1:])
+        log_p = self._log_observation(networks, flat, x, given, rng.named(key, 'decoder')).reshape(-1, draws)
         bits = self.spec.bits_per_dim
+        if self.config.family.objective == 'iwae':
+            log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std[:, None]).reshape(-1, draws, flat[0].size)
+            log_weights = log_p + log_ratio.sum(-1)
+            loss = bits((jax.nn.logsumexp(log_weights, axis=1) - jnp.log(draws)).mean())
+            return loss, {'loss': loss, 'elbo': bits(log_weights.mean()), 'kl': bits(log_ratio.sum(-1).mean())}
+        kl, log_p = _summed(jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std), log_p.mean(1)
         loss = bits((log_p - self.config.family.beta * kl).mean())
         return loss, {'loss': loss, 'elbo': bits((log_p - kl).mean()), 'kl': -bits(kl.mean())}
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> tuple[Array, Array]:
         """Mean and log standard deviation of q(z | x), each (batch, *latent_shape)."""
-        mean, log_std = jnp.split(networks['encoder'](self.spec.encode(images), given, key), 2, axis=-1)
+        mean, log_std = jnp.split(networks['encoder'](self.observation.encode(images), given, key), 2, axis=-1)
         return mean, jnp.clip(log_std, -7, 7)
 
     def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
@@ -134,19 +147,22 @@ class VAE(FirstStage, Family):
 
     def _importance_bound(self, networks: Networks, images: Array, given: Given, keys: Array, draws: int) -> Array:
         """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
-        mean, log_std = self._encode(networks, images, given)
         x = self.observation.observe(images, rng.named(keys, 'bins'))
-
+        mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
         keys_z = rng.named(keys, 'draws')
 
-        def log_weight(_, index):
+        def add(index, found):  # the largest weight so far, and the sum of all in units of it: memory for one draw
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)
-            return None, self._log_observation(networks, z, x, given) + log_ratio
+            log_weight = self._log_observation(networks, z, x, given) + log_ratio
+            largest = jnp.maximum(found[0], log_weight)
+            total = found[1] * jnp.exp(found[0] - largest) + jnp.exp(log_weight - largest)
+            return largest, total
 
-        _, log_weights = jax.lax.scan(log_weight, None, jnp.arange(draws))
-        return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(draws)
+        nothing = jnp.full(len(images), -jnp.inf), jnp.zeros(len(images))
+        largest, total = jax.lax.fori_loop(0, draws, add, nothing)
+        return largest + jnp.log(total / draws)
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         options = self.config.family

@@ -1,5 +1,6 @@
 """Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -7,7 +8,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, couplings, dit, resnet, unet
+from genbench.networks import autoencoder, couplings, dit, mlp, resnet, unet
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -16,6 +17,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
+    'mlp': mlp.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -24,6 +26,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
+    'mlp': mlp.RANGES,
 }
 
 
@@ -69,7 +72,79 @@ def denoiser(
         return unet.UNet(square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
-    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
+    if config.name == 'mlp':
+        return mlp.Denoiser(space.shape, forms, rngs=rngs, **options)
+    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet, dit or '
+                    'mlp.')  # fmt: skip
+
+
+def encoder_and_decoder(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *,
+    codes: int, latent: int, outputs: int, pictures: bool,
+) -> dict[str, nnx.Module]:  # fmt: skip
+    """'encoder', images → `codes` numbers, and 'decoder', `latent` numbers → `outputs` for each pixel.
+
+    Args:
+      pictures: codes and latents are pictures of so many channels at the encoder's lowest resolution.
+
+    Raises:
+      UserError: the network is none of the kind, or has no pictures.
+    """
+    options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        if pictures:
+            raise UserError('Codes that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
+        return {
+            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
+            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
+        }
+    if config.name != 'autoencoder':
+        raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
+                        'mlp.')  # fmt: skip
+    size, options['pictures'] = square_size(config, space), pictures
+    return {
+        'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **options),
+        'decoder': autoencoder.Decoder(size, latent, outputs, forms, rngs=rngs, **options),
+    }
+
+
+def generator_and_discriminator(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
+) -> dict[str, nnx.Module]:
+    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', images → logits."""
+    options = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        return {
+            'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
+            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **options),
+        }
+    size, channels = square_size(config, space), space.shape[2]
+    shared = {key: config[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
+    return {
+        'generator': resnet.Generator(
+            size, channels, forms, latent=config.latent, label_features=config.label_features, rngs=rngs, **shared
+        ),
+        'discriminator': resnet.Discriminator(size, channels, forms, rngs=rngs, **shared),
+    }
+
+
+def latent_size(config: Any, space: Shaped) -> int:
+    """Dimensions of a generator's input; a perceptron has as many as its images."""
+    return config.get('latent') or math.prod(space.shape)
+
+
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow:
+    """An invertible network, images ↔ vectors.
+
+    Raises:
+      UserError: the network cannot be inverted, or does not fit the images.
+    """
+    options = {key: value for key, value in config.items() if key != 'name'}
+    if config.name == 'mlp':
+        return mlp.Flow(space.shape, forms, rngs=rngs, **options)
+    if config.name != 'couplings':
+        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings or mlp.')
+    return couplings.Flow(space.shape, forms, rngs=rngs, **options)
 
 
 def control(

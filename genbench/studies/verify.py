@@ -112,15 +112,21 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result row of the newest checkpoint that the ledger asks for."""
+    """The result row of the newest checkpoint that the ledger asks for; nats follow from bits per dimension."""
+    metric = 'bits_per_dim' if row.metric == 'nats' else row.metric
     fitting = [
-        entry for entry in found if entry['metric'] == row.metric
+        entry for entry in found if entry['metric'] == metric
         and all(entry['protocol'].get(key) == value for key, value in row.measured.items())
     ]  # fmt: skip
     if not fitting:
         names = ', '.join(sorted({entry['metric'] for entry in found}))
         raise UserError(f'{folder} has no {row.metric} as {row.id} is measured ({dict(row.measured)}); it has {names}.')
-    return max(enumerate(fitting), key=lambda pair: (pair[1]['checkpoint_step'] or 0, pair[0]))[1]
+    newest = max(enumerate(fitting), key=lambda pair: (pair[1]['checkpoint_step'] or 0, pair[0]))[1]
+    if metric == row.metric or newest['value'] is None:
+        return newest
+    nats = runs.open_run(folder).family.spec.num_dims * math.log(2)
+    error = newest.get('std_err')
+    return {**newest, 'metric': 'nats', 'value': newest['value'] * nats, 'std_err': error and error * nats}
 
 
 def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:

@@ -12,7 +12,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.settings import DEFAULTS
 
 OPTIMIZERS = {
-    'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2']),
+    'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2'], eps=o['epsilon']),
     'adamw': lambda rate, o: optax.adamw(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
     'lion': lambda rate, o: optax.lion(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
     'muon': lambda rate, o: optax.contrib.muon(
@@ -41,8 +41,11 @@ DECAYS = {
     'cosine': lambda o, steps: optax.cosine_decay_schedule(o['learning_rate'], max(steps, 1)),
     'linear': lambda o, steps: optax.linear_schedule(o['learning_rate'], 0.0, max(steps, 1)),
     'inverse_sqrt': lambda o, steps: _inverse_sqrt(o),
+    'steps': lambda o, steps: _steps(o),
 }
 
+
+_SMOOTH = tuple(name for name in DECAYS if name != 'steps')
 
 # Options that some optimizers and schedules do not read, and what to do instead of setting them there.
 UNREAD = {
@@ -52,13 +55,20 @@ UNREAD = {
         'use optimizer.name=adamw for decoupled weight decay, or set it to 0',
     ),
     'b2': ('name', ('sgd',), 'its momentum is optimizer.b1'),
-    'decay_start': ('schedule', ('constant', 'cosine', 'linear'), 'it belongs to optimizer.schedule=inverse_sqrt'),
+    'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam'),
+    'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
+    'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
+    'decay_start': (
+        'schedule',
+        ('constant', 'cosine', 'linear', 'steps'),
+        'it belongs to optimizer.schedule=inverse_sqrt',
+    ),
 }
 
 
 def _refuse_unread(options: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
     for key, (by, without, advice) in UNREAD.items():
-        if options[by] in without and options[key] not in (0, usual[key]):
+        if options[by] in without and options[key] not in (0, (), usual[key]):
             raise UserError(
                 f'optimizer.{key} is {options[key]}, and optimizer.{by}={options[by]} does not read it; {advice}.'
             )
@@ -69,6 +79,16 @@ def _inverse_sqrt(options: Mapping[str, Any]) -> optax.Schedule:
     warmup = options['warmup_steps']
     reference = max(options['decay_start'] or warmup, 1)
     return lambda count: options['learning_rate'] / jnp.sqrt(jnp.maximum((count + warmup) / reference, 1.0))
+
+
+def _steps(options: Mapping[str, Any]) -> optax.Schedule:
+    """The rate times `drop_factor` for each of the steps `drops`, counted from the end of warm-up, that are over."""
+
+    def rate(count: Any) -> Any:
+        over = sum((jnp.asarray(count >= drop, jnp.float32) for drop in options['drops']), jnp.zeros(()))
+        return options['learning_rate'] * options['drop_factor'] ** over
+
+    return rate
 
 
 def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:

@@ -176,6 +176,18 @@ def columns_for(count: int) -> int:
 
 
 def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec) -> None:
-    """Write integer images as a PNG, enlarged so that small ones can be looked at."""
+    """Write integer images as a PNG, enlarged so that small ones can be looked at; points as a map of their number."""
+    if spec.is_plane:
+        Image.fromarray(_map(images, spec)).save(path)
+        return
     scale = max(1, 256 // max(spec.shape[:2]) // 8)
     Image.fromarray(grid(to_uint8(images, spec), columns_for(len(images)), scale=scale)).save(path)
+
+
+def _map(points: np.ndarray, spec: DataSpec, cells: int = 96, scale: int = 4) -> np.ndarray:
+    """Points (n, 1, 2, 1) → a grey picture of their square, y upwards, the brighter the more of them are in a cell."""
+    x, y = (points.reshape(-1, 2).T * cells // spec.levels).astype(int)
+    counts = np.zeros((cells, cells))
+    np.add.at(counts, (cells - 1 - y, x), 1)
+    picture = np.round(255 * np.sqrt(counts / max(counts.max(), 1))).astype(np.uint8)
+    return np.repeat(np.repeat(picture, scale, axis=0), scale, axis=1)

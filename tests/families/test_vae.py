@@ -98,6 +98,61 @@ def test_the_training_loss_is_the_elbo_in_bits_with_its_divergence_weighted(beta
     assert loss == pytest.approx(float(scalars['elbo'] + (beta - 1) * kl), rel=1e-4)
 
 
+@pytest.mark.parametrize('draws', [1, 4])
+@pytest.mark.parametrize(('objective', 'rises'), [('elbo', False), ('iwae', True)])
+def test_the_objective_of_importance_weights_is_the_bound_and_that_of_elbos_their_mean(
+    objective, rises, draws, ppca, resolve, keys
+):
+    """Off the posterior the bound of four draws is nearer to log p(x); the mean of four ELBOs is where one is."""
+    family, count = PPCA(resolve('vae', latent=2, objective=objective, draws=draws), SPEC), 20_000
+    family.shift, family.stretch = 0.3, 1.3
+    x = jnp.broadcast_to(vectors(1), (count, 1, 1, 4))
+    batch = {'image': x, 'label': jnp.zeros(count, int), 'key': keys(count)}
+    loss, scalars = jax.jit(lambda batch, key: family.loss({}, batch, key, 0))(batch, jax.random.key(0))
+    scored = bound(ppca(0.3, 1.3), x, draws if rises else 1, keys(count))
+    assert loss == pytest.approx(
+        SPEC.bits_per_dim(scored.mean()), abs=float(5 * SPEC.bits_per_dim(-scored.std() / 141))
+    )
+    assert scalars['elbo'] == pytest.approx(
+        SPEC.bits_per_dim(bound(ppca(0.3, 1.3), x, 1, keys(count)).mean()), abs=0.02
+    )
+
+
+def test_the_gradient_of_importance_weights_is_that_of_the_marginal_where_the_posterior_is_exact(ppca, resolve, keys):
+    """Two independent computations: the objective by automatic differentiation, and log N(x; μ, WWᵀ + σ²I)."""
+    x = vectors(8)
+    batch = {'image': x, 'label': jnp.zeros(8, int), 'key': keys(8)}
+    family = PPCA(resolve('vae', latent=2, objective='iwae', draws=3), SPEC)
+    loss = jax.jit(lambda batch: family.loss({}, batch, jax.random.key(0), 0)[0])(batch)
+    wanted = MARGINAL.logpdf(np.reshape(x, (8, 4))).mean()
+    assert loss == pytest.approx(SPEC.bits_per_dim(wanted), abs=1e-4)
+
+
+def test_binary_images_are_drawn_anew_with_the_pixels_as_probabilities_and_scored_as_bernoulli(keys):
+    """Oracle: every x of two pixels, whose probabilities add up to one."""
+    model = observations.make('bernoulli', DataSpec('pixels', (1, 1, 2), levels=256), 0.0)
+    images = jnp.broadcast_to(jnp.array([51, 255]), (20_000, 1, 1, 2))
+    drawn = np.asarray(model.observe(images, keys(20_000)))
+    assert set(np.unique(drawn)) == {0, 255} and drawn[..., 1].min() == 255
+    assert (drawn[..., 0] > 0).mean() == pytest.approx(51 / 255, abs=5 * 0.4 / 141)
+    np.testing.assert_array_equal(model.seen(images, drawn), drawn)
+    h = jnp.broadcast_to(jnp.array([0.7, -1.2])[:, None], (4, 1, 1, 2, 1))
+    every = jnp.array([[0, 0], [0, 255], [255, 0], [255, 255]]).reshape(4, 1, 1, 2)
+    on = stats.logistic.cdf([0.7, -1.2])
+    wanted = [np.prod(np.where(x, on, 1 - on)) for x in [(0, 0), (0, 1), (1, 0), (1, 1)]]
+    np.testing.assert_allclose(np.exp(model.log_prob(h, every)), wanted, rtol=1e-5)
+
+
+def test_a_bound_of_many_draws_needs_no_more_memory_than_one_of_few(ppca, keys):
+    x, family = vectors(64), ppca(0.3, 1.3)
+
+    def temporaries(draws):
+        program = jax.jit(lambda x, keys: family._importance_bound({}, x, None, keys, draws))
+        return program.lower(x, keys(64)).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(5000) <= temporaries(5) + 1024
+
+
 FINE = DataSpec('vectors', (1, 1, 4), levels=4096)  # whose bins are narrower than the noise of the model below
 
 

@@ -78,6 +78,15 @@ def test_a_finished_run_is_compared_and_its_differences_are_said(gaussian):
     assert list(comparison.lines())[-1] == f'run with gap: {comparison.found["value"] - 2.5:+.4f}'
 
 
+def test_a_row_in_nats_is_compared_with_bits_per_dimension(gaussian):
+    """64 pixels of bits, each ln 2 nats."""
+    comparison, folder = gaussian
+    row = dataclasses.replace(ledger.get('digits-gaussian'), metric='nats', value=2.943 * 44.3614, tolerance=0.5)
+    found = verify.compare(row, run=str(folder)).found
+    assert found['value'] == pytest.approx(44.3614 * comparison.found['value'], rel=1e-5)
+    assert found['std_err'] == pytest.approx(44.3614 * comparison.found['std_err'], rel=1e-5)
+
+
 def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
     comparison, _ = gaussian
     kept = json.loads(verify.record(comparison, tmp_path).read_text())

@@ -73,6 +73,9 @@ def test_adamw_decays_weights_that_have_no_gradient():
         ),
         ({'name': 'sgd', 'weight_decay': 0.5}, 'optimizer.name=sgd does not read it'),
         ({'name': 'sgd', 'b2': 0.9}, 'b2 is 0.9, and optimizer.name=sgd'),
+        ({'schedule': 'cosine', 'drops': (5,)}, 'belong to optimizer.schedule=steps'),
+        ({'schedule': 'cosine', 'drop_factor': 0.5}, 'belongs to optimizer.schedule=steps'),
+        ({'name': 'adamw', 'epsilon': 1e-4}, 'belongs to optimizer.name=adam'),
         ({'schedule': 'cosine', 'decay_start': 5}, 'belongs to optimizer.schedule=inverse_sqrt'),
     ],
 )
@@ -110,6 +113,19 @@ def test_the_inverse_square_root_falls_from_its_reference():
     values = [rate(step, schedule='inverse_sqrt', warmup_steps=10, decay_start=20) for step in (5, 10, 20, 80)]
     assert values == pytest.approx([1.0, 2.0, 2.0, 1.0])
     assert rate(40, schedule='inverse_sqrt', warmup_steps=10) == pytest.approx(1.0)
+
+
+def test_steps_fall_at_the_drops():
+    """Burda et al. 2016: 3^i epochs at 1e-3 · 10^(−i/7), here with one step an epoch."""
+    drops = (1, 4, 13)
+    values = [
+        rate(step, schedule='steps', drops=drops, drop_factor=10 ** (-1 / 7)) for step in (0, 1, 3, 4, 12, 13, 99)
+    ]
+    assert values == pytest.approx([2 * 10 ** (-i / 7) for i in (0, 1, 1, 2, 2, 3, 3)], rel=1e-6)
+
+
+def test_the_epsilon_of_adam_is_added_to_the_root_of_the_second_moment():
+    assert moved([0.5], name='adam', epsilon=0.5, clip_norm=0.0) == pytest.approx([-0.1 * 0.5 / (0.5 + 0.5)], rel=1e-5)
 
 
 def test_the_first_step_of_lion_is_the_sign():

@@ -1,0 +1,174 @@
+"""Perceptrons: networks that know an image as a vector, for small images and points in the plane."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.data.conditions import Form, Given, combinations, combined
+from genbench.errors import UserError
+from genbench.networks import couplings, layers
+from genbench.ranges import COUNT, POSITIVE, each, one_of
+
+DEFAULTS = {
+    'hidden': (128, 128, 128),  # widths of the hidden layers
+    'activation': 'silu',  # or 'tanh', 'relu', 'gelu'
+}
+ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu}
+TIME_FEATURES = 64  # sinusoids of a time
+COUPLINGS, MARGIN = 8, 0.01  # of a flow; α of its logits, as in `couplings`
+RANGES = {'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time_scale': POSITIVE}
+
+
+glorot = nnx.initializers.glorot_uniform()
+
+
+def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs) -> nnx.List:
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return nnx.List([layers.Linear(before, after, kernel_init=glorot, rngs=rngs) for before, after in pairs])
+
+
+class Perceptron(nnx.Module):
+    """Vectors (batch, inputs) → (batch, outputs); conditions enter the first layer.
+
+    Weights are drawn uniformly with variance 2 / (inputs + outputs) of their layer, and biases start at zero (Glorot &
+    Bengio 2010); with `zero` the last layer starts at zero.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, forms: Mapping[str, Form], *,
+        hidden: tuple[int, ...], activation: str, rngs: nnx.Rngs, zero: bool = False,
+    ):  # fmt: skip
+        self.layers = _layers((inputs, *hidden), rngs)
+        self.layers.append(layers.Linear(hidden[-1], outputs, kernel_init=layers.zeros if zero else glorot, rngs=rngs))
+        self.classes = layers.Classes(forms, hidden[0] if forms else 0, rngs=rngs)
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
+        h, condition = self.layers[0](x), self.classes(given)
+        h = h if condition is None else h + condition
+        for layer in self.layers[1:]:
+            h = layer(self.activation(h))
+        return h
+
+
+class Encoder(Perceptron):
+    """Images (batch, *shape) → codes (batch, outputs)."""
+
+    def __init__(self, shape: tuple[int, int, int], outputs: int, forms: Mapping[str, Form], **options):
+        super().__init__(math.prod(shape), outputs, forms, **options)
+
+    def __call__(self, x: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        return super().__call__(x.reshape(len(x), -1), given)
+
+
+class Decoder(Perceptron):
+    """Codes (batch, inputs) → (batch, height, width, outputs)."""
+
+    def __init__(self, shape: tuple[int, int, int], inputs: int, outputs: int, forms: Mapping[str, Form], **options):
+        self.shape = (*shape[:2], outputs)
+        super().__init__(inputs, math.prod(self.shape), forms, **options)
+
+    def __call__(self, z: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        return super().__call__(z, given).reshape(len(z), *self.shape)
+
+
+class Denoiser(nnx.Module):
+    """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
+
+    Time and conditions are embedded as those of the other denoisers are, and added before each hidden layer.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], forms: Mapping[str, Form], *,
+        hidden: tuple[int, ...], activation: str, time_scale: float = 1000.0, second_time: bool = False,
+        outputs: int = 1, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if unheard := [name for name, form in forms.items() if form.type in ('tokens', 'image')]:
+            raise UserError(f'network.name=mlp cannot be told of the condition {unheard[0]!r}; use unet or dit.')
+        self.conditioning = layers.Conditioning(
+            TIME_FEATURES, hidden[0], forms, endpoint=False, kernel_init=glorot, class_init=glorot,
+            time_scale=time_scale, second_time=second_time, rngs=rngs,
+        )  # fmt: skip
+        self.layers = _layers((math.prod(shape), *hidden), rngs)
+        self.entries = nnx.List([layers.Linear(hidden[0], size, kernel_init=glorot, rngs=rngs) for size in hidden])
+        self.output = layers.Linear(hidden[-1], math.prod(shape) * outputs, kernel_init=layers.zeros, rngs=rngs)
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None, s: jax.Array | None = None
+    ) -> jax.Array:
+        h, condition = x.reshape(len(x), -1), self.conditioning(t, given, s)
+        for layer, entry in zip(self.layers, self.entries, strict=True):
+            h = self.activation(layer(h) + entry(condition))
+        return self.output(h).reshape(*x.shape[:-1], -1)
+
+
+class Generator(Perceptron):
+    """Latents (batch, latent) → images in [−1, 1] (batch, *shape)."""
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, forms: Mapping[str, Form], **options):
+        self.shape = shape
+        super().__init__(latent, math.prod(shape), forms, **options)
+
+    def __call__(self, z: jax.Array, given: Given = None) -> jax.Array:
+        return nnx.tanh(super().__call__(z, given)).reshape(len(z), *self.shape)
+
+
+class Discriminator(Perceptron):
+    """Images in [−1, 1] (batch, *shape) → logits (batch,); the image's classes pick one of the outputs."""
+
+    def __init__(self, shape: tuple[int, int, int], forms: Mapping[str, Form], **options):
+        self.forms = tuple(forms.items())
+        super().__init__(math.prod(shape), combinations(forms), {}, **options)
+
+    def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
+        logits = super().__call__(x.reshape(len(x), -1))
+        if given is None:
+            return logits[:, 0]
+        return jnp.take_along_axis(logits, combined(dict(self.forms), given, len(x))[:, None], axis=1)[:, 0]
+
+
+class Flow(nnx.Module):
+    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal when trained, by affine couplings (RealNVP).
+
+    Logits, then couplings between which the vector is reversed. It is called as `couplings.Flow` is; fresh, it keeps
+    the logits.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], forms: Mapping[str, Form], *,
+        hidden: tuple[int, ...], activation: str, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.shape, dims = shape, math.prod(shape)
+        self.kept, self.logit = dims - dims // 2, couplings.Logit(MARGIN)
+        self.networks = nnx.List([
+            Perceptron(self.kept, 2 * (dims // 2), forms, hidden=hidden, activation=activation, zero=True, rngs=rngs)
+            for _ in range(COUPLINGS)
+        ])  # fmt: skip
+
+    def __call__(
+        self, x: jax.Array, given: Given = None, key: jax.Array | None = None, fit: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        x, log_det = self.logit(x)
+        z = x.reshape(len(x), -1)
+        for network in self.networks:
+            kept, moved = jnp.split(z[:, ::-1], [self.kept], axis=1)
+            log_scale, shift = self._affine(network, kept, given)
+            z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=1)
+            log_det += log_scale.sum(1)
+        return z, log_det
+
+    def inverse(self, z: jax.Array, given: Given = None) -> jax.Array:
+        """Images from vectors."""
+        for network in reversed(self.networks):
+            kept, moved = jnp.split(z, [self.kept], axis=1)
+            log_scale, shift = self._affine(network, kept, given)
+            z = jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=1)[:, ::-1]
+        return self.logit.inverse(z.reshape(len(z), *self.shape))
+
+    def _affine(self, network: Perceptron, kept: jax.Array, given: Given) -> tuple[jax.Array, jax.Array]:
+        log_scale, shift = jnp.split(network(kept, given), 2, axis=1)
+        return couplings.LOG_SCALE_BOUND * jnp.tanh(log_scale / couplings.LOG_SCALE_BOUND), shift

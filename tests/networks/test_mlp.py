@@ -1,0 +1,83 @@
+"""Perceptrons: how many parameters they have, and that a flow of them is what it says it is."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genbench import config as configs
+from genbench import networks
+from genbench.data.conditions import Form
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.networks import mlp
+
+POINT, SIZES = (1, 2, 1), {'hidden': (16, 16), 'activation': 'silu'}
+
+
+def count(module):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.eval_shape(module)))
+
+
+def test_the_autoencoder_of_iwae_has_the_parameters_of_the_paper():
+    """Two hidden layers of 200 units in each, and 50 latents with mean and scale (Burda et al. 2016, section 5)."""
+    config, spec = configs.load('configs/paper/iwae_mnist.py'), DataSpec('mnist', (28, 28, 1), 256)
+
+    def build():
+        rngs = nnx.Rngs(0)
+        made = networks.encoder_and_decoder(
+            config.network, spec, {}, rngs, codes=100, latent=50, outputs=1, pictures=False
+        )
+        return {name: nnx.state(module, nnx.Param) for name, module in made.items()}
+
+    assert count(lambda: build()['encoder']) == 785 * 200 + 201 * 200 + 201 * 100
+    assert count(lambda: build()['decoder']) == 51 * 200 + 201 * 200 + 201 * 784
+
+
+def moved(module):
+    """With random numbers in place of zeros."""
+    graph, state = nnx.split(module)
+    leaves, tree = jax.tree.flatten(state)
+    draw = np.random.default_rng(0)
+    return nnx.merge(graph, jax.tree.unflatten(tree, [jnp.asarray(draw.normal(0, 0.3, x.shape)) for x in leaves]))
+
+
+def test_the_volume_of_a_flow_is_that_of_its_jacobian_and_its_inverse_leads_back():
+    flow = moved(mlp.Flow(POINT, {}, **SIZES, rngs=nnx.Rngs(0)))
+    x = jnp.asarray(np.random.default_rng(1).uniform(-0.9, 0.9, (6, *POINT)))
+
+    @jax.jit
+    def found(x):
+        z, log_det = flow(x)
+        jacobian = jax.vmap(jax.jacfwd(lambda one: flow(one.reshape(1, *POINT))[0][0]))(x.reshape(6, 2))
+        return log_det, flow.inverse(z), jacobian
+
+    log_det, back, jacobian = found(x)
+    np.testing.assert_allclose(back, x, atol=1e-4)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_denoiser_hears_times_and_classes():
+    forms = {'label': Form('classes', size=3)}
+    net = moved(mlp.Denoiser(POINT, forms, **SIZES, outputs=2, rngs=nnx.Rngs(0)))
+    x = jnp.ones((2, *POINT))
+    call = jax.jit(lambda t, label: net(x, jnp.full(2, t), {'label': jnp.array(label)}), static_argnums=1)
+    early, late, other = call(0.1, (0, 0)), call(0.9, (0, 0)), call(0.1, (1, 2))
+    assert early.shape == (2, 1, 2, 2)
+    assert np.abs(early - late).max() > 1e-3 and np.abs(early - other).max() > 1e-3
+
+
+def test_words_and_pictures_are_refused():
+    with pytest.raises(UserError, match='use unet or dit'):
+        mlp.Denoiser(POINT, {'caption': Form('tokens', (4,), size=9)}, **SIZES, rngs=nnx.Rngs(0))
+
+
+def test_codes_that_are_pictures_need_resolutions():
+    config = configs.load('configs/paper/iwae_mnist.py').network
+    with pytest.raises(UserError, match='mlp has none'):
+        networks.encoder_and_decoder(
+            config, DataSpec('mnist', (28, 28, 1), 256), {}, nnx.Rngs(0), codes=4, latent=4, outputs=1, pictures=True
+        )
