@@ -35,12 +35,16 @@ def export(
       A line for each file.
 
     Raises:
-      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists; nothing is written.
+      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists or lies inside the run;
+        nothing is written.
     """
     target = pathlib.Path(out)
     if target.exists():
         raise UserError(f'{out} (--out) exists; name a new folder.')
     run = runs.open_run(workdir)
+    if target.resolve().is_relative_to(run.folder.path.resolve()):
+        raise UserError(f'{out} (--out) lies inside the run {workdir}, whose folder holds that run and nothing else; '
+                        'name a folder outside it.')  # fmt: skip
     step, state = run.restore(step)
     blueprint, state = run.networks(step, state, average or run.config.evaluation.average, what='--average')
     average = (average or run.config.evaluation.average) if blueprint.averages else 'current'

@@ -103,6 +103,16 @@ def test_a_folder_that_exists_stays_as_it_is(diffusion_run, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
+@pytest.mark.parametrize('linked', [False, True])
+def test_the_folder_of_the_run_itself_is_no_place_for_an_export(linked, diffusion_run, tmp_path, capsys):
+    (tmp_path / 'link').symlink_to(diffusion_run)
+    out = (tmp_path / 'link' if linked else diffusion_run / 'checkpoints') / 'weights'
+    before = sorted(diffusion_run.rglob('*'))
+    assert cli.main(['export', str(diffusion_run), '--out', str(out)]) == 2
+    assert 'lies inside the run' in capsys.readouterr().err
+    assert sorted(diffusion_run.rglob('*')) == before
+
+
 def test_a_type_that_the_format_does_not_know_is_refused():
     with pytest.raises(UserError, match='a is an array of complex64'):
         safetensors.encode({'a': np.zeros(2, np.complex64)}, {})
