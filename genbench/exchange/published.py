@@ -64,7 +64,7 @@ def import_unet(source: str, config: Config, workdir: str) -> list[str]:
     _check_settings(family, name, blueprint, folder)
     late = diffusers.scheduler(family.path, getattr(family, 'prediction', ''), config.network.time_scale, True)
     file = next(folder / one for one in NAMES if (folder / one).is_file())
-    params = {name: parameters(_read(file), like, config.network.blocks, late is not None)}
+    params = {name: parameters(_read(file), like, config.network, late is not None)}
     state = jax.jit(blueprint.fresh_state)(params, blueprint.shapes['aux'])
     state = {**state, 'step': jnp.asarray(config.train.num_steps, jnp.int32)}
     partial = target.with_name(f'{target.name}.part')
@@ -109,7 +109,7 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
     return {renamed(name): np.asarray(value, np.float32) for name, value in read(file).items()}
 
 
-def parameters(found: Mapping[str, np.ndarray], like: Any, blocks: int, one_late: bool) -> Any:
+def parameters(found: Mapping[str, np.ndarray], like: Any, config: Any, one_late: bool) -> Any:
     """The inverse of `diffusers.weights`: parameters with the structure and the shapes of `like`.
 
     Raises:
@@ -118,7 +118,7 @@ def parameters(found: Mapping[str, np.ndarray], like: Any, blocks: int, one_late
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([0, *(int(np.prod(leaf.shape)) for leaf in leaves)])
     places = [np.arange(a, b).reshape(leaf.shape) for a, b, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)]
-    wanted = diffusers.weights(jax.tree.unflatten(structure, places), blocks, one_late=False)
+    wanted = diffusers.weights(jax.tree.unflatten(structure, places), config, one_late=False)
     for name in [*wanted, *found]:
         there, here = (np.shape(held[name]) if name in held else 'none' for held in (found, wanted))
         if there != here:

@@ -79,8 +79,8 @@ def test_what_is_borrowed_for_samples_goes_along():
 @pytest.mark.parametrize(
     ('family', 'more', 'words'),
     [
-        ('gan', ('--format=diffusers',), 'holds one U-Net, and this run has'),
-        ('gaussian', ('--format=diffusers',), 'it is no U-Net. Use --format=safetensors'),
+        ('gan', ('--format=diffusers',), 'holds one network, and this run has'),
+        ('gaussian', ('--format=diffusers',), 'it is neither a unet nor a dit. Use --format=safetensors'),
         ('diffusion', ('--average=emma',), "--average is 'emma'; this run has"),
         ('diffusion', ('--step=3',), 'has no checkpoint 3'),
         ('diffusion', ('--format=onnx',), 'No --format is called'),
