@@ -7,12 +7,14 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, couplings, dit, resnet, unet
+from genbench.networks import adm, autoencoder, couplings, dit, ncsnpp, resnet, unet
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'unet': unet.DEFAULTS,
     'dit': dit.DEFAULTS,
+    'ncsnpp': ncsnpp.DEFAULTS,
+    'adm': adm.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
@@ -21,10 +23,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 RANGES: dict[str, Mapping[str, Range]] = {
     'unet': unet.RANGES,
     'dit': dit.RANGES,
+    'ncsnpp': ncsnpp.RANGES,
+    'adm': adm.RANGES,
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
 }
+# (size, channels, forms, …) → a network for square images
+SQUARE: dict[str, type[nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
+DENOISERS = (*SQUARE, 'dit')
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -65,11 +72,12 @@ def denoiser(
     """
     options = {key: value for key, value in config.items() if key != 'name'}
     options |= {'second_time': second_time, 'outputs': outputs}
-    if config.name == 'unet':
-        return unet.UNet(square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
+    if config.name in SQUARE:
+        return SQUARE[config.name](square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
-    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet or dit.')
+    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use '
+                    f'{", ".join(DENOISERS[:-1])} or {DENOISERS[-1]}.')  # fmt: skip
 
 
 def control(
