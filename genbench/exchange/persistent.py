@@ -27,11 +27,13 @@ class Network(NamedTuple):
     Attributes:
       kind: name of its class.
       options: its attributes that are numbers or texts.
+      model: the name of the class of its module `model`; '' without one.
       arrays: its parameters and buffers, by dotted names.
     """
 
     kind: str
     options: dict[str, Any]
+    model: str
     arrays: dict[str, np.ndarray]
 
 
@@ -72,7 +74,8 @@ def read(path: pathlib.Path, key: str = 'ema') -> Network:
     except (ValueError, EOFError) as error:
         raise UserError(f'{path} is no pickle of a network, or is damaged ({error}).') from error
     plain = {name: value for name, value in _attributes(found).items() if isinstance(value, int | float | str)}
-    return Network(found.kind, plain, arrays)
+    model = dict(_held(_attributes(found), '_modules')).get('model')
+    return Network(found.kind, plain, model.kind if isinstance(model, Module) else '', arrays)
 
 
 def _refused(identity: Any) -> Any:

@@ -87,21 +87,31 @@ def _of_folder(path: pathlib.Path, family: Family, blueprint: states.Blueprint) 
 
 def _of_file(path: pathlib.Path, family: Family, blueprint: states.Blueprint) -> tuple[pathlib.Path, Any, Any]:
     """The same of a checkpoint of EDM or score SDE."""
+    return path, *placed(score_models.variables(path, family), blueprint, str(path))
+
+
+def placed(variables: Mapping[str, np.ndarray], blueprint: states.Blueprint, source: str) -> tuple[Any, Any]:
+    """Parameters and other variables as a run of one network holds them, of arrays by their paths in the network.
+
+    Raises:
+      UserError: an array is missing, has another shape, or is not expected.
+    """
     (name,) = blueprint.shapes['params']
-    left = {f'{name}/{at}': value for at, value in score_models.variables(path, family).items()}
+    left = {f'{name}/{at}': value for at, value in variables.items()}
 
     def take(at: Any, leaf: Any) -> np.ndarray:
         where = '/'.join(str(key.key) for key in at)
         found = left.pop(where, None)
-        if np.shape(found) != leaf.shape or found is None:
-            there = 'none' if found is None else np.shape(found)
-            raise UserError(f'{path} is of another network: {where} has the shape {there} there and {leaf.shape} here.')
+        if found is None or found.shape != leaf.shape:
+            there = 'none' if found is None else found.shape
+            raise UserError(f'{source} is of another network: {where} has the shape {there} there and {leaf.shape} '
+                            'here.')  # fmt: skip
         return found
 
     params, aux = (jax.tree_util.tree_map_with_path(take, blueprint.shapes[part]) for part in ('params', 'aux'))
     if left:
-        raise UserError(f'{path} is of another network: it has {next(iter(left))}, and this config has not.')
-    return path, params, aux
+        raise UserError(f'{source} is of another network: it has {next(iter(left))}, and this config has not.')
+    return params, aux
 
 
 def _folder(source: pathlib.Path) -> pathlib.Path:

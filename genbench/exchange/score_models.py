@@ -11,7 +11,7 @@ from genbench.evaluation.features import torch_file
 from genbench.exchange import persistent, song
 from genbench.exchange.song import Arrays
 
-NETWORKS = ('ncsnpp', 'adm')
+NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # by EDM's classes
 # EDM's classes: the path and the prediction that they are, the settings that these have, and whether the network
 # predicts the noise with the opposite sign.
 PRECONDITIONED: dict[str, tuple[str, str, dict[str, float], bool]] = {
@@ -31,7 +31,7 @@ def variables(path: pathlib.Path, family: Any) -> Arrays:
     config = family.config.network
     if path.suffix not in READERS:
         raise UserError(f'{path} is neither a folder of diffusers, nor a .pkl of EDM, nor a .pth of score SDE.')
-    if config.name not in NETWORKS:
+    if config.name not in NETWORKS.values():
         raise UserError(f'{path} holds a network of EDM or score SDE, which are ncsnpp and adm here; network.name is '
                         f'{config.name}.')  # fmt: skip
     if config.time_scale != 1000:
@@ -53,6 +53,9 @@ def _edm(path: pathlib.Path, family: Any) -> Arrays:
     for name, value in {**settings, 'img_resolution': size}.items():
         if network.options.get(name) != value:
             raise UserError(f'{path} was trained with {name} = {network.options.get(name)}, and here it is {value:g}.')
+    if NETWORKS.get(network.model) != family.config.network.name:
+        raise UserError(f'{path} holds the network {NETWORKS.get(network.model, network.model)}; network.name is '
+                        f'{family.config.network.name}.')  # fmt: skip
     found = {name.removeprefix('model.'): value for name, value in network.arrays.items()}
     return song.parameters(found, family.config.network, size, negative)
 
