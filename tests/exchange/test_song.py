@@ -1,13 +1,8 @@
 """NCSN++, DDPM++ and ADM against EDM's and score SDE's own code (record_song.py says how), through the import."""
 
-import collections
 import importlib.util
-import io
 import json
 import pathlib
-import pickle
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +12,7 @@ import pytest
 from genbench import config as configs
 from genbench import families
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError
-from genbench.evaluation.features import torch_file
-from genbench.exchange import published, score_models, song
+from genbench.exchange import published, song
 from genbench.interpolants import steps
 from genbench.training import state as states
 
@@ -120,111 +113,3 @@ def test_edms_own_sampler_ends_where_heun_ends(word, recorded):
         x = move(x, t, s, jnp.asarray(waves.noise(index + 1)))
     assert np.std(recorded[f'sampled_{word}']) > 0.3
     np.testing.assert_allclose(x, recorded[f'sampled_{word}'], rtol=1e-5, atol=1e-5)
-
-
-class Persistent:
-    """Pickled as NVIDIA's persistent classes are: a call of theirs with the class's source, name and attributes."""
-
-    def __init__(self, kind, parameters=None, modules=None, buffers=None, **options):
-        self.state = {'_parameters': parameters or {}, '_buffers': buffers or {}, '_modules': modules or {}, **options}
-        self.kind = kind
-
-    def __reduce__(self):
-        meta = {'type': 'class', 'version': 6, 'module_src': 'raise SystemExit', 'class_name': self.kind}
-        return _reconstruct_persistent_obj, ({**meta, 'state': self.state},)
-
-
-def _reconstruct_persistent_obj(meta):
-    raise AssertionError('code of a pickle ran')
-
-
-_reconstruct_persistent_obj.__module__ = 'torch_utils.persistence'
-
-
-class Stored:
-    """Pickled as a storage of torch: bytes of the older layout, a pickle each of what it says and the values."""
-
-    def __init__(self, values):
-        self.values = np.asarray(values, np.float32).reshape(-1)
-
-    def __reduce__(self):
-        file = io.BytesIO()
-        for one in (torch_file.MAGIC, torch_file.PROTOCOL, {'little_endian': True}):
-            pickle.dump(one, file, 2)
-        pickler = pickle.Pickler(file, 2)
-        kind = _global('torch', 'FloatStorage')
-        pickler.persistent_id = lambda one: ('storage', kind, '7', 'cpu', self.values.size, None) if one is self else None
-        pickler.dump(self)
-        pickle.dump(['7'], file, 2)
-        file.write(self.values.size.to_bytes(8, 'little') + self.values.tobytes())
-        return _global('torch.storage', '_load_from_bytes'), (file.getvalue(),)
-
-
-class Tensor:
-    def __init__(self, values):
-        self.values = np.ascontiguousarray(values)
-
-    def __reduce__(self):
-        strides = tuple(step // self.values.itemsize for step in self.values.strides)
-        arguments = Stored(self.values), 0, self.values.shape, strides, False, collections.OrderedDict()
-        return _global('torch._utils', '_rebuild_tensor_v2'), arguments
-
-
-def _global(module, name):
-    """A function that pickles by a name in a module that is not there otherwise."""
-    found = types.FunctionType((lambda *_: None).__code__, {}, name)
-    found.__module__, found.__qualname__ = module, name
-    setattr(sys.modules[module], name, found)
-    return found
-
-
-@pytest.fixture
-def no_torch(monkeypatch):
-    for name in ('torch', 'torch.storage', 'torch._utils', 'torch_utils', 'torch_utils.persistence'):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules['torch_utils.persistence']._reconstruct_persistent_obj = _reconstruct_persistent_obj
-
-
-def test_a_pickle_of_edm_is_read_without_running_it(recorded, no_torch, tmp_path):
-    shapes = json.loads(str(recorded['edm_ddpmpp_shapes']))
-    flat = waves.filled({name.removeprefix('model.'): shape for name, shape in shapes.items()})
-    model = Persistent('SongUNet', {name: Tensor(value) for name, value in flat.items()})
-    options = {'img_resolution': waves.SIZE, 'sigma_data': 0.5}
-    path = tmp_path / 'edm.pkl'
-    path.write_bytes(pickle.dumps({'ema': Persistent('EDMPrecond', modules={'model': model}, **options)}))
-    family = family_of('edm_ddpmpp')
-    found = score_models.variables(path, family)
-    wanted = song.parameters(flat, family.config.network, waves.SIZE, False)
-    assert set(found) == set(wanted)
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    for held, other, words in (
-        ({'ema': Persistent('EDMPrecond', modules={'model': model}, **options)}, 'vp_ddpmpp', 'family.schedule=edm'),
-        ({'ema': Persistent('EDMPrecond', modules={'model': model}, **options)}, 'edm_adm', 'holds the network ncsnpp'),
-        ({'ema': Persistent('iDDPMPrecond')}, 'edm_ddpmpp', 'holds iDDPMPrecond, which genbench cannot use'),
-        ({'ema': Persistent('EDMPrecond', img_resolution=64, sigma_data=0.5)}, 'edm_ddpmpp', 'img_resolution = 64, and'),
-        ({'D': 1}, 'edm_ddpmpp', "holds no network under 'ema'"),
-    ):
-        path.write_bytes(pickle.dumps(held))
-        with pytest.raises(UserError, match=words):
-            score_models.variables(path, family_of(other))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match='is no pickle of a network, or is damaged'):
-        score_models.variables(path, family)
-
-
-def test_a_checkpoint_of_score_sde_gives_its_averages(recorded, no_torch, tmp_path):
-    """The model's parameters are zeros here; the averages, a list without names, are those that count."""
-    shapes = json.loads(str(recorded['sde_ve_shapes']))
-    values = waves.filled(shapes)
-    trained = json.loads(str(recorded['sde_ve_trained']))
-    model = {f'module.{name}': Tensor(value if name not in trained else 0 * value) for name, value in values.items()}
-    path = tmp_path / 'checkpoint_8.pth'
-
-    def write(averages):
-        held = {'optimizer': {'state': {}}, 'model': model, 'ema': {'decay': 0.999, 'shadow_params': averages}, 'step': 8}
-        path.write_bytes(pickle.dumps(held))
-
-    averages = [Tensor(values[name]) for name in trained]
-    write(averages)
-    monkey = lambda path, key: _read_plain(path, key)  # noqa: E731
-    del monkey

@@ -54,7 +54,9 @@ _CONSTANTS: dict[str, Any] = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 
 _SHORT_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
-def load(stream: bytes | mmap.mmap | io.BytesIO, calls: dict[tuple[str, str], Call], persistent: Callable[[Any], Any]) -> Any:
+def load(
+    stream: bytes | mmap.mmap | io.BytesIO, calls: dict[tuple[str, str], Call], persistent: Callable[[Any], Any]
+) -> Any:
     """The value of the pickle that begins here; a stream is left behind its end.
 
     Args:
