@@ -1,8 +1,8 @@
 """Weights of EDM's and score SDE's published checkpoints, as those of the networks ncsnpp and adm.
 
 T. Karras et al. 2022, https://github.com/NVlabs/edm; Y. Song et al. 2021, yang-song/score_sde_pytorch. EDM names layers
-by where they are in the network, score SDE by their number; the layers themselves are the same, so score SDE's are given
-EDM's names first. What differs from genbench is the order of axes, of queries, keys and values, and of sines and
+by where they are in the network, score SDE by their number; the layers themselves are the same, so score SDE's are
+given EDM's names first. What differs from genbench is the order of axes, of queries, keys and values, and of sines and
 cosines; and EDM's classes, which are columns of a layer with one bias for all, and the bias alone for none.
 """
 

@@ -1,6 +1,6 @@
 """Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flax import nnx
@@ -30,7 +30,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'couplings': couplings.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
-SQUARE: dict[str, type[nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
+SQUARE: dict[str, Callable[..., nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
 DENOISERS = (*SQUARE, 'dit')
 
 

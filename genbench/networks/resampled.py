@@ -132,7 +132,7 @@ class Block(nnx.Module):
         x = self._resampled(x)
         h = (h + (x if self.shortcut is None else self.shortcut(x))) * style.scale
         h = h if self.attention is None else self.attention(h) * style.scale
-        if self.words is None:
+        if self.words is None or words is None:
             return h
         return self.words(h.reshape(len(h), -1, h.shape[-1]), words).reshape(h.shape)
 
@@ -143,7 +143,7 @@ class Block(nnx.Module):
 
 
 class Pyramid(nnx.Module):
-    """A picture (…, inputs) that shrinks beside the network: a convolution, then `halved`, with one padding for both."""
+    """A picture that shrinks beside the network: a convolution, then `halved`, with one padding for both."""
 
     def __init__(self, inputs: int, outputs: int, *, taps: tuple[int, ...], style: Style, rngs: nnx.Rngs):
         self.taps, self.conv = taps, style.conv(inputs, outputs, rngs=rngs)

@@ -61,11 +61,11 @@ def edm(found):
         found[name] = channels_last(network(x, torch.tensor(waves.LEVELS), **given))
         if name == 'edm_ddpmpp':
             sampler = importlib.import_module('generate').edm_sampler
-            draw = lambda like: channels_first(waves.noise(next(steps))).double()  # noqa: E731
             start = channels_first(waves.noise(0))
             for word, churn in (('plain', {}), ('churned', waves.CHURN)):
                 told = {f'S_{one.removeprefix("t")}': value for one, value in churn.items()}
-                steps = iter(range(1, waves.STEPS + 1))
+                numbers = iter(range(1, waves.STEPS + 1))
+                draw = lambda like, numbers=numbers: channels_first(waves.noise(next(numbers))).double()  # noqa: E731
                 with torch.no_grad():
                     x = sampler(network, start, classes, randn_like=draw, num_steps=waves.STEPS, **told)
                 found[f'sampled_{word}'] = channels_last(x)

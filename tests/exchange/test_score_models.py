@@ -95,6 +95,10 @@ def score_sde(path, model, averages):
 OPTIONS = {'img_resolution': 8, 'sigma_data': 0.5}
 
 
+def precond(kind):
+    return {'ema': module('EDMPrecond', modules={'model': module(kind)}, **OPTIONS)}
+
+
 def test_a_pickle_of_edm_is_read_and_its_code_is_not_run(tmp_path):
     weight, bias, deep = np.arange(6.0).reshape(2, 3), np.array([1.0, -1.0]), np.array([7.0])
     inner = module('SongUNet', {'bias': bias, 'none': None}, {'deep': module('Linear', {'weight': deep})})
@@ -116,11 +120,11 @@ def test_a_pickle_of_edm_is_read_and_its_code_is_not_run(tmp_path):
         ({'ema': module('VPPrecond')}, {}, 'trained with family.schedule=vp and family.prediction=noise; this config'),
         ({'ema': module('EDMPrecond', **OPTIONS)}, {'size': 4}, 'img_resolution = 8, and here it is 4'),
         ({'ema': module('iDDPMPrecond')}, {}, 'holds iDDPMPrecond, which genbench cannot use'),
-        ({'ema': module('EDMPrecond', modules={'model': module('DhariwalUNet')}, **OPTIONS)}, {}, 'holds the network adm'),
-        ({'ema': module('EDMPrecond', modules={'model': module('SongUNet')}, **OPTIONS)}, {}, 'map_layer0.weight is missing'),
+        (precond('DhariwalUNet'), {}, 'holds the network adm'),
+        (precond('SongUNet'), {}, 'map_layer0.weight is missing'),
         ({'G_ema': module('Generator')}, {}, "holds no network under 'ema'"),
         ({'ema': Call('os', 'system', 'true')}, {}, "holds no network under 'ema'"),
-        ({'ema': module('EDMPrecond', {'a': Call('torch.storage', '_load_from_bytes', 3)})}, {}, 'a storage that is no bytes'),
+        ({'ema': Call('torch.storage', '_load_from_bytes', 3)}, {}, 'a storage that is no bytes'),
         ({'ema': module('EDMPrecond', **OPTIONS)}, {'network': {'name': 'unet'}}, 'network.name is unet'),
         (
             {'ema': module('EDMPrecond', **OPTIONS)}, {'network': {**SMALL, 'time_scale': 16.0}},
