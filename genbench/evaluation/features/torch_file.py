@@ -82,8 +82,8 @@ def read(path: pathlib.Path, key: Sequence[str] = (), choose: Choose = list) -> 
     """The tensors of a state dict by name, read-only; those that share a storage in the file share it in memory.
 
     Args:
-      key: where the state dict lies in a file that holds others beside it: ('state_dict',). A list of tensors is one
-        under '0', '1', ….
+      key: where the state dict lies in a file that holds others beside it: ('state_dict',). A list of tensors there
+        is one under '0', '1', ….
       choose: which tensors to read the values of; it may raise where names and shapes are not those that it needs.
 
     Raises:
@@ -222,7 +222,7 @@ def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
             there = ', '.join(map(_short, list(loaded)[:5])) if isinstance(loaded, dict) else type(loaded).__name__
             raise _Refused(f'holds nothing under {"::".join(key[: depth + 1])}; there is: {there or "nothing"}.')
         loaded = loaded[part]
-    if isinstance(loaded, list):
+    if key and isinstance(loaded, list):
         loaded = {str(index): one for index, one in enumerate(loaded)}
     if not isinstance(loaded, dict):
         raise _no_tensors('it', loaded)
