@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
     flags.export(verb('export', 'Write the weights of a run for other programs, with a model card.'))
-    flags.imported(verb('import', 'Make a run of weights in the layout of diffusers.', epilog=OVERRIDES))
+    flags.imported(verb('import', 'Make a run of published weights, of diffusers, EDM or score SDE.', epilog=OVERRIDES))
     flags.init(verb('init', 'Make a project of your own: a family, a config, a study and a test.'))
     about = 'Look at configs; list and copy what ships.'
     config = verbs.add_parser(

@@ -78,9 +78,9 @@ def import_weights(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     resolved = config.load(given.config, overrides)
     startup.prepare()
-    from genbench.exchange.published import import_unet
+    from genbench.exchange.published import import_weights as of_weights
 
-    print('\n'.join(import_unet(given.source, resolved, given.workdir)))
+    print('\n'.join(of_weights(given.source, resolved, given.workdir)))
     return 0
 
 

@@ -75,7 +75,8 @@ def export(parser: argparse.ArgumentParser) -> None:
 
 
 def imported(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('source', help='a folder of diffusers, with config.json and weights, or with a folder unet')
+    parser.add_argument('source', help='a folder of diffusers, with config.json and weights, or with a folder '
+                        'unet; or a checkpoint, .pkl of EDM or .pth of score SDE')  # fmt: skip
     parser.add_argument('--config', required=True, help='the config of the run: a file, or a name such as '
                         'cifar10/diffusion')  # fmt: skip
     parser.add_argument('--workdir', required=True, help='the folder of the run, a new one')

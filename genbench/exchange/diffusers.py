@@ -20,7 +20,7 @@ from genbench.networks.unet import UNet
 
 Tree = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
-CLASS = 'UNet2DModel'
+CLASS, FOLDER = 'UNet2DModel', 'unet'
 VERSION = '0.42.1'  # of diffusers, whose layout this is
 STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # of DDPM's linear schedule, genbench.interpolants.schedules.linear
 PREDICTIONS = {'noise': 'epsilon', 'x': 'sample', 'v': 'v_prediction'}  # of DDPMScheduler
@@ -30,12 +30,8 @@ def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> Non
     """Raise a UserError that says why the layout cannot hold this network of a run."""
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if not isinstance(module, UNet):
-        raise UserError(f'{refuse} it is no U-Net. Use --format=safetensors.')
-    if [form.type for form in forms.values()] not in ([], ['classes']):
-        raise UserError(f'{refuse} {CLASS} knows no conditions but one class, and this run has {", ".join(forms)}. '
-                        'Use --format=safetensors.')  # fmt: skip
-    if module.conditioning.distance is not None:
-        raise UserError(f'{refuse} it takes two times, and {CLASS} one. Use --format=safetensors.')
+        raise UserError(f'{refuse} it is neither a unet nor a dit. Use --format=safetensors.')
+    check_inputs(CLASS, name, module, forms)
     groups = sorted(set(_groups(module)))
     if len(groups) > 1:
         raise UserError(f'{refuse} its normalisations have {" and ".join(map(str, groups))} groups, and {CLASS} has '
@@ -47,6 +43,16 @@ def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> Non
     if config.heads > 1 and wide | {config.multipliers[-1]} != {config.multipliers[-1]}:
         raise UserError(f'{refuse} its attention has {config.heads} heads at several widths, and {CLASS} fixes the '
                         'width of a head. Use --format=safetensors.')  # fmt: skip
+
+
+def check_inputs(layout: str, name: str, module: Any, forms: Mapping[str, Form]) -> None:
+    """Raise a UserError where a network is told more than a time and a class."""
+    refuse = f"diffusers' layout cannot hold the network {name}:"
+    if [form.type for form in forms.values()] not in ([], ['classes']):
+        raise UserError(f'{refuse} {layout} knows no conditions but one class, and this run has {", ".join(forms)}. '
+                        'Use --format=safetensors.')  # fmt: skip
+    if module.conditioning.distance is not None:
+        raise UserError(f'{refuse} it takes two times, and {layout} one. Use --format=safetensors.')
 
 
 def _groups(module: UNet) -> Iterator[int]:
@@ -98,23 +104,23 @@ def settings(config: Any, module: UNet, size: int, channels: int, classes: int) 
     }
 
 
-def weights(params: Tree, blocks: int, one_late: bool) -> Arrays:
+def weights(params: Tree, config: Any, one_late: bool) -> Arrays:
     """The parameters of a U-Net by the names that diffusers has for them.
 
     Args:
       params: nested dicts, as the training state has them.
-      blocks: residual blocks at each resolution.
+      config: the section `network` of the run.
       one_late: step n there is step n + 1 here.
     """
     found = _convolution('conv_in', params['conv_in'])
     embedding = params['conditioning']
-    hidden = _linear('time_embedding.linear_1', embedding['hidden'])
+    hidden = linear('time_embedding.linear_1', embedding['hidden'])
     if one_late:
         hidden['time_embedding.linear_1.weight'] = rotated(hidden['time_embedding.linear_1.weight'], 1)
-    found |= hidden | _linear('time_embedding.linear_2', embedding['output'])
+    found |= hidden | linear('time_embedding.linear_2', embedding['output'])
     for entry in embedding.get('entries', {}).values():
         found['class_embedding.weight'] = np.asarray(entry['embedding'])
-    for side, per, sampler in (('down', blocks, 'downsamplers'), ('up', blocks + 1, 'upsamplers')):
+    for side, per, sampler in (('down', config.blocks, 'downsamplers'), ('up', config.blocks + 1, 'upsamplers')):
         layers = [params[side][key] for key in sorted(params[side], key=int)]
         found |= _side(f'{side}_blocks', layers, per, sampler)
     for index, key in enumerate(sorted(params['middle'], key=int)):
@@ -140,10 +146,10 @@ def _side(name: str, layers: list[Tree], per: int, sampler: str) -> Arrays:
 def _level(name: str, index: int, level: Tree) -> Arrays:
     block, into = level['block'], f'{name}.resnets.{index}'
     found = _norm(f'{into}.norm1', block['norm_in']) | _convolution(f'{into}.conv1', block['conv_in'])
-    found |= _linear(f'{into}.time_emb_proj', block['condition'])
+    found |= linear(f'{into}.time_emb_proj', block['condition'])
     found |= _norm(f'{into}.norm2', block['norm_out']) | _convolution(f'{into}.conv2', block['conv_out'])
     if projection := _at(level, 'block/shortcut'):  # a convolution of one pixel there
-        layer = _linear(f'{into}.conv_shortcut', projection)
+        layer = linear(f'{into}.conv_shortcut', projection)
         found |= {key: value[..., None, None] if value.ndim == 2 else value for key, value in layer.items()}
     return found | (_attention(f'{name}.attentions.{index}', level['attention']) if 'attention' in level else {})
 
@@ -156,8 +162,14 @@ def _at(tree: Tree, path: str) -> Tree:
 
 
 def _attention(name: str, params: Tree) -> Arrays:
-    found = _norm(f'{name}.group_norm', params['norm']) | _linear(f'{name}.to_out.0', params['output'])
-    kernels, biases = (np.split(np.asarray(params['inputs'][part]), 3, axis=-1) for part in ('kernel', 'bias'))
+    found = _norm(f'{name}.group_norm', params['norm']) | linear(f'{name}.to_out.0', params['output'])
+    return found | queries_keys_values(name, params['inputs'])
+
+
+def queries_keys_values(name: str, params: Tree) -> Arrays:
+    """The one layer of all three as three layers."""
+    found: Arrays = {}
+    kernels, biases = (np.split(np.asarray(params[part]), 3, axis=-1) for part in ('kernel', 'bias'))
     for letter, kernel, bias in zip('qkv', kernels, biases, strict=True):
         found |= {f'{name}.to_{letter}.weight': kernel.T, f'{name}.to_{letter}.bias': bias}
     return found
@@ -167,7 +179,7 @@ def _convolution(name: str, params: Tree) -> Arrays:
     return {f'{name}.weight': np.asarray(params['kernel']).transpose(3, 2, 0, 1), f'{name}.bias': _bias(params)}
 
 
-def _linear(name: str, params: Tree) -> Arrays:
+def linear(name: str, params: Tree) -> Arrays:
     return {f'{name}.weight': np.asarray(params['kernel']).T, f'{name}.bias': _bias(params)}
 
 
@@ -179,22 +191,28 @@ def _bias(params: Tree) -> np.ndarray:
     return np.asarray(params['bias'])
 
 
-def rotated(weight: np.ndarray, by: int) -> np.ndarray:
+def rotated(weight: np.ndarray, by: int, endpoint: bool = True) -> np.ndarray:
     """The weight (outputs, features) that makes of the sinusoids of n what `weight` makes of those of n + `by`.
 
     sin((n + 1) f) = cos f sin(n f) + sin f cos(n f) and cos((n + 1) f) = cos f cos(n f) − sin f sin(n f).
+
+    Args:
+      endpoint: see `genbench.networks.layers.timestep_embedding`.
     """
     sines, cosines = np.split(weight.astype(np.float64), 2, axis=1)
-    frequencies = by * np.geomspace(1, 1e-4, sines.shape[1])
+    frequencies = by * np.geomspace(1, 1e-4, sines.shape[1], endpoint=endpoint)
     one, other = np.cos(frequencies), np.sin(frequencies)
     return np.concatenate([sines * one - cosines * other, sines * other + cosines * one], axis=1).astype(weight.dtype)
 
 
-def scheduler(schedule: Any, prediction: str, time_scale: float, clip: bool) -> dict[str, Any] | None:
+def scheduler(
+    schedule: Any, prediction: str, time_scale: float, clip: bool, learned: bool = False
+) -> dict[str, Any] | None:
     """The file scheduler_config.json of DDPM's chain; None where the run has another path or another prediction.
 
     Args:
       schedule: the path of the family, or None.
+      learned: the network has a second output, for the variance of a step.
     """
     fits = schedule is not None and schedule.name == 'linear' and time_scale == STEPS and prediction in PREDICTIONS
     if not fits:
@@ -207,6 +225,6 @@ def scheduler(schedule: Any, prediction: str, time_scale: float, clip: bool) -> 
         'beta_end': LAST_BETA,
         'beta_schedule': 'linear',
         'prediction_type': PREDICTIONS[prediction],
-        'variance_type': 'fixed_large',
+        'variance_type': 'learned_range' if learned else 'fixed_large',
         'clip_sample': clip,
     }

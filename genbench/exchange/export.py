@@ -12,7 +12,8 @@ import numpy as np
 from genbench import config as configs
 from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation import results
-from genbench.exchange import card, diffusers, safetensors
+from genbench.exchange import card, diffusers, diffusers_dit, safetensors
+from genbench.networks.dit import DiT
 from genbench.training import runs
 from genbench.training import state as states
 
@@ -35,12 +36,16 @@ def export(
       A line for each file.
 
     Raises:
-      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists; nothing is written.
+      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists or lies inside the run;
+        nothing is written.
     """
     target = pathlib.Path(out)
     if target.exists():
         raise UserError(f'{out} (--out) exists; name a new folder.')
     run = runs.open_run(workdir)
+    if target.resolve().is_relative_to(run.folder.path.resolve()):
+        raise UserError(f'{out} (--out) lies inside the run {workdir}, whose folder holds that run and nothing else; '
+                        'name a folder outside it.')  # fmt: skip
     step, state = run.restore(step)
     blueprint, state = run.networks(step, state, average or run.config.evaluation.average, what='--average')
     average = (average or run.config.evaluation.average) if blueprint.averages else 'current'
@@ -89,28 +94,30 @@ def named(state: Mapping[str, Any], prefix: str = '') -> list[tuple[str, np.ndar
 
 
 def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
-    """The one U-Net of a family, and the scheduler of diffusers where one fits."""
+    """The one network of a family, a U-Net or a DiT, and the scheduler of diffusers where one fits."""
     family, options = blueprint.family, run.config.network
     networks = dict(blueprint.bind_state(state))
     if len(networks) != 1 or state.get('lent'):
         held = ', '.join([*networks, *(f'{name} (borrowed)' for name in state.get('lent', {}))])
-        raise UserError(f"diffusers' layout holds one U-Net, and this run has {held}. Use --format=safetensors.")
+        raise UserError(f"diffusers' layout holds one network, and this run has {held}. Use --format=safetensors.")
     ((name, module),) = networks.items()
-    diffusers.check(options, name, module, family.forms)
+    layout: Any = diffusers_dit if isinstance(module, DiT) else diffusers
+    layout.check(options, name, module, family.forms)
     size, _, channels = family.spec.shape
     classes = sum(form.size for form in family.forms.values())
-    settings = diffusers.settings(options, module, size, channels, classes)
-    prediction = getattr(family, 'prediction', '')
-    scheduler = diffusers.scheduler(family.path, prediction, options.time_scale, run.config.family.get('clip', False))
-    arrays = diffusers.weights(state['params'][name], options.blocks, one_late=scheduler is not None)
+    settings = layout.settings(options, module, size, channels, classes)
+    prediction, clip = getattr(family, 'prediction', ''), run.config.family.get('clip', False)
+    learned = settings['out_channels'] != channels
+    scheduler = diffusers.scheduler(family.path, prediction, options.time_scale, clip, learned)
+    arrays = layout.weights(state['params'][name], options, one_late=scheduler is not None)
     files = {
-        'unet/config.json': _json(settings),
-        'unet/diffusion_pytorch_model.safetensors': safetensors.encode(arrays, {'format': 'pt'}),
+        f'{layout.FOLDER}/config.json': _json(settings),
+        f'{layout.FOLDER}/diffusion_pytorch_model.safetensors': safetensors.encode(arrays, {'format': 'pt'}),
     }
     lines = [
-        f'`unet/` holds the network for `diffusers.{diffusers.CLASS}` (the layout of version {diffusers.VERSION}). '
-        f'It predicts `{prediction}` on the path `{getattr(family.path, "name", "")}` of genbench. Pixels lie in '
-        f'[−1, 1], level k of {family.spec.levels} at (2k + 1) / {family.spec.levels} − 1.'
+        f'`{layout.FOLDER}/` holds the network for `diffusers.{layout.CLASS}` (the layout of version '
+        f'{diffusers.VERSION}). It predicts `{prediction}` on the path `{getattr(family.path, "name", "")}` of '
+        f'genbench. Pixels lie in [−1, 1], level k of {family.spec.levels} at (2k + 1) / {family.spec.levels} − 1.'
     ]
     if classes:
         lines.append(f'Class {classes} stands for knowing none.')
@@ -120,12 +127,30 @@ def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[
     else:
         files['scheduler/scheduler_config.json'] = _json(scheduler)
         lines.append('`scheduler/` holds the chain that it was trained on; its step n is step n + 1 of genbench.')
-        if not classes:
-            files['model_index.json'] = _json({
-                '_class_name': 'DDPMPipeline', '_diffusers_version': diffusers.VERSION,
-                'scheduler': ['diffusers', 'DDPMScheduler'], 'unet': ['diffusers', diffusers.CLASS],
-            })  # fmt: skip
+    if layout is diffusers_dit:
+        lines += _loading_a_dit(classes)
+    elif scheduler is not None and not classes:
+        files['model_index.json'] = _json({
+            '_class_name': 'DDPMPipeline', '_diffusers_version': diffusers.VERSION,
+            'scheduler': ['diffusers', 'DDPMScheduler'], 'unet': ['diffusers', diffusers.CLASS],
+        })  # fmt: skip
     return files, lines, 'diffusers'
+
+
+def _loading_a_dit(classes: int) -> list[str]:
+    unasked = [] if classes else ['It knows no classes: call it with `class_labels` of zeros.']
+    return [
+        *unasked,
+        'diffusers spaces the frequencies of the time in another way than the official code of DiT and genbench. Set '
+        'them right after loading, or the network computes something else:',
+        '',
+        '```python',
+        f'from diffusers import {diffusers_dit.CLASS}',
+        '',
+        f"transformer = {diffusers_dit.CLASS}.from_pretrained('{diffusers_dit.FOLDER}')",
+        *diffusers_dit.FREQUENCIES,
+        '```',
+    ]
 
 
 def _json(values: Any) -> bytes:

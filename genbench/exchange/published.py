@@ -1,4 +1,4 @@
-"""Weights that diffusers holds, as a finished run: sampled, evaluated, distilled and built on like any other."""
+"""Published weights as a finished run: sampled, evaluated, distilled and built on like any other."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from genbench import reading
 from genbench.config import Config
 from genbench.errors import UserError, explained_disk_errors
 from genbench.evaluation.features import torch_file, weights
-from genbench.exchange import diffusers
+from genbench.exchange import diffusers, score_models
 from genbench.families.base import Family
 from genbench.networks.unet import UNet
 from genbench.training import loop, runs
@@ -39,33 +39,31 @@ _DEFAULTS = {
 
 
 @explained_disk_errors()
-def import_unet(source: str, config: Config, workdir: str) -> list[str]:
-    """Make a run of a config whose one network has the weights of a folder of diffusers.
+def import_weights(source: str, config: Config, workdir: str) -> list[str]:
+    """Make a run of a config whose one network has the weights of a folder of diffusers, or of a file.
 
     The weights become those of the last step and all of its averages. The data set need not be prepared.
 
     Args:
-      source: a folder with `config.json` and the weights, or with a folder `unet` that has them.
+      source: a folder with `config.json` and the weights, or with a folder `unet` that has them; or a checkpoint of EDM
+        or of score SDE.
       config: resolved; its network must be the one of the weights.
       workdir: a new folder.
 
     Raises:
       UserError: the weights are not there or of another network, or the folder exists; nothing is written then.
     """
-    target = pathlib.Path(workdir)
+    target, path = pathlib.Path(workdir), pathlib.Path(source)
     if target.exists():
         raise UserError(f'{workdir} (--workdir) exists; name a new folder.')
-    folder = _folder(pathlib.Path(source))
+    if not path.exists():
+        raise UserError(f'There is no {source}.')
     family = prepare(config, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True).family
     blueprint = states.Blueprint(family)
-    ((name, like), *others) = blueprint.shapes['params'].items()
-    if others or family.borrowed or len(family.stages) > 1:
-        raise UserError(f"diffusers' layout holds one U-Net, and a run of {family.name} has more.")
-    _check_settings(family, name, blueprint, folder)
-    late = diffusers.scheduler(family.path, getattr(family, 'prediction', ''), config.network.time_scale, True)
-    file = next(folder / one for one in NAMES if (folder / one).is_file())
-    params = {name: parameters(_read(file), like, config.network.blocks, late is not None)}
-    state = jax.jit(blueprint.fresh_state)(params, blueprint.shapes['aux'])
+    if len(blueprint.shapes['params']) != 1 or family.borrowed or len(family.stages) > 1:
+        raise UserError(f'Published weights are those of one network, and a run of {family.name} has more.')
+    file, params, aux = (_of_file if path.is_file() else _of_folder)(path, family, blueprint)
+    state = jax.jit(blueprint.fresh_state)(params, aux)
     state = {**state, 'step': jnp.asarray(config.train.num_steps, jnp.int32)}
     partial = target.with_name(f'{target.name}.part')
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +71,47 @@ def import_unet(source: str, config: Config, workdir: str) -> list[str]:
     partial.rename(target)
     number = states.count(state['params'])
     return [f'{target}: {number:,} parameters from {file}. Next: genbench evaluate {target}']
+
+
+def _of_folder(path: pathlib.Path, family: Family, blueprint: states.Blueprint) -> tuple[pathlib.Path, Any, Any]:
+    """The file of a U-Net in diffusers' layout, and the variables."""
+    config, folder = family.config.network, _folder(path)
+    ((name, like),) = blueprint.shapes['params'].items()
+    if config.name != 'unet':
+        raise UserError(f"A folder in diffusers' layout is imported into a unet; network.name is {config.name}.")
+    _check_settings(family, name, blueprint, folder)
+    late = diffusers.scheduler(family.path, getattr(family, 'prediction', ''), config.time_scale, True)
+    file = next(folder / one for one in NAMES if (folder / one).is_file())
+    return file, {name: parameters(_read(file), like, config, late is not None)}, blueprint.shapes['aux']
+
+
+def _of_file(path: pathlib.Path, family: Family, blueprint: states.Blueprint) -> tuple[pathlib.Path, Any, Any]:
+    """The same of a checkpoint of EDM or score SDE."""
+    return path, *placed(score_models.variables(path, family), blueprint, str(path))
+
+
+def placed(variables: Mapping[str, np.ndarray], blueprint: states.Blueprint, source: str) -> tuple[Any, Any]:
+    """Parameters and other variables as a run of one network holds them, of arrays by their paths in the network.
+
+    Raises:
+      UserError: an array is missing, has another shape, or is not expected.
+    """
+    (name,) = blueprint.shapes['params']
+    left = {f'{name}/{at}': value for at, value in variables.items()}
+
+    def take(at: Any, leaf: Any) -> np.ndarray:
+        where = '/'.join(str(key.key) for key in at)
+        found = left.pop(where, None)
+        if found is None or found.shape != leaf.shape:
+            there = 'none' if found is None else found.shape
+            raise UserError(f'{source} is of another network: {where} has the shape {there} there and {leaf.shape} '
+                            'here.')  # fmt: skip
+        return found
+
+    params, aux = (jax.tree_util.tree_map_with_path(take, blueprint.shapes[part]) for part in ('params', 'aux'))
+    if left:
+        raise UserError(f'{source} is of another network: it has {next(iter(left))}, and this config has not.')
+    return params, aux
 
 
 def _folder(source: pathlib.Path) -> pathlib.Path:
@@ -109,7 +148,7 @@ def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
     return {renamed(name): np.asarray(value, np.float32) for name, value in read(file).items()}
 
 
-def parameters(found: Mapping[str, np.ndarray], like: Any, blocks: int, one_late: bool) -> Any:
+def parameters(found: Mapping[str, np.ndarray], like: Any, config: Any, one_late: bool) -> Any:
     """The inverse of `diffusers.weights`: parameters with the structure and the shapes of `like`.
 
     Raises:
@@ -118,7 +157,7 @@ def parameters(found: Mapping[str, np.ndarray], like: Any, blocks: int, one_late
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([0, *(int(np.prod(leaf.shape)) for leaf in leaves)])
     places = [np.arange(a, b).reshape(leaf.shape) for a, b, leaf in zip(ends[:-1], ends[1:], leaves, strict=True)]
-    wanted = diffusers.weights(jax.tree.unflatten(structure, places), blocks, one_late=False)
+    wanted = diffusers.weights(jax.tree.unflatten(structure, places), config, one_late=False)
     for name in [*wanted, *found]:
         there, here = (np.shape(held[name]) if name in held else 'none' for held in (found, wanted))
         if there != here:

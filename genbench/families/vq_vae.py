@@ -35,7 +35,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.families.spaces import FirstStage
-from genbench.networks import autoencoder, quantisers, square_size
+from genbench.networks import encoder_and_decoder, quantisers
 from genbench.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, each
 
 MOST_CODES = 2**16
@@ -81,6 +81,8 @@ class VQVAE(FirstStage, Family):
         super().__init__(config, spec, borrowed)
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
         self.learned = config.family.quantiser == 'codebook'
+        if 'multipliers' not in config.network:
+            raise UserError(f'network.name is {config.network.name!r}, which has no resolutions; use autoencoder.')
         height, width, _ = self.code_shape
         if self.learned and config.family.codes > (vectors := config.train.batch_size * height * width):
             raise UserError(
@@ -97,16 +99,12 @@ class VQVAE(FirstStage, Family):
         return height, width, options.latent_channels if self.learned else len(options.levels)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        size, channels = square_size(self.config.network, self.space), self.space.shape[2]
-        options = {key: value for key, value in self.config.network.items() if key != 'name'}
-        options['pictures'], (height, width, depth) = True, self.code_shape
-        return {
-            'encoder': autoencoder.Encoder(size, channels, depth, self.forms, rngs=rngs, **options),
-            'decoder': autoencoder.Decoder(
-                size, depth, channels * self.observation.outputs, self.forms, rngs=rngs, **options
-            ),
-            'quantiser': self._quantiser(height * width, depth),
-        }
+        height, width, depth = self.code_shape
+        outputs = self.space.shape[2] * self.observation.outputs
+        pair = encoder_and_decoder(
+            self.config.network, self.space, self.forms, rngs, codes=depth, latent=depth, outputs=outputs, pictures=True
+        )
+        return {**pair, 'quantiser': self._quantiser(height * width, depth)}
 
     def _quantiser(self, positions: int, depth: int) -> quantisers.Quantiser:
         options = self.config.family

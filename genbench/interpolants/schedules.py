@@ -185,6 +185,43 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     )
 
 
+def vp(first: float = 0.1, last: float = 20.0) -> Schedule:
+    """The variance-preserving SDE, β(t) = β_min + t (β_max − β_min) (Y. Song et al. 2021, equation 33).
+
+    Networks see 999 t where others see 1000 t, as in their official code.
+    """
+    return Schedule(
+        'vp', lambda t: jnp.exp(_log_alpha(t, first, last)),
+        lambda t: jnp.sqrt(-jnp.expm1(2 * _log_alpha(t, first, last))),
+        t_min=1e-5, t_max=1.0, condition=lambda t: 0.999 * t,
+    )  # fmt: skip
+
+
+def subvp(first: float = 0.1, last: float = 20.0) -> Schedule:
+    """The sub-VP SDE: the mean of `vp`, and its variance squared (Y. Song et al. 2021, equation 29)."""
+    sigma = lambda t: -jnp.expm1(2 * _log_alpha(t, first, last))  # noqa: E731
+    return dataclasses.replace(vp(first, last), name='subvp', sigma=sigma)
+
+
+def _log_alpha(t: Array, first: float, last: float) -> Array:
+    return -0.25 * t**2 * (last - first) - 0.5 * t * first
+
+
+def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Schedule:
+    """x_t = x + t ε with t the noise level itself, even in its logarithm (Y. Song et al. 2021, equation 31).
+
+    Their levels from 0.01 to 50 are of pixels in [0, 1]; here pixels lie in [−1, 1].
+    """
+
+    def condition(t):  # networks stretch it a thousand times: log σ of pixels in [0, 1]
+        return jnp.log(jnp.maximum(t, sigma_min) / 2) / 1000
+
+    return Schedule(
+        've', jnp.ones_like, lambda t: t, t_min=sigma_min, t_max=sigma_max, condition=condition,
+        curve=lambda share: sigma_min * (sigma_max / sigma_min) ** share,
+    )  # fmt: skip
+
+
 def learned(
     shape: Callable[[Array], Array] = lambda share: share, log_snrs: tuple[float, float] = (13.3, -10.0)
 ) -> Schedule:
@@ -332,6 +369,10 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
+# Those of score SDE, which have tests of their own.
+SCORE_SDE: dict[str, Callable[[], Schedule]] = {'vp': vp, 'subvp': subvp, 've': ve}
+
+
 def check_spacing(schedule: Schedule, spacing: str) -> int | None:
     """The number of steps that a spacing fixes, if it does.
 
@@ -352,7 +393,7 @@ def check_spacing(schedule: Schedule, spacing: str) -> int | None:
 
 def get(name: str) -> Schedule:
     """The schedule that configs call `name`; of 'learned', as it is as long as nothing is learned."""
-    known = {**SCHEDULES, 'learned': learned}
+    known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
     if name not in known:
         raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')
     return known[name]()

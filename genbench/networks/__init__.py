@@ -1,19 +1,21 @@
 """Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import autoencoder, couplings, dit, mlp, resnet, unet
+from genbench.networks import adm, autoencoder, couplings, dit, mlp, ncsnpp, resnet, unet
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'unet': unet.DEFAULTS,
     'dit': dit.DEFAULTS,
+    'ncsnpp': ncsnpp.DEFAULTS,
+    'adm': adm.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
@@ -23,11 +25,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 RANGES: dict[str, Mapping[str, Range]] = {
     'unet': unet.RANGES,
     'dit': dit.RANGES,
+    'ncsnpp': ncsnpp.RANGES,
+    'adm': adm.RANGES,
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
     'mlp': mlp.RANGES,
 }
+# (size, channels, forms, …) → a network for square images
+SQUARE: dict[str, Callable[..., nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
+DENOISERS = (*SQUARE, 'dit', 'mlp')
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -68,14 +75,14 @@ def denoiser(
     """
     options = {key: value for key, value in config.items() if key != 'name'}
     options |= {'second_time': second_time, 'outputs': outputs}
-    if config.name == 'unet':
-        return unet.UNet(square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
+    if config.name in SQUARE:
+        return SQUARE[config.name](square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
         return mlp.Denoiser(space.shape, forms, rngs=rngs, **options)
-    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use unet, dit or '
-                    'mlp.')  # fmt: skip
+    raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use '
+                    f'{", ".join(DENOISERS[:-1])} or {DENOISERS[-1]}.')  # fmt: skip
 
 
 def encoder_and_decoder(

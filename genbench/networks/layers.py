@@ -110,30 +110,44 @@ class Conditioning(nnx.Module):
       class_init: of the classes' vectors.
       time_scale: of the sinusoids of the times; derivatives by the time are as large.
       second_time: the times come with earlier ones s, of which the distance t − s is embedded too.
+      bias_init: inputs of a layer that the times pass → what its bias begins as.
+      vector_init: of the layers of vectors.
+      early: types of conditions that are added to the sinusoids of the times, not to what the two layers make of them.
+      features_of_time: takes the place of the sinusoids, on `time_scale` times the times.
     """
 
     def __init__(
         self, features: int, outputs: int, forms: Mapping[str, Form], *,
         endpoint: bool, kernel_init: Initializer, class_init: Initializer, time_scale: float = 1000.0,
-        second_time: bool = False, rngs: nnx.Rngs,
+        second_time: bool = False, bias_init: Callable[[int], Initializer] = lambda inputs: zeros,
+        vector_init: Initializer = zeros, early: Sequence[str] = (), features_of_time: nnx.Module | None = None,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.features, self.endpoint, self.time_scale = features, endpoint, time_scale
+        self.features, self.endpoint, self.time_scale, self.early = features, endpoint, time_scale, tuple(early)
+        self.features_of_time = features_of_time
         self.forms = tuple((name, form) for name, form in forms.items() if form.type in ('classes', 'vector'))
         self.heard = tuple((name, form) for name, form in forms.items() if form.type == 'number')
-        self.hidden = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs)
-        self.output = Linear(outputs, outputs, kernel_init=kernel_init, rngs=rngs)
-        self.entries = nnx.Dict({
-            name: nnx.Embed(form.size + 1, outputs, embedding_init=class_init, rngs=rngs) if form.size
-            else Linear(form.shape[0], outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
-            for name, form in self.forms
-        })  # fmt: skip
+        self.hidden = Linear(features, outputs, kernel_init=kernel_init, bias_init=bias_init(features), rngs=rngs)
+        self.output = Linear(outputs, outputs, kernel_init=kernel_init, bias_init=bias_init(outputs), rngs=rngs)
+
+        def entry(form: Form) -> nnx.Module:
+            width = features if form.type in self.early else outputs
+            if form.size:
+                return nnx.Embed(form.size + 1, width, embedding_init=class_init, rngs=rngs)
+            return Linear(form.shape[0], width, use_bias=False, kernel_init=vector_init, rngs=rngs)
+
+        self.entries = nnx.Dict({name: entry(form) for name, form in self.forms})
         self.distance = Linear(features, outputs, kernel_init=kernel_init, rngs=rngs) if second_time else None
         self.numbers = nnx.Dict({
             name: Linear(features, outputs, use_bias=False, kernel_init=zeros, rngs=rngs) for name, _ in self.heard
         })  # fmt: skip
 
     def __call__(self, t: Array, given: Given, s: Array | None = None) -> Array:
-        h = self.hidden(self._embedded(t))
+        h = self._embedded(t)
+        for name, form in self.forms:
+            if form.type in self.early:
+                h = h + self.entries[name](told(given, name, form, len(t)))
+        h = self.hidden(h)
         if self.distance is not None:
             h = h + self.distance(self._embedded(jnp.zeros_like(t) if s is None else t - s))
         elif s is not None:
@@ -143,10 +157,13 @@ class Conditioning(nnx.Module):
             h = h + self.numbers[name](embedded)
         h = self.output(nnx.silu(h))
         for name, form in self.forms:
-            h = h + self.entries[name](told(given, name, form, len(t)))
+            if form.type not in self.early:
+                h = h + self.entries[name](told(given, name, form, len(t)))
         return nnx.silu(h)
 
     def _embedded(self, t: Array) -> Array:
+        if self.features_of_time is not None:
+            return self.features_of_time(self.time_scale * t)
         return timestep_embedding(t, self.features, endpoint=self.endpoint, scale=self.time_scale)
 
 
@@ -203,8 +220,8 @@ class GroupNorm(nnx.Module):
     makes XLA recompute whole residual chains, which costs a fifth of a U-Net's training step.
     """
 
-    def __init__(self, channels: int, *, groups: int = 32):
-        self.groups = math.gcd(groups, channels)
+    def __init__(self, channels: int, *, groups: int = 32, epsilon: float = 1e-6):
+        self.groups, self.epsilon = math.gcd(groups, channels), epsilon
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
@@ -215,7 +232,7 @@ class GroupNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         sums = wide.sum((1, 2)), jnp.square(wide).sum((1, 2))
         mean, square = (jnp.matmul(total, average, precision='highest') for total in sums)
-        scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6) * self.scale[...]
+        scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon) * self.scale[...]
         shift = self.bias[...] - mean * scale
         # Rounded only here: far from zero both terms are large and cancel, which bfloat16 does not survive.
         return (wide * scale[:, None, None] + shift[:, None, None]).astype(x.dtype)
@@ -262,12 +279,16 @@ def attend(qkv: Array) -> Array:
 class Attention(nnx.Module):
     """Self-attention over pixels with a residual connection (Ho et al. 2020, appendix B)."""
 
-    def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, rngs: nnx.Rngs):
+    # Queries, keys and values are three layers in DDPM: each has variance 2 / (inputs + outputs) = 1 / channels.
+    OF_THREE = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
+
+    def __init__(
+        self, channels: int, *, heads: int = 1, groups: int = 32, epsilon: float = 1e-6,
+        kernel_init: Initializer = OF_THREE, bias_init: Initializer = zeros, rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.heads = heads
-        self.norm = GroupNorm(channels, groups=groups)
-        # Queries, keys and values are three layers in DDPM: each has variance 2 / (inputs + outputs) = 1 / channels.
-        of_three = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
-        self.inputs = Linear(channels, 3 * channels, kernel_init=of_three, rngs=rngs)
+        self.norm = GroupNorm(channels, groups=groups, epsilon=epsilon)
+        self.inputs = Linear(channels, 3 * channels, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
         self.output = Linear(channels, channels, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:

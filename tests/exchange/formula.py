@@ -1,4 +1,4 @@
-"""A U-Net whose parameters are a formula, and inputs, the same for genbench and for whoever else computes with them."""
+"""Networks with parameters from a formula, and inputs: the same for genbench and whoever else computes with them."""
 
 import jax
 import numpy as np
@@ -6,6 +6,7 @@ from flax import nnx
 
 from genbench import config as configs
 from genbench.data.conditions import Form
+from genbench.networks.dit import DiT
 from genbench.networks.unet import UNet
 
 SIZE, CLASSES = 8, 3
@@ -19,11 +20,24 @@ def network():
     options = {key: value for key, value in config.items() if key != 'name'}
     forms = {'label': Form('classes', (), CLASSES)}
     module = nnx.eval_shape(lambda: UNet(SIZE, 1, forms, rngs=nnx.Rngs(0), **options))
+    return config, *_filled(module)
+
+
+def transformer(forms=None):
+    """The same of a DiT, which predicts variances too."""
+    values = {'family': {'name': 'diffusion'}, 'network': {'name': 'dit', 'depth': 2, 'width': 16, 'heads': 2}}
+    config = configs.resolve(values).network
+    options = {key: value for key, value in config.items() if key != 'name'}
+    forms = {'label': Form('classes', (), CLASSES)} if forms is None else forms
+    return config, *_filled(nnx.eval_shape(lambda: DiT((SIZE, SIZE, 1), forms, outputs=2, rngs=nnx.Rngs(0), **options)))
+
+
+def _filled(module):
     state = nnx.state(module, nnx.Param)
     leaves, structure = jax.tree.flatten(state)
     filled = [_formula(index, leaf.shape) for index, leaf in enumerate(leaves)]
     nnx.update(module, jax.tree.unflatten(structure, filled))
-    return config, module, nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    return module, nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
 def _formula(index, shape):

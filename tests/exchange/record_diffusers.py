@@ -1,4 +1,4 @@
-"""Records what diffusers computes with the U-Net of formula.py, as tests/exchange/fixtures/diffusers.npz.
+"""Records what diffusers computes with the networks of formula.py, as tests/exchange/fixtures/diffusers.npz.
 
 It runs in two environments, of which the second one has torch, diffusers and safetensors, and no genbench:
 
@@ -17,16 +17,20 @@ def write(folder):
     """Both exports, and the inputs."""
     import formula
 
-    from genbench.exchange import diffusers, safetensors
+    from genbench.exchange import diffusers, diffusers_dit, safetensors
 
-    config, module, params = formula.network()
-    for name, one_late in (('same', False), ('late', True)):
-        unet = folder / name
-        unet.mkdir(parents=True)
-        settings = diffusers.settings(config, module, formula.SIZE, 1, formula.CLASSES)
-        (unet / 'config.json').write_text(json.dumps(settings))
-        arrays = diffusers.weights(params, config.blocks, one_late)
-        (unet / 'diffusion_pytorch_model.safetensors').write_bytes(safetensors.encode(arrays, {'format': 'pt'}))
+    for prefix, layout, (config, module, params) in (
+        ('', diffusers, formula.network()),
+        ('dit_', diffusers_dit, formula.transformer()),
+    ):
+        for name, one_late in (('same', False), ('late', True)):
+            network = folder / (prefix + name)
+            network.mkdir(parents=True)
+            settings = layout.settings(config, module, formula.SIZE, 1, formula.CLASSES)
+            (network / 'config.json').write_text(json.dumps(settings))
+            arrays = layout.weights(params, config, one_late)
+            (network / 'diffusion_pytorch_model.safetensors').write_bytes(safetensors.encode(arrays, {'format': 'pt'}))
+    (folder / 'frequencies.py').write_text('\n'.join(diffusers_dit.FREQUENCIES))
     np.savez(folder / 'inputs.npz', **formula.inputs())
 
 
@@ -35,18 +39,21 @@ def read(folder, out):
     import torch
 
     given, found = np.load(folder / 'inputs.npz'), {}
-    for name in ('same', 'late'):
-        network = diffusers.UNet2DModel.from_pretrained(folder / name).eval()
+    for name in ('same', 'late', 'dit_same', 'dit_late'):
+        load = diffusers.DiTTransformer2DModel if name.startswith('dit') else diffusers.UNet2DModel
+        network = load.from_pretrained(folder / name).eval()
+        if name.startswith('dit'):
+            exec((folder / 'frequencies.py').read_text(), {'transformer': network})
         x = torch.tensor(given['x']).permute(0, 3, 1, 2)
         with torch.no_grad():
-            y = network(x, torch.tensor(given['steps']), torch.tensor(given['labels'])).sample
+            y = network(x, timestep=torch.tensor(given['steps']), class_labels=torch.tensor(given['labels'])).sample
         found[name] = y.permute(0, 2, 3, 1).numpy()
-    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+        found['dit_shapes' if name.startswith('dit') else 'shapes'] = json.dumps(
+            {key: list(value.shape) for key, value in network.state_dict().items()}
+        )
     chain = diffusers.DDPMScheduler(beta_schedule='linear', beta_start=1e-4, beta_end=0.02, num_train_timesteps=1000)
     origin = f'diffusers {diffusers.__version__}, torch {torch.__version__}'
-    np.savez_compressed(
-        out, shapes=json.dumps(shapes), origin=origin, alphas_cumprod=chain.alphas_cumprod.numpy(), **found
-    )
+    np.savez_compressed(out, origin=origin, alphas_cumprod=chain.alphas_cumprod.numpy(), **found)
 
 
 if __name__ == '__main__':

@@ -41,7 +41,7 @@ def network():
 
 def test_names_and_shapes_are_those_of_diffusers(recorded, network):
     assert str(recorded['origin']).startswith(f'diffusers {diffusers.VERSION}')
-    found = diffusers.weights(network[2], network[0].blocks, one_late=False)
+    found = diffusers.weights(network[2], network[0], one_late=False)
     assert {name: list(value.shape) for name, value in found.items()} == json.loads(str(recorded['shapes']))
 
 
@@ -95,15 +95,15 @@ def test_what_it_can_hold_passes_and_another_network_does_not(network):
     diffusers.check(config, 'denoiser', module, {})
     options = {'patch': 2, 'depth': 1, 'width': 32, 'heads': 1, 'expansion': 4}
     dit = nnx.eval_shape(lambda: DiT((8, 8, 1), {}, rngs=nnx.Rngs(0), **options))
-    with pytest.raises(UserError, match='it is no U-Net. Use --format=safetensors'):
+    with pytest.raises(UserError, match='it is neither a unet nor a dit. Use --format=safetensors'):
         diffusers.check(config, 'denoiser', dit, {})
 
 
 @pytest.mark.parametrize('late', [False, True])
 def test_weights_come_back_from_the_layout(network, late):
     config, _, params = network
-    found = diffusers.weights(params, config.blocks, late)
-    back = published.parameters(found, params, config.blocks, late)
+    found = diffusers.weights(params, config, late)
+    back = published.parameters(found, params, config, late)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), back, params)
     for change, words in (
         (lambda held: held.pop('conv_out.bias'), 'conv_out.bias has the shape none there'),
@@ -116,7 +116,7 @@ def test_weights_come_back_from_the_layout(network, late):
         held = dict(found)
         change(held)
         with pytest.raises(UserError, match=words):
-            published.parameters(held, params, config.blocks, late)
+            published.parameters(held, params, config, late)
 
 
 @pytest.fixture(scope='module')

@@ -79,8 +79,8 @@ def test_what_is_borrowed_for_samples_goes_along():
 @pytest.mark.parametrize(
     ('family', 'more', 'words'),
     [
-        ('gan', ('--format=diffusers',), 'holds one U-Net, and this run has'),
-        ('gaussian', ('--format=diffusers',), 'it is no U-Net. Use --format=safetensors'),
+        ('gan', ('--format=diffusers',), 'holds one network, and this run has'),
+        ('gaussian', ('--format=diffusers',), 'it is neither a unet nor a dit. Use --format=safetensors'),
         ('diffusion', ('--average=emma',), "--average is 'emma'; this run has"),
         ('diffusion', ('--step=3',), 'has no checkpoint 3'),
         ('diffusion', ('--format=onnx',), 'No --format is called'),
@@ -101,6 +101,16 @@ def test_a_folder_that_exists_stays_as_it_is(diffusion_run, tmp_path, capsys):
     assert cli.main(['export', str(diffusion_run), '--out', str(tmp_path)]) == 2
     assert 'exists; name a new folder' in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_the_folder_of_the_run_itself_is_no_place_for_an_export(linked, diffusion_run, tmp_path, capsys):
+    (tmp_path / 'link').symlink_to(diffusion_run)
+    out = (tmp_path / 'link' if linked else diffusion_run / 'checkpoints') / 'weights'
+    before = sorted(diffusion_run.rglob('*'))
+    assert cli.main(['export', str(diffusion_run), '--out', str(out)]) == 2
+    assert 'lies inside the run' in capsys.readouterr().err
+    assert sorted(diffusion_run.rglob('*')) == before
 
 
 def test_a_type_that_the_format_does_not_know_is_refused():

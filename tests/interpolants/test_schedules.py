@@ -167,3 +167,19 @@ def test_the_cosine_chain_differs_from_improved_ddpms_by_as_much_as_its_docstrin
     ours = np.asarray(schedules.cosine().alpha(schedules.cosine().step(n, 1000)), np.float64) ** 2
     assert np.abs(ours - clipped).max() == pytest.approx(0.0045, abs=1e-4)
     np.testing.assert_allclose([ours[-1], clipped[-1]], [6.07e-5, 2.4e-9], rtol=0.02)
+
+
+def test_the_paths_of_score_sde_are_the_integrals_of_their_equations():
+    """Y. Song et al. 2021, equations 29, 31 and 33, by sums of β(t) over fine steps; σ twice as wide in [−1, 1]."""
+    t = np.linspace(0, 1, 100_001)
+    beta = 0.1 + 19.9 * t
+    integral = np.concatenate([[0], np.cumsum((beta[1:] + beta[:-1]) / 2) * t[1]])
+    chosen = slice(100, None, 9_990)
+    vp, subvp, ve = (schedules.get(name) for name in ('vp', 'subvp', 've'))
+    times = jnp.asarray(t[chosen], jnp.float32)
+    for schedule, variance in ((vp, 1 - np.exp(-integral)), (subvp, (1 - np.exp(-integral)) ** 2)):
+        np.testing.assert_allclose(schedule.alpha(times), np.exp(-integral / 2)[chosen], rtol=2e-5)
+        np.testing.assert_allclose(schedule.sigma(times), np.sqrt(variance)[chosen], rtol=2e-5)
+    levels = 2 * 0.01 * (50 / 0.01) ** np.linspace(0, 1, 7)
+    np.testing.assert_allclose(ve.curve(jnp.linspace(0, 1, 7)), levels, rtol=1e-5)
+    np.testing.assert_allclose(1000 * ve.condition(jnp.asarray(levels, jnp.float32)), np.log(levels / 2), rtol=1e-5)

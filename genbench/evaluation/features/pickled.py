@@ -6,6 +6,7 @@ is bounded by what was read: the memo is a dictionary, and a string is no longer
 """
 
 import dataclasses
+import io
 import mmap
 import pickletools
 from collections.abc import Callable
@@ -35,6 +36,13 @@ class Unknown:
         return self.made_by
 
 
+@dataclasses.dataclass(eq=False)
+class Built:
+    """What a call stands for whose attributes are wanted: `state`, as the pickle sets them afterwards."""
+
+    state: Any = None
+
+
 Call = Callable[..., Any]
 SCALARS = (str, bytes, int, float, type(None))  # and bool, which is an int; what may be the key of a dictionary
 _PUSHED = {
@@ -46,7 +54,9 @@ _CONSTANTS: dict[str, Any] = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 
 _SHORT_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
-def load(stream: bytes | mmap.mmap, calls: dict[tuple[str, str], Call], persistent: Callable[[Any], Any]) -> Any:
+def load(
+    stream: bytes | mmap.mmap | io.BytesIO, calls: dict[tuple[str, str], Call], persistent: Callable[[Any], Any]
+) -> Any:
     """The value of the pickle that begins here; a stream is left behind its end.
 
     Args:
@@ -135,6 +145,10 @@ class _Machine:
         else:
             self.push(Unknown(str(function) if isinstance(function, Global) else 'a function of its own'))
 
+    def build(self, state: Any) -> None:
+        if isinstance(self.stack[-1], Built):  # of others, attributes beside the values
+            self.stack[-1].state = state
+
     def identify(self) -> None:
         self.push(self._persistent(self.stack.pop()))
 
@@ -175,6 +189,6 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
     'GLOBAL': lambda m, text: m.name(*text.split(' ', 1)), 'STACK_GLOBAL': lambda m, _: m.name(*m.pop(2)),
     'REDUCE': lambda m, _: m.call(*m.pop(2)), 'NEWOBJ': lambda m, _: m.call(*m.pop(2)),
     'NEWOBJ_EX': lambda m, _: m.call(*m.pop(3)),
-    'BUILD': lambda m, _: m.stack.pop(),  # attributes beside the values
+    'BUILD': lambda m, _: m.build(m.stack.pop()),
     'BINPERSID': lambda m, _: m.identify(),
 }  # fmt: skip

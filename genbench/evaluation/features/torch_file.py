@@ -6,6 +6,7 @@ nothing is unpacked that is larger than what its tensors show of it.
 """
 
 import dataclasses
+import io
 import math
 import mmap
 import pathlib
@@ -81,7 +82,8 @@ def read(path: pathlib.Path, key: Sequence[str] = (), choose: Choose = list) -> 
     """The tensors of a state dict by name, read-only; those that share a storage in the file share it in memory.
 
     Args:
-      key: where the state dict lies in a file that holds others beside it: ('state_dict',).
+      key: where the state dict lies in a file that holds others beside it: ('state_dict',). A list of tensors there
+        is one under '0', '1', ….
       choose: which tensors to read the values of; it may raise where names and shapes are not those that it needs.
 
     Raises:
@@ -104,6 +106,15 @@ def read(path: pathlib.Path, key: Sequence[str] = (), choose: Choose = list) -> 
         raise UserError(f'{path} is no file of tensors that torch wrote, or is damaged ({error}).') from error
 
 
+def lone_storage(stream: bytes) -> tuple[Storage, np.ndarray]:
+    """A storage that torch wrote by itself, in the older layout, as it does where tensors lie in other pickles."""
+    file = io.BytesIO(stream)
+    storage, values = _read_stream(file, file, len(stream))
+    if not isinstance(storage, Storage):
+        raise ValueError('it has something else where a storage belongs')
+    return storage, values(storage, storage.size)
+
+
 def _rebuild_tensor(storage: Any = None, offset: Any = None, shape: Any = None, stride: Any = None, *_: Any) -> Tensor:
     if not (isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(stride, tuple)):
         raise ValueError('it has a tensor that is not a view of a storage')
@@ -120,7 +131,7 @@ def _rebuild_parameter(tensor: Any = None, *_: Any) -> Any:
     return tensor
 
 
-_CALLS: dict[tuple[str, str], pickled.Call] = {
+CALLS: dict[tuple[str, str], pickled.Call] = {
     ('collections', 'OrderedDict'): pickled.ordered_dict,
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
@@ -167,17 +178,22 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Read]:
                              f'show {seen * storage.dtype.itemsize}')  # fmt: skip
         return np.frombuffer(archive.read(member), storage.dtype)
 
-    return pickled.load(archive.read(description), _CALLS, _Storages().add), values
+    return pickled.load(archive.read(description), CALLS, _Storages().add), values
 
 
 def _open_stream(file: IO[bytes]) -> tuple[Any, Read]:
     """Magic number, protocol, facts of the machine, the object, the keys of its storages, and then their values."""
-    storages, size = _Storages(), file.seek(0, 2)
+    size = file.seek(0, 2)
     if not size:
         raise ValueError('it is empty')
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:  # which never reads past the end
-        magic, protocol, machine, loaded, keys = (pickled.load(memory, _CALLS, storages.add) for _ in range(5))
-        place = memory.tell()
+        return _read_stream(memory, file, size)
+
+
+def _read_stream(memory: mmap.mmap | io.BytesIO, file: IO[bytes], size: int) -> tuple[Any, Read]:
+    storages = _Storages()
+    magic, protocol, machine, loaded, keys = (pickled.load(memory, CALLS, storages.add) for _ in range(5))
+    place = memory.tell()
     if (magic, protocol) != (MAGIC, PROTOCOL):
         raise ValueError('it does not begin like one')
     if not isinstance(machine, dict) or machine.get('little_endian') is not True:
@@ -206,6 +222,8 @@ def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
             there = ', '.join(map(_short, list(loaded)[:5])) if isinstance(loaded, dict) else type(loaded).__name__
             raise _Refused(f'holds nothing under {"::".join(key[: depth + 1])}; there is: {there or "nothing"}.')
         loaded = loaded[part]
+    if key and isinstance(loaded, list):
+        loaded = {str(index): one for index, one in enumerate(loaded)}
     if not isinstance(loaded, dict):
         raise _no_tensors('it', loaded)
     if not loaded:
@@ -240,10 +258,11 @@ def _arrays(tensors: dict[str, Tensor], read_storage: Read) -> dict[str, np.ndar
     for tensor in tensors.values():
         sizes[tensor.storage] = sizes.get(tensor.storage, 0) + tensor.size
     flat = {storage: read_storage(storage, size) for storage, size in sizes.items()}
-    return {name: _view(flat[tensor.storage], tensor) for name, tensor in tensors.items()}
+    return {name: view(flat[tensor.storage], tensor) for name, tensor in tensors.items()}
 
 
-def _view(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
+def view(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """The tensor, of the values of its storage."""
     if not tensor.size:
         return np.zeros(tensor.shape, flat.dtype)
     strides = [step * flat.itemsize if n > 1 else 0 for n, step in zip(tensor.shape, tensor.stride, strict=True)]

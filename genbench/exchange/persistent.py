@@ -1,0 +1,113 @@
+"""The networks in EDM's pickles, read as data: nothing in them is imported, called or run.
+
+NVIDIA's persistent classes pickle the source code of a network with it, and run that code when they are loaded. Here
+the code is left alone; what is read are the settings, and the parameters and buffers of the modules.
+"""
+
+import mmap
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from genbench.errors import UserError
+from genbench.evaluation.features import pickled, torch_file
+
+
+class Module(pickled.Built):
+    """A module of torch, whose attributes are its state."""
+
+    kind: str = ''
+
+
+class Network(NamedTuple):
+    """A network of a pickle.
+
+    Attributes:
+      kind: name of its class.
+      options: its attributes that are numbers or texts.
+      model: the name of the class of its module `model`; '' without one.
+      arrays: its parameters and buffers, by dotted names.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    model: str
+    arrays: dict[str, np.ndarray]
+
+
+def read(path: pathlib.Path, key: str = 'ema') -> Network:
+    """The network under a key of the pickled dictionary.
+
+    Raises:
+      UserError: the file is damaged, or holds no such network.
+    """
+    storages: dict[str, np.ndarray] = {}
+
+    def stored(stream: Any = None, *_: Any) -> torch_file.Storage:
+        if not isinstance(stream, bytes):
+            raise ValueError('it has a storage that is no bytes')
+        storage, values = torch_file.lone_storage(stream)
+        name = str(len(storages))
+        storages[name] = values
+        return torch_file.Storage(storage.kind, name, storage.size)
+
+    calls = {
+        **torch_file.CALLS,
+        ('torch.storage', '_load_from_bytes'): stored,
+        ('torch_utils.persistence', '_reconstruct_persistent_obj'): _module,
+        ('torch.nn.modules.container', 'ModuleDict'): lambda *_: Module(),
+        ('torch.nn.modules.container', 'ModuleList'): lambda *_: Module(),
+        ('dnnlib.util', 'EasyDict'): pickled.ordered_dict,
+    }
+    try:
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+            loaded = pickled.load(memory, calls, _refused)
+        found = loaded.get(key) if isinstance(loaded, dict) else None
+        if not isinstance(found, Module):
+            raise UserError(f'{path} holds no network under {key!r}; a pickle of EDM does.')
+        tensors = dict(_tensors(found, set()))
+        arrays = {name: torch_file.view(storages[one.storage.key], one) for name, one in tensors.items()}
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f'{path} is no pickle of a network, or is damaged ({error}).') from error
+    plain = {name: value for name, value in _attributes(found).items() if isinstance(value, int | float | str)}
+    model = dict(_held(_attributes(found), '_modules')).get('model')
+    return Network(found.kind, plain, model.kind if isinstance(model, Module) else '', arrays)
+
+
+def _refused(identity: Any) -> Any:
+    raise ValueError('it names objects that lie in another file')
+
+
+def _module(meta: Any = None, *_: Any) -> Module:
+    if not isinstance(meta, dict) or not isinstance(meta.get('class_name'), str):
+        raise ValueError('it has a persistent object without a class')
+    module = Module(meta.get('state'))
+    module.kind = meta['class_name']
+    return module
+
+
+def _attributes(module: Module) -> Mapping[str, Any]:
+    return module.state if isinstance(module.state, dict) else {}
+
+
+def _tensors(module: Module, seen: set[int], prefix: str = '') -> Iterator[tuple[str, torch_file.Tensor]]:
+    if id(module) in seen:
+        raise ValueError('its modules lie in each other')
+    seen.add(id(module))
+    state = _attributes(module)
+    for part in ('_parameters', '_buffers'):
+        for name, value in _held(state, part):
+            if isinstance(value, torch_file.Tensor):
+                yield f'{prefix}{name}', value
+    for name, value in _held(state, '_modules'):
+        if isinstance(value, Module):
+            yield from _tensors(value, seen, f'{prefix}{name}.')
+
+
+def _held(state: Mapping[str, Any], part: str) -> list[tuple[Any, Any]]:
+    held = state.get(part)
+    return list(held.items()) if isinstance(held, dict) else []

@@ -1,0 +1,87 @@
+"""Published checkpoints of EDM (.pkl) and score SDE (.pth) as the variables of a network."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from genbench.errors import UserError
+from genbench.evaluation.features import torch_file
+from genbench.exchange import persistent, song
+from genbench.exchange.song import Arrays
+
+NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # by EDM's classes
+# EDM's classes: the path and the prediction that they are, the settings that these have, and whether the network
+# predicts the noise with the opposite sign.
+PRECONDITIONED: dict[str, tuple[str, str, dict[str, float], bool]] = {
+    'EDMPrecond': ('edm', 'preconditioned', {'sigma_data': 0.5}, False),
+    'VPPrecond': ('vp', 'noise', {'beta_d': 19.9, 'beta_min': 0.1, 'M': 1000}, False),
+    'VEPrecond': ('ve', 'noise', {'sigma_min': 0.02, 'sigma_max': 100}, True),
+}
+_UNTRAINED = ('sigmas', 'all_modules.0.W')  # which have no average in a checkpoint of score SDE
+
+
+def variables(path: pathlib.Path, family: Any) -> Arrays:
+    """The variables by their paths in the network of a family whose config is that of the checkpoint.
+
+    Raises:
+      UserError: the file is damaged, or its network is not the config's.
+    """
+    config = family.config.network
+    if path.suffix not in READERS:
+        raise UserError(f'{path} is neither a folder of diffusers, nor a .pkl of EDM, nor a .pth of score SDE.')
+    if config.name not in NETWORKS.values():
+        raise UserError(f'{path} holds a network of EDM or score SDE, which are ncsnpp and adm here; network.name is '
+                        f'{config.name}.')  # fmt: skip
+    if config.time_scale != 1000:
+        raise UserError(f'network.time_scale is {config.time_scale:g}, and published networks have 1000.')
+    height, width, _ = family.spec.shape
+    if height != width:
+        raise UserError(f'{path} holds a network for square images, and those of {family.spec.name} are '
+                        f'{height}×{width}.')  # fmt: skip
+    return READERS[path.suffix](path, family)
+
+
+def _edm(path: pathlib.Path, family: Any) -> Arrays:
+    network, size = persistent.read(path), family.spec.shape[0]
+    if network.kind not in PRECONDITIONED:
+        known = ', '.join(PRECONDITIONED)
+        raise UserError(f'{path} holds {network.kind}, which genbench cannot use; it reads {known}.')
+    schedule, prediction, settings, negative = PRECONDITIONED[network.kind]
+    _check_path(path, family, (schedule,), prediction)
+    for name, value in {**settings, 'img_resolution': size}.items():
+        if network.options.get(name) != value:
+            raise UserError(f'{path} was trained with {name} = {network.options.get(name)}, and here it is {value:g}.')
+    if NETWORKS.get(network.model) != family.config.network.name:
+        raise UserError(f'{path} holds the network {NETWORKS.get(network.model, network.model)}; network.name is '
+                        f'{family.config.network.name}.')  # fmt: skip
+    found = {name.removeprefix('model.'): value for name, value in network.arrays.items()}
+    return song.parameters(found, family.config.network, size, negative)
+
+
+def _score_sde(path: pathlib.Path, family: Any) -> Arrays:
+    """The averages of a checkpoint, as its authors evaluate it."""
+    _check_path(path, family, ('vp', 'subvp', 've'), 'noise')
+    if family.config.network.name != 'ncsnpp':
+        raise UserError(f'{path} holds a network of score SDE, which is ncsnpp here; network.name is '
+                        f'{family.config.network.name}.')  # fmt: skip
+    held = {name.removeprefix('module.'): value for name, value in torch_file.read(path, ('model',)).items()}
+    averages = list(torch_file.read(path, ('ema', 'shadow_params')).values())
+    trained = [name for name in held if name not in _UNTRAINED]
+    if [np.shape(one) for one in averages] != [np.shape(held[name]) for name in trained]:
+        raise UserError(f'{path} has averages of other parameters than those of its model.')
+    held |= dict(zip(trained, averages, strict=True))
+    held.pop('sigmas', None)
+    config, size = family.config.network, family.spec.shape[0]
+    return song.parameters(song.renamed(held, config, size), config, size, family.schedule.name == 've')
+
+
+def _check_path(path: pathlib.Path, family: Any, schedules: tuple[str, ...], prediction: str) -> None:
+    name, predicted = getattr(family.path, 'name', ''), getattr(family, 'prediction', '')
+    if name not in schedules or predicted != prediction:
+        raise UserError(f'{path} was trained with family.schedule={" or ".join(schedules)} and family.prediction='
+                        f'{prediction}; this config has {name or "none"} and {predicted or "none"}.')  # fmt: skip
+
+
+READERS: dict[str, Callable[[pathlib.Path, Any], Arrays]] = {'.pkl': _edm, '.pth': _score_sde, '.pt': _score_sde}

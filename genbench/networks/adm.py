@@ -1,0 +1,89 @@
+"""ADM: P. Dhariwal, A. Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, section 3.
+
+Sizes of that paper: ImageNet-64 has 192 channels times (1, 2, 3, 4), 3 blocks and attention at 32, 16 and 8 pixels.
+
+Initialised as EDM does (Karras et al. 2022): like PyTorch's layers, with zero where a branch ends.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.data.conditions import Form
+from genbench.errors import UserError
+from genbench.networks import layers, resampled
+from genbench.ranges import COUNT, POSITIVE, SHARE, each
+
+DEFAULTS = {
+    'channels': 32,
+    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
+    'blocks': 1,  # residual blocks at each resolution; one more on the way up
+    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
+    'head_width': 32,  # channels of a head of attention; 64 in the paper
+    'dropout': 0.0,
+    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
+    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'blocks': COUNT,
+    'attention': each(COUNT, int),
+    'head_width': COUNT,
+    'dropout': SHARE,
+    'time_scale': POSITIVE,
+}
+
+
+def _even(bound: float) -> layers.Initializer:
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
+_KERNEL = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+STYLE = resampled.Style(
+    adaptive=True,
+    project=False,
+    scale=1.0,
+    epsilon=1e-5,
+    attend_up=True,
+    wide_start=True,
+    kernel_init=_KERNEL,
+    attention_init=_KERNEL,
+    bias_init=lambda inputs: _even(1 / math.sqrt(inputs)),
+)
+
+
+class ADM(resampled.ResampledUNet):
+    """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; see `ResampledUNet`.
+
+    Raises:
+      UserError: the heads do not divide the channels of a block that attends.
+    """
+
+    def __init__(
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *, channels: int, head_width: int,
+        time_scale: float = 1000.0, second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs, **options: Any,
+    ):  # fmt: skip
+        def heads(width: int) -> int:
+            if width % head_width:
+                raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of a '
+                                'block that attends.')  # fmt: skip
+            return width // head_width
+
+        conditioning = layers.Conditioning(
+            channels, 4 * channels, forms, endpoint=False, kernel_init=_KERNEL, bias_init=STYLE.bias_init,
+            class_init=resampled.silent_null(lambda n: nnx.initializers.normal(1.0)), early=('vector',),
+            time_scale=time_scale, second_time=second_time, rngs=rngs,
+        )  # fmt: skip
+        super().__init__(
+            size, image_channels, forms, conditioning, style=STYLE, channels=channels, heads=heads, taps=(1, 1),
+            pyramid=False, outputs=outputs, rngs=rngs, **options,
+        )  # fmt: skip

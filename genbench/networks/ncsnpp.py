@@ -1,0 +1,101 @@
+"""NCSN++ and DDPM++: Y. Song et al. 2021, Score-Based Generative Modeling through SDEs, appendix H.
+
+DDPM++ has pixels repeated and averaged, and sinusoids of the time. NCSN++ has a longer filter (`taps` 1, 3, 3, 1),
+random Fourier features of the logarithm of the noise, and images that enter again at each lower resolution
+(`pyramid`). Sizes of that paper on CIFAR-10: 128 channels times (1, 2, 2, 2), 4 blocks, attention at 16 pixels; of
+EDM (Karras et al. 2022, table 1): (2, 2, 2).
+
+It is initialised as in the official code, but for the layers that start near zero there and at zero here. Classes and
+vectors are added to the sinusoids of the time, as EDM does; score SDE has no conditions.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.data.conditions import Form
+from genbench.errors import UserError
+from genbench.networks import layers, resampled
+from genbench.ranges import COUNT, POSITIVE, SHARE, Range, each
+
+FOURIER_SCALE = 16.0  # deviation of the frequencies
+DEFAULTS = {
+    'channels': 32,
+    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
+    'blocks': 1,  # residual blocks at each resolution; one more on the way up
+    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
+    'heads': 1,
+    'dropout': 0.0,
+    'embedding': 'positional',  # of the time; or 'fourier', of NCSN++
+    'taps': (1, 1),  # of the filter where the resolution changes; (1, 3, 3, 1) of NCSN++
+    'pyramid': False,  # images enter again at each lower resolution; NCSN++: True
+    'time_scale': 1000.0,  # of the features of the time; less where a loss takes derivatives by the time
+    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+}
+RANGES = {
+    'channels': COUNT,
+    'multipliers': each(COUNT, fewest=1),
+    'blocks': COUNT,
+    'attention': each(COUNT, int),
+    'heads': COUNT,
+    'dropout': SHARE,
+    'embedding': Range(names=('positional', 'fourier')),
+    'taps': each(COUNT, int, fewest=2),
+    'time_scale': POSITIVE,
+}
+
+STYLE = resampled.Style(
+    adaptive=False,
+    project=True,
+    scale=math.sqrt(0.5),
+    epsilon=1e-6,
+    attend_up=False,
+    wide_start=False,
+    kernel_init=layers.fan_average,
+    attention_init=nnx.initializers.variance_scaling(0.1, 'fan_in', 'uniform'),
+    bias_init=lambda inputs: layers.zeros,
+)
+
+
+class Frozen(nnx.Variable):
+    """What is drawn once and never trained."""
+
+
+class Fourier(nnx.Module):
+    """Numbers (batch,) → sines, then cosines (batch, size) of random frequencies (Tancik et al. 2020)."""
+
+    def __init__(self, size: int, *, rngs: nnx.Rngs):
+        self.frequencies = Frozen(FOURIER_SCALE * jax.random.normal(rngs.params(), (size // 2,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        angles = x[:, None] * (2 * math.pi * self.frequencies[...])
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class NCSNpp(resampled.ResampledUNet):
+    """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; see `ResampledUNet`."""
+
+    def __init__(
+        self, size: int, image_channels: int, forms: Mapping[str, Form], *, channels: int, heads: int, embedding: str,
+        taps: tuple[int, ...], time_scale: float = 1000.0, second_time: bool = False, outputs: int = 1,
+        rngs: nnx.Rngs, **options: Any,
+    ):  # fmt: skip
+        if len(taps) % 2:
+            raise UserError(f'network.taps has {len(taps)} numbers; an even number keeps the picture in its place.')
+        features = channels * (2 if embedding == 'fourier' else 1)
+        conditioning = layers.Conditioning(
+            features, 4 * channels, forms, endpoint=True, kernel_init=layers.fan_average,
+            class_init=resampled.silent_null(lambda n: nnx.initializers.variance_scaling(n, 'fan_avg', 'uniform')),
+            vector_init=layers.fan_average, early=('classes', 'vector'), time_scale=time_scale,
+            features_of_time=Fourier(features, rngs=rngs) if embedding == 'fourier' else None,
+            second_time=second_time, rngs=rngs,
+        )  # fmt: skip
+        super().__init__(
+            size, image_channels, forms, conditioning, style=STYLE, channels=channels, heads=lambda width: heads,
+            taps=tuple(taps), outputs=outputs, rngs=rngs, **options,
+        )  # fmt: skip
