@@ -72,7 +72,7 @@ class VQVAE(FirstStage, Family):
             # Codes whose share is below this times the even one are replaced by vectors of the batch. 0: never, which
             # train.accumulate needs.
             'revive': 0.03,
-            'decoder': 'categorical',  # or 'logistic', discretised; or 'normal', a density
+            'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', of binary images; or 'normal', a density
             'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
@@ -129,9 +129,9 @@ class VQVAE(FirstStage, Family):
         The distance is averaged over positions (end of section 3.2). The codes follow moving averages, not a gradient.
         """
         images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']
-        z = self._encode(networks, images, given, rng.named(key, 'encoder'))
-        index, code = quantiser.quantise(z)
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
+        z = self._encode(networks, self.observation.seen(images, x), given, rng.named(key, 'encoder'))
+        index, code = quantiser.quantise(z)
         log_p = self._log_observation(networks, code, x, given, rng.named(key, 'decoder'))
         pull = jnp.zeros(())
         if self.learned:
@@ -147,7 +147,7 @@ class VQVAE(FirstStage, Family):
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
         """What is to be quantised, (batch, *code_shape)."""
-        return networks['quantiser'].squash(networks['encoder'](self.spec.encode(images), given, key))
+        return networks['quantiser'].squash(networks['encoder'](self.observation.encode(images), given, key))
 
     def _decode(self, networks: Networks, code: Array, given: Given, key: Array | None = None) -> Array:
         """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
@@ -179,8 +179,9 @@ class VQVAE(FirstStage, Family):
 
         def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
             quantiser = networks['quantiser']
-            index = quantiser.assign(self._encode(networks, images, given))
-            x, log_prior = self.observation.observe(images, rng.named(keys, 'bins')), self._log_prior(networks, index)
+            x = self.observation.observe(images, rng.named(keys, 'bins'))
+            index = quantiser.assign(self._encode(networks, self.observation.seen(images, x), given))
+            log_prior = self._log_prior(networks, index)
             log_p = self._log_observation(networks, quantiser.lookup(index), x, given, None)
             return {'log_prob': log_prior + log_p, 'prior': log_prior, 'observation': log_p}
 
