@@ -70,6 +70,7 @@ def tasks(environment: Mapping[str, str]) -> int:
 def _initialise(*words: Any) -> None:
     try:
         jax.distributed.initialize(*words)
+        exchange(b'')  # now that all have just started: on CPUs the first meeting fails if one is 30 s late
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'The processes of this run cannot be joined ({reason}). Name them with --coordinator, '
