@@ -5,6 +5,7 @@ name, which compares only with itself.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation.features import FeatureNetwork, vgg
 from genbench.families.base import Sampler
-from genbench.training import sampling
+from genbench.training import processes, sampling
 from genbench.training.state import Blueprint, State
 
 if TYPE_CHECKING:
@@ -59,15 +60,17 @@ def score(weights: 'Weights') -> None:
     for cell in (cell for cell in one.cells if cell.average == weights.chosen):
         drawn = one.sampling_protocol(cell, weights.average)
         protocol = {**asked, **{key: value for key, value in drawn.items() if key not in ('num_samples', 'sets')}}
-        if one.has(distance.metric, protocol):
+        if processes.agreed(one.has(distance.metric, protocol)):
             continue
-        lengths = measure(
+        first, stop = processes.part(0, options.pairs)
+        own = measure(
             weights.blueprint, weights.state, cell.sampler, distance, one.given(0, options.pairs, cell.seed),
-            pairs=options.pairs, epsilon=options.epsilon, seed=cell.seed, batch_size=weights.options.batch_size,
+            span=(first, stop), epsilon=options.epsilon, seed=cell.seed, batch_size=weights.options.batch_size,
         )  # fmt: skip
-        value, error = trimmed(lengths)
-        one.add(distance.metric, value, std_err=error, kind='distance', n=len(lengths), protocol=protocol,
-                split='train', sampler=cell.sampler.name, nfe=drawn['nfe'], seed=cell.seed)  # fmt: skip
+        value, error = trimmed(processes.gathered(own))
+        row = {'std_err': error, 'kind': 'distance', 'n': options.pairs, 'split': 'train', 'nfe': drawn['nfe'],
+               'sampler': cell.sampler.name, 'seed': cell.seed}  # fmt: skip
+        processes.first_does(functools.partial(one.add, distance.metric, value, protocol=protocol, **row))
 
 
 def chosen(options: Any, network: Callable[[], FeatureNetwork], spec: DataSpec) -> Distance:
@@ -113,13 +116,13 @@ def in_features(network: FeatureNetwork, spec: DataSpec) -> Distance:
 
 
 def measure(
-    blueprint: Blueprint, state: State, sampler: Sampler, distance: Distance, given: Given, *, pairs: int,
-    epsilon: float, seed: int, batch_size: int,
+    blueprint: Blueprint, state: State, sampler: Sampler, distance: Distance, given: Given, *,
+    span: tuple[int, int], epsilon: float, seed: int, batch_size: int,
 ) -> np.ndarray:  # fmt: skip
-    """Lengths (pairs,): distances of the images of two latents that are ε apart on their way, over ε².
+    """Lengths (n,) of a span of pairs: the distance of the images of two points that are ε apart on the way, over ε².
 
     Args:
-      given: what the model is told of each pair.
+      given: what the model is told of every pair from the first of all on.
 
     Raises:
       UserError: the family has no latents, or its images are whole numbers whatever its networks put out.
@@ -142,12 +145,12 @@ def measure(
                             'path_length out of evaluation.metrics.')  # fmt: skip
         return distance.apply(params, *images) / epsilon**2
 
-    found, size = [], sampling.whole_batches(min(batch_size, pairs))
-    for start in range(0, pairs, size):
+    found, size = [np.zeros(0, np.float32)], sampling.whole_batches(min(batch_size, max(1, span[1] - span[0])))
+    for start in range(*span, size):
         keys = sampling.image_keys(family, 'path_length', seed, start, size)
         batch = sampling.split_over_devices((keys, conditions.cut(given, start, start + size)))
         found.append(np.asarray(lengths(state, distance.params, *batch)))
-    return np.concatenate(found)[:pairs]
+    return np.concatenate(found)[: span[1] - span[0]]
 
 
 def trimmed(lengths: np.ndarray) -> tuple[float, float]:
