@@ -1,5 +1,6 @@
 """Path lengths of linear generators, whose derivative along a great circle is a formula, and of what has none."""
 
+import itertools
 import shutil
 import types
 
@@ -42,10 +43,12 @@ def speed(a, b, t):
     return angle * (np.cos(t * angle) * b - np.cos((1 - t) * angle) * a) / np.sin(angle)
 
 
-@pytest.mark.parametrize(('epsilon', 'tolerance'), [(1e-4, 0.02), (1e-2, 0.05)])
-def test_it_is_the_squared_derivative_of_a_linear_generator(blueprint, epsilon, tolerance):
-    """Whatever the step, whose rounding or curvature is the error; in three batches, of which the last is not full."""
-    found = lengths(blueprint, path_length.in_features(pixels.open_network(), SPEC), epsilon=epsilon)
+@pytest.mark.parametrize(('epsilon', 'tolerance', 'cuts'), [(1e-4, 0.02, (0, 25, 40)), (1e-2, 0.05, (0, 40))])
+def test_it_is_the_squared_derivative_of_a_linear_generator(blueprint, epsilon, tolerance, cuts):
+    """Whatever the step, whose rounding or curvature is the error, and whichever process has which pairs."""
+    distance = path_length.in_features(pixels.open_network(), SPEC)
+    parts = [lengths(blueprint, distance, epsilon=epsilon, span=span) for span in itertools.pairwise(cuts)]
+    found = np.concatenate(parts)
     keys = sampling.image_keys(blueprint.family, 'path_length', 0, 0, 40)
     first, second = (blueprint.family.latents(rng.named(keys, end), DIRECT) for end in ('first', 'second'))
     ways = zip(*(np.asarray(part, np.float64) for part in (first, second, rng.uniform(keys, 'place'))), strict=True)

@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.evaluation import features
+from genbench.evaluation import features, path_length
 from genbench.evaluation.features import clip, vgg, weights
 from genbench.networks.clip import ImageEncoder
 from genbench.networks.vgg import STAGES, VGG16, Convolutions
@@ -113,6 +114,15 @@ def lpips(networks, write):
 def test_lpips_is_that_of_its_package(networks, lpips, kind):
     x, y = np.split(networks.images(networks.LPIPS_IMAGES[kind], 6), 2)
     np.testing.assert_allclose(lpips(x, y), RECORDED[f'lpips {kind}'], rtol=1e-4)
+
+
+def test_a_path_is_measured_in_lpips_of_real_valued_images(networks, lpips):
+    """The same images in 256 levels, and in 4 levels as thirds of their range."""
+    x, y = np.split(networks.images(networks.LPIPS_IMAGES['even'], 6), 2)
+    distance = path_length.perceptual(lpips, DataSpec('images', (32, 48, 3), levels=4))
+    found = distance.apply(distance.params, x / np.float32(85), y / np.float32(85))
+    np.testing.assert_allclose(found, RECORDED['lpips even'], rtol=1e-4)
+    assert distance.metric == 'perceptual_path_length'
 
 
 def test_lpips_of_equal_images_is_nothing_and_of_others_an_error(networks, lpips):
