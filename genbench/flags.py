@@ -176,15 +176,15 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('a', metavar='A', help='the samples; or the word "moments"')
     parser.add_argument('b', metavar='B', nargs='+', help='the reference, after further samples; or, after "moments", '
                         'the images')  # fmt: skip
-    parser.add_argument('--metrics', help='fid, kid, sfid, fid_infinity, pr, dc, is, c2st, memorisation, vendi, swd; '
-                        'fd and kd with other features (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
+    parser.add_argument('--metrics', help='fid, kid, sfid, fid_infinity, mind, pr, dc, is, c2st, memorisation, fld, '
+                        'vendi, swd; fd and kd with other features (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
     parser.add_argument('--features', default='', help='inception (the default), dinov2-vitb14, dinov2-vitl14, '
-                        'classifier:DATASET, pixels, or FILE.py:FUNCTION of your own; of arrays of features and of '
-                        'moments, what to call their network')  # fmt: skip
+                        'clip-vitb32, clip-vitl14, vgg16, classifier:DATASET, pixels, or FILE.py:FUNCTION of your own; '
+                        'of arrays of features and of moments, what to call their network')  # fmt: skip
     parser.add_argument('--convention', default='', help='of the inception: ttur (default), pytorch-fid or clean')
     parser.add_argument('--weights', default='', help='a FILE of weights, or FILE::KEY; by default the published one')
     parser.add_argument('--weights-sha256', default='', help='of a file that is not the published one')
-    parser.add_argument('--held-out', default='', help='held-out real images, for c2st and memorisation')
+    parser.add_argument('--held-out', default='', help='held-out real images, for c2st, memorisation, fld')
     parser.add_argument('--json', default='', help='write the rows with their protocol to this file')
     parser.add_argument('--out', default='', help='of "moments": the .npz file')
     parser.add_argument('--sets', type=int, default=1, help='score this many disjoint parts of A: mean ± sd (1)')
@@ -200,7 +200,7 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument('--kid-subset-size', type=int, default=1000, help='images in one (1000)')
     chosen.add_argument('--pr-neighbours', type=int, default=3, help='k of precision and recall (3)')
     chosen.add_argument('--dc-neighbours', type=int, default=5, help='k of density and coverage (5)')
-    chosen.add_argument('--slices', type=int, default=1000, help='directions of the sliced Wasserstein distance (1000)')
+    chosen.add_argument('--slices', type=int, default=1000, help='directions of swd and mind (1000)')
     chosen.add_argument('--is-splits', type=int, default=10, help='of the inception score (10)')
     recipe(parser, 'how folder:DIR:SPLIT and hf:NAME:SPLIT are prepared')
     parser.add_argument('--average', default='', help='of a run: which average of the parameters')

@@ -89,7 +89,8 @@ DEFAULTS: dict[str, Any] = {
             *('likelihood', 'speed', 'exploration'),
         ),
         'features': {
-            'name': 'classifier',  # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels'
+            # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'clip-vitb32', 'clip-vitl14', 'vgg16', 'pixels'
+            'name': 'classifier',
             'convention': '',  # how images become the network's input; '': its own first
             'weights': '',  # a file; '': the published one
             'weights_sha256': '',  # of a file that is not the published one
@@ -114,6 +115,13 @@ DEFAULTS: dict[str, Any] = {
             'leapfrog': 5,  # steps of a Hamiltonian transition
             'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
             'num_images': 50,  # of the split; 0: all
+        },
+        'path_length': {
+            'pairs': 10_000,
+            'epsilon': 1e-4,  # the step on the way between the latents of a pair
+            'distance': 'features',  # those of `features`, or 'lpips'
+            'vgg': '',  # a file for LPIPS, torchvision's VGG16; '': the published one
+            'linear': '',  # a file for LPIPS, vgg.pth of version 0.1; '': the published one
         },
     },
 }
@@ -184,4 +192,9 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'evaluation.ais.leapfrog': COUNT,
     'evaluation.ais.observation_scale': ranges.POSITIVE,
     'evaluation.ais.num_images': Range(2, LARGEST, also=(0,)),  # an error of the mean needs two
+    'evaluation.path_length.pairs': Range(2, LARGEST),  # an error of the mean needs two
+    'evaluation.path_length.epsilon': Range(0, 1, above=True),
+    'evaluation.path_length.distance': ranges.one_of('features', 'lpips'),
+    'evaluation.path_length.vgg': ranges.PATH,
+    'evaluation.path_length.linear': ranges.PATH,
 }

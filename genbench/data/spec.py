@@ -87,6 +87,11 @@ class DataSpec:
         """The level whose bin holds each value, clipped to the range: inverse of `dequantise` for u inside (0, 1)."""
         return jnp.clip(jnp.floor((jnp.asarray(x) + 1) * (self.levels / 2)), 0, self.levels - 1).astype(jnp.int32)
 
+    @property
+    def continuous(self) -> 'DataSpec':
+        """The same data with a `decode` and a `quantise` that neither round nor clip, for small changes of images."""
+        return Continuous(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
     def bits_per_dim(self, nats: Any) -> Any:
         """Log-likelihood of a discrete image in nats → bits for each dimension."""
         return -nats / (self.num_dims * math.log(2))
@@ -94,6 +99,16 @@ class DataSpec:
     def density_nats(self, nats: float) -> float:
         """log-likelihood of a discrete image → the negative logarithm of its density in [−1, 1]^dims, in nats."""
         return self.num_dims * self.log_bin_width - nats
+
+
+class Continuous(DataSpec):
+    """Images whose values, still in levels, are real."""
+
+    def decode(self, x: jax.Array) -> jax.Array:
+        return (x + 1) * ((self.levels - 1) / 2)
+
+    def quantise(self, x: jax.typing.ArrayLike) -> jax.Array:
+        return (jnp.asarray(x) + 1) * (self.levels / 2) - 0.5
 
 
 def resize(images: Any, shape: tuple[int, ...]) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from genbench import evaluation
 from genbench.errors import UserError, did_you_mean
+from genbench.evaluation import mixtures
 from genbench.evaluation.features import FeatureNetwork
 from genbench.evaluation.protocol import Protocol
 from genbench.training import processes
@@ -111,7 +112,7 @@ class Settings:
             **dict.fromkeys(('precision', 'recall'), {'neighbours': self.neighbours}),
             **dict.fromkeys(('density', 'coverage'), {'neighbours': self.density_neighbours}),
             'inception_score': {'splits': self.splits},
-            'sliced_wasserstein': {'slices': self.slices},
+            **dict.fromkeys(('sliced_wasserstein', 'monge'), {'slices': self.slices}),
         }
         return said.get(base(name), {})
 
@@ -202,10 +203,15 @@ def _inception_score(scene: Scene) -> Value:
     return value, {'split_sd': spread}
 
 
-def _sliced(scene: Scene) -> Value:
+def _sliced(scene: Scene, distance: Any = evaluation.sliced_wasserstein) -> Value:
     both = scene.reference.outputs['features'], scene.fake.outputs['features']
-    value, error = evaluation.sliced_wasserstein(*both, slices=scene.settings.slices)
+    value, error = distance(*both, slices=scene.settings.slices)
     return value, {'slices_std_err': error}
+
+
+def _likelihood(scene: Scene) -> Value:
+    train, test = scene.reference.outputs['features'], scene.require_held_out('fld').outputs['features']
+    return evaluation.feature_likelihood_divergence(train, test, scene.fake.outputs['features'])
 
 
 def _vendi(scene: Scene) -> Value:
@@ -239,6 +245,7 @@ def _memorised(name: str) -> Callable[[Scene], Value]:
 
 _SUBSETS = {'kernel': '(x·y / d + 1)³', 'estimator': 'unbiased', 'subsets': 100, 'subset_size': 1000, 'subset_seed': 0}
 _SLICES = {'power': 'W₂², mean over directions', 'slices': 1000, 'slice_seed': 0}
+_monge = functools.partial(_sliced, distance=evaluation.monge_distance)
 _PRECISION = {'neighbours': 3, 'inside': '<='}
 _DENSITY = {'neighbours': 5, 'inside': '<'}
 _EXTRAPOLATION = {'extrapolation': 'linear in 1/n', 'points': 15, 'least': 'max(n/10, min(2d, n/2))', 'subset_seed': 0}
@@ -249,11 +256,11 @@ METRICS: dict[str, Metric] = {
     'sfd': Metric(
         functools.partial(_frechet, output='spatial'), 'distance', {}, 'spatial', published='sfid', needs='moments'
     ),
-    'fd_infinity': Metric(
-        _frechet_infinity, 'distance', _EXTRAPOLATION, published='fid_infinity', needs='moments'
-    ),
+    'fd_infinity': Metric(_frechet_infinity, 'distance', _EXTRAPOLATION, published='fid_infinity', needs='moments'),
     'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
     'sliced_wasserstein': Metric(_sliced, 'distance', _SLICES),
+    'monge': Metric(_monge, 'distance', {**_SLICES, 'factor': '3 d'}, published='mind'),
+    'fld': Metric(_likelihood, 'distance', mixtures.PROTOCOL, needs_held_out=True, against='train'),
     'vendi': Metric(_vendi, 'score', {'similarity': 'cosine of features'}, needs='nothing'),
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
     'recall': Metric(_manifold('recall'), 'score', _PRECISION),

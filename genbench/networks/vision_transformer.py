@@ -27,13 +27,14 @@ class Dense(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis (Ba et al. 2016)."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, epsilon: float = EPSILON):
         self.weight = nnx.Param(jnp.zeros(size))
         self.bias = nnx.Param(jnp.zeros(size))
+        self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
         centred = x - x.mean(-1, keepdims=True)
-        scale = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPSILON)
+        scale = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
         return centred * scale * self.weight[...] + self.bias[...]
 
 

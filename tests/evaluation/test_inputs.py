@@ -214,6 +214,16 @@ def test_parameters_of_metrics_reach_them_and_their_protocol(files):
     assert (said['density']['neighbours'], said['sliced_wasserstein']['slices']) == (2, 5)
 
 
+def test_fld_is_of_samples_against_train_and_held_out_images(files):
+    samples, train, test = files(x=X, y=Y, z=X[::-1] + 1)
+    (row,) = compare(samples, train, ['fld'], QUIET, held_out=test)
+    value, parts = evaluation.feature_likelihood_divergence(Y, X[::-1] + 1, X)
+    assert row['value'] == pytest.approx(value)
+    assert row['details'] == {name: [pytest.approx(part)] for name, part in parts.items()}
+    with pytest.raises(UserError, match='fld needs held-out real images'):
+        compare(samples, train, ['fld'], QUIET)
+
+
 def test_a_prepared_folder_is_an_input(files, tmp_path):
     folder = tmp_path / 'photos' / 'train'
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize, stats
 
 from genbench.errors import UserError
-from genbench.evaluation import sliced_wasserstein, vendi_score
+from genbench.evaluation import monge_distance, sliced_wasserstein, vendi_score
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 3)), RNG.normal(size=(25, 3)) + 1
@@ -31,6 +31,13 @@ def test_a_shift_costs_its_square_over_the_dimension():
     shift = np.array([3.0, 0, 4])
     value, error = sliced_wasserstein(X, X + shift, slices=4000)
     assert abs(value - 25 / 3) < 4 * error and error < 0.2
+
+
+def test_mind_of_a_shift_is_three_times_its_square():
+    """3 d E (θ·s)² = 3 |s|², in as many dimensions as there are."""
+    for d in (3, 7):
+        value, error = monge_distance(np.zeros((4, d)), np.eye(d)[:1].repeat(4, 0) * 5, slices=4000)
+        assert abs(value - 75) < 4 * error and error < 2
 
 
 def test_it_is_symmetric_seeded_and_nothing_between_a_set_and_itself():

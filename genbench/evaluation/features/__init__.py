@@ -9,15 +9,20 @@ from typing import Any
 from genbench.data.sources import Arrays
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
-from genbench.evaluation.features import dinov2, inception, pixels
+from genbench.evaluation.features import clip, dinov2, inception, pixels, vgg
 from genbench.evaluation.features.fitted import classifier
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.evaluation.features.weights import FILE
 
 __all__ = ['NAMES', 'FeatureNetwork', 'classifier', 'get']
 
-NAMES = ('inception', *dinov2.ARCHITECTURES, 'classifier', 'pixels')
-FOLLOWS_PAPERS = ('inception', *dinov2.ARCHITECTURES)  # papers say which images are the reference: the train split
+NAMES = ('inception', *dinov2.ARCHITECTURES, *clip.ARCHITECTURES, 'vgg16', 'classifier', 'pixels')
+FOLLOWS_PAPERS = (
+    'inception',
+    *dinov2.ARCHITECTURES,
+    *clip.ARCHITECTURES,
+    'vgg16',
+)  # papers say which images are the reference: the train split
 ALIASES = {'dinov2': 'dinov2-vitb14'}
 
 
@@ -37,7 +42,7 @@ def get(
 
     Args:
       convention: how images become the network's input; '' for its first: 'ttur' of 'ttur', 'pytorch-fid' and 'clean'
-        for the Inception, 'dgm-eval' of 'dgm-eval' and 'clean' for DINOv2. The others have one.
+        for the Inception, 'dgm-eval' of 'dgm-eval' and 'clean' for DINOv2 and VGG16. The others have one.
       weights: a file of weights; '' for the published ones, which are fetched once.
       weights_sha256: the hash of that file, where it is not the published one.
       batch_size: at most so many images at a time; on CPU the large networks take fewer.
@@ -63,6 +68,10 @@ def get(
     options: dict[str, Any] = {'batch_size': batch_size, 'quiet': quiet}
     if chosen == 'inception':
         return inception.open_network(convention, weights, weights_sha256, **options)
+    if chosen == 'vgg16':
+        return vgg.open_network(convention, weights, weights_sha256, **options)
+    if chosen in clip.ARCHITECTURES:
+        return clip.open_network(chosen, weights, weights_sha256, **options)
     return dinov2.open_network(chosen, convention, weights, weights_sha256, **options)
 
 
@@ -80,7 +89,7 @@ def _convention(name: str, convention: str) -> str:
     known: tuple[str, ...] = ('',)
     if name == 'inception':
         known = tuple(inception.CONVENTIONS)
-    elif name in dinov2.ARCHITECTURES:
+    elif name in (*dinov2.ARCHITECTURES, 'vgg16'):
         known = tuple(dinov2.CONVENTIONS)
     if convention and convention not in known:
         has = f'has {", ".join(known)}' if known[0] else 'has none'

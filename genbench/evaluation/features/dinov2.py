@@ -110,5 +110,5 @@ def open_network(
     }  # fmt: skip
     return network.make(
         name, apply, params, protocol, batch_size=network.small_on_cpu(batch_size),
-        alone=functools.partial(alone, convention=convention),
+        alone=functools.partial(alone, convention=convention), rounds=convention == 'dgm-eval',
     )  # fmt: skip

@@ -18,7 +18,7 @@ class FeatureNetwork:
     """Integer images → features, on all devices of this process.
 
     Attributes:
-      name: 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'pixels' or 'classifier-<data set>-<hash>'.
+      name: one of `features.NAMES`, or 'classifier-<data set>-<hash>'.
       protocol: everything of the network that a number depends on.
       outputs: of 'features', 'spatial' and 'logits'; 'features' is always there.
       levels: images are integers in [0, levels).
@@ -27,6 +27,7 @@ class FeatureNetwork:
       shape: of the images it reads; None for a network that reads any.
       alone: one image (height, width, 1 or 3) of 256 levels → the same at the size of the network's input, so that
         images of several sizes make a batch; None for a network that does not resize.
+      rounds: whether it rounds images that are no integers, so that it does not see small changes of them.
     """
 
     name: str
@@ -40,11 +41,20 @@ class FeatureNetwork:
     accuracy: float | None = None
     shape: tuple[int, ...] | None = None
     alone: Callable[[np.ndarray], np.ndarray] | None = None
+    rounds: bool = False
 
     @property
     def weights(self) -> str:
         """Hash of the weights, or '' when there are none."""
         return self.protocol.get('weights', '')
+
+    @property
+    def params(self) -> Any:
+        return self._params
+
+    def traced(self, params: Any, images: jax.Array) -> jax.Array:
+        """Features (n, d) of images (n, height, width, 1 or 3), real values in [0, levels), inside another program."""
+        return self._program(params, images, ('features',))['features']
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features (n, d) of integer images (n, height, width, channels)."""
@@ -104,6 +114,7 @@ def make(
     accuracy: float | None = None,
     shape: tuple[int, ...] | None = None,
     alone: Callable[[np.ndarray], np.ndarray] | None = None,
+    rounds: bool = False,
 ) -> FeatureNetwork:
     """A feature network of a function, compiled for the outputs asked of it, with its parameters on all devices."""
 
@@ -115,7 +126,7 @@ def make(
     return FeatureNetwork(
         name, {'features': name, **protocol, 'precision': 'float32'}, outputs, levels, published, batch_size,
         sampling.replicate(params), jax.jit(program, static_argnums=2), accuracy,
-        shape, alone,
+        shape, alone, rounds,
     )  # fmt: skip
 
 

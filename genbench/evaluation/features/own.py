@@ -34,7 +34,7 @@ def open_network(address: str, *, batch_size: int = 64) -> FeatureNetwork:
     def program(_: Any, images: jax.Array, wanted: tuple[str, ...]) -> dict[str, Any]:
         return {'features': _called(function, np.asarray(images), address)}
 
-    return FeatureNetwork(name, protocol, ('features',), 256, False, batch_size, (), program)
+    return FeatureNetwork(name, protocol, ('features',), 256, False, batch_size, (), program, rounds=True)
 
 
 def _called(function: Any, images: np.ndarray, address: str) -> np.ndarray:

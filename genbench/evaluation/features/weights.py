@@ -18,6 +18,7 @@ from typing import IO, Any
 import jax
 import ml_dtypes
 import numpy as np
+from flax import nnx
 
 from genbench.data.sources import cache_dir
 from genbench.errors import UserError, explained_disk_errors
@@ -36,17 +37,23 @@ _SAFETENSORS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file of weights that somebody publishes; `also` are names under which others publish the same file."""
+    """A file of weights that somebody publishes.
+
+    Attributes:
+      also: names under which others publish the same file.
+      file: its name in the cache, where that of the address says too little.
+    """
 
     title: str
     address: str
     sha256: str
     also: tuple[str, ...] = ()
+    file: str = ''
 
     @property
     def path(self) -> pathlib.Path:
         """Where the cache keeps it."""
-        return cache_dir() / 'weights' / self.address.rpartition('/')[2]
+        return cache_dir() / 'weights' / (self.file or self.address.rpartition('/')[2])
 
     @property
     def here(self) -> pathlib.Path | None:
@@ -192,12 +199,14 @@ def _stored(entry: Any, values: memoryview) -> np.ndarray:
 
 
 def checked(
-    weights: Weights, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = ()
-) -> dict[str, np.ndarray]:
+    weights: Weights, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = (),
+    beside: tuple[str, ...] = (),
+) -> dict[str, np.ndarray]:  # fmt: skip
     """The tensors of a file as float32, which must have these names and shapes and no others.
 
     Args:
       unused: last parts of names that may be there and are left out.
+      beside: what names begin with that may be there and are left out.
 
     Raises:
       UserError: a tensor is missing, has another shape, or is not expected.
@@ -209,11 +218,32 @@ def checked(
                 raise UserError(f'{weights.path} has no tensor {name}, so it is not of this network.')
             if held[name] != shape:
                 raise UserError(f'{name} in {weights.path} has the shape {held[name]}; this network needs {shape}.')
-        if unknown := sorted(name for name in held.keys() - shapes.keys() if name.rpartition('.')[2] not in unused):
+        others = [name for name in held.keys() - shapes.keys() if not name.startswith(beside)]
+        if unknown := sorted(name for name in others if name.rpartition('.')[2] not in unused):
             raise UserError(f'{weights.path} holds {unknown[0]}, which this network does not have.')
         return shapes.keys()
 
     return {name: np.asarray(value, np.float32) for name, value in weights.tensors(choose).items()}
+
+
+def filled(module: Callable[[], nnx.Module], weights: Weights, **left_out: Any) -> tuple[Any, Any]:
+    """(definition, parameters) of a module whose names and shapes are those of a file, with the tensors of the file.
+
+    Args:
+      left_out: what `checked` may leave out.
+
+    Raises:
+      UserError: the file is of another network.
+    """
+    definition, empty = abstract(module)
+    shapes = {path: leaf.shape for path, leaf in by_path(empty).items()}
+    return definition, fill(empty, checked(weights, shapes, **left_out).__getitem__)
+
+
+def abstract(module: Callable[[], nnx.Module]) -> tuple[Any, Any]:
+    """(definition, shapes of the parameters as nested dictionaries) of a module that is not made."""
+    definition, state = nnx.split(nnx.eval_shape(module))
+    return definition, nnx.to_pure_dict(state)
 
 
 def by_path(tree: Any) -> dict[str, Any]:

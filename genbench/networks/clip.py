@@ -1,0 +1,91 @@
+"""The image tower of CLIP (Radford et al. 2021), with the names and shapes under which its weights are published.
+
+The names are those of the published conversion that `transformers` reads; matrices are stored (outputs, inputs).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.networks.vision_transformer import Dense, LayerNorm
+
+Array = jax.Array
+
+EPSILON = 1e-5  # of layer normalisation
+
+
+def _norm(size: int) -> LayerNorm:
+    return LayerNorm(size, EPSILON)
+
+
+class Attention(nnx.Module):
+    """Self-attention between tokens (batch, tokens, size)."""
+
+    def __init__(self, size: int, heads: int):
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Dense(size, size) for _ in range(4))
+        self.heads = heads
+
+    def __call__(self, x: Array) -> Array:
+        parts = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
+        q, k, v = (project(x).reshape(parts) for project in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """Attention and perceptron, each normalised before and added; the activation is x σ(1.702 x)."""
+
+    def __init__(self, size: int, heads: int):
+        self.layer_norm1, self.self_attn = _norm(size), Attention(size, heads)
+        self.layer_norm2 = _norm(size)
+        self.mlp = nnx.Dict(fc1=Dense(size, 4 * size), fc2=Dense(4 * size, size))
+
+    def __call__(self, x: Array) -> Array:
+        x = x + self.self_attn(self.layer_norm1(x))
+        hidden = self.mlp['fc1'](self.layer_norm2(x))
+        return x + self.mlp['fc2'](hidden * jax.nn.sigmoid(1.702 * hidden))
+
+
+class Embeddings(nnx.Module):
+    """Images (batch, height, width, 3) → the class token and a token for each patch, with their positions."""
+
+    def __init__(self, size: int, patch: int, tokens: int):
+        self.class_embedding = nnx.Param(jnp.zeros(size))
+        self.patch_embedding = nnx.Dict(weight=nnx.Param(jnp.zeros((size, 3, patch, patch))))
+        self.position_embedding = nnx.Dict(weight=nnx.Param(jnp.zeros((tokens, size))))
+        self.patch = patch
+
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        rows, columns = height // self.patch, width // self.patch
+        x = x.reshape(batch, rows, self.patch, columns, self.patch, channels)
+        patches = jnp.einsum('nyhxwc,ochw->nyxo', x, self.patch_embedding['weight'][...])
+        patches = patches.reshape(batch, rows * columns, -1)
+        first = jnp.broadcast_to(self.class_embedding[...], (batch, 1, patches.shape[-1]))
+        return jnp.concatenate([first, patches], axis=1) + self.position_embedding['weight'][...]
+
+
+class Tower(nnx.Module):
+    """Scaled square images (batch, height, width, 3) → the class token after the last norm (batch, size)."""
+
+    def __init__(self, *, size: int, depth: int, heads: int, patch: int, image: int):
+        self.embeddings = Embeddings(size, patch, 1 + (image // patch) ** 2)
+        self.pre_layrnorm = _norm(size)  # as it is published
+        self.encoder = nnx.Dict(layers=nnx.List([Block(size, heads) for _ in range(depth)]))
+        self.post_layernorm = _norm(size)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.pre_layrnorm(self.embeddings(x))
+        for block in self.encoder['layers']:
+            x = block(x)
+        return self.post_layernorm(x[:, 0])
+
+
+class ImageEncoder(nnx.Module):
+    """Scaled images (batch, image, image, 3) → embeddings (batch, embedding), which CLIP compares to texts."""
+
+    def __init__(self, *, size: int, depth: int, heads: int, patch: int, image: int, embedding: int):
+        self.vision_model = Tower(size=size, depth=depth, heads=heads, patch=patch, image=image)
+        self.visual_projection = nnx.Dict(weight=nnx.Param(jnp.zeros((embedding, size))))
+
+    def __call__(self, x: Array) -> Array:
+        return self.vision_model(x) @ self.visual_projection['weight'][...].T

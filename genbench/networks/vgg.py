@@ -1,0 +1,74 @@
+"""VGG16 (Simonyan & Zisserman 2015, configuration D), with the names and shapes of the weights in torchvision."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.networks.vision_transformer import Dense
+
+Array = jax.Array
+
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions; pooling stands between them
+HIDDEN = 4096
+
+
+class Convolution(nnx.Module):
+    """3×3 over (batch, height, width, inputs), padded with zeros, and max(0, ·)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.weight = nnx.Param(jnp.zeros((outputs, inputs, 3, 3)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Array) -> Array:
+        kernel = self.weight[...].transpose(2, 3, 1, 0)
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+        return jax.nn.relu(x + self.bias[...])
+
+
+class Convolutions(nnx.Module):
+    """The part of the network that reads images of any size."""
+
+    def __init__(self, stages: Sequence[tuple[int, int]] = STAGES):
+        layers, ends, place, inputs = {}, [], 0, 3
+        for channels, depth in stages:
+            for _ in range(depth):
+                layers[str(place)] = Convolution(inputs, channels)
+                place, inputs = place + 2, channels  # as max(0, ·) has a number, too
+            ends.append(place - 2)
+            place += 1  # and pooling
+        self.features = nnx.Dict(layers)
+        self.ends = tuple(ends)
+
+    def activations(self, x: Array) -> list[Array]:
+        """Scaled images (batch, height, width, 3) → what each stage ends in, before pooling."""
+        found: list[Array] = []
+        for place in sorted(map(int, self.features)):
+            x = self.features[str(place)](x)
+            if place in self.ends:
+                found.append(x)
+                x = _pooled(x)
+        return found
+
+
+class VGG16(Convolutions):
+    """Scaled images (batch, size, size, 3) → the second hidden layer (batch, hidden), after max(0, ·)."""
+
+    def __init__(self, size: int = 224, stages: Sequence[tuple[int, int]] = STAGES, hidden: int = HIDDEN):
+        super().__init__(stages)
+        inputs = stages[-1][0] * (size // 2 ** len(stages)) ** 2
+        self.classifier = nnx.Dict({'0': Dense(inputs, hidden), '3': Dense(hidden, hidden)})
+
+    def __call__(self, x: Array) -> Array:
+        x = _pooled(self.activations(x)[-1]).transpose(0, 3, 1, 2)  # the file's order of inputs is by channels
+        x = x.reshape(len(x), math.prod(x.shape[1:]))
+        for place in ('0', '3'):
+            x = jax.nn.relu(self.classifier[place](x))
+        return x
+
+
+def _pooled(x: Array) -> Array:
+    """The largest of 2×2; what is left over at an odd border is dropped."""
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
