@@ -12,7 +12,7 @@ One seed: `elbo` is 2.82 bits per dimension, and `fd` of the family's own sample
 eight sets). Diffusion of these latents has 6.79 ± 1.5 with `ddim:20`, and `fd_train` 3.22 ± 0.54. It has no likelihood:
 the encoder maps an image to one point, so that q(z | image) has no density.
 
-Differs from the papers: van den Oord et al. 2017 have larger images, 512 codes and a PixelCNN as the prior. Codes that
+Differs from the paper: van den Oord et al. 2017 have larger images, 512 codes and a PixelCNN as the prior. Codes that
 hardly any vector chooses are replaced by vectors of the batch, as in Jukebox. The first codes are vectors of the first
 batch.
 """

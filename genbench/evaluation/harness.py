@@ -2,14 +2,11 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from genbench import config as configs
@@ -220,7 +217,7 @@ class Weights:
             folder=self.kept / 'samples' / f'{slug(cell.sampler)}-{Protocol(identity).hash}',
             drawer=self.drawer, state=self.state, sampler=cell.sampler, seed=cell.seed,
             batch_size=self.options.batch_size, given=functools.partial(one.given, seed=cell.seed),
-            conditions={'batch_size': self.options.batch_size, 'machine': machine()}, quiet=one.quiet,
+            conditions={'batch_size': self.options.batch_size, 'machine': processes.machine()}, quiet=one.quiet,
         )  # fmt: skip
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
@@ -397,11 +394,3 @@ def draw_run(
     said = {'from': 'run', 'config_hash': one.config_hash, 'checkpoint_step': step, **drawn}
     said = {key: value for key, value in said.items() if key not in ('num_samples', 'sets')}
     return ImageSet(said, total, family.spec.shape, batches)
-
-
-def machine() -> dict[str, Any]:
-    """The machine on which a speed was measured, and the number of devices of all processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
-    joined = {'processes': jax.process_count()} if processes.several() else {}
-    return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count(), **joined}

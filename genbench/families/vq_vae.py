@@ -72,7 +72,7 @@ class VQVAE(FirstStage, Family):
             # Codes whose share is below this times the even one are replaced by vectors of the batch. 0: never, which
             # train.accumulate needs.
             'revive': 0.03,
-            'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', of binary images; or 'normal', a density
+            'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', binary; or 'normal', a density
             'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}

@@ -17,7 +17,7 @@ from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
 from genbench.studies import ledger
-from genbench.training import installed, loop, runs
+from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.files import write_atomically
@@ -149,7 +149,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'differs': list(comparison.other),
         'commit': installed.commit(),
         'versions': installed.versions(),
-        'devices': harness.machine()['devices'],
+        'devices': processes.machine()['devices'],
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
         'command': f'genbench verify {row.id} --record',
     }

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import signal
 import socket
 import threading
@@ -204,3 +205,11 @@ class StopRequest:
 
 def _pass_on(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def machine() -> dict[str, Any]:
+    """The machine on which a speed was measured, and the number of devices of all processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
+    joined = {'processes': jax.process_count()} if several() else {}
+    return {'host': platform.node(), 'cores': cores, 'devices': devices, 'count': jax.device_count(), **joined}
