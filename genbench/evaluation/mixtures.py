@@ -86,8 +86,7 @@ def _fit(squared: np.ndarray, beside: np.ndarray, dimensions: int) -> jax.Array:
     Args:
       beside: squared distances (n,) to the further component, which counts as much as all others together.
     """
-    params = {'spreads': jnp.log((squared.min(0) + FLOOR) / dimensions), 'beside': jnp.zeros(())}
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    params: Any = {'spreads': np.log((squared.min(0) + np.float32(FLOOR)) / dimensions), 'beside': np.float32(0)}
 
     state = _OPTIMIZER.init(params)
     beside, losses = beside.astype(np.float32), []
