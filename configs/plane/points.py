@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             'family': {'name': 'flow_matching'},
             'network': {'name': 'mlp'},
             'train': {'num_steps': 4000, 'batch_size': 256, 'log_every': 500, 'steps_per_call': 50, 'ema_decay': 0.995},
-            'optimizer': {'schedule': 'cosine'},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine'},
             'checkpoint': {'every': 2000},
             'evaluation': {
                 'batch_size': 2000,
