@@ -23,7 +23,7 @@ from genbench.studies.study import Study, Trial
 CONFIG = 'configs/plane/points.py'
 SHORT = {'data.name': 'ring', 'train.num_steps': 3000}
 PATH = {**SHORT, 'evaluation.samplers': 'ddim:25'}
-# With the defaults (silu, R1 with a weight of 1, clipped gradients) the GAN is still a shapeless cloud after 3,000 steps.
+# With the defaults (silu, R1 with a weight of 1, clipped gradients) the GAN is still a cloud after 3,000 steps.
 GAN = {
     'family.name': 'gan', 'family.penalty_weight': 0.02, 'network.activation': 'relu', 'optimizer.b1': 0.5,
     'optimizer.learning_rate': 1e-3, 'optimizer.clip_norm': 0.0,
