@@ -19,7 +19,7 @@ from genbench.training.files import read_npz, write_npz
 
 Tree = Any
 
-DENSE = 2**13  # steps from which on not every one enters a power-function average
+DENSE = 2**13  # past this many steps, a power-function average samples the steps instead of taking each one
 
 
 def exponent(width: float) -> float:
@@ -37,9 +37,10 @@ def exponent(width: float) -> float:
 def share(gamma: float, done: Any) -> Any:
     """1 − β of the update θ̂ ← β θ̂ + (1 − β) θ after `done` = 1, 2, … steps, an int32 array (EDM2, equation 127).
 
-    β = (1 − m / done)^(γ + 1) at every m-th step, and one between them. m is 1 for the first DENSE steps and doubles
-    whenever they double: the same profile, sampled at DENSE points or more. In float32 a smaller share would be lost:
-    changes of θ̂ below its last bit vanish. For the same reason 1 − β is not computed from β, which is close to one.
+    β = (1 − m / done)^(γ + 1) at every m-th step, and 1 between them. m is 1 for the first DENSE steps and doubles each
+    time the number of steps doubles: the same profile, sampled at DENSE points or more. Smaller shares would be lost in
+    float32, where changes of θ̂ below its last bit vanish. For the same reason 1 − β is not computed from β, which is
+    close to one.
     """
     doublings = jnp.maximum(31 - jax.lax.clz(jnp.maximum(done // DENSE, 1)), 0)
     stride = jnp.left_shift(1, doublings)
@@ -48,7 +49,7 @@ def share(gamma: float, done: Any) -> Any:
 
 
 def weights(times: Sequence[int], gammas: Sequence[float], time: int, gamma: float) -> np.ndarray:
-    """Coefficients of snapshots whose profiles (times, gammas) come nearest to the profile (time, gamma).
+    """Coefficients with which snapshots of the profiles (times, gammas) best approximate the profile (time, gamma).
 
     Least squares over profiles on the real line (EDM2, algorithm 3).
     """
@@ -66,7 +67,7 @@ def _products(t_a: Any, g_a: Any, t_b: Any, g_b: Any) -> Any:
 
 
 class Snapshots:
-    """Power-function averages of a run at several steps, one file a step."""
+    """Power-function averages of a run at several steps, in one file per step."""
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
@@ -75,7 +76,7 @@ class Snapshots:
         return sorted(int(path.stem) for path in self._folder.glob('*.npz') if path.stem.isdigit())
 
     def save(self, step: int, tracked: Sequence[Average], trees: Mapping[str, Tree]) -> None:
-        """The power-function averages among `tracked` as they are after `step` updates."""
+        """Save the power-function averages among `tracked` as they stand after `step` updates."""
         widths = {average.name: average.width for average in tracked if average.width}
         named = states.flatten({f'{width:.6g}': trees[name] for name, width in widths.items()})
         values = {name: states.whole(value) for name, value in named.items()}
@@ -83,19 +84,19 @@ class Snapshots:
             write_npz(self._folder / f'{step}.npz', values)
 
     def drop_after(self, step: int) -> None:
-        """Forget what a resumed run will do again."""
+        """Delete the snapshots of steps that a resumed run will repeat."""
         for later in self.steps():
             if later > step and processes.is_first():
                 (self._folder / f'{later}.npz').unlink()
 
     def reconstruct(self, width: float, step: int, like: Tree, began: Mapping[str, int]) -> Tree:
-        """The average of `width` as it would be after `step` updates, shaped like {network: parameters}.
+        """The average of `width` as it would stand after `step` updates, shaped like {network: parameters}.
 
         Args:
-          began: {network: the step at which its average began}, from which the average's time counts.
+          began: {network: the step at which its average began}. The average's time is counted from that step.
 
         Raises:
-          UserError: fewer than two snapshots lie between there and `step`, or the width is out of range.
+          UserError: fewer than two snapshots lie between that step and `step`, or the width is out of range.
         """
         gamma = exponent(width)
         found = [(at, self._read(at)) for at in self.steps() if at <= step]

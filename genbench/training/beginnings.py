@@ -1,4 +1,4 @@
-"""What is checked of all stages before the first begins, so that none stops a run that has been going for days."""
+"""Checks of every stage before the first one begins, so that no mistake stops a run that has been going for days."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def check(family: Family, mesh: jax.sharding.Mesh) -> None:
-    """Find what can be told to be wrong of the stages without tracing them.
+    """Check whatever can be checked about the stages without tracing them.
 
     Raises:
-      UserError: their order, a shape, a batch or an option of the optimizer.
+      UserError: the order of the stages, a shape, a batch size or an option of the optimizer is wrong.
     """
     for span in spans(family):
         if span.plain:
@@ -37,10 +37,10 @@ def check(family: Family, mesh: jax.sharding.Mesh) -> None:
 
 
 def trace(ready: 'Prepared') -> None:
-    """Build the networks of every stage without arrays; where there are several, trace all that they compute, too.
+    """Build the networks of every stage without arrays. Stages of a multi-stage run are traced in full.
 
     Raises:
-      UserError: a name in the config that is none, or a stage whose networks cannot take its images.
+      UserError: the config uses an unknown name, or the networks of a stage cannot take its images.
     """
     before: Any = None
     parts = spans(ready.family)
@@ -56,7 +56,7 @@ def trace(ready: 'Prepared') -> None:
 
 
 def _trace(blueprint: Blueprint, feed: pipeline.Feed, span: Span, before: Any) -> Any:
-    """The blueprint, whose state can follow that of `before`, and whose losses and samples can be computed."""
+    """Check that the stage can continue from the state of `before` and that its losses and samples trace."""
     batch, lent = pipeline.shapes(feed, span.batch_size, blueprint.family.spec.shape), blueprint.lent_shapes
 
     def begin(key: jax.Array, batch: Any, lent: Any, old: Any) -> Any:
@@ -73,7 +73,7 @@ def _trace(blueprint: Blueprint, feed: pipeline.Feed, span: Span, before: Any) -
 
 @contextlib.contextmanager
 def _of(span: Span) -> Iterator[None]:
-    """Say of which stage an error is, where there are several; one of its shape is the user's."""
+    """Name the stage in errors when there are several. An error about a stage's shape is the user's mistake."""
     stage = span.stage
     try:
         yield

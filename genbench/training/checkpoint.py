@@ -1,6 +1,6 @@
-"""Checkpoints through Orbax: a flat state for each step, its hash, and the way back when one is damaged.
+"""Checkpoints through Orbax: a flat state and its hash for each step, and recovery when one is damaged.
 
-Orbax's v1 names still move; nothing else in genbench imports it.
+Orbax's v1 names still change, so nothing else in genbench imports it.
 """
 
 import bisect
@@ -20,7 +20,7 @@ from genbench.errors import UserError
 from genbench.training import processes
 from genbench.training import state as states
 
-METADATA = '_CHECKPOINT_METADATA'  # Orbax's file of what it says of one step
+METADATA = '_CHECKPOINT_METADATA'  # the file in which Orbax describes one step
 STEP_METADATA = {
     'commit_timestamp_nsecs?': (int, None), 'init_timestamp_nsecs?': (int, None), 'metrics?': (dict, None),
     'performance_metrics?': (dict, None), 'custom_metadata?': (dict, None),
@@ -28,7 +28,7 @@ STEP_METADATA = {
 
 
 def check_path(folder: pathlib.Path) -> None:
-    """Raise a UserError for a path that Orbax would take for a pattern, and so not find again."""
+    """Raise a UserError for a path that Orbax would take for a glob pattern and could not find again."""
     path = str(folder.absolute())
     if glob.escape(path) != path or '\\' in path:
         raise UserError(
@@ -37,18 +37,19 @@ def check_path(folder: pathlib.Path) -> None:
 
 
 def begun(folder: pathlib.Path) -> bool:
-    """Whether there are checkpoints, be they readable or not."""
+    """Whether there are any checkpoints, readable or not."""
     return folder.is_dir() and any(entry.name.isdecimal() for entry in folder.iterdir())
 
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay: the newest `last`, those at multiples of `every`, and the `best` by a logged scalar.
+    """Which checkpoints to keep: the newest `last`, those at multiples of `every`, and the `best` by a logged scalar.
 
     Attributes:
-      metric: name of the scalar; a checkpoint saved without it is not among the best.
+      metric: name of the scalar. A checkpoint saved without it is never among the best.
       mode: 'min' or 'max'.
-      begins: the steps at which stages begin. The best are chosen in each: losses of different images do not compare.
+      begins: the steps at which stages begin. The best are chosen within each stage, because losses on images of
+        different shapes cannot be compared.
     """
 
     last: int
@@ -59,7 +60,7 @@ class Retention:
     begins: tuple[int, ...] = (0,)
 
     def reasons(self, scores: Mapping[int, float | None]) -> dict[int, list[str]]:
-        """Why each step stays, in words, given {step: value of the scalar}; nothing for one that goes."""
+        """{step: the reasons to keep it, in words}, given {step: value of the scalar}. A step to delete has none."""
         steps = sorted(scores)
         scored = [(score, step) for step, score in sorted(scores.items()) if score is not None]
         ranked: dict[int, list[int]] = {}
@@ -73,7 +74,7 @@ class Retention:
         return {step: [reason for reason, chosen in kept.items() if step in chosen] for step in steps}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """What Orbax asks after each save."""
+        """Orbax calls this after each save."""
         reasons = self.reasons({entry.step: _score(entry.metrics, self.metric) for entry in checkpoints})
         return [bool(reasons[entry.step]) for entry in checkpoints]
 
@@ -83,10 +84,10 @@ def _score(metrics: Mapping[str, Any] | None, name: str) -> float | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run. A checkpoint called k holds the state after k updates.
+    """The checkpoints of a run. Checkpoint k holds the state after k updates.
 
     Args:
-      retention: which ones stay when another is saved; None only reads.
+      retention: which ones to keep when another is saved. None opens the folder for reading only.
     """
 
     def __init__(self, folder: pathlib.Path, retention: Retention | None = None):
@@ -112,7 +113,7 @@ class Checkpoints:
         return self._checkpointer
 
     def _unreadable(self) -> Iterator[tuple[int, str]]:
-        """Steps whose own metadata cannot be read, and why; Orbax reads those of all when it opens the folder."""
+        """Steps whose own metadata cannot be read, and why. One such step would make Orbax fail to open the folder."""
         for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
             if folder.name.isdecimal() and (folder / METADATA).exists():
                 try:
@@ -128,17 +129,17 @@ class Checkpoints:
 
     @property
     def metric(self) -> str:
-        """The scalar that ranks checkpoints; '' where none is kept for being best."""
+        """The scalar that ranks checkpoints; '' if none is kept for being best."""
         return self._retention.metric if self._retention and self._retention.best else ''
 
     def scores(self, metric: str) -> dict[int, float | None]:
-        """{step: the value of this scalar that the checkpoint was saved with}, ascending."""
+        """{step: value of this scalar when the checkpoint was saved}, ascending."""
         if not self.steps():
             return {}
         return {entry.step: _score(entry.metrics, metric) for entry in self._open().checkpoints}
 
     def sha256(self, step: int) -> str:
-        """The hash of the state saved at a step, as it was written down then; '' where there is none."""
+        """The hash recorded when the state of this step was saved; '' if there is none."""
         if step not in self.steps():
             return ''
         try:
@@ -165,7 +166,7 @@ class Checkpoints:
         return digest
 
     def wait(self) -> None:
-        """Until everything is on disk."""
+        """Wait until everything is on disk."""
         if self._checkpointer is not None:
             try:
                 self._checkpointer.wait()
@@ -178,7 +179,7 @@ class Checkpoints:
             checkpointer.close()
 
     def _check_space(self, needed: int) -> None:
-        """A write that fails half way leaves tracebacks of background threads on the screen; ask first."""
+        """Check for free space first: a write that fails half way prints tracebacks from background threads."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._folder).free < 1.2 * needed + 2**18:
             raise self._explained(OSError(errno.ENOSPC, 'No space left on device'))
@@ -195,7 +196,7 @@ class Checkpoints:
         """The state saved at a step, with the structure and placement of `like` (shapes, types, shardings).
 
         Raises:
-          UserError: the checkpoint holds other parameters than the config describes, said in words.
+          UserError: the checkpoint and the config describe different parameters. The message says which.
           DamagedError: it cannot be read.
         """
         wanted = states.flatten(like)
@@ -221,13 +222,13 @@ class Checkpoints:
         return states.unflatten(named, like)
 
     def restore_latest(self, like_for_step: Any) -> tuple[int, Any] | None:
-        """(step, state) of the newest checkpoint that can be read; damaged ones are set aside, not deleted.
+        """(step, state) of the newest readable checkpoint. Damaged ones are set aside, not deleted.
 
         Args:
           like_for_step: step → structure of the state at that step.
         """
         unreadable = list(self._unreadable())
-        processes.all_agree(True)  # every process has looked before one moves anything
+        processes.all_agree(True)  # every process looks before any of them moves a folder
         for step, reason in unreadable:
             self._set_aside(step, reason)
         for step in reversed(self.steps()):
@@ -238,7 +239,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int, reason: str) -> None:
-        """Move a damaged checkpoint away and say so; a UserError when none is left."""
+        """Move a damaged checkpoint out of the way and report it. Raise a UserError when none is left."""
         self.close()
         parent = self._folder.parent / 'damaged'
         aside = parent / f'{step}-{len(list(parent.iterdir())) if parent.is_dir() else 0}'
@@ -257,7 +258,7 @@ class Checkpoints:
 
 
 class DamagedError(Exception):
-    """A checkpoint that is there and cannot be read."""
+    """A checkpoint exists but cannot be read."""
 
 
 def _check_shapes(saved: Mapping[str, tuple], wanted: Mapping[str, tuple], where: pathlib.Path) -> None:

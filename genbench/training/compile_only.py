@@ -1,7 +1,8 @@
-"""Questions to a process of its own that compiles for devices that are not there.
+"""A separate process that compiles programs for devices that this machine lacks.
 
-jax chooses its devices once in a process. A compiler without devices needs other settings than a run, so it lives in
-a child: what asks keeps its own devices, and whatever the compiler writes to stderr stays out of sight.
+jax chooses its devices once per process, and compiling without devices needs different settings from training. The
+compiler therefore runs in a child process. The parent keeps its own devices, and the compiler's messages on stderr
+stay hidden.
 """
 
 import importlib
@@ -18,18 +19,18 @@ from genbench.networks import layers
 from genbench.training import topologies
 from genbench.training.topologies import Target
 
-CUDNN = 91000  # the version of topologies' descriptions of GPUs, as cuDNN counts
-SAID = 'genbench: '  # how lines on stderr begin that the user sees
+CUDNN = 91000  # the cuDNN version in topologies' descriptions of GPUs, in cuDNN's own numbering
+SAID = 'genbench: '  # prefix of the lines on stderr that are shown to the user
 
 
 def ask(function: str, arguments: Any, target: Target) -> Any:
-    """What 'module:function' answers to (arguments, target) in a process that can compile for the target.
+    """Call 'module:function' with (arguments, target) in a process that can compile for the target.
 
     Args:
-      arguments: as JSON holds them, like the answer.
+      arguments: values that JSON can hold. The result must be one, too.
 
     Raises:
-      UserError: the compiler is not installed, or the function raised one.
+      UserError: the compiler is not installed, or the function raised a UserError.
     """
     topologies.check_installed(target)
     question = {
@@ -55,20 +56,20 @@ def ask(function: str, arguments: Any, target: Target) -> Any:
 
 
 def _say(line: str) -> bool:
-    """Pass on what is meant for the user."""
+    """Pass on a line that is meant for the user. False for any other line."""
     if line.startswith(SAID):
         print(line, end='', file=sys.stderr, flush=True)
     return line.startswith(SAID)
 
 
 def main(asked: str, answered: str) -> None:
-    """Answer the question of one file in another."""
+    """Read the question from one file and write the answer to another."""
     import jax
 
     from genbench import startup
 
     startup.prepare()
-    jax.config.update('jax_enable_compilation_cache', False)  # such programs can be written there, but not read
+    jax.config.update('jax_enable_compilation_cache', False)  # such programs cannot be read back from it
     question = json.loads(pathlib.Path(asked).read_text())
     target = Target(question['kind'], tuple(question['sides']), question['slices'])
     module, _, name = question['function'].partition(':')
@@ -84,7 +85,7 @@ def main(asked: str, answered: str) -> None:
 
 
 def _promise_cudnn() -> None:
-    """Let jax write calls of cuDNN's attention where its library is not installed: the GPU's machine has it."""
+    """Let jax emit calls to cuDNN's attention although cuDNN is missing here: the machine with the GPU has it."""
     from jax._src.cudnn import fused_attention_stablehlo as attention
 
     try:

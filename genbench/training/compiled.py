@@ -1,4 +1,4 @@
-"""One program compiled for devices that are not there: its memory, its exchanges, its operations and its least time."""
+"""A program compiled for devices that this machine lacks: memory, collectives, operations and minimum time."""
 
 import dataclasses
 import re
@@ -18,18 +18,18 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 def measure(
     name: str, traced: Any, target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, trips: int = 1
 ) -> dict[str, Any]:
-    """Compile a traced program, and say what it needs and does.
+    """Compile a traced program, and report what it needs and does.
 
     Args:
-      dtype: of the network's computation.
-      flops: of one run on all devices together; None where they are not known.
-      trips: how often loops run whose length is an argument.
+      dtype: type of the network's computation.
+      flops: of one run on all devices together; None if unknown.
+      trips: how often to count a loop whose length is an argument.
 
     Returns:
-      'memory' of one device: 'arrays' (arguments without padding), 'arguments' (as laid out), 'temporaries', 'peak',
-      'limit', and 'aliased' (bytes of arrays that results take over). 'fits', and 'over', the bytes too many.
-      'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. A program that the
-      compiler refuses for its memory has only 'fits', 'over', 'flops' and the limit.
+      'memory' of one device: 'arrays' (arguments without padding), 'arguments' (with their layouts), 'temporaries',
+      'peak', 'limit', and 'aliased' (bytes of arguments whose memory results reuse). 'fits', and 'over', the excess
+      bytes. 'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. If a program
+      exceeds the compiler's limit, only 'fits', 'over', 'flops' and the limit are given.
     """
     limit, began = target.known.memory, time.monotonic()
     found: dict[str, Any] = {'program': name, 'flops': flops, 'memory': {'limit': limit}}
@@ -66,7 +66,7 @@ def _memory(stats: Any) -> dict[str, int]:
 
 
 def too_large(message: str) -> int | None:
-    """Bytes that a program needs for which the compiler found too little memory; None where it does not say."""
+    """Bytes that a program needs when the compiler says it exceeds the memory; None if the message gives no number."""
     for pattern in (r'Used ([\d.]+)([KMGT]?) of', r'total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)'):
         if found := re.search(pattern, message):
             return int(float(found.group(1)) * _UNITS[found.group(2)])
@@ -76,7 +76,9 @@ def too_large(message: str) -> int | None:
 def _estimate(
     target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, moved: int, sent: float
 ) -> dict[str, Any]:
-    """The roofline (Williams et al. 2009): no step is shorter than its operations, its memory or its exchanges take."""
+    """The roofline (Williams et al. 2009): a step takes at least as long as its operations, its memory traffic or its
+    communication.
+    """
     peak = telemetry.peak_flops(mesh.devices.flat[0].device_kind, dtype)
     times: dict[str, float] = {'memory': moved / target.known.bandwidth, 'exchange': sent / target.known.link}
     if flops is not None and peak:

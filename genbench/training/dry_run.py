@@ -1,4 +1,4 @@
-"""What a run would put where, and what a step would cost, without training or writing anything into its folder."""
+"""What a run would place on each device and what a step would cost. Nothing is trained or written to its folder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +16,10 @@ from genbench.training.step import Constants, active_updates, make_step
 
 
 def describe(config: Config) -> list[str]:
-    """Lines: the mesh, each array of the state with its placement, bytes of a device, and the compiled steps.
+    """Lines: the mesh, every array of the state with its placement, bytes per device, and the compiled steps.
 
     Raises:
-      UserError: what `train` would raise before its first step.
+      UserError: any mistake that `train` would report before its first step.
     """
     ready = prepare(config)
     family, mesh = ready.family, ready.mesh
@@ -63,7 +63,7 @@ def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
 
 
 def traced_steps(ready: Prepared, span: stages.Span) -> Iterator[tuple[tuple[str, ...], Any, states.State]]:
-    """(updates that run together, their step, traced, the state as it is placed) for each program of a stage."""
+    """(updates that run together, their traced step, the state with placements) for each program of a stage."""
     blueprint = states.Blueprint(ready.family.at(span.stage.name))
     placed = placement.abstract_state(blueprint, ready.mesh)
     root = rng.root(ready.config.train.seed, 'training')
@@ -79,7 +79,7 @@ def traced_steps(ready: Prepared, span: stages.Span) -> Iterator[tuple[tuple[str
 
 
 def _steps(ready: Prepared, span: stages.Span) -> Iterator[str]:
-    """Memory and operations of each program that the stage compiles, one a set of updates that run together."""
+    """Memory and operations of each program that the stage compiles, one for each set of updates that run together."""
     for active, traced, _ in traced_steps(ready, span):
         analysis = traced.lower().compile().memory_analysis()
         memory = f'{analysis.temp_size_in_bytes:,}' if analysis is not None else 'unknown'

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Write files so that they are either complete or absent."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ import numpy as np
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Replace a file in one move, so that readers never see half of it; makes the folder."""
+    """Replace a file in one move, so that readers never see half of it. Creates the folder."""
     data = content.encode() if isinstance(content, str) else content
     write_bytes_atomically(path, lambda file: file.write(data))
 
 
 def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Like `write_atomically`, for a function that writes to an open file; makes the folder."""
+    """Like `write_atomically`, for a function that writes to an open file. Creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
     with partial.open('wb') as file:
@@ -25,7 +25,7 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
 
 
 def append_line(path: pathlib.Path, text: str) -> None:
-    """Add a line to a file that is read line by line; a half-written one before it stays by itself."""
+    """Append a line to a file that is read line by line. A half-written line before it stays separate."""
     with path.open('ab+') as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -40,7 +40,7 @@ def write_npz(path: pathlib.Path, values: Mapping[str, Any]) -> None:
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz file; None where it is missing or not whole."""
+    """The arrays of an .npz file; None if it is missing or incomplete."""
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}

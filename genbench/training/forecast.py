@@ -1,4 +1,6 @@
-"""What a config needs on devices that are not there, and how fast it can be: its own step, compiled for them."""
+"""What a config needs on devices that this machine lacks, and how fast it could be, from its own step compiled for
+them.
+"""
 
 import sys
 import warnings
@@ -19,7 +21,7 @@ from genbench.training.topologies import Target
 
 
 def ask(config: Config, target: Target, lent: Mapping[str, Config] | None = None, advise: bool = True) -> Any:
-    """`measure` in a process of its own; see there."""
+    """Run `measure` in a separate process."""
     (report,) = ask_all([(config, lent or {})], target, advise)
     if 'error' in report:
         raise UserError(report['error'])
@@ -27,10 +29,10 @@ def ask(config: Config, target: Target, lent: Mapping[str, Config] | None = None
 
 
 def ask_all(requests: Sequence[tuple[Config, Mapping[str, Config]]], target: Target, advise: bool = False) -> list[Any]:
-    """The same for several configs, each with those of runs that it builds on and that are not trained yet.
+    """Like `ask`, for several configs, each with the configs of the untrained runs that it builds on.
 
     Returns:
-      A report each; where there is none, {'error': one line}.
+      One report per config; {'error': one line} for a config that has none.
     """
     asked = [
         [configs.plain(config), {name: configs.plain(one) for name, one in lent.items()}, advise]
@@ -41,7 +43,7 @@ def ask_all(requests: Sequence[tuple[Config, Mapping[str, Config]]], target: Tar
 
 
 def answer(asked: Sequence[Any], target: Target) -> list[Any]:
-    """The other side of `ask_all`."""
+    """Answer `ask_all` in the separate process."""
     found = []
     for values, lent, advise in asked:
         config, lenders = _resolved(values), {name: _resolved(one) for name, one in lent.items()}
@@ -60,8 +62,8 @@ def measure(config: Config, target: Target, lent: Mapping[str, Config], advise: 
     """Compile every program of every stage of a training run.
 
     Returns:
-      'devices', 'mesh', 'arrays' of the state with their placements, 'programs' (`compiled.measure`), whether all of
-      them 'fit', and where not, 'advice': changes of the config with which they do, by trying.
+      'devices', 'mesh', 'arrays' of the state with their placements, 'programs' (see `compiled.measure`), and 'fits':
+      whether all programs fit. If they do not, 'advice' lists config changes that were tried and do fit.
     """
     devices = target.devices()
     ready = _prepare(config, target, devices, lent)
@@ -78,13 +80,13 @@ def measure(config: Config, target: Target, lent: Mapping[str, Config], advise: 
 
 
 def said(target: Target, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Which devices, and how they lie."""
+    """The devices and the mesh they form."""
     return {'topology': target.name, 'device': mesh.devices.flat[0].device_kind, 'devices': mesh.size,
             'mesh': dict(mesh.shape)}  # fmt: skip
 
 
 def _prepare(config: Config, target: Target, devices: Sequence[Any], lent: Mapping[str, Config]) -> Prepared:
-    """The run as `train` opens it; without its images where they are not prepared on this machine."""
+    """Open the run as `train` does, but without its images if they are not prepared on this machine."""
     mesh, loans = mesh_of(config, devices), lending.promised(config, lent)
     try:
         opening.open_data(config.data)
@@ -95,7 +97,7 @@ def _prepare(config: Config, target: Target, devices: Sequence[Any], lent: Mappi
 
 
 def _programs(ready: Prepared, target: Target, span: stages.Span) -> Iterator[dict[str, Any]]:
-    """One report for each set of updates of a stage that run together."""
+    """One report for each set of updates that run together in a stage."""
     stage = f'stage {span.stage.name}, ' if len(ready.family.stages) > 1 else ''
     dtype = ready.config.network.get('dtype', 'float32')
     for active, traced, placed in traced_steps(ready, span):
@@ -129,7 +131,7 @@ def _advice(config: Config, target: Target, devices: Sequence[Any], lent: Mappin
 
 
 def _candidates(config: Config, devices: int) -> Iterator[list[tuple[str, ...]]]:
-    """Lists of changes, the mildest first; of each list the first that fits is told."""
+    """Lists of config changes, the mildest list first. From each list, the first change that fits is reported."""
     split: tuple[str, ...] = ()
     rest = devices // max(config.mesh.tensor, 1)
     if config.mesh.fsdp not in (rest, -1):
@@ -149,7 +151,7 @@ def _candidates(config: Config, devices: int) -> Iterator[list[tuple[str, ...]]]
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """A report in words."""
+    """A report in words, as lines."""
     axes = ' × '.join(f'{axis} {length}' for axis, length in report['mesh'].items())
     found = [f'{report["topology"]}: {report["devices"]} devices ({report["device"]}), mesh: {axes}']
     if 'resident_images' in report and report['resident_images'] is None:
@@ -162,7 +164,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def line(report: Mapping[str, Any]) -> str:
-    """A report in a line, by the largest of its programs and the slowest; or why there is none."""
+    """A report in one line, from its largest and its slowest program; or the reason why there is none."""
     if 'error' in report:
         return report['error']
     if not report['fits']:

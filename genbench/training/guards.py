@@ -1,4 +1,4 @@
-"""Updates that are not finite: when the run stops, what it writes down, and how such a step is looked at again."""
+"""Non-finite updates: when the run stops, what it records, and how to examine such a step again."""
 
 import collections
 import json
@@ -19,39 +19,39 @@ from genbench.training import state as states
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-REMEMBERED = 100  # steps whose scalars are kept for the record
+REMEMBERED = 100  # number of recent steps whose scalars are kept for the record
 
 
 class Watch:
-    """Counts updates left out in a row, one step behind the device, so that neither waits for the other."""
+    """Counts consecutive skipped updates. It reads them one step late, so that host and device do not wait."""
 
     def __init__(self, limit: int):
         self._limit = limit
         self._recent: collections.deque[tuple[int, Mapping[str, Any]]] = collections.deque(maxlen=REMEMBERED)
 
     def add(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """The scalars of the update that was done at `step`, still on the device."""
+        """Remember the scalars of the update at `step`. They are still on the device."""
         self._recent.append((step, scalars))
 
     def tripped(self, behind: int = 1) -> bool:
-        """Whether the limit is reached as of `behind` steps ago; waits until the device has done that step."""
+        """Whether the limit had been reached `behind` steps ago. Waits until the device has finished that step."""
         if len(self._recent) <= behind:
             return False
         return int(self._recent[-1 - behind][1]['skipped/in_a_row']) >= self._limit
 
     def streak(self) -> dict[int, dict[str, Any]]:
-        """{step: scalars} of the steps that ended it."""
+        """{step: scalars} of the skipped updates in a row that stopped the run."""
         rows = {step: jax.device_get(scalars) for step, scalars in self._recent}
         first = max(rows) + 1 - int(rows[max(rows)]['skipped/in_a_row'])
         return {step: dict(scalars) for step, scalars in rows.items() if step >= first}
 
 
 def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: int, indices: Any) -> UserError:
-    """Write which updates were not finite, and return the error that says so.
+    """Record the non-finite updates, and return the error to raise.
 
     Args:
       streak: `Watch.streak()`.
-      indices: step → numbers of the images of its batch.
+      indices: a function from a step to the numbers of the images in its batch.
     """
     last = max(streak)
     in_a_row = int(streak[last]['skipped/in_a_row'])
@@ -76,12 +76,12 @@ def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: in
 
 
 def _readable(value: Any) -> float | str:
-    """JSON has no numbers for what is not finite."""
+    """A number, or a text for a non-finite one, which JSON cannot hold."""
     return float(value) if np.isfinite(value) else str(float(value))
 
 
 def check_shapes(blueprint: Blueprint, state: State, batch: Any) -> None:
-    """Trace every loss and the sampler, and raise a UserError where a shape or type is not what the contract says."""
+    """Trace every loss and the sampler. Raise a UserError for a shape or type that violates the contract."""
     family = blueprint.family
     shape, kind = batch['image'].shape, batch['image'].dtype
     _expect(tuple(shape[1:]) == family.spec.shape and jnp.issubdtype(kind, jnp.integer), 'a batch of images',
@@ -129,10 +129,10 @@ def _loss(blueprint: Blueprint, update: Update, state: State, batch: Any, key: j
 
 
 def examine(blueprint: Blueprint, update: Update, state: State, batch: Any, key: jax.Array) -> Iterator[str]:
-    """Lines that say where one update stops being finite: in the state, the loss or the gradient, and in which line.
+    """Report where an update first becomes non-finite: in the state, the loss or the gradient, and on which line.
 
     Args:
-      batch, key: as this update gets them at this step.
+      batch, key: what this update receives at this step.
     """
     yield from _said('state', state)
 
@@ -162,7 +162,7 @@ def _finite(leaf: Any) -> bool:
 
 
 def _place(frames: Sequence[traceback.FrameSummary]) -> str:
-    """The innermost line of the family, a network or what they are made of; jax hides its own."""
+    """The innermost line in the family, a network or their building blocks. jax hides its own frames."""
     own = [frame for frame in frames if 'site-packages' not in frame.filename and frame.filename != __file__]
     frame = (own or list(frames))[-1]
     return f'in {frame.filename}, line {frame.lineno}: {frame.line}'

@@ -1,4 +1,4 @@
-"""What the text of a compiled program says: what travels between devices, and what passes through their memory."""
+"""What the text of a compiled program reveals: traffic between devices, and traffic through their memory."""
 
 import collections
 import dataclasses
@@ -22,7 +22,7 @@ _FREE = (
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: its result, the operation, the names it reads, and the rest of the text."""
+    """One line: its result, the operation, the names it reads, and the remaining text."""
 
     name: str
     result: str
@@ -32,19 +32,19 @@ class Instruction:
 
     @property
     def target(self) -> str:
-        """The library function that is called; '' where none is."""
+        """The library function that it calls; '' if it calls none."""
         found = re.search(r'custom_call_target="([^"]+)"', self.rest)
         return found.group(1) if found else ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Exchanges of one kind along the same axes of the mesh.
+    """Collectives of one kind along the same axes of the mesh.
 
     Attributes:
-      axes: of the mesh, joined by '+'; 'other' where the groups are no axes of it.
-      count: how many in one run of the program; what a device sends together counts once.
-      bytes: of the whole arrays on one device: what all-gather gives, and what reduce-scatter takes.
+      axes: axes of the mesh, joined by '+'; 'other' if the groups do not follow its axes.
+      count: how many run in one execution of the program. Arrays that a device sends together count once.
+      bytes: size of the whole arrays on one device: the output of an all-gather, the input of a reduce-scatter.
       sent: bytes that one device sends around a ring.
     """
 
@@ -56,11 +56,11 @@ class Collective:
 
 
 class Program:
-    """A compiled program by its text.
+    """A compiled program, read from its text.
 
     Args:
       text: of the optimised module, `compiled.as_text()`.
-      trips: how often loops run whose length the text does not say.
+      trips: how often to count a loop whose length the text does not give.
     """
 
     def __init__(self, text: str, trips: int = 1):
@@ -88,13 +88,13 @@ class Program:
 
     @property
     def aliased(self) -> int:
-        """Bytes of the arguments whose memory the results take over."""
+        """Bytes of the arguments whose memory results reuse."""
         arguments = self.arguments
         return sum(arguments[number] for number in self._alias)
 
     @property
     def products(self) -> dict[str, int]:
-        """How many products of matrices, convolutions and fused attentions there are, by the type of what they read."""
+        """The number of matrix products, convolutions and fused attentions, by the type of their inputs."""
         found: collections.Counter[str] = collections.Counter()
         for name, lines in self._computations.items():
             for one in lines:
@@ -107,7 +107,7 @@ class Program:
         return dict(sorted(found.items()))
 
     def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
-        """What devices exchange, by kind and axes of the mesh; the devices are numbered in its order."""
+        """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order."""
         seen: set[str] = set()
         found: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
         for name, lines in self._computations.items():
@@ -115,7 +115,7 @@ class Program:
                 kind = one.operation.removesuffix('-start')
                 if kind not in COLLECTIVES or not self._runs[name]:
                     continue
-                # A TPU's compiler spreads one exchange over the instructions that it overlaps with.
+                # A TPU's compiler spreads one collective over the instructions that it overlaps with.
                 channel = re.search(r'channel_id=(\d+)', one.rest)
                 fused = kind == 'all-reduce' and name.startswith('all-reduce-scatter')
                 kind = 'reduce-scatter' if fused else kind
@@ -136,9 +136,9 @@ class Program:
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes that instructions read and write in a device's memory, each fusion as one, loops by their length.
+        """Bytes that instructions read and write in a device's memory. A fusion counts once, a loop by its length.
 
-        What a TPU keeps in its vector memory does not count, and of an array that is only cut from, the cuts do.
+        A TPU's vector memory does not count. For an array that is only sliced, the slices count instead of the array.
         """
         inside = {
             name for lines in self._computations.values() for one in lines
@@ -162,12 +162,12 @@ class Program:
             cuts = self._cuts(called)
             read = [min(number, cuts.get(index, number)) for index, number in enumerate(read)]
         written = size(one.result, apart=True)
-        if one.operation.endswith('-start'):  # its result holds the operands, too, save that of a sum
+        if one.operation.endswith('-start'):  # its result includes the operands, except for a sum
             return written * (2 if one.operation == 'all-reduce-start' else 1)
         return written + sum(read)
 
     def _cuts(self, computation: str) -> dict[int, int]:
-        """{parameter: bytes that are cut from it} of those parameters that are only cut from."""
+        """{parameter: bytes sliced from it} for the parameters that are only sliced."""
         lines = self._computations.get(computation, [])
         found = {}
         for one in lines:
@@ -180,7 +180,7 @@ class Program:
         return found
 
     def _multiplicities(self, trips: int) -> dict[str, int]:
-        """How often each computation runs in one run of the program."""
+        """How often each computation runs in one execution of the program."""
         runs = collections.Counter({self._entry: 1})
         for name in self._ordered():
             for one in self._computations[name]:
@@ -213,7 +213,7 @@ class Program:
 
 
 def _aliases(text: str) -> list[int]:
-    """Numbers of the arguments that results take the memory of."""
+    """Numbers of the arguments whose memory results reuse."""
     head = text[: text.find('\n')]
     return [int(number) for number in re.findall(r'\{[\d, ]*\}: \((\d+), \{[\d, ]*\}, (?:may|must)-alias\)', head)]
 
@@ -236,7 +236,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def size(result: str, apart: bool = False) -> int:
-    """Bytes of an array or of a tuple of them; `apart` leaves out what lies in a memory of its own ('S(1)')."""
+    """Bytes of an array or a tuple of arrays. `apart` leaves out arrays in a separate memory space ('S(1)')."""
     return sum(
         math.prod(int(side) for side in sides.split(',') if side) * _bits(kind) // 8
         for kind, sides, layout in _SHAPE.findall(result)
@@ -252,7 +252,7 @@ def _bits(kind: str) -> int:
 
 
 def _whole(one: Instruction) -> int:
-    """Bytes of what a collective gives; where it is begun, the result names its operands first."""
+    """Bytes of a collective's output. In the result of a '-start' instruction, the operands come first."""
     parts = _SHAPE.findall(one.result)
     if one.operation in ('all-gather-start', 'collective-permute-start', 'all-to-all-start', 'reduce-scatter-start'):
         count = len(one.operands)
@@ -261,7 +261,7 @@ def _whole(one: Instruction) -> int:
 
 
 def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
-    """(axes of the mesh that a collective goes along, how many devices take part in one of its groups)."""
+    """(axes of the mesh that a collective runs along, number of devices in one of its groups)."""
     shape, names = tuple(mesh.values()), tuple(mesh)
     places = np.arange(math.prod(shape)).reshape(shape)
     split = [axis for axis, length in enumerate(shape) if length > 1]
@@ -283,7 +283,7 @@ def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
 
 
 def _groups(rest: str, count: int) -> Sequence[Sequence[int]]:
-    """The groups of devices of a collective, in any of the three ways that XLA writes them."""
+    """The groups of devices of a collective, in any of the three notations that XLA uses."""
     if found := re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', rest):
         sides = {name: int(length) for name, length in re.findall(r"'([\w.]+)'=(\d+)", found.group(1))}
         numbers = np.arange(math.prod(sides.values())).reshape(tuple(sides.values()))

@@ -1,4 +1,4 @@
-"""What is installed: the versions of libraries, and the commit of these sources."""
+"""What is installed: library versions, and the commit of these sources."""
 
 import pathlib
 import subprocess
@@ -9,7 +9,7 @@ LIBRARIES = ('genbench', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', '
 
 
 def commit() -> str:
-    """Git commit of the installed sources, with '+' when they differ from it; '' outside a checkout."""
+    """Git commit of the installed sources, followed by '+' if they have been changed; '' outside a checkout."""
     here = pathlib.Path(__file__).parent
 
     def git(*words: str) -> str:

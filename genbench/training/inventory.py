@@ -1,4 +1,4 @@
-"""What the checkpoints of a run hold, which of them are kept and why, and whether each can be read."""
+"""What the checkpoints of a run hold, which are kept and why, and whether each can be read."""
 
 import pathlib
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ GROUPS = {'params': 'parameters', 'aux': 'other variables', 'opt': 'optimizer', 
 
 
 def show(workdir: str | pathlib.Path) -> Iterator[str]:
-    """Lines about every checkpoint of a run; each is read as a whole and its hash checked.
+    """Lines about every checkpoint of a run. Each one is read in full and its hash checked.
 
     Raises:
-      UserError: there is no run, or it has no checkpoint.
+      UserError: there is no run, or it has no checkpoints.
     """
     run = runs.open_run(workdir)
     kept, checkpoints = retention(run.family), Checkpoints(run.folder.checkpoints)
@@ -55,7 +55,7 @@ def _bytes_of(folder: pathlib.Path) -> int:
 
 
 def _contents(state: Any) -> Iterator[str]:
-    """A line for each network, optimizer and average that the newest checkpoint should hold."""
+    """One line for each network, optimizer and average that the newest checkpoint should hold."""
     for group, word in GROUPS.items():
         for name, tree in state[group].items():
             leaves = jax.tree.leaves(tree)

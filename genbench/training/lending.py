@@ -1,5 +1,6 @@
-"""Runs that lend to others beside the common way: before they are trained, to samplers, and as copies that go with the
-borrower."""
+"""Less common ways of lending a run to another: before it is trained, as a guide for samplers, and as a copy that goes
+with the borrower.
+"""
 
 import dataclasses
 import pathlib
@@ -17,11 +18,11 @@ from genbench.training import runs
 from genbench.training.runs import Loan
 from genbench.training.state import Blueprint
 
-LEFT = ('borrowed', 'damaged', 'events', 'profile', '.lock')  # of the folder of an exported run
+LEFT = ('borrowed', 'damaged', 'events', 'profile', '.lock')  # left out of the folder of an exported run
 
 
 def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = None) -> Loan:
-    """A run that is not trained yet, by its shapes alone; `loans` are those that it builds on in turn."""
+    """A run that is not trained yet, known by its shapes alone. `loans` are the runs that it builds on in turn."""
     loans = loans or {}
     description = {
         'config': configs.plain(config),
@@ -36,7 +37,7 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
 
 
 def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
-    """What a config builds on, by its shapes: of the configs that are given, else of the runs that it names."""
+    """The runs that a config builds on, by their shapes: from the given configs, or else from the runs it names."""
     loans = {}
     for name, text in configs.borrowed(config).items():
         path = configs.split_run(text)[0]
@@ -46,10 +47,10 @@ def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
 
 
 def guided(run: runs.Run, samplers: Sequence[Sampler]) -> tuple[runs.Run, list[Sampler]]:
-    """The run with what guides lend to its samplers, and these samplers with each guide by what it is: HASH@AVERAGE.
+    """The run with everything that guides lend to its samplers. The samplers then name each guide as HASH@AVERAGE.
 
     Raises:
-      UserError: a guide is not there, is not finished, cannot be read, or does not fit.
+      UserError: a guide is missing, unfinished, unreadable or unsuitable.
     """
     loans: dict[str, Loan] = {}
     names: dict[str, str] = {}
@@ -76,16 +77,16 @@ def guided(run: runs.Run, samplers: Sequence[Sampler]) -> tuple[runs.Run, list[S
 
 @explained_disk_errors()
 def export(workdir: str, out: str) -> list[str]:
-    """Copy a run with the runs that it has borrowed, so that it goes on and is evaluated without them.
+    """Copy a run together with the runs that it borrowed, so that it can continue and be evaluated without them.
 
-    They lie in the folder `borrowed` of the copy under the family's names for them, each with the one checkpoint that
-    is lent and with what it has borrowed in turn, unless only its own training needs that.
+    The copies are in the folder `borrowed`, under the family's names for them. Each holds the one checkpoint that is
+    lent and the runs that it borrowed in turn, except those that only its own training needs.
 
     Returns:
       A line for each run that was copied.
 
     Raises:
-      UserError: there is no run, a run that it borrowed is not there any more or has changed, or `out` exists.
+      UserError: there is no run, a run that it borrowed is missing or has changed, or `out` exists.
     """
     run, target = runs.open_run(workdir), pathlib.Path(out)
     if target.exists():
@@ -94,7 +95,7 @@ def export(workdir: str, out: str) -> list[str]:
         raise UserError(f'{out} (--out) lies in the run itself; name a folder outside of it.')
     if not run.folder.checkpoints.is_dir():
         raise UserError(f'{workdir} has no checkpoint yet; train it first.')
-    runs.borrow(run.config, run.folder)  # whether all are there, can be read, and are what they were
+    runs.borrow(run.config, run.folder)  # checks that all of them exist, can be read and are unchanged
     partial = target.with_name(f'{target.name}.part')
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run.folder.path, partial, ignore=lambda folder, _: LEFT if folder == str(run.folder.path) else ())

@@ -31,7 +31,7 @@ from genbench.training.prepared import Prepared, mesh_of, prepare
 from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
-STEPS_PER_CALL = 8  # on accelerators, where nobody says
+STEPS_PER_CALL = 8  # default on accelerators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Outcome:
     """How a run ended: `complete`, or interrupted at `step` with everything saved."""
 
     summary: dict[str, Any]
-    already: bool = False  # it was complete before
+    already: bool = False  # it was already complete before this call
 
     @property
     def complete(self) -> bool:
@@ -57,23 +57,23 @@ def train(
     began: float | None = None,
     monitor: observing.Maker | None = None,
 ) -> Outcome:
-    """Train, or go on from the newest checkpoint, until step `config.train.num_steps`.
+    """Train until step `config.train.num_steps`, continuing from the newest checkpoint if there is one.
 
     Args:
-      debug: check shapes first, trace what is not a number to the operation that made it, and stop there.
+      debug: check shapes first, trace a NaN to the operation that produced it, and stop there.
       profile: write a trace of the steps [start, stop).
-      began: `time.monotonic()` of the start of the process, if its imports should count as initialisation.
-      monitor: makes what scores the model every `train.evaluate_every` steps.
+      began: `time.monotonic()` when the process started, to count its imports as initialisation.
+      monitor: creates the object that scores the model every `train.evaluate_every` steps.
 
     Raises:
-      UserError: for everything a user can mend; see the message.
+      UserError: any mistake that the user can correct; see the message.
     """
     ledger_began = time.monotonic() if began is None else began
     mesh = mesh_of(config)
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
-        processes.first_does(lambda: runs.claim(folder, config))  # what makes no other run may have changed
+        processes.first_does(lambda: runs.claim(folder, config))  # keys that leave the run the same may have changed
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh, folder=folder)
     runs.check_data(folder, ready.family.spec)
@@ -95,7 +95,7 @@ def train(
 
 
 def _check_names(ready: Prepared) -> None:
-    """Find what the config misnames, and stages that cannot be, before anything is written."""
+    """Find unknown names in the config and impossible stages before anything is written."""
     beginnings.trace(ready)
     family = stages.after(ready.family, ready.config.train.num_steps)
     for text in samplers.listed(family.config.evaluation.samplers):
@@ -110,7 +110,7 @@ def _blueprint(family: Family, stage: str) -> states.Blueprint:
 
 
 class Training:
-    """What one call of `train` or `replay` works with; nothing is written before `run`."""
+    """What one call of `train` or `replay` works with. Nothing is written before `run`."""
 
     def __init__(self, ready: Prepared, folder: runs.Folder, prepared_flops: float | None = 0.0, monitor: Any = None):
         self.config, self.folder, self.family, self.feed = ready.config, folder, ready.family, ready.feed
@@ -118,7 +118,7 @@ class Training:
         self.constants, self.places = ready.constants, ready.places
         self.debug = False
         self.entered_flops: float | None = 0.0
-        self.prepared_flops = prepared_flops  # of data that the family prepared of its own
+        self.prepared_flops = prepared_flops  # of the data that the family prepared itself
         self._fetched: dict[int, Any] = {}
         self.observer = observing.Observer(ready.config, folder, ready.feed, monitor)
 
@@ -133,7 +133,7 @@ class Training:
         self.observer.note_protocol(step)
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
         if telemetry.definition(telemetry.read_starts(self.folder.starts)) is None:
-            log.flops = None  # earlier starts counted in another way
+            log.flops = None  # earlier starts counted in a different way
         if restored is None:
             log.spend(self.prepared_flops)
         self.ledger = telemetry.Ledger(log.seconds, began)
@@ -167,7 +167,7 @@ class Training:
             self.checkpoints.close()
 
     def _note_start(self, step: int) -> None:
-        """Add to starts.jsonl from which step this start goes on and what of earlier ones it does again."""
+        """Record in starts.jsonl from which step this start continues and which earlier work it repeats."""
         lost = telemetry.lost_work(read_rows(self.folder.metrics, ROW), step)
         row = {'time': round(time.time(), 3), 'step': step, **lost, 'flops': flops.DEFINITION}
         processes.first_does(lambda: append_line(self.folder.starts, json.dumps(row)))
@@ -180,15 +180,15 @@ class Training:
         return _blueprint(self.family, stage)
 
     def inputs(self, step: int) -> Any:
-        """What the feed gives for a step; asked twice for the same step, it is fetched once."""
+        """What the feed gives for a step. It is fetched once, even if it is asked for twice."""
         if step not in self._fetched:
             self._fetched[step] = self.feed.inputs(step)
         return self._fetched[step]
 
     def next_inputs(self, blueprint: states.Blueprint, step: int, end: int) -> Any:
-        """Inputs of the next call: of one step, or a list of several's.
+        """Inputs of the next call: those of one step, or a list for several steps.
 
-        Several steps make one call where they have the same updates and nothing else happens between them.
+        Several steps share a call if they run the same updates and nothing else happens between them.
         """
         options = self.config.train
         most = options.steps_per_call or (1 if jax.default_backend() == 'cpu' else STEPS_PER_CALL)
@@ -203,21 +203,21 @@ class Training:
         return [self.inputs(step + later) for later in range(most)]
 
     def abstract(self, step: int) -> Any:
-        """Shapes, types and places of the state after `step` updates."""
+        """Shapes, types and placements of the state after `step` updates."""
         return placement.abstract_state(self.blueprint(self._stage_before(step)), self.mesh)
 
     def _stage_before(self, step: int) -> str:
-        """The name of the stage that a state after `step` updates is of."""
+        """The name of the stage that produced the state after `step` updates."""
         return stages.span_at(self.family, step - 1).stage.name
 
     def enter(self, stage: str, step: int, state: Any) -> Any:
-        """The state to start or go on with in a stage: restored, fresh, or carried over from the stage before."""
+        """The state with which a stage starts or resumes: restored, fresh, or carried over from the stage before."""
         blueprint = self.blueprint(stage)
         owner = self._stage_before(step)
         if state is not None and (owner == stage or step == 0):
             return state
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
-        key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: what is compiled serves all seeds
+        key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: one program serves all seeds
         batch = self.inputs(step)
 
         def build(key, constants, inputs, old):
@@ -227,7 +227,7 @@ class Training:
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(placement.abstract_state(blueprint, self.mesh))
-        # It runs once, so on a CPU, where this level shortens compilation, it need not be fast.
+        # This runs once, so it need not be fast. On a CPU, this level shortens compilation.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
         traced = program.trace(key, self.constants, batch, state)
@@ -235,11 +235,11 @@ class Training:
         return traced.lower().compile()(key, self.constants, batch, state)
 
     def beside(self, state: Any) -> Any:
-        """The state with what borrowed runs lend beside it."""
+        """The state, together with what borrowed runs lend."""
         return {**state, 'lent': self.constants.lent}
 
     def programs(self, stage: str) -> Programs:
-        """The steps of a stage."""
+        """The compiled steps of a stage."""
         blueprint = self.blueprint(stage)
         state = placement.abstract_state(blueprint, self.mesh)
         root = rng.root(self.config.train.seed, 'training')
@@ -254,7 +254,7 @@ class Training:
     ) -> tuple[int, Any]:
         config, blueprint, ledger, end = self.config, self.blueprint(span.stage.name), self.ledger, span.stop
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
-        short = (config.train.num_steps + 1) // 2  # a run that ends so has learned nothing
+        short = (config.train.num_steps + 1) // 2  # a run that ends like this has learned nothing
         watch = guards.Watch(1 if self.debug else min(config.train.skip_limit, short))
         meter = telemetry.Meter(ledger, span.batch_size, self._peak())
         meter.start(step, log.flops)
@@ -281,16 +281,16 @@ class Training:
                     if ledger.first_step is None:
                         jax.block_until_ready(state)
                         ledger.first_step = round(ledger.since_began(), 3)
-                    tripped = watch.tripped(behind=count)  # and so stay one call ahead of the device, not more
+                    tripped = watch.tripped(behind=count)  # stay exactly one call ahead of the device
                 self._fetched.clear()
-                stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # joined ones ask each step
+                stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # asked at each step
                 step += count
                 log.spend(operations)
                 pending.extend(done)
                 saving = step % config.checkpoint.every == 0 and step < end
                 scored = self.observer.scores_at(step)
                 due = step % config.train.log_every == 0 or step == end or stop or tripped or scored or self.debug
-                if due or saving:  # a checkpoint has a row, from which a resumed run goes on counting
+                if due or saving:  # each checkpoint has a row, from which a resumed run counts on
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)
                     log.wall_time = base + time.monotonic() - began
@@ -299,7 +299,7 @@ class Training:
                         before = ledger['evaluation']
                         with ledger.spent('evaluation'):
                             scalars |= self.observer.scores(blueprint, self.beside(state))
-                        began += ledger['evaluation'] - before  # which is no time of training
+                        began += ledger['evaluation'] - before  # evaluation is not training time
                     row = self._log(step, scalars, meter, log)
                     pending = []
                     progress.update(step, _note(row))
@@ -324,14 +324,14 @@ class Training:
         metric = self.checkpoints.metric
         with self.ledger.spent('checkpoint'):
             self.checkpoints.save(step, state, log.last.get(metric))
-        score = self.observer.monitor is not None and metric.startswith(observing.PREFIX)  # none where a run is stopped
+        score = self.observer.monitor is not None and metric.startswith(observing.PREFIX)  # a stopped run has no score
         elsewhere = score or self._of_another_stage(metric, log.last)
         if metric and log.last and metric not in log.last and not elsewhere:
             known = ', '.join(name for name in log.last if '/' in name)
             raise UserError(f'checkpoint.best_metric is {metric!r}; this run logs {known}.')
 
     def _of_another_stage(self, metric: str, row: Mapping[str, Any]) -> bool:
-        """Whether a scalar that this row lacks is of an update that other stages do."""
+        """Whether this row lacks a scalar because its update runs only in other stages."""
         updates = {update.name for stage in self.family.stages for update in self.family.at(stage.name).updates}
         return metric.partition('/')[0] in updates - {name.partition('/')[0] for name in row}
 
@@ -384,7 +384,7 @@ class Training:
 
 
 def retention(family: Family) -> Retention:
-    """Which checkpoints a run keeps; the scalar that ranks them is by default the loss of the first update."""
+    """Which checkpoints a run keeps. By default the loss of the first update ranks them."""
     options = family.config.checkpoint
     metric = options.best_metric or f'{family.at(family.stages[-1].name).updates[0].name}/loss'
     begins = tuple(span.first for span in stages.spans(family))

@@ -1,4 +1,4 @@
-"""The device mesh, and how batches and whole arrays lie on it; where parameters lie is in `placement`."""
+"""The device mesh, and how batches and replicated arrays lie on it. `placement` decides where parameters lie."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ BATCH_AXES = ('data', 'fsdp')  # a batch is split over both
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices (by default all of all processes) along the axes 'data', 'fsdp' and 'tensor'.
+    """The devices along the axes 'data', 'fsdp' and 'tensor'. By default, all devices of all processes.
 
     Args:
-      sizes: of the axes, one of them may be -1: the rest. By default all devices lie along 'data'.
+      sizes: lengths of the axes. One of them may be -1 for the rest. By default all devices lie along 'data'.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the product of the sizes is not the number of devices.
     """
     number = len(devices) if devices is not None else jax.device_count()
     shape = [(sizes or {'data': -1}).get(axis, 1) for axis in AXES]
@@ -38,16 +38,16 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Devi
 
 
 def _slices(devices: Sequence[jax.Device]) -> int:
-    """How many TPU slices the devices are of; 0: one, or none."""
+    """The number of TPU slices that the devices form; 0 for a single slice or for other devices."""
     number = len({getattr(device, 'slice_index', None) for device in devices})
     return number if number > 1 and devices[0].platform == 'tpu' else 0
 
 
 def _over_slices(shape: Sequence[int], slices: int, devices: Sequence[jax.Device] | None) -> np.ndarray:
-    """Devices with the axis 'data' over slices, between which only gradients then travel.
+    """The devices with the slices along the axis 'data', so that only gradients travel between slices.
 
     Raises:
-      UserError: the slices do not divide that axis.
+      UserError: the number of slices does not divide that axis.
     """
     if shape[0] % slices:
         raise UserError(f'mesh is {_words(shape)}; its axis data goes over {slices} slices, which do not divide it.')
@@ -74,14 +74,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis over the batch axes of the mesh."""
+    """Split the first axis over the batch axes of the mesh."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process holds alike, as global arrays; each process moves what its devices keep.
+    """Turn arrays that every process holds in full into global arrays. Each process moves the part its devices keep.
 
-    On devices that are not there, the shapes with their placements.
+    For devices that this machine lacks, the result is shapes with placements.
     """
     if is_promised(sharding.mesh):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
@@ -91,7 +91,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def is_promised(mesh: Mesh | AbstractMesh) -> bool:
-    """Whether the devices are compiled for without being there, so that arrays are shapes with placements."""
+    """Whether the devices are only compiled for and do not exist, so that arrays are shapes with placements."""
     return isinstance(mesh, Mesh) and mesh.devices.flat[0] not in jax.devices()
 
 
@@ -104,7 +104,7 @@ def _put_parts(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def check_batch(batch_size: int, mesh: Mesh, key: str = 'train.batch_size') -> None:
-    """Raise a UserError when the devices do not divide a batch."""
+    """Raise a UserError if the number of devices does not divide a batch."""
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     if batch_size < 1 or batch_size % ways:
         near = max(ways, batch_size // ways * ways)

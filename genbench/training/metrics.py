@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and progress for whoever watches."""
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and progress for the user."""
 
 import json
 import pathlib
@@ -16,11 +16,11 @@ from genbench.reading import read_rows
 from genbench.training.files import write_atomically
 from genbench.training.trackers import Trackers
 
-ROW = {'step': int, str: (float, None)}  # of metrics.jsonl
+ROW = {'step': int, str: (float, None)}  # shape of a row of metrics.jsonl
 
 
 def means(pending: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means of the scalars of some steps, None for one that is not finite; counts are those of the last step."""
+    """Means of the scalars over some steps, None for a non-finite one. Counts are those of the last step."""
     rows = jax.device_get(pending)
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
@@ -29,15 +29,15 @@ def means(pending: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """Appends rows of scalars; a resumed run first drops the rows past the step it restored.
+    """Appends rows of scalars. A resumed run first drops the rows past the step it restored.
 
-    A silent one only reads: it belongs to a process that leaves writing to the first.
+    A silent log only reads: it belongs to a process that leaves writing to the first one.
 
     Args:
-      config: of the run, which names the trackers that get the rows too.
+      config: of the run. It names the trackers that also receive the rows.
 
     Attributes:
-      flops: operations of training so far; None, from then on, once those of a part of it are not known.
+      flops: operations of training so far; None from the moment that part of them is unknown.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class MetricsLog:
         self._trackers = None if silent or config is None else Trackers(config, path.parent, before, restored_step)
 
     def spend(self, flops: float | None) -> None:
-        """Add operations to `flops`; None where their number is not known."""
+        """Add to `flops`; None means that the number of operations is unknown."""
         self.flops = None if self.flops is None or flops is None else self.flops + flops
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row: step, wall_time, images_seen, then slash-named scalars."""
+        """Write one row: step, wall_time, images_seen, then scalars whose names contain slashes."""
         self.last = row
         if self._file is None:
             return
@@ -78,7 +78,7 @@ class MetricsLog:
             self._trackers.write(row)
 
     def picture(self, step: int, path: pathlib.Path) -> None:
-        """Show a PNG of samples of this step where the rows are shown."""
+        """Send a PNG of samples at this step to everything that shows the rows."""
         if self._file is None:
             return
         self._events.picture(step, 'samples', path)
@@ -94,9 +94,9 @@ class MetricsLog:
 
 
 class Events:
-    """TensorBoard events, written in this thread: tensorboardX's own waits for ever once its thread met a full disk.
+    """TensorBoard events, written in this thread. tensorboardX's own thread hangs for ever once it has met a full disk.
 
-    Events of an earlier start from `purge_step` on are hidden.
+    Events of an earlier start are hidden from `purge_step` on.
     """
 
     def __init__(self, folder: pathlib.Path, purge_step: int):
@@ -104,13 +104,13 @@ class Events:
         self._writer: Any = None
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
-        """One event that holds all scalars of a step; one that is not finite is left out."""
+        """Write one event with all scalars of a step, except those that are not finite."""
         _, _, summary_pb2 = tensorboard()
         finite = {tag: value for tag, value in scalars.items() if value is not None}
         self._add(step, [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()])
 
     def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
-        """One event that holds the picture of a PNG file."""
+        """Write one event with the picture in a PNG file."""
         _, _, summary_pb2 = tensorboard()
         with Image.open(path) as image:
             width, height = image.size
@@ -136,7 +136,7 @@ class Events:
 
 
 def tensorboard() -> tuple[Any, Any, Any]:
-    """tensorboardX without torch, which it would import where it is installed: seconds for nothing."""
+    """tensorboardX without torch. It would import an installed torch, which takes seconds and gains nothing here."""
     absent = 'torch' not in sys.modules
     if absent:
         sys.modules['torch'] = cast(Any, None)
@@ -150,7 +150,7 @@ def tensorboard() -> tuple[Any, Any, Any]:
 
 
 class Progress:
-    """A live bar on a terminal, a plain line every few seconds elsewhere; both on stderr."""
+    """A live bar on a terminal, or a plain line every few seconds elsewhere. Both go to stderr."""
 
     def __init__(self, title: str, start: int, total: int, unit: str = 'step', quiet: bool = False):
         self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
@@ -172,7 +172,7 @@ class Progress:
             self._bar.start()
 
     def update(self, done: int, note: str = '') -> None:
-        """`done` of the total are done; `note` says how fast or how well."""
+        """Report that `done` of the total are done. `note` says how fast or how well."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
             return

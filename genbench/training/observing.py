@@ -1,4 +1,4 @@
-"""What a run shows of its model between two steps: grids of samples, and scores. Neither changes the state."""
+"""Sample grids and scores of the model during training. Neither changes the training state."""
 
 import functools
 import json
@@ -16,16 +16,16 @@ from genbench.training.prepared import Prepared
 from genbench.training.state import Blueprint, State
 
 GRID_SIZE = 100  # images in a sample grid
-PREFIX = 'evaluation/'  # of scores in metrics.jsonl
+PREFIX = 'evaluation/'  # prefix of scores in metrics.jsonl
 _PROTOCOLS = [{'step': int, 'protocol': dict}]
 
 
 class Monitor(Protocol):
-    """Scores a model while it trains; `genbench.evaluation.monitor` makes it, which this layer does not know.
+    """Scores a model while it trains. `genbench.evaluation.monitor` creates it; this layer does not import that.
 
     Attributes:
-      names: what `scores` may give.
-      protocol: everything that the scores depend on beside the model.
+      names: the scores that `scores` may return.
+      protocol: everything that the scores depend on apart from the model.
     """
 
     @property
@@ -41,24 +41,24 @@ Maker = Callable[[Prepared], Monitor]
 
 
 class Observer:
-    """Draws and scores the averaged parameters of a run where its config says so."""
+    """Samples from and scores the averaged parameters of a run whenever its config asks for it."""
 
     def __init__(self, config: Config, folder: runs.Folder, feed: pipeline.Feed, monitor: Monitor | None):
         self._config, self._folder, self._feed, self.monitor = config, folder, feed, monitor
-        self._drawers: dict[Blueprint, sampling.Drawer] = {}  # compiled for one grid, used for all
+        self._drawers: dict[Blueprint, sampling.Drawer] = {}  # compiled for one grid, reused for all
 
     def scores_at(self, step: int) -> bool:
-        """Whether the model is scored after this step: every `train.evaluate_every` steps, and at the end."""
+        """Whether to score the model after this step: every `train.evaluate_every` steps and at the end."""
         options = self._config.train
         return self.monitor is not None and (step % options.evaluate_every == 0 or step == options.num_steps)
 
     def scores(self, blueprint: Blueprint, state: State) -> dict[str, float | None]:
-        """The monitor's scores as scalars of metrics.jsonl."""
+        """The monitor's scores, as scalars of metrics.jsonl."""
         assert self.monitor is not None
         return {PREFIX + name: value for name, value in self.monitor.scores(blueprint, _averaged(state)).items()}
 
     def draw(self, blueprint: Blueprint, state: State, step: int) -> pathlib.Path:
-        """Write a grid of samples, and return its path."""
+        """Write a grid of samples and return its path."""
         family, seed = blueprint.family, self._config.train.seed
         if blueprint not in self._drawers:
             self._drawers[blueprint] = sampling.Drawer(blueprint, GRID_SIZE)
@@ -70,7 +70,7 @@ class Observer:
         return path
 
     def note_protocol(self, restored_step: int) -> None:
-        """Write down from which step on the scores have this protocol; another machine may have another one."""
+        """Record the step from which the scores follow this protocol. It may differ on another machine."""
         if self.monitor is None:
             return
         known = read_protocols(self._folder)
@@ -82,7 +82,7 @@ class Observer:
 
 
 def read_protocols(folder: runs.Folder) -> list[dict[str, Any]]:
-    """From which step on the scores of a run have which protocol."""
+    """The protocols of a run's scores, each with the step from which it applies."""
     return read_json_if_any(folder.path / runs.MONITOR, _PROTOCOLS, 'Remove it; training writes it again.') or []
 
 
@@ -91,10 +91,10 @@ def _averaged(state: State) -> State:
 
 
 def open_monitor(ready: Prepared, make: Maker | None) -> Monitor | None:
-    """The monitor that the config asks for.
+    """The monitor that the config asks for, if any.
 
     Raises:
-      UserError: checkpoints are to be ranked by a score that they do not all have.
+      UserError: checkpoints are to be ranked by a score that not all of them will have.
     """
     options, config = ready.config.train, ready.config.checkpoint
     if not options.evaluate_every:

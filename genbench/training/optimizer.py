@@ -25,10 +25,10 @@ OPTIMIZERS = {
 
 
 def _matrices(params: Any) -> Any:
-    """Which parameters Muon orthogonalises, the others take Adam: kernels, inputs against outputs.
+    """Which parameters Muon orthogonalises: kernels, as matrices of inputs by outputs. Adam updates the others.
 
-    A convolution's window counts as input (K. Jordan et al. 2024). `consistent_rms` scales its steps to the size of
-    Adam's, so one learning rate serves both (Liu et al. 2025, equation 4).
+    The window of a convolution counts as input (K. Jordan et al. 2024). `consistent_rms` scales Muon's steps to the
+    size of Adam's, so that one learning rate serves both (Liu et al. 2025, equation 4).
     """
     numbers = optax.contrib.MuonDimensionNumbers
     return jax.tree.map(
@@ -47,7 +47,7 @@ DECAYS = {
 
 _SMOOTH = tuple(name for name in DECAYS if name != 'steps')
 
-# Options that some optimizers and schedules do not read, and what to do instead of setting them there.
+# Options that some optimizers and schedules ignore, and what to do instead of setting them.
 UNREAD = {
     'weight_decay': (
         'name',
@@ -82,7 +82,7 @@ def _inverse_sqrt(options: Mapping[str, Any]) -> optax.Schedule:
 
 
 def _steps(options: Mapping[str, Any]) -> optax.Schedule:
-    """The rate times `drop_factor` for each of the steps `drops`, counted from the end of warm-up, that are over."""
+    """The rate, multiplied by `drop_factor` once for each past step in `drops`, counted from the end of warm-up."""
 
     def rate(count: Any) -> Any:
         over = sum((jnp.asarray(count >= drop, jnp.float32) for drop in options['drops']), jnp.zeros(()))
@@ -92,7 +92,7 @@ def _steps(options: Mapping[str, Any]) -> optax.Schedule:
 
 
 def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then the decay over what is left of `num_steps`."""
+    """Linear warm-up to the peak, then the decay over the rest of `num_steps`."""
     name, peak, warmup = options['schedule'], options['learning_rate'], options['warmup_steps']
     if name not in DECAYS:
         raise UserError(f'No schedule is called {name!r} (optimizer.schedule). {did_you_mean(name, DECAYS)}')
@@ -106,10 +106,10 @@ def build(
     """Clipping by global norm, then the optimizer `options['name']`.
 
     Args:
-      usual: what the options are where nobody says.
+      usual: the default values of the options.
 
     Raises:
-      UserError: no such optimizer or schedule, or an option was set that they do not read.
+      UserError: an unknown optimizer or schedule, or an option that the chosen one does not read.
     """
     name = options['name']
     if name not in OPTIMIZERS:

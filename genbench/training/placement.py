@@ -1,8 +1,9 @@
 """Where the arrays of a training state lie on the mesh: rules by parameter path.
 
-The axis 'tensor' splits the kernels of attention and perceptrons, the first of a pair by its outputs and the second by
-its inputs, so that a pair needs one sum between devices (Shoeybi et al. 2019, Megatron-LM, section 3). The axis 'fsdp'
-splits the largest dimension that it divides; a step gathers each parameter before use (Rajbhandari et al. 2020, ZeRO).
+The axis 'tensor' splits the kernels of attention and MLPs: the first of a pair by its outputs and the second by its
+inputs, so that each pair needs only one sum between devices (Shoeybi et al. 2019, Megatron-LM, section 3). The axis
+'fsdp' splits the largest dimension that it divides. A step gathers each parameter before use (Rajbhandari et al. 2020,
+ZeRO).
 """
 
 import re
@@ -19,8 +20,8 @@ from genbench.training.state import Blueprint, State, flatten, unflatten
 
 Tree = Any
 
-SMALL = 1024  # arrays with fewer elements are on every device
-TENSOR_RULES = (  # path → the dimension of a kernel that 'tensor' splits; the first that matches counts
+SMALL = 1024  # smaller arrays are replicated on every device
+TENSOR_RULES = (  # path → the dimension of a kernel that 'tensor' splits; the first match counts
     (r'(^|/)(attention|attn)/(inputs|qkv|query|key|value)/kernel$', -1),
     (r'(^|/)(attention|attn)/(output|out|proj)/kernel$', -2),
     (r'(^|/)(mlp|perceptron)/(inputs|hidden|gate|up|fc1)/kernel$', -1),
@@ -31,10 +32,10 @@ Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
 
 
 def parse_rules(texts: Sequence[str]) -> Rules:
-    """'PATTERN=AXIS AXIS …' of the config key `mesh.rules`: one of fsdp, tensor and - for each dimension.
+    """Parse 'PATTERN=AXIS AXIS …' from the config key `mesh.rules`: fsdp, tensor or - for each dimension.
 
     Raises:
-      UserError: the text is no rule; the message says why.
+      UserError: the text is not a rule. The message says why.
     """
     rules = []
     for text in texts:
@@ -53,13 +54,13 @@ def parse_rules(texts: Sequence[str]) -> Rules:
 
 
 def spec(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules = ()) -> PartitionSpec:
-    """How the parameter at 'network/…/kernel' is split.
+    """How to split the parameter at 'network/…/kernel'.
 
     Args:
-      rules: of the config; the first whose pattern is found in the path decides, before the defaults.
+      rules: from the config. The first whose pattern occurs in the path applies; without one, the defaults do.
 
     Raises:
-      UserError: a rule of the config asks for what the shape does not allow.
+      UserError: a rule from the config does not suit the shape.
     """
     for pattern, chosen in rules:
         if re.search(pattern, path):
@@ -83,7 +84,7 @@ def spec(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules = ()) -> Part
 
 
 def _spec(axes: Sequence[str | None], mesh: Mesh) -> PartitionSpec:
-    """Without axes of one device and without what is not split at the end, so that equal placements are equal."""
+    """Drop axes with one device and trailing unsplit dimensions, so that equal placements compare equal."""
     kept = [axis if axis and mesh.shape[axis] > 1 else None for axis in axes]
     while kept and kept[-1] is None:
         kept.pop()
@@ -91,10 +92,10 @@ def _spec(axes: Sequence[str | None], mesh: Mesh) -> PartitionSpec:
 
 
 def of_state(shapes: Tree, mesh: Mesh, rules: Rules = ()) -> Tree:
-    """Shapes and types of a state → the same with a sharding each.
+    """Give each shape and type of a state its sharding.
 
-    Parameters and auxiliary variables follow the rules; optimizer state and averages lie like the parameter whose path
-    theirs ends in, where the shapes agree; everything else is on every device.
+    Parameters and auxiliary variables follow the rules. An array of optimizer state or of an average lies like the
+    parameter whose path ends its own, if their shapes agree. Everything else is replicated on every device.
     """
     named = flatten(shapes)
     specs, known = {}, {}
@@ -135,14 +136,14 @@ def _like_parameter(name: str, shape: Sequence[int], known: Mapping[str, tuple])
 
 
 def shardings(placed: Tree) -> Tree:
-    """The shardings of a tree of arrays or of shapes with placements."""
+    """The shardings of a tree of arrays, or of shapes with placements."""
     return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
 def gather(tree: Tree, places: Tree) -> Tree:
-    """Parameters as a loss uses them: no longer split over 'fsdp'; their gradients arrive split again.
+    """Parameters as a loss uses them: no longer split over 'fsdp'. Their gradients are split again.
 
-    Left to itself, the compiler also moves activations and moves parameters twice.
+    Left to itself, the compiler also moves activations, and it moves parameters twice.
     """
     return jax.tree.map(_gather, tree, places)
 
@@ -161,19 +162,19 @@ def _gather(leaf: jax.Array, place: NamedSharding) -> jax.Array:
 
 
 def bytes_per_device(placed: Tree) -> int:
-    """Bytes that one device keeps of a tree of arrays, or of shapes with placements."""
+    """Bytes that one device holds of a tree of arrays, or of shapes with placements."""
     return sum(leaf_bytes(leaf) for leaf in jax.tree.leaves(placed))
 
 
 def leaf_bytes(leaf: Any) -> int:
-    """Bytes that one device keeps of an array."""
+    """Bytes that one device holds of an array."""
     return int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
 
 
 def abstract_state(blueprint: Blueprint, mesh: Mesh | None = None) -> State:
-    """Shapes, types and places of the state on a mesh, without computing anything.
+    """Shapes, types and placements of the state on a mesh. Nothing is computed.
 
-    Without a mesh, every device gets all of it.
+    Without a mesh, every device gets the whole state.
     """
     rules = parse_rules(blueprint.family.config.mesh.rules)
     return of_state(blueprint.shapes, mesh or meshes.make_mesh(), rules if mesh else ())

@@ -1,8 +1,9 @@
-"""Data that a family prepares of its own once (`Family.prepare`): made in chunks, kept in the run folder, read by row.
+"""Data that a family prepares once for itself (`Family.prepare`). It is computed in chunks, kept in the run's folder
+and read by row.
 
-The folder `prepared` has an .npy file for each array, whose first axis is the rows of the train split, and
-`manifest.json`: what they were made of, their shapes, and the hash of each chunk that is done. A chunk enters the
-manifest once it is on the disk, so that an interrupted preparation goes on behind it.
+The folder `prepared` has an .npy file for each array, whose first axis indexes the rows of the train split. Its
+`manifest.json` records what the arrays were made of, their shapes, and the hash of each finished chunk. A chunk enters
+the manifest once it is on disk, so that an interrupted preparation resumes after the last finished chunk.
 """
 
 import functools
@@ -27,7 +28,7 @@ from genbench.training.files import write_atomically
 from genbench.training.metrics import Progress
 from genbench.training.state import Blueprint, Tree
 
-CHUNK = 2**26  # bytes, about, of all arrays; what an interruption loses at most
+CHUNK = 2**26  # approximate bytes of a chunk over all arrays; at most this much is lost to an interruption
 Shapes = Mapping[str, jax.ShapeDtypeStruct]  # of one row, by name
 _MANIFEST = {
     'made_of': dict, 'rows': int, 'chunk': int, 'arrays': {str: {'shape': [int], 'dtype': str}},
@@ -36,11 +37,11 @@ _MANIFEST = {
 
 
 def shapes(family: Family, lent: Tree, rows: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the family prepares for one row, without computing it; empty for most families.
+    """Shapes of what the family prepares for one row, without computing it. Empty for most families.
 
     Args:
-      lent: what borrowed runs lend, or its shapes.
-      rows: one row or more, as the feed has them.
+      lent: what borrowed runs lend, or the shapes of it.
+      rows: one or more rows, as the feed provides them.
     """
     found = jax.eval_shape(
         lambda *arguments: _prepare(family, _lender(family), *arguments), lent, jax.random.key(0), 0, rows
@@ -49,7 +50,7 @@ def shapes(family: Family, lent: Tree, rows: Mapping[str, Any]) -> dict[str, jax
 
 
 def _lender(family: Family) -> Blueprint:
-    """What binds the borrowed runs, which are the same in all stages."""
+    """A blueprint that binds the borrowed runs, which are the same in all stages."""
     return Blueprint(family.at(family.stages[0].name))
 
 
@@ -61,12 +62,12 @@ def _prepare(
 
 
 def promised(shapes: Shapes, rows: int) -> dict[str, np.ndarray]:
-    """Zeros in the place of arrays that are not made; they take no memory."""
+    """Zeros in place of arrays that have not been made. They take no memory."""
     return {name: np.broadcast_to(np.zeros((), one.dtype), (rows, *one.shape)) for name, one in shapes.items()}
 
 
 class Stored:
-    """An array of an .npy file: read by row, mapped anew in every process that it is sent to."""
+    """An array in an .npy file. It is read by row, and mapped anew in every process that receives it."""
 
     def __init__(self, path: pathlib.Path):
         self._path, self._values = path, np.load(path, mmap_mode='r', allow_pickle=False)
@@ -83,12 +84,12 @@ class Stored:
 
 
 class Store:
-    """The arrays of a run folder.
+    """The prepared arrays of a run folder.
 
     Args:
       made_of: what they depend on, in words and numbers.
       shapes: of one row.
-      rows: of the train split.
+      rows: number of rows of the train split.
     """
 
     def __init__(self, folder: pathlib.Path, made_of: Mapping[str, Any], shapes: Shapes, rows: int):
@@ -102,10 +103,10 @@ class Store:
         }  # fmt: skip
 
     def manifest(self) -> dict[str, Any]:
-        """What is there; without chunks where nothing is.
+        """The stored manifest. It has no chunks if nothing has been prepared.
 
         Raises:
-          UserError: it is damaged, or was made of something else.
+          UserError: the stored data are damaged or were made from something else.
         """
         advice = f'Remove {self.folder}, and training prepares the data again.'
         found = reading.read_json_if_any(self._manifest, _MANIFEST, advice)
@@ -119,16 +120,16 @@ class Store:
         return found
 
     def done(self, manifest: Mapping[str, Any]) -> int:
-        """How many rows are finished."""
+        """The number of finished rows."""
         return min(self.rows, manifest['chunk'] * len(manifest['chunks']))
 
     def make(self, chunk: int, compute: Callable[[int, int], Mapping[str, np.ndarray]], flops: float | None) -> None:
-        """Compute what is missing, and keep it.
+        """Compute and store the missing rows.
 
         Args:
-          chunk: rows that are written together, if nothing is there yet.
-          compute: (first row, end) → these rows.
-          flops: operations of all of it.
+          chunk: number of rows to write together, if nothing is stored yet.
+          compute: a function of (first row, end) that returns these rows.
+          flops: operations of the whole preparation.
         """
         manifest = self.manifest()
         if not manifest['chunks']:
@@ -139,7 +140,7 @@ class Store:
             processes.first_does(functools.partial(self._append, values, first, manifest))
 
     def _append(self, values: Mapping[str, np.ndarray], first: int, manifest: Mapping[str, Any]) -> None:
-        """Write rows behind those that are finished; what an interruption left there goes."""
+        """Write rows after the finished ones, over anything that an interruption left there."""
         self.folder.mkdir(exist_ok=True)
         for name, one in values.items():
             header = io.BytesIO()
@@ -161,10 +162,10 @@ class Store:
         return self.folder / f'{name}.npy'
 
     def open(self) -> dict[str, Stored]:
-        """The arrays, mapped, after all of them were compared with their hashes.
+        """The arrays, memory-mapped, after checking all of them against their hashes.
 
         Raises:
-          UserError: they are not finished, damaged, or were made of something else.
+          UserError: they are unfinished, damaged, or were made from something else.
         """
         manifest = self.manifest()
         if self.done(manifest) < self.rows:
@@ -194,7 +195,7 @@ def _sha256(values: np.ndarray) -> str:
 
 
 def _apart(old: Any, new: Any) -> tuple[Any, Any]:
-    """What differs in two values, without what is the same in both."""
+    """The parts in which two values differ, without the parts they share."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return old, new
     names = [name for name in [*old, *(set(new) - set(old))] if old.get(name) != new.get(name)]
@@ -204,14 +205,14 @@ def _apart(old: Any, new: Any) -> tuple[Any, Any]:
 def compute_in(
     store: Store, family: Family, lent: Tree, mesh: jax.sharding.Mesh, rows: Callable[[np.ndarray], Batch], quiet: bool
 ) -> float | None:
-    """Make what is missing in a store, in batches as large as those of training, split over the devices as they are.
+    """Compute the missing rows of a store. Batches have the size and the placement of training.
 
     Args:
       lent: what borrowed runs lend, on the devices.
-      rows: of the train split, by number.
+      rows: a function from numbers to rows of the train split.
 
     Returns:
-      Operations that all of it took, in this start and earlier ones; None where they are not known.
+      Operations of the whole preparation, over all starts; None if unknown.
     """
     manifest = store.manifest()
     if (done := store.done(manifest)) == store.rows:
@@ -222,7 +223,7 @@ def compute_in(
     progress = Progress('prepare', done, store.rows, 'row', quiet=quiet)
 
     def batch(first: int) -> tuple[Any, ...]:
-        numbers = np.minimum(np.arange(first, first + size), store.rows - 1)  # the last row fills the last batch
+        numbers = np.minimum(np.arange(first, first + size), store.rows - 1)  # pad the last batch with the last row
         return lent, root, np.int32(first), meshes.put(rows(numbers), meshes.split_batch(mesh))
 
     traced = program.trace(*batch(0))

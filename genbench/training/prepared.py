@@ -1,4 +1,4 @@
-"""What a config names, opened once: data, borrowed runs, family, mesh and feed."""
+"""Everything that a config names, opened once: data, borrowed runs, family, mesh and feed."""
 
 import dataclasses
 import functools
@@ -23,12 +23,12 @@ from genbench.training.step import Constants
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A config with what it names: enough to trace, compile or do its steps.
+    """A config and everything it names: enough to trace, compile or run its steps.
 
     Attributes:
       loans: the runs that the family builds on.
-      builder: of the data set; None where noise takes the place of its images.
-      folder: of the run, where data are that the family prepares of its own; without one they are zeros.
+      builder: of the data set; None if noise replaces its images.
+      folder: of the run. It stores the data that the family prepares for itself; without a folder they are zeros.
     """
 
     config: Config
@@ -40,7 +40,7 @@ class Prepared:
 
     @functools.cached_property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What the family prepares of its own for a row of the train split, by name."""
+        """The arrays that the family prepares for each row of the train split, by name."""
         if self.builder is None:
             rows = sources.noise(self.family.spec, 1, self.family.fields).columns()
         else:
@@ -54,7 +54,7 @@ class Prepared:
 
     @property
     def store(self) -> preparation.Store:
-        """Where these are kept."""
+        """Where the data that the family prepares are stored."""
         assert self.folder is not None
         info, kept = self.builder.info, configs.lasting(self.config)
         made_of = {
@@ -66,7 +66,7 @@ class Prepared:
         return preparation.Store(self.folder.prepared, made_of, self.shapes, info.splits['train'].num_examples)
 
     def make_data(self, quiet: bool = False) -> float | None:
-        """Have the family prepare what is not in the run folder yet; the operations of it, None where not known."""
+        """Let the family prepare what the run folder still lacks. The operations this took; None if unknown."""
         if not self.shapes:
             return 0.0
         lent = jax.tree.map(lambda leaf, place: meshes.put(leaf, place.sharding), self._lent, self._places_lent)
@@ -74,18 +74,18 @@ class Prepared:
 
     @functools.cached_property
     def feed(self) -> pipeline.Feed:
-        """The rows to train on with what the family has prepared beside them."""
+        """The rows to train on, with what the family has prepared for each."""
         return self._rows.joined(self.store.open()) if self.shapes and self.folder else self.outline
 
     @property
     def outline(self) -> pipeline.Feed:
-        """The same with zeros in the place of what the family prepares."""
+        """The same feed, with zeros in place of what the family prepares."""
         count = self._rows.taken.order.size
         return self._rows.joined(preparation.promised(self.shapes, count)) if self.shapes else self._rows
 
     @functools.cached_property
     def _rows(self) -> pipeline.Feed:
-        """The rows to train on, opened when first asked for: on the devices where they fit, else streamed."""
+        """The rows to train on, opened on first use. They are kept on the devices if they fit, else streamed."""
         config = self.config
         place = None if meshes.is_promised(self.mesh) else meshes.split_batch(self.mesh)
         seed, fields, parts = config.train.seed, self.family.fields, stages.spans(self.family)
@@ -104,7 +104,7 @@ class Prepared:
 
     @functools.cached_property
     def places(self) -> Constants:
-        """Shapes, types and places of `constants`, without moving anything."""
+        """Shapes, types and placements of `constants`, without moving anything."""
         whole = meshes.replicated(self.mesh)
         rows = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), self.feed.constants
@@ -134,16 +134,17 @@ def prepare(
     on_noise: bool = False,
     folder: runs.Folder | None = None,
 ) -> Prepared:
-    """Open what a config names; nothing is written or computed, and images are read when `feed` is asked for.
+    """Open what a config names. Nothing is written or computed, and images are read only when `feed` is used.
 
     Args:
-      loans: the runs that it builds on; by default they are read from the folders that the config names.
+      loans: the runs that it builds on. By default they are read from the folders that the config names.
       mesh: by default all devices, along the axes of the config.
-      folder: of the run, if what its family prepares of its own should be read from there.
-      on_noise: put noise in the place of the images, of one batch; the data set need not be prepared.
+      folder: of the run, to read what its family prepares for itself.
+      on_noise: replace the images by one batch of noise. The data set need not be prepared.
 
     Raises:
-      UserError: the mesh does not fit, what the config names is not there or does not fit, or a stage cannot be.
+      UserError: the mesh does not fit, something that the config names is missing or unsuitable, or a stage is
+        impossible.
     """
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
@@ -159,10 +160,10 @@ def prepare(
 
 
 def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The devices, by default all, along the axes of the config.
+    """The devices, by default all of them, along the axes of the config.
 
     Raises:
-      UserError: their number, the batch or a rule of placement does not fit.
+      UserError: their number, the batch size or a placement rule does not fit.
     """
     mesh = meshes.make_mesh(config.mesh, devices)
     placement.parse_rules(config.mesh.rules)

@@ -1,4 +1,4 @@
-"""One process or many: how they find each other, who writes, and how all stop at the same step."""
+"""One process or several: how they find each other, which one writes, and how all stop at the same step."""
 
 import contextlib
 import io
@@ -17,19 +17,19 @@ import numpy as np
 from genbench.errors import UserError
 
 RESOLVE_SECONDS = 10.0
-_BLOCK = 2**24  # bytes that a process says at a time
+_BLOCK = 2**24  # bytes that a process sends at a time
 
 
 def connect(coordinator: str = '', num_processes: int | None = None, process_id: int | None = None, *,
             detect: bool = False) -> None:  # fmt: skip
-    """Join the processes of a run, before jax is used; with nothing given, only inside a SLURM step of several tasks.
+    """Join the processes of a run, before jax is used. Without arguments, only in a SLURM step of several tasks.
 
     Args:
-      coordinator: HOST:PORT of process 0, given with the two numbers.
-      detect: ask the cluster (SLURM, Open MPI, Kubernetes, TPU pods) who the others are.
+      coordinator: HOST:PORT of process 0. Give it together with the two numbers.
+      detect: ask the cluster (SLURM, Open MPI, Kubernetes, TPU pods) for the other processes.
 
     Raises:
-      UserError: the flags are incomplete, or no cluster is found.
+      UserError: some of the flags are missing, or no cluster is found.
     """
     given = [bool(coordinator), num_processes is not None, process_id is not None]
     if any(given):
@@ -44,7 +44,7 @@ def connect(coordinator: str = '', num_processes: int | None = None, process_id:
 
 
 def check_coordinator(address: str) -> None:
-    """Raise a UserError where HOST:PORT is none, or where the host is not known within RESOLVE_SECONDS."""
+    """Raise a UserError if this is not HOST:PORT, or if the host does not resolve within RESOLVE_SECONDS."""
     host, _, port = address.rpartition(':')
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f'--coordinator is {address!r}; write HOST:PORT, for example node1:12345.')
@@ -54,7 +54,7 @@ def check_coordinator(address: str) -> None:
         with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: a name that no host can have
             found.extend(socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM))
 
-    thread = threading.Thread(target=resolve, daemon=True)  # the system's own limit may be minutes
+    thread = threading.Thread(target=resolve, daemon=True)  # the system's own time limit may be minutes
     thread.start()
     thread.join(RESOLVE_SECONDS)
     if not found:
@@ -63,7 +63,7 @@ def check_coordinator(address: str) -> None:
 
 
 def tasks(environment: Mapping[str, str]) -> int:
-    """Processes of the SLURM step that this one belongs to; 1 outside of one."""
+    """The number of processes in this SLURM step; 1 outside of one."""
     number = environment.get('SLURM_STEP_NUM_TASKS', '1')
     return int(number) if number.isdigit() and 'SLURM_PROCID' in environment else 1
 
@@ -71,7 +71,7 @@ def tasks(environment: Mapping[str, str]) -> int:
 def _initialise(*words: Any) -> None:
     try:
         jax.distributed.initialize(*words)
-        exchange(b'')  # now that all have just started: on CPUs the first meeting fails if one is 30 s late
+        exchange(b'')  # now, while all have just started: on CPUs the first exchange fails if one is 30 s late
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'The processes of this run cannot be joined ({reason}). Name them with --coordinator, '
@@ -79,7 +79,7 @@ def _initialise(*words: Any) -> None:
 
 
 def require_one(what: str) -> None:
-    """Raise a UserError in a SLURM step of several tasks, for what one process does."""
+    """Raise a UserError in a SLURM step of several tasks. For work that one process does."""
     number = max(tasks(os.environ), jax.process_count())
     if number > 1:
         raise UserError(f'{what} runs in one process, and here are {number}; it uses all devices that one can see. '
@@ -87,23 +87,23 @@ def require_one(what: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what one process writes."""
+    """Whether this is the process that writes shared files."""
     return jax.process_index() == 0
 
 
 def several() -> bool:
-    """Whether processes are joined."""
+    """Whether several processes are joined."""
     return jax.process_count() > 1
 
 
 def part(start: int, stop: int) -> tuple[int, int]:
-    """Which of the items start … stop − 1 are this process's own: an equal share, in the order of the processes."""
+    """This process's share of the items start … stop − 1. Shares are equal, in the order of the processes."""
     index, number, count = jax.process_index(), jax.process_count(), stop - start
     return start + count * index // number, start + count * (index + 1) // number
 
 
 def first_does(action: Callable[[], object]) -> None:
-    """Run `action` in the first process; the others wait, and fail with its UserError where it has one."""
+    """Run `action` in the first process while the others wait. If it raises a UserError, all processes raise it."""
 
     def act() -> bytes:
         action()
@@ -113,12 +113,12 @@ def first_does(action: Callable[[], object]) -> None:
 
 
 def agreed(value: Any) -> Any:
-    """The first process's value, of those that JSON knows, in every process."""
+    """The first process's value, in every process. It must be a value that JSON can hold."""
     return value if jax.process_count() == 1 else json.loads(from_first(lambda: json.dumps(value).encode()))
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` returns in the first process, in every process; where it fails, all fail, and none waits for ever."""
+    """Give every process what `make` returns in the first. If it fails there, all fail, so none waits for ever."""
     if jax.process_count() == 1:
         return make()
     said, problem = b'', None
@@ -136,7 +136,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 
 def gathered(rows: np.ndarray | None) -> np.ndarray:
-    """The rows of all processes, one process after the other, in every process; None in one that has none."""
+    """Give every process the rows of all processes, in their order. A process without rows passes None."""
     if jax.process_count() == 1:
         assert rows is not None
         return rows
@@ -148,9 +148,10 @@ def gathered(rows: np.ndarray | None) -> np.ndarray:
 
 
 def exchange(data: bytes) -> list[bytes]:
-    """What every process has said, in their order; all wait for each other.
+    """What each process sent, in their order. All processes wait for each other.
 
-    Bytes, because jax would make float32 of float64. They go in blocks, of which every device holds all for a moment.
+    It takes bytes, because jax would turn float64 into float32. They travel in blocks, and each device briefly holds
+    the blocks of all processes.
     """
     from jax.experimental import multihost_utils
 
@@ -160,7 +161,7 @@ def exchange(data: bytes) -> list[bytes]:
     sizes = [int(np.frombuffer(one.tobytes(), np.int64)[0]) for one in lengths]
     found: list[list[bytes]] = [[] for _ in sizes]
     for start in range(0, max(sizes), _BLOCK):
-        # Few sizes of block, so that few programs are compiled.
+        # Block sizes are powers of two, so that few programs are compiled.
         width = min(_BLOCK, 2 ** (max(sizes) - start - 1).bit_length())
         block = np.frombuffer(data[start : start + width].ljust(width, b'\0'), np.uint8)
         for pieces, one in zip(found, multihost_utils.process_allgather(block), strict=True):
@@ -169,12 +170,12 @@ def exchange(data: bytes) -> list[bytes]:
 
 
 def all_agree(verdict: bool) -> bool:
-    """Whether it is true in every process."""
+    """Whether the verdict is true in every process."""
     return all(data == b'+' for data in exchange(b'+' if verdict else b'-'))
 
 
 class StopRequest:
-    """SIGTERM and SIGINT while it is entered: `reached` turns true, at the same step in every process, and stays so."""
+    """A context in which SIGTERM or SIGINT makes `reached` true, at the same step in every process, and for good."""
 
     def __init__(self) -> None:
         self._asked = self._reached = False
@@ -182,7 +183,7 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopRequest':
-        # jax itself listens for SIGTERM where processes are joined: a handler of ours would make it deaf.
+        # With joined processes jax itself listens for SIGTERM, and a handler of ours would stop it from doing so.
         own = {signal.SIGINT: _pass_on} if self._shared else {signal.SIGINT: self._ask, signal.SIGTERM: self._ask}
         self._previous = {number: signal.signal(number, handler) for number, handler in own.items()}
         return self
@@ -195,7 +196,7 @@ class StopRequest:
         self._asked = True
 
     def reached(self, step: int) -> bool:
-        """Whether to stop before doing the update after `step`; every process asks at every step."""
+        """Whether to stop before the update after `step`. Every process must ask at every step."""
         if self._shared and not self._reached:
             from jax.experimental import multihost_utils
 
@@ -208,7 +209,7 @@ def _pass_on(*_: object) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine on which a speed was measured, and the number of devices of all processes."""
+    """The machine on which a speed was measured, and the number of devices in all processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     devices = sorted({f'{device.platform}:{device.device_kind}' for device in jax.devices()})
     joined = {'processes': jax.process_count()} if several() else {}

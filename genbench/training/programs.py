@@ -1,4 +1,4 @@
-"""The compiled steps of a stage, made while the networks are still being initialised where that is possible."""
+"""The compiled steps of a stage. Where possible, they compile while the networks are being initialised."""
 
 import concurrent.futures
 import functools
@@ -13,13 +13,13 @@ Active = tuple[str, ...]  # names of the updates that run together
 
 
 class Programs:
-    """One program for each set of updates that run together, and for each number of steps in a call.
+    """One program for each set of updates that run together and each number of steps in a call.
 
     Args:
-      step: what `make_step` returns.
-      state: shapes, types and places of the state.
+      step: the result of `make_step`.
+      state: shapes, types and placements of the state.
       constants: of the feed.
-      debug: compile when called, for only so can jax run a step again operation by operation; FLOPs are not counted.
+      debug: compile on call, so that jax can repeat a step operation by operation. FLOPs are not counted.
     """
 
     def __init__(self, step: Any, state: State, constants: Any, debug: bool = False):
@@ -28,16 +28,16 @@ class Programs:
         self._ahead: dict[tuple[Active, int], concurrent.futures.Future] = {}
 
     def begin(self, inputs: Any, active: Active) -> None:
-        """Compile in the background; joined processes compile in the same order and leave this out."""
+        """Compile in the background. Joined processes skip this, because they must compile in the same order."""
         if jax.process_count() == 1 and not self._debug:
             with_one_thread = concurrent.futures.ThreadPoolExecutor(1)
             self._ahead[active, steps_in(inputs)] = with_one_thread.submit(self._compile, inputs, active)
             with_one_thread.shutdown(wait=False)
 
     def get(self, inputs: Any, active: Active) -> tuple[Any, float | None]:
-        """(a function of (state, constants, inputs), its FLOPs, None where they are not known).
+        """(a function of (state, constants, inputs), its FLOPs or None if unknown).
 
-        It compiles, or waits for `begin`, the first time.
+        The first call compiles, or waits for the compilation that `begin` started.
         """
         key = active, steps_in(inputs)
         if key not in self._compiled:
@@ -53,5 +53,5 @@ class Programs:
 
 
 def steps_in(inputs: Any) -> int:
-    """How many steps a call with these inputs makes."""
+    """The number of steps in a call with these inputs."""
     return len(inputs) if isinstance(inputs, list) else 1

@@ -1,4 +1,4 @@
-"""Do one step of a run again, from the newest checkpoint before it, and say what its updates see."""
+"""Repeat one step of a run from the newest checkpoint before it, and report what its updates see."""
 
 import pathlib
 import warnings
@@ -21,12 +21,12 @@ from genbench.training.step import active_updates, seen, take_batch
 
 
 def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
-    """Lines about the update that a run does after `step` updates; nothing is written.
+    """Lines about the update that a run makes after `step` updates. Nothing is written.
 
-    The steps from the checkpoint to there are done again, so that it meets the state it met while training.
+    The steps since the checkpoint are repeated, so that the update meets the same state as in training.
 
     Raises:
-      UserError: there is no such run or step.
+      UserError: the run or the step does not exist.
     """
     run = runs.open_run(workdir)
     config = run.config
@@ -65,7 +65,7 @@ def _newest(training: Training, step: int) -> tuple[int, Any]:
 
 
 def _step(training: Training, blueprint: states.Blueprint, programs: Programs, state: Any, step: int) -> Iterator[str]:
-    """Each update of the step in turn: where it stops being finite, then what the compiled step says of it."""
+    """Each update of the step in turn: first where it stops being finite, then what the compiled step reports."""
     inputs = training.feed.inputs(step)
     key = rng.numbered(rng.root(training.config.train.seed, 'training'), step)
     batch = take_batch(blueprint, training.feed, training.constants, inputs, key)

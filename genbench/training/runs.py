@@ -23,7 +23,7 @@ from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
-MONITOR = 'monitor.json'  # how scores are made while the run trains
+MONITOR = 'monitor.json'  # how scores are computed during training
 
 FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summary.json', 'starts.jsonl',
          'nonfinite.json', 'trackers.json', MONITOR, '.lock')  # fmt: skip
@@ -31,7 +31,7 @@ FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluati
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
-_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run has borrowed in turn
+_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed in turn
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
 }  # fmt: skip
@@ -92,32 +92,32 @@ class Folder:
         return self.path / 'samples'
 
     def read_summary(self) -> dict[str, Any] | None:
-        """What a run says of itself when it ends or is stopped; None before."""
+        """What a run reported about itself when it ended or was stopped; None before that."""
         return reading.read_json_if_any(self.summary, SUMMARY, 'Remove it; training goes on and writes it again.')
 
     def read_manifest(self) -> dict[str, Any]:
         return reading.read_json(self.manifest, MANIFEST, 'Restore it from a copy of the run.')
 
     def check(self) -> None:
-        """Raise a UserError where something else stands under the name of a file or folder of a run."""
+        """Raise a UserError if something else occupies the name of one of the run's files or folders."""
         reading.check_entries(self.path, FILES, FOLDERS)
         checkpoint.check_path(self.path)
 
 
 def check(workdir: str | pathlib.Path, config: Config) -> Folder:
-    """The folder of a run, which is new or belongs to this config; nothing is written.
+    """The folder of a run, either new or belonging to this config. Nothing is written.
 
-    Only the number of steps of a run with a constant learning rate may grow; other differences make another run.
+    A run with a constant learning rate may be extended to more steps. Any other difference makes it another run.
     """
     folder = Folder(pathlib.Path(workdir))
     folder.check()
-    if folder.config.is_file() and folder.manifest.is_file():  # without a manifest it never started
+    if folder.config.is_file() and folder.manifest.is_file():  # a run without a manifest never started
         _check_same(folder, config)
     return folder
 
 
 def claim(folder: Folder, config: Config) -> None:
-    """Make the folder and write the config into it."""
+    """Create the folder and write the config into it."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.samples.mkdir(exist_ok=True)
@@ -128,7 +128,7 @@ def claim(folder: Folder, config: Config) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Folder) -> Iterator[None]:
-    """Hold a run's folder for this process; `Busy` when another one trains there."""
+    """Hold a run's folder for this process. Raise `Busy` if another process is training there."""
     import fcntl
 
     with (folder.path / '.lock').open('w') as file:
@@ -153,7 +153,7 @@ def _check_same(folder: Folder, config: Config) -> None:
 
 
 def check_data(folder: Folder, spec: DataSpec) -> None:
-    """Raise a UserError where a run would go on with other images than it began with."""
+    """Raise a UserError if a run would continue on other images than it began with."""
     if not folder.manifest.is_file():
         return
     before = folder.read_manifest()['data'].get('content', '')
@@ -163,7 +163,7 @@ def check_data(folder: Folder, spec: DataSpec) -> None:
 
 
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
-    """Everything a reader of the run needs to rebuild and trust it."""
+    """Everything a reader needs to rebuild the run and trust it."""
     return {
         'format': MANIFEST_FORMAT,
         'family': family.name,
@@ -179,10 +179,10 @@ def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan
 
 
 def spec_from(values: Mapping[str, Any]) -> DataSpec:
-    """The specification of a manifest.
+    """The data specification recorded in a manifest.
 
     Raises:
-      UserError: no images could be so.
+      UserError: no images can match it.
     """
     shape, levels, classes = tuple(values['shape']), values['levels'], values['classes']
     if len(shape) != 3 or min(shape) < 1 or levels < 2 or classes < 0:
@@ -196,9 +196,9 @@ class Loan:
     """A run lent to another.
 
     Attributes:
-      description: what the manifest says of it.
-      state: on the host, 'params' of one average, 'aux', and what is 'lent' to it in turn; of a run that is not trained
-        yet, shapes.
+      description: the run's entry in the manifest.
+      state: on the host, the 'params' of one average, 'aux', and what is 'lent' to it in turn; shapes for an untrained
+        run.
     """
 
     description: dict[str, Any]
@@ -209,12 +209,12 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     """The runs that a config builds on, by the family's names for them.
 
     Args:
-      folder: of the run that borrows. Once it has a checkpoint it gets what it has borrowed before. Copies in its own
-        folder `borrowed` go before the runs that the config names (`training.lending`).
+      folder: of the borrowing run. Once it has a checkpoint, it gets the same loans as before. Copies in its own folder
+        `borrowed` take precedence over the runs that the config names (`training.lending`).
       leave: names of runs that are not needed.
 
     Raises:
-      UserError: there is no such run, it is not finished, or it has changed since it was borrowed.
+      UserError: a run is missing, unfinished, or has changed since it was borrowed.
     """
     started = folder is not None and folder.manifest.is_file() and checkpoint.begun(folder.checkpoints)
     known = folder.read_manifest()['borrowed'] if folder is not None and started else {}
@@ -226,22 +226,22 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
 
 
 def place(name: str, text: str, folder: Folder | None) -> tuple[str, str]:
-    """Folder and average of a borrowed run."""
+    """The folder and the average of a borrowed run."""
     path, average = configs.split_run(text)
     copy = folder.path / 'borrowed' / name if folder is not None else None
     return (str(copy) if copy is not None and copy.is_dir() else path), average
 
 
 def lend(what: str, path: str, average: str, known: Mapping[str, Any] | None = None) -> Loan:
-    """One finished run.
+    """Borrow one finished run.
 
     Args:
-      what: says it in messages, such as family.teacher.
-      average: '' is ema where there is one.
-      known: what was lent before, which must be there still.
+      what: its name in messages, such as family.teacher.
+      average: '' for ema if it exists.
+      known: description of the earlier loan, which must still be available.
 
     Raises:
-      UserError: as `borrow`.
+      UserError: as for `borrow`.
     """
     if not path:
         raise UserError(f'{what} names no run; give the folder of a finished one.')
@@ -280,7 +280,7 @@ def _check_unchanged(what: str, path: str, known: Mapping[str, Any]) -> None:
 
 
 def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
-    """The 'borrowed' part of a manifest as a family wants it: the family of each run, as it was at the end."""
+    """The 'borrowed' part of a manifest in the form a family needs: each run's family at the end of its training."""
     found = {}
     for name, entry in descriptions.items():
         config = configs.resolve(configs.plain(entry['config']))
@@ -298,23 +298,23 @@ class Run:
     config: Config
     manifest: dict[str, Any]
     family: Family
-    guides: Mapping[str, Loan] = dataclasses.field(default_factory=dict)  # of samplers, see `training.lending`
+    guides: Mapping[str, Loan] = dataclasses.field(default_factory=dict)  # lent to samplers, see `training.lending`
 
     def after(self, step: int) -> Family:
-        """The family as it is after `step` updates."""
+        """The family after `step` updates."""
         return stages.after(self.family, step)
 
     def blueprint(self, step: int) -> Blueprint:
-        """The networks as they are after `step` updates."""
+        """The networks after `step` updates."""
         return Blueprint(self.after(step))
 
     def sha256(self, step: int) -> str:
-        """The hash of the state of a checkpoint; '' where there is none."""
+        """The hash of a checkpoint's state; '' if there is none."""
         with contextlib.closing(Checkpoints(self.folder.checkpoints)) as checkpoints:
             return checkpoints.sha256(step)
 
     def restore(self, step: int | None = None) -> tuple[int, State]:
-        """(step, state) of one checkpoint, by default the newest that can be read."""
+        """(step, state) of one checkpoint, by default the newest readable one."""
         checkpoints = Checkpoints(self.folder.checkpoints)
         steps = checkpoints.steps()
         if not steps:
@@ -337,10 +337,10 @@ class Run:
 
     @functools.cached_property
     def lent(self) -> State:
-        """What borrowed runs lend to samples and scores.
+        """What borrowed runs lend to sampling and scoring.
 
         Raises:
-          UserError: one of them is not there any more, or has changed.
+          UserError: one of them is missing or has changed.
         """
         loans = {**borrow(self.config, self.folder, leave=self.family.only_to_train), **self.guides}
         return {name: loan.state for name, loan in loans.items()}
@@ -348,9 +348,9 @@ class Run:
     def networks(
         self, step: int, state: State, average: str, what: str = 'evaluation.average'
     ) -> tuple[Blueprint, State]:
-        """Blueprint and the state with the parameters of `average`, and what borrowed runs lend beside it.
+        """The blueprint, and the state with the parameters of `average` and what borrowed runs lend.
 
-        'current' are those of the last step, 'power:WIDTH' the power-function average of any width, made of snapshots.
+        'current' means the parameters of the last step, 'power:WIDTH' a power-function average made from snapshots.
         """
         blueprint, state = self.blueprint(step), {**state, 'lent': self.lent}
         if average == 'current' or not state['averages']:  # or nothing was trained by an optimizer
@@ -378,7 +378,7 @@ class Run:
 
 
 def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:
-    """A run folder by its manifest, with its own config unless another is given.
+    """Open a run folder by its manifest, with its own config unless another is given.
 
     Raises:
       UserError: there is no run, or its manifest cannot be read.

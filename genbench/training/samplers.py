@@ -1,4 +1,4 @@
-"""Samplers as people write them: NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,KEY=VALUE."""
+"""Samplers as users write them: NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,KEY=VALUE."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ Fields = Mapping[str, 'dataclasses.Field[Any]']
 
 
 class Written(NamedTuple):
-    """The parts of a sampler's text; `steps` is None where it says none."""
+    """The parts of a sampler's text; `steps` is None if the text gives none."""
 
     text: str
     name: str
@@ -25,7 +25,7 @@ class Written(NamedTuple):
 
 
 def listed(pieces: Iterable[str]) -> tuple[str, ...]:
-    """The samplers of a list that was split at its commas: KEY=VALUE without a colon belongs to the one before it."""
+    """The samplers of a list that was split at commas. KEY=VALUE without a colon belongs to the preceding sampler."""
     found: list[str] = []
     for piece in pieces:
         if found and '=' in piece and ':' not in piece:
@@ -36,10 +36,10 @@ def listed(pieces: Iterable[str]) -> tuple[str, ...]:
 
 
 def read(text: str) -> Written:
-    """The parts of a sampler's text, as yet unchecked; the steps may be left out before options, too.
+    """Split a sampler's text into its parts, without checking them. The steps may also be omitted before options.
 
     Raises:
-      UserError: it has none of the forms.
+      UserError: the text has none of the known forms.
     """
     name, *parts = text.split(':')
     steps = parts.pop(0) if parts and '=' not in parts[0] else None
@@ -59,10 +59,10 @@ def read(text: str) -> Written:
 
 
 def check(written: Written, family: type[Family] | Family) -> None:
-    """Find what can be told to be wrong before there is a model.
+    """Find the mistakes that can be found before there is a model.
 
     Raises:
-      UserError: the family cannot be sampled so, or the sampler does not take such an option.
+      UserError: the family has no such sampler, or the sampler has no such option.
     """
     family.check_sampler(written.name)
     if written.steps is not None:
@@ -79,7 +79,7 @@ def check(written: Written, family: type[Family] | Family) -> None:
 
 
 def fields(family: type[Family] | Family, *names: str) -> Fields:
-    """The options of these samplers of a family, by name; without names, of all its samplers."""
+    """The options of these samplers of a family, by name. Without names, the options of all its samplers."""
     records = [family.sampler_options(name) for name in names or family.samplers]
     found = {field.name: field for record in records for field in dataclasses.fields(record)}
     return {name: field for name, field in found.items()
@@ -87,7 +87,7 @@ def fields(family: type[Family] | Family, *names: str) -> Fields:
 
 
 def value_of(key: str, text: str, taken: Fields, what: str) -> Any:
-    """An option's value; a UserError where the text is none."""
+    """An option's value. Raise a UserError if the text does not spell one."""
     try:
         return taken[key].metadata['read'](text)
     except ValueError as error:
@@ -95,13 +95,13 @@ def value_of(key: str, text: str, taken: Fields, what: str) -> Any:
 
 
 def build(written: Written, family: Family) -> Sampler:
-    """The sampler that is written, with the family's own number of steps where it says none.
+    """The sampler that the text describes, with the family's default number of steps if it gives none.
 
-    Options at their default, and those that act with another one which is zero, leave no trace in it: samplers that
-    draw the same are equal.
+    Options at their default, and options that act only with another one that is zero, are dropped. Samplers that draw
+    the same samples therefore compare equal.
 
     Raises:
-      UserError: the family cannot be sampled so; the message says why.
+      UserError: the family cannot be sampled in this way. The message says why.
     """
     check(written, family)
     texts, taken = dict(written.options), fields(family, written.name)
@@ -149,12 +149,12 @@ def build(written: Written, family: Family) -> Sampler:
 
 
 def parse(text: str, family: Family) -> Sampler:
-    """The sampler that a text names, if this family can be sampled so; otherwise a UserError says why not."""
+    """The sampler that a text describes. Raise a UserError with the reason if this family cannot be sampled so."""
     return build(read(text), family)
 
 
 def default(family: Family) -> Sampler:
-    """What a run is sampled with when nobody says: the family's first sampler and its default steps."""
+    """The sampler used by default: the family's first one, with its default number of steps."""
     return Sampler(family.samplers[0], family.default_steps)
 
 

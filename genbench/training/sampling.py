@@ -1,4 +1,4 @@
-"""Drawing samples from a trained state, batch by batch, and putting them into picture files."""
+"""Draw samples from a trained state, batch by batch, and save them as pictures."""
 
 import dataclasses
 import functools
@@ -21,17 +21,17 @@ from genbench.training.state import Blueprint, State
 
 
 def own_mesh() -> jax.sharding.Mesh:
-    """The devices of this process: it draws and scores by itself, whatever the others do."""
+    """A mesh of this process's own devices. Each process samples and scores independently of the others."""
     return meshes.make_mesh(devices=jax.local_devices())
 
 
 def replicate(state: State) -> State:
-    """The state on every device of this process."""
+    """The state, copied to every device of this process."""
     return meshes.put(state, meshes.replicated(own_mesh()))
 
 
 def mesh_of(state: State) -> jax.sharding.Mesh:
-    """The devices that a state is on: of all processes while they train, else this one's own."""
+    """The mesh that a state is on: all processes' devices during training, otherwise this process's own."""
     sharding = getattr(jax.tree.leaves(state)[0], 'sharding', None)
     if not isinstance(sharding, jax.sharding.NamedSharding):
         return own_mesh()
@@ -39,12 +39,12 @@ def mesh_of(state: State) -> jax.sharding.Mesh:
 
 
 def parts(state: State) -> State:
-    """What a state, with what is lent beside it, holds for drawing and scoring."""
+    """The parts of a state, and of what is lent with it, that sampling and scoring need."""
     return {name: state[name] for name in ('params', 'aux', 'lent') if name in state}
 
 
 def split_over_devices(batch: Any, mesh: jax.sharding.Mesh | None = None) -> Any:
-    """Arrays with their first axis over all devices, or whole on each where the devices do not divide it.
+    """Split arrays along their first axis over all devices, or replicate them if the devices do not divide it.
 
     Args:
       mesh: by default the devices of this process.
@@ -55,36 +55,36 @@ def split_over_devices(batch: Any, mesh: jax.sharding.Mesh | None = None) -> Any
 
 
 def whole_batches(size: int, mesh: jax.sharding.Mesh | None = None) -> int:
-    """The next number that the devices of the mesh divide; by default those of this process."""
+    """Round up to a multiple of the number of devices of the mesh; by default, those of this process."""
     ways = jax.local_device_count() if mesh is None else mesh.size
     return -(-size // ways) * ways
 
 
-NOISE = 'evaluation.seed and train.seed'  # what evaluation's random numbers depend on, as protocols say it
+NOISE = 'evaluation.seed and train.seed'  # what evaluation's random numbers depend on, in a protocol's words
 
 
 def image_keys(family: Family, purpose: str, seed: int, start: int, count: int) -> jax.Array:
-    """Keys (count,) of the images `start` … of a seed of evaluation, the same in whatever batch an image is.
+    """Keys (count,) of the images from number `start` on, for a seed of evaluation. An image's key ignores its batch.
 
-    The seed of training enters too: runs that differ in it have independent noise, so that their spread is that of
-    training and of sampling; runs that share it share their noise, and can be compared in pairs.
+    The training seed enters too. Runs with different seeds have independent noise, so that their spread includes that
+    of training and of sampling. Runs with the same seed share their noise and can be compared in pairs.
     """
     root = rng.numbered(rng.root(seed, purpose), family.config.train.seed % 2**32)
     return rng.of_images(root, start, count)
 
 
 def given(family: Family, rows: Any, purpose: str, seed: int, start: int = 0) -> Given:
-    """What a model is told of rows, as arrays of the host; what is drawn for it follows from their numbers."""
+    """The conditions that a model gets for these rows, as host arrays. Random ones follow from the rows' numbers."""
     count = len(rows['image'])
     return jax.device_get(family.given(rows, image_keys(family, purpose, seed, start, count)))
 
 
 def shown(family: Family, count: int, rows: Callable[[np.ndarray], Any], seed: int) -> Given:
-    """Conditions for a picture of samples: those of the first rows, or classes in turn and zeros where there are only
+    """Conditions for a picture of samples: those of the first rows, or classes in turn and zeros if there are only
     classes and numbers.
 
     Args:
-      rows: numbers → rows of the train split.
+      rows: a function from numbers to rows of the train split.
     """
     if not family.conditions:
         return None
@@ -95,13 +95,13 @@ def shown(family: Family, count: int, rows: Callable[[np.ndarray], Any], seed: i
 
 
 class Drawer:
-    """Compiled sampling of one run; a program serves every step count of a solver."""
+    """Compiled sampling of one run. One program serves every number of steps of a solver."""
 
     def __init__(self, blueprint: Blueprint, batch_size: int):
         self.family = blueprint.family
         self._blueprint, self._batch_size = blueprint, batch_size
         self._programs: dict[Any, Any] = {}
-        self._sizes: dict[Any, int] = {}  # of the batch each program was compiled for
+        self._sizes: dict[Any, int] = {}  # batch size for which each program was compiled
 
     def draw(
         self,
@@ -113,7 +113,7 @@ class Drawer:
         progress: Callable[[int], None] | None = None,
         first: int = 0,
     ) -> np.ndarray:
-        """Integer images (count, …), of the numbers `first` on of this seed."""
+        """Integer images (count, …) of this seed, from number `first` on."""
         mesh, images = mesh_of(parts(state)), []
         size = self._size(sampler, count, mesh)
         for start in range(0, count, size):
@@ -126,7 +126,7 @@ class Drawer:
         return np.concatenate(images)[:count]
 
     def _size(self, sampler: Sampler, count: int, mesh: jax.sharding.Mesh) -> int:
-        """The batch for so many images: a remainder takes the program that is there, and is cut."""
+        """The batch size for this many images. A remainder reuses an existing program, and the surplus is cut."""
         key = dataclasses.replace(sampler, num_steps=0)
         self._sizes[key] = max(self._sizes.get(key, 0), whole_batches(min(self._batch_size, count), mesh))
         return self._sizes[key]
@@ -139,7 +139,7 @@ class Drawer:
 
 
 def program(blueprint: Blueprint, mesh: jax.sharding.Mesh) -> Any:
-    """What draws a batch: (state, keys, conditions, sampler) → samples, on every device of the mesh."""
+    """A function that draws a batch: (state, keys, conditions, sampler) → samples, on every device of the mesh."""
     everywhere = meshes.replicated(mesh)  # so that each process has all images
     return jax.jit(functools.partial(sample, blueprint), out_shardings=everywhere)
 
@@ -149,12 +149,12 @@ def sample(blueprint: Blueprint, state: Any, keys: Any, given: Any, sampler: Sam
 
 
 def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Integer levels → 0 … 255."""
+    """Convert integer levels to 0 … 255."""
     return np.round(images * (255 / (spec.levels - 1))).astype(np.uint8)
 
 
 def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 2) -> np.ndarray:
-    """uint8 images (n, height, width, 1 or 3) → one picture (H, W, 3), rows of `columns`, enlarged `scale` times."""
+    """Arrange uint8 images (n, height, width, 1 or 3) in one picture (H, W, 3), `columns` per row, enlarged."""
     images = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     if images.shape[-1] == 1:
         images = np.repeat(images, 3, axis=-1)
@@ -168,7 +168,7 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 2) -> n
 
 
 def columns_for(count: int) -> int:
-    """Columns of a grid of images that leave the fewest places of its last row empty, near to a square."""
+    """The number of columns, near a square grid, that leaves the fewest empty places in the last row."""
     if count <= 10:
         return count
     side = count**0.5
@@ -176,7 +176,7 @@ def columns_for(count: int) -> int:
 
 
 def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec) -> None:
-    """Write integer images as a PNG, enlarged so that small ones can be looked at; points as a map of their number."""
+    """Save integer images as a PNG, enlarging small ones so that they can be seen. Points become a density map."""
     if spec.is_plane:
         Image.fromarray(_map(images, spec)).save(path)
         return
@@ -185,7 +185,7 @@ def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec) -> None:
 
 
 def _map(points: np.ndarray, spec: DataSpec, cells: int = 96, scale: int = 4) -> np.ndarray:
-    """Points (n, 1, 2, 1) → a grey picture of their square, y upwards, the brighter the more of them are in a cell."""
+    """Points (n, 1, 2, 1) → a grey picture of their square, y upwards. Cells with more points are brighter."""
     x, y = (points.reshape(-1, 2).T * cells // spec.levels).astype(int)
     counts = np.zeros((cells, cells))
     np.add.at(counts, (cells - 1 - y, x), 1)

@@ -1,14 +1,14 @@
-"""The training state: nested dicts of arrays, and the modules they make when bound to a family's structure.
+"""The training state: nested dicts of arrays, and the modules they form when bound to a family's structure.
 
 step      updates done so far, int32
 params    {network: parameters}
 aux       {network: every other variable}
 opt       {update: optimizer state}
 averages  {average: {network: parameters}}
-skipped   updates left out for a non-finite loss or gradient: {'total', 'in_a_row'}
+skipped   updates skipped because of a non-finite loss or gradient: {'total', 'in_a_row'}
 
-What borrowed runs lend is no part of it, and goes beside it: {run: {'params', 'aux', 'lent'}}, the last of the runs
-that they borrow in turn.
+What borrowed runs lend is not part of the state. It is passed separately as {run: {'params', 'aux', 'lent'}}, where
+'lent' holds the runs that they borrow in turn.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ Tree = Any
 
 
 class Blueprint:
-    """A family's networks without their arrays: binds states to modules and takes modules apart again."""
+    """A family's networks without their arrays. It binds states to modules, and takes modules apart again."""
 
     def __init__(self, family: Family):
         self.family = family
@@ -61,11 +61,11 @@ class Blueprint:
         return Networks(modules, averaged, self._borrowed(lent or {}))
 
     def bind_state(self, state: State) -> Networks:
-        """Modules that hold a state, or its parts 'params' and 'aux', and what is 'lent' where it is beside them."""
+        """Modules that hold a state, or its parts 'params' and 'aux', together with what is 'lent' if present."""
         return self.bind(state['params'], state['aux'], state.get('averages'), state.get('lent'))
 
     def lenders(self, lent: Tree) -> Networks:
-        """No modules of its own, and what borrowed runs lend."""
+        """Only what borrowed runs lend, without modules of its own."""
         return Networks({}, borrowed=self._borrowed(lent))
 
     def _borrowed(self, lent: Tree) -> dict[str, Networks]:
@@ -79,7 +79,7 @@ class Blueprint:
 
     @functools.cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
-        """One for each update that has one; its learning rate follows the steps on which the update runs."""
+        """One for each update that has one. Its learning rate follows the number of steps on which the update ran."""
         config, span = self.family.config, self.family.span
         steps = config.train.num_steps if span is None else max(span.stop - span.first, 1)
         usual = {**DEFAULTS['optimizer'], **self.family.defaults().get('optimizer', {})}
@@ -92,7 +92,7 @@ class Blueprint:
     def initial_state(
         self, key: jax.Array, batch: Any, lent: Mapping[str, Tree], previous: Networks | None = None
     ) -> State:
-        """Fresh networks, or those carried over from an earlier stage; call it under `jax.jit`."""
+        """Fresh networks, or those carried over from an earlier stage. Call it under `jax.jit`."""
         fresh = self.family.networks(nnx.Rngs(rng.named(key, 'networks')))
         networks = Networks(fresh, borrowed=self._borrowed(lent))
         if previous is None:
@@ -105,7 +105,7 @@ class Blueprint:
         return state if previous is None else {**state, 'averages': self._carried(previous, state['averages'])}
 
     def _carried(self, previous: Networks, fresh: Tree) -> Tree:
-        """Averages that go on from the stage before, and fresh ones."""
+        """Averages: carried over from the stage before, or fresh if they begin in this stage."""
         assert self.family.span is not None
         first = self.family.span.first
         return {
@@ -120,8 +120,8 @@ class Blueprint:
     def began(self) -> dict[str, dict[str, int]]:
         """{average: {network: the step at which this average of it began}}.
 
-        That is where the first of the stages begins, up to this one, through which the network keeps the shapes of its
-        variables and the average stays what it is.
+        An average continues through consecutive stages while its definition and the shapes of the network's variables
+        stay the same. It began with the first of these stages.
         """
         span = self.family.span
         first = span.first if span is not None else 0
@@ -138,17 +138,17 @@ class Blueprint:
         return {average.name: steps(average) for average in self.averages}
 
     def _shapes_of(self, network: str) -> Any:
-        """Shapes and types of all variables of a network; None for one that is none of this stage."""
+        """Shapes and types of all variables of a network; None if this stage does not have it."""
         return flatten([part[network] for part in self._shapes]) if network in self._definitions else None
 
     @functools.cached_property
     def shapes(self) -> State:
-        """Shapes and types of the state, without computing anything."""
+        """Shapes and types of the state. Nothing is computed."""
         return cast(State, jax.eval_shape(self.fresh_state, *self._shapes))
 
     @functools.cached_property
     def lent_shapes(self) -> Tree:
-        """Shapes and types of what borrowed runs lend, without reading any."""
+        """Shapes and types of what borrowed runs lend. No run is read."""
         return {
             name: {**{part: lender.shapes[part] for part in ('params', 'aux')}, 'lent': lender.lent_shapes}
             for name, lender in self._lenders.items()
@@ -186,14 +186,14 @@ def flatten(state: Tree) -> dict[str, Any]:
 
 
 def unflatten(named: Mapping[str, Any], like: Tree) -> Tree:
-    """Inverse of `flatten` for a state with the structure of `like`."""
+    """Inverse of `flatten`, for a state with the structure of `like`."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     ordered = [named[jax.tree_util.keystr(path, simple=True, separator='/')] for path, _ in leaves]
     return jax.tree.unflatten(structure, ordered)
 
 
 def whole(array: Any) -> np.ndarray:
-    """The values of an array, however it is split; with several processes, all of them call it."""
+    """The values of an array, however it is split. With several processes, all of them must call this."""
     if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
         from jax.experimental import multihost_utils
 
@@ -202,7 +202,7 @@ def whole(array: Any) -> np.ndarray:
 
 
 def sha256(named: Mapping[str, Any]) -> str:
-    """Hash of names, types, shapes and bytes of a flat state; it does not depend on how the arrays are split."""
+    """Hash of the names, types, shapes and bytes of a flat state. It does not depend on how the arrays are split."""
     digest = hashlib.sha256()
     for name in sorted(named):
         value = whole(named[name])
@@ -212,5 +212,5 @@ def sha256(named: Mapping[str, Any]) -> str:
 
 
 def count(params: Tree) -> int:
-    """Number of scalars in a tree."""
+    """The number of scalars in a tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

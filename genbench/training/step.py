@@ -1,4 +1,4 @@
-"""One training step: every update of the family in order, then the averages. Written once, for any family."""
+"""One training step, the same for any family: every update in order, then the averages."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -17,17 +17,17 @@ from genbench.training.state import Blueprint, State, Tree
 
 
 class Constants(NamedTuple):
-    """What steps read and leave as it is: `constants` of the feed, and what borrowed runs lend (`training.state`)."""
+    """What steps read but do not change: `constants` of the feed, and what borrowed runs lend (`training.state`)."""
 
     feed: Any
     lent: Tree
 
 
 class Step:
-    """A compiled training step: (state, constants, inputs, active updates) → (state, scalars); the state is donated.
+    """A compiled training step: (state, constants, inputs, active updates) → (state, scalars). It donates the state.
 
-    The key of the run is an argument of the program, not a part of it: runs that differ by their seed share what was
-    compiled, also through the cache on disk.
+    The key of the run is an argument of the program, not a part of it. Runs that differ only in their seed therefore
+    share the compiled program, also through the cache on disk.
     """
 
     def __init__(self, program: Any, root: jax.Array):
@@ -37,16 +37,16 @@ class Step:
         return self._program(self.root, state, constants, inputs, active)
 
     def trace(self, state: State, constants: Constants, inputs: Any, active: tuple[str, ...]) -> Any:
-        """What lowers and compiles to a function of (root, state, constants, inputs); its `jaxpr` says what it does."""
+        """The traced step. It compiles to a function of (root, state, constants, inputs); `jaxpr` shows it."""
         return self._program.trace(self.root, state, constants, inputs, active)
 
 
 def make_step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: State, lent: Tree) -> Step:
-    """The step of a stage. A list of inputs makes as many steps with the same updates, and gives a list of scalars.
+    """The step of a stage. Given a list of inputs, it makes that many steps alike and returns a list of scalars.
 
     Args:
-      root: key of the training run, from which the keys of its steps are made by their numbers.
-      places: shardings of the state (`placement.of_state`); batches are split over their mesh.
+      root: key of the training run. The key of each step is derived from it by the step's number.
+      places: shardings of the state (`placement.of_state`). Batches are split over the same mesh.
       lent: shardings of what borrowed runs lend.
     """
     mesh = places['step'].mesh
@@ -94,7 +94,7 @@ def _step(blueprint: Blueprint, feed: pipeline.Feed, root: jax.Array, places: St
 
 
 def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Constants, inputs: Any, key: jax.Array) -> Any:
-    """The batch of a step as its losses see it; `key` is the step's."""
+    """The batch of a step as its losses see it. `key` is the key of the step."""
     batch, data = feed.batch(constants.feed, inputs, blueprint.family.spec.shape), blueprint.family.config.data
     if data.flip:
         batch['image'] = pipeline.flip(batch['image'], rng.named(key, 'flip'))
@@ -104,12 +104,12 @@ def take_batch(blueprint: Blueprint, feed: pipeline.Feed, constants: Constants, 
 
 
 def seen(update: Update, batch: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-    """The batch with one key an image, and the key for the rest, as the loss of an update gets them.
+    """What the loss of an update receives: the batch, with one key per image, and a key for everything else.
 
-    An image's key follows from its place in the whole batch, whatever devices or micro-batches it is split over.
+    An image's key depends on its place in the whole batch, not on the devices or micro-batches that share the batch.
 
     Args:
-      key: of the step.
+      key: the key of the step.
     """
     own = rng.named(key, f'update {update.name}')
     keys = rng.of_images(rng.named(own, 'images'), 0, len(batch['image']))
@@ -124,7 +124,7 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
-    """One update, or the state unchanged where the loss or the gradient is not finite."""
+    """Apply one update. The state stays unchanged if the loss or the gradient is not finite."""
 
     def loss(moved: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
         held = {'params': {**state['params'], **moved}, 'averages': state['averages'], 'lent': lent}
@@ -161,10 +161,10 @@ def _apply(
 def _accumulated(
     differentiated: Callable[..., Any], moved: Tree, aux: Tree, batch: Any, key: jax.Array, parts: int, mesh: Any
 ) -> tuple[jax.Array, Scalars, Tree, Tree]:
-    """Loss, scalars, changes of variables and gradient averaged over micro-batches; images keep their keys.
+    """Average the loss, scalars, changes of variables and gradient over micro-batches. Images keep their keys.
 
-    Every micro-batch starts from the same variables, which `Update.splits` allows. The loop is unrolled on CPU, where
-    the weight gradient of a convolution is slow inside one.
+    Every micro-batch starts from the same variables, which `Update.splits` allows. On CPU the loop is unrolled, because
+    the weight gradient of a convolution is slow inside a loop.
     """
     batches = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
 
@@ -184,12 +184,12 @@ def _accumulated(
 
 
 def _change(new: jax.Array, old: jax.Array) -> jax.Array:
-    """What a loss added to a variable; nothing to one that holds no reals."""
+    """What a loss added to a variable. Zero for a variable that is not real-valued."""
     return new - old if jnp.issubdtype(old.dtype, jnp.floating) else jnp.zeros(old.shape)
 
 
 def check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
-    """Refuse micro-batches for an update whose loss changes variables in a way that they cannot share.
+    """Refuse micro-batches for an update whose loss changes variables in a way that micro-batches cannot share.
 
     Raises:
       UserError: names the update and the variable.
@@ -201,7 +201,7 @@ def check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     for update in family.updates:
         if update.optimizer is None:
-            continue  # it sees the whole batch
+            continue  # this update sees the whole batch
 
         def left(aux: Tree, state: State, batch: Any, key: jax.Array, update: Update = update) -> Tree:
             networks = blueprint.bind_state({**state, 'aux': aux})
@@ -240,7 +240,7 @@ def _average(blueprint: Blueprint, average: Average, state: State) -> Tree:
 
 
 def _share(average: Average, done: jax.Array) -> Any:
-    """What the parameters count for in an average that has taken `done` of them, these among them."""
+    """The weight of the new parameters in an average that has now taken in `done` of them."""
     if average.width:
         return averages.share(averages.exponent(average.width), done)
     return jnp.maximum(1 - average.decay, 9 / (10 + done)) if average.warmup else 1 - average.decay

@@ -1,4 +1,4 @@
-"""What a run tells of itself: where its time goes, how near it comes to the device's peak, what memory it holds."""
+"""What a run reports about itself: where its time goes, how near it comes to the device's peak, its memory use."""
 
 import contextlib
 import pathlib
@@ -14,9 +14,10 @@ from genbench.reading import read_rows
 
 PARTS = ('init', 'compile', 'data_wait', 'step', 'checkpoint', 'evaluation', 'other')
 
-# Dense multiply-adds at their peak, 10¹² operations a second and device, with bfloat16 and with float32 inputs, from
-# the makers' data sheets. A part of `device_kind` finds a device; the first that fits counts. float32 is what XLA does
-# by default with float32 arrays: TF32 on NVIDIA's GPUs since Ampere, bfloat16 on TPUs. V100: float16 for bfloat16.
+# Peak rates of dense multiply-adds, in 10¹² operations per second and device, with bfloat16 and with float32 inputs,
+# from the vendors' data sheets. A part of `device_kind` identifies a device; the first match counts. The float32 column
+# is what XLA does by default with float32 arrays: TF32 on NVIDIA's GPUs since Ampere, bfloat16 on TPUs. V100: float16
+# instead of bfloat16.
 _PEAKS = (
     ('H100 PCIe', 756, 378),
     ('H100', 989, 495),
@@ -34,7 +35,7 @@ _PEAKS = (
 
 
 def peak_flops(device_kind: str, dtype: str = 'bfloat16') -> float | None:
-    """Operations a second that one device can do at most in products of this type; None where it is not known."""
+    """Peak rate of one device in products of this type, in operations per second; None if unknown."""
     for part, bfloat16, float32 in _PEAKS:
         if part in device_kind:
             return 1e12 * (float32 if dtype == 'float32' else bfloat16)
@@ -42,27 +43,27 @@ def peak_flops(device_kind: str, dtype: str = 'bfloat16') -> float | None:
 
 
 def memory_peak() -> int | None:
-    """The most bytes that any device of this process has held; None where the platform does not say (CPU)."""
+    """The most bytes that any device of this process has held; None if the platform does not report it (CPU)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return max((entry['peak_bytes_in_use'] for entry in stats if 'peak_bytes_in_use' in entry), default=None)
 
 
 class Ledger:
-    """Seconds of a run by what they went to, over all its starts.
+    """The seconds a run has spent on each kind of work, over all its starts.
 
     Args:
-      before: seconds of earlier starts; a missing part is zero.
-      began: when this start began, on `time.monotonic`.
+      before: seconds of earlier starts. A missing part counts as zero.
+      began: when this start began, by `time.monotonic`.
     """
 
     def __init__(self, before: Mapping[str, float], began: float):
         self._began, self._earlier = began, sum(before.get(part, 0.0) for part in PARTS)
         self._seconds = {part: before.get(part, 0.0) for part in PARTS if part != 'other'}
-        self.first_step: float | None = None  # seconds of this start until its first step was done
+        self.first_step: float | None = None  # seconds from this start to the end of its first step
 
     @contextlib.contextmanager
     def spent(self, part: str) -> Iterator[None]:
-        """Count the time inside for this part; parts do not nest."""
+        """Count the time inside towards this part. Parts do not nest."""
         began = time.monotonic()
         try:
             yield
@@ -73,11 +74,11 @@ class Ledger:
         self._seconds[part] += seconds
 
     def since_began(self) -> float:
-        """Seconds of this start."""
+        """Seconds since this start began."""
         return time.monotonic() - self._began
 
     def seconds(self) -> dict[str, float]:
-        """{part: seconds}; 'other' is what is left of the time since the start."""
+        """{part: seconds}. 'other' is the rest of the time since the start."""
         total = self._earlier + self.since_began()
         return {**self._seconds, 'other': max(total - sum(self._seconds.values()), 0.0)}
 
@@ -89,7 +90,7 @@ class Meter:
     """Speed since the last row of metrics.
 
     Args:
-      peak: operations a second of one device; None where it is not known.
+      peak: operations per second of one device; None if unknown.
     """
 
     def __init__(self, ledger: Ledger, batch_size: int, peak: float | None):
@@ -104,14 +105,15 @@ class Meter:
         }  # fmt: skip
 
     def start(self, step: int, flops: float | None) -> None:
-        """Begin to measure at this step, after `flops` operations, None where they are not known."""
+        """Start measuring at this step, after `flops` operations (None if unknown)."""
         self._last, self._flops = self._now(step), flops
 
     def read(self, step: int, flops: float | None) -> dict[str, float]:
         """Scalars of the steps since `start` or the last `read`.
 
-        images_per_second counts everything that happened; step_seconds only steps and waiting for data; data_wait is
-        the share of the latter, an upper bound on accelerators, which may be computing meanwhile.
+        images_per_second counts everything that happened. step_seconds counts only steps and waiting for data.
+        data_wait is the share of waiting in that time; on accelerators it is an upper bound, because they may be
+        computing meanwhile.
         """
         now = self._now(step)
         passed = {name: now[name] - value for name, value in self._last.items()}
@@ -131,13 +133,13 @@ class Meter:
 
 
 class Trace:
-    """A profile of the steps [start, stop), for TensorBoard, XProf or Perfetto; `span` None makes none."""
+    """A profile of the steps [start, stop), for TensorBoard, XProf or Perfetto. No profile if `span` is None."""
 
     def __init__(self, folder: pathlib.Path, span: tuple[int, int] | None):
         self._folder, self._span, self._running = folder, span, False
 
     def at(self, step: int, pending: Any = ()) -> None:
-        """Call before every step; what is `pending` on the device belongs to the trace."""
+        """Call this before every step. Work that is `pending` on the device belongs to the trace."""
         if self._span is None:
             return
         if self._running and step >= self._span[1]:
@@ -148,7 +150,7 @@ class Trace:
             self._running = True
 
     def stop(self, pending: Any = ()) -> None:
-        """Write the trace if one is being made, and say so when none was."""
+        """Write the trace if one is in progress. Warn if none was made."""
         if self._running:
             jax.block_until_ready(pending)
             jax.profiler.stop_trace()
@@ -160,7 +162,7 @@ class Trace:
 
 
 def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
-    """Steps and seconds past the restored step that metrics.jsonl shows and that will be done again: a lower bound."""
+    """Steps and seconds in metrics.jsonl past the restored step, which will be repeated. This is a lower bound."""
     later = [row for row in rows if row['step'] > restored_step]
     if not later:
         return {'lost_steps': 0, 'lost_seconds': 0.0}
@@ -170,14 +172,14 @@ def lost_work(rows: list[dict[str, Any]], restored_step: int) -> dict[str, Any]:
 
 
 def read_starts(path: pathlib.Path) -> list[dict[str, Any]]:
-    """One row for each time the run was started: when, from which step, and what was lost before."""
+    """One row for each start of the run: when, from which step, and what was lost before it."""
     return read_rows(path, {'step?': int, 'lost_steps': int, 'lost_seconds': float, 'flops?': str})
 
 
 def definition(starts: list[dict[str, Any]]) -> str | None:
-    """How the FLOPs of a run are defined; None where its starts counted them in different ways, or do not say how.
+    """How the FLOPs of a run are defined; None if its starts counted them differently, or do not say how.
 
-    A start from step 0 does everything again, so those before it do not matter.
+    A start from step 0 repeats everything, so the starts before it do not matter.
     """
     fresh = max((index for index, row in enumerate(starts) if row.get('step') == 0), default=0)
     found = {row.get('flops') for row in starts[fresh:]}
@@ -189,8 +191,8 @@ def summary(
 ) -> dict[str, Any]:
     """Speed and time over all starts, for summary.json.
 
-    `seconds` says where the time went; 'lost' is work that was done twice. `goodput` is the share of the steps in it.
-    `mfu` is None where the device's peak or the step's operations are not known.
+    `seconds` says where the time went. 'lost' is work that was done twice. `goodput` is the share of time spent on
+    steps. `mfu` is None if the device's peak or the operations of a step are unknown.
     """
     seconds = {**ledger.seconds(), 'lost': sum(row['lost_seconds'] for row in starts)}
     busy = seconds['step'] + seconds['data_wait']
@@ -209,7 +211,7 @@ def summary(
 
 
 def flops_of(traced: Any) -> float | None:
-    """Floating-point operations of one call of a traced program; None, with a warning, where they cannot be told."""
+    """Floating-point operations of one call of a traced program; None, with a warning, if they cannot be counted."""
     try:
         return flops.count(traced.jaxpr)
     except flops.UnknownError as error:

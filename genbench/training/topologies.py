@@ -1,7 +1,7 @@
-"""Accelerators that programs are compiled for without being there: TPU slices and machines with NVIDIA GPUs.
+"""Accelerators to compile for without having them: TPU slices and machines with NVIDIA GPUs.
 
-XLA's compilers need a description of the devices, not the devices. libtpu describes TPUs by name. A GPU is described
-by what its driver would tell of it; these numbers are the properties that CUDA reports.
+XLA's compilers need a description of the devices, not the devices themselves. libtpu describes TPUs by name. A GPU is
+described by what its driver would report; these numbers are the properties that CUDA gives.
 """
 
 import argparse
@@ -21,16 +21,16 @@ GPUS_IN_MACHINE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is known of one device, as jax counts devices.
+    """The known facts about one device. Devices are counted as jax counts them.
 
     Attributes:
-      example: a name with this kind in it.
-      memory: bytes that programs may use. Of TPUs it is what libtpu's compiler says when a program is too large.
-      bandwidth: bytes a second of that memory, from the makers' data sheets.
-      link: bytes a second that a device sends along a ring, over both directions of one link of a TPU, over all
-        links of a GPU. TPUs: Austin et al. 2025, How to Scale Your Model, part 2, and Jouppi et al. 2020 (v2); GPUs:
-        the data sheets.
-      options: further arguments of libtpu; or fields of XLA's description of a GPU.
+      example: a topology name with this kind.
+      memory: bytes available to programs. For TPUs, the limit that libtpu reports when a program is too large.
+      bandwidth: bytes per second of that memory, from the vendors' data sheets.
+      link: bytes per second that a device sends around a ring. For a TPU this counts both directions of one link, for a
+        GPU all links. TPUs: Austin et al. 2025, How to Scale Your Model, part 2, and Jouppi et al. 2020 (v2); GPUs: the
+        data sheets.
+      options: further arguments of libtpu, or fields of XLA's description of a GPU.
     """
 
     example: str
@@ -53,7 +53,7 @@ _AMPERE = {
     'l2_cache_size': 41943040, 'clock_rate_ghz': 1.41, 'capability': (8, 0),
 }  # fmt: skip
 
-# Devices of v2, v3 and tpu7x are cores, two on a chip; v4 runs its two cores as one (megacore), as its images do.
+# On v2, v3 and tpu7x a device is a core, two per chip. v4 joins its two cores into one (megacore), as its images do.
 KINDS = {
     'v2': Kind('v2:2x2', int(7.48 * GIB), 3.5e11, 1.24e11, {}),
     'v3': Kind('v3:2x2', int(15.48 * GIB), 4.5e11, 2e11, {}),
@@ -71,11 +71,11 @@ _ALIASES = {'v5': 'v5p', 'v7x': 'tpu7x'}
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Devices that are not there.
+    """Devices to compile for without having them.
 
     Attributes:
       kind: a key of KINDS.
-      sides: chips along each side of a TPU slice; (number,) of GPUs.
+      sides: chips along each side of a TPU slice; (number,) for GPUs.
     """
 
     kind: str
@@ -93,17 +93,17 @@ class Target:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in order to compile for them: no device of its own, and nothing asked of a network."""
+        """Environment of a process that compiles for them, without devices of its own and without network access."""
         if self.known.platform == 'cuda':
-            # Without a device to time them on, XLA cannot choose the tiles of its Triton kernels.
+            # Without a device on which to time them, XLA cannot choose the tiles of its Triton kernels.
             return {'XLA_FLAGS': '--xla_gpu_enable_triton_gemm=false'}
         return {'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_LOG_DIR': 'disabled'}
 
     def devices(self) -> list[Any]:
-        """jax's devices, to be compiled for.
+        """jax devices to compile for.
 
         Raises:
-          UserError: the compiler knows no such topology.
+          UserError: the compiler does not know this topology.
         """
         import jax
         from jax.experimental import topologies as described
@@ -129,10 +129,10 @@ class Target:
 
 
 def parse(name: str, slices: int = 1) -> Target:
-    """The devices that a name such as v5e:4x8 or h100:8 means.
+    """The devices that a name such as v5e:4x8 or h100:8 stands for.
 
     Raises:
-      UserError: it means none; the message lists the kinds that are known.
+      UserError: it stands for none. The message lists the known kinds.
     """
     kind, _, size = name.strip().lower().partition(':')
     kind = _ALIASES.get(kind, kind)
@@ -152,10 +152,10 @@ def parse(name: str, slices: int = 1) -> Target:
 
 
 def asked(given: argparse.Namespace, needed: bool = False) -> Target | None:
-    """The devices that --topology and --slices name; None without, where they are not `needed`.
+    """The devices that --topology and --slices name. Without these flags None, or an error if they are `needed`.
 
     Raises:
-      UserError: there are none of that name, or flags are missing.
+      UserError: no devices have that name, or the flags are inconsistent.
     """
     if needed and given.dry_run and not given.topology:
         raise UserError('--dry-run goes with --topology=NAME here.')
@@ -169,7 +169,7 @@ def asked(given: argparse.Namespace, needed: bool = False) -> Target | None:
 
 
 def check_installed(target: Target) -> None:
-    """Raise a UserError when the compiler of these devices is not installed, or is not that of this jax."""
+    """Raise a UserError if the compiler for these devices is missing, or does not match this version of jax."""
     jax = metadata.version('jax')
     if target.known.platform == 'tpu':
         found, extra, package = _version('libtpu'), 'topology-tpu', 'libtpu'

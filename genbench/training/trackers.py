@@ -1,8 +1,7 @@
-"""Where rows, pictures and results of a run are sent besides: Weights & Biases and MLflow, by config.
+"""Other services that also receive the rows, pictures and results of a run: Weights & Biases and MLflow, by config.
 
-The run's own files stay the truth.
-
-A tracker that fails while a run trains is left out with one warning; training goes on. What it missed is in the file.
+The run's own files remain the source of truth. A tracker that fails during training is dropped with one warning, and
+training continues. The files hold what the tracker missed.
 """
 
 import importlib.util
@@ -21,12 +20,12 @@ from genbench.errors import UserError, did_you_mean
 from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
-FILE = 'trackers.json'  # in the run's folder: {name: the id of the run there}
-PARAMETERS_AT_ONCE = 100  # that MLflow takes in one call
+FILE = 'trackers.json'  # in the run's folder: {name: the run's id in that service}
+PARAMETERS_AT_ONCE = 100  # the most that MLflow accepts in one call
 
 
 class Tracker(Protocol):
-    """A run of another service."""
+    """A run in another service."""
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
 
@@ -38,7 +37,7 @@ class Tracker(Protocol):
 
 
 class WandB:
-    """A run of Weights & Biases; `WANDB_MODE=offline` keeps it in the run's folder for `wandb sync`."""
+    """A run in Weights & Biases. `WANDB_MODE=offline` keeps it in the run's folder for `wandb sync`."""
 
     def __init__(self, config: Config, folder: pathlib.Path, name: str, known: str):
         import wandb
@@ -59,14 +58,14 @@ class WandB:
         self._run.log({tag: wandb.Image(str(path))}, step=step)
 
     def results(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._run.summary.update(dict(scalars))  # its log takes no step that is over
+        self._run.summary.update(dict(scalars))  # its log does not accept past steps
 
     def close(self, complete: bool) -> None:
         self._run.finish(exit_code=0 if complete else 1)
 
 
 class MLflow:
-    """A run of MLflow; without a URI in config or environment, its files are in the run's folder."""
+    """A run in MLflow. Without a URI in the config or environment, its files are in the run's folder."""
 
     def __init__(self, config: Config, folder: pathlib.Path, name: str, known: str):
         import mlflow.entities
@@ -108,16 +107,16 @@ KINDS: dict[str, Any] = {'wandb': WandB, 'mlflow': MLflow}
 
 
 def group(config: Config, folder: pathlib.Path) -> str:
-    """What runs are grouped by there: `trackers.group`, else the name of the study that a trial is of."""
+    """The name that groups runs there: `trackers.group`, or else the name of the study that a trial belongs to."""
     study = folder.resolve().parent.parent
     return config.trackers.group or (study.name if (study / 'study.json').is_file() else '')
 
 
 def check(config: Config) -> None:
-    """Find what is misnamed or not installed before anything starts.
+    """Find unknown names and missing packages before anything starts.
 
     Raises:
-      UserError: see above.
+      UserError: a tracker is unknown or not installed.
     """
     for name in config.trackers.names:
         if name not in KINDS:
@@ -127,17 +126,17 @@ def check(config: Config) -> None:
 
 
 class Trackers:
-    """All trackers of a run; the same runs there go on when it is resumed.
+    """All trackers of a run. A resumed run continues the same runs there.
 
     Args:
       folder: of the run.
-      rows: of its metrics.jsonl before the start. A tracker that is new gets those up to `restored_step`; one that
-        was there has had all of them.
+      rows: of the run's metrics.jsonl before this start. A new tracker receives them up to `restored_step`; an earlier
+        one already has them.
     """
 
     def __init__(self, config: Config, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], restored_step: int):
         self._file, self._open, self._sent = folder / FILE, {}, {}
-        self._before: dict[str, int] = {}  # the last step that each had before this start
+        self._before: dict[str, int] = {}  # the last step that each tracker had before this start
         if not config.trackers.names:
             return
         known = read_json_if_any(self._file, {str: str}) or {}
@@ -149,7 +148,7 @@ class Trackers:
                 if not rows:
                     self.close(complete=False)
                     raise UserError(f'{name} cannot start (trackers.names): {_line(error)}') from error
-                _warn(name, error)  # a run that goes on is worth more than what watches it
+                _warn(name, error)  # the run matters more than its tracking
                 continue
             self._sent[name] = max((row['step'] for row in rows), default=0) if name in known else 0
             known[name] = self._open[name].id
@@ -160,19 +159,19 @@ class Trackers:
                 self.write(row)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Send a row of metrics.jsonl; steps that a resumed run does again are not sent twice."""
+        """Send a row of metrics.jsonl. Steps that a resumed run repeats are not sent twice."""
         scalars = {key: value for key, value in row.items() if key != 'step' and isinstance(value, int | float)}
         for name in [name for name in self._open if row['step'] > self._sent[name]]:
             self._sent[name] = row['step']
             self._try(name, 'write', row['step'], scalars)
 
     def picture(self, step: int, tag: str, path: pathlib.Path) -> None:
-        """Send a picture of a step, unless an earlier start has sent that of the same step."""
+        """Send a picture of a step, unless an earlier start already sent one of that step."""
         for name in [name for name in self._open if step > self._before[name]]:
             self._try(name, 'picture', step, tag, path)
 
     def results(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, pathlib.Path]) -> None:
-        """Send what `genbench evaluate` found of the checkpoint of a step."""
+        """Send what `genbench evaluate` measured on the checkpoint of a step."""
         for name in list(self._open):
             self._try(name, 'results', step, scalars)
         for tag in pictures:
