@@ -1,6 +1,6 @@
 """genbench: generative families under one trainer and one evaluation harness.
 
-In Python: `train`, `evaluate` and `load_run` of `genbench.api`, which is imported when one of them is first used.
+From Python, use `train`, `evaluate` and `load_run`. They live in `genbench.api`, which is imported on first use.
 """
 
 import importlib

@@ -6,8 +6,8 @@
     rows = genbench.evaluate(run, {'evaluation.samplers': 'ddim:10,heun:10'})
     images = genbench.load_run('runs/diffusion').sample(16, 'heun:10')
 
-Each does what the command of the same name does, in the same folders: either can go on with a run that the other began.
-Mistakes raise `genbench.errors.UserError`.
+Each does what the command of the same name does, in the same folders, so either can continue a run that the other
+began. Mistakes raise `genbench.errors.UserError`.
 """
 
 import functools
@@ -45,12 +45,12 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """Every key of its config, as attributes: `run.config.train.num_steps`."""
+        """Every key of the run's config, as attributes: `run.config.train.num_steps`."""
         return self._run.config
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The contents of summary.json; {} until training has ended or was stopped."""
+        """The contents of summary.json; {} until training has ended or been stopped."""
         return self._run.folder.read_summary() or {}
 
     @property
@@ -73,13 +73,13 @@ class Run:
         average: str = '',
         step: int | None = None,
     ) -> np.ndarray:
-        """Images (count, height, width, channels), uint8 from 0 to 255; the first ones of this seed.
+        """The first `count` images of this seed (count, height, width, channels), uint8 from 0 to 255.
 
         Args:
-          sampler: as `genbench sample --sampler` takes it: 'ddim:20', 'heun:25:guidance=1.5'; '': the family's own.
+          sampler: as for `genbench sample --sampler`: 'ddim:20', 'heun:25:guidance=1.5'; '' for the family's default.
           given: conditions that all images share, by kind: {'label': 3}, {'caption': 'a bold seven'}.
-          average: of the parameters, such as 'ema', 'current' or 'power:0.1'; '': the config's.
-          step: of a checkpoint; None: the newest.
+          average: which average of the parameters, such as 'ema', 'current' or 'power:0.1'; '' for the config's.
+          step: of the checkpoint; None for the newest.
 
         Raises:
           UserError: the sampler, a condition, the average or the checkpoint does not exist.
@@ -91,10 +91,10 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """The run of a folder, finished or not.
+    """Open the run in a folder, finished or not.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: the folder holds no run, or it cannot be read.
     """
     startup.use_devices()
     return Run(path)
@@ -103,19 +103,19 @@ def load_run(path: Path) -> Run:
 def train(
     config: Path | Mapping[str, Any] | Config, workdir: Path, overrides: Overrides = (), *, quiet: bool = False
 ) -> Run:
-    """Train a config, or go on from the newest checkpoint in `workdir`; a finished run is returned as it is.
+    """Train a config, or continue from the newest checkpoint in `workdir`. A finished run is returned unchanged.
 
     Args:
-      config: a config file, the name of one that ships, or its keys: {'family': {'name': 'vae'}}.
+      config: a config file, the name of a config that ships with genbench, or its keys: {'family': {'name': 'vae'}}.
       workdir: the folder of the run.
       overrides: keys to replace.
       quiet: show no progress.
 
     Returns:
-      The run, whose `summary['complete']` is False where it was stopped by Ctrl-C and saved.
+      The run. Its `summary['complete']` is False if Ctrl-C stopped and saved it.
 
     Raises:
-      UserError: for everything that a user can mend.
+      UserError: any mistake that the user can correct.
     """
     words = _words(overrides)
     if isinstance(config, str | pathlib.Path):
@@ -135,20 +135,20 @@ def evaluate(
     step: int | None = None,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
-    """Score a run by what its config asks for, and add the rows to its results.jsonl.
+    """Score a run as its config asks, and append the rows to its results.jsonl.
 
     Args:
       run: a run or its folder.
-      overrides: keys of evaluation to replace.
-      grid: axes whose product is evaluated, as of `genbench evaluate --grid`: ['sampler=heun,ddim', 'nfe=5,10'].
-      step: of a checkpoint; None: the newest.
+      overrides: evaluation keys to replace.
+      grid: axes whose product is evaluated, as for `genbench evaluate --grid`: ['sampler=heun,ddim', 'nfe=5,10'].
+      step: of the checkpoint; None for the newest.
       quiet: show no progress.
 
     Returns:
-      The rows that are new: what is there under the same protocol is not computed again. `Run.results` has all.
+      The new rows. Rows that exist under the same protocol are not computed again; `Run.results` has all of them.
 
     Raises:
-      UserError: for everything that a user can mend.
+      UserError: any mistake that the user can correct.
     """
     startup.use_devices()
     path = run.path if isinstance(run, Run) else pathlib.Path(run)

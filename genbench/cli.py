@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit status: 0 done, 2 a mistake of the user, 75 stopped and saved."""
+    """Run one verb. Exit status: 0 for success, 2 for a mistake by the user, 75 if it was stopped and saved."""
     words = joined(sys.argv[1:] if arguments is None else arguments)
     overrides = [word[len('--config.') :] for word in words if word.startswith('--config.')]
     try:
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return VERBS[given.verb](given, overrides)
     except UserError as error:
         return _complain(mirror.named(str(error)))
-    except BrokenPipeError:  # the reader of our output has left
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -219,7 +219,7 @@ def _train_run(resolved: Any, given: argparse.Namespace, profile: tuple[int, int
 
 @contextlib.contextmanager
 def _joined(given: argparse.Namespace) -> Iterator[Any]:
-    """Join the other processes of the flags or of the SLURM step, and fetch what is remote; the module `processes`."""
+    """Join the processes of the flags or of the SLURM step, and fetch remote files. Yields the module `processes`."""
     from genbench.training import processes
 
     processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
@@ -235,7 +235,7 @@ def _used(summary: dict[str, Any]) -> str:
 
 
 def _span(text: str) -> tuple[int, int] | None:
-    """START:STOP as numbers."""
+    """Parse START:STOP."""
     if not text:
         return None
     start, _, stop = text.partition(':')
@@ -356,7 +356,7 @@ def _completion(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-JOINED = ('train', 'evaluate', 'sample', 'metrics')  # verbs of several processes, the first of which fetches and sends
+JOINED = ('train', 'evaluate', 'sample', 'metrics')  # verbs of several processes; the first fetches and sends
 VERBS = {
     'train': _train,
     'evaluate': _evaluate,

@@ -32,14 +32,14 @@ def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def forecast(resolved: Any, target: Any, as_json: bool) -> int:
-    """Print what a config needs on devices that are not there."""
+    """Print what a config needs on devices that this machine lacks."""
     from genbench.training import forecast
 
     return _say(forecast.ask(resolved, target), as_json)
 
 
 def forecast_evaluation(given: argparse.Namespace, overrides: Sequence[str], target: Any) -> int:
-    """The same for the programs that sample from a run and score with it."""
+    """Print the same for the programs that sample from a run and score with it."""
     from genbench.evaluation import forecast
 
     return _say(forecast.ask(given.workdir, overrides, given.step, given.grid, target), given.json)

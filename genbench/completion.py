@@ -1,17 +1,17 @@
-"""Completion of the command line in bash, zsh and fish, as a script that is written once and needs no Python later."""
+"""Command-line completion for bash, zsh and fish, as a script that is generated once and then needs no Python."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The completion of a parser's verbs, actions and flags, and of `--config.KEY=`."""
+    """A script that completes a parser's verbs, actions and flags, and `--config.KEY=`."""
     words = dict(_words(parser, ()))
     return {'bash': _bash, 'zsh': _zsh, 'fish': _fish}[shell](words, [f'--config.{key}=' for key in _keys()])
 
 
 def _keys() -> list[str]:
-    """The keys of configs of every family and network."""
+    """The config keys of every family and network."""
     from genbench import config, families, networks, settings
 
     sections = [settings.DEFAULTS, *(families.get(name).defaults() for name in families.names())]
@@ -20,7 +20,7 @@ def _keys() -> list[str]:
 
 
 def _words(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """(verb and action, what may follow) of a parser and those below it."""
+    """(verb and action, the words that may follow) for a parser and its subparsers."""
     found = [flag for action in parser._actions for flag in action.option_strings if flag.startswith('--')]
     found += ['--config.'] * ('--config.' in (parser.epilog or ''))
     for action in parser._actions:

@@ -1,7 +1,7 @@
-"""Configs: defaults, a file that holds what differs, typed overrides, and the snapshot a run keeps.
+"""Configs: the defaults, a file with the keys that differ, typed overrides, and the snapshot that a run keeps.
 
 A config file defines `get_config()`, which returns a dict or a ConfigDict of the keys that differ from the defaults.
-Which keys exist depends on `family.name` and `network.name`: each family and each network brings its own.
+Which keys exist depends on `family.name` and `network.name`: each family and each network adds its own.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from genbench.families.base import Family
 from genbench.ranges import Range
 from genbench.settings import DEFAULTS, RANGES
 
-Config = Any  # a locked ConfigDict: its keys and types are checked when it is resolved, not by the type checker
+Config = Any  # a locked ConfigDict; keys and types are checked when it is resolved, not by the type checker
 
-_DEEPEST = 8  # sections in sections
+_DEEPEST = 8  # levels of nested sections
 
-# What may change without making another experiment of a run.
+# Changing these keys does not make a run another experiment.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
          'train.log_every', 'train.sample_every', 'train.evaluate_', 'train.steps_per_call')  # fmt: skip
 
-# Keys that came later: at these values they do not count, so that the hashes of older runs stay.
+# Keys added later. They do not count at these values, so that the hashes of older runs stay the same.
 _LATER = {
     'family.modules': (), 'data.random_crop': 0, 'family.objective': 'elbo', 'family.draws': 1,
     'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
@@ -38,15 +38,15 @@ _LATER = {
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The resolved config of a file, or of a name that ships, and 'key=value' overrides."""
+    """Resolve a config file, or a config that ships, with 'key=value' overrides."""
     return resolve(read_file(path), overrides, shipped.find(path, shipped.CONFIGS))
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """What `get_config()` of a config file returns.
+    """The result of `get_config()` in a config file.
 
     Raises:
-      UserError: no such file, no get_config, or an error inside the file.
+      UserError: there is no such file, it has no get_config, or it raises an error.
     """
     return scripts.call(path, shipped.CONFIGS, 'get_config', 'config file', _returned)
 
@@ -58,10 +58,11 @@ def _returned(values: Any) -> dict[str, Any]:
 
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), near: pathlib.Path | None = None) -> Config:
-    """Defaults, then the family's and the network's, then `values`, then 'key=value' overrides, each type-checked.
+    """Merge the defaults, those of the family and the network, `values` and 'key=value' overrides, in this order, with
+    types checked.
 
     Args:
-      near: the file that `values` are from; `family.modules` are looked for in its folder and above.
+      near: the file that `values` come from. `family.modules` are searched for in its folder and the folders above.
     """
     pairs = [texts.split(override) for override in overrides]
     given = {**dict(flatten(values)), **dict(pairs)}
@@ -87,7 +88,7 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), near: path
 
 
 def limits(family: type[Family], network: str) -> dict[str, Range]:
-    """The range of every key of a config with this family and network that states one."""
+    """The range of every key that states one, for configs with this family and network."""
     own = {f'family.{name}': one for name, one in family.all_ranges().items()}
     return {**RANGES, **own, **{f'network.{name}': one for name, one in networks.ranges(network).items()}}
 
@@ -102,12 +103,12 @@ def _check(config: Config, allowed: Mapping[str, Range]) -> None:
 
 
 def defaults_of(section: str) -> Config:
-    """The default values of a dotted section, e.g. 'evaluation.classifier'."""
+    """The default values of a dotted section, such as 'evaluation.classifier'."""
     return _section(ConfigDict(plain(DEFAULTS)), section)
 
 
 def locate(path: str) -> Config:
-    """The resolved config of a config file, or of a run folder."""
+    """The resolved config of a config file or of a run folder."""
     snapshot = pathlib.Path(ranges.check_path(path, 'The path')) / 'config.json'
     return read(snapshot) if snapshot.exists() else load(path)
 
@@ -122,10 +123,10 @@ def flatten(values: Mapping[str, Any] | ConfigDict, prefix: str = '') -> Iterato
 
 
 def plain(values: Any, depth: int = 0) -> Any:
-    """Nested dicts and tuples instead of ConfigDicts and lists.
+    """Convert ConfigDicts and lists to nested dicts and tuples.
 
     Raises:
-      UserError: sections lie in each other without end, as in a dict that holds itself.
+      UserError: sections nest without end, as in a dict that contains itself.
     """
     if depth > _DEEPEST:
         raise UserError(f'Its sections nest more than {_DEEPEST} deep; a section may not hold itself.')
@@ -149,7 +150,7 @@ def _lookup(config: Config, key: str) -> Any:
 
 
 def _of_another(config: Config, key: str) -> str:
-    """What to say of a key of another network or family than the config has; '' for one that none of them has."""
+    """What to say about a key that belongs to another network or family; '' for a key that none of them has."""
     section, _, name = key.partition('.')
     if section == 'network':
         owners = [one for one, keys in networks.DEFAULTS.items() if name in keys]
@@ -180,15 +181,15 @@ def _section(config: Config, dotted: str) -> Config:
 
 
 def to_json(config: Config) -> str:
-    """The snapshot a run keeps; `read` reads it back."""
+    """The snapshot that a run keeps. `read` reads it back."""
     return json.dumps(plain(config), indent=2) + '\n'
 
 
 def read(path: pathlib.Path) -> Config:
-    """The config of a snapshot.
+    """The config in a snapshot.
 
     Raises:
-      UserError: it is damaged, or of another version of genbench.
+      UserError: the snapshot is damaged, or from another version of genbench.
     """
     values = reading.read_json(path, dict)
     try:
@@ -198,23 +199,23 @@ def read(path: pathlib.Path) -> Config:
 
 
 def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | ConfigDict) -> dict[str, tuple]:
-    """Keys whose values differ → (left, right); a missing key reads as None."""
+    """{key: (left, right)} for the keys whose values differ. A missing key reads as None."""
     a, b = dict(flatten(left)), dict(flatten(right))
     keys = [*a, *(key for key in b if key not in a)]
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The keys that make an experiment what it is: all but folders, logging, checkpointing and evaluation."""
+    """The keys that define an experiment: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
-    values['family.modules'] = own.names(values['family.modules'])  # which may move
+    values['family.modules'] = own.names(values['family.modules'])  # modules may move
     return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 
 def lasting(config: Config) -> dict[str, Any]:
-    """`identity` without the folders of borrowed runs, which may move; of RUN@AVERAGE the average stays.
+    """`identity` without the folders of borrowed runs, which may move. RUN@AVERAGE keeps its average.
 
-    What was borrowed is in the manifest, by the hash of its state.
+    The manifest records what was borrowed, by the hash of its state.
     """
     values = identity(config)
     for name, text in borrowed(config).items():
@@ -225,12 +226,12 @@ def lasting(config: Config) -> dict[str, Any]:
 
 
 def borrowed(config: Config) -> dict[str, str]:
-    """The runs that a config builds on: the family's name for each → RUN or RUN@AVERAGE."""
+    """The runs that a config builds on: {the family's name for the run: RUN or RUN@AVERAGE}."""
     return families.get(config.family.name).borrows(config)
 
 
 def split_run(text: str) -> tuple[str, str]:
-    """RUN or RUN@AVERAGE → (folder, average), '' for the average where none is named."""
+    """Split RUN or RUN@AVERAGE into (folder, average). The average is '' if none is named."""
     path, at, average = text.rpartition('@')
     return (path, average) if at and '/' not in average else (text, '')
 

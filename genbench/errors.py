@@ -1,24 +1,24 @@
-"""The one exception for mistakes a user can make, and the suggestion that goes with an unknown name."""
+"""The one exception for mistakes that a user can make, and suggestions for unknown names."""
 
 import contextlib
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
 
-INTERRUPTED = 75  # exit status of a run that was stopped and saved: the same command goes on from there
+INTERRUPTED = 75  # exit status of a run that was stopped and saved; the same command continues it
 
 
 class UserError(Exception):
-    """A mistake that the message explains and the user can mend; the command line prints it and exits with 2."""
+    """A mistake that the user can correct. The command line prints its message and exits with status 2."""
 
 
 class Busy(UserError):
-    """Another process works in the folder."""
+    """Another process is working in the folder."""
 
 
 @contextlib.contextmanager
 def explained_disk_errors() -> Iterator[None]:
-    """Errors that freeing space or changing permissions mends become a UserError; also a decorator."""
+    """Turn errors that free space or other permissions would fix into a UserError. Also works as a decorator."""
     try:
         yield
     except OSError as error:
@@ -44,7 +44,7 @@ _DISK_TROUBLE = {
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known words, or all of a few when none is near."""
+    """A sentence that suggests the nearest known words, or lists them all if they are few and none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:

@@ -1,4 +1,4 @@
-"""The parser, and flags of the verbs that take many; light, for every start of the command line reads them."""
+"""The parser, and the flags of verbs that have many. Every start of the command line imports this, so it is light."""
 
 import argparse
 from collections.abc import Callable
@@ -17,7 +17,7 @@ VERIFY = 'Exit status: 0 within the tolerance, or every check passed; 1 not; 2 a
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other mistake."""
+    """Reports what is wrong in one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message[:1].upper()}{message[1:]}. See {self.prog} --help.')
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
-    """`verb` adds an action under `genbench config`."""
+    """Add the actions of `genbench config`. `verb` adds one action."""
     show = verb('show', 'Print a config with every default filled in.', epilog)
     show.add_argument('name', nargs='?', default='', metavar='CONFIG', help='a config file, or the name of one '
                       'that ships')  # fmt: skip
@@ -44,7 +44,7 @@ def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
 
 
 def processes(parser: argparse.ArgumentParser) -> None:
-    """What joins the processes of one run or evaluation."""
+    """Flags that join the processes of one run or evaluation."""
     told = 'Start the same command once a process; all reach the same folders.'
     joined = parser.add_argument_group('several processes', told)
     joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='where process 0 listens')
@@ -55,7 +55,7 @@ def processes(parser: argparse.ArgumentParser) -> None:
 
 
 def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
-    """Devices that are not there; `report` adds --json."""
+    """Flags that name devices this machine lacks. `report` adds --json."""
     group = parser.add_argument_group('compiled for devices that are not there', 'With --dry-run.')
     group.add_argument('--topology', default='', metavar='NAME', help='TPU chips, such as v5e:4x8 or v5p:2x2x1, or '
                        'GPUs, such as h100:8: memory, exchanges, FLOPs and a roofline estimate')  # fmt: skip
@@ -88,7 +88,7 @@ def init(parser: argparse.ArgumentParser) -> None:
 
 
 def checkpoint(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """`verb` adds an action under `genbench checkpoint`."""
+    """Add the actions of `genbench checkpoint`. `verb` adds one action."""
     held = verb('show', 'Print which checkpoints a run keeps and why, and whether each can be read.')
     held.add_argument('workdir', help='the folder of a run')
     whole = verb('export', 'Copy a run with those that it borrowed, which it then does without.')
@@ -213,7 +213,7 @@ def completion(parser: argparse.ArgumentParser) -> None:
 
 
 def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """`verb` adds an action under `genbench data`."""
+    """Add the actions of `genbench data`. `verb` adds one action."""
     listing = verb('list', 'Print the data sets that are prepared, or all names TFDS knows.')
     listing.add_argument('--all', action='store_true', help='every name, prepared or not')
     listing.add_argument('--data_dir', default='')
@@ -227,7 +227,7 @@ def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
-    """How a data set is prepared; the names are those of `data.recipe.Recipe`."""
+    """Flags that say how a data set is prepared, named as in `data.recipe.Recipe`."""
     parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a set of TFDS')
     parser.add_argument('--data_dir', default='', help='where it is prepared; by default the cache, and of TFDS its '
                         'own folder')  # fmt: skip

@@ -1,13 +1,13 @@
-"""Floating-point operations of a traced program: one definition for budgets, telemetry, utilisation and the page.
+"""Floating-point operations of a traced program, with one definition for budgets, telemetry, utilisation and the page.
 
-* A product of matrices or a convolution counts a multiplication and an addition for each pair of numbers that meet;
-  what a convolution multiplies with its padding, or with the zeros of a dilated input, does not count.
-* Elementwise floating-point functions count one for each number they give, reductions one for each they take.
-* A Fourier transform of n numbers counts 5 n log₂ n, and half of that where one side is real.
-* Integers, random bits, comparisons and movements of data count nothing.
-* A loop counts as often as it runs, a branch as its most expensive side, recomputation as it is done.
+* A matrix product or a convolution counts a multiplication and an addition for each pair of numbers that meet. The
+  products of a convolution with its padding, or with the zeros of a dilated input, do not count.
+* Elementwise floating-point functions count one for each number they return, reductions one for each they take.
+* A Fourier transform of n numbers counts 5 n log₂ n, or half of that if one side is real.
+* Integers, random bits, comparisons and data movement count nothing.
+* A loop counts as often as it runs, a branch as its most expensive side, recomputation as often as it happens.
 
-The count follows from the program as it is written, for all devices together, so it is the same on every machine.
+The count follows from the program as written, for all devices together, so it is the same on every machine.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-DEFINITION = 'in the traced program, loops by their length'  # what stored counts say of themselves
+DEFINITION = 'in the traced program, loops by their length'  # how stored counts describe themselves
 
 ELEMENTWISE = _names(
     'abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp cos cosh digamma div '
@@ -46,30 +46,30 @@ _TRIPS = re.compile(r'expected_trips=([0-9.e+-]+)')
 
 
 class UnknownError(ValueError):
-    """The operations of a program cannot be told from it; the message says why."""
+    """The operations of a program cannot be counted from the program. The message says why."""
 
 
 @contextlib.contextmanager
 def expected_trips(number: float) -> Iterator[None]:
-    """How often the `while` loops written inside run on average, where their condition depends on what they compute.
+    """Give the average number of iterations of enclosed `while` loops whose condition depends on computed values.
 
-    It reaches no loop inside a function that is jitted within it: write it inside such a function, around the loop.
+    It does not reach loops in a function that is jitted inside the context. Use it in that function, around the loop.
     """
     with jax.named_scope(f'expected_trips={number:g}'):
         yield
 
 
 def count(traced: core.ClosedJaxpr) -> float:
-    """Operations of a program, which `jax.jit(f).trace(…).jaxpr` or `jax.make_jaxpr(f)(…)` give.
+    """Operations of a program, as given by `jax.jit(f).trace(…).jaxpr` or `jax.make_jaxpr(f)(…)`.
 
     Raises:
-      UnknownError: it holds a loop whose length cannot be told from it, or a kernel that hides what it does.
+      UnknownError: the program has a loop whose length it does not show, or a kernel that hides its operations.
     """
     return _count(traced.jaxpr, dict(zip(traced.jaxpr.constvars, traced.consts, strict=True)))
 
 
 def _count(jaxpr: core.Jaxpr, known: dict[Any, Any]) -> float:
-    """`known` holds the values of those variables that are constants: lengths of loops are made of them."""
+    """`known` holds the values of the variables that are constants. Loop lengths are computed from them."""
     total = 0.0
     for equation in jaxpr.eqns:
         total += _operations(equation, known)
@@ -81,7 +81,7 @@ def _operations(equation: Any, known: Mapping[Any, Any]) -> float:
     name, parameters = equation.primitive.name, equation.params
     if name in _RULES:
         return _RULES[name](equation, known)
-    if name.startswith('dot_product_attention'):  # cuDNN's: two products forwards, four backwards
+    if name.startswith('dot_product_attention'):  # cuDNN's: two products in the forward pass, four in the backward
         query, key = (equation.invars[index].aval.shape for index in (0, 1))
         return (8 if 'bwd' in name else 4) * math.prod(query) * key[1]
     if name in UNKNOWN:
@@ -100,7 +100,7 @@ def _operations(equation: Any, known: Mapping[Any, Any]) -> float:
 
 
 def _programs(parameters: Mapping[str, Any]) -> Iterator[Any]:
-    """The programs that an equation holds, e.g. of a jitted function, of `checkpoint` or a custom derivative."""
+    """The programs inside an equation, such as those of a jitted function, `checkpoint` or a custom derivative."""
     for name, value in parameters.items():
         if name.startswith(('jvp_', 'fwd', 'bwd')):  # derivatives that this program does not call
             continue
@@ -145,7 +145,7 @@ def _convolution(equation: Any, known: Mapping[Any, Any]) -> float:
 def _meetings(
     size: int, window: int, out: int, stride: int, padding: tuple[int, int], dilation: int, spread: int
 ) -> int:
-    """Pairs of a place in the output and one in the window that meet a number of the input, along one axis."""
+    """The number of pairs (output position, window position) along one axis that meet an actual input value."""
     place = np.arange(out)[:, None] * stride + np.arange(window)[None] * spread - padding[0]
     return int(((place >= 0) & (place <= (size - 1) * dilation) & (place % dilation == 0)).sum())
 
@@ -181,7 +181,7 @@ def _while(equation: Any, known: Mapping[Any, Any]) -> float:
 
 
 def _trips(condition: Any, given: Any, body: Any, for_body: int, for_condition: int, known: Mapping[Any, Any]) -> float:
-    """Of a loop that counts up by one from a known start to a known end, as `fori_loop` does."""
+    """Iterations of a loop that counts up by one from a known start to a known end, as `fori_loop` does."""
     told = UnknownError('it loops until a condition that depends on what it computes; write genbench.flops.'
                         'expected_trips(NUMBER) around the loop, inside any jitted function that holds it, to state '
                         'how often it runs')  # fmt: skip
@@ -222,7 +222,7 @@ def _triangular(equation: Any, known: Mapping[Any, Any]) -> float:
 
 
 def _linear_solve(equation: Any, known: Mapping[Any, Any]) -> float:
-    """The program that solves; the products and the transposed solver are for derivatives, which call it again."""
+    """Count only the program that solves. The products and the transposed solver are for derivatives."""
     lengths, programs = equation.params['const_lengths'], equation.params['jaxprs']
     before = lengths.matvec + lengths.vecmat
     right = equation.invars[sum(lengths) :]
@@ -230,7 +230,7 @@ def _linear_solve(equation: Any, known: Mapping[Any, Any]) -> float:
 
 
 def _ragged_product(equation: Any, known: Mapping[Any, Any]) -> float:
-    """Each row of the left side meets the matrix of its own group only."""
+    """Each row of the left side meets only the matrix of its own group."""
     numbers = equation.params['ragged_dot_dimension_numbers']
     left, right = (equation.invars[index].aval.shape for index in (0, 1))
     (_, on_right), (_, batch_right) = numbers.dot_dimension_numbers
@@ -239,7 +239,7 @@ def _ragged_product(equation: Any, known: Mapping[Any, Any]) -> float:
 
 
 def _fourier(equation: Any, known: Mapping[Any, Any]) -> float:
-    """5 n log₂ n for each transform of n complex numbers, half of that between real and complex ones (radix 2)."""
+    """5 n log₂ n for each transform of n complex numbers, half of that between real and complex numbers (radix 2)."""
     lengths = equation.params['fft_lengths']
     size = math.prod(lengths)
     real = any(not jnp.issubdtype(one.aval.dtype, jnp.complexfloating) for one in (*equation.invars, *equation.outvars))
@@ -290,7 +290,7 @@ def _value(variable: Any, known: Mapping[Any, Any]) -> Any:
 
 
 def _propagate(equation: Any, known: dict[Any, Any]) -> None:
-    """Note what an equation makes of integer constants alone."""
+    """Record what an equation computes from integer constants alone."""
     outputs = equation.outvars
     if len(outputs) != 1 or outputs[0].aval.shape or not jnp.issubdtype(outputs[0].aval.dtype, jnp.integer):
         return

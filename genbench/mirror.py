@@ -1,10 +1,10 @@
-"""One folder or file of an object store and its local copy: fetched, sent, and held by one process at a time.
+"""A folder or file in an object store and its local copy: fetched, sent, and held by one process at a time.
 
-While a command works, a thread sends what has changed every SECONDS, one whole object a file. A checkpoint is sent only
-once it is complete on disk, after the log, and its marker last; a reader takes no checkpoint without its marker. So the
-store always holds a run that can go on, wherever sending stops.
+While a command works, a thread sends the changes every SECONDS, each file as one whole object. A checkpoint is sent
+only once it is complete on disk. It goes after the log, and its marker goes last. A reader ignores checkpoints without
+a marker, so wherever sending stops, the store holds a run that can continue.
 
-Whoever works in a folder holds a lock: an object that is created only if there is none, and renewed.
+Whoever works in a folder holds a lock: an object that is created only if it does not exist, and renewed regularly.
 """
 
 import contextlib
@@ -24,36 +24,36 @@ from typing import Any
 from genbench.errors import Busy, UserError
 
 SECONDS = float(os.environ.get('GENBENCH_REMOTE_SECONDS') or 30)
-LEASE = 600.0  # seconds after which a lock that was not renewed is nobody's
+LEASE = 600.0  # seconds without renewal after which a lock has expired
 LOCK, WRITER, MARKER = '.genbench-lock', '.genbench-writer', 'commit_success.txt'
-TOKEN = '.token'  # by which processes see that they share a local copy
-WORK, READ, LIGHT, OUT = 'work', 'read', 'light', 'out'  # uses: change, read all or what pages show, write a new thing
+TOKEN = '.token'  # lets processes see whether they share a local copy
+WORK, READ, LIGHT, OUT = 'work', 'read', 'light', 'out'  # change, read all or what pages show, write something new
 _CHECKPOINT = re.compile(r'(?:.*/)?checkpoints/\d+(?=/)')
 _HEAVY = re.compile(r'(?:.*/)?(?:checkpoints|snapshots|prepared|evaluation|profile|damaged)/')  # that no page shows
-_names: dict[str, str] = {}  # of local folders: the addresses that they stand for
+_names: dict[str, str] = {}  # {local folder: the address that it stands for}
 
 
 def named(text: str) -> str:
-    """A message with addresses in place of the local folders that stand for them."""
+    """A message in which addresses replace the local folders that stand for them."""
     for folder, address in _names.items():
         text = text.replace(folder, address)
     return text
 
 
 def root() -> pathlib.Path:
-    """Where local copies are: GENBENCH_STAGING, or the cache."""
+    """The folder of the local copies: GENBENCH_STAGING, or the cache."""
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     return pathlib.Path(os.environ.get('GENBENCH_STAGING') or pathlib.Path(cache) / 'genbench' / 'remote')
 
 
 class Mirror:
-    """The local copy of a folder or file of an object store, and what it knows of both.
+    """The local copy of a folder or file in an object store, and what is known about both.
 
-    Names are relative to the folder around it, so that what a verb writes beside its file goes along.
+    Names are relative to the parent folder, so that anything a verb writes next to its file is included.
 
     Attributes:
-      path: that stands for the address.
-      base: the folder around it, of this address and use alone.
+      path: the local path that stands for the address.
+      base: its parent folder, used for this address and use alone.
     """
 
     def __init__(self, address: str, use: str):
@@ -61,21 +61,21 @@ class Mirror:
         around, _, name = self.address.rpartition('/')
         if not around.partition('://')[2]:
             raise UserError(f'{address!r} names a bucket; name a folder in it.')
-        copy = WORK if use == WORK else READ if use in (READ, LIGHT) else OUT  # reading leaves the others alone
+        copy = WORK if use == WORK else READ if use in (READ, LIGHT) else OUT  # readers do not touch the other copies
         self.base = root() / hashlib.sha256(f'{copy} {self.address}'.encode()).hexdigest()[:12]
         self.path, self._around = self.base / name, around
         self._known_path = self.base / '.mirror.json'
-        self._known: dict[str, Any] = {}  # {name: [size, time of change, key of the object]} when both were the same
+        self._known: dict[str, Any] = {}  # {name: [size, time of change, key of the object]} when both were last equal
         self._over, self._trouble, self._beaten = threading.Event(), '', 0.0
 
     @contextlib.contextmanager
     def open(self, optional: bool = False) -> Iterator[None]:
-        """Fetch what is there; inside, send what changes, if that is the use."""
+        """Fetch what exists. Inside the context, send changes if the use is WORK or OUT."""
         with self._explained('reached'):
             self._connect()
             if self.use == OUT:
                 shutil.rmtree(self.base, ignore_errors=True)
-                self._fs.pipe_file(self._at(LOCK), b'')  # hours are not spent for what cannot be written
+                self._fs.pipe_file(self._at(LOCK), b'')  # fail now, not after hours of work, if the store is read-only
                 self._fs.rm_file(self._at(LOCK))
             if self.use == WORK:
                 self._take()
@@ -98,7 +98,7 @@ class Mirror:
             thread.start()
             try:
                 yield
-            except BaseException as problem:  # which is what the user should hear of
+            except BaseException as problem:  # this is the error that the user should see
                 self._stop(thread)
                 try:
                     self._send()
@@ -115,11 +115,11 @@ class Mirror:
 
     @property
     def is_fetched(self) -> bool:
-        """Whether this process has fetched it before."""
+        """Whether this process has already fetched it."""
         return str(self.path) in _names
 
     def holds(self, token: bytes) -> bool:
-        """Whether this is the copy that was marked with a token."""
+        """Whether this copy was marked with the token."""
         with contextlib.suppress(FileNotFoundError):
             return (self.base / TOKEN).read_bytes() == token
         return False
@@ -133,7 +133,7 @@ class Mirror:
         return f'{self._root}/{name}'
 
     def _objects(self) -> dict[str, str]:
-        """{name: a key that changes with the contents} of what a reader should take."""
+        """{name: a key that changes with the contents} for the objects that a reader should fetch."""
         self._fs.invalidate_cache()
         found = self._fs.find(f'{self._root}/{self.path.name}', detail=True)
         keys = {path.removeprefix(f'{self._root}/'): _key(facts) for path, facts in found.items()}
@@ -141,11 +141,11 @@ class Mirror:
         return {name: keys[name] for name in _whole(keys) - light if '/.' not in f'/{name}'}
 
     def _files(self) -> dict[str, list[int]]:
-        """{name: size and time of change} of what belongs into the store."""
+        """{name: size and time of change} for the files that belong in the store."""
         found = {}
         for path in self.base.rglob('*'):
             name = path.relative_to(self.base).as_posix()
-            if '/.' in f'/{name}' or 'orbax-checkpoint-tmp' in name:  # locks, and files that are being written
+            if '/.' in f'/{name}' or 'orbax-checkpoint-tmp' in name:  # locks, and files still being written
                 continue
             with contextlib.suppress(FileNotFoundError):
                 facts = path.stat()
@@ -154,7 +154,7 @@ class Mirror:
         return {name: found[name] for name in _whole(found)}
 
     def _fetch(self, optional: bool) -> None:
-        """Make the copy like the store; but where this copy was the last to write there, it is the newer one."""
+        """Make the copy equal to the store, unless this copy was the last to write there and is therefore newer."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             self._known = json.loads(self._known_path.read_text())
         there, here = self._objects(), self._files()
@@ -178,7 +178,7 @@ class Mirror:
         self._note()
 
     def _was_last(self) -> bool:
-        """Whether nobody has written since this copy did."""
+        """Whether this copy was the last to write to the store."""
         with contextlib.suppress(FileNotFoundError):
             return self._fs.cat_file(self._at(f'{self.path.name}/{WRITER}')) == (self.base / WRITER).read_bytes()
         return False
@@ -189,7 +189,7 @@ class Mirror:
         self._fs.pipe_file(self._at(f'{self.path.name}/{WRITER}'), own)
 
     def _set_aside(self) -> None:
-        """Keep what was never sent from here, now that the store has gone on without it."""
+        """Keep what was never sent from here, because the store has meanwhile been changed elsewhere."""
         aside = self.base.with_name(f'{self.base.name}-unsent-{int(time.time())}')
         self.base.rename(aside)
         self.base.mkdir()
@@ -207,7 +207,7 @@ class Mirror:
         self._known[name] = [facts.st_size, facts.st_mtime_ns, key]
 
     def _send(self) -> None:
-        """Make the store like the copy: logs, then checkpoints, their markers last, and then what is gone."""
+        """Make the store equal to the copy: send logs, then checkpoints with their markers last, then delete."""
         if self.use == WORK:
             self._renew()
         here = self._files()
@@ -218,7 +218,7 @@ class Mirror:
             except FileNotFoundError:
                 if (self.base / name).is_file():
                     raise
-                return  # deleted meanwhile, with the rest of an old checkpoint; the next round knows
+                return  # deleted meanwhile with the rest of an old checkpoint; the next round will see that
         if changed:
             there = self._objects()
             self._known |= {name: [*here[name], there[name]] for name in changed if name in there}
@@ -252,7 +252,7 @@ class Mirror:
         thread.join()
 
     def _take(self) -> None:
-        """Hold the lock, or say who does."""
+        """Take the lock, or report who holds it."""
         self._own = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': time.time()}
         for _ in range(2):
             with contextlib.suppress(FileExistsError):
@@ -294,7 +294,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """What a store raises, as one line; there is no common kind of it."""
+        """Turn any error of a store into one line. Stores have no common exception type."""
         try:
             yield
         except UserError as error:
@@ -310,21 +310,21 @@ def _key(facts: Mapping[str, Any]) -> str:
 
 
 def _whole(names: Iterable[str]) -> set[str]:
-    """Names without those of checkpoints that lack their marker."""
+    """The names, without those in checkpoints that lack their marker."""
     names = set(names)
     steps = {name: match[0] for name in names if (match := _CHECKPOINT.match(name))}
     return {name for name in names if name not in steps or f'{steps[name]}/{MARKER}' in names}
 
 
 def _order(name: str) -> tuple[int, bool, int, str]:
-    """In which files are sent: checkpoints last, one after the other, and of each the marker of the whole last."""
+    """Sort key for sending: checkpoints last and one at a time, each with the marker of the whole checkpoint last."""
     match = _CHECKPOINT.match(name)
     step = int(match[0].rpartition('/')[2]) if match else -1
     return step, name.endswith(f'/{MARKER}'), -name.count('/'), name
 
 
 def _is_left(held: Mapping[str, Any]) -> bool:
-    """Whether who took a lock does not hold it any more: its process is gone, or it was not renewed for long."""
+    """Whether a lock was abandoned: its process is gone, or it was not renewed for a long time."""
     if held['host'] == socket.gethostname():
         try:
             os.kill(held['pid'], 0)

@@ -1,4 +1,4 @@
-"""The text of a 'key=value' override as a value, and a value as the type of its key."""
+"""Turn the text of a 'key=value' override into a value, and a value into the type of its key."""
 
 import ast
 import difflib
@@ -10,13 +10,13 @@ from typing import Any
 from genbench.errors import UserError, did_you_mean
 from genbench.ranges import Range, check_text, shown
 
-_LONGEST = 20_000  # characters of one override
-_DEEPEST = 3  # brackets in brackets
+_LONGEST = 20_000  # the most characters in one override
+_DEEPEST = 3  # levels of nested brackets
 _SWITCHES = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """The words, with every `--config.KEY VALUE` as one: `--config.KEY=VALUE`."""
+    """The words, with every `--config.KEY VALUE` joined into `--config.KEY=VALUE`."""
     found: list[str] = []
     for word in words:
         if found and found[-1].startswith('--config.') and '=' not in found[-1] and not word.startswith('--'):
@@ -27,10 +27,10 @@ def joined(words: Sequence[str]) -> list[str]:
 
 
 def split(override: str) -> tuple[str, str]:
-    """('section.key', text) of one word.
+    """Split one word into ('section.key', text).
 
     Raises:
-      UserError: it has no value, or is no text that could be one.
+      UserError: the word has no value, or cannot be an override.
     """
     key, equals, text = override.partition('=')
     check_text(override, 'An override')
@@ -42,7 +42,7 @@ def split(override: str) -> tuple[str, str]:
 
 
 def parse(key: str, text: str, old: Any) -> Any:
-    """The text of an override as a value for a key that holds `old`."""
+    """Parse the text of an override for a key that holds `old`."""
     if isinstance(old, str):
         return text
     if isinstance(old, bool):
@@ -73,14 +73,14 @@ def _number(text: str) -> int | float | None:
 
 
 def _literal(text: str) -> Any:
-    """The Python value that a text spells; None where it spells none, or where it nests too deep to be one of ours."""
+    """The Python value that a text spells; None if it spells none, or nests deeper than any value of ours."""
     depth = 0
     for character in text:
         depth += (character in '([{') - (character in ')]}')
         if depth > _DEEPEST:
             return None
     try:
-        with warnings.catch_warnings():  # of texts that are no Python, such as a pattern with backslashes
+        with warnings.catch_warnings():  # from texts that are not Python, such as a pattern with backslashes
             warnings.simplefilter('ignore')
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: {[]: 1}
@@ -88,7 +88,7 @@ def _literal(text: str) -> Any:
 
 
 def coerce(key: str, value: Any, old: Any, allowed: Range) -> Any:
-    """`value` as the type of `old`; whole floats are fine integers and integers are fine floats."""
+    """Convert `value` to the type of `old`. Whole floats pass as integers, and integers as floats."""
     kind = type(old)
     if kind is not tuple:
         return _as(key, value, kind)
@@ -122,7 +122,7 @@ def article(kind: type) -> str:
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
-    """The keys of the same name, else those of the same initials (lr: learning_rate), else those spelled like it."""
+    """The known keys with the same last name, else with the same initials (lr: learning_rate), else spelled alike."""
     section, _, name = key.rpartition('.')
     alike = [one for one in known if one.rpartition('.')[2] == name]
     alike = alike or [one for one in known if ''.join(re.findall('(?:^|_)(.)', one.rpartition('.')[2])) == name]

@@ -1,4 +1,4 @@
-"""A project of the user's own: a family, a config, a study and a test, to change step by step."""
+"""A user's own project: a family, a config, a study and a test, to be changed step by step."""
 
 import importlib.util
 import keyword
@@ -9,21 +9,21 @@ from genbench import shipped
 from genbench.errors import UserError, explained_disk_errors
 
 TEMPLATE = shipped.PACKAGE / 'project'
-_NAME = 'my_family'  # of the template: of its module, its family and its test
+_NAME = 'my_family'  # the template's name for its module, family and test
 
 
 @explained_disk_errors()
 def create(name: str, out: str = '') -> list[str]:
-    """Write a project whose family and module have this name.
+    """Create a project whose family and module have this name.
 
     Args:
-      out: its folder, which must not exist; '' for `name` in the working directory.
+      out: the project folder, which must not exist; '' for `name` in the working directory.
 
     Returns:
-      A line for each file.
+      One line per file.
 
     Raises:
-      UserError: the name is no name of a module, or is taken; the folder exists.
+      UserError: the name is not a valid module name, or is taken; or the folder exists.
     """
     target = pathlib.Path(out or name)
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or not name.isascii():

@@ -1,4 +1,4 @@
-"""What the values of config keys may be, stated beside their defaults and checked when a config is resolved."""
+"""The allowed values of config keys. They are stated next to the defaults and checked when a config is resolved."""
 
 import dataclasses
 import math
@@ -8,26 +8,26 @@ from typing import Any
 from genbench.errors import UserError, did_you_mean
 
 LARGEST = 2**31 - 1  # of a count: steps, sizes and indices are 32-bit on the devices
-LARGEST_FLOAT = 3e38  # of a 32-bit number
-LONGEST_NAME, LONGEST_PATH = 240, 3800  # bytes, of the system's 255 and 4,096; the rest is for files inside
-_SHOWN = 60  # characters of a value in a message
-# Arguments of the command line that are paths.
+LARGEST_FLOAT = 3e38  # of a 32-bit float
+LONGEST_NAME, LONGEST_PATH = 240, 3800  # in bytes; the system allows 255 and 4,096, and files inside need the rest
+_SHOWN = 60  # characters of a value that a message shows
+# Command-line arguments that are paths.
 _PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'json', 'left', 'out', 'right', 'run',
           'study', 'weights', 'workdir')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What one key may hold. Without limits of its own, any finite number or any text.
+    """The allowed values of one key. Without limits: any finite number, or any text.
 
     Attributes:
-      low, high: limits of a number, included unless `above` or `below` is set.
-      also: values that are fine beside those, such as −1 for 'the rest'.
-      names: the texts to choose from; (): any.
-      path: the text names a file or a folder.
-      items: of a tuple, the type of its items; None where the default has items that show it.
-      each: of a tuple, the range of every item, or one for each place.
-      fewest: of a tuple, how many items it has at least.
+      low, high: limits of a number, inclusive unless `above` or `below` is set.
+      also: further allowed values, such as −1 for 'the rest'.
+      names: the texts to choose from; () for any text.
+      path: whether the text names a file or a folder.
+      items: for a tuple, the type of its items; None if the items of the default show it.
+      each: for a tuple, the range of every item, or one range per position.
+      fewest: for a tuple, the minimum number of items.
     """
 
     low: float = -math.inf
@@ -42,7 +42,7 @@ class Range:
     fewest: int = 0
 
     def check(self, key: str, value: Any) -> None:
-        """Raise a UserError that names the key and says what it may be."""
+        """Raise a UserError that names the key and says what it may hold."""
         if isinstance(value, tuple):
             self._check_items(key, value)
         elif isinstance(value, str):
@@ -62,7 +62,7 @@ class Range:
 
     @property
     def words(self) -> str:
-        """Like 'at least 0 and below 1'."""
+        """The range in words, such as 'at least 0 and below 1'."""
         low = f'{"above" if self.above else "at least"} {self.low}' if self.low > -math.inf else ''
         high = f'{"below" if self.below else "at most"} {self.high}' if self.high < math.inf else ''
         if self.high == LARGEST and self.low > -math.inf:
@@ -90,9 +90,9 @@ class Range:
 
 ANY = Range()
 COUNT = Range(1, LARGEST)
-STEPS = Range(1, 2**24)  # of a chain or a solver, which are counted in 32-bit floats
-COUNT_OR_NONE = Range(0, LARGEST)  # where 0 stands for none, or for a choice that genbench makes
-SEED = Range(0, 2**32 - 1)  # jax keeps 32 bits: a larger seed would be the same as a smaller one
+STEPS = Range(1, 2**24)  # of a chain or a solver; they are counted in 32-bit floats
+COUNT_OR_NONE = Range(0, LARGEST)  # 0 means none, or that genbench chooses
+SEED = Range(0, 2**32 - 1)  # jax keeps 32 bits, so a larger seed would equal a smaller one
 SHARE = Range(0, 1, below=True)
 PROBABILITY = Range(0, 1)
 POSITIVE = Range(0, above=True)
@@ -106,12 +106,12 @@ def one_of(*names: str) -> Range:
 
 
 def each(item: Range | tuple[Range, ...], kind: type | None = None, fewest: int = 0) -> Range:
-    """A tuple of such items; `kind` is their type where the default is empty."""
+    """A tuple of items in this range. `kind` is their type if the default is empty."""
     return Range(each=item, items=kind, fewest=fewest)
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:
-    """Raise a UserError for an argument of the command line, a text, path or number, that no verb can use."""
+    """Raise a UserError for a command-line argument (text, path or number) that no verb can use."""
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str):
@@ -131,7 +131,7 @@ def check_text(value: str, what: str) -> None:
 
 
 def check_path(value: str, what: str) -> str:
-    """The path itself; a UserError where the system has no room for it."""
+    """Return the path. Raise a UserError if it is too long for the system."""
     check_text(value, what)
     longest = max((len(part.encode()) for part in value.split('/')), default=0)
     if longest > LONGEST_NAME or len(value.encode()) > LONGEST_PATH:
@@ -143,12 +143,12 @@ def check_path(value: str, what: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long; also one that has no text, such as a very large integer."""
+    """A value for a message, shortened if long. Works for values that cannot be printed, such as huge integers."""
     return _shortened(lambda: repr(value), type(value).__name__)
 
 
 def said(error: BaseException) -> str:
-    """The type and words of an error of code that is not ours."""
+    """The type and message of an error from code that is not ours."""
     words = _shortened(lambda: ' '.join(str(error).split()), '', 200)
     return ': '.join(filter(None, (type(error).__name__, words)))
 
@@ -156,6 +156,6 @@ def said(error: BaseException) -> str:
 def _shortened(text: Callable[[], str], otherwise: str, most: int = _SHOWN) -> str:
     try:
         found = text()
-    except Exception:  # the value's own code, or an integer with too many digits to print
+    except Exception:  # the value's own code failed, or an integer has too many digits to print
         return f'a {otherwise} that cannot be printed' if otherwise else ''
     return found if len(found) <= most else f'{found[:most]}…'

@@ -1,12 +1,12 @@
-"""The one way in which genbench reads JSON and JSONL: regular files of UTF-8 text that have the shape they should.
+"""genbench's only way to read JSON and JSONL: regular files of UTF-8 text, checked against an expected shape.
 
-A shape is what a value should look like, written as data:
+A shape describes a value, and is itself written as data:
 
-* a type: `str`, `bool`, `int` (not a boolean, within 64 bits), `float` (an integer, too), `object` for anything;
-* a text for that very text, `None` for null, and a tuple for one of several shapes: `(float, None)`;
-* `[shape]` for a list of such;
-* `{'key': shape}` for an object with these keys and any others; a key that ends in '?' may be missing;
-* `{str: shape}` for an object of any keys with such values; `dict` for any object.
+* a type: `str`, `bool`, `int` (not a boolean, within 64 bits), `float` (integers included), `object` for anything;
+* a text for exactly that text, `None` for null, and a tuple for alternatives: `(float, None)`;
+* `[shape]` for a list whose items have that shape;
+* `{'key': shape}` for an object with at least these keys, of which those that end in '?' may be missing;
+* `{str: shape}` for an object with any keys and values of that shape; `dict` for any object.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from genbench.errors import UserError
 from genbench.ranges import check_path, shown
 
 MOST_BYTES = 2**30
-_DEEPEST = 64  # lists and objects in each other
+_DEEPEST = 64  # levels of nested lists and objects
 _LARGEST = 2**63  # of an integer
-_LARGEST_FLOAT = 2**1000  # and of one that stands for a float
+_LARGEST_FLOAT = 2**1000  # of an integer that stands for a float
 _TROUBLE = {
     errno.ELOOP: 'it is a link that leads to itself',
     errno.EACCES: 'permission is denied',
@@ -38,19 +38,19 @@ _TROUBLE = {
 
 
 class Missing(UserError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class Damaged(UserError):
-    """The file is there, and it is not what it should be."""
+    """The file exists, but its contents are not what they should be."""
 
 
 def read_bytes(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
-    """The contents of a regular file; what could block, such as a pipe, is not waited for.
+    """The contents of a regular file. Anything that could block, such as a pipe, is refused.
 
     Raises:
-      Missing: there is none.
-      Damaged: it is something else than a file of at most `most` bytes, or it cannot be read.
+      Missing: there is no such file.
+      Damaged: it is not a file of at most `most` bytes, or it cannot be read.
     """
     check_path(str(path), 'The path')
     try:
@@ -73,7 +73,7 @@ def read_bytes(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
 
 
 def check_kind(path: pathlib.Path) -> None:
-    """Raise Damaged where neither a file nor a folder stands, such as a pipe, of which a reader would wait for ever."""
+    """Raise Damaged if the path is neither a file nor a folder: a reader would wait for ever on a pipe."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -93,10 +93,10 @@ def _kind(mode: int) -> str:
 
 
 def read_json(path: pathlib.Path, shape: Any, advice: str = '') -> Any:
-    """The value of a JSON file, which has this shape.
+    """The value in a JSON file, checked against the shape.
 
     Args:
-      advice: what to do when it is damaged; by default to restore or remove the file.
+      advice: what to do if the file is damaged; by default, to restore or remove it.
 
     Raises:
       Missing, Damaged: with one line that says what is wrong.
@@ -110,17 +110,17 @@ def read_json(path: pathlib.Path, shape: Any, advice: str = '') -> Any:
 
 
 def read_json_if_any(path: pathlib.Path, shape: Any, advice: str = '') -> Any:
-    """The same; None where there is no such file."""
+    """Like `read_json`; None if the file does not exist."""
     with contextlib.suppress(Missing):
         return read_json(path, shape, advice)
     return None
 
 
 def parse(data: bytes | str, shape: Any) -> Any:
-    """The value of JSON text, which has this shape.
+    """The value of a JSON text, checked against the shape.
 
     Raises:
-      ValueError: it is no JSON, nests too deep, holds NaN or infinity, or has another shape; the message says where.
+      ValueError: it is not JSON, nests too deep, holds NaN or infinity, or has another shape. The message says where.
     """
     try:
         value = json.loads(_text(data), parse_constant=_refuse, parse_float=_finite)
@@ -165,7 +165,7 @@ def _items(holder: dict[str, Any] | list[Any]) -> Iterator[Any]:
 
 
 def _check(value: Any, shape: Any, where: str) -> None:
-    """Raise a ValueError where a value does not have the shape."""
+    """Raise a ValueError if a value does not have the shape."""
     if isinstance(shape, tuple):
         if not any(_fits(value, one) for one in shape):
             raise ValueError(f'{where} should be {" or ".join(map(_words, shape))}, not {shown(value)}')
@@ -184,7 +184,7 @@ def _check(value: Any, shape: Any, where: str) -> None:
 
 
 def _parts(value: Mapping[str, Any], shape: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, shape) of the keys that are to be checked."""
+    """(key, shape) for the keys to check."""
     for key, part in shape.items():
         if key is str:
             yield from ((one, part) for one in value)
@@ -227,10 +227,10 @@ def _words(shape: Any) -> str:
 
 
 def read_rows(path: pathlib.Path, shape: Any = dict) -> list[dict[str, Any]]:
-    """Rows of a JSONL file, each an object of this shape; none where there is no file.
+    """The rows of a JSONL file, each an object of this shape. Empty if there is no file.
 
-    Half-written lines and what is no object, as a crash leaves them, are left out; a line that stands twice in a row is
-    taken once.
+    Half-written lines and anything else that is not an object, as a crash can leave behind, are skipped. A line that is
+    repeated directly counts once.
 
     Raises:
       Damaged: a line is an object of another shape.
@@ -266,7 +266,7 @@ def _row(path: pathlib.Path, number: int, line: bytes, shape: Any) -> dict[str, 
 
 
 def _null(_: str) -> None:
-    """genbench writes null for what is not finite, other tools NaN."""
+    """Read NaN as None. genbench writes null for non-finite numbers, other tools write NaN."""
 
 
 def _finite_or_null(text: str) -> float | None:
@@ -275,7 +275,7 @@ def _finite_or_null(text: str) -> float | None:
 
 
 def check_entries(folder: pathlib.Path, files: tuple[str, ...], folders: tuple[str, ...]) -> None:
-    """Raise a UserError where a name in a folder is taken by something that is not what genbench keeps under it."""
+    """Raise a UserError if something else occupies a name that genbench uses in a folder."""
     remote.check_local(folder)
     check_path(str(folder), 'The path')
     for names, right, wanted in ((files, stat.S_ISREG, 'a file'), (folders, stat.S_ISDIR, 'a folder')):

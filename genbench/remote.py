@@ -1,7 +1,7 @@
-"""Folders in an object store, s3://BUCKET/… and gs://BUCKET/…, for commands that know local ones.
+"""Let commands that expect local folders use folders in an object store, s3://BUCKET/… and gs://BUCKET/….
 
-Logs that grow, mapped arrays and checkpoints need files (Orbax 0.12 writes no s3://). So a command works in a local
-copy that takes the place of the address among its arguments, and a `Mirror` keeps both the same.
+Growing logs, mapped arrays and checkpoints need real files (Orbax 0.12 cannot write to s3://). A command therefore
+works in a local copy, which replaces the address among its arguments, and a `Mirror` keeps the two in step.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from genbench.errors import UserError
 from genbench.mirror import LIGHT, OUT, READ, TOKEN, WORK, Mirror, root
 
 SCHEMES = ('gs', 's3')
-DATA = 'data'  # a use of folders that are fetched where a data set is opened
-USES = {  # of the arguments of each verb
+DATA = 'data'  # a use: folders that are fetched where a data set is opened
+USES = {  # uses of the arguments of each verb
     'train': {'workdir': WORK},
     'replay': {'workdir': READ},
     'evaluate': {'workdir': WORK},
@@ -36,7 +36,7 @@ _PATHS = {name for uses in USES.values() for name in uses}
 
 
 def is_remote(address: Any) -> bool:
-    """Whether an argument is an address of an object store."""
+    """Whether an argument is an address in an object store."""
     return isinstance(address, str) and address.startswith(tuple(f'{scheme}://' for scheme in SCHEMES))
 
 
@@ -45,19 +45,19 @@ def staged(
     verb: str, arguments: dict[str, Any], from_first: Callable[[Callable[[], bytes]], bytes] = lambda make: make(),
     all_agree: Callable[[bool], bool] = bool,
 ) -> Iterator[None]:  # fmt: skip
-    """Put local folders in the place of the addresses among a verb's arguments; what it changes there is sent.
+    """Replace the addresses among a verb's arguments by local folders, and send what the verb changes in them.
 
     Args:
-      verb: with its action, where it has some.
-      arguments: of the verb by name, texts or lists of texts; they are changed.
-      from_first, all_agree: of joined processes, see `training.processes`; the first one fetches and sends.
+      verb: including its action, if it has one.
+      arguments: the verb's arguments by name, as texts or lists of texts. They are changed in place.
+      from_first, all_agree: for joined processes, see `training.processes`. The first process fetches and sends.
 
     Raises:
-      UserError: an address cannot be reached, another command works there, or what was changed could not be sent.
+      UserError: an address cannot be reached, another command is working there, or changes could not be sent.
     """
     mirrors: list[Mirror] = []
     if verb == 'report' and not arguments['out'] and is_remote(first := arguments['folders'][0]):
-        arguments['out'] = f'{first.rstrip("/")}/report.html'  # what is only read is not sent
+        arguments['out'] = f'{first.rstrip("/")}/report.html'  # nothing is sent to a place that is only read
     for name, value in arguments.items():
         every = value if isinstance(value, list) else [value]
         found = [one for one in every if is_remote(one)]
@@ -92,14 +92,14 @@ def staged(
 
 @contextlib.contextmanager
 def mirrored(address: str, use: str = WORK) -> Iterator[pathlib.Path]:
-    """For Python: the local folder that stands for an address; what changes in it is sent, unless `use` is READ."""
+    """For Python: yields the local folder that stands for an address. Changes in it are sent, unless `use` is READ."""
     mirror = Mirror(address, use)
     with mirror.open():
         yield mirror.path
 
 
 def check_local(folder: pathlib.Path) -> None:
-    """Raise a UserError for an address that was not replaced by a local folder."""
+    """Raise a UserError for an address that no local folder has replaced."""
     text = str(folder).replace(':/', '://', 1)
     if is_remote(text):
         raise UserError(f'{text} is in an object store. The command line takes such folders; from Python work in '
@@ -107,7 +107,7 @@ def check_local(folder: pathlib.Path) -> None:
 
 
 def data_dir(address: str, name: str) -> pathlib.Path:
-    """`data.data_dir` as a local folder; of a remote one, with the data set `name` in it, where there is such."""
+    """The local folder for `data.data_dir`. A remote folder is fetched with its data set `name`, if it has one."""
     if not is_remote(address):
         return pathlib.Path(address).expanduser()
     mirror = Mirror(f'{address.rstrip("/")}/{name}', READ)

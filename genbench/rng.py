@@ -1,8 +1,8 @@
-"""Where random numbers come from: every key has a path, and no two draws share one.
+"""The source of all random numbers: every key has a path, and no two draws share a key.
 
-`jax.random.fold_in(key, i)` equals `jax.random.split(key, n)[i]`, so a key that is split, or folded with small numbers
-for one purpose, must not be folded with small numbers for another. Here purposes have names, and a name is folded in
-as 32 bits of its hash, far from any count:
+`jax.random.fold_in(key, i)` equals `jax.random.split(key, n)[i]`. A key that is split, or folded with small numbers for
+one purpose, must therefore not be folded with small numbers for another. Here purposes have names, and a name is folded
+in as 32 bits of its hash, far from any count:
 
     seed ─ 'initialisation' ─ step at which the stage begins ─ 'networks'
          │                                                 └ 'batch' ─ as an update
@@ -19,8 +19,8 @@ as 32 bits of its hash, far from any count:
          └ 'classifier' ─ 'networks'
                         └ 'shifts' ─ step
 
-The first is `train.seed` for initialisation, training and preparation, `evaluation.classifier.seed` for the classifier,
-and `evaluation.seed` for the rest.
+The seed is `train.seed` for initialisation, training and preparation, `evaluation.classifier.seed` for the classifier,
+and `evaluation.seed` for everything else.
 """
 
 import hashlib
@@ -32,37 +32,37 @@ Array = jax.Array
 
 
 def root(seed: int, purpose: str) -> Array:
-    """The key from which everything for one purpose descends."""
+    """The key from which all keys for one purpose derive."""
     return named(jax.random.key(seed), purpose)
 
 
 def named(key: Array, name: str) -> Array:
-    """The key, or keys (batch,), for what is called `name`."""
+    """The key, or keys (batch,), for the purpose `name`."""
     return numbered(key, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], 'big'))
 
 
 def numbered(key: Array, number: Any) -> Array:
-    """The key, or keys (batch,), number `number` (below 2^32) of a key that is used for nothing else."""
+    """Key number `number` (below 2^32), or keys (batch,), derived from a key that has no other use."""
     if not key.ndim:
         return jax.random.fold_in(key, number)
     return jax.vmap(lambda one: jax.random.fold_in(one, number))(key)
 
 
 def of_images(key: Array, first: Any, count: int) -> Array:
-    """Keys (count,) of the images `first`, `first` + 1, …: the same however images are batched or placed."""
+    """Keys (count,) of the images `first`, `first` + 1, …. They do not depend on how images are batched or placed."""
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jax.numpy.arange(count))
 
 
 def normal(keys: Array, name: str, shape: tuple[int, ...] = ()) -> Array:
-    """Standard normal numbers (batch, *shape), drawn for each image from its own key; `name` tells draws apart."""
+    """Standard normal numbers (batch, *shape), one key per image. `name` distinguishes draws from the same keys."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(named(keys, name))
 
 
 def uniform(keys: Array, name: str, shape: tuple[int, ...] = ()) -> Array:
-    """Uniform numbers in [0, 1) (batch, *shape), drawn for each image from its own key; `name` tells draws apart."""
+    """Uniform numbers in [0, 1) (batch, *shape), one key per image. `name` distinguishes draws from the same keys."""
     return jax.vmap(lambda key: jax.random.uniform(key, shape))(named(keys, name))
 
 
 def integers(keys: Array, name: str, low: int, high: int) -> Array:
-    """Integers (batch,) from low … high − 1, drawn for each image from its own key; `name` tells draws apart."""
+    """Integers (batch,) in low … high − 1, one key per image. `name` distinguishes draws from the same keys."""
     return jax.vmap(lambda key: jax.random.randint(key, (), low, high))(named(keys, name))

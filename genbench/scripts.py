@@ -1,4 +1,4 @@
-"""Config and study files: Python that is run for what one of its functions returns, whatever else it does."""
+"""Config and study files: Python that is run for the return value of one of its functions."""
 
 import importlib.util
 import pathlib
@@ -11,16 +11,16 @@ from genbench.ranges import check_path, said
 
 
 def call(path: str, folder: str, function: str, what: str, convert: Callable[[Any], Any]) -> Any:
-    """`convert` of what `function()` of the file returns.
+    """Call `function()` of the file, and return `convert` of its result.
 
     Args:
-      path: of the file, or the name of one that ships.
+      path: the file, or the name of one that ships with genbench.
       folder: where such files ship.
       what: the kind of file, for messages.
-      convert: may run code of the file, too, as its values are the file's own objects.
+      convert: may also run the file's code, because the values it gets are the file's own objects.
 
     Raises:
-      UserError: there is no such file or function, or the file ends in an error, an exit or any other exception.
+      UserError: the file or the function does not exist, or running it ends in an exit or any exception.
     """
     file = shipped.find(check_path(path, f'The {what}'), folder)
     known = shipped.names(folder)
@@ -28,7 +28,7 @@ def call(path: str, folder: str, function: str, what: str, convert: Callable[[An
 
 
 def load(path: str, function: str, what: str) -> Callable[..., Any]:
-    """A function of the file, which is not called; a UserError as of `call`."""
+    """Load a function of the file without calling it. Raises a UserError like `call`."""
     file = pathlib.Path(check_path(path, f'The {what}'))
     return _explained(path, file, what, (), lambda: _function(file, function, what))
 
@@ -45,7 +45,7 @@ def _function(file: pathlib.Path, function: str, what: str) -> Callable[..., Any
 
 
 class _NotPython(UserError):
-    """Said as it is."""
+    """A message that is passed on unchanged."""
 
 
 def _explained(path: str, file: pathlib.Path, what: str, known: Sequence[str], action: Callable[[], Any]) -> Any:
@@ -63,5 +63,5 @@ def _explained(path: str, file: pathlib.Path, what: str, known: Sequence[str], a
         raise UserError(f'The {what} {path} cannot be read: {error}') from None
     except SystemExit:
         raise UserError(f'The {what} {path} cannot be read: it ends the program (exit) instead of returning.') from None
-    except BaseException as error:  # the file's own code may raise anything, also what is no Exception
+    except BaseException as error:  # the file's code may raise anything, even what is not an Exception
         raise UserError(f'The {what} {path} cannot be read: {said(error)}.') from None

@@ -1,4 +1,4 @@
-"""The keys that every config has: what they are by default, and what they may hold."""
+"""The config keys that all families and networks share: their defaults and allowed values."""
 
 from typing import Any
 
@@ -11,33 +11,33 @@ DEFAULTS: dict[str, Any] = {
         'name': 'digits',
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
-        'random_crop': 0,  # move training images at random by up to so many pixels, continued by reflection
+        'random_crop': 0,  # shift training images at random by up to this many pixels, filling in by reflection
         'resident_bytes': 2**30,  # larger sets are streamed from disk
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
-        **recipe.defaults(),  # how its images are prepared (genbench.data.recipe)
+        **recipe.defaults(),  # how the images are prepared (genbench.data.recipe)
     },
     'family': {
         'name': '',
-        'modules': (),  # of your own that register families: 'my_family', 'my_project.families' (genbench.families.own)
+        'modules': (),  # your own that register families: 'my_family', 'my_project.families' (genbench.families.own)
     },
     'network': {'name': 'none'},
     'train': {
         'num_steps': 1000,
         'batch_size': 128,
-        'accumulate': 1,  # micro-batches that the batch is worked off in, for less memory
+        'accumulate': 1,  # micro-batches into which the batch is split to save memory
         'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 elsewhere
         'seed': 0,
         'ema_decay': 0.999,
-        'ema_warmup': True,  # of the decay: min(decay, (1 + step) / (10 + step)), which few papers have
-        'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), called 'ema_0.99', …
-        'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be had after training
-        'snapshot_every': 0,  # steps between the snapshots that it is made of; 0: sixteen of them
+        'ema_warmup': True,  # of the decay: min(decay, (1 + step) / (10 + step)), which few papers use
+        'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), named 'ema_0.99', …
+        'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be reconstructed after training
+        'snapshot_every': 0,  # steps between the snapshots used for that; 0: sixteen snapshots in all
         'log_every': 50,
         'sample_every': 0,  # steps between sample grids; 0: only at the end
-        'evaluate_every': 0,  # steps between scores of the averaged parameters, logged beside the losses; 0: none
-        'evaluate_samples': 500,  # whose Fréchet distance is taken, in the features of `evaluation`; 0: not taken
-        'evaluate_images': 64,  # the first of the split, whose likelihood is taken; 0: not taken
-        'evaluate_split': '',  # of the real images; '': evaluation.split
+        'evaluate_every': 0,  # steps between scores of the averaged parameters, logged with the losses; 0: none
+        'evaluate_samples': 500,  # samples for the Fréchet distance, in the features of `evaluation`; 0: no distance
+        'evaluate_images': 64,  # images from the start of the split for the likelihood; 0: no likelihood
+        'evaluate_split': '',  # split of the real images; '': evaluation.split
         'evaluate_sampler': '',  # NAME:STEPS…; '': the family's default
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
@@ -55,33 +55,33 @@ DEFAULTS: dict[str, Any] = {
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # of the gradient; 0: none
     },
-    'mesh': {  # how the devices lie along the axes; one may be -1: the rest
-        'data': -1,  # each works on its part of the batch
-        'fsdp': 1,  # as 'data', and each keeps its part of the parameters, optimizer state and averages
-        'tensor': 1,  # each computes its part of attention and perceptrons
-        'rules': (),  # placements before the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
+    'mesh': {  # lengths of the mesh axes; one may be -1 for the rest
+        'data': -1,  # each device works on its part of the batch
+        'fsdp': 1,  # like 'data', and each device keeps its part of the parameters, optimizer state and averages
+        'tensor': 1,  # each device computes its part of attention and MLPs
+        'rules': (),  # placements that precede the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
     },
     'checkpoint': {
         'every': 1000,  # steps; the last step is always saved
-        'keep': 3,  # the newest stay
-        'keep_every': 0,  # those at multiples of this many steps stay too; 0: none
-        'keep_best': 0,  # this many with the best values of best_metric stay too
+        'keep': 3,  # number of newest checkpoints to keep
+        'keep_every': 0,  # also keep those at multiples of this many steps; 0: none
+        'keep_best': 0,  # also keep this many with the best values of best_metric
         'best_metric': '',  # a scalar of metrics.jsonl; '': the first loss
         'best_mode': 'min',  # or 'max'
     },
-    'trackers': {  # that get the rows of metrics.jsonl too
-        'names': (),  # of 'wandb', 'mlflow'
+    'trackers': {  # services that also receive the rows of metrics.jsonl
+        'names': (),  # any of 'wandb', 'mlflow'
         'project': 'genbench',
-        'run': '',  # its name there; '': the name of the run's folder
-        'group': '',  # of runs there; '': the name of the study's folder, for a trial of one
+        'run': '',  # the run's name there; '': the name of the run's folder
+        'group': '',  # group of runs there; '': the name of the study's folder, for a trial of a study
         'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, else files in the run's folder
     },
     'evaluation': {
         'split': 'test',
         'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
         'batch_size': 256,
-        'num_samples': 1000,  # in a set
-        'sets': 3,  # disjoint sets of samples: every sample metric is their mean, with its standard deviation
+        'num_samples': 1000,  # per set
+        'sets': 3,  # disjoint sets of samples; every sample metric is their mean, with the standard deviation over sets
         'seed': 0,
         'samplers': (),  # 'name:steps', 'name:steps:guidance', 'name:steps:key=value,…'; (): the family's default
         'metrics': (
@@ -91,34 +91,34 @@ DEFAULTS: dict[str, Any] = {
         'features': {
             # or 'inception', 'dinov2-vitb14', 'dinov2-vitl14', 'clip-vitb32', 'clip-vitl14', 'vgg16', 'pixels'
             'name': 'classifier',
-            'convention': '',  # how images become the network's input; '': its own first
+            'convention': '',  # how images become the network's input; '': the network's default
             'weights': '',  # a file; '': the published one
-            'weights_sha256': '',  # of a file that is not the published one
+            'weights_sha256': '',  # of a file other than the published one
         },
         'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
-        'likelihoods': (),  # methods, e.g. ('ode_1', 'elbo'), of those that a family has; (): all
+        'likelihoods': (),  # methods, e.g. ('ode_1', 'elbo'), among those of the family; (): all
         'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
-        'truncation': 0.03,  # noise at which densities and continuous bounds stop, σ / α in widths of a bin
+        'truncation': 0.03,  # noise at which densities and continuous bounds stop, as σ / α in bin widths
         'iwae_draws': 64,
         'vlb_draws': 20,
-        'vlb_variances': ('beta',),  # of the reverse steps, a bound each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
+        'vlb_variances': ('beta',),  # of reverse steps, a bound for each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
         'ode': {
             'solver': 'rk4',  # or 'heun' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
-            'num_steps': 16,  # of a fixed grid
+            'num_steps': 16,  # on a fixed grid
             'tolerance': 1e-4,  # of adaptive steps, relative and absolute
             'probes': 1,  # of Hutchinson's estimate; 0 for the exact divergence
         },
-        'refine_images': 64,  # how many images are scored again, finer, for discretisation_error; 0: none
+        'refine_images': 64,  # images scored again on a finer grid, for discretisation_error; 0: none
         'ais': {
             'num_steps': 300,  # intermediate distributions
             'chains': 4,
             'leapfrog': 5,  # steps of a Hamiltonian transition
             'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
-            'num_images': 50,  # of the split; 0: all
+            'num_images': 50,  # images of the split; 0: all
         },
         'path_length': {
             'pairs': 10_000,
-            'epsilon': 1e-4,  # the step on the way between the latents of a pair
+            'epsilon': 1e-4,  # the step between the two latents of a pair, as a share of their path
             'distance': 'features',  # those of `features`, or 'lpips'
             'vgg': '',  # a file for LPIPS, torchvision's VGG16; '': the published one
             'linear': '',  # a file for LPIPS, vgg.pth of version 0.1; '': the published one
@@ -126,7 +126,7 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 
-RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a network's stand beside their defaults
+RANGES: dict[str, Range] = {  # for the keys above; families and networks state theirs next to their defaults
     **recipe.RANGES,
     'data.data_dir': ranges.PATH,
     'data.random_crop': COUNT_OR_NONE,
@@ -145,7 +145,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'train.log_every': COUNT,
     'train.sample_every': COUNT_OR_NONE,
     'train.evaluate_every': COUNT_OR_NONE,
-    'train.evaluate_samples': Range(2, LARGEST, also=(0,)),  # a covariance needs two
+    'train.evaluate_samples': Range(2, LARGEST, also=(0,)),  # a covariance needs two samples
     'train.evaluate_images': COUNT_OR_NONE,
     'train.skip_limit': COUNT,
     'optimizer.learning_rate': Range(0, 1000, above=True),
@@ -169,7 +169,7 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'checkpoint.best_mode': ranges.one_of('min', 'max'),
     'trackers.names': ranges.TEXTS,
     'evaluation.batch_size': COUNT,
-    'evaluation.num_samples': Range(2, LARGEST),  # a covariance needs two
+    'evaluation.num_samples': Range(2, LARGEST),  # a covariance needs two samples
     'evaluation.sets': COUNT,
     'evaluation.seed': ranges.SEED,
     'evaluation.samplers': ranges.TEXTS,
@@ -191,8 +191,8 @@ RANGES: dict[str, Range] = {  # what the keys above may hold; a family's and a n
     'evaluation.ais.chains': COUNT,
     'evaluation.ais.leapfrog': COUNT,
     'evaluation.ais.observation_scale': ranges.POSITIVE,
-    'evaluation.ais.num_images': Range(2, LARGEST, also=(0,)),  # an error of the mean needs two
-    'evaluation.path_length.pairs': Range(2, LARGEST),  # an error of the mean needs two
+    'evaluation.ais.num_images': Range(2, LARGEST, also=(0,)),  # the standard error needs two
+    'evaluation.path_length.pairs': Range(2, LARGEST),  # the standard error needs two
     'evaluation.path_length.epsilon': Range(0, 1, above=True),
     'evaluation.path_length.distance': ranges.one_of('features', 'lpips'),
     'evaluation.path_length.vgg': ranges.PATH,

@@ -1,4 +1,4 @@
-"""Configs, studies and guides that ship with genbench: beside the package in a checkout, inside it when installed."""
+"""Configs, studies and guides that ship with genbench: next to the package in a checkout, inside it when installed."""
 
 import ast
 import pathlib
@@ -10,22 +10,22 @@ from genbench.errors import UserError, did_you_mean, explained_disk_errors
 PACKAGE = pathlib.Path(__file__).parent
 _INSTALLED = PACKAGE / 'share'  # setup.py puts them there
 ROOT = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent
-CHECKOUT = PACKAGE.parent == ROOT  # whether these are the sources themselves, into which results may be recorded
+CHECKOUT = PACKAGE.parent == ROOT  # whether these are the sources themselves, where results may be recorded
 CONFIGS, STUDIES, GUIDES = 'configs', 'experiments', 'docs'
 _SUFFIXES = {CONFIGS: '.py', STUDIES: '.py', GUIDES: '.md'}
 
 
 def names(folder: str) -> list[str]:
-    """What ships in a folder, by path without its suffix: digits/diffusion."""
+    """The names of what ships in a folder: paths without suffix, such as digits/diffusion."""
     paths = (ROOT / folder).rglob(f'*{_SUFFIXES[folder]}')
     return sorted(path.relative_to(ROOT / folder).with_suffix('').as_posix() for path in paths)
 
 
 def find(text: str, folder: str) -> pathlib.Path:
-    """The file of this path; where there is none, the one that ships under this name, if one does.
+    """The file at this path or, if there is none, the one that ships under this name, if any.
 
     Args:
-      text: a path, or a name such as digits/diffusion, with or without its folder and suffix.
+      text: a path, or a name such as digits/diffusion, with or without folder and suffix.
     """
     path, suffix = pathlib.Path(text), _SUFFIXES[folder]
     name = text.removeprefix(f'{folder}/').removesuffix(suffix)
@@ -33,7 +33,7 @@ def find(text: str, folder: str) -> pathlib.Path:
 
 
 def listing() -> Iterator[str]:
-    """A line for each config, study and guide."""
+    """One line for each config, study and guide."""
     how = {
         CONFIGS: 'Configs, for genbench train --config=NAME --workdir=DIR',
         STUDIES: 'Studies, for genbench run NAME --out DIR',
@@ -54,13 +54,13 @@ def _about(folder: str, name: str) -> str:
 
 @explained_disk_errors()
 def copy(name: str, out: str) -> pathlib.Path:
-    """Copy what ships under a name into a file of the user's own.
+    """Copy a file that ships under a name to a file of the user's own.
 
     Args:
-      out: the file; '' for the same path as here, from the working directory, such as configs/digits/diffusion.py.
+      out: the file; '' for the same relative path in the working directory, such as configs/digits/diffusion.py.
 
     Raises:
-      UserError: nothing has this name, or the file exists.
+      UserError: nothing ships under this name, or the file exists.
     """
     for folder in _SUFFIXES:
         source = find(name, folder)
