@@ -1,1 +1,1 @@
-"""Studies: many trials, run where something is missing, and collected on one page."""
+"""Studies: many trials, of which only the missing ones run, collected on one page."""

@@ -1,4 +1,4 @@
-"""What every trial of a study may spend, and the step counts that spend it."""
+"""What each trial of a study may spend, and the step counts that spend it."""
 
 import dataclasses
 import math
@@ -12,23 +12,23 @@ from genbench.errors import UserError
 from genbench.families.base import Family
 from genbench.studies.costs import Cost, Request, with_value
 
-SPENT = ('steps', 'images', 'training_flops', 'seconds')  # of a run; a budget names one of them at most
+SPENT = ('steps', 'images', 'training_flops', 'seconds')  # quantities of a run; a budget names at most one of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """One of steps, images, training FLOPs or seconds; and parameters, alone or beside it.
+    """A budget of steps, images, training FLOPs or seconds; and of parameters, alone or in addition.
 
     Attributes:
-      steps: updates.
-      images: seen in training, repetitions counted.
-      training_flops: operations of training, without those of borrowed runs, which are recorded.
-      seconds: of training steps after compilation, by steps timed on this machine before the study starts.
-      parameters: of the networks that are trained.
-      width: the key that is scaled to reach `parameters`; where a config has no such key, or with '', its parameters
-        are only checked.
+      steps: number of updates.
+      images: images seen in training, with repetitions.
+      training_flops: operations of training, without those of borrowed runs, which are recorded separately.
+      seconds: of training steps after compilation, from steps timed on this machine before the study starts.
+      parameters: of the trained networks.
+      width: the key to scale in order to reach `parameters`. If it is '' or the config has no such key, the number of
+        parameters is only checked.
       multiple: widths are multiples of this.
-      tolerance: how far from `parameters` a trial may lie, as a share.
+      tolerance: the largest relative deviation from `parameters`.
     """
 
     steps: int | None = None
@@ -55,23 +55,23 @@ class Budget:
 
     @property
     def by(self) -> str:
-        """What step counts follow from; '' when they stay as configs say."""
+        """The quantity that determines step counts; '' if they stay as the configs say."""
         return next((name for name in SPENT if getattr(self, name) is not None), '')
 
     def needs_costs(self, config: Config) -> bool:
-        """Whether steps or parameters follow from what a run costs, or from the batches of its stages."""
+        """Whether steps or parameters depend on the costs of a run, or on the batch sizes of its stages."""
         staged = families.get(config.family.name).stages is not Family.stages
         by = ('training_flops', 'seconds', *(('images',) if staged else ()))
         return self.by in by or self.parameters is not None
 
     def values(self) -> dict[str, Any]:
-        """What was set, for study.json."""
+        """The fields that were set, for study.json."""
         found = {name: getattr(self, name) for name in (*SPENT, 'parameters') if getattr(self, name) is not None}
         scaled = ('width', 'multiple', 'tolerance') if self.parameters is not None else ()
         return {**found, **{name: getattr(self, name) for name in scaled}}
 
     def request(self, config: Config, lent: Mapping[str, Config], cores: int) -> Request:
-        """What has to be known of a run to give it this budget; `cores` are those that a trial will have."""
+        """What to ask about a run in order to give it this budget. `cores` is how many a trial will have."""
         scaled = self.parameters is not None and self.width in dict(configs.flatten(config))
         return Request(
             config, lent, self.width if scaled else '', self.parameters or 0.0 if scaled else 0.0,
@@ -80,14 +80,14 @@ class Budget:
 
 
 def match(budget: Budget, name: str, config: Config, cost: Cost | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(values of keys that give a trial its budget, what was matched).
+    """(values of config keys that give a trial its budget, the quantities matched).
 
     Args:
-      cost: what `budget.request` was answered; only budgets with `needs_costs` look at it.
+      cost: the answer to `budget.request`. Only budgets for which `needs_costs` is true use it.
 
     Raises:
-      UserError: one step costs more than all of it, the steps end within the warm-up, or the parameters are too far
-        from what was wanted.
+      UserError: one step costs more than the whole budget, the steps end within the warm-up, or the number of
+        parameters is too far from the target.
     """
     values: dict[str, Any] = {}
     record: dict[str, Any] = {'by': budget.by or 'parameters', 'target': getattr(budget, budget.by or 'parameters')}

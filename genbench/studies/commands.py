@@ -88,7 +88,7 @@ def verify(given: argparse.Namespace) -> int:
     row = ledger.get(given.row)
     if given.run and given.workdir:
         raise UserError('genbench verify takes --run, a finished run, or --workdir, where to train; not both.')
-    _ = row.path  # without a recipe nothing need start
+    _ = row.path  # fail first if there is no recipe
     from genbench import startup
 
     startup.prepare()

@@ -16,7 +16,7 @@ _NUMBERS = ('BIGINT', 'DOUBLE')
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """Something a row can be asked for: an expression over `entries` and its parameters."""
+    """A queryable property of a row: an expression over `entries`, and its parameters."""
 
     name: str
     sql: str
@@ -26,31 +26,31 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """SQL that is true of the rows wanted."""
+    """SQL that is true for the wanted rows."""
 
     sql: str
     parameters: tuple[Any, ...] = ()
 
 
 class Keys:
-    """Looks keys up among those that the rows of an index have."""
+    """Looks up keys among those that the rows of an index have."""
 
     def __init__(self, index: Index):
         self._index = index
         self._nested: dict[str, set[str]] = {}
 
     def get(self, name: str) -> Key:
-        """A key of the rows, `protocol.KEY`, `settings.KEY`, or a bare key of the protocol such as steps.
+        """Find a key of the rows, `protocol.KEY`, `settings.KEY`, or a bare key of the protocol such as steps.
 
         Raises:
-          UserError: no row has it; with the nearest that some have.
+          UserError: no row has this key. The message suggests the nearest key that some row has.
         """
         if name in COLUMNS or name in PLACES:
             return Key(name, name, number=COLUMNS.get(name) in _NUMBERS)
         section, _, inside = name.partition('.')
         for column, key in ((section, inside), ('protocol', name)):
             if column in ('protocol', 'settings') and key in self._of(column):
-                # Settings are flat: their keys hold the dots.
+                # Settings are flat: the dots are part of their keys.
                 path = [key] if column == 'settings' else key.split('.')
                 return Key(name, f'json_extract_string({column}, ?)', ('$' + ''.join(f'."{part}"' for part in path),))
         known = [*COLUMNS, *PLACES, *self._of('protocol'), *(f'settings.{key}' for key in self._of('settings'))]
@@ -65,10 +65,10 @@ class Keys:
 
 
 def parse(texts: Sequence[str], keys: Keys) -> Condition:
-    """All conditions of some --where texts, joined by and.
+    """Parse some --where texts, and join all their conditions by AND.
 
     Raises:
-      UserError: a text that is no list of KEY=VALUE, an unknown key, or a value that is no number where one is needed.
+      UserError: a text is not a list of KEY=VALUE, a key is unknown, or a value is not a number where one is needed.
     """
     parts = [_condition(key, operator, value, keys) for text in texts for key, operator, value in split(text)]
     if not parts:
@@ -77,7 +77,7 @@ def parse(texts: Sequence[str], keys: Keys) -> Condition:
 
 
 def split(text: str) -> list[tuple[str, str, str]]:
-    """[(key, operator, value as written)] of a --where text."""
+    """Split a --where text into [(key, operator, value as written)]."""
     found, at = [], 0
     while text[at:].strip():
         match = _CONDITION.match(text, at)
@@ -121,7 +121,7 @@ def _equal(key: Key, text: str, quoted: bool) -> Condition:
 
 
 def as_number(text: str) -> float | None:
-    """A word as a number, None where it is none."""
+    """Parse a word as a number; None if it is not one."""
     try:
         return float(text.strip('"\''))
     except ValueError:

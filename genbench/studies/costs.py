@@ -1,8 +1,8 @@
-"""What a training run costs before it is run: operations, parameters, and seconds of a step.
+"""What a training run costs, found before it runs: operations, parameters, and seconds per step.
 
-Operations are counted in the traced programs (`genbench.flops`): the same on every machine, and what summary.json says
-after the run. The work is done in a process of its own, for an accelerator
-belongs to the first process that asks for it.
+Operations are counted in the traced programs (`genbench.flops`). The count is the same on every machine, and equals the
+one in summary.json after the run. The work runs in a separate process, because an accelerator belongs to the first
+process that asks for it.
 """
 
 import dataclasses
@@ -29,18 +29,18 @@ from genbench.reading import read_json
 from genbench.studies import identity
 from genbench.training.files import write_atomically
 
-TIMED_STEPS, TIMED_SECONDS = 40, 3.0  # a step is timed on so many, or for so long
+TIMED_STEPS, TIMED_SECONDS = 40, 3.0  # how many steps to time, or for how long
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A run whose cost is asked for.
+    """A run whose cost is wanted.
 
     Attributes:
-      lent: configs of runs that it builds on, by the family's name for them; others are opened from their folders.
-      width: a key to scale until the parameters are nearest to `parameters`; '' leaves the network as it is.
+      lent: configs of runs that it builds on, by the family's names for them. Others are opened from their folders.
+      width: the key to scale until the number of parameters is nearest to `parameters`; '' to scale nothing.
       multiple: widths are multiples of this.
-      cores: processors to time steps on; 0 times none.
+      cores: processors on which to time steps; 0 to time none.
     """
 
     config: Config
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def key(self) -> str:
-        """Of the cache: the same for runs that cost the same."""
+        """Cache key: the same for runs that cost the same."""
         own = {key: value for key, value in configs.identity(self.config).items() if key != 'train.seed'}
         lent = {name: configs.identity(one) for name, one in self.lent.items()}
         timed = [self.cores, os.uname().nodename if self.cores else '']
@@ -68,16 +68,16 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run costs.
+    """The cost of a run.
 
     Attributes:
-      parameters: scalars that it moves.
-      stages: for each stage the step it ends at (None: the end of the run) and the operations of its steps, in the
-        order in which they repeat.
-      beginnings: for each stage the operations that make its first state, e.g. of samples of a teacher; (): none.
-      width: what the key of the request has to be.
-      step_seconds: for each stage the mean over the steps of a period, after compilation; 0 when it was not timed.
-      batches: for each stage the images in a batch.
+      parameters: number of scalars that training updates.
+      stages: for each stage, the step at which it ends (None for the end of the run) and the operations of each step in
+        one period.
+      beginnings: for each stage, the operations that create its first state, such as sampling a teacher; () for none.
+      width: the value that the request's `width` key should have.
+      step_seconds: for each stage, the mean time of a step over a period, after compilation; 0 if not timed.
+      batches: for each stage, the batch size in images.
     """
 
     parameters: int
@@ -88,15 +88,15 @@ class Cost:
     batches: Sequence[int] = ()
 
     def flops(self, steps: int) -> float:
-        """Operations of a run of so many steps."""
+        """Operations of a run of this many steps."""
         return self._spent(steps, [period for _, period in self.stages], self.beginnings)
 
     def seconds(self, steps: int) -> float:
-        """Seconds of so many steps, after compilation."""
+        """Seconds that this many steps take, after compilation."""
         return self._spent(steps, [[seconds] for seconds in self.step_seconds])
 
     def images(self, steps: int) -> float:
-        """Images that so many steps see."""
+        """Images that this many steps see."""
         return self._spent(steps, [[size] for size in self.batches])
 
     def _spent(self, steps: int, periods: Sequence[Sequence[float]], beginnings: Sequence[float] = ()) -> float:
@@ -113,7 +113,7 @@ class Cost:
         return total
 
     def steps_for(self, most: float, spent: Callable[[int], float] | None = None) -> int:
-        """The most steps that spend no more: of `flops`, or of `seconds` or `images` where that is `spent`."""
+        """The largest number of steps within a budget. `spent` is `flops` by default, or `seconds` or `images`."""
         spent, high = spent or self.flops, 1
         while spent(high) <= most and high < 2**40:
             high *= 2
@@ -130,13 +130,13 @@ def _operations(period: Sequence[float], steps: int) -> float:
 
 
 def estimate(requests: Sequence[Request]) -> list[Cost | str]:
-    """The cost of each run, or one line that says why it has none; what is in the user's cache is not computed."""
+    """The cost of each run, or one line that says why it has none. Costs in the user's cache are not recomputed."""
     folder = sources.cache_dir() / 'costs'
     keys = [request.key for request in requests]
     missing = {key: request for key, request in zip(keys, requests, strict=True) if not (folder / key).is_file()}
     failed: dict[str, str] = {}
     together = {key: request for key, request in missing.items() if not request.cores}
-    timed = [{key: request} for key, request in missing.items() if request.cores]  # one process each
+    timed = [{key: request} for key, request in missing.items() if request.cores]  # each in its own process
     for chosen in [*([together] if together else ()), *timed]:
         for key, answer in zip(chosen, _ask(list(chosen.values())), strict=True):
             if 'error' in answer:
@@ -167,7 +167,7 @@ def _ask(requests: Sequence[Request]) -> list[dict[str, Any]]:
 
 
 def main(asked: str, answered: str) -> None:
-    """Answer the requests of one file in another."""
+    """Read requests from one file and write the answers to another."""
     from genbench import startup
 
     requests = json.loads(pathlib.Path(asked).read_text())
@@ -183,7 +183,7 @@ def main(asked: str, answered: str) -> None:
             answers.append(dataclasses.asdict(_measure(Request(**{**values, 'config': config, 'lent': lent}))))
         except UserError as error:
             answers.append({'error': str(error)})
-        except Exception as error:  # one trial that cannot be traced keeps its name, and the others their answers
+        except Exception as error:  # a trial that cannot be traced gets this message; the others get their answers
             told = (str(error) or type(error).__name__).splitlines()[0]
             answers.append({'error': f'its training step cannot be built ({type(error).__name__}: {told}).'})
     pathlib.Path(answered).write_text(json.dumps(answers))
@@ -215,13 +215,13 @@ def _measure(request: Request) -> Cost:
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
-    """The config with another value of one key."""
+    """The config with another value for one key."""
     text = value if isinstance(value, str) else repr(value)
     return configs.resolve(configs.plain(config), [f'{key}={text}'])
 
 
 def _prepared(request: Request) -> Any:
-    """The run on random images; what it builds on by its shapes, for it may not be trained yet."""
+    """The run on random images. Runs that it builds on are known by their shapes, because they may be untrained."""
     from genbench.training import lending
     from genbench.training import mesh as meshes
     from genbench.training.prepared import prepare
@@ -232,7 +232,7 @@ def _prepared(request: Request) -> Any:
 
 
 def _parameters(family: Any) -> int:
-    """Scalars of the networks that the last stage moves."""
+    """Number of scalars in the networks that the last stage trains."""
     from genbench.training import state as states
 
     last = family.at(family.stages[-1].name)
@@ -242,7 +242,7 @@ def _parameters(family: Any) -> int:
 
 
 def _fitting_width(request: Request) -> int:
-    """The multiple whose parameters are nearest to the wanted number, by bisection."""
+    """The multiple whose parameter count is nearest to the target, by bisection."""
 
     from genbench.training.prepared import prepare
 
@@ -263,7 +263,7 @@ def _fitting_width(request: Request) -> int:
 
 
 class _Stage(NamedTuple):
-    """Operations of each step of a period and of its first state, and seconds of a step."""
+    """Operations of each step in a period and of the stage's first state, and seconds per step."""
 
     period: list[float]
     beginning: float
@@ -271,7 +271,7 @@ class _Stage(NamedTuple):
 
 
 def _stage(ready: Any, family: Any, span: stages.Span, before: Any, timed: bool) -> _Stage:
-    """What a stage costs; `before` is the family as it was in the one before."""
+    """The cost of a stage. `before` is the family as configured in the previous stage."""
     import jax
 
     from genbench import rng
@@ -310,7 +310,7 @@ def _counted(traced: Any) -> float:
 
 
 def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequence[Any], inputs: Any) -> float:
-    """Seconds of a step, averaged over whole periods, after one that compiles."""
+    """Seconds per step, averaged over whole periods, after one period that compiles."""
     import jax
     import jax.numpy as jnp
     from flax import nnx

@@ -1,4 +1,4 @@
-"""A table of results as text, CSV, Markdown or LaTeX."""
+"""Format a table of results as text, CSV, Markdown or LaTeX."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ _LATEX = {
 
 
 def text(table: Table) -> str:
-    """Aligned columns, and the notes below."""
+    """Aligned columns, followed by the notes."""
     body = [[*table.keys, *table.columns], *_words(table)]
     widths = [max(len(line[i]) for line in body) for i in range(len(body[0]))]
     lines = ['  '.join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in body]
@@ -24,7 +24,7 @@ def text(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Every number in full precision: for each column its mean, sd, sd_seeds and n, and what it is to the baseline."""
+    """Every number in full precision: mean, sd, sd_seeds and n per column, and the comparison with the baseline."""
     parts = [
         'mean',
         'sd',
@@ -53,12 +53,12 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs tabular; the notes are comments."""
+    """A booktabs tabular. The notes are comments."""
 
     def line(words: Sequence[str]) -> str:
         escaped = ' & '.join(re.sub(f'[{re.escape("".join(_LATEX))}]', lambda found: _LATEX[found[0]], word)
                              for word in words)  # fmt: skip
-        guard = '{}' if escaped[:1] in ('[', '*') else ''  # which the \\ before it would read as its own option
+        guard = '{}' if escaped[:1] in ('[', '*') else ''  # the \\ before it would read these as an option
         return guard + escaped + r' \\'
 
     return '\n'.join([
@@ -115,7 +115,7 @@ def _cell(cell: Cell, uniform: bool) -> str:
 
 
 def number(mean: float, spread: float | None = None) -> str:
-    """'2.054 ± 0.014': the spread with two digits, the mean with as many places; four digits without a spread."""
+    """Like '2.054 ± 0.014': the spread with two digits, the mean to the same place; or four digits without a spread."""
     if abs(mean) >= 1e7:
         return f'{mean:.3e}' + (f' ± {spread:.1e}' if spread else '')
     if not spread:

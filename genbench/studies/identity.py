@@ -1,4 +1,4 @@
-"""What makes a trial the one it is: its resolved config, what it builds on, and the code that its numbers depend on."""
+"""What makes a trial unique: its resolved config, the runs it builds on, and the code that its numbers depend on."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
-# Parts of the package that no number of a trial depends on.
+# Parts of the package that do not affect any number of a trial.
 _APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
           'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
@@ -26,7 +26,7 @@ class Identity:
     """Hashes of a trial's parts.
 
     Attributes:
-      training: of the config without evaluation, folders, logging and placement; runs it builds on by their identity.
+      training: of the config without evaluation, folders, logging and placement; borrowed runs enter by identity.
       evaluation: of the evaluation config and its grid.
       code: of the sources that numbers depend on.
     """
@@ -41,17 +41,17 @@ class Identity:
 
     @property
     def same_config(self) -> tuple[str, str]:
-        """What two trials share that differ in code at most."""
+        """The part that two trials share if they differ at most in code."""
         return self.training, self.evaluation
 
 
 def of(config: Config, grid: Sequence[str] = (), trials: Mapping[str, str] | None = None) -> Identity:
-    """The identity of a resolved config under the code that is installed.
+    """The identity of a resolved config under the installed code.
 
     Args:
       grid: the words of the evaluation's grid.
-      trials: `training` of the study's trials by name, to stand for the folders of those it builds on, so that a study
-        may be moved, and a student follows its teacher.
+      trials: {name: `training`} of the study's trials. These hashes replace the folders of trials it builds on, so that
+        a study may be moved and a student follows its teacher.
     """
     values = configs.identity(config)
     for name, text in configs.borrowed(config).items():
@@ -68,7 +68,7 @@ def _lent(path: str, trials: Mapping[str, str]) -> str:
 
 @functools.cache
 def code(modules: tuple[str, ...] = ()) -> str:
-    """A hash of the package's sources, less the parts that only start, show or collect, and of the user's modules."""
+    """A hash of the user's modules and of the package's sources, except the parts that only start, show or collect."""
     package = pathlib.Path(__file__).parents[1]
     found = hashlib.sha256()
     for path in sorted(package.rglob('*.py')):
@@ -81,23 +81,23 @@ def code(modules: tuple[str, ...] = ()) -> str:
 
 
 def write(folder: pathlib.Path, identity: Identity, **more: Any) -> None:
-    """Leave the identity in a trial's folder, for the process that trains it and for the next start of the study."""
+    """Save the identity in a trial's folder, for the process that trains it and for the next start of the study."""
     values = {'trial_id': identity.trial_id, **dataclasses.asdict(identity), **more}
     write_atomically(folder / FILE, json.dumps(values, indent=2) + '\n')
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
-    """What `write` left; {} where nothing was.
+    """What `write` saved; {} if there is nothing.
 
     Raises:
-      UserError: the file is there and cannot be read.
+      UserError: the file exists but cannot be read.
     """
     shape = {'trial_id': str, 'training': str, 'evaluation': str, 'code': str, 'grid?': [str]}
     return read_json_if_any(folder / FILE, shape, f'Move {folder} aside to run its trial anew.') or {}
 
 
 def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
-    """The identity of the trial whose folder this is; of a run of an older format by its config, without its code."""
+    """The identity of the trial in this folder. A run in an older format is identified by its config, without code."""
     values = read(folder)
     if values:
         return Identity(values['training'], values['evaluation'], values['code'])
@@ -106,6 +106,6 @@ def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
         return None
     try:
         old = of(configs.read(snapshot), (), trials)
-    except UserError:  # a key that no longer exists: another config in any case
+    except UserError:  # a key that no longer exists means another config in any case
         return Identity('', '', '')
     return dataclasses.replace(old, code='')

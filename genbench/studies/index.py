@@ -1,4 +1,4 @@
-"""The results index: DuckDB over the results.jsonl of many studies and runs, which stay the only truth."""
+"""The results index: DuckDB over the results.jsonl files of studies and runs, which remain the only source of truth."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from genbench.errors import UserError
 from genbench.ranges import check_path
 from genbench.reading import check_entries, parse, read_bytes, read_json_if_any, read_rows
 
-# Keys of a row and their types in DuckDB; a row that lacks one reads as null.
+# Keys of a row and their types in DuckDB. A key that a row lacks reads as null.
 COLUMNS = {
     'study': 'VARCHAR', 'trial': 'VARCHAR', 'trial_id': 'VARCHAR', 'variant': 'VARCHAR', 'seed': 'BIGINT',
     'family': 'VARCHAR', 'dataset': 'VARCHAR', 'split': 'VARCHAR', 'metric': 'VARCHAR', 'value': 'DOUBLE',
@@ -22,15 +22,15 @@ COLUMNS = {
     'features': 'VARCHAR', 'checkpoint_step': 'BIGINT', 'config_hash': 'VARCHAR', 'protocol_hash': 'VARCHAR',
     'discretisation_error': 'DOUBLE',
 }  # fmt: skip
-_NO_RESULTS = {'checkpoints', 'events', 'snapshots', 'evaluation', 'samples', 'profile'}  # never looked into
+_NO_RESULTS = {'checkpoints', 'events', 'snapshots', 'evaluation', 'samples', 'profile'}  # never searched
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A results.jsonl, and what its place says of rows that do not say it themselves."""
+    """A results.jsonl, and what its location says about rows that do not say it themselves."""
 
     file: str
-    folder: str  # of the study, or the one that the run's folder lies in
+    folder: str  # of the study, or the parent folder of the run
     study: str | None = None
     trial: str | None = None
     variant: str | None = None
@@ -39,17 +39,17 @@ class Source:
 
 
 def find(places: Sequence[str]) -> list[Source]:
-    """Every results.jsonl in and below the folders, each once; a study's own stands for those of its trials.
+    """Every results.jsonl in and below the folders, each once. The file of a study replaces those of its trials.
 
     Raises:
-      UserError: a folder that is not there, or nothing in all of them.
+      UserError: a folder does not exist, or none of them holds results.
     """
     found: dict[pathlib.Path, Source] = {}
     for place in [pathlib.Path(check_path(place, 'The path')) for place in places]:
         if not place.exists():
             raise UserError(f'There is no folder {place} to read results from.')
         for file in [place] if place.is_file() else _below(place):
-            check_entries(file.parent, (file.name,), ())  # DuckDB would wait for a pipe
+            check_entries(file.parent, (file.name,), ())  # a pipe would make DuckDB wait
             found.setdefault(file.resolve(), _describe(file))
     if not found:
         raise UserError(f'No results.jsonl in or below {", ".join(places)}; genbench run and evaluate write them.')
@@ -70,11 +70,11 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _say_stale(study: pathlib.Path) -> None:
-    """One line when trials have written rows since the study collected them."""
+    """Print one line if trials have written rows since the study last collected them."""
     collected = study / 'results.jsonl'
     written = collected.stat().st_mtime
     later = [path for path in study.glob('trials/*/results.jsonl') if path.stat().st_mtime > written]
-    if later:  # so says the time, which a copy of the folder sets anew; the rows themselves decide
+    if later:  # by modification time, which copying a folder resets; the rows themselves decide
         counts = collections.Counter(row.get('trial') for row in read_rows(collected))
         later = [path for path in later if len(read_rows(path)) != counts[path.parent.name]]
     if later:
@@ -83,7 +83,7 @@ def _say_stale(study: pathlib.Path) -> None:
 
 
 def _study_of(folder: pathlib.Path) -> pathlib.Path:
-    """The folder of the study that a trial's folder belongs to; one that does not exist for other folders."""
+    """The study folder that a trial's folder belongs to. For other folders, the path does not exist."""
     above = folder.parent.parent
     return above if folder.parent.name == 'trials' and (above / 'study.json').is_file() else folder / 'none'
 
@@ -109,15 +109,15 @@ def _read_json(path: pathlib.Path, shape: Any) -> dict[str, Any]:
 
 
 class Index:
-    """The rows of some sources as the DuckDB view `entries`; nothing is written.
+    """The rows of some sources as the DuckDB view `entries`. Nothing is written.
 
-    `seed` is the seed of training: a study's rows say it, for the rows of a run its config does.
+    `seed` is the training seed. Rows of a study contain it; for rows of a run it comes from the run's config.
 
     Args:
-      settings: read them, too; they are long, and few questions need them.
+      settings: include the settings, which are long and rarely needed.
 
     Raises:
-      UserError: a line that is not the last of its file is no JSON.
+      UserError: a line before the last one of its file is not JSON.
     """
 
     def __init__(self, places: Sequence[str], settings: bool = False):
@@ -174,7 +174,7 @@ class Index:
 
 
 def leaves(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """('section.key', value) pairs, as `config.flatten`, which would import jax."""
+    """('section.key', value) pairs, like `config.flatten`, which would import jax."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f'{prefix}{key}.')
@@ -183,7 +183,7 @@ def leaves(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]
 
 
 def _check_lines(file: str) -> None:
-    """A half-written last line is left out with a word; a broken line before it is a mistake."""
+    """Skip a half-written last line with a warning. A broken line before it is an error."""
     lines = read_bytes(pathlib.Path(file)).splitlines()
     for number, line in enumerate(lines, start=1):
         try:

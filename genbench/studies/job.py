@@ -1,4 +1,4 @@
-"""A trial on its way: its resolved config and its folder, where its state lies."""
+"""A trial to be run: its resolved config, and the folder that holds its state."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ from genbench.training.runs import Folder
 
 @dataclasses.dataclass
 class Job:
-    """What a launcher starts; beside `wanted` its process finds `identity.FILE`, with its identity and its grid."""
+    """What a launcher starts. Next to `wanted`, its process finds `identity.FILE` with the identity and the grid."""
 
     trial: Trial
     config: Config
@@ -25,12 +25,12 @@ class Job:
 
     @property
     def after(self) -> tuple[str, ...]:
-        """Names of the jobs that must be done before."""
+        """Names of the jobs that must finish first."""
         return tuple(self.trial.after)
 
     @property
     def wanted(self) -> pathlib.Path:
-        """The resolved config that the trial's process reads."""
+        """The file with the resolved config, which the trial's process reads."""
         return self.folder.path / 'wanted.json'
 
     @property
@@ -39,5 +39,5 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Trained and evaluated under this very identity."""
+        """Whether it has been trained and evaluated under exactly this identity."""
         return self.status['state'] == 'done' and identity.read(self.folder.path).get('trial_id', '') == self.trial_id

@@ -1,7 +1,7 @@
-"""The baseline ledger: published numbers, how well each is known, and whether it is reproduced here.
+"""The baseline ledger: published numbers, how certain each one is, and whether it is reproduced here.
 
-`genbench/baselines.toml` holds what is published. What was measured is in one JSON a row under docs/baselines, written
-by `genbench verify ROW --record`; the status of a row follows from both and is written nowhere.
+`genbench/baselines.toml` holds what was published. Measurements are under docs/baselines, one JSON file per row,
+written by `genbench verify ROW --record`. The status of a row is computed from both and is not stored.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ STATUSES = (REPRODUCED, GAP, NOT_RUN, NO_RECIPE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A published number; `genbench/baselines.toml` says what the fields are."""
+    """A published number. `genbench/baselines.toml` explains the fields."""
 
     id: str
     model: str
@@ -63,10 +63,10 @@ class Row:
 
     @property
     def path(self) -> pathlib.Path:
-        """The recipe, as it ships or in the working directory.
+        """The path of the recipe, which ships with genbench or lies in the working directory.
 
         Raises:
-          UserError: there is none.
+          UserError: there is no such recipe.
         """
         if not self.config:
             why = f': {self.lacks} would be needed' if self.lacks else ''
@@ -81,7 +81,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def read(ledger: Mapping[str, Any]) -> tuple[Row, ...]:
-    """Rows with what their sources share."""
+    """Rows, each completed with what its source states for all of them."""
     found = []
     for source in ledger['source']:
         shared = {key: value for key, value in source.items() if key != 'rows'}
@@ -97,10 +97,10 @@ def read(ledger: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def get(name: str) -> Row:
-    """The row of an id.
+    """The row with this id.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such row.
     """
     found = {row.id: row for row in rows()}
     if name not in found:
@@ -109,7 +109,7 @@ def get(name: str) -> Row:
 
 
 def evidence(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any] | None:
-    """What `genbench verify --record` has written of a row, by default here, or for what ships."""
+    """What `genbench verify --record` wrote for a row. By default it looks here, then among the files that ship."""
     advice = f'genbench verify {row.id} --record writes it again.'
     for place in (RECORDS, EVIDENCE) if folder is None else (folder,):
         if (found := read_json_if_any(place / f'{row.id}.json', {'value': (float, None)}, advice)) is not None:
@@ -125,7 +125,7 @@ def status(row: Row, found: Mapping[str, Any] | None) -> str:
 
 
 def describe(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any]:
-    """A row as `genbench baselines` lists and filters it."""
+    """A row in the form that `genbench baselines` lists and filters."""
     found = evidence(row, folder)
     return {
         'id': row.id, 'model': row.model, 'paper': row.paper, 'data': row.data, 'metric': row.metric,
@@ -135,10 +135,10 @@ def describe(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any]:
 
 
 def select(listed: Sequence[Mapping[str, Any]], where: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The listed rows that fit all conditions, in the language of `genbench results --where`.
+    """The rows that meet all conditions, written in the language of `genbench results --where`.
 
     Raises:
-      UserError: an unknown key, or words that are no condition.
+      UserError: a key is unknown, or a text is not a condition.
     """
     tests = [_test(listed[0], *condition) for text in where for condition in split(text)]
     return [row for row in listed if all(test(row) for test in tests)]
@@ -166,7 +166,7 @@ def _is_one_of(value: Any, choices: Sequence[str], quoted: bool) -> bool:
 
 
 def lines(listed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line a row, and how many there are of each status."""
+    """One line per row, then the number of rows with each status."""
     table = [('id', 'data', 'metric', 'published', 'nfe', 'known from', 'got', 'status')]
     for row in listed:
         got = '' if row['got'] is None else f'{row["got"]:.4g}'

@@ -1,4 +1,4 @@
-"""What a study has to do: its trials, resolved and matched to their budget, and how each stands in its folder."""
+"""What a study has to do: its trials, resolved and matched to their budget, and the state of each in its folder."""
 
 import dataclasses
 import fnmatch
@@ -24,17 +24,17 @@ from genbench.training import runs
 from genbench.training.files import write_atomically
 from genbench.training.runs import Folder
 
-# How a trial stands, and what is done about it.
-MISSING = 'missing'  # trained and evaluated
-UNFINISHED = 'unfinished'  # gone on with
-FAILED = 'failed'  # gone on with
-UNSCORED = 'to evaluate'  # trained under another evaluation: what is missing is evaluated
-CHANGED = 'changed'  # of another config, or of other code and asked for: set aside, and run anew
-DONE = 'done'  # kept
+# The state of a trial, and what is done about it.
+MISSING = 'missing'  # train and evaluate
+UNFINISHED = 'unfinished'  # continue
+FAILED = 'failed'  # continue
+UNSCORED = 'to evaluate'  # trained, but with another evaluation: evaluate what is missing
+CHANGED = 'changed'  # other config, or other code if asked for: set aside and run anew
+DONE = 'done'  # keep
 
 
 RECORD = {'values': {str: int}, 'matched': {'steps': int, 'training_flops?': float}}  # of budget.json
-FILES = ('trial.json', 'status.json', 'log.txt')  # of a trial, beside those of a run
+FILES = ('trial.json', 'status.json', 'log.txt')  # of a trial, in addition to those of a run
 
 
 @dataclasses.dataclass
@@ -42,16 +42,16 @@ class Planned:
     """A trial of a plan.
 
     Attributes:
-      matched: what its budget came to; {} without a budget.
-      identity: what its folder is to hold; of a finished trial, what it holds.
-      code_changed: its training began under other code than what is installed.
+      matched: the steps and other quantities that its budget led to; {} without a budget.
+      identity: what its folder should hold; for a finished trial, what it does hold.
+      code_changed: its training began with other code than the installed one.
     """
 
     trial: Trial
     config: Config
     folder: Folder
     matched: dict[str, Any]
-    lent: dict[str, str]  # the family's name for a run it builds on → the study's trial
+    lent: dict[str, str]  # the family's name for a run it builds on → a trial of the study
     identity: Identity = Identity('', '', '')
     state: str = MISSING
     code_changed: bool = False
@@ -63,7 +63,7 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The trials of a study in its folder, each after those it builds on."""
+    """The trials of a study in its folder, each after the trials it builds on."""
 
     study: Study
     folder: pathlib.Path
@@ -75,15 +75,15 @@ class Plan:
         return {planned.name: planned for planned in self.trials}
 
     def select(self, only: str = '', retry_failed: bool = False, limit: int = 0) -> list[Planned]:
-        """What is to be run: everything that is not done, or less, with what it builds on.
+        """Choose the trials to run: all that are not done, or fewer, together with the trials they build on.
 
         Args:
-          only: names of trials or variants, or patterns of them, joined by commas.
+          only: names or patterns of trials or variants, joined by commas.
           retry_failed: only those that failed.
-          limit: at most so many, the first ones; 0 for all.
+          limit: at most this many, in order; 0 for all.
 
         Raises:
-          UserError: a pattern that fits no trial.
+          UserError: a pattern matches no trial.
         """
         patterns = [pattern for pattern in only.split(',') if pattern]
         for pattern in patterns:
@@ -106,7 +106,7 @@ class Plan:
         yield planned
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """{trial: {key: value}} of the keys in which variants differ: those that all have, and those overridden."""
+        """{trial: {key: value}} for the keys in which variants differ: keys that all of them have, and overrides."""
         flat = {planned.name: dict(configs.flatten(planned.config)) for planned in self.trials}
         overridden = {text.partition('=')[0] for planned in self.trials for text in planned.trial.overrides}
         lent = {f'family.{name}' for planned in self.trials for name in planned.lent}
@@ -126,14 +126,14 @@ def _fits(planned: Planned, pattern: str) -> bool:
 
 
 def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: bool = False) -> Plan:
-    """The plan of a study; nothing is written into its folder.
+    """Make the plan of a study. Nothing is written to its folder.
 
     Args:
-      cores: processors that a trial will have, for budgets of seconds.
-      rerun_changed: set finished trials aside whose code has changed since.
+      cores: processors that a trial will have. Budgets of seconds need it.
+      rerun_changed: set aside finished trials whose code has changed since.
 
     Raises:
-      UserError: a config or key that does not exist, the same trial twice, a budget that cannot be kept.
+      UserError: a config or key does not exist, a trial occurs twice, or a budget cannot be kept.
     """
     planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
     _check_different(planned)
@@ -171,7 +171,7 @@ def _check_different(planned: Sequence[Planned]) -> None:
 
 
 def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str, Any], cores: int) -> None:
-    """Give every trial its budget, as recorded before or by what it costs; trials after those they build on."""
+    """Give every trial its budget, as recorded earlier or from its cost. Trials come after those they build on."""
     by_name = {one.name: one for one in planned}
     waiting = list(planned)
     while waiting:
@@ -197,7 +197,7 @@ def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str
 
 
 def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]) -> str:
-    """The same for all seeds, so that they get the same number of steps."""
+    """A key that all seeds share, so that they get the same number of steps."""
 
     def values(config: Config) -> dict[str, Any]:
         return {key: value for key, value in configs.identity(config).items() if key != 'train.seed'}
@@ -223,7 +223,7 @@ def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None) -> di
 
 
 def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> None:
-    """Set the identity and the state of a trial from what its folder holds."""
+    """Set the identity and the state of a trial from the contents of its folder."""
     one.identity = identity.of(one.config, one.trial.grid, known)
     one.folder.check()
     check_entries(one.folder.path, FILES, ())
@@ -247,11 +247,11 @@ def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> Non
         one.state = UNFINISHED if one.folder.manifest.is_file() else MISSING
         same = found.same_config == one.identity.same_config
         if same and status['job'] and stands in ('queued', 'running', 'preempted'):
-            one.identity = found  # a process is or was at it, under the code of its start
+            one.identity = found  # a process is or was working on it, with the code of its start
 
 
 def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
-    """Write down what was matched, and prepare the folders of the trials that are to run."""
+    """Record what was matched, and prepare the folders of the trials that are to run."""
     if plan.records:
         write_atomically(plan.folder / 'budget.json', json.dumps(plan.records, indent=2) + '\n')
     for one in chosen:
@@ -262,16 +262,16 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
             set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(job(one).wanted, configs.to_json(one.config))
-        if not is_prepared(one):  # else its status stays: a process may be at it, which its launcher knows
+        if not is_prepared(one):  # otherwise keep its status: a process may be working on it, which its launcher knows
             state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
             _sign(one)
     for one in plan.trials:
-        if one.state == DONE and not is_prepared(one):  # of an older format
+        if one.state == DONE and not is_prepared(one):  # from an older format
             _sign(one)
 
 
 def _check_idle(one: Planned) -> None:
-    """Refuse to begin a trial anew that a job of the cluster is still at."""
+    """Refuse to restart a trial while a job of the cluster is still working on it."""
     status = state.read(one.folder.path)
     if status['job'].startswith('slurm:') and status['state'] in ('queued', 'running', 'preempted'):
         number = status['job'].removeprefix('slurm:')
@@ -286,20 +286,20 @@ def _sign(one: Planned) -> None:
 
 
 def job(one: Planned) -> Job:
-    """The trial as launchers see it."""
+    """The trial in the form that launchers take."""
     return Job(one.trial, one.config, one.folder, one.identity.trial_id)
 
 
 def is_prepared(one: Planned) -> bool:
-    """Whether the trial's folder is its own: it was begun under this very identity."""
+    """Whether the trial's folder was begun under exactly this identity."""
     return identity.read(one.folder.path).get('trial_id') == one.identity.trial_id
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
-    """Rename a trial's folder to NAME.old-ID, and return it.
+    """Rename a trial's folder to NAME.old-ID, and return the new path.
 
     Raises:
-      UserError: a process trains there.
+      UserError: a process is training there.
     """
     with runs.lock(Folder(folder)):
         pass
@@ -328,12 +328,12 @@ def remarks(plan: Plan, chosen: Sequence[Planned]) -> list[str]:
 
 
 def without_bound(plan: Plan) -> list[str]:
-    """Metrics that will have no row of held-out real images beside them, one line each."""
+    """Metrics that will have no row of held-out real images for comparison, one line each."""
     found: list[str] = []
     for one in plan.trials:
         try:
             found += bounds.lacking(one.config)
-        except UserError:  # a data set that is not there: its trials say so
+        except UserError:  # the data set is missing; its trials will say so
             continue
     return list(dict.fromkeys(found))
 

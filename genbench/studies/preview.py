@@ -1,4 +1,4 @@
-"""What a study would run: its trials with what sets them apart, their steps and operations, and how they stand."""
+"""What a study would run: its trials, how they differ, their steps and operations, and their current state."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from genbench.training.topologies import Target
 
 
 def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
-    """A headline, what was matched, a line for each trial, and which bound will be missing."""
+    """A headline, what was matched, one line per trial, and the bounds that will be missing."""
     counts = {state: sum(one.state == state for one in plan.trials) for state in {one.state for one in plan.trials}}
     stand = ', '.join(f'{number} {state}' for state, number in sorted(counts.items()))
     yield f'{plan.study.title}: {len(plan.trials)} trials in {plan.folder} ({stand}); {len(chosen)} would be run.'
@@ -38,7 +38,7 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
 
 
 def elsewhere(plan: Plan, chosen: Sequence[Planned], target: Target) -> Iterator[str]:
-    """A line for each chosen trial: memory, least time and utilisation on devices that are not there.
+    """One line per chosen trial: memory, minimum time and utilisation on devices that this machine lacks.
 
     Trials that differ only in their seed are compiled once.
     """
@@ -56,7 +56,7 @@ def elsewhere(plan: Plan, chosen: Sequence[Planned], target: Target) -> Iterator
 
 
 def _apart(plan: Plan) -> dict[str, str]:
-    """What the study sets differently for each trial: the config where there are several, and the keys it overrides."""
+    """What the study sets differently for each trial: the config, if there are several, and the overridden keys."""
     overridden = {text.partition('=')[0] for one in plan.trials for text in one.trial.overrides}
     several = len({one.trial.config for one in plan.trials}) > 1
     settings, found = plan.settings(), {}
@@ -68,7 +68,7 @@ def _apart(plan: Plan) -> dict[str, str]:
 
 
 def _flops(plan: Plan) -> dict[str, str]:
-    """Estimated operations of each trial's training, in words."""
+    """Estimated training operations of each trial, in words."""
     configs = {one.name: one.config for one in plan.trials}
     unknown = [one for one in plan.trials if 'training_flops' not in one.matched]
     lent = [{name: configs[trial] for name, trial in one.lent.items()} for one in unknown]

@@ -1,4 +1,4 @@
-"""Run what is missing of a study, then collect every row and write its page."""
+"""Run the missing trials of a study, then collect all rows and write its page."""
 
 import contextlib
 import json
@@ -40,22 +40,22 @@ def run(
     rerun_changed: bool = False,
     target: Target | None = None,
 ) -> bool:
-    """Train and evaluate the trials of a study that are not done, then write its results and its page.
+    """Train and evaluate the unfinished trials of a study, then write its results and its page.
 
     Args:
-      overrides: 'key=value' for every trial, after its own.
-      jobs: trials at a time on this machine, where no launcher is given; 0: as many as fit.
-      make_launcher: study and folder → where trials run.
-      dry_run: print what would be run, and leave the folder as it is.
-      target: devices that are not there, for which a dry run compiles the chosen trials, too.
-      only, retry_failed, limit: run less (`plan.Plan.select`).
-      rerun_changed: run finished trials anew whose code has changed; the old ones are kept aside.
+      overrides: 'key=value' for every trial, applied after its own.
+      jobs: trials at a time on this machine, if no launcher is given; 0 for as many as fit.
+      make_launcher: a function from the study and its folder to the launcher.
+      dry_run: print what would run, and leave the folder unchanged.
+      target: devices that this machine lacks. A dry run also compiles the chosen trials for them.
+      only, retry_failed, limit: run fewer trials (`plan.Plan.select`).
+      rerun_changed: run finished trials again if their code has changed. The old ones are set aside.
 
     Returns:
-      True when everything chosen is done, False when it was interrupted; the same call goes on from there.
+      True if everything chosen is done. False if it was interrupted; the same call then continues.
 
     Raises:
-      UserError: before anything starts, for a study that cannot be run; at the end, for trials that failed.
+      UserError: before anything starts, if the study cannot be run; at the end, if trials failed.
     """
     study, folder = studies.load(path, overrides), pathlib.Path(out)
     check_folder(folder, path)
@@ -83,7 +83,7 @@ def run(
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Hold a study's folder for this command; a UserError where another one works there."""
+    """Hold a study's folder for this command. Raise a UserError if another command is working there."""
     import fcntl
 
     with (folder / '.lock').open('w') as file:
@@ -91,7 +91,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f'Another genbench run works in {folder}; see: genbench status {folder}') from None
-        except OSError:  # a file system without locks: trials still hold their own folders
+        except OSError:  # a file system without locks; trials still hold their own folders
             pass
         yield
 
@@ -105,7 +105,7 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
 
     try:
         interrupted = launcher.launch(queue, floor)
-    finally:  # what is finished is collected and shown, whatever else went wrong
+    finally:  # collect and show what is finished, whatever went wrong
         collect(plan)
         written = mirror.named(str(page.write(str(folder))))
         for line in summary.lines(records.read(folder)):
@@ -125,12 +125,12 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
 
 
 def _cores_each(study: Study, jobs: int) -> int:
-    """Processors that a trial has on this machine while others run."""
+    """Processors that each trial gets on this machine while others run."""
     return max(1, startup.cores() // min(len(study.trials), jobs or startup.cores()))
 
 
 def check_folder(folder: pathlib.Path, path: str) -> None:
-    """Refuse the folder of another study, or of a run."""
+    """Refuse a folder that belongs to another study or to a run."""
     check_entries(folder, FILES, ('trials',))
     if (folder / 'manifest.json').is_file():
         raise UserError(f'{folder} is the folder of a run, not of a study; give another --out.')
@@ -162,13 +162,13 @@ def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
 
 
 def _floor(plan: Plan) -> list[str]:
-    """Words of the worker that scores test images as if they were samples, once for each data set of the study."""
+    """Arguments of the worker that scores test images as if they were samples, once per data set of the study."""
     wanted = [path for one in plan.trials if (path := plans.job(one).wanted).is_file()]
     return ['real', '', *(str(path.absolute()) for path in (plan.folder / 'real.jsonl', *wanted))]
 
 
 def collect(plan: Plan) -> None:
-    """results.jsonl of the study: the rows of all trials, each with its trial and what sets that apart."""
+    """Write the study's results.jsonl: the rows of all trials, each with its trial and what sets that apart."""
     name, settings = plan.folder.resolve().name, plan.settings()
     bound: dict[str, Any] = {'study': name, 'seed': None, 'trial_id': '', 'settings': {}}
     rows = [
@@ -177,7 +177,7 @@ def collect(plan: Plan) -> None:
     ]
     for one in plan.trials:
         if one.state == plans.CHANGED and not plans.is_prepared(one):
-            continue  # what is there is of another trial
+            continue  # the folder still holds another trial
         own = {
             'study': name,
             'trial': one.name,
@@ -191,4 +191,4 @@ def collect(plan: Plan) -> None:
 
 
 def _row(row: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    return {**own, **row, **own}  # own keys first, and last: a row's seed is that of its samples, in its protocol too
+    return {**own, **row, **own}  # own keys first; they win: a row's seed is that of its samples, also in its protocol

@@ -1,7 +1,7 @@
-"""How a trial stands: status.json in its folder, which is replaced in one move and so is always whole.
+"""A trial's status: status.json in its folder. It is replaced in one move, so it is always complete.
 
-Who writes: the launcher before the trial's process starts and, where that could not, after it ended; in between the
-process itself. Nothing here imports jax, so that a status can be read quickly.
+The launcher writes it before the trial's process starts and, if the process could not, after it has ended. In between,
+the process itself writes it. Nothing here imports jax, so that a status can be read quickly.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from genbench.training.files import write_atomically
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
 LAST_LINES = 10
-_TAIL = 16_384  # bytes at the end of a file that hold its last lines
+_TAIL = 16_384  # bytes at the end of a file that contain its last lines
 _ROW = {'step': int, 'images_seen?': float, 'speed/images_per_second?': (float, None)}  # of metrics.jsonl
 _EMPTY: dict[str, Any] = {
     'state': 'queued',
@@ -32,8 +32,8 @@ _EMPTY: dict[str, Any] = {
     'job': '',
     'attempts': 0,
     'trial_id': '',
-    'part': '',  # of its evaluation, like '3/8'
-    'seconds': {},  # by phase, of all attempts
+    'part': '',  # of the trial's evaluation, such as '3/8'
+    'seconds': {},  # by phase, over all attempts
 }
 _OLDER = {
     'starting': {'state': 'running'},
@@ -51,21 +51,21 @@ _SHAPE = {
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
-    """All keys of a trial's status; those of a trial that never started where there is none.
+    """All keys of a trial's status. Without a status file, those of a trial that never started.
 
-    A status that cannot be read is one of those, too, and gives the reason.
+    The same is returned for a status that cannot be read, together with the reason.
     """
     advice = 'The command of the study goes on and writes it again.'
     try:
         found = read_json_if_any(folder / 'status.json', _SHAPE, advice)
-    except UserError as error:  # one trial's status, and no reason to hide how the others stand
+    except UserError as error:  # one unreadable status must not hide those of other trials
         return {**_EMPTY, 'reason': str(error)}
     found = found or {}
     return {**_EMPTY, **found, **_OLDER.get(found.get('state', ''), {})}
 
 
 def update(folder: pathlib.Path, **changes: Any) -> dict[str, Any]:
-    """Replace some keys of a trial's status, say when, and return all of it."""
+    """Change some keys of a trial's status, update its time, and return the whole status."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     values = {**read(folder), **changes, 'updated': now}
     write_atomically(folder / 'status.json', json.dumps(values) + '\n')
@@ -73,19 +73,19 @@ def update(folder: pathlib.Path, **changes: Any) -> dict[str, Any]:
 
 
 def fail(folder: pathlib.Path, reason: str) -> None:
-    """Mark a trial as failed, with one line that says why and the last ones of its log."""
+    """Mark a trial as failed, with a one-line reason and the last lines of its log."""
     lines = last_lines(folder / 'log.txt')
     update(folder, state='failed', phase='', reason=' '.join(reason.split()), last_lines=lines)
 
 
 def queue(folder: pathlib.Path, **more: Any) -> None:
-    """Mark a trial as waiting for its turn; of earlier starts their number and what they took are kept."""
+    """Mark a trial as waiting for its turn. The number and duration of earlier attempts are kept."""
     before = read(folder)
     update(folder, **{**_EMPTY, 'attempts': before['attempts'], 'seconds': before['seconds'], **more})
 
 
 def last_lines(path: pathlib.Path, count: int = LAST_LINES) -> list[str]:
-    """The last lines of a text file that grows; none where there is no file."""
+    """The last lines of a growing text file; none if there is no file."""
     try:
         with path.open('rb') as file:
             size = file.seek(0, 2)
@@ -98,7 +98,7 @@ def last_lines(path: pathlib.Path, count: int = LAST_LINES) -> list[str]:
 
 
 def last_row(path: pathlib.Path) -> dict[str, Any]:
-    """The last whole row of a JSONL file that grows; {} where there is none."""
+    """The last complete row of a growing JSONL file; {} if there is none."""
     for line in reversed(last_lines(path, 3)):
         with contextlib.suppress(ValueError):
             return parse(line, _ROW)
@@ -106,7 +106,7 @@ def last_row(path: pathlib.Path) -> dict[str, Any]:
 
 
 def ended(code: int) -> str:
-    """In words, how a process ended that could not say it itself: its exit status, or minus the signal."""
+    """{trial: {key: value}} for the keys in which variants differ: keys that all of them have, and overrides."""
     if code >= 0:
         return f'its process ended with status {code}'
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'

@@ -1,4 +1,4 @@
-"""How the trials of a study stand, as their folders say, also from another machine that sees the same files."""
+"""The status of a study's trials, read from their folders, also on another machine that sees the same files."""
 
 import dataclasses
 import datetime
@@ -17,10 +17,10 @@ from genbench.report.description import read_study
 from genbench.studies import state
 from genbench.studies.launchers import squeue
 
-SILENT_SECONDS = 60.0  # a trial that runs writes its status every few seconds
+SILENT_SECONDS = 60.0  # a running trial writes its status every few seconds
 LINE_SECONDS = 10.0
-LOGS = 3  # of failed trials whose last lines are shown
-NARROWER = ('job', 'host', 'updated', 'share', 'images/s', 'left')  # left out in this order on a narrow terminal
+LOGS = 3  # number of failed trials whose last log lines are shown
+NARROWER = ('job', 'host', 'updated', 'share', 'images/s', 'left')  # columns dropped in this order on a narrow terminal
 COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
 _FIRST = ('running', 'failed', 'preempted', 'queued', 'done')
 _COLOURS = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'preempted': 'yellow'}
@@ -28,16 +28,16 @@ _COLOURS = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'preempted': 'y
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One trial now.
+    """The current state of one trial.
 
     Attributes:
-      state: of `state.STATES`.
-      speed: images a second in training; None before it is known.
-      left: seconds of training left; None where that is not known.
-      part: how far its evaluation is, like '3/8'; '' before it is known.
-      seconds: that it has taken so far.
-      age: seconds since its status was written; None where it never was.
-      reason: why it failed, waits, or may be stuck; else ''.
+      state: one of `state.STATES`.
+      speed: training speed in images per second; None if not known yet.
+      left: seconds of training left; None if unknown.
+      part: progress of its evaluation, such as '3/8'; '' if not known yet.
+      seconds: time it has taken so far.
+      age: seconds since its status was written; None if it never was.
+      reason: why it failed, is waiting, or may be stuck; otherwise ''.
     """
 
     trial: str
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Texts under `COLUMNS`."""
+        """The texts for `COLUMNS`."""
         share = f'{self.step / self.num_steps:.0%}' if self.num_steps else ''
         running = self.state == 'running'
         return (
@@ -77,17 +77,17 @@ class Row:
 
 
 def duration(seconds: float) -> str:
-    """Like 12 s, 3 min or 5 h."""
+    """A duration in words, such as 12 s, 3 min or 5 h."""
     if seconds < 100:
         return f'{seconds:.0f} s'
     return f'{seconds / 60:.0f} min' if seconds < 100 * 60 else f'{seconds / 3600:.0f} h'
 
 
 def of_study(folder: str | pathlib.Path) -> list[Row]:
-    """The trials of a study's folder, in its order.
+    """The trials in a study's folder, in the order of the study.
 
     Raises:
-      UserError: the folder holds no study.
+      UserError: the folder does not hold a study.
     """
     path = pathlib.Path(check_path(str(folder), 'The folder'))
     if not (path / 'study.json').exists():
@@ -97,7 +97,7 @@ def of_study(folder: str | pathlib.Path) -> list[Row]:
 
 
 def rows(folders: Sequence[pathlib.Path]) -> list[Row]:
-    """How the trials in some folders stand; those of a cluster as it says."""
+    """The status of the trials in some folders. For those on a cluster, the cluster is asked."""
     found = {folder: state.read(folder) for folder in folders}
     jobs = squeue.read() if any(_asks(status) for status in found.values()) else None
     return [_row(folder, status, jobs) for folder, status in found.items()]
@@ -133,7 +133,7 @@ def _age(updated: str) -> float | None:
 
 
 def _judge_process(status: Mapping[str, Any]) -> dict[str, str]:
-    """What a running trial's status does not say: that its process on this machine is gone."""
+    """Correct the status of a running trial whose process on this machine is gone."""
     kind, _, pid = status['job'].partition(':')
     if kind != 'local' or status['host'] != state.host() or pathlib.Path(f'/proc/{pid}').exists():
         return {}
@@ -143,21 +143,21 @@ def _judge_process(status: Mapping[str, Any]) -> dict[str, str]:
 
 
 def text(found: Sequence[Row]) -> str:
-    """Plain lines, one a trial, after the names of the columns."""
+    """Plain lines, one per trial, below the column names."""
     table = [COLUMNS, *(row.cells for row in found)]
     widths = [max(len(cells[i]) for cells in table) for i in range(len(COLUMNS) - 1)]
     return '\n'.join('  '.join([*map(str.ljust, cells[:-1], widths), cells[-1]]).rstrip() for cells in table)
 
 
 def table(found: Sequence[Row], width: int) -> Any:
-    """The same for a terminal of some columns, with the reasons below."""
+    """The same for a terminal of this many columns, with the reasons below."""
     from rich import box, console, markup
     from rich import table as tables
 
     shown = tables.Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = _fitting(found, width)
     for name in names:
-        right, whole = name in ('step', 'share', 'images/s', 'left'), name != 'trial'  # a long name takes two lines
+        right, whole = name in ('step', 'share', 'images/s', 'left'), name != 'trial'  # a long name may wrap
         shown.add_column(name, justify='right' if right else 'left', no_wrap=whole, overflow='ellipsis' if whole
                          else 'fold')  # fmt: skip
     for row in found:
@@ -168,7 +168,7 @@ def table(found: Sequence[Row], width: int) -> Any:
 
 
 def _fitting(found: Sequence[Row], width: int) -> list[str]:
-    """The columns for which there is room; reasons stand below the table."""
+    """The columns that fit. Reasons are shown below the table."""
     names = [name for name in COLUMNS if name != 'reason']
     lines = [COLUMNS, *(row.cells for row in found)]
     widths = {name: max(len(cells[at]) for cells in lines) for at, name in enumerate(COLUMNS)}
@@ -180,7 +180,7 @@ def _fitting(found: Sequence[Row], width: int) -> list[str]:
 
 
 def show(folder: str) -> None:
-    """Print how a study stands."""
+    """Print the status of a study."""
     found = of_study(folder)
     if sys.stdout.isatty():
         from rich import console
@@ -194,18 +194,18 @@ def show(folder: str) -> None:
 
 
 def as_json(folder: str) -> str:
-    """How a study stands, for programs."""
+    """The status of a study as JSON, for programs."""
     return json.dumps([dataclasses.asdict(row) for row in of_study(folder)], indent=2)
 
 
 def counts(found: Sequence[Row]) -> str:
-    """Like '3 done, 1 running'."""
+    """The number of trials in each state, such as '3 done, 1 running'."""
     states = [row.state for row in found]
     return ', '.join(f'{states.count(name)} {name}' for name in state.STATES if name in states)
 
 
 class Display:
-    """What a launcher shows while it waits: a live table on a terminal, plain lines elsewhere; both on stderr."""
+    """What a launcher shows while it waits, on stderr: a live table on a terminal, plain lines elsewhere."""
 
     def __init__(self, folders: Sequence[pathlib.Path]):
         self._folders = folders
@@ -226,7 +226,7 @@ class Display:
             self._live.stop()
 
     def show(self, now: bool = False) -> None:
-        """Show how the trials stand, if it is time to or something has happened `now`."""
+        """Show the status of the trials if it is time to, or if something has happened `now`."""
         seconds = time.monotonic() - self._said
         if not now and seconds < (1.0 if self._live is not None else LINE_SECONDS):
             return
@@ -253,10 +253,10 @@ def _doing(row: Row) -> str:
 
 
 def remaining(found: Sequence[Row], slots: int) -> float | None:
-    """Seconds that trials still take, several at a time; None before one is done.
+    """Estimated seconds until the trials are done, several at a time; None before one is done.
 
-    A trial is taken to need as long as those of its name with other seeds did, or where none is done, as all did on
-    average.
+    A trial is expected to take as long as trials of the same variant with other seeds did or, if none is done, as long
+    as all did on average.
     """
     done = [row for row in found if row.state == 'done' and row.seconds]
     if not done:

@@ -15,7 +15,7 @@ from genbench.report.claims import Comparison
 from genbench.studies import sweep as sweeps
 from genbench.studies.budget import Budget
 
-# Figures of the page that a study may ask for.
+# Figures that a study may request for its page.
 FIGURES = ('leaderboard', 'nfe', 'flops', 'seconds', 'likelihood', 'samples', 'ablation', 'losses')
 _NAME = re.compile(r'[\w.+=-]+')
 _LENT = re.compile(r'\{trials\}/([\w.+=-]+)')
@@ -24,18 +24,18 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training run and its evaluation; with the seeds of a study, one for each seed.
+    """One training run and its evaluation. If the study has several seeds, one run per seed.
 
     Attributes:
-      name: its folder under DIR/trials.
-      config: a config file, relative to the working directory or to the folder that holds the study's, or the name of
-        one that ships, such as digits/diffusion.
-      overrides: 'key=value' texts or a mapping of keys to values; '{trials}' stands for the folder that holds all
+      name: name of its folder under DIR/trials.
+      config: a config file, relative to the working directory or to the folder with the study file; or the name of a
+        config that ships with genbench, such as digits/diffusion.
+      overrides: 'key=value' texts, or a mapping of keys to values. '{trials}' stands for the folder that holds all
         trials of the study.
-      after: trials that must be done before, such as a teacher: with seeds, the one of the same seed.
-      grid: axes of its evaluation, as in `genbench evaluate --grid`, in place of the study's.
-      matched: give it the study's budget; False leaves a closed form or a reference as its config says.
-      variant: its name without its seed.
+      after: trials that must finish first, such as a teacher. With several seeds, the trial of the same seed.
+      grid: axes of its evaluation, as for `genbench evaluate --grid`. They replace the study's.
+      matched: whether it gets the study's budget. With False, a closed form or a reference keeps its config's values.
+      variant: its name without the seed.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What `get_study()` of a file in experiments/ returns.
+    """The return value of `get_study()` in a file in experiments/.
 
     Attributes:
-      title, claim: of the page.
-      tests: what the claim says, as comparisons of numbers (see `genbench.report.claims`); the page computes a verdict.
-      trials: the variants; `variants` makes them from a sweep.
-      seeds: training seeds; with several, each trial is run with each. (): the seed of its config.
-      evaluation: overrides of evaluation for all trials.
-      grid: axes of the evaluation for all trials; (): the samplers of each config.
-      figures: what the page should show; (): all it can.
-      budget: what every trial may spend.
-      baseline: the variant that others are compared with.
-      slurm: what each trial wants of a cluster: partition, time, nodes, gpus (of a node), cpus (of a task), account, or
-        other long options of sbatch, such as {'mem': '32G'}.
+      title, claim: shown on the page.
+      tests: the claim as comparisons of numbers (see `genbench.report.claims`), from which the page computes a verdict.
+      trials: the variants. `variants` makes them from a sweep.
+      seeds: training seeds. Each trial is run with each of them. (): the seed in its config.
+      evaluation: overrides of evaluation keys for all trials.
+      grid: axes of the evaluation of all trials; () for the samplers of each config.
+      figures: what the page should show; () for everything it can.
+      budget: what each trial may spend.
+      baseline: the variant with which the others are compared.
+      slurm: what each trial requests from a cluster: partition, time, nodes, gpus (per node), cpus (per task), account,
+        or other long options of sbatch, such as {'mem': '32G'}.
     """
 
     title: str
@@ -79,11 +79,11 @@ class Study:
 
 
 def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any) -> tuple[Trial, ...]:
-    """A trial for each choice of a sweep over one config.
+    """One trial for each choice of a sweep over one config.
 
     Args:
-      name: what their names begin with.
-      options: of every `Trial`; their overrides come before the choice.
+      name: the prefix of their names.
+      options: fields of every `Trial`. Their overrides come before those of the choice.
     """
     overrides = _texts(options.pop('overrides', ()))
     return tuple(
@@ -95,13 +95,13 @@ def variants(config: str, sweep: sweeps.Sweep, *, name: str = '', **options: Any
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Study:
-    """The study of a file, with its trials checked and written out for every seed.
+    """Load a study from a file, check its trials, and expand them over the seeds.
 
     Args:
-      overrides: 'key=value' for every trial, after its own. A number of steps among them takes the budget's place.
+      overrides: 'key=value' for every trial, applied after its own. A number of steps replaces the budget.
 
     Raises:
-      UserError: no such file, no get_study, an error inside it, or a study that cannot be run.
+      UserError: there is no such file, it has no get_study, it raises an error, or the study cannot be run.
     """
     study = scripts.call(path, shipped.STUDIES, 'get_study', 'study file', _returned)
     file = shipped.find(path, shipped.STUDIES)
@@ -181,7 +181,7 @@ def _texts(overrides: Overrides) -> tuple[str, ...]:
 
 
 def _complete(study: Study, trial: Trial, file: pathlib.Path) -> Trial:
-    """The trial with what the study says for all, and its config where it is."""
+    """The trial with the settings that the study states for all, and the path of its config."""
     for override in _texts(study.evaluation):
         if not override.startswith(('evaluation.', 'data.data_dir')):
             raise UserError(f'its evaluation sets {override.partition("=")[0]}, which is no key of evaluation.')
@@ -201,7 +201,7 @@ def _locate(config: str, file: pathlib.Path) -> pathlib.Path:
 
 
 def _seeded(study: Study) -> Study:
-    """Every trial once for each seed; NAME becomes NAME-s0, NAME-s1, … when there are several."""
+    """Each trial once per seed. With several seeds, NAME becomes NAME-s0, NAME-s1, …."""
     if not study.seeds:
         return study
     several = len(study.seeds) > 1
@@ -229,10 +229,10 @@ def _overridden(study: Study, overrides: Sequence[str]) -> Study:
 
 
 def resolve(trial: Trial, trials: pathlib.Path) -> Config:
-    """The resolved config of a trial whose study keeps its trials in a folder.
+    """Resolve the config of a trial. `trials` is the folder of the study's trials.
 
     Raises:
-      UserError: no such config, or an override that does not fit; the message names the trial.
+      UserError: the config does not exist, or an override does not fit. The message names the trial.
     """
     try:
         return configs.load(trial.config, [override.replace('{trials}', str(trials)) for override in trial.overrides])

@@ -1,11 +1,11 @@
-"""Choices of config values as data: grids, pairs, lists of them, and choices that depend on others.
+"""Choices of config values as data: grids, pairs, sequences of these, and choices that depend on other choices.
 
     product(
         grid({'family.schedule': ('cosine', 'straight'), 'optimizer.learning_rate': (1e-3, 2e-3)}),
         when('family.schedule', 'straight', grid({'family.time_sampler': ('uniform', 'logit_normal')})),
     )
 
-holds six choices, each a mapping of dotted config keys to values.
+has six choices. Each is a mapping from dotted config keys to values.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Choice = Mapping[str, Any]  # dotted config key → value
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Choices in order. What they are may depend on what was chosen before them (`when`)."""
+    """Choices in order. They may depend on what was chosen before them (`when`)."""
 
     expand: Callable[[Choice], Iterator[Choice]]
 
@@ -32,18 +32,18 @@ class Sweep:
 
 
 def fixed(values: Choice) -> Sweep:
-    """One choice: these values."""
+    """A single choice with these values."""
     return chain(values)
 
 
 def grid(axes: Mapping[str, Sequence[Any]]) -> Sweep:
-    """Every combination of the values of each key, the last key moving fastest."""
+    """Every combination of the values of all keys. The last key varies fastest."""
     named = _axes('grid', axes)
     return chain(*(dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())))
 
 
 def zipped(axes: Mapping[str, Sequence[Any]]) -> Sweep:
-    """The first value of each key together, then the second of each, …
+    """The first value of every key together, then the second of every key, and so on.
 
     Raises:
       UserError: the keys have different numbers of values.
@@ -56,7 +56,7 @@ def zipped(axes: Mapping[str, Sequence[Any]]) -> Sweep:
 
 
 def chain(*sweeps: Sweep | Choice) -> Sweep:
-    """The choices of each, one after the other; a mapping is one choice."""
+    """The choices of each sweep, one sweep after the other. A mapping is one choice."""
 
     def expand(chosen: Choice) -> Iterator[Choice]:
         for sweep in sweeps:
@@ -66,7 +66,7 @@ def chain(*sweeps: Sweep | Choice) -> Sweep:
 
 
 def product(*sweeps: Sweep) -> Sweep:
-    """Every choice of the first with every one of the second, …; later ones may depend on earlier ones.
+    """Every combination of a choice from each sweep. Later sweeps may depend on earlier ones.
 
     Raises:
       UserError: two of them set the same key.
@@ -87,9 +87,9 @@ def product(*sweeps: Sweep) -> Sweep:
 
 
 def when(key: str, value: Any, sweep: Sweep, otherwise: Sweep | None = None) -> Sweep:
-    """The choices of `sweep` where `key` was chosen to be `value` by an earlier part of the product.
+    """The choices of `sweep` if an earlier part of the product chose `value` for `key`.
 
-    Elsewhere those of `otherwise`, by default nothing more to choose.
+    Otherwise the choices of `otherwise`; by default there is nothing more to choose.
 
     Raises:
       UserError: no earlier part chooses the key.
@@ -106,12 +106,12 @@ def when(key: str, value: Any, sweep: Sweep, otherwise: Sweep | None = None) -> 
 
 
 def words(choice: Choice) -> tuple[str, ...]:
-    """A choice as the 'key=value' overrides of a config."""
+    """{trial: {key: value}} for the keys in which variants differ: keys that all of them have, and overrides."""
     return tuple(f'{key}={value if isinstance(value, str) else repr(value)}' for key, value in choice.items())
 
 
 def label(choice: Choice) -> str:
-    """A readable name: texts stand for themselves, other values follow the last part of their key."""
+    """A readable name. Texts appear as they are, other values after the last part of their key."""
     return '-'.join(_word(key, value) for key, value in choice.items())
 
 

@@ -1,4 +1,4 @@
-"""Tables of result rows: mean and standard deviation over seeds, and paired differences to a baseline."""
+"""Tables of results: mean and standard deviation over seeds, and paired differences from a baseline."""
 
 import dataclasses
 import functools
@@ -15,12 +15,12 @@ from genbench.evaluation.statistics import Replicate
 from genbench.studies.conditions import Condition, Key, Keys, parse
 from genbench.studies.index import Index, leaves
 
-# Of which the best is the highest; of all others it is the lowest.
+# Higher is better for these metrics, lower for all others.
 _HIGHER = ('precision', 'recall', 'density', 'coverage', 'inception_score', 'sampling_images_per_second')
-ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # of a table that nobody pivots
-# What else tells two numbers apart that are never averaged, in the order in which a table names it.
+ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # the row keys of a table without a pivot
+# What else distinguishes numbers that are never averaged, in the order in which a table names it.
 _APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average')
-# What `statistics.replicate` reads of a row beside its value and kind.
+# What `statistics.replicate` reads from a row apart from its value and kind.
 _NOISE = (
     "{'std_err': std_err, 'sd': sd, 'n': n, 'values': \"values\", 'train_seed': seed, 'protocol': {'seed': "
     "json_extract_string(protocol, '$.seed'), 'noise': json_extract_string(protocol, '$.noise'), "
@@ -32,11 +32,12 @@ _GROUP = ('folder', 'dataset', 'split', 'variant', 'metric', 'kind', 'checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation over n seeds; with a baseline, the mean difference over `pairs` common seeds.
+    """Mean and standard deviation over n seeds. With a baseline, the mean difference over `pairs` common seeds.
 
-    `sd` holds the noise that the seeds share beside what varies between them (see `statistics`), `sd_seeds` does not.
-    With one seed, `sd` is over its sets of samples, or the standard error over its images. What is not known is None:
-    a deviation between seeds where there is one, an interval of one pair, all of it without a number.
+    `sd` includes noise that the seeds share (see `statistics`), `sd_seeds` only what varies between seeds. With one
+    seed, `sd` is the deviation over its sets of samples, or the standard error over its images. Unknown values are
+    None: a deviation between seeds if there is only one, an interval from one pair, and everything if there is no
+    number.
     """
 
     mean: float | None
@@ -47,7 +48,7 @@ class Cell:
     low: float | None = None  # of the 95 % interval of the difference
     high: float | None = None
     pairs: int = 0
-    against: str = ''  # the baseline's sampler, where it is not the same
+    against: str = ''  # the baseline's sampler, if it differs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Table:
       keys: what the labels are.
       columns: names of the cells.
       lines: (labels, {column: cell}).
-      notes: what a reader has to know.
-      compared: cells hold differences.
+      notes: what a reader needs to know.
+      compared: whether cells hold differences.
     """
 
     keys: tuple[str, ...]
@@ -71,11 +72,11 @@ class Table:
 
 @dataclasses.dataclass
 class _Group:
-    """Rows that differ only by their seed."""
+    """Rows that differ only in their seed."""
 
     labels: tuple[str, ...]
     column: str
-    group: tuple[Any, ...]  # of the keys _GROUP
+    group: tuple[Any, ...]  # values of the keys in _GROUP
     protocol: str  # JSON
     cell: Cell
     missing: int
@@ -84,7 +85,7 @@ class _Group:
 
     @functools.cached_property
     def apart(self) -> dict[str, Any]:
-        """All that tells it from others."""
+        """Everything that distinguishes it from other groups."""
         values = json.loads(self.protocol)
         return {
             **dict(zip(_GROUP, self.group, strict=True)),
@@ -101,20 +102,20 @@ def build(
     baseline: str = '',
     across: bool = False,
 ) -> Table:
-    """The table of the rows of some studies and runs.
+    """Build the table of the rows of some studies and runs.
 
-    Rows are averaged over seeds only: what differs in folder, dataset, split, variant, kind, checkpoint or protocol
-    (but for the teacher, which each seed may have of its own) has a line of its own.
+    Rows are averaged over seeds only. Rows that differ in folder, dataset, split, variant, kind, checkpoint or protocol
+    get separate lines. Teachers may differ, because each seed may have its own.
 
     Args:
-      where: conditions, see `conditions.parse`.
-      metrics: which of them, in this order; all without.
-      pivot: 'ROWS:COLUMNS', keys joined by commas; without columns, the metric.
-      baseline: a variant that the others are compared with, by seed and under the same protocol.
-      across: compare what has the same metric, kind and sampler but not the same protocol, too.
+      where: conditions; see `conditions.parse`.
+      metrics: the metrics to show, in this order; all by default.
+      pivot: 'ROWS:COLUMNS', keys joined by commas. Without columns, the metric.
+      baseline: the variant with which the others are compared, by seed and under the same protocol.
+      across: also compare numbers with the same metric, kind and sampler but another protocol.
 
     Raises:
-      UserError: unknown keys, variants or metrics, or nothing that fits.
+      UserError: a key, variant or metric is unknown, or nothing matches.
     """
     index = Index(places, settings='settings.' in f'{where} {pivot}')
     keys = Keys(index)
@@ -168,7 +169,7 @@ def _check_metrics(index: Index, wanted: Condition, metrics: Sequence[str]) -> N
 
 
 def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: bool) -> None:
-    """The table `ones`: one value for each group and seed, the last written."""
+    """Create the table `ones`: one value for each group and seed, the last one written."""
     shown = ''.join(
         f", coalesce(regexp_replace({key.sql}::VARCHAR, '\\.0$', ''), '–') AS p{i}" for i, key in enumerate(pivots)
     )
@@ -203,10 +204,10 @@ def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: boo
 
 
 def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, ...], tuple[statistics.Estimate, str]]:
-    """{group: (its differences to the baseline's numbers of the same seeds, what of the baseline it is matched with)}.
+    """{group: (its differences from the baseline's numbers with the same seeds, the baseline's sampler or '')}.
 
-    That is what was measured and drawn alike, '', where the baseline has it; else what was measured alike, drawn with
-    the sampler that is the baseline's best by this metric.
+    If the baseline has a number that was measured and sampled alike, the comparison uses it, with ''. Otherwise it uses
+    numbers that were measured alike, with the baseline's best sampler by this metric.
     """
     known = [name for (name,) in index.query('SELECT DISTINCT variant FROM ones WHERE variant IS NOT NULL')]
     if baseline not in known:
@@ -228,9 +229,9 @@ def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, .
 
 @dataclasses.dataclass(frozen=True)
 class _Side:
-    """A group's numbers by seed, with what they may be compared with."""
+    """The numbers of a group by seed, with what decides which others they may be compared with."""
 
-    group: dict[str, Any]  # of the keys _GROUP
+    group: dict[str, Any]  # values of the keys in _GROUP
     protocol: dict[str, Any]
     loosely: str | None
     by_seed: dict[Any, Replicate]
@@ -271,7 +272,7 @@ def _match(side: _Side, theirs: Sequence[_Side], across: bool) -> tuple[_Side, s
 
 
 def _replicates(group: Sequence[Any], values: Sequence[float | None], noises: Sequence[Any]) -> list[Replicate]:
-    """What `statistics` needs of the rows of a group that hold a number."""
+    """What `statistics` needs to know about the rows of a group that hold a number."""
     kind = group[_GROUP.index('kind')]
     return [
         statistics.replicate({'value': value, 'kind': kind, 'protocol': {}, **noise})
@@ -311,7 +312,7 @@ def _cell(estimate: statistics.Estimate | None, found: tuple[statistics.Estimate
     )
 
 
-# What ± includes beside the spread over seeds ('shared'), and what it leaves out ('missing').
+# What ± includes in addition to the spread over seeds ('shared'), and what it leaves out ('missing').
 _HELD = (
     ('shared', statistics.IMAGES, '± of likelihoods includes the error over test images, which the seeds share.'),
     ('shared', statistics.SAMPLING,
@@ -328,13 +329,13 @@ _HELD = (
 
 
 def _held(groups: Sequence[_Group]) -> list[str]:
-    """The notes of `_HELD` that apply to these groups."""
+    """The notes in `_HELD` that apply to these groups."""
     found = [group.estimate for group in groups if group.estimate is not None and group.estimate.n > 1]
     return [note for where, source, note in _HELD if any(source in getattr(one, where) for one in found)]
 
 
 def _tell_apart(groups: Sequence[_Group]) -> list[str]:
-    """Label the groups that would share a cell by what differs between them; says so in a note."""
+    """Label groups that would share a cell by what distinguishes them. Returns notes that say so."""
     cells: dict[tuple[Any, ...], list[_Group]] = {}
     for group in groups:
         cells.setdefault((group.labels, group.column), []).append(group)
@@ -363,7 +364,7 @@ def _short(value: Any) -> str:
 
 
 def _column_order(groups: Sequence[_Group], metrics: Sequence[str]) -> tuple[str, ...]:
-    """As --metric says, else by number where all are, else as they come."""
+    """In the order of --metric, else numerically if all are numbers, else in order of appearance."""
     names = list(dict.fromkeys(group.column for group in groups))
     try:
         return tuple(sorted(names, key=float))
@@ -372,7 +373,7 @@ def _column_order(groups: Sequence[_Group], metrics: Sequence[str]) -> tuple[str
 
 
 def _lines(groups: Sequence[_Group], labelled: bool) -> tuple[tuple[tuple[str, ...], Mapping[str, Cell]], ...]:
-    """Lines without any number are left out beside others of the same labels."""
+    """The lines of the table. A line without numbers is dropped if others have the same labels."""
     lines: dict[tuple[str, ...], dict[str, Cell]] = {}
     for group in groups:
         labels = (*group.labels, group.label) if labelled else group.labels

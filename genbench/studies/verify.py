@@ -1,4 +1,4 @@
-"""Does a recipe reproduce its published number? All of it, or only what is cheap to check."""
+"""Check whether a recipe reproduces its published number, in full or only as far as is cheap."""
 
 import dataclasses
 import datetime
@@ -24,17 +24,17 @@ from genbench.training.files import write_atomically
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
-FEW, ENOUGH = 2, 8  # images in the step of a check; the more for what is computed over a batch
+FEW, ENOUGH = 2, 8  # images in the step of a check; the larger number for losses computed over the batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A published number beside the one of a run.
+    """A published number and that of a run.
 
     Attributes:
       found: the result row that was compared.
-      protocol: keys of the stated protocol that differ → (stated, here).
-      other: what else differs from the paper or from the recipe, in words.
+      protocol: {key of the stated protocol that differs: (stated, here)}.
+      other: what else differs from the paper or the recipe, in words.
     """
 
     row: ledger.Row
@@ -47,7 +47,7 @@ class Comparison:
         return self.row.within(self.found['value'])
 
     def lines(self) -> Iterator[str]:
-        """Expected, got, tolerance, and every difference."""
+        """The expected and the measured number, the tolerance, and every difference."""
         row, got = self.row, self.found['value']
         known = ledger.CONFIRMED[row.confirmed]
         spread = self.found.get('std_err') or self.found.get('sd')
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def resolve(row: ledger.Row, *more: str) -> Config:
-    """The config of a row's recipe.
+    """The resolved config of a row's recipe.
 
     Raises:
       UserError: there is no recipe, or it does not resolve.
@@ -85,10 +85,10 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     """Train the recipe and evaluate it, or only evaluate a finished run.
 
     Returns:
-      None when training was interrupted: the same call goes on.
+      None if training was interrupted. The same call then continues.
 
     Raises:
-      UserError: no recipe, a run that is not there, or what `train` and `evaluate` raise.
+      UserError: there is no recipe, the run does not exist, or `train` or `evaluate` raised one.
     """
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
@@ -112,7 +112,7 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result row of the newest checkpoint that the ledger asks for; nats follow from bits per dimension."""
+    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension."""
     metric = 'bits_per_dim' if row.metric == 'nats' else row.metric
     fitting = [
         entry for entry in found if entry['metric'] == metric
@@ -130,7 +130,7 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
 
 
 def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:
-    """Keep what was measured as the evidence of a row."""
+    """Save the measurement as evidence for its row."""
     row, found = comparison.row, comparison.found
     kept = {
         'id': row.id,
@@ -159,7 +159,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
 
 
 def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
-    """(whether it holds, in words) of each cheap check; no data set need be prepared.
+    """(whether it holds, in words) for each cheap check. The data set need not be prepared.
 
     Raises:
       UserError: there is no recipe, or it does not resolve.
@@ -190,7 +190,7 @@ def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
 
 
 def _one_step(ready: Prepared) -> tuple[bool, str]:
-    """One step on one device, on noise in place of images, which is as good for this."""
+    """Run one step on one device. It uses noise for images, which is good enough here."""
     training, stage = loop.Training(ready, runs.Folder(pathlib.Path())), ready.family.stages[0].name
     state, active = training.enter(stage, 0, None), active_updates(training.blueprint(stage), 0)
     execute, _ = training.programs(stage).get(training.inputs(0), active)
@@ -205,7 +205,7 @@ Say = Callable[[str], None]
 
 
 def check_and_say(row: ledger.Row, say: Say) -> bool:
-    """Say each check as it is done; whether all hold."""
+    """Report each check as it is done, and return whether all hold."""
     held = True
     for holds, words in check(row):
         say(f'{"ok  " if holds else "FAIL"} {words}')

@@ -1,4 +1,4 @@
-"""The processes of a study: one trial (train, evaluate, say how it stands), or the bounds of real images."""
+"""The processes of a study: one trial (train, evaluate, report its status), or the bounds from real images."""
 
 import functools
 import os
@@ -17,16 +17,17 @@ BEAT_SECONDS = 3.0
 
 
 def main(job: str, cores: str, *arguments: str) -> int:
-    """Do one job of a study; a job of its own process holds the devices.
+    """Do one job of a study. It runs in a process of its own, which holds the devices.
 
-    `trial CORES WANTED FOLDER` trains and evaluates, `train` and `evaluate` do one of both, and
+    `trial CORES WANTED FOLDER` trains and evaluates, `train` and `evaluate` do only one of the two, and
     `real CORES RESULTS WANTED…` scores real images.
 
     Args:
       cores: processors to run on, joined by commas; '' for all.
 
     Returns:
-      The exit status, as of the command line: 0 done, 1 a bug, 2 a mistake of the user, 75 stopped and saved.
+      The exit status, as for the command line: 0 for success, 1 for a bug, 2 for a mistake by the user, 75 if it was
+      stopped and saved.
     """
     if cores:
         _keep_to({int(core) for core in cores.split(',')})
@@ -38,7 +39,7 @@ def _keep_to(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
     import threadpoolctl
 
-    threadpoolctl.threadpool_limits(len(cores))  # libraries that are loaded already made a thread for every core
+    threadpoolctl.threadpool_limits(len(cores))  # libraries loaded earlier made a thread for every core
 
 
 def _real(results: str, *wanted: str) -> int:
@@ -81,19 +82,19 @@ def _trial(job: str, wanted: str, workdir: str) -> int:
 
 
 def _interrupt(*_: Any) -> None:
-    for sig in (signal.SIGINT, signal.SIGTERM):  # once is enough: what follows is saving
+    for sig in (signal.SIGINT, signal.SIGTERM):  # one signal is enough; what follows is saving
         signal.signal(sig, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status') -> bool:
-    """Whether all was done; False when it was stopped and saved."""
+    """Whether everything was done. False if it was stopped and saved."""
     from genbench import config as configs
     from genbench import startup
     from genbench.training import mesh, processes, runs
 
     if not status.silent:
-        with runs.lock(runs.Folder(folder)):  # another process that is at it keeps its status
+        with runs.lock(runs.Folder(folder)):  # a trial that another process works on keeps its status
             pass
     config = configs.read(wanted)
     startup.prepare(functools.partial(mesh.fitting, config))
@@ -115,17 +116,17 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
 
 
 def _grid(folder: pathlib.Path) -> list[str]:
-    """The axes of the trial's evaluation, which the runner left beside its config."""
+    """The axes of the trial's evaluation, which the runner saved next to its config."""
     from genbench.studies import identity
 
     return identity.read(folder).get('grid', [])
 
 
 class Status:
-    """Writes the status of a trial from its process: now and then while it lives, and how it ended.
+    """Writes the status of a trial from its own process: regularly while it runs, and once when it ends.
 
-    Steps come from the log that training writes anyway, read in a thread: training never waits for it. Of several
-    processes of one trial the first writes.
+    The steps come from the training log. A thread reads it, so training never waits for it. If a trial has several
+    processes, the first one writes.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -133,11 +134,11 @@ class Status:
         self._over, self._writing = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._alive: dict[str, Any] = {}
-        self._spent: dict[str, float] = state.read(folder)['seconds']  # by phases that are over, of all attempts
+        self._spent: dict[str, float] = state.read(folder)['seconds']  # by finished phase, over all attempts
         self._began, self._phase = time.monotonic(), ''
 
     def begin(self, phase: str, num_steps: int) -> None:
-        """A part of the work begins; the first one counts as an attempt."""
+        """Start a phase of the work. The first one counts as an attempt."""
         first = self._thread is None and phase == 'training'
         attempts = state.read(self._folder)['attempts'] + (1 if first else 0)
         self._spent, self._began, self._phase = self._seconds(), time.monotonic(), phase
@@ -148,11 +149,11 @@ class Status:
             self._thread.start()
 
     def evaluated(self, done: int, total: int) -> None:
-        """So many parts of the evaluation are done."""
+        """Record how many parts of the evaluation are done."""
         self._alive = {**self._alive, 'part': f'{done}/{total}'}
 
     def _seconds(self) -> dict[str, float]:
-        """That its phases have taken so far."""
+        """The time its phases have taken so far."""
         if not self._phase:
             return self._spent
         now = self._spent.get(self._phase, 0.0) + time.monotonic() - self._began
@@ -195,7 +196,7 @@ class Status:
 
 
 def _job() -> str:
-    """Who runs this: a job of the cluster, or a process of this machine."""
+    """What runs this: a job of the cluster, or a process on this machine."""
     for array, index in (('SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID'), ('SLURM_JOB_ID', '')):
         if 'SLURM_PROCID' in os.environ and array in os.environ:
             return 'slurm:' + os.environ[array] + (f'_{os.environ[index]}' if index else '')

@@ -1,4 +1,4 @@
-"""What a launcher is."""
+"""The interface of a launcher."""
 
 import pathlib
 import sys
@@ -11,24 +11,24 @@ from genbench.studies.job import Job
 
 
 class Launcher(Protocol):
-    """Starts processes for jobs; how a trial stands is in its folder, not here.
+    """Starts processes for jobs. A trial's status is in its folder, not here.
 
     Attributes:
-      interruption: what `launch` returning True means, in a sentence for the user.
+      interruption: a sentence that tells the user what it means when `launch` returns True.
     """
 
     interruption: str
 
     def launch(self, jobs: Sequence[Job], floor: Sequence[str] = ()) -> bool:
-        """Run the jobs that are not done, each after those it waits for, until all have ended.
+        """Run the unfinished jobs, each after the jobs it depends on, until all have ended.
 
-        A job that fails is marked so in its folder and stops only those that wait for it.
+        A job that fails is marked as failed in its folder. It stops only the jobs that depend on it.
 
         Args:
-          floor: words of a worker that scores real images, which is not a trial; () where that is done.
+          floor: arguments of a worker that scores real images, which is not a trial; () if that is already done.
 
         Returns:
-          True when it ended before they did, and the same call goes on from there.
+          True if it stopped before the jobs had ended. The same call then continues from there.
 
         Raises:
           UserError: real images cannot be scored, or nothing can be started at all.
@@ -36,14 +36,14 @@ class Launcher(Protocol):
 
 
 def floor_log(floor: Sequence[str]) -> pathlib.Path:
-    """Where the worker that scores real images writes what it has to say: beside its results, and anew."""
+    """The log of the worker that scores real images, next to its results. It is overwritten each time."""
     log = pathlib.Path(floor[2]).with_suffix('.log')
     log.unlink(missing_ok=True)
     return log
 
 
 def check_floor(code: int, log: pathlib.Path) -> None:
-    """Raise a UserError with the last words of the worker that should have scored real images."""
+    """Raise a UserError with the last log lines if the worker failed to score real images."""
     if code:
         lines = [line for line in state.last_lines(log) if line.strip() and not line.startswith('srun:')]
         reason = lines[-1].strip() if lines else state.ended(code)

@@ -1,4 +1,4 @@
-"""Trials as processes of this machine, several at a time; a slot is an accelerator, or on CPU a core."""
+"""Run trials as processes on this machine, several at a time. A slot is an accelerator or, on CPU, a core."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,16 @@ from genbench.studies.launchers import base
 from genbench.studies.status import Display
 
 POLL_SECONDS = 0.1
-SAVING_SECONDS = 60  # that a trial has to save when the process that forked it is gone
+SAVING_SECONDS = 60  # time for a trial to save after the process that forked it has gone
 
 
 class Local:
     """The launcher of one machine.
 
     Args:
-      slots: trials at a time; 0 for one an accelerator, or one a core on CPU.
-      trials: of the whole study, which share the cores, whatever is left of them; 0 for those that are launched.
+      slots: trials at a time; 0 for one per accelerator or, on CPU, one per core.
+      trials: number of trials in the whole study, which determines each one's share of the cores; 0 for the number of
+        launched jobs.
     """
 
     interruption = 'Stopped and saved; the same command goes on from there.'
@@ -39,7 +40,7 @@ class Local:
         if not floor and all(job.done for job in jobs):
             return False
         with _Processes() as processes:
-            if floor:  # alone, and first: it trains what trials are scored with
+            if floor:  # alone and first, because it trains the network that scores trials
                 self._score_real(processes, floor)
             return _Pool(jobs, self._slots, processes, self._trials).work()
 
@@ -53,10 +54,10 @@ class Local:
 
 @dataclasses.dataclass
 class Slot:
-    """Room for one trial.
+    """A place for one trial.
 
     Attributes:
-      environment: what tells jax which device is its own.
+      environment: variables that tell jax which device to use.
     """
 
     environment: dict[str, str]
@@ -65,7 +66,7 @@ class Slot:
 
 
 def make_slots(number: int = 0, environment: Mapping[str, str] = os.environ, dev: str = '/dev') -> list[Slot]:
-    """Slots with a device each; more slots than devices share their memory."""
+    """Slots with one device each. If there are more slots than devices, slots share a device and its memory."""
     devices = _nvidia(environment, pathlib.Path(dev))
     if not devices:
         return [Slot({}) for _ in range(number or (1 if _other(environment, pathlib.Path(dev)) else len(_cores())))]
@@ -76,7 +77,7 @@ def make_slots(number: int = 0, environment: Mapping[str, str] = os.environ, dev
 
 
 def _nvidia(environment: Mapping[str, str], dev: pathlib.Path) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the devices that this process may use."""
+    """The names in CUDA_VISIBLE_DEVICES of the devices that this process may use."""
     if environment.get('JAX_PLATFORMS', '').startswith('cpu'):
         return []
     number = len([path for path in dev.glob('nvidia*') if path.name[len('nvidia') :].isdigit()])
@@ -85,7 +86,7 @@ def _nvidia(environment: Mapping[str, str], dev: pathlib.Path) -> list[str]:
 
 
 def _other(environment: Mapping[str, str], dev: pathlib.Path) -> bool:
-    """Whether there is an accelerator whose devices cannot be given out one by one: a trial at a time has them all."""
+    """Whether there is an accelerator whose devices cannot be assigned one by one. Each trial then uses all of them."""
     if environment.get('JAX_PLATFORMS', '').startswith('cpu'):
         return False
     return any((dev / name).exists() for name in ('accel0', 'vfio/0', 'kfd'))
@@ -98,7 +99,7 @@ def _cores() -> list[int]:
 
 
 class _Pool:
-    """Starts jobs as slots come free."""
+    """Starts jobs as slots become free."""
 
     def __init__(self, jobs: Sequence[Job], slots: list[Slot], processes: '_Processes', trials: int = 0):
         self._jobs, self._slots, self._processes = jobs, slots, processes
@@ -110,7 +111,7 @@ class _Pool:
             state.queue(job.folder.path, num_steps=job.config.train.num_steps, trial_id=job.trial_id)
 
     def work(self) -> bool:
-        """Until all have ended; True when interrupted."""
+        """Work until all jobs have ended. True if interrupted."""
         previous = {sig: signal.signal(sig, self._interrupt) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
             with Display([job.folder.path for job in self._jobs]) as display:
@@ -129,7 +130,7 @@ class _Pool:
         return bool(self._stops)
 
     def _interrupt(self, *_: Any) -> None:
-        """The first time trials save and stop; the second time they are killed."""
+        """The first interrupt makes trials save and stop, the second kills them."""
         self._stops += 1
         self._processes.signal(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
 
@@ -148,13 +149,13 @@ class _Pool:
                 state.fail(job.folder.path, f'{failed[0]} failed, which it builds on')
             elif all(how == 'done' for how in before):
                 ready.append(job)
-        ready.sort(key=lambda job: not any(job.name in other.after for other in self._waiting))  # others wait for it
+        ready.sort(key=lambda job: not any(job.name in other.after for other in self._waiting))  # awaited jobs first
         free = [slot for slot in self._slots if slot.job is None]
         for slot, job in zip(free, ready, strict=False):
             self._launch(slot, job)
 
     def _before(self, name: str, job: Job) -> str:
-        """'done', 'failed' or 'running' (or still to come), of a trial that another one waits for."""
+        """Whether a trial that another one depends on is 'done', 'failed', or 'running' (including not yet started)."""
         known = {other.name: other for other in self._jobs}
         if name not in known:
             return 'done' if state.read(job.folder.path.parent / name)['state'] == 'done' else 'failed'
@@ -164,9 +165,9 @@ class _Pool:
         return 'done' if other.done else 'failed'
 
     def _launch(self, slot: Slot, job: Job) -> None:
-        """Start a job on its share of the cores, those with the least to do.
+        """Start a job on its share of the cores, choosing the least busy ones.
 
-        The share is the same for all, also for the last: on CPU another number of cores would be other compiled
+        All jobs get the same number of cores, even the last one. On CPU another number would mean other compiled
         programs, and sums in another order.
         """
         taken = [core for other in self._slots if other.job is not None for core in other.cores]
@@ -179,7 +180,7 @@ class _Pool:
         self._processes.start(job.name, path / 'log.txt', slot.environment, 'trial', kept, job.wanted, path)
 
     def _reap(self) -> bool:
-        """Whether a trial has ended."""
+        """Free the slots of trials that have ended, and return whether there were any."""
         any_ended = False
         for name, code in self._processes.ended():
             (slot,) = [slot for slot in self._slots if slot.job is not None and slot.job.name == name]
@@ -195,7 +196,7 @@ class _Pool:
             self._mark(path, code)
 
     def _mark(self, path: pathlib.Path, code: int) -> None:
-        """Write the end that a trial could not write itself."""
+        """Record the end of a trial that could not do so itself."""
         if self._stops:
             step = state.last_row(path / 'metrics.jsonl').get('step', 0)
             state.update(path, state='preempted', phase='', step=step, reason='stopped')
@@ -208,14 +209,14 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    try:  # on Linux, where an orphan that nobody waits for stays as a zombie
+    try:  # on Linux, an orphan that nobody waits for remains as a zombie
         return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return True
 
 
 class _Processes:
-    """The trials' processes, forked by a `nursery`."""
+    """The processes of the trials, forked by a `nursery`."""
 
     def __enter__(self) -> '_Processes':
         self._nursery = subprocess.Popen(
@@ -230,7 +231,7 @@ class _Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._requests.close()  # which stops what still runs
+        self._requests.close()  # this stops whatever still runs
         self._nursery.wait()
         self._answers.close()
 
@@ -243,12 +244,12 @@ class _Processes:
             self._give_up()
 
     def signal(self, number: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # `ended` will say so
+        with contextlib.suppress(BrokenPipeError):  # `ended` will report it
             self._ask(signal=int(number))
 
     def ended(self) -> Iterator[tuple[str, int]]:
-        """(name, exit status or minus the signal) of the trials that have ended since it was last asked."""
-        over = self._nursery.poll() is not None  # asked first: what it said before that is still heard
+        """(name, exit status or minus the signal) of the trials that have ended since the last call."""
+        over = self._nursery.poll() is not None  # checked first, so that everything it said before is still read
         yield from self._hear()
         if over:
             self._give_up()
@@ -266,7 +267,7 @@ class _Processes:
                 yield answer['name'], answer['code']
 
     def _give_up(self) -> NoReturn:
-        """Wait for the trials of a nursery that is gone, which save and stop, and raise a UserError that says so."""
+        """Wait while the trials of a dead nursery save and stop, then raise a UserError that says so."""
         until = time.monotonic() + SAVING_SECONDS
         while any(map(_lives, self._pids.values())) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)

@@ -1,11 +1,11 @@
-"""A process that has imported all that a trial needs, and forks a trial in milliseconds in place of seconds.
+"""A process that has already imported everything a trial needs, so it forks a trial in milliseconds, not seconds.
 
-It reads one JSON object a line, `{"name", "log", "environment", "arguments"}`, forks a child that runs
-`genbench.studies.worker`, and answers `{"name", "pid"}` and, when it has ended, `{"name", "code"}` (minus the signal
-where one killed it). `{"signal": NUMBER}` goes to all children. When its input ends, because whoever started it is
-gone, it tells the children to save and stop. When it is killed itself, they notice and do the same.
+It reads one JSON object per line. For `{"name", "log", "environment", "arguments"}` it forks a child that runs
+`genbench.studies.worker`. It answers `{"name", "pid"}` and, when the child has ended, `{"name", "code"}` (minus the
+signal if one killed it). `{"signal": NUMBER}` is sent to all children. Its input ends when the process that started it
+is gone; it then tells the children to save and stop. If it is killed itself, they notice and do the same.
 
-Forking is safe because the parent only imports: no device of jax is opened and no thread of Python runs before.
+Forking is safe because the parent only imports: it has not opened any jax device or started any Python thread.
 """
 
 import gc
@@ -22,7 +22,7 @@ import warnings
 from typing import Any, NoReturn
 
 POLL_SECONDS = 0.05
-# What a trial imports sooner or later; `genbench.families` finds its own.
+# What every trial imports sooner or later. `genbench.families` finds its own modules.
 MODULES = (
     'genbench.evaluation.harness',
     'genbench.training.loop',
@@ -42,19 +42,19 @@ def preload() -> None:
     from genbench import families
     from genbench.training import metrics
 
-    families.names()  # imports each of them
+    families.names()  # imports every family
     metrics.tensorboard()
-    gc.freeze()  # children share what is there
+    gc.freeze()  # children share what exists now
 
 
 class Nursery:
-    """The loop of the process."""
+    """The main loop of the process."""
 
     def __init__(self, channel: int):
         self._channel = channel
         self._children: dict[int, str] = {}
         self._buffer = b''
-        self._end, self._life = os.pipe()  # nobody else keeps the second end, so the first ends with this process
+        self._end, self._life = os.pipe()  # only this process holds the second end, so the first one ends with it
 
     def run(self) -> int:
         selector = selectors.DefaultSelector()
@@ -89,7 +89,7 @@ class Nursery:
         self._say(name=name, pid=pid)
 
     def _become(self, log: str, environment: dict[str, str], arguments: list[str]) -> NoReturn:
-        """The child: a worker, as if it had been started on its own."""
+        """Turn the child into a worker, as if it had been started on its own."""
         code = 1
         try:
             os.setsid()
@@ -128,7 +128,7 @@ class Nursery:
         try:
             os.write(self._channel, (json.dumps(values) + '\n').encode())
         except BrokenPipeError:
-            return  # who started it is gone; the end of the input says so too
+            return  # the process that started this one is gone; the end of the input says so too
 
 
 def _stop_after(end: int) -> None:
@@ -138,12 +138,12 @@ def _stop_after(end: int) -> None:
 
 
 def main() -> int:
-    # From Python 3.12 on forking warns where libraries hold threads; those of OpenBLAS are made for it.
+    # From Python 3.12 on, forking warns if libraries hold threads. OpenBLAS's threads are made for it.
     warnings.filterwarnings('ignore', category=DeprecationWarning, message='.*fork')
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     channel = os.dup(1)
     os.set_inheritable(channel, False)
-    os.dup2(2, 1)  # what an import prints is no answer
+    os.dup2(2, 1)  # what an import prints is not an answer
     preload()
     return Nursery(channel).run()
 

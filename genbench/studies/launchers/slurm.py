@@ -1,4 +1,4 @@
-"""Trials as jobs of a SLURM cluster, submitted as arrays through submitit."""
+"""Run trials as jobs of a SLURM cluster, submitted as arrays through submitit."""
 
 import dataclasses
 import pathlib
@@ -17,8 +17,8 @@ from genbench.studies.launchers import base, squeue
 from genbench.studies.launchers.task import Task
 
 POLL_SECONDS = 2.0
-SIGNAL_SECONDS = 90  # before its time is over, a job is told to save
-# Names that flags and studies use → submitit's; other names go to sbatch as they are.
+SIGNAL_SECONDS = 90  # a job is told to save this long before its time limit
+# Names in flags and studies → submitit's names. Other names go to sbatch unchanged.
 KEYS = {
     'partition': 'partition',
     'time': 'time',
@@ -35,9 +35,9 @@ class Options:
     """How a study uses the cluster.
 
     Attributes:
-      resources: of a trial, by the names of `KEYS` or of sbatch's long options, such as mem or qos.
-      wait: until all have ended; else only submit.
-      start_timeout: seconds after which a job that has not started is cancelled and its trial failed; 0: never.
+      resources: for each trial, by the names in `KEYS` or sbatch's long options, such as mem or qos.
+      wait: wait until all have ended; otherwise only submit.
+      start_timeout: seconds after which a job that has not started is cancelled and its trial fails; 0 for never.
     """
 
     resources: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -46,10 +46,10 @@ class Options:
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:
-    """Resources from 'KEY=VALUE' words.
+    """Parse resources from 'KEY=VALUE' words.
 
     Raises:
-      UserError: a word that is none.
+      UserError: a word does not have this form.
     """
     found = {}
     for word in words:
@@ -64,10 +64,10 @@ class Slurm:
     """The launcher of a cluster.
 
     Args:
-      folder: of the study, on a file system that all nodes see.
+      folder: of the study, on a file system that all nodes share.
 
     Raises:
-      UserError: there is no sbatch, or submitit is missing.
+      UserError: sbatch or submitit is missing.
     """
 
     interruption = ''
@@ -94,13 +94,13 @@ class Slurm:
         self.interruption = (f'{len(there) + len(missing)} trials are in the queue of SLURM. They go on without this '
                              f'command: genbench status {self._folder} shows them, and the same command waits for them '
                              'and collects their results.')  # fmt: skip
-        if not self._options.wait:  # real images are scored by the call that waits
+        if not self._options.wait:  # the call that waits also scores real images
             return any(not job.done for job in todo)
         with _Floor(floor, self._options) as real:
             return self._wait(todo, real)
 
     def _submit(self, jobs: Sequence[Job], numbers: dict[str, str], known: Mapping[str, Job]) -> None:
-        """One array for all trials that wait for the same others, the first for those that wait for none."""
+        """Submit one array for each set of trials with the same dependencies, those without dependencies first."""
         waiting = list(jobs)
         while waiting:
             groups: dict[tuple[str, ...], list[Job]] = {}
@@ -117,7 +117,7 @@ class Slurm:
                 numbers |= self._submit_array(group, needed)
 
     def _submit_array(self, jobs: Sequence[Job], before: Sequence[str]) -> dict[str, str]:
-        """{trial: job number} of trials that start when the jobs `before` have succeeded."""
+        """{trial: job number} of the submitted trials. They start when the jobs `before` have succeeded."""
         import submitit
         from submitit.core import utils
 
@@ -132,7 +132,7 @@ class Slurm:
             raise UserError(f'SLURM did not take the jobs: {_said(error)}') from None
         numbers = {job.name: one.job_id for job, one in zip(jobs, submitted, strict=True)}
         for job in jobs:
-            if state.read(job.folder.path)['state'] == 'queued':  # else it says so itself by now
+            if state.read(job.folder.path)['state'] == 'queued':  # otherwise the job has already recorded it
                 state.update(job.folder.path, job=f'slurm:{numbers[job.name]}')
         return numbers
 
@@ -145,7 +145,7 @@ class Slurm:
             more |= {'dependency': f'afterok:{":".join(before)}', 'kill-on-invalid-dep': 'yes'}
         return {
             'job_name': f'genbench-{self._folder.name}',
-            'time': None,  # what the partition says
+            'time': None,  # the partition's default
             'signal_delay_s': SIGNAL_SECONDS,
             'ntasks_per_node': per_node,
             'srun_args': ['--kill-on-bad-exit=1'],
@@ -154,7 +154,7 @@ class Slurm:
         }
 
     def _wait(self, jobs: Sequence[Job], real: '_Floor') -> bool:
-        """Until all have ended; True when interrupted, and the jobs go on."""
+        """Wait until all have ended. True if interrupted; the jobs go on."""
         began, stop = time.monotonic(), _Stop()
         with stop, status.Display([job.folder.path for job in jobs]) as display:
             while not stop.asked:
@@ -168,14 +168,14 @@ class Slurm:
         return True
 
     def _settle(self, job: Job, known: Mapping[str, squeue.Entry], seconds: float) -> bool:
-        """Whether a trial has ended; writes what its folder does not say yet because its process could not."""
+        """Whether a trial has ended. Records in its folder what its process could not."""
         path = job.folder.path
         now = state.read(path)
         if now['state'] in ('done', 'failed'):
             return True
         changes = squeue.judge(now, known) if now['job'] else {}
         if changes.get('state') == 'failed':
-            time.sleep(0.5)  # what it wrote last may be under way
+            time.sleep(0.5)  # its last write may still be on the way
             if state.read(path)['state'] not in ('done', 'failed'):
                 state.fail(path, self._builds_on(job) or changes['reason'])
             return True
@@ -194,7 +194,7 @@ class Slurm:
 
 
 class _Floor:
-    """Real images are scored by a step of a job of its own, while it is entered and the trials run."""
+    """A context in which a step in its own job scores real images while the trials run."""
 
     def __init__(self, words: Sequence[str], options: Options):
         self._words, self._options = words, options
@@ -216,7 +216,7 @@ class _Floor:
         return [f'--{key}={value}' for key, value in {**given, **one}.items()]
 
     def over(self) -> bool:
-        """Whether it has ended, or is not waited for any longer; a UserError where it failed."""
+        """Whether it has ended, or has waited too long to start. Raise a UserError if it failed."""
         if self._step is None:
             return True
         code, limit = self._step.poll(), self._options.start_timeout
@@ -238,7 +238,7 @@ class _Floor:
 
 
 class _Stop:
-    """Ctrl-C and SIGTERM while it is entered, which end the waiting at once."""
+    """A context in which Ctrl-C and SIGTERM end the waiting at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -267,7 +267,7 @@ def _check(resources: Mapping[str, str]) -> None:
 
 
 def _is_done(name: str, job: Job, known: Mapping[str, Job]) -> bool:
-    """Whether a trial that another one waits for is done; it need not be one of those that are launched."""
+    """Whether a trial that another one depends on is done, even if it is not among the launched jobs."""
     if name in known:
         return known[name].done
     return state.read(job.folder.path.parent / name)['state'] == 'done'
@@ -286,6 +286,6 @@ def _cancel(number: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    """The line of sbatch in what submitit says."""
+    """The line from sbatch in submitit's error message."""
     lines = [line.partition('error:')[2].strip() for line in str(error).splitlines() if 'error:' in line]
     return '; '.join(line for line in lines if line) or ' '.join(str(error).split())

@@ -43,14 +43,14 @@ _ENDED = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of squeue: a job's state and why it is in it."""
+    """A line of squeue: a job's state, and the reason for it."""
 
     state: str
     reason: str
 
 
 def read() -> dict[str, Entry] | None:
-    """The user's jobs by their number, NUMBER or ARRAY_INDEX; None where SLURM does not answer."""
+    """The user's jobs by number, NUMBER or ARRAY_INDEX; None if SLURM does not answer."""
     if shutil.which('squeue') is None:
         return None
     command = ['squeue', '--noheader', '--array', '--states=all', f'--user={os.getuid()}', '--format=%i|%T|%r']
@@ -65,19 +65,19 @@ def read() -> dict[str, Entry] | None:
 
 
 def holds(entry: Entry | None) -> bool:
-    """Whether the cluster runs a job or will; it tells for a while of those that have ended, too."""
+    """Whether the cluster runs a job or is going to. squeue also lists ended jobs for a while."""
     return entry is not None and entry.state in ACTIVE + WAITING and entry.reason != 'DependencyNeverSatisfied'
 
 
 def waiting(job: str, entry: Entry) -> str:
-    """Why a job does not run yet, with SLURM's own word."""
+    """Why a job is not running yet, including SLURM's own word."""
     key = entry.reason.strip('()').split(',')[0]
     known = _PENDING.get(key, 'waits').format(job=job)
     return f'{known} (SLURM: {entry.reason})'
 
 
 def judge(status: Mapping[str, Any], jobs: Mapping[str, Entry]) -> dict[str, Any]:
-    """What the cluster knows better than a trial's status: changes to it."""
+    """Changes to a trial's status in matters that the cluster knows better."""
     job = status['job'].partition(':')[2]
     entry = jobs.get(job)
     if entry is None:

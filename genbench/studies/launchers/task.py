@@ -1,8 +1,8 @@
-"""What runs inside a SLURM job: one trial, in this task's part of it. Imports little, so that it starts at once.
+"""What runs inside a SLURM job: this task's part of one trial. It imports little, so that it starts at once.
 
-SLURM sends SIGTERM when it takes a job's nodes away or somebody cancels it, and SIGUSR2 before the time is over. In
-either case the trial saves and ends with status 75. After SIGTERM it is SLURM's to start the job again (a preempted or
-requeued one) or not (a cancelled one); before the end of its time the job puts itself back into the queue.
+SLURM sends SIGTERM when it takes away a job's nodes or somebody cancels the job, and SIGUSR2 shortly before its time
+limit. In either case the trial saves and ends with status 75. After SIGTERM, SLURM decides whether to start the job
+again: it does so for a preempted or requeued job, not for a cancelled one. At the time limit, the job requeues itself.
 """
 
 import os
@@ -16,11 +16,11 @@ from typing import Any
 from genbench.errors import INTERRUPTED
 from genbench.studies import state
 
-LINGER_SECONDS = 10.0  # for the first task to write down why, before SLURM ends the job because another one failed
+LINGER_SECONDS = 10.0  # for the first task to record the reason, before SLURM ends the job because another task failed
 
 
 class Stopped(Exception):
-    """The trial saved and stopped; no success, so that trials which wait for it go on waiting."""
+    """The trial saved and stopped. This is not success, so trials that depend on it keep waiting."""
 
 
 class Failed(Exception):
@@ -28,10 +28,10 @@ class Failed(Exception):
 
 
 class Task:
-    """A trial as a function without arguments, which submitit keeps in a file until SLURM starts it.
+    """A trial as a function without arguments, which submitit stores in a file until SLURM starts it.
 
-    A trial of one task trains and evaluates in one process. Of several, each trains in a process that joins the others,
-    and evaluates in another one that does.
+    A trial with one task trains and evaluates in one process. With several tasks, each one starts a process that trains
+    with the others, and then another one that evaluates with them.
     """
 
     def __init__(self, wanted: str, folder: str):
@@ -47,7 +47,7 @@ class Task:
                 self._end(code, process, first)
 
     def _end(self, code: int, process: '_Process', first: bool) -> None:
-        """Say why there is no more to come, where the trial itself could not."""
+        """Record why the trial ended, if it could not do so itself."""
         folder = pathlib.Path(self._folder)
         now = state.read(folder)['state']
         if code == INTERRUPTED or process.asked:
@@ -65,7 +65,7 @@ class Task:
 
 
 class _Process:
-    """The worker that does the work, and the signals that come for it."""
+    """The worker process, and the signals that arrive for it."""
 
     def __init__(self) -> None:
         self.asked = self.time_is_over = False
@@ -74,7 +74,7 @@ class _Process:
         signal.signal(signal.SIGUSR2, self._stop)
 
     def run(self, part: str, wanted: str, folder: str, first: bool) -> int:
-        """Exit status, or minus the signal that ended it."""
+        """Run the worker. The exit status, or minus the signal that ended it."""
         number = os.environ.get('SLURM_PROCID', '0')
         with open(pathlib.Path(folder) / ('log.txt' if first else f'log.{number}.txt'), 'a') as log:
             self._worker = subprocess.Popen(
@@ -93,7 +93,7 @@ class _Process:
 
 
 def _deaf() -> None:
-    """SLURM signals every process of a job: SIGUSR2 is for the task, which tells the worker."""
+    """Ignore SIGUSR2. SLURM signals every process of a job, but only the task acts on it and tells the worker."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
