@@ -3,14 +3,14 @@
 genbench train --config=configs/paper/iwae_mnist.py --workdir=runs/iwae_1 --config.data.data_dir=DIR
 
 That is k = 1, where VAE and IWAE are one. For IWAE with k = 5:
---config.family.objective=iwae --config.family.draws=5; for VAE with k = 5: --config.family.draws=5.
+--config.family.draws=5; for VAE with k = 5: --config.family.objective=elbo --config.family.draws=5.
 
 As in the paper: images binarised anew whenever they are used, two layers of 200 tanh units in encoder and decoder, 50
 latents, weights as Glorot & Bengio 2010, Adam with β = (0.9, 0.999) and ε = 1e-4, batches of 20, and 3^i epochs at the
 rate 1e-3 · 10^(−i/7) for i = 0 … 7; scored by the bound with 5,000 samples.
 
-Differs from the paper: the VAE's KL term is taken in closed form; the paper takes it from the samples, as IWAE's
-objective does here too.
+Differs from the paper: for k > 1 the VAE's KL term is taken in closed form; the paper takes it from the samples, as
+IWAE's objective does here too.
 """
 
 from ml_collections import ConfigDict

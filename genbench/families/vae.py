@@ -14,6 +14,7 @@ from flax import nnx
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families import observations
 from genbench.families.base import (
     Array,
@@ -64,6 +65,8 @@ class VAE(FirstStage, Family):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
+        if config.family.objective == 'iwae' and config.family.beta != 1:
+            raise UserError(f'family.beta is {config.family.beta}, which objective=iwae does not read; set 1.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent

@@ -86,7 +86,7 @@ def read(ledger: Mapping[str, Any]) -> tuple[Row, ...]:
     for source in ledger['source']:
         shared = {key: value for key, value in source.items() if key != 'rows'}
         for entry in source['rows']:
-            values = {**shared, **entry}
+            values = {**shared, **entry, 'said': _joined(shared.get('said', ''), entry.get('said', ''))}
             by_metric = ledger['tolerance'].get(values['metric'], {})
             width = by_metric.get('absolute', by_metric.get('relative', 0.0) * abs(values['value']))
             more = tuple(ledger['evaluation'].get(values['metric'], ())) + tuple(values.get('evaluation', ()))
@@ -94,6 +94,11 @@ def read(ledger: Mapping[str, Any]) -> tuple[Row, ...]:
             lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
             found.append(Row(**{**values, **lists}))
     return tuple(found)
+
+
+def _joined(source: str, row: str) -> str:
+    """What a row says, after what its source says of all rows, unless the row repeats it."""
+    return row if source in row else '; '.join(filter(None, (source, row)))
 
 
 def get(name: str) -> Row:

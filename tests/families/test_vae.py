@@ -118,14 +118,34 @@ def test_the_objective_of_importance_weights_is_the_bound_and_that_of_elbos_thei
     )
 
 
-def test_the_gradient_of_importance_weights_is_that_of_the_marginal_where_the_posterior_is_exact(ppca, resolve, keys):
-    """Two independent computations: the objective by automatic differentiation, and log N(x; μ, WWᵀ + σ²I)."""
-    x = vectors(8)
-    batch = {'image': x, 'label': jnp.zeros(8, int), 'key': keys(8)}
-    family = PPCA(resolve('vae', latent=2, objective='iwae', draws=3), SPEC)
-    loss = jax.jit(lambda batch: family.loss({}, batch, jax.random.key(0), 0)[0])(batch)
-    wanted = MARGINAL.logpdf(np.reshape(x, (8, 4))).mean()
-    assert loss == pytest.approx(SPEC.bits_per_dim(wanted), abs=1e-4)
+class Moving(PPCA):
+    """The model above with μ as a parameter of its decoder."""
+
+    def _log_observation(self, networks, z, images, given, key=None):
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + networks['mu'], NOISE).sum(-1)
+
+
+@pytest.mark.parametrize('moved', [False, True])
+def test_the_gradient_of_importance_weights(moved, resolve, keys):
+    """At the exact posterior that of log N(x; μ, WWᵀ + σ²I); off it that of the loss by finite differences."""
+    family, count = Moving(resolve('vae', latent=2, objective='iwae', draws=3), SPEC), 20_000
+    family.shift, family.stretch = (0.3, 1.3) if moved else (0.0, 1.0)
+    x = vectors(1)
+    batch = {'image': jnp.broadcast_to(x, (count, 1, 1, 4)), 'label': jnp.zeros(count, int), 'key': keys(count)}
+    loss = jax.jit(jax.value_and_grad(lambda mu: family.loss({'mu': mu}, batch, jax.random.key(0), 0)[0]))
+    mu = jnp.asarray(MU, jnp.float32)
+    value, found = loss(mu)
+    if moved:
+        wanted = [(loss(mu.at[d].add(0.05))[0] - loss(mu.at[d].add(-0.05))[0]) / 0.1 for d in range(4)]
+    else:
+        wanted = SPEC.bits_per_dim(np.linalg.solve(MARGINAL.cov, np.reshape(x, 4) - MU))
+        assert value == pytest.approx(SPEC.bits_per_dim(MARGINAL.logpdf(np.reshape(x, 4))), abs=1e-3)
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+
+
+def test_an_objective_that_does_not_read_beta_is_refused_with_one(resolve):
+    with pytest.raises(UserError, match='objective=iwae does not read'):
+        VAE(resolve('vae', objective='iwae', beta=4.0), SPEC)
 
 
 def test_binary_images_are_drawn_anew_with_the_pixels_as_probabilities_and_scored_as_bernoulli(keys):
