@@ -326,9 +326,9 @@ def test_a_model_without_a_decoder_says_so(diffusion_copy):
 
 
 def test_a_remainder_of_samples_compiles_no_second_program(diffusion_copy, monkeypatch):
-    sizes, whole = [], sampling._sample
+    sizes, whole = [], sampling.sample
     monkeypatch.setattr(
-        sampling, '_sample', lambda b, state, keys, *rest: sizes.append(len(keys)) or whole(b, state, keys, *rest)
+        sampling, 'sample', lambda b, state, keys, *rest: sizes.append(len(keys)) or whole(b, state, keys, *rest)
     )
     options = ['evaluation.metrics=fd', 'evaluation.sets=3', 'evaluation.num_samples=30', 'evaluation.batch_size=64']
     harness.evaluate(diffusion_copy, [*options, 'evaluation.samplers=ddim:1'], quiet=True)  # 90 images: 64 and 26
