@@ -223,6 +223,8 @@ def _joined(given: argparse.Namespace) -> Iterator[Any]:
     from genbench.training import processes
 
     processes.connect(given.coordinator, given.num_processes, given.process_id, detect=given.distributed)
+    if given.verb != 'train':
+        processes.answer_sigterm()
     with remote.staged(given.verb, vars(given), processes.from_first, processes.all_agree):
         yield processes
 

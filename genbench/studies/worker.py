@@ -109,6 +109,7 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
         status.begin('evaluating', config.train.num_steps)
         if job == 'evaluate':
             processes.connect()
+        processes.answer_sigterm()
         from genbench.evaluation import harness
 
         harness.evaluate(folder, cells=_grid(folder), report=status.evaluated)

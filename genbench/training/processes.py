@@ -17,6 +17,7 @@ import numpy as np
 from genbench.errors import UserError
 
 RESOLVE_SECONDS = 10.0
+LAST_UPLOAD = 3600  # seconds that the others wait at the end for the first process, which may have files to send
 _BLOCK = 2**24  # bytes that a process sends at a time
 
 
@@ -41,6 +42,15 @@ def connect(coordinator: str = '', num_processes: int | None = None, process_id:
         _initialise(coordinator, num_processes, process_id)
     elif detect or tasks(os.environ) > 1:
         _initialise()
+
+
+def answer_sigterm() -> None:
+    """Let SIGTERM do again what it did before the processes joined, for work that does not ask a `StopRequest`.
+
+    jax takes the signal for itself when processes join, and would otherwise swallow it.
+    """
+    if several():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def check_coordinator(address: str) -> None:
@@ -70,7 +80,7 @@ def tasks(environment: Mapping[str, str]) -> int:
 
 def _initialise(*words: Any) -> None:
     try:
-        jax.distributed.initialize(*words)
+        jax.distributed.initialize(*words, shutdown_timeout_seconds=LAST_UPLOAD)
         exchange(b'')  # now, while all have just started: on CPUs the first exchange fails if one is 30 s late
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:200]

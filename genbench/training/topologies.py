@@ -179,7 +179,7 @@ def check_installed(target: Target) -> None:
         plugins = ('jax-cuda12-plugin', 'jax-cuda13-plugin')
         package = next((name for name in plugins if _version(name)), plugins[0])
         found, extra, wanted = _version(package), 'topology-gpu', jax
-        if found and not any(importlib.util.find_spec(name) for name in ('nvidia.cuda_nvcc', 'nvidia.cu13')):
+        if found and not any(map(_has, ('nvidia.cuda_nvcc', 'nvidia.cu13'))):
             found = ''
     if not found:
         raise UserError(f"--topology={target.name} needs XLA's compiler for it. "
@@ -187,6 +187,13 @@ def check_installed(target: Target) -> None:
     if wanted and found != wanted and not found.startswith(f'{wanted}.'):
         raise UserError(f'jax {jax} compiles with {package} {wanted}, and {found} is installed. '
                         f"Run: pip install 'genbench[{extra}]'")  # fmt: skip
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def _version(package: str) -> str:
