@@ -78,9 +78,9 @@ def tasks(environment: Mapping[str, str]) -> int:
     return int(number) if number.isdigit() and 'SLURM_PROCID' in environment else 1
 
 
-def _initialise(*words: Any) -> None:
+def _initialise(address: str | None = None, count: int | None = None, own: int | None = None) -> None:
     try:
-        jax.distributed.initialize(*words, shutdown_timeout_seconds=LAST_UPLOAD)
+        jax.distributed.initialize(address, count, own, shutdown_timeout_seconds=LAST_UPLOAD)
         exchange(b'')  # now, while all have just started: on CPUs the first exchange fails if one is 30 s late
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:200]
