@@ -1,6 +1,6 @@
-"""Generative families. A family is found by the name of its module here, or in a module that a config names (`own`).
+"""Generative families. A family lives in the module of its name here, or in a module that a config names (`own`).
 
-Modules that register no family of their own name hold what families share.
+Modules that register no family hold code that several families share.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from genbench.families.registry import registered
 
 
 def names() -> list[str]:
-    """Every family that ships or has been registered."""
+    """The names of all families that ship with genbench or have been registered."""
     for module in _modules():
         importlib.import_module(f'{__name__}.{module}')
     return sorted(registered())

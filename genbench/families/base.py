@@ -1,6 +1,6 @@
 """The contract of a family: how its networks are built, trained, sampled and scored.
 
-Everything else (data, trainer, checkpoints, evaluation, studies, report) is written against this file.
+The rest of genbench (data, trainer, checkpoints, evaluation, studies, report) relies on this contract alone.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ from genbench.interpolants.solvers import Trace
 from genbench.ranges import TEXTS, Range
 
 Array = jax.Array
-# 'image': integers (batch, height, width, channels); 'label': integers (batch,); further fields of the rows; and 'key':
-# one key an image, (batch,), of this update, from which a loss draws what belongs to the image (`genbench.rng`)
+# 'image': integers (batch, height, width, channels); 'label': integers (batch,); any further fields of the rows; 'key':
+# one key per image for this update, (batch,). A loss draws each image's random numbers from its key (`genbench.rng`)
 Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
 
 
 class Networks(Mapping[str, Any]):
-    """The modules of a family by name, and the same modules with averaged parameters.
+    """A family's modules by name, and the same modules with averaged parameters.
 
-    `networks['decoder']` holds current parameters, `networks.averaged('ema')['decoder']` those of that average; a
-    network outside the average keeps its current ones. `networks.borrowed('teacher')` are the frozen ones of that run.
+    `networks['decoder']` holds the current parameters and `networks.averaged('ema')['decoder']` the averaged ones. A
+    network outside the average keeps its current ones. `networks.borrowed('teacher')` holds that run's frozen modules.
     """
 
     def __init__(
@@ -68,18 +68,18 @@ LossFunction = Callable[[Networks, Batch, Array, Array], tuple[Array, Scalars]]
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """One entry of a training step; the trainer runs the list in order, each seeing what the ones before it did.
+    """One entry of a training step. The trainer runs the entries in order, and each sees the results of earlier ones.
 
     Attributes:
-      name: keys the optimizer state and prefixes the metrics.
-      networks: the networks whose parameters it moves.
-      loss: (networks, batch, key, step) → (scalar, named scalars). What it draws for an image comes from
-        `batch['key']`, which is split over the devices as the images are; `key` is for the rest, such as dropout.
-        Variables of a module that are not parameters (batch statistics, spectral-norm vectors, codebooks) keep the
-        values the loss leaves in them.
-      optimizer: keys of `config.optimizer` to replace; None moves no parameter and only keeps such variables.
-      every: run on steps divisible by this.
-      splits: micro-batches may share such variables: each change is linear in means over images, or the same for all.
+      name: names the optimizer state and prefixes the metrics.
+      networks: the networks whose parameters this update changes.
+      loss: (networks, batch, key, step) → (scalar, named scalars). It draws each image's random numbers from
+        `batch['key']`, which is split over the devices like the images; `key` is for the rest, such as dropout.
+        Module variables that are not parameters (batch statistics, spectral-norm vectors, codebooks) keep the
+        values that the loss leaves in them.
+      optimizer: keys of `config.optimizer` to replace; None changes no parameters and only keeps such variables.
+      every: the update runs on steps divisible by this number.
+      splits: micro-batches may share such variables, for each change is linear in image means or the same for all.
     """
 
     name: str
@@ -95,10 +95,10 @@ class Average:
     """An average of the parameters of some networks, taken after every step.
 
     Attributes:
-      decay: of an exponential moving average.
-      warmup: take min(decay, (1 + step) / (10 + step)), so that early weights are forgotten.
-      width: above zero, a power-function average instead, as wide as this share of the training so far
-        (Karras et al. 2024); snapshots of these make averages of any width after training.
+      decay: decay of the exponential moving average.
+      warmup: use min(decay, (1 + step) / (10 + step)), so that the average forgets early weights.
+      width: if above zero, take a power-function average instead, whose width is this fraction of the training so far
+        (Karras et al. 2024). Its snapshots yield averages of any width after training.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Average:
 
 
 class Borrowed(NamedTuple):
-    """A finished run that another one builds on, by its family; its modules come with `Networks.borrowed`."""
+    """A finished run that another run builds on, given by its family. `Networks.borrowed` has its modules."""
 
     family: 'Family'
 
@@ -117,7 +117,7 @@ class Borrowed(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How to sample: a solver's name, its number of steps (may be traced), guidance, and its solver's record."""
+    """How to sample: the solver's name, the number of steps (may be traced), the guidance and the solver's options."""
 
     name: str = dataclasses.field(metadata={'static': True})
     num_steps: Any = 1
@@ -126,13 +126,13 @@ class Sampler:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What results say of it; options only where they are not the default."""
+        """The sampler's entry in the results. Options appear only if they differ from the default."""
         told = {'sampler': self.name, 'steps': int(self.num_steps), 'guidance': self.guidance}
         return told | ({'sampler_options': self.options.changed} if self.options.changed else {})
 
 
 class Samples(NamedTuple):
-    """Integer images (batch, …) and network evaluations for each image."""
+    """Integer images (batch, …) and the number of network evaluations per image."""
 
     images: Array
     evaluations: Array | int
@@ -143,14 +143,14 @@ class Likelihood:
     """One way to score images.
 
     Attributes:
-      method: name of the result, e.g. 'elbo'.
-      kind: 'exact', 'lower_bound' or 'estimate'; kinds are never ranked as equals.
-      log_prob: (networks, integer images, conditions or None, one key an image) → log-likelihood of the discrete image
-        in nats, (batch,); or a mapping with it under 'log_prob' and its parts (prior, KL terms, …) under their names.
-      protocol: what the number depends on beside the checkpoint: dequantisation, draws, solver, …
-      refined: the same with a finer discretisation (twice the steps, a tenth of the tolerance), where there is one;
-        the difference is reported as `discretisation_error`.
-      traceable: `log_prob` may be compiled as a whole; otherwise it compiles its own parts and loops over them.
+      method: the name of the result, e.g. 'elbo'.
+      kind: 'exact', 'lower_bound' or 'estimate'; different kinds are never ranked against each other.
+      log_prob: (networks, integer images, conditions or None, one key per image) → log-likelihood of the discrete
+        image in nats, (batch,); or a mapping with this as 'log_prob' and its parts (prior, KL, …) under their names.
+      protocol: everything besides the checkpoint that the number depends on: dequantisation, draws, solver, …
+      refined: the same likelihood with a finer discretisation (twice the steps, a tenth of the tolerance), if there is
+        one. The difference is reported as `discretisation_error`.
+      traceable: `log_prob` may be compiled as a whole. Otherwise it compiles its own parts and loops over them.
     """
 
     method: str
@@ -162,57 +162,57 @@ class Likelihood:
 
 
 class Family:
-    """Base class. A family overrides `networks`, `updates` and `sample` (or `generate`), and what else it needs.
+    """Base class. A family overrides `networks`, `updates` and `sample` (or `generate`), and whatever else it needs.
 
     Args:
       config: the resolved config.
-      spec: the data.
-      borrowed: the runs named by `borrows`.
+      spec: the specification of the data.
+      borrowed: the runs that `borrows` names.
     """
 
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
-    default_steps: ClassVar[int] = 1  # of a sampler whose steps nobody says
+    default_steps: ClassVar[int] = 1  # of a sampler if nobody sets its steps
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
-    only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that losses need, and samples and scores do not
-    ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # what keys of `family` that this class adds may hold
-    span: Span | None = None  # of the stage that it is at; None where there is only one
+    only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
+    ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
+    span: Span | None = None  # of the current stage; None if there is only one
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
-        self.space: Space = Pixels(spec)  # of what it models, which need not be integer images
+        self.space: Space = Pixels(spec)  # of what it models, which may be something other than integer images
         self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Sections of the config that this family sets or adds to, e.g. {'family': {...}, 'network': {...}}."""
-        # What a model is told of an image: conditional adds 'label' to the kinds of `data.conditions` that are named.
+        """Config sections that this family sets or extends, e.g. {'family': {...}, 'network': {...}}."""
+        # The conditions of the model, by their names in `data.conditions`; `conditional` adds 'label' to them.
         return {'family': {'conditional': False, 'conditions': ()}}
 
     @classmethod
     def all_ranges(cls) -> dict[str, Range]:
-        """`ranges` of this class and of those that it builds on."""
+        """`ranges` of this class and of its base classes together."""
         return {key: one for kind in reversed(cls.__mro__) for key, one in vars(kind).get('ranges', {}).items()}
 
     @classmethod
     def borrows(cls, config: Any) -> dict[str, str]:
-        """Finished runs this one needs: name → run folder, or RUN@AVERAGE. The config says it as `family.NAME`."""
+        """Finished runs that this one needs: name → run folder or RUN@AVERAGE; the config sets it as `family.NAME`."""
         return {}
 
     @property
     def forms(self) -> dict[str, conditions.Form]:
-        """What networks must be built for, by condition; empty for an unconditional model."""
+        """The form of each condition that the networks take; empty for an unconditional model."""
         return {name: one.form for name, one in self.conditions.items()}
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields that the rows of the data need beside image and label."""
+        """Fields that the rows of the data need in addition to image and label."""
         wanted = [field for one in self.conditions.values() for field in one.fields]
         return tuple(field for field in dict.fromkeys(wanted) if field not in ('image', 'label'))
 
     def given(self, rows: Batch, keys: Array | None = None) -> Given:
-        """What the model is told of these rows, or None; `keys` take the place of `rows['key']`."""
+        """The conditions of these rows, or None for an unconditional model; `keys` replace `rows['key']`."""
         return conditions.make(self.conditions, rows, rows['key'] if keys is None else keys)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
@@ -220,13 +220,13 @@ class Family:
         raise NotImplementedError
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        """Data-dependent initialisation: may change the modules in place; sees the first batch."""
+        """Data-dependent initialisation from the first batch; may change the modules in place."""
 
     def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
-        """Arrays (batch, …) that stand in the batches beside these rows under their names; made of all rows once.
+        """Arrays (batch, …) that are computed once for every row and added to its batches under their names.
 
-        `networks` has borrowed runs only, and `rows['key']` is a key for each row, the same whatever rows it is with.
-        What is made is kept in the run's folder (`training.preparation`), and is no part of checkpoints.
+        `networks` holds borrowed runs only. `rows['key']` is one key per row, which does not depend on the other rows.
+        The arrays are kept in the run's folder (`training.preparation`); checkpoints do not contain them.
         """
         return {}
 
@@ -236,7 +236,7 @@ class Family:
 
     @property
     def averages(self) -> tuple[Average, ...]:
-        """'ema', and what `train.extra_decays` and `train.power_widths` add: 'ema_0.99', 'power_0.05', …."""
+        """'ema', and those that `train.extra_decays` and `train.power_widths` add: 'ema_0.99', 'power_0.05', …."""
         names, options = self.averaged, self.config.train
         if not names:
             return ()
@@ -248,7 +248,7 @@ class Family:
 
     @property
     def averaged(self) -> tuple[str, ...]:
-        """The networks of the averages: by default every one that an optimizer moves."""
+        """The networks that are averaged: by default every network that an optimizer trains."""
         moved = [name for update in self.updates if update.optimizer is not None for name in update.networks]
         return tuple(dict.fromkeys(moved))
 
@@ -257,72 +257,72 @@ class Family:
         return (Stage('main'),)
 
     def at(self, stage: str) -> 'Family':
-        """The family in this stage: `spec` and `config` are the stage's."""
+        """The family in this stage, with the stage's `spec` and `config`."""
         return stages.at(self, stage)
 
     def carry(self, old: Networks, new: Networks) -> None:
-        """Between two stages: fill the new stage's modules from the old ones, in place. Called on the new family.
+        """Fill the new stage's modules from the old stage's, in place. It is called on the new stage's family.
 
-        By default networks that keep their name and shapes go on as they are; others stay fresh."""
+        By default, networks that keep their name and shapes keep their values; the others start afresh."""
         stages.carry(old, new)
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
-        """Images from one key each (batch,); must not depend on which images share a batch.
+        """Sample one image per key (batch,). An image must not depend on which others share its batch.
 
-        By default what `generate` makes of a standard normal latent for each key.
+        By default, `generate` turns one standard normal latent per key into images.
         """
         return Samples(self.generate(networks, self.latents(keys, sampler), keys, given, sampler), 1)
 
     def latents(self, keys: Array, sampler: Sampler) -> Array:
-        """z of one key each (batch,), standard normal at temperature 1."""
+        """One latent z per key (batch,), standard normal at temperature 1."""
         assert self.latent_shape is not None, 'a family without latents overrides `sample`'
         return sampler.options.temperature * rng.normal(keys, 'z', self.latent_shape)
 
     def evaluations(self, sampler: Sampler) -> int:
-        """Network evaluations for one image with this sampler."""
+        """The number of network evaluations per image with this sampler."""
         return 1
 
     @classmethod
     def sampler_options(cls, name: str) -> type[Options]:
-        """The record of what can be chosen of this sampler."""
+        """The options that this sampler has."""
         return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
 
     @classmethod
     def check_sampler(cls, name: str) -> None:
-        """Raise a UserError that says why when this family cannot be sampled so."""
+        """Raise a UserError with the reason if this family cannot use this sampler."""
         if name not in cls.samplers:
             raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a '
                             f'solver could follow. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
     def asked(self, networks: Networks) -> 'Family':
-        """The family with what it must ask its networks before anything else, such as a schedule that is learned."""
+        """The family with whatever its networks must supply before anything else, such as a learned schedule."""
         return self
 
     @property
     def path(self) -> Schedule | None:
-        """The schedule of a family whose samplers go from noise to images in steps, which `trace` follows."""
+        """The schedule of a family whose samplers step from noise to images. `trace` follows it."""
         return None
 
     def trace(
         self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
     ) -> Trace:
-        """Every state of a sampler that begins its step `first` at `start` (batch, …), a state of `path`."""
+        """Every state of a sampler that begins its step `first` at `start` (batch, …), a state on `path`."""
         raise NotImplementedError
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
-        """Of the standard normal z that `generate` takes; None where there is none, or it is the noise of `path`."""
+        """The shape of the standard normal z of `generate`; None if there is no z or if z is the noise of `path`."""
         return None
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        """Integer images from latents (batch, *latent_shape); what else is random comes from one key each (batch,)."""
+        """Integer images from latents (batch, *latent_shape). Other randomness comes from one key per image."""
         raise NotImplementedError
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        """What can be computed; empty for a family without a likelihood."""
+        """The likelihoods that can be computed; empty for a family without one."""
         return ()
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
-        """The decoder of a family that has one, for images with these conditions."""
+        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder."""
         return None

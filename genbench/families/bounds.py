@@ -1,4 +1,4 @@
-"""Variational bounds of models on a Gaussian path, over T steps and in continuous time.
+"""Variational bounds for models on a Gaussian path, over T steps and in continuous time.
 
 J. Ho, A. Jain, P. Abbeel, Denoising Diffusion Probabilistic Models, 2020 (DDPM);
 A. Nichol, P. Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021 (learned variances);
@@ -21,26 +21,26 @@ from genbench.networks.decoders import discretised_normal
 
 Array = jax.Array
 Terms = dict[str, Array]
-# Of the reverse chain, by the names of the papers; `VariationalBound.in_steps` says what they are.
+# Variances of the reverse chain, as the papers name them. `VariationalBound.in_steps` defines them.
 VARIANCES = ('beta', 'fixedlarge', 'fixedsmall', 'learned')
-INTERVALS = 1000  # among which the times of the continuous bound are drawn; any number is unbiased
+INTERVALS = 1000  # from which the times of the continuous bound are drawn; any number gives an unbiased estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class VariationalBound:
-    """Lower bounds of log P(image), each the sum of its terms, in nats and (batch,).
+    """Lower bounds on log P(image). Each is the sum of its terms, in nats, with the shape (batch,).
 
-    * 'prior': −KL(q(x_t | x) ‖ N(0, σ_t²)) at the last time, where sampling starts from the latter;
-    * 'diffusion': minus the KLs of the steps, or their integral; estimated without bias;
-    * 'reconstruction': log-probability of the image given x_t at the first time, or the log-density of x there with
-      the weight that it has in its space;
-    * 'log_prob': their sum.
+    * 'prior': −KL(q(x_t | x) ‖ N(0, σ_t²)) at the last time, where sampling starts from N(0, σ_t²);
+    * 'diffusion': minus the KLs of the steps, or minus their integral, estimated without bias;
+    * 'reconstruction': the log-probability of the image given x_t at the first time, or the log-density of x there,
+      with the weight that x has in its space;
+    * 'log_prob': the sum of the three.
 
     Attributes:
-      space: of x. One draw of x is scored with its weight, where images have draws: from their bins, of which a model
-        of dequantised images has the density, or from what a first stage says of them. Otherwise the probability of
-        the image is, with x at the centre of its bin.
-      draws: times at which an image's diffusion term is looked at, one in each of as many strata.
+      space: the space of x. If images have draws in this space, the bound scores one draw of x with its weight. A draw
+        comes from the image's bins, where a model of dequantised images has a density, or from the posterior of a
+        first stage. Otherwise x is the centre of the image's bin, and the bound scores the image's probability.
+      draws: the number of times at which an image's diffusion term is evaluated, one in each of this many strata.
     """
 
     space: Space
@@ -49,7 +49,7 @@ class VariationalBound:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What both bounds depend on beside the model: how images become x, and where the terms are looked at."""
+        """What both bounds depend on besides the model: how images become x, and at how many times terms are drawn."""
         return {
             **self.space.protocol(int(self.space.drawn)),
             'time_draws': self.draws,
@@ -64,11 +64,12 @@ class VariationalBound:
         The decoder is integrated over the image's bin (equation 13), or its density taken times the bin's width.
 
         Args:
-          variance: of p(x_s | x_t) and of the decoder, v. Let β_t be that of q(x_t | x_s) and β̃_t that of
-            q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2 and 3.3), 'fixedlarge' is
-            β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the decoder of DDPM's code).
-            'learned' lies between 'fixedsmall' and 'beta' by the network's second output.
-          networks: of the model, which a space may ask.
+          variance: the variance of p(x_s | x_t) and the variance v of the decoder. Let β_t be the variance of
+            q(x_t | x_s) and β̃_t that of q(x_s | x_t, x). Then 'beta' is β_t with v = σ(t_1)² (DDPM's β_1; sections 3.2
+            and 3.3), 'fixedlarge' is β_t with v = β̃_2, and 'fixedsmall' is β̃_t with v = β̃_2 (the names and the
+            decoder of DDPM's code). 'learned' interpolates between 'fixedsmall' and 'beta' by the network's second
+            output.
+          networks: the model's networks, which a space may evaluate.
         """
         if variance not in VARIANCES:
             raise ValueError(f'{variance!r} is none of {VARIANCES}.')
@@ -86,23 +87,23 @@ class VariationalBound:
         return self._sum(x, times[-1], diffusion, reconstruction)
 
     def learned_term(self, x: Array, predicted: Prediction, s: Array, t: Array, first: Array, ends: Array) -> Array:
-        """The term −L_t of the bound 'learned' that the steps from t to s (batch,) have, in nats, (batch,).
+        """The term −L_t of the bound 'learned' for steps from t to s (batch,), in nats, (batch,).
 
         Args:
           first: the times t_1 and t_2 of the chain.
-          ends: (batch,), whether the step is from t_1 to the image.
+          ends: whether the step goes from t_1 to the image, (batch,).
         """
-        s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # ends have no β̃: any others will do
+        s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # ends have no β̃; any other step will do
         term = -0.5 * _learned(x, predicted, self._snr(s) - self._snr(t), self._ratio(s, t))
         decoded = self._decoded(x, self.space.spec.quantise(x), predicted, first, 'learned')
         return jnp.where(ends, decoded + (self.space.log_volume if self.space.drawn else 0.0), term)
 
     def _ratio(self, s: Array, t: Array) -> Array:
-        """β̃_t / β_t of steps from t to s."""
+        """β̃_t / β_t for steps from t to s."""
         return jnp.square(self.schedule.sigma(s) / self.schedule.sigma(t))
 
     def _decoded(self, x: Array, images: Array, predicted: Prediction, times: Array, variance: str) -> Array:
-        """log p(image | x_1), or the log-density of x given x_1, in nats, (batch,)."""
+        """log p(image | x_1) or the log-density of x given x_1, in nats, (batch,)."""
         if variance == 'learned':
             assert predicted.variance is not None
             small, large = (jnp.log(self._decoder_scale(times, one)) for one in ('fixedsmall', 'beta'))
@@ -124,9 +125,9 @@ class VariationalBound:
         return sigma[0] / sigma[1] * jnp.sqrt(beta_2)
 
     def in_continuous_time(self, denoise: Denoiser, images: Array, keys: Array, networks: Any = None) -> Terms:
-        """VDM, equation 11, from t_min to t_max; the decoder there is N(x_t / α, (σ / α)²) and asks no network.
+        """VDM, equation 11, from t_min to t_max. The decoder at t_min is N(x_t / α, (σ / α)²) and needs no network.
 
-        It is integrated over the image's bin; for densities the mean of its logarithm over x_t is known.
+        The decoder is integrated over the image's bin. For densities, the mean of its logarithm over x_t is known.
         """
         x, weight = self._scored(networks, images, keys)
         scale = self._scale(jnp.asarray(self.schedule.t_min))
@@ -155,18 +156,19 @@ class VariationalBound:
         learned: bool = False,
     ) -> Array:  # fmt: skip
         """−Σ ½ (SNR(s) − SNR(t)) r ‖x − x̂(x_t)‖² over neighbours s < t of `times` (VDM, equation 13, where r = 1), or
-        the limit of finer and finer steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
+        its limit for infinitely fine steps, ½ ∫ SNR′(t) ‖x − x̂(x_t)‖² dt (equation 15).
 
-        The intervals (s, t) are drawn in proportion to the change of log(1 + SNR) over them, which the terms follow for
-        Gaussian data of variance one (Guo, Shamai, Verdú 2005, theorem 1), and weighted by their probability.
+        Intervals (s, t) are drawn in proportion to the change of log(1 + SNR) over them, and their terms are weighted
+        by the inverse probability. The terms are proportional to that change for Gaussian data of variance one (Guo,
+        Shamai, Verdú 2005, theorem 1).
 
         Args:
           shrinkage: r, the variance of q(x_s | x_t, x) over that of p(x_s | x_t), for each pair; None is the limit.
-          learned: r is `shrinkage` to the power that the network says, and the KLs are taken whole.
+          learned: raise `shrinkage` to the power that the network predicts to get r, and use the full KLs.
         """
         snr = self._snr(times)
         information = -jnp.diff(jnp.log1p(snr))
-        probability = information + 1e-3 * information.mean()  # none is left out by rounding
+        probability = information + 1e-3 * information.mean()  # rounding leaves out no interval
         probability /= probability.sum()
         cumulative = jnp.cumsum(probability)
 
@@ -195,10 +197,10 @@ class VariationalBound:
         return jax.lax.scan(add, jnp.zeros(len(x)), jnp.arange(self.draws))[0]
 
     def _noise_of_bins(self, t: Array) -> Array:
-        """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data whose variance is that of the draws of one image.
+        """∂‖x − x̂‖² / ∂‖ε‖² for the best x̂ of Gaussian data with the variance of one image's draws.
 
-        Where the noise is narrower than the bins, the errors of a model of dequantised images are about these. Their
-        known mean takes the place of their draw, which lowers the variance and leaves the mean.
+        Where the noise is narrower than the bins, a model of dequantised images makes about this error. Replacing the
+        drawn error by its known mean lowers the variance of the estimate and leaves its mean unchanged.
         """
         variance = self.space.variance_of_draws
         return self._snr(t) * jnp.square(variance / (1 + self._snr(t) * variance))
@@ -210,7 +212,7 @@ class VariationalBound:
         return self.schedule.sigma(t) / self.schedule.alpha(t)
 
     def _scored(self, networks: Networks, images: Array, keys: Array) -> tuple[Array, Array | float]:
-        """Images as the model saw them in training, and the weights of their densities."""
+        """Images as the model saw them in training, and the weight of each density."""
         if self.space.drawn:
             return self.space.draw(networks, images, rng.named(keys, 'bins'))
         return self.space.centre(networks, images), 0.0
@@ -224,7 +226,7 @@ class VariationalBound:
 
 
 def _learned(x: Array, predicted: Prediction, fall: Array, ratio: Array) -> Array:
-    """2 KL(q(x_s | x_t, x) ‖ p(x_s | x_t)) (batch,), where the variances are in the proportion r = ratio^v.
+    """2 KL(q(x_s | x_t, x) ‖ p(x_s | x_t)), (batch,), where the variances have the ratio r = ratio^v.
 
     Args:
       fall: SNR(s) − SNR(t), (batch,).

@@ -25,9 +25,9 @@ from genbench.ranges import LARGEST, PATH, SHARE, Range
 class Consistency(EndpointFamily):
     """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
 
-    Networks: 'student', and its average 'target' that its loss looks at. The run 'teacher' lends the denoiser that the
-    student starts as, and data, schedule, prediction and network; so also dropout, of which student and target have
-    the same and the teacher has none.
+    The networks are the 'student' and its average, the 'target', which the loss compares it with. The student starts
+    as the denoiser of the run 'teacher', and takes its data, schedule, prediction and network from that run. This
+    includes dropout: student and target share one dropout mask, and the teacher uses none.
     """
 
     main_network = 'student'
@@ -50,7 +50,7 @@ class Consistency(EndpointFamily):
             'teacher': '',  # run folder of a finished diffusion or flow-matching run
             'discretisation': 18,  # N, the number of steps from t_max to 0
             'target_decay': 0.95,  # μ, of the target network
-            'huber': cls.HUBER,  # 0: the mean squared distance
+            'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {'family': {'conditional': False, 'conditions': (), **options}, 'network': {'name': 'none'}}
 
@@ -80,7 +80,7 @@ class Consistency(EndpointFamily):
         return (*super().averages, target)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
-        """d(f(x_{t_{n+1}}), f⁻(x̂_{t_n})): algorithm 2, with one Heun step of the teacher from t_{n+1} to t_n."""
+        """d(f(x_{t_{n+1}}), f⁻(x̂_{t_n})), by algorithm 2; the teacher takes one Heun step from t_{n+1} to t_n."""
         total = self.config.family.discretisation
         n = rng.integers(batch['key'], 'time', 0, total)
         t, s = self.schedule.step(n + 1, total), self.schedule.step(n, total)
@@ -94,7 +94,7 @@ class Consistency(EndpointFamily):
         return scalars(self.distance(jumped - jax.lax.stop_gradient(target)).mean())
 
     def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
-        """The solver heun with a time for each image."""
+        """One step of the solver heun, with separate times for each image."""
         first = steps.slope(self.schedule, teacher(x_t, t))
         guess = steps.advance(self.schedule, x_t, first, t, s)
         second = steps.slope(self.schedule, teacher(guess, self.before_the_end(s)))
@@ -103,7 +103,7 @@ class Consistency(EndpointFamily):
 
 
 def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
-    """The teacher, whose path a student of these data can follow."""
+    """The teacher, once it is clear that a student on these data can follow its path."""
     config = teacher.config
     if teacher.spec != spec:
         raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {spec}.')

@@ -1,7 +1,7 @@
 """Consistency models without a teacher.
 
 Y. Song, P. Dhariwal, M. Chen, I. Sutskever, Consistency Models, 2023 (section 5: consistency training);
-Y. Song, P. Dhariwal, Improved Techniques for Training Consistency Models, 2024 (iCT: all that is in the defaults here).
+Y. Song, P. Dhariwal, Improved Techniques for Training Consistency Models, 2024 (iCT: all the defaults here).
 """
 
 import math
@@ -21,7 +21,7 @@ from genbench.ranges import LARGEST, Range
 
 @register('consistency_training')
 class ConsistencyTraining(EndpointFamily, RegressionFamily):
-    """Jumps that agree at neighbouring times of one image and one noise; there are more and more times."""
+    """Jumps from neighbouring times on one image's path are trained to agree, on an ever finer grid of times."""
 
     ranges = {'fewest': Range(2, LARGEST), 'most': Range(2, 2**14)}
 
@@ -33,9 +33,9 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
             'prediction': 'preconditioned',
             'condition_dropout': 0.0,
             'time_sampler': 'log_normal:mean=-1.1,deviation=2',  # section 3.5
-            'fewest': 10,  # s₀, steps from t_max to 0 at first, which double …
-            'most': 1280,  # s₁, … until they are so many (section 3.4)
-            'huber': cls.HUBER,  # 0: the mean squared distance
+            'fewest': 10,  # s₀, the number of steps from t_max to 0 at the start of training; it doubles …
+            'most': 1280,  # s₁, … until it reaches this number (section 3.4)
+            'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {**base, 'family': {**base['family'], **options}}
 
@@ -46,20 +46,20 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
                             f'({config.family.most}).')  # fmt: skip
 
     def steps(self, step: Array) -> Array:
-        """N(k) of the update k, doubling after equal parts of the run (equation 10)."""
+        """N(k), the number of steps at update k, which doubles at equal intervals of the run (equation 10)."""
         fewest, most = self.config.family.fewest, self.config.family.most
         part = max(self.config.train.num_steps // (int(math.log2(most / fewest)) + 1), 1)
         return jnp.minimum(fewest * 2.0 ** (step // part), most).astype(int)
 
     def neighbours(self, keys: Array, count: Array) -> tuple[Array, Array]:
-        """Times t > s (batch,), the ends of that one of `count` steps in which a time of the time sampler lies."""
+        """Times t > s (batch,): the ends of the step, of `count`, that contains the time that the time sampler drew."""
         number = jnp.arange(self.config.family.most + 1)
         times = jnp.where(number <= count, self.schedule.step(number, count), jnp.inf)
         n = jnp.clip(jnp.searchsorted(times, self.times(keys)), 1, count)
         return times[n], times[n - 1]
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """λ(s, t) d(f(x_t, t), sg f(x_s, s)), with one dropout and λ = 1 / (t − s) in noise levels (section 3.1)."""
+        """λ(s, t) d(f(x_t, t), sg f(x_s, s)), λ = 1 / (t − s) in noise levels, with one dropout mask (section 3.1)."""
         t, s = self.neighbours(batch['key'], self.steps(step))
         x, noise, given = self.pairs(networks, batch, key)
         jump = lambda time: self.jump(  # noqa: E731

@@ -1,4 +1,4 @@
-"""Control of a frozen base: a network beside it that steers it by pictures it was not trained with.
+"""Control of a frozen base: an added network steers the base with pictures that it was not trained on.
 
 L. Zhang, A. Rao, M. Agrawala, Adding Conditional Control to Text-to-Image Diffusion Models, 2023 (ControlNet).
 """
@@ -24,14 +24,14 @@ SHARED = (
 
 
 class Control:
-    """The conditions of `family` that its borrowed run 'base' does not know, as residuals into the base's skips.
+    """Adds the conditions that the borrowed run 'base' does not know to the base's skip connections, as residuals.
 
     Raises:
-      UserError: the base is of other data or of another kind, or builds on runs itself; its path, its outputs or its
-        network are not those of the family's config; a condition that the base does not know is not a picture.
+      UserError: the base has other data or is of another kind, or it builds on runs itself; its path, outputs or
+        network differ from the family's config; or a condition that the base does not know is not a picture.
     """
 
-    name = 'control'  # of the one network that is trained
+    name = 'control'  # of the only network that is trained
 
     def __init__(self, family: Any):
         self.base: Any = family.borrowed['base'].family
@@ -51,11 +51,11 @@ class Control:
         return modules.control(base.config.network, base.spec, base.forms, self.pictures, rngs)
 
     def initialise(self, networks: Networks) -> None:
-        """The control starts as the base's first half (section 3.1)."""
+        """The control starts as a copy of the base's first half (section 3.1)."""
         networks[self.name].begin_as(networks.borrowed('base')[self.base.main_network])
 
     def denoiser(self, networks: Networks) -> Callable[..., Array]:
-        """The base with the control's residuals, as a network (x_t, t, given)."""
+        """The base with the control's residuals added, as a network (x_t, t, given)."""
         base, control = networks.borrowed('base')[self.base.main_network], networks[self.name]
 
         def controlled(x: Array, t: Array, given: Given = None, key: Array | None = None) -> Array:
@@ -80,7 +80,7 @@ def _check_base(base: Any, family: Family) -> None:
 
 
 def _first(theirs: Any, ours: Any) -> str:
-    """The first difference, in words."""
+    """Describe the first difference."""
     if not hasattr(theirs, 'items'):
         return f'{theirs!r}, not {ours!r}'
     name = next(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))

@@ -1,4 +1,4 @@
-"""From a density in a data space to a probability of integer images: by uniform dequantisation, or a first stage.
+"""Turn a density in a data space into a probability of integer images, by uniform dequantisation or a first stage.
 
 L. Theis, A. van den Oord, M. Bethge, A note on the evaluation of generative models, 2016, section 3.1 (one draw);
 Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016 (K draws tighten the bound).
@@ -19,22 +19,22 @@ from genbench.families.spaces import Space
 
 Array = jax.Array
 LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) in a data space, keys) → nats (batch,)
-Density = Callable[[Networks, Given], LogDensity]  # of images with these conditions; draws share what comes first
+Density = Callable[[Networks, Given], LogDensity]  # of images with these conditions; all draws share the first call
 
 
 def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:
-    """log of 1/K Σ_k p(x_k) exp(w_k) in nats (batch,), x_k and w_k the draws of the integer image in its space.
+    """log of 1/K Σ_k p(x_k) exp(w_k) in nats, (batch,); x_k with weight w_k is draw k of the image in its space.
 
-    Of pixels, x_k is uniform in the image's bin of volume exp(w_k) = (2/L)^d. The mean over k estimates P(image)
-    without bias, so its logarithm is below log P(image) on average, and the nearer to it the larger K is. The first
-    draws of a larger K are those of a smaller one.
+    For pixels, x_k is uniform in the image's bin, whose volume is exp(w_k) = (2/L)^d. The mean over k is an unbiased
+    estimate of P(image). Its logarithm is therefore below log P(image) on average, and closer for a larger K. A larger
+    K adds draws to those of a smaller one.
 
     Args:
-      networks: of the model, which a space may ask.
-      log_density: gets the same keys, one an image, in every draw: what noise a density has is then shared by an
-        image's draws, and the logarithm of their mean does not pick the luckiest.
+      networks: the model's networks, which a space may evaluate.
+      log_density: gets the same keys, one per image, in every draw. An image's draws then share the noise of an
+        estimated density, and the logarithm of their mean does not favour the luckiest draw.
       images: integers (batch, height, width, channels).
-      keys: one key an image.
+      keys: one key per image.
       draws: K.
     """
     keys_bins, keys_density = rng.named(keys, 'dequantisation'), rng.named(keys, 'density')
@@ -48,10 +48,11 @@ def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, k
 
 
 def smoothing_cost(ratio: float, points: int = 10_000) -> float:
-    """What a pixel of certain level loses, in nats, where the density of x + σ ε is taken for that of x.
+    """The loss in nats, for a pixel whose level is certain, when the density of x + σ ε stands in for that of x.
 
-    x is uniform in one bin, and σ is `ratio` of the bin's width: E −log(Φ((1 − u) / ratio) − Φ(−u / ratio)) over u
-    uniform in [0, 1]. No law of x that is flat inside the bins loses more on average.
+    x is uniform in one bin, and σ is `ratio` times the bin's width. The loss is
+    E −log(Φ((1 − u) / ratio) − Φ(−u / ratio)) with u uniform in [0, 1]. No distribution of x that is flat inside the
+    bins loses more on average.
     """
     scale = ratio * math.sqrt(2)
     places = ((np.arange(points) + 0.5) / points / scale).tolist()
@@ -69,13 +70,13 @@ def likelihoods(
     refined: Density | None = None,
     parts: Mapping[str, float] | None = None,
 ) -> tuple[Likelihood, ...]:
-    """The bounds that a density gives: `method`_1 of one draw, as the field reports it, and `method`_K of K draws.
+    """The bounds from a density: `method`_1 with one draw, as papers report it, and `method`_K with K draws.
 
     Args:
-      kind: of the rows. A density that is known without error gives lower bounds, an estimated one estimates.
-      draws: K; with 1 there is one bound only.
+      kind: the kind of the results: lower bounds if the density is exact, estimates if it is estimated.
+      draws: K; with K = 1 there is only one bound.
       refined: the density with a finer discretisation.
-      parts: of every image's number, in nats, by name.
+      parts: named parts, in nats, that every image's number contains.
     """
 
     def score(density: Density, count: int) -> Callable[..., Array | Mapping[str, Array]]:

@@ -32,8 +32,8 @@ from genbench.ranges import NOT_NEGATIVE, STEPS
 class Diffusion(RegressionFamily):
     """A denoiser trained on L_simple (DDPM, equation 14) at times t = 1/T, 2/T, …, 1.
 
-    With `schedule=learned` a network says how log SNR falls between its ends, which are fixed (VDM). It is trained to
-    lower the variance of the bound, which does not depend on it otherwise.
+    With `schedule=learned`, a network determines how log SNR falls between its fixed ends (VDM). The network is trained
+    to lower the variance of the bound; the bound's mean does not depend on it.
     """
 
     learnable = True
@@ -46,7 +46,7 @@ class Diffusion(RegressionFamily):
             'schedule': 'cosine',
             'prediction': 'v',
             'num_timesteps': 1000,
-            'learned_variance': 0.0,  # share of the bound in the loss, which learns it (Improved DDPM: 0.001); 0: fixed
+            'learned_variance': 0.0,  # weight of the bound in the loss (Improved DDPM: 0.001); 0: fixed variances
         }
         return {**base, 'family': {**base['family'], **options}}
 
@@ -87,12 +87,12 @@ class Diffusion(RegressionFamily):
 
     @property
     def time_samplers(self) -> Mapping[str, Choice]:
-        """'uniform' is over the T steps here."""
+        """The samplers, where 'uniform' draws from the T steps."""
         steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, STEPS)}, offers=('steps',))
         return {**times.SAMPLERS, 'uniform': steps}
 
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
-        """λ T L_t in bits per dimension of x, whose mean over t is λ L_vlb; the predicted image learns nothing from it
+        """λ T L_t in bits per dimension of x, whose mean over t is λ L_vlb. No gradient reaches the predicted image
         (Nichol & Dhariwal 2021, section 3.1)."""
         steps = self.config.family.num_timesteps
         n = jnp.round(t * steps / self.schedule.t_max)
@@ -101,7 +101,7 @@ class Diffusion(RegressionFamily):
         return self.config.family.learned_variance * steps * -nats / (math.prod(self.space.shape) * math.log(2))
 
     def time(self, n: Array) -> Array:
-        """Time of the integer step n = 0 … T; the last is the schedule's t_max."""
+        """The time of the integer step n = 0 … T; step T is at the schedule's t_max."""
         return self.schedule.step(n, self.config.family.num_timesteps)
 
     @property
@@ -122,5 +122,5 @@ class Diffusion(RegressionFamily):
 
     def _vlb(self, variance: str, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
-        denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that samples
+        denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that sampling uses
         return self.asked(networks).bound.in_steps(denoise, images, keys, times, variance, networks)

@@ -1,4 +1,4 @@
-"""What consistency models share: a network f(x_t, t) that jumps to the end of the trajectory through x_t.
+"""The basis of consistency models: a network f(x_t, t) that jumps to the end of the trajectory through x_t.
 
 Y. Song, P. Dhariwal, M. Chen, I. Sutskever, Consistency Models, 2023.
 """
@@ -16,18 +16,18 @@ from genbench.families.paths import PathFamily
 from genbench.interpolants import predictions
 from genbench.ranges import NOT_NEGATIVE
 
-# x̂ of these tends to x_t as σ → 0, so f(x_t, t) = x̂ meets the boundary condition of section 3 by itself
+# For these predictions x̂ tends to x_t as σ → 0, so f(x_t, t) = x̂ satisfies the boundary condition of section 3
 BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
 
 
 class EndpointFamily(PathFamily):
-    """Samples in few steps; f is not the drift of a flow, so there is no likelihood."""
+    """Samples in a few steps. There is no likelihood, since f is not the drift of a flow."""
 
     kind = 'endpoint'
     default_steps = 2
     guidable = False  # f never sees a null condition
     ranges = {'huber': NOT_NEGATIVE}
-    HUBER = 0.00054  # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c of d dimensions
+    HUBER = 0.00054  # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c in d dimensions
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
@@ -36,17 +36,17 @@ class EndpointFamily(PathFamily):
                             f'the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.')  # fmt: skip
 
     def jump(self, network: Any, x_t: Array, t: Array, given: Given, key: Array | None = None) -> Array:
-        """f(x_t, t), the predicted end of the trajectory; f(x, 0) = x, where some predictions have no limit."""
+        """f(x_t, t), the predicted end of the trajectory. f(x, 0) is x, where some predictions have no limit."""
         denoise = predictions.denoiser(network, self.prediction, self.schedule, given, key=key)
         ended = (t <= 0)[:, None, None, None]
         return jnp.where(ended, x_t, denoise(x_t, self.before_the_end(t)).x)
 
     def before_the_end(self, t: Array) -> Array:
-        """t, or t_min for 0, at which no network can be asked and the answer is not used."""
+        """t, with 0 replaced by t_min: networks cannot be evaluated at 0, and the result there goes unused."""
         return jnp.where(t > 0, t, self.schedule.t_min)
 
     def distance(self, difference: Array) -> Array:
-        """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square, (batch,)."""
+        """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square; (batch,)."""
         squared = jnp.square(difference).sum((1, 2, 3))
         dims, huber = difference[0].size, self.config.family.huber
         c = huber * dims**0.5

@@ -26,10 +26,10 @@ from genbench.ranges import ANY, COUNT, PATH, Range
 
 
 class Pairs(NamedTuple):
-    """Noise, and the image that a finished run carries it to (Liu et al. 2023, section 2.1: reflow).
+    """Pairs of noise and the image that a finished run's ODE turns it into (Liu et al. 2023, section 2.1: reflow).
 
     Attributes:
-      copies: pairs for each row of the train split; a step of training takes one of them.
+      copies: the number of pairs per row of the train split. Each training step uses one of them.
     """
 
     solver: str
@@ -47,10 +47,10 @@ _PAIRS = Choice(Pairs, {
 class FlowMatching(RegressionFamily):
     """A velocity field trained on ‖u(x_t, t) − (ε − x)‖² (Lipman et al. 2023, equation 23, with time reversed).
 
-    With `coupling=pairs` noise and image are those of the ODE of the run `teacher`, and the network starts as that
-    run's where both are built alike. With the condition `guidance_weight` too, the ODE is guided by a weight that is
-    drawn for each pair, and the network is told of it (C. Meng et al., On Distillation of Guided Diffusion Models,
-    2023).
+    With `coupling=pairs`, noise and image come from the ODE of the run `teacher`. The network starts from that run's
+    weights if both have the same architecture. With the condition `guidance_weight` as well, a guidance weight is drawn
+    for each pair, the ODE is guided with it, and the network takes it as a condition (C. Meng et al., On Distillation
+    of Guided Diffusion Models, 2023).
     """
 
     couplings = {**couplings.COUPLINGS, 'pairs': _PAIRS}
@@ -86,7 +86,7 @@ class FlowMatching(RegressionFamily):
 
     @property
     def told(self) -> dict[str, conditions.Form]:
-        """The conditions that a teacher has to know: all but the weight of its guidance."""
+        """The conditions that a teacher must know: all except the guidance weight."""
         return {name: form for name, form in self.forms.items() if name != WEIGHT}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
@@ -96,7 +96,7 @@ class FlowMatching(RegressionFamily):
             nnx.update(networks['denoiser'], nnx.state(taught, nnx.Param))
 
     def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
-        """Of each row `copies` pairs, (batch, copies, …), as the teacher's ODE has them, not rounded to integers."""
+        """`copies` pairs per row, (batch, copies, …), straight from the teacher's ODE: not rounded to integers."""
         if not self.made:
             return super().prepare(networks, rows)
         teacher, made = self.teacher, self.made
@@ -115,7 +115,7 @@ class FlowMatching(RegressionFamily):
         return jax.tree.map(lambda values: values.swapaxes(0, 1), pairs)
 
     def _weights(self, rows: Batch, keys: Array) -> dict[str, Array]:
-        """The condition `guidance_weight` of pairs, where the model has it."""
+        """The condition `guidance_weight` of each pair, if the model has it."""
         drawn = self.conditions[WEIGHT].augment if WEIGHT in self.conditions else None
         return {WEIGHT: drawn(rows['image'], keys)[1]} if drawn else {}
 
@@ -129,7 +129,7 @@ class FlowMatching(RegressionFamily):
 
 
 def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
-    """The run that makes the pairs, if it can."""
+    """The run that makes the pairs, checked for whether it can."""
     name = teacher.config.family.name
     if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
         raise UserError(f'The teacher is a {name} model, which has no ODE from noise to images; use a diffusion or '

@@ -4,9 +4,9 @@ I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger
 for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
 al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge).
 
-The penalties are those of the papers' equations. Mescheder et al.'s code leaves out the ½ of R1, so its weight of 10 is
-γ = 20 here. Gulrajani et al. take five critic steps (`critic_steps`), λ = 10, Adam with decays 0 and 0.9, and twice as
-many images for the generator as for the critic, which there is no key for.
+The penalties follow the papers' equations. Mescheder et al.'s code omits the ½ of R1, so its weight of 10 is γ = 20
+here. Gulrajani et al. use five critic steps (`critic_steps`), λ = 10, and Adam with decays 0 and 0.9. They also give
+the generator twice as many images as the critic; no config key sets this.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,8 +37,8 @@ from genbench.networks import generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE
 
-# What a discriminator pays for its logits of real and of fake images, and a generator for its fakes': Goodfellow et al.
-# 2014, section 3; Arjovsky et al. 2017, equations 2 and 3; Lim & Ye 2017, section 4.
+# The discriminator's loss on real logits, its loss on fake logits, and the generator's loss on fake logits: Goodfellow
+# et al. 2014, section 3; Arjovsky et al. 2017, equations 2 and 3; Lim & Ye 2017, section 4.
 LOSSES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array], Array]]] = {
     'non_saturating': (lambda real: nnx.softplus(-real), nnx.softplus, lambda fake: nnx.softplus(-fake)),
     'wasserstein': (jnp.negative, jnp.asarray, jnp.negative),
@@ -49,7 +49,7 @@ PENALTIES = ('r1', 'gradient_penalty', 'none')
 
 @register('gan')
 class GAN(Family):
-    """Discriminator first, then generator. It has no likelihood."""
+    """Each step trains the discriminator first, then the generator. There is no likelihood."""
 
     ranges = {'penalty_weight': NOT_NEGATIVE, 'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE}
 
@@ -59,7 +59,7 @@ class GAN(Family):
             'loss': 'non_saturating',  # or 'wasserstein', 'hinge'
             'penalty': 'r1',  # or 'gradient_penalty' (WGAN-GP), 'none'
             'penalty_weight': 1.0,  # γ of R1, λ of WGAN-GP (10 in the paper)
-            'critic_steps': 1,  # discriminator updates for one of the generator
+            'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
         }
         return {
@@ -92,9 +92,9 @@ class GAN(Family):
         return ('generator',)
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """What the discriminator pays for real and for fake images, and its weighted penalty.
+        """The discriminator's loss on real and fake images, plus its weighted penalty.
 
-        Real images are dequantised uniformly, or their grid of levels would give them away.
+        Real images are dequantised uniformly. Otherwise their grid of levels would give them away.
         """
         given = self.given(batch)
         real = self.space.encode(networks, batch)
@@ -107,10 +107,10 @@ class GAN(Family):
         return loss + weighted, {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
 
     def _penalty(self, critic: Any, given: Given, real: Array, fake: Array, keys: Array) -> tuple[Array, Array, Array]:
-        """Logits of the real images (batch,), the penalty, and what it adds to the loss.
+        """Logits of the real images (batch,), the penalty, and its weighted contribution to the loss.
 
         R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9). WGAN-GP: λ E (‖∇D(x̂)‖ − 1)² at random points
-        of the lines between real and fake images (Gulrajani et al. 2017, equation 3).
+        on the lines between real and fake images (Gulrajani et al. 2017, equation 3).
         """
         kind, weight = self.config.family.penalty, self.config.family.penalty_weight
         if kind == 'r1':
@@ -121,12 +121,12 @@ class GAN(Family):
             return critic(real, given), jnp.zeros(()), jnp.zeros(())
         share = rng.uniform(keys, 'place on the line', (1, 1, 1))
         _, gradient = value_and_input_gradient(critic, share * real + (1 - share) * fake, given)
-        norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # whose slope at zero is finite
+        norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # with a finite slope at zero
         penalty = jnp.square(norm - 1).mean()
         return critic(real, given), penalty, weight * penalty
 
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """What the generator pays for the logits of its images."""
+        """The generator's loss on the logits of its images."""
         given = self.given(batch)
         fake = self._generate(networks, batch['key'], given)
         loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, given)).mean()
@@ -143,7 +143,7 @@ class GAN(Family):
         return self.space.decode(networks, networks['generator'](latents, given))
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
-        """N(x; G(z), σ²), σ the evaluation's: a generator has no observation model (Wu et al. 2017, section 2)."""
+        """N(x; G(z), σ²) with the evaluation's σ: a generator has no observation model (Wu et al. 2017, section 2)."""
         scale = self.config.evaluation.ais.observation_scale
         if scale <= 0:
             raise UserError(f'evaluation.ais.observation_scale is {scale}; it should be positive.')

@@ -1,8 +1,8 @@
 """The full-covariance Gaussian in closed form: the floor that every trained family must beat.
 
 Its maximum-likelihood mean and covariance are accumulated over the batches it sees (Chan, Golub, LeVeque 1983,
-equation 2.1), so a run whose batches cover the train set once is exact. Uniform dequantisation adds w²/12 to the
-variances, w the width of one level, analytically.
+equation 2.1). A run whose batches cover the train set once is therefore exact. Uniform dequantisation adds w²/12 to the
+variances, where w is the width of one level; this is done analytically.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from genbench.networks.moments import Moments
 
 @register('gaussian')
 class Gaussian(Family):
-    """One Gaussian, or one for each combination of classes."""
+    """One Gaussian, or one Gaussian per combination of classes."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Gaussian(Family):
         return combined(self.forms, given, size) if given else jnp.zeros(size, int)
 
     def _cholesky(self, networks: Networks) -> tuple[Array, Array]:
-        """Means (components, d) and Cholesky factors (components, d, d) of the dequantised data."""
+        """Means (components, d) and Cholesky factors (components, d, d) for the dequantised data."""
         mean, covariance = networks['moments'].moments()
         noise = (2 / self.spec.levels) ** 2 / 12
         return mean, jnp.linalg.cholesky(covariance + noise * jnp.eye(self.spec.num_dims))
@@ -75,13 +75,13 @@ class Gaussian(Family):
         return dequantisation.likelihoods('density', 'lower_bound', self.space, draws, self._log_density)
 
     def _log_density(self, networks: Networks, given: Given) -> dequantisation.LogDensity:
-        """log N(x; m, S) of the dequantised data."""
+        """log N(x; m, S) for the dequantised data."""
         components = self._cholesky(networks)
 
         def log_density(x: Array, keys: Array) -> Array:
             x = x.reshape(len(x), -1)
 
-            def of_component(one):  # all images at once: a factor for each image would fill the memory
+            def of_component(one):  # all images at once: one factor per image would fill the memory
                 white = jax.scipy.linalg.solve_triangular(one[1], (x - one[0]).T, lower=True)
                 return jax.scipy.stats.norm.logpdf(white).sum(0) - jnp.log(jnp.diagonal(one[1])).sum()
 

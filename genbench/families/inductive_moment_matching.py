@@ -27,9 +27,10 @@ def _moments(schedule: Schedule, prediction: str, t: Array, *, bias: float) -> A
 
 @register('inductive_moment_matching')
 class InductiveMomentMatching(FlowMapFamily):
-    """Jumps to s whose samples are distributed alike from t and from a little before it, by their moments (section 4).
+    """Jumps to s from t and from r, a little closer to s, are trained to have the same distribution (section 4).
 
-    Groups of images share their times, and the distance of a group's jumps is a maximum mean discrepancy.
+    Images form groups that share their times. Within a group, the loss is the maximum mean discrepancy of the two
+    sets of jumps.
     """
 
     weights = {'none': weights.WEIGHTS['none'], 'moments': Choice(_moments, {'bias': (5.0, ANY)})}
@@ -39,12 +40,12 @@ class InductiveMomentMatching(FlowMapFamily):
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
         options = {
-            'group': 4,  # M, images that are compared at once
-            'decrement': 0.05,  # of the time from t to r, over which jumps are compared
-            'latest': 0.994,  # the last time that is trained
+            'group': 4,  # M, the number of images that are compared together
+            'decrement': 0.05,  # the step in time from t to r; jumps from both are compared
+            'latest': 0.994,  # the latest time that is trained
             'weight': 'moments',
         }
-        # Samples begin a little after the latest time, which slow sinusoids do not notice.
+        # Samples begin slightly later than the latest trained time. Slow sinusoids barely change over that gap.
         return {'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 30.0}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
@@ -55,7 +56,7 @@ class InductiveMomentMatching(FlowMapFamily):
                             f'({config.train.batch_size}).')  # fmt: skip
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """Equation 12, with a Laplace kernel and the weight of its section 4.3."""
+        """Equation 12 with a Laplace kernel and the weight of section 4.3."""
         t, r, s = self._three_times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
 
@@ -71,7 +72,7 @@ class InductiveMomentMatching(FlowMapFamily):
         return self.total(networks, jnp.repeat(squared, self.config.family.group) * self.weight(t), t)
 
     def _three_times(self, keys: Array) -> tuple[Array, Array, Array]:
-        """t > r ≥ s for each image, the same in a group: those of its first image."""
+        """t > r ≥ s for each image. A group shares the times of its first image."""
         options, firsts = self.config.family, keys[:: self.config.family.group]
         t = jnp.minimum(self.times(firsts), options.latest)
         s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
@@ -80,6 +81,6 @@ class InductiveMomentMatching(FlowMapFamily):
 
 
 def _distance(one: Array, other: Array) -> Array:
-    """‖·‖₂ / d of every pair in a group, (groups, M, M); differentiable where two are one."""
+    """‖·‖₂ / d for every pair in a group, (groups, M, M); differentiable even where the two coincide."""
     squared = jnp.square(one[:, :, None] - other[:, None]).sum(-1)
     return jnp.sqrt(jnp.maximum(squared, 1e-12)) / one.shape[-1]

@@ -1,4 +1,4 @@
-"""What annealed importance sampling asks of a family with latents: p(x | z)."""
+"""The model p(x | z) that annealed importance sampling needs from a family with latents."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ class LatentModel:
     """p(x | z) with z ~ N(0, I): all that is needed to estimate log p(x) without an encoder.
 
     Attributes:
-      latent_shape: of one z.
-      observe: (integer images, one key an image) → x, what p(x | z) is a distribution of: the images as they are, or a
-        point in each image's bins.
-      log_likelihood: (z (batch, …), x (batch, …)) → log p(x | z) in nats, (batch,); a density is multiplied by the
+      latent_shape: the shape of one z.
+      observe: (integer images, one key per image) → x, the variable of p(x | z): either the images unchanged or a point
+        in each image's bins.
+      log_likelihood: (z (batch, …), x (batch, …)) → log p(x | z) in nats, (batch,). A density is multiplied by the
         widths of the bins.
-      draw: (z, one key each) → x from p(x | z).
-      protocol: what p(x | z) and `observe` depend on beside the checkpoint.
+      draw: (z, one key per z) → x from p(x | z).
+      protocol: everything besides the checkpoint that p(x | z) and `observe` depend on.
     """
 
     latent_shape: tuple[int, ...]

@@ -16,7 +16,7 @@ from genbench.ranges import NOT_NEGATIVE, PROBABILITY
 
 @register('mean_flow')
 class MeanFlow(FlowMapFamily):
-    """The mean velocity from the derivative of its own identity u = v − (t − s) du/dt (equation 6)."""
+    """Learns the mean velocity u from the identity u = v − (t − s) du/dt (equation 6)."""
 
     ranges = {'apart': PROBABILITY, 'adaptive': NOT_NEGATIVE}
 
@@ -25,10 +25,10 @@ class MeanFlow(FlowMapFamily):
         base = super().defaults()
         options = {
             'apart': 0.25,  # the share of images with s < t; the rest is flow matching (table 1a)
-            'adaptive': 1.0,  # p: the squared error is divided by its own power p (table 1e)
+            'adaptive': 1.0,  # p: the squared error is divided by itself raised to the power p (table 1e)
             'time_sampler': 'logit_normal:mean=-0.4',
         }
-        # Derivatives by the time follow the sinusoids' frequencies.
+        # Derivatives with respect to time grow with the sinusoids' frequencies.
         return {'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 30.0}}
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
@@ -40,7 +40,7 @@ class MeanFlow(FlowMapFamily):
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
         v = predictions.target('velocity', self.schedule, x, noise, t)
-        with plain_attention():  # differentiated forwards
+        with plain_attention():  # the loss needs forward-mode differentiation
             along = v, jnp.ones_like(t), jnp.zeros_like(s)
             u, slope = jax.jvp(self.mean_velocity(networks, given, key), (x_t, t, s), along)
         error = jnp.square(u - jax.lax.stop_gradient(v - expand(t - s, v) * slope)).mean((1, 2, 3))

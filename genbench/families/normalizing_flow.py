@@ -1,4 +1,4 @@
-"""Normalizing flow of affine couplings: the density of dequantised images without error, sampled in one pass.
+"""Normalizing flow of affine couplings: an exact density of dequantised images, and samples in one pass.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (RealNVP); D. Kingma, P. Dhariwal, Glow:
 Generative Flow with Invertible 1×1 Convolutions, 2018.
@@ -38,7 +38,7 @@ class NormalizingFlow(Family):
         return {'flow': flow(self.config.network, self.space, self.forms, rngs)}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        """Normalisations from the first batch (Glow, section 3.1)."""
+        """Set the activation normalisations from the first batch (Glow, section 3.1)."""
         networks['flow'](self.space.encode(networks, batch), self.given(batch), fit=True)
 
     @property
@@ -46,7 +46,7 @@ class NormalizingFlow(Family):
         return (Update('likelihood', ('flow',), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """−log p(x) of images at one uniform draw from their bins, in bits per dimension (Glow, equations 1 and 2)."""
+        """−log p(x) in bits per dimension, with x drawn uniformly from the image's bins (Glow, equations 1 and 2)."""
         log_p = self._log_density(networks, self.space.encode(networks, batch), self.given(batch), key)
         loss = self.spec.bits_per_dim((log_p + self.space.log_volume).mean())
         return loss, {'loss': loss}

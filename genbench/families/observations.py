@@ -1,7 +1,7 @@
-"""Observation models p(x | z): what a decoder's outputs say of an image.
+"""Observation models p(x | z): the distributions of an image that a decoder's outputs parametrise.
 
 T. Salimans et al., PixelCNN++, 2017 (discretised logistic); Y. Wu et al., On the Quantitative Analysis of
-Decoder-Based Generative Models, 2017 (normal around what a generator puts out).
+Decoder-Based Generative Models, 2017 (normal around a generator's output).
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ from genbench.networks import decoders
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """Independent pixels and channels given the outputs h (batch, height, width, channels, outputs).
+    """Independent pixels and channels, given the outputs h (batch, height, width, channels, outputs).
 
-    x is what p(x | z) is a distribution of; for discrete ones it is the integer images themselves.
+    x is the variable of p(x | z). For discrete distributions, x is the integer image itself.
     """
 
     spec: DataSpec
 
     @property
     def outputs(self) -> int:
-        """Decoder outputs for each pixel and channel."""
+        """The number of decoder outputs per pixel and channel."""
         raise NotImplementedError
 
     @property
@@ -37,27 +37,27 @@ class Observation:
         return {'dequantisation': 'none'}
 
     def observe(self, images: Array, keys: Array) -> Array:
-        """x from integer images and one key each."""
+        """x from integer images and one key per image."""
         return images
 
     def seen(self, images: Array, x: Array) -> Array:
-        """The integer images that an encoder sees where p(x | z) is asked of x."""
+        """The integer images that an encoder sees when p(x | z) is evaluated at x."""
         return images
 
     def encode(self, images: Array) -> Array:
-        """Integer images as an encoder's input."""
+        """Turn integer images into an encoder's input."""
         return self.spec.encode(images)
 
     def log_prob(self, h: Array, x: Array) -> Array:
-        """log p(x | z) in nats (batch,); a density times the widths of the bins."""
+        """log p(x | z) in nats, (batch,). A density is multiplied by the widths of the bins."""
         raise NotImplementedError
 
     def mean(self, h: Array) -> Array:
-        """Integer images nearest to the mean of p(x | z)."""
+        """The integer images nearest to the mean of p(x | z)."""
         raise NotImplementedError
 
     def draw(self, h: Array, keys: Array) -> Array:
-        """x from p(x | z), one key each."""
+        """Draw x from p(x | z), with one key per image."""
         raise NotImplementedError
 
     def images(self, x: Array) -> Array:
@@ -65,7 +65,7 @@ class Observation:
         return x
 
     def latent_model(self, decode: Callable[[Array], Array], shape: tuple[int, ...], **protocol: Any) -> LatentModel:
-        """With z ~ N(0, I) of this shape and h = decode(z)."""
+        """The latent model with z ~ N(0, I) of this shape and h = decode(z)."""
         return LatentModel(
             latent_shape=shape,
             observe=self.observe,
@@ -93,10 +93,10 @@ class Categorical(Observation):
 
 
 class Bernoulli(Observation):
-    """Logits of x = 1 for binary images; x is 0 or the highest level.
+    """The logit that a pixel is on, for binary images, in which x is 0 or the highest level.
 
-    Images of more levels are binarised whenever they are used: a pixel of level k is on with probability k / (L − 1)
-    (Salakhutdinov & Murray 2008). An encoder sees what was drawn, as zeros and ones. Likelihoods are those of the
+    Images with more levels are binarised afresh at each use: a pixel of level k is on with probability k / (L − 1)
+    (Salakhutdinov & Murray 2008). An encoder sees the binarised image as zeros and ones. Likelihoods are those of the
     binary images.
     """
 
@@ -134,7 +134,7 @@ class Bernoulli(Observation):
 
 
 class Logistic(Observation):
-    """Location and log-scale of a discretised logistic (Salimans et al. 2017, equation 2)."""
+    """The location and log-scale of a discretised logistic (Salimans et al. 2017, equation 2)."""
 
     @property
     def outputs(self) -> int:
@@ -153,10 +153,10 @@ class Logistic(Observation):
 
 @dataclasses.dataclass(frozen=True)
 class Normal(Observation):
-    """N(x; mean, σ²) of dequantised images, with mean and log σ from the decoder, or only the mean and a given `scale`.
+    """N(x; mean, σ²) for dequantised images. The decoder outputs mean and log σ, or only the mean if `scale` is given.
 
-    x is one uniform draw from the image's bins. At the bins' centres a density bounds no probability of the integers:
-    it would grow without limit as σ shrinks.
+    x is one uniform draw from the image's bins. A density at the bins' centres would not bound the probability of the
+    integers, since it grows without limit as σ shrinks.
     """
 
     scale: float = 0.0
@@ -191,10 +191,10 @@ class Normal(Observation):
 
 
 def make(name: str, spec: DataSpec, scale: float) -> Observation:
-    """The observation model that `family.decoder` calls `name`; `scale` is for the normal, `family.observation_scale`.
+    """The observation model that `family.decoder` calls `name`. The normal uses `scale`, `family.observation_scale`.
 
     Raises:
-      UserError: no such decoder, or a negative scale.
+      UserError: there is no such decoder, or the scale is negative.
     """
     if scale < 0:
         raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
@@ -210,5 +210,5 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
 
 
 def _log_scale(h: Array) -> Array:
-    """From the decoder's second output, kept in a range where bins do not vanish."""
+    """The log-scale from the decoder's second output, limited to a range where bins keep some probability."""
     return jnp.clip(h[..., 1] - 2, -7, 3)

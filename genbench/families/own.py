@@ -1,8 +1,9 @@
-"""Modules of the user's own, which register families, imported from wherever they lie.
+"""Import the user's own modules, which register families, from wherever they are.
 
-A config names a module as Python imports it, `my_family` or `my_project.families`. Where it lies near the config file
-or in the working directory, the resolved config has its folder before the name, FOLDER:NAME. A run's snapshot then
-says where it is, and every process that reads it finds the module, whatever its working directory.
+A config names a module as Python imports it, such as `my_family` or `my_project.families`. If the module is found near
+the config file or in the working directory, the resolved config puts its folder before the name: FOLDER:NAME. A run's
+snapshot thus records where the module is, and every process that reads the snapshot finds it from any working
+directory.
 """
 
 import hashlib
@@ -18,11 +19,11 @@ from genbench.errors import UserError
 from genbench.families.registry import registered
 from genbench.ranges import TEXTS, said, shown
 
-ABOVE = 5  # folders above a file in which modules are looked for
+ABOVE = 5  # how many folders above a file are searched for modules
 
 
 def names(modules: Sequence[str]) -> tuple[str, ...]:
-    """Modules without their folders."""
+    """The names of modules without their folders."""
     return tuple(module.rpartition(':')[2] for module in modules)
 
 
@@ -30,14 +31,14 @@ def load(modules: Any, near: pathlib.Path | None = None) -> tuple[str, ...]:
     """Import modules, so that their families are registered.
 
     Args:
-      modules: what a config has as `family.modules`, or the text of an override: each NAME or FOLDER:NAME.
-      near: a config file; its folder and those above it are searched before the working directory.
+      modules: the value of `family.modules` in a config, or the text of an override. Each is NAME or FOLDER:NAME.
+      near: a config file. Its folder and the folders above it are searched before the working directory.
 
     Returns:
       The modules with the folders in which they were found.
 
     Raises:
-      UserError: there is no such module, its code fails, or it takes a name that is taken.
+      UserError: there is no such module, its code fails, or its name is already taken.
     """
     key = 'family.modules'
     listed = overrides.parse(key, modules, ()) if isinstance(modules, str) else modules
@@ -64,14 +65,14 @@ def _lies_in(folder: pathlib.Path, name: str) -> bool:
 
 
 def _import(name: str, folder: pathlib.Path | None, places: Sequence[pathlib.Path]) -> None:
-    importlib.invalidate_caches()  # it may have been written a moment ago
+    importlib.invalidate_caches()  # the module may have been written a moment ago
     try:
         module = importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except UserError as error:
         raise UserError(f'The module {name} (family.modules) cannot be imported: {error}') from None
-    except BaseException as error:  # its own code may raise anything, also what is no Exception
+    except BaseException as error:  # the user's code may raise anything, even if it is not an Exception
         if folder is None and isinstance(error, ModuleNotFoundError) and name.startswith(error.name or '-'):
             where = ', '.join(dict.fromkeys(map(str, places)))
             raise UserError(f'There is no module {name} (family.modules) among those that are installed, nor in '
@@ -89,9 +90,9 @@ def _import(name: str, folder: pathlib.Path | None, places: Sequence[pathlib.Pat
 
 
 def digests(modules: Sequence[str]) -> dict[str, str]:
-    """{module: twelve digits of a hash of its source}; of a package, all of its modules count.
+    """Map each module to twelve digits of a hash of its source. The hash of a package covers all of its modules.
 
-    What a module imports from elsewhere does not count.
+    It does not cover what a module imports from elsewhere.
     """
     return {name: _digest(name) for name in names(modules)}
 

@@ -1,4 +1,4 @@
-"""What families on a Gaussian path share: one denoiser, regression on a prediction, any solver, density and bound."""
+"""The basis of families on a Gaussian path: one denoiser, its solvers, its density and its bounds."""
 
 import copy
 import dataclasses
@@ -28,15 +28,15 @@ from genbench.ranges import PATH, PROBABILITY
 
 
 class PathFamily(Family):
-    """x_t = α x + σ ε with a network, called 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
+    """The path x_t = α x + σ ε and a network, 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
 
-    kind = 'denoiser'  # of the network, which solvers need: or 'endpoint', or 'map' where `flow_map` is overridden
+    kind = 'denoiser'  # of network, which decides the solvers: or 'endpoint', or 'map' if `flow_map` is overridden
     samplers = solvers.names(kind)
-    solvers: ClassVar[Mapping[str, Solver]] = {}  # of the family itself, beside those for its kind
+    solvers: ClassVar[Mapping[str, Solver]] = {}  # the family's own, in addition to those for its kind
     default_steps = 25
     guidable = True
     main_network = 'denoiser'
-    learnable = False  # whether `schedule=learned` is, and every loss asks the networks for it
+    learnable = False  # whether `schedule=learned` is allowed; every loss then takes the schedule from the networks
     ranges = {'condition_dropout': PROBABILITY, 'first_stage': PATH}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -63,14 +63,14 @@ class PathFamily(Family):
                             'preconditioned, whose network sees it scaled.')  # fmt: skip
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
-        preconditioned = self.prediction == 'preconditioned'  # by the standard deviation that it takes data to have
+        preconditioned = self.prediction == 'preconditioned'  # for the standard deviation that it assumes of the data
         self.space = spaces.make(self.path_config, spec, borrowed, predictions.SIGMA_DATA if preconditioned else 1.0)
         self._check_latents()
         self.ode = density.Ode(**config.evaluation.ode)
         if config.evaluation.truncation <= 0:
             raise UserError(f'evaluation.truncation is {config.evaluation.truncation}; it should be above 0.')
         self.scored = self.schedule
-        if self.prediction != 'x':  # whose error in ε̂, divided by σ, grows without bound below the trained times
+        if self.prediction != 'x':  # the error in ε̂ grows like 1 / σ, without bound, below the trained times
             self.scored = self.schedule.stopping_at(config.evaluation.truncation * self.space.width)
 
     @classmethod
@@ -78,11 +78,11 @@ class PathFamily(Family):
         path = {
             'schedule': '',
             'prediction': '',
-            'dequantisation': 'uniform',  # or 'none': images sit at the centres of their bins
-            'condition_dropout': 0.1,  # of a conditional network, for classifier-free guidance
+            'dequantisation': 'uniform',  # or 'none': every image is at the centre of its bins
+            'condition_dropout': 0.1,  # in a conditional network, for classifier-free guidance
             'clip': False,  # clip the predicted image while sampling
-            'first_stage': '',  # RUN or RUN@AVERAGE of a vae, whose latents take the place of pixels; '': pixels
-            'cache_latents': False,  # compute the posterior of every training image once, and keep it in the run folder
+            'first_stage': '',  # RUN or RUN@AVERAGE of a vae, whose latents replace pixels; '': pixels
+            'cache_latents': False,  # compute the posterior of every training image once and keep it in the run folder
         }
         return {'family': {**super().defaults()['family'], **path}, 'network': {'name': 'unet'}}
 
@@ -93,11 +93,11 @@ class PathFamily(Family):
 
     @property
     def distils(self) -> bool:
-        """Whether the model learns guidance, so that the condition `guidance_weight` means something to it."""
+        """Whether the model learns guidance, so that it can use the condition `guidance_weight`."""
         return False
 
     def _check_latents(self) -> None:
-        """Raise a UserError where a setting means pixels, and this model is one of latents."""
+        """Raise a UserError if a setting is for pixels but this model is one of latents."""
         if isinstance(self.space, Pixels):
             return
         if self.path_config.clip:
@@ -110,11 +110,11 @@ class PathFamily(Family):
 
     @property
     def path_config(self) -> Any:
-        """The config section that says schedule, prediction and dequantisation."""
+        """The config section that sets the schedule, prediction and dequantisation."""
         return self.config.family
 
     def network(self, networks: Networks) -> Callable[..., Array]:
-        """What predicts, as a function of (x_t, t, given)."""
+        """The predicting network, as a function of (x_t, t, given)."""
         return networks[self.main_network]
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
@@ -138,30 +138,30 @@ class PathFamily(Family):
         return {**super().prepare(networks, rows), **self.space.prepare(networks, rows)}
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
-        """Image in the data space, noise, both (batch, …), and conditions of the paths to train on, one a row."""
+        """The image in the data space, the noise, both (batch, …), and the conditions of each row's training path."""
         noise = rng.normal(rows['key'], 'noise', self.space.shape)
         return self.space.encode(networks, rows), noise, self.dropped(rows)
 
     def dropped(self, batch: Batch) -> Given:
-        """Conditions that for some images say nothing, or None for an unconditional model."""
+        """The conditions, nulled for some of the images, or None for an unconditional model."""
         return conditions.drop(self.conditions, self.given(batch), self.silent(batch))
 
     def silent(self, batch: Batch) -> Array:
-        """For which images nothing is said, (batch,)."""
+        """Which images have their conditions nulled, (batch,)."""
         return rng.uniform(batch['key'], 'dropped') < self.path_config.condition_dropout
 
     def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
-        """The clean image and the noise in x_t, as a function of (x_t, t); see `predictions.denoiser`."""
+        """A function of (x_t, t) that gives the clean image and the noise in x_t; see `predictions.denoiser`."""
         schedule = self.asked(networks).schedule
         return predictions.denoiser(self.network(networks), self.prediction, schedule, given, guidance, clip, **options)
 
     def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
-        """x_s on the trajectory through x_t, as a function of (x_t, t, s), of a network of the kind 'map'."""
+        """A function of (x_t, t, s) that gives x_s on the trajectory through x_t, for a network of the kind 'map'."""
         return None
 
     @classmethod
     def solver(cls, name: str) -> Solver:
-        """The family's own solver of this name, or the registry's; a UserError says why there is none."""
+        """The family's own solver of this name, or else the registry's. If there is none, a UserError says why."""
         return solvers.get(name, cls.kind, cls.solvers)
 
     @classmethod
@@ -185,7 +185,7 @@ class PathFamily(Family):
     def carried(
         self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, kept: Kept | None = None
     ) -> Path:
-        """The end of the run of a sampler that begins at `start` (batch, …), x at t_max: real images."""
+        """Run a sampler from `start` (batch, …), x at t_max, to real-valued images."""
         return solvers.solve(
             self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
             keys, sampler.num_steps, sampler.options, self._jumps(networks, given, sampler), kept,
@@ -204,7 +204,7 @@ class PathFamily(Family):
         )  # fmt: skip
 
     def check_guide(self, guide: Family) -> None:
-        """Raise a UserError that says why where this family cannot be guided by another one."""
+        """Raise a UserError with the reason if `guide` cannot guide this family."""
         if not isinstance(guide, PathFamily) or guide.kind != 'denoiser':
             raise UserError(f'it is a {guide.name} model, which predicts no image from noise; use a diffusion or '
                             'flow_matching run.')  # fmt: skip
@@ -217,7 +217,7 @@ class PathFamily(Family):
                 raise UserError(f'it needs the condition {name}, which this run was not trained with.')
 
     def _guide(self, networks: Networks, given: Given, name: str) -> predictions.Denoiser:
-        """The denoiser of a run that is lent as a guide, on this family's path."""
+        """The denoiser of the run that serves as the guide, on this family's path."""
         guide: Any = self.borrowed[name].family
         told = {kind: (given or {})[kind] for kind in guide.forms} or None
         lent = networks.borrowed(name)
@@ -225,7 +225,7 @@ class PathFamily(Family):
         return predictions.on_path(guide.denoise(lent, told), *schedules)
 
     def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
-        """The denoiser as this sampler's options have it."""
+        """The denoiser with this sampler's options applied."""
         options, negative = sampler.options, None
         if options.threshold not in ('', 'none') and isinstance(self.space, Latents):
             raise UserError('The option threshold is for pixels, and this model is one of latents; leave it out.')
@@ -242,7 +242,7 @@ class PathFamily(Family):
         return self.flow_map(networks, self._told(given, sampler), sampler)
 
     def _knows_weight(self, sampler: Sampler) -> bool:
-        """Whether the networks are told of the sampler's guidance, which then costs no second evaluation."""
+        """Whether the networks take the guidance weight as a condition. Guidance then costs no second evaluation."""
         return conditions.WEIGHT in self.conditions and not sampler.options.guide
 
     def _told(self, given: Given, sampler: Sampler) -> Given:
@@ -269,7 +269,7 @@ class PathFamily(Family):
             return ()
         ode, options = self.ode, self.config.evaluation
         if ode.solver in density.ADAPTIVE:
-            density.require_diffrax()  # before anything is scored
+            density.require_diffrax()  # fail before anything is scored
         ends = {'t_min': self.scored.t_min, 't_max': self.scored.t_max, 'decoder': 'normal around x_t / alpha'}
         protocol, parts = ode.protocol(self._followed), None
         if not self.space.drawn:
@@ -287,23 +287,23 @@ class PathFamily(Family):
 
     @property
     def _followed(self) -> schedules.Schedule:
-        """The path of the ODE, which takes its density at dequantised images.
+        """The path of the ODE that gives the density at dequantised images.
 
-        A model trained on the centres of bins has no flat density inside them: the nearer to the data the ODE stops,
-        the less likely all points but the centres are.
+        A model trained on the centres of bins does not have a flat density inside them. The closer to the data the ODE
+        stops, the lower is the density everywhere but at the centres.
         """
         return self.scored if self.space.drawn else self.schedule
 
     @property
     def _scored_noise(self) -> float:
-        """σ / α where densities stop, in widths of a bin."""
+        """σ / α at the time where densities stop, in units of the bin width."""
         with jax.ensure_compile_time_eval():
             t = jnp.asarray(self.scored.t_min)
             return float(self.scored.sigma(t) / self.scored.alpha(t)) / self.space.width
 
     def _ode_density(self, ode: density.Ode, networks: Networks, given: Given) -> dequantisation.LogDensity:
         def denoise(x_t, t, given):
-            with plain_attention():  # its divergence is differentiated forwards
+            with plain_attention():  # the divergence needs forward-mode differentiation
                 return self.denoise(networks, given)(x_t, t)
 
         def log_density(x, keys):
@@ -325,7 +325,7 @@ class PathFamily(Family):
 
 
 def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.Kept | None:
-    """The original of samples and its known pixels; a UserError where one of them, or an option, has no use."""
+    """The original image and its known pixels for sampling. A UserError says if one of them or an option has no use."""
     said, known = sampler.options.changed, '--given known=IMAGE, white where the original is kept'
     if 'original' not in held and (held or 'strength' in said or 'resample' in said):
         what = 'known' if held else 'strength' if 'strength' in said else 'resample'
@@ -341,5 +341,5 @@ def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.
 
 
 def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:
-    """A scalar loss and the named scalars that are logged with it."""
+    """The scalar loss, and the named scalars to log, which include it."""
     return loss, {'loss': loss, **others}

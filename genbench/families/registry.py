@@ -1,4 +1,4 @@
-"""Families by the name that configs call them."""
+"""The registry of families, by the names that configs use."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
@@ -13,10 +13,10 @@ _Kind = TypeVar('_Kind', bound='type[Family]')
 
 
 def register(name: str) -> Callable[[_Kind], _Kind]:
-    """Class decorator: configs may say `family.name = name`.
+    """Class decorator that lets configs set `family.name = name`.
 
     Raises:
-      UserError: a family of another module has this name.
+      UserError: a family in another module already has this name.
     """
 
     def add(cls: _Kind) -> _Kind:

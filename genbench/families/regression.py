@@ -1,7 +1,8 @@
-"""Training by regression on a path: one loss, and what it varies by as data.
+"""Training by regression on a path: one loss with interchangeable parts.
 
-Where times come from, how they are weighted, and which noise belongs to which image are chosen by name from plain dicts
-of functions (`interpolants.times`, `.weights`, `.couplings`). A family that knows more puts it into a copy of its own.
+A config selects by name how times are sampled, how they are weighted, and how noise is paired with images. The names
+are keys of plain dicts of functions (`interpolants.times`, `.weights`, `.couplings`). A family that has further
+functions adds them to its own copy of the dict.
 """
 
 import functools
@@ -26,7 +27,7 @@ from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
 from genbench.ranges import PATH
 
-FEWEST = 8  # images that a coupling of a batch is worth its while for
+FEWEST = 8  # the smallest number of images for which coupling a batch is worthwhile
 _LACKING = {
     'even times': 'times that are even in t: use family.time_sampler=low_discrepancy, and no schedule with a curve',
     'times alone': 'a loss at the times that are drawn and no others, and a schedule without a curve',
@@ -39,24 +40,24 @@ _LACKING = {
 
 
 class RegressionFamily(PathFamily):
-    """A denoiser trained on E w(t) ‖y(x_t, t) − (a x + b ε)‖² / d for the prediction's coefficients a(t), b(t)."""
+    """A denoiser trained on E w(t) ‖y(x_t, t) − (a x + b ε)‖² / d, with the prediction's coefficients a(t), b(t)."""
 
     weights: Mapping[str, Choice] = weights.WEIGHTS
     couplings: Mapping[str, Choice] = couplings.COUPLINGS
-    outputs: int = 1  # of the network: 2 where it says the variance of its steps too
-    second_time = False  # whether the network is asked for a time to go to
-    control: Control | None = None  # where `base` names a run
+    outputs: int = 1  # of the network: 2 if it also predicts the variance of its steps
+    second_time = False  # whether the network also takes the time to jump to
+    control: Control | None = None  # set if `base` names a run
     ranges = {'base': PATH}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
         options = {
-            'time_sampler': 'uniform',  # of `times.SAMPLERS`, as NAME or NAME:key=value,…
-            'weight': 'none',  # over the time, of `weights.WEIGHTS`
-            'coupling': 'independent',  # of images and noise, of `couplings.COUPLINGS`
-            'base': '',  # run that stays as it is; conditions it does not know steer it (`families.control`)
-            'uncertainty': False,  # learn the logarithm of the loss by time, and divide by it (Karras et al. 2024)
+            'time_sampler': 'uniform',  # one of `times.SAMPLERS`, as NAME or NAME:key=value,…
+            'weight': 'none',  # weight over time, one of `weights.WEIGHTS`
+            'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
+            'base': '',  # frozen run, which conditions that it does not know steer (`families.control`)
+            'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
         }
         return {**base, 'family': {**base['family'], **options}}
 
@@ -92,7 +93,7 @@ class RegressionFamily(PathFamily):
         return times.SAMPLERS
 
     def require(self, setting: str, needs: tuple[str, ...]) -> None:
-        """Raise a UserError where the run does not offer what a setting needs."""
+        """Raise a UserError if the run does not offer what a setting needs."""
         for need in needs:
             if need not in self._offered:
                 raise UserError(f'{setting} needs {_LACKING[need]}.')
@@ -130,7 +131,7 @@ class RegressionFamily(PathFamily):
         return self._cells.draw(keys) if self._cells else self._time_sampler(self.schedule, keys)
 
     def weight(self, t: Array) -> Array:
-        """The factor (batch,) of the squared error of the prediction, over how often times like t are drawn."""
+        """The factor (batch,) of the prediction's squared error, divided by how often times like t are drawn."""
         weight = self._weight(self.schedule, self.prediction, t)
         return weight / self._cells.at(t) if self._cells else weight
 
@@ -139,18 +140,18 @@ class RegressionFamily(PathFamily):
         return x, self._coupling(x, noise), given
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """The regression, and what is learned beside it."""
+        """The regression loss, plus the loss of anything learned alongside it."""
         family = self.asked(networks)
         return family.total(networks, *family.losses(networks, batch, key))
 
     def spread(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """The second moment of the regression, which the shape of a learned schedule changes, and not the mean (Kingma
-        et al. 2021, section 5.2 and appendix H)."""
+        """The second moment of the regression. The shape of a learned schedule changes this moment but not the mean
+        (Kingma et al. 2021, section 5.2 and appendix H)."""
         loss, _ = self.asked(networks).losses(networks, batch, key)
         return scalars(jnp.square(loss).mean(), mean=loss.mean())
 
     def losses(self, networks: Networks, batch: Batch, key: Array) -> tuple[Array, Array]:
-        """The regression of each image and the time it is at, both (batch,)."""
+        """The regression loss of each image and its time, both (batch,)."""
         t = self.times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
@@ -165,19 +166,19 @@ class RegressionFamily(PathFamily):
         return loss, t
 
     def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
-        """The mean of the losses (batch,) of images, each over what is usual for its time where that is learned."""
+        """The mean of the images' losses (batch,). If the usual loss at each time is learned, each is divided by it."""
         if not self.config.family.uncertainty:
             return scalars(loss.mean())
         log_variance = networks['uncertainty'](self.schedule.condition(t))
         return scalars((loss * jnp.exp(-log_variance) + log_variance).mean(), regression=loss.mean())
 
     def variance_loss(self, x: Array, t: Array, predicted: Prediction) -> Array:
-        """What a family with two outputs adds to the loss of each image (batch,) for the second."""
+        """The loss (batch,) of the second output, which a family with two outputs adds to each image's loss."""
         raise NotImplementedError
 
 
 class FlowMapFamily(RegressionFamily):
-    """A network u(x_t, t, s), the mean velocity between two times: x_s = x_t − (t − s) u, in as few steps as wanted.
+    """A network u(x_t, t, s), the mean velocity between two times: x_s = x_t − (t − s) u in any number of steps.
 
     u(x_t, t, t) is the velocity of flow matching.
     """
@@ -200,7 +201,7 @@ class FlowMapFamily(RegressionFamily):
                             'velocity.')  # fmt: skip
 
     def mean_velocity(self, networks: Networks, given: Given, key: Array | None = None) -> Callable[..., Array]:
-        """u as a function of (x_t, t, s), with dropout where there is a key."""
+        """u as a function of (x_t, t, s), with dropout if there is a key."""
 
         def velocity(x_t: Array, t: Array, s: Array) -> Array:
             t, s = self.schedule.condition(t), self.schedule.condition(s)
@@ -214,12 +215,12 @@ class FlowMapFamily(RegressionFamily):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        """None: jumps are not the flow of the velocity, as far as they are learned."""
+        """None, since learned jumps only approximate the flow of the velocity."""
         return ()
 
 
 class Uncertainty(nnx.Module):
-    """log E[loss | t] of times (batch,), for the training only (Karras et al. 2024, equation 14); fresh, zero."""
+    """log E[loss | t] at times (batch,), used in training only and initially zero (Karras et al. 2024, equation 14)."""
 
     def __init__(self, rngs: nnx.Rngs, features: int = 128):
         self.features = features

@@ -15,7 +15,7 @@ from genbench.ranges import PROBABILITY, Range
 
 @register('shortcut')
 class Shortcut(FlowMapFamily):
-    """Flow matching, and jumps that are what two jumps of half their length come to (equation 5)."""
+    """Flow matching, plus jumps trained to match two successive jumps of half their length (equation 5)."""
 
     ranges = {'consistent': PROBABILITY, 'halvings': Range(1, 20)}
 
@@ -24,16 +24,16 @@ class Shortcut(FlowMapFamily):
         base = super().defaults()
         options = {
             'consistent': 0.25,  # the share of images that learn jumps; the rest is flow matching (section 3.2)
-            'halvings': 7,  # of the longest jump, down to 1 / 128, which is taken along the velocity
+            'halvings': 7,  # of the longest jump, down to 1 / 128; the shortest jump follows the velocity
         }
         return {**base, 'family': {**base['family'], **options}}
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """‖u(x_t, t, s) − target‖², with s = t and the velocity as the target for most images."""
+        """‖u(x_t, t, s) − target‖². For most images s = t, and the target is the velocity."""
         jumps = rng.uniform(batch['key'], 'consistent') < self.config.family.consistent
         k = rng.integers(batch['key'], 'halvings', 0, self.config.family.halvings)
         length = self.schedule.t_max / 2.0**k
-        from_end = jnp.floor(rng.uniform(batch['key'], 'start') * 2.0**k)  # jumps before this one
+        from_end = jnp.floor(rng.uniform(batch['key'], 'start') * 2.0**k)  # the number of jumps before this one
         t = jnp.where(jumps, self.schedule.t_max - length * from_end, self.times(batch['key']))
         s = jnp.where(jumps, t - length, t)
         x, noise, given = self.pairs(networks, batch, key)
@@ -45,9 +45,9 @@ class Shortcut(FlowMapFamily):
         return self.total(networks, jnp.square(error).mean((1, 2, 3)) * self.weight(t), t)
 
     def _two_jumps(self, networks: Networks, given: Any, x_t: Array, t: Array, length: Array, k: Array) -> Array:
-        """The mean velocity of two jumps of half the length, by the averaged network."""
+        """The mean velocity of two jumps of half the length, with the averaged network."""
         jump, half = self.mean_velocity(networks, given), length / 2
-        asked = jnp.where(k == self.config.family.halvings - 1, 0.0, half)  # the shortest jumps are the velocity
+        asked = jnp.where(k == self.config.family.halvings - 1, 0.0, half)  # the shortest jumps use the velocity
         first = jump(x_t, t, t - asked)
         second = jump(x_t - expand(half, x_t) * first, t - half, t - half - asked)
         return (first + second) / 2

@@ -1,9 +1,9 @@
-"""Data spaces: the reals that a family models, their way from integer images and back, and what a density there says.
+"""Data spaces: the real values that a family models, the maps from and to integer images, and the meaning of densities.
 
-`Pixels` are dequantised images. `Latents` are codes of a first stage, a finished run that is borrowed and frozen
-(R. Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022). For an image with draws x from
-its place in the space, both say with which weight w the density p(x) counts: P(image) = E p(x) exp(w). Then
-E log p(x) + w is a lower bound of log P(image).
+`Pixels` are dequantised images. `Latents` are the codes of a first stage, a borrowed and frozen run (R. Rombach et al.,
+High-Resolution Image Synthesis with Latent Diffusion Models, 2022). An image has random draws x in the space. Both
+spaces give the weight w of the density p(x) of a draw, such that P(image) = E p(x) exp(w). Then E log p(x) + w is a
+lower bound on log P(image).
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Array = jax.Array
 Shape = tuple[int, int, int]  # height, width, channels
-CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as rows bring it
+CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as fields of the rows
 
 
 class FirstStage:
-    """What a family offers whose latents other families model; it is told of no conditions.
+    """The interface of a family whose latents other families model. It takes no conditions.
 
-    Its latents are pictures, (batch, *code_shape) with three axes beside the batch.
+    Its latents are pictures, (batch, *code_shape), with three axes after the batch axis.
     """
 
     name: ClassVar[str]
@@ -39,48 +39,48 @@ class FirstStage:
 
     @property
     def code_shape(self) -> tuple[int, ...]:
-        """Of the z of one image."""
+        """The shape of one image's z."""
         raise NotImplementedError
 
     @property
     def observed(self) -> Mapping[str, Any] | None:
-        """What `log_likelihood` depends on beside the checkpoint; None where p(image | z) or q(z | image) has no
-        density, so that there is no likelihood through this stage."""
+        """Everything besides the checkpoint that `log_likelihood` depends on. None if p(image | z) or q(z | image) has
+        no density, so that there is no likelihood through this stage."""
         return None
 
     def posterior(self, networks: 'Networks', images: Array) -> tuple[Array, Array | None]:
-        """Mean and logarithm of the variance of q(z | image), normal and independent; None: z is the mean itself."""
+        """Mean and log variance of q(z | image), an independent normal; a log variance of None: z is the mean."""
         raise NotImplementedError
 
     def encode(self, networks: 'Networks', images: Array, keys: Array) -> Array:
-        """z from q(z | image), one key an image."""
+        """Draw z from q(z | image), with one key per image."""
         return draw(*self.posterior(networks, images), keys)
 
     def decode(self, networks: 'Networks', z: Array) -> Array:
-        """Integer images."""
+        """Integer images from z."""
         raise NotImplementedError
 
     def log_likelihood(self, networks: 'Networks', z: Array, images: Array, keys: Array) -> Array:
-        """log p(image | z) in nats (batch,), or a lower bound of it in the mean over keys."""
+        """log p(image | z) in nats, (batch,), or an estimate whose mean over keys is a lower bound on it."""
         raise NotImplementedError
 
 
 def draw(mean: Array, log_variance: Array | None, keys: Array) -> Array:
-    """A draw of the normal law for each key."""
+    """One draw per key from the normal distribution."""
     return mean if log_variance is None else mean + jnp.exp(log_variance / 2) * rng.normal(keys, 'z', mean.shape[1:])
 
 
 def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
-    """A point in the bins of each integer image, in the encoding of `spec.dequantise`; one key an image."""
+    """A random point in the bins of each integer image, as `spec.dequantise` encodes it; one key per image."""
     return spec.dequantise(images, jax.vmap(lambda key: jax.random.uniform(key, spec.shape))(keys))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Images in [−1, 1], every value in the bin of its level (`DataSpec.dequantise`).
+    """Images in [−1, 1], with every value in the bin of its level (`DataSpec.dequantise`).
 
     Attributes:
-      drawn: at a uniform place of the bin; otherwise at its centre, which has a probability and no density.
+      drawn: values are uniform in their bins. Otherwise they are at the centres, with a probability but no density.
     """
 
     spec: DataSpec
@@ -92,7 +92,7 @@ class Pixels:
 
     @property
     def shape(self) -> Shape:
-        """Of one x."""
+        """The shape of one x."""
         return self.spec.shape
 
     @property
@@ -102,57 +102,57 @@ class Pixels:
 
     @property
     def variance_of_draws(self) -> float:
-        """Of x among the draws of one image, where it is known."""
+        """The variance of x over the draws of one image, if it is known."""
         return self.width**2 / 12 if self.drawn else 0.0
 
     @property
     def log_volume(self) -> float:
-        """The part of a weight w that is the same for all images and known before networks are."""
+        """The part of a weight w that is the same for all images and does not depend on networks."""
         return self.spec.num_dims * self.spec.log_bin_width
 
     def modules(self) -> dict[str, nnx.Module]:
-        """Networks of the family that belong to the space; no optimizer moves them."""
+        """Networks of the family that belong to the space. No optimizer changes them."""
         return {}
 
     def measure(self, networks: 'Networks', rows: Mapping[str, Array]) -> None:
-        """Set those modules by the first rows, with their keys."""
+        """Set those modules from the first rows, using the rows' keys."""
 
     def prepare(self, networks: 'Networks', rows: Mapping[str, Array]) -> dict[str, Array]:
-        """What rows bring to `encode` beside the image, made once by borrowed networks."""
+        """Arrays that `encode` needs from rows besides the image. Borrowed networks compute them once."""
         return {}
 
     def encode(self, networks: 'Networks', rows: Mapping[str, Array]) -> Array:
-        """x to train on (batch, *shape), what is random from each row's key."""
+        """x to train on, (batch, *shape). Randomness comes from each row's key."""
         place = rng.uniform(rows['key'], 'bins', self.shape) if self.drawn else 0.5
         return self.spec.dequantise(rows['image'], place)
 
     def decode(self, networks: 'Networks', x: Array) -> Array:
-        """Integer images."""
+        """Integer images from x."""
         return self.spec.quantise(x)
 
     def centre(self, networks: 'Networks', images: Array) -> Array:
-        """The x in the middle of an image's draws."""
+        """The x at the centre of an image's draws."""
         return self.spec.dequantise(images)
 
     def place(self, networks: 'Networks', shown: Array) -> Array:
-        """x of images (batch, …) with reals in [−1, 1]."""
+        """x for images (batch, …) with real values in [−1, 1]."""
         return shown
 
     def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
-        """x (batch, *shape) and w (batch,) for one key an image."""
+        """Draw x (batch, *shape) and its weight w (batch,), with one key per image."""
         return uniform_draw(self.spec, images, keys), jnp.full(len(images), self.log_volume)
 
     def method(self, name: str) -> str:
-        """What a likelihood by densities in this space is called."""
+        """The name of a likelihood that comes from densities in this space."""
         return name
 
     def protocol(self, draws: int) -> dict[str, Any]:
-        """What results say of x: how often it was drawn, 0 where it is the centre."""
+        """How results describe x: the number of draws, or 0 if x is the centre."""
         return {'dequantisation': 'uniform' if draws else 'none', 'dequantisation_draws': draws}
 
 
 class Scaling(nnx.Module):
-    """x = (z − mean) scale for each channel; measured once and kept with the run, no parameters."""
+    """x = (z − mean) scale for each channel. Both are measured once and kept with the run; they are not parameters."""
 
     def __init__(self, channels: int):
         self.mean, self.scale = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
@@ -160,16 +160,16 @@ class Scaling(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """Latents of the borrowed run `first_stage`, shifted and scaled to mean zero and one standard deviation.
+    """Latents of the borrowed run `first_stage`, shifted and scaled to mean zero and a common standard deviation.
 
-    The statistics are those of each channel over the first batch (Rombach et al. 2022, appendix G, take one standard
-    deviation for all; T. Karras et al. 2024 take mean and standard deviation of each). A density is a density of the
-    scaled codes, and P(image) = E_q p(z) p(image | z) / q(z | image): the evidence lower bound of the two stages
-    together (D. Kingma, M. Welling 2014, equation 3).
+    Mean and standard deviation are measured for each channel over the first batch, as in T. Karras et al. 2024
+    (Rombach et al. 2022, appendix G, use one standard deviation for all channels). Densities are those of the scaled
+    codes. P(image) = E_q p(z) p(image | z) / q(z | image) gives the evidence lower bound of the two stages together
+    (D. Kingma, M. Welling 2014, equation 3).
 
     Attributes:
-      std: after scaling.
-      cached: rows bring the posteriors that `prepare` made; otherwise they are computed in every step.
+      std: the standard deviation after scaling.
+      cached: rows contain the posteriors that `prepare` computed. Otherwise every step computes them.
     """
 
     spec: DataSpec
@@ -257,13 +257,13 @@ def _lent(networks: 'Networks') -> 'Networks':
 
 
 def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None, std: float = 1.0) -> Space:
-    """The space of a family with the keys `first_stage`, `cache_latents` and `dequantisation`.
+    """The space of a family that has the keys `first_stage`, `cache_latents` and `dequantisation`.
 
     Args:
-      std: of scaled latents.
+      std: the standard deviation of scaled latents.
 
     Raises:
-      UserError: the first stage is none, or does not fit the data.
+      UserError: the run cannot serve as a first stage, or it does not fit the data.
     """
     if not options.get('first_stage'):
         if options.get('cache_latents'):

@@ -1,8 +1,8 @@
-"""Stages: parts of a run with their own networks, image shape, batch size and optimizer, chosen as data.
+"""Stages: parts of a run, each with its own networks, image shape, batch size and optimizer, described as data.
 
-Steps, keys and positions in the data go on from one stage to the next. Optimizers begin anew, and so does the average
-of a network whose variables change their shapes; the average of one that keeps them goes on. Its time is counted in
-steps, whatever their batches.
+Step counts, keys and positions in the data carry over from one stage to the next. Optimizers start afresh. The average
+of a network carries over if the shapes of its variables stay the same, and starts afresh otherwise. Averages count
+steps, whatever the batch size.
 """
 
 import dataclasses
@@ -23,9 +23,10 @@ class Stage:
     """A part of a run.
 
     Attributes:
-      until: the step of the run at which it ends.
-      images: its length in their place, rounded up to whole batches. The last stage has neither: it ends with the run.
-      shape: height and width of its images, means over areas of those of the data; None: as they are.
+      until: the step of the run at which the stage ends.
+      images: the number of images that the stage trains on, rounded up to whole batches, as an alternative to `until`.
+        The last stage has neither: it ends with the run.
+      shape: height and width of the stage's images, which are area means of the data's images; None: the data's.
       batch_size: None: `train.batch_size`.
       optimizer: keys of `config.optimizer` to replace. Schedules run over the steps of the stage.
     """
@@ -39,9 +40,9 @@ class Stage:
 
 
 class Span(NamedTuple):
-    """Where a stage lies in a run: from step `first`, before which `seen` images went, to `end` or that of the run."""
+    """A stage's place in a run: from step `first`, after `seen` images, to step `end` or the end of the run."""
 
-    whole: 'Family'  # at no stage
+    whole: 'Family'  # the family outside any stage
     stage: Stage
     first: int
     end: int | None
@@ -50,7 +51,7 @@ class Span(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether the run has this stage alone, and it is as the config says."""
+        """Whether this is the run's only stage and changes nothing in the config."""
         return len(self.whole.stages) == 1 and self.stage == Stage(self.stage.name)
 
     @property
@@ -61,10 +62,11 @@ class Span(NamedTuple):
 
 
 def spans(family: 'Family') -> tuple[Span, ...]:
-    """The stages of a family's run, one after the other.
+    """The stages of a family's run, in order.
 
     Raises:
-      UserError: two have one name, one does not end, or ends before it begins, or the run goes on after the last.
+      UserError: two stages have the same name; a stage does not end, or ends before it begins; or the run continues
+        after the last stage.
     """
     whole = family if family.span is None else family.span.whole
     found: list[Span] = []
@@ -101,26 +103,26 @@ def _end(stage: Stage, first: int, size: int) -> int | None:
 
 
 def span_at(family: 'Family', step: int) -> Span:
-    """Where the stage lies that does the update after `step` updates."""
+    """The span of the stage that does the next update after `step` updates."""
     return next(span for span in reversed(spans(family)) if span.first <= max(step, 0))
 
 
 def after(family: 'Family', step: int) -> 'Family':
-    """The family as it is when `step` updates are done."""
+    """The family in its state after `step` updates."""
     return family.at(span_at(family, step - 1).stage.name)
 
 
 def images(family: 'Family', step: int) -> int:
-    """Training images that the first `step` updates see."""
+    """The number of training images that the first `step` updates see."""
     span = span_at(family, step - 1)
     return span.seen + (step - span.first) * span.batch_size
 
 
 def at(family: 'Family', name: str) -> 'Family':
-    """The family in a stage: with its images' shape in the specification, its batch size and optimizer in the config.
+    """The family in a stage, with the stage's image shape in the spec and its batch size and optimizer in the config.
 
     Raises:
-      UserError: the shape does not divide that of the data.
+      UserError: the stage's image shape does not divide the shape of the data.
     """
     span = next(span for span in spans(family) if span.stage.name == name)
     whole, stage = span.whole, span.stage
@@ -138,13 +140,13 @@ def at(family: 'Family', name: str) -> 'Family':
 
 
 def carry(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Give networks that keep their name and the shapes of all variables the values of the old ones, in place."""
+    """Copy the old values, in place, into every network that keeps its name and the shapes of all its variables."""
     for name, module in new.items():
         if name in old and shapes(old[name]) == shapes(module):
             nnx.update(module, nnx.state(old[name]))
 
 
 def shapes(module: nnx.Module) -> dict[str, Any]:
-    """Shapes and types of a network's variables by path."""
+    """The shapes and types of a network's variables, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(module)))
     return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}

@@ -36,7 +36,7 @@ from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, one_of
 
 @register('vae')
 class VAE(FirstStage, Family):
-    """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), p(x | z) independent over pixels and channels."""
+    """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), and p(x | z) independent over pixels and channels."""
 
     samplers = ('mean', 'direct')
 
@@ -52,13 +52,13 @@ class VAE(FirstStage, Family):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            'latent': 16,  # dimensions of z
-            'latent_channels': 0,  # above 0, z is a picture of so many channels at the encoder's lowest resolution
+            'latent': 16,  # number of dimensions of z
+            'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
             'decoder': 'categorical',  # or 'bernoulli'; or 'logistic', discretised; or 'normal', a density
-            'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
-            'beta': 1.0,  # weight of the KL term while training (small for a first stage); the bound is that of 1
-            'objective': 'elbo',  # its KL in closed form; or 'iwae', the bound of `draws` importance weights
-            'draws': 1,  # of z for each image while training, the k of IWAE
+            'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
+            'beta': 1.0,  # weight of the KL term in training (small for a first stage); the reported bound uses 1
+            'objective': 'elbo',  # with its KL in closed form; or 'iwae', the bound from `draws` importance weights
+            'draws': 1,  # draws of z per image in training, the k of IWAE
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
@@ -82,7 +82,7 @@ class VAE(FirstStage, Family):
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−ELBO in bits per dimension (VAE, equation 10) with the KL term weighted by β, or IWAE's bound (equation 8).
 
-        Of several draws of z an ELBO takes the mean of log p(x | z).
+        With several draws of z, the ELBO uses the mean of log p(x | z).
         """
         images, given, draws = batch['image'], self.given(batch), self.config.family.draws
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
@@ -110,7 +110,7 @@ class VAE(FirstStage, Family):
         return mean, jnp.clip(log_std, -7, 7)
 
     def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
-        """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
+        """The decoder's outputs (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](z, given, key)
         return h.reshape(len(z), *self.spec.shape, self.observation.outputs)
 
@@ -131,7 +131,7 @@ class VAE(FirstStage, Family):
         return self.latent_shape
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        """'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
+        """'mean' returns the mean of p(x | z) (for a logistic, its location); 'direct' draws from p(x | z)."""
         h = self._decode(networks, latents, given)
         if sampler.name == 'mean':
             return self.observation.mean(h)
@@ -149,12 +149,12 @@ class VAE(FirstStage, Family):
         return tuple(bound(draws) for draws in dict.fromkeys((1, self.config.evaluation.iwae_draws)))
 
     def _importance_bound(self, networks: Networks, images: Array, given: Given, keys: Array, draws: int) -> Array:
-        """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8); K = 1 is the ELBO."""
+        """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8). K = 1 gives the ELBO."""
         x = self.observation.observe(images, rng.named(keys, 'bins'))
         mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
         keys_z = rng.named(keys, 'draws')
 
-        def add(index, found):  # the largest weight so far, and the sum of all in units of it: memory for one draw
+        def add(index, found):  # the largest weight so far and the sum relative to it, so that memory holds one draw
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)
@@ -189,5 +189,5 @@ class VAE(FirstStage, Family):
 
 
 def _summed(values: Array) -> Array:
-    """Over all axes but the batch."""
+    """The sum over all axes except the batch axis."""
     return values.reshape(len(values), -1).sum(-1)

@@ -3,9 +3,9 @@
 A. van den Oord, O. Vinyals, K. Kavukcuoglu, Neural Discrete Representation Learning, 2017 (VQ-VAE); F. Mentzer et al.,
 Finite Scalar Quantization, 2024 (FSQ).
 
-Both papers train a strong prior over the codes afterwards. The prior here is a table of the codes at each position,
-independent of the other positions and of conditions, so that the family has samples and a bound of its own. Its use is
-as a first stage for other families.
+Both papers train a strong prior over the codes afterwards. The prior here is a table of code probabilities at each
+position, independent of other positions and of conditions. It gives the family its own samples and bound. The main use
+of the family is as a first stage for others.
 """
 
 import math
@@ -43,7 +43,7 @@ MOST_CODES = 2**16
 
 @register('vq_vae')
 class VQVAE(FirstStage, Family):
-    """z(x) has the code of the encoder's output at each position; p(x | z) is independent over pixels."""
+    """z(x) holds the code of the encoder's output at each position. p(x | z) is independent over pixels."""
 
     samplers = ('mean', 'direct')
 
@@ -62,18 +62,18 @@ class VQVAE(FirstStage, Family):
     def defaults(cls) -> dict[str, Any]:
         options = {
             'quantiser': 'codebook',  # learned codes; or 'fsq', a fixed grid
-            'codes': 128,  # in the codebook
-            'latent_channels': 4,  # numbers in a code of the codebook
-            'levels': (5, 5, 5),  # of each number in a code, for 'fsq'
+            'codes': 128,  # number of codes in the codebook
+            'latent_channels': 4,  # length of each code in the codebook
+            'levels': (5, 5, 5),  # for 'fsq': levels of each number in a code
             'commitment': 0.25,  # weight β of the squared distance of vectors from their codes (VQ-VAE, equation 3)
-            # Of the moving averages: the codes, and their shares at each position. Averages of the encoder are
-            # quantised with these codes, so train.ema_decay should be near.
+            # Decay of the moving averages of the codes, and of their shares at each position. Averages of the encoder
+            # are quantised with these codes, so train.ema_decay should be close to this.
             'codebook_decay': 0.99,
-            # Codes whose share is below this times the even one are replaced by vectors of the batch. 0: never, which
-            # train.accumulate needs.
+            # Replace codes whose share is below this fraction of an even share by vectors from the batch. 0: never;
+            # train.accumulate needs 0.
             'revive': 0.03,
             'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', binary; or 'normal', a density
-            'observation_scale': 0.0,  # of the normal, σ in [−1, 1]; 0: learned, for each value
+            'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
@@ -114,19 +114,19 @@ class VQVAE(FirstStage, Family):
         return quantisers.Scalars(positions, options.levels, options.codebook_decay)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        """The first codes are what the fresh encoder makes of the first batch."""
+        """Take the first codes from the fresh encoder's output on the first batch."""
         if self.learned:
             networks['quantiser'].start(self._encode(networks, batch['image'], self.given(batch)), key)
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        moved = self.learned and self.config.family.revive > 0  # by vectors of the whole batch
+        moved = self.learned and self.config.family.revive > 0  # to vectors from the whole batch
         return (Update('elbo', ('encoder', 'decoder'), self.loss, splits=not moved),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x | z) + β ‖z_e − code‖² in bits per dimension (VQ-VAE, equation 3).
 
-        The distance is averaged over positions (end of section 3.2). The codes follow moving averages, not a gradient.
+        The distance is averaged over positions (end of section 3.2). Moving averages, not gradients, update the codes.
         """
         images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
@@ -146,11 +146,11 @@ class VQVAE(FirstStage, Family):
         return loss, {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
-        """What is to be quantised, (batch, *code_shape)."""
+        """The encoder's output before quantisation, (batch, *code_shape)."""
         return networks['quantiser'].squash(networks['encoder'](self.observation.encode(images), given, key))
 
     def _decode(self, networks: Networks, code: Array, given: Given, key: Array | None = None) -> Array:
-        """What the decoder puts out: (batch, height, width, channels, outputs per value)."""
+        """The decoder's outputs (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](code, given, key)
         return h.reshape(len(code), *self.spec.shape, self.observation.outputs)
 
@@ -159,12 +159,12 @@ class VQVAE(FirstStage, Family):
         return self.observation.log_prob(self._decode(networks, code, given, key), x)
 
     def _log_prior(self, networks: Networks, index: Array) -> Array:
-        """log p(z) of indices (batch, height, width), (batch,)."""
+        """log p(z), (batch,), of indices (batch, height, width)."""
         table = networks['quantiser'].log_prior()
         return jnp.take_along_axis(table[None], index.reshape(len(index), -1, 1), axis=2).sum((1, 2))
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
-        """Codes from the prior; 'mean' shows the mean of p(x | z) (of a logistic: its location), 'direct' draws."""
+        """Draw codes from the prior. 'mean' returns the mean (or logistic location) of p(x | z); 'direct' draws x."""
         quantiser, (height, width, _) = networks['quantiser'], self.code_shape
         table = quantiser.log_prior()
         index = jax.vmap(lambda key: jax.random.categorical(key, table))(rng.named(keys, 'codes'))
@@ -175,7 +175,7 @@ class VQVAE(FirstStage, Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        """log p(x) ≥ log p(z) + log p(x | z) for every z, and here for that of the encoder (VQ-VAE, section 3.2)."""
+        """log p(x) ≥ log p(z) + log p(x | z) holds for every z; z is the encoder's code here (VQ-VAE, section 3.2)."""
 
         def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
             quantiser = networks['quantiser']
@@ -189,7 +189,7 @@ class VQVAE(FirstStage, Family):
         return (Likelihood('elbo', 'lower_bound', log_prob, protocol),)
 
     def posterior(self, networks: Networks, images: Array) -> tuple[Array, None]:
-        """What is to be quantised; `decode` quantises (Rombach et al. 2022, section 3.1)."""
+        """The encoder's output before quantisation; `decode` quantises it (Rombach et al. 2022, section 3.1)."""
         return self._encode(networks, images, None), None
 
     def decode(self, networks: Networks, z: Array) -> Array:
