@@ -1,4 +1,4 @@
-"""What configs choose by name from a plain dict: 'NAME' or 'NAME:key=value,…', e.g. 'min_snr:gamma=5'."""
+"""Choices that configs make by name from a plain dict: 'NAME' or 'NAME:key=value,…', e.g. 'min_snr:gamma=5'."""
 
 import dataclasses
 import functools
@@ -11,13 +11,13 @@ from genbench.ranges import Range
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A function, and what may be said of it.
+    """A function with its settings and requirements.
 
     Attributes:
-      function: takes `numbers` as keywords after the arguments that its registry states.
-      numbers: the default and the range of each; one with a text as its default is a text.
-      needs: names of what a family must offer for it to make sense.
-      offers: names of what it adds to that.
+      function: takes `numbers` as keyword arguments after the arguments that its registry documents.
+      numbers: the default and the range of each number. If the default is a text, the value is a text.
+      needs: names of features that a family must offer for this choice to make sense.
+      offers: names of features that this choice adds to those.
     """
 
     function: Callable[..., Any]
@@ -27,10 +27,10 @@ class Choice:
 
 
 def choose(key: str, text: str, known: Mapping[str, Choice]) -> Choice:
-    """The choice that `text`, the value of the config's `key`, names among `known`, with its numbers filled in.
+    """The choice in `known` that `text`, the value of the config's `key`, names, with its numbers filled in.
 
     Raises:
-      UserError: no such name, or a number that it does not take or that is out of its range.
+      UserError: there is no such name, or a number is unknown or out of its range.
     """
     name, _, rest = text.partition(':')
     if name not in known:

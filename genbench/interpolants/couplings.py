@@ -1,6 +1,6 @@
-"""Which noise belongs to which image of a batch: (images, noise) → noise in another order, both (batch, …).
+"""Couplings pair the noise with the images of a batch: (images, noise) → reordered noise, both (batch, …).
 
-A family may put further couplings into a copy of `COUPLINGS`.
+A family may add couplings to its own copy of `COUPLINGS`.
 """
 
 import jax
@@ -17,17 +17,18 @@ def independent(images: Array, noise: Array) -> Array:
 
 
 def optimal_transport(images: Array, noise: Array) -> Array:
-    """The order of least Σ ‖x_i − ε_i‖² over the batch (Pooladian et al. 2023; Tong et al. 2024, section 3.2)."""
+    """The order that minimises Σ ‖x_i − ε_i‖² over the batch (Pooladian et al. 2023; Tong et al. 2024, section 3.2)."""
     x, e = (jax.lax.stop_gradient(value).reshape(len(value), -1) for value in (images, noise))
-    cost = -2 * jnp.matmul(x, e.T, precision='highest')  # the squares of either alone are the same in every order
+    cost = -2 * jnp.matmul(x, e.T, precision='highest')  # the other terms are the same in every order
     return noise[assignment(cost)]
 
 
 def assignment(cost: Array) -> Array:
-    """The column (n,) of each row of a cost matrix (n, n) such that the sum of costs is least.
+    """The column (n,) for each row of a cost matrix (n, n) that minimises the total cost.
 
-    Rows are added one by one, each along the shortest augmenting path by reduced costs (Jonker & Volgenant 1987, in the
-    form of Crouse 2016, On implementing 2D rectangular assignment algorithms). Exact for the float32 costs, O(n³).
+    Rows are added one by one, each along the shortest augmenting path in reduced costs (Jonker & Volgenant 1987, in the
+    form of Crouse 2016, On implementing 2D rectangular assignment algorithms). The result is exact for the float32
+    costs. It takes O(n³) operations.
     """
     n = len(cost)
     nobody = jnp.full(n, -1, jnp.int32)
@@ -36,7 +37,7 @@ def assignment(cost: Array) -> Array:
         u, v, row_of, column_of = state
 
         def search(found):
-            """Reach the nearest column that is not reached yet, from the row that the last one belongs to."""
+            """Reach the nearest column not yet reached, starting from the row assigned to the last column."""
             i, least, distance, before, rows, columns, _ = found
             through = least + cost[i] - u[i] - v
             nearer = ~columns & (through < distance)

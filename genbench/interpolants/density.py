@@ -1,15 +1,15 @@
 """log p(x) by the probability-flow ODE (Y. Song et al. 2021, equations 39–40; Chen et al. 2018, equation 8).
 
-The ODE is solved for u = x_t / c over b = σ / c (`Schedule.straightened`), on every path from one scale b to the next:
+On every path, the ODE is solved for u = x_t / c over the scale b = σ / c (`Schedule.straightened`):
 
     du/db = ε̂ − κ x̂,        −d log p(u) / d log b = b div(ε̂ − κ x̂).
 
-Where the level of a pixel is certain, both right-hand sides are constant, so a step of any length is exact. In t, or in
-b, the divergence is 1/b there, and every step overestimates its integral: log p comes out above what is possible.
+Where the level of a pixel is certain, both right-hand sides are constant, so a step of any length is exact. Over t or b
+the divergence would be 1/b there. Every step would overestimate its integral, and log p would exceed what is possible.
 
-Near pure noise x̂ = (x_t − σ ε̂) / α has the error of ε̂ times σ / α, which rises steeply over the last part of b. Steps
-are therefore even in log(σ / √(α c)), which is log b near the data and half of log σ / α near pure noise. Where a
-schedule ends in pure noise there is no such limit, and its networks predict no noise: steps are even in log b.
+Near pure noise, x̂ = (x_t − σ ε̂) / α has the error of ε̂ times σ / α, which rises steeply over the last part of b. Steps
+are therefore even in log(σ / √(α c)), which is log b near the data and half of log σ / α near pure noise. For a
+schedule that ends in pure noise σ / α has no limit, and its networks do not predict noise: steps are even in log b.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ Denoise = Callable[[Array, Array, Given], Prediction]  # (x_t, t (batch,), condi
 # (u, scalar b, conditions, probes or None) → du/db and b times its divergence (batch,)
 Drift = Callable[[Array, Array, Given, Array | None], tuple[Array, Array]]
 
-# Solvers on a fixed grid (Butcher's tableaux): for each stage after the first its place in the step and the weights of
-# the slopes before it; then the weights of all slopes in the step.
+# Solvers on a fixed grid (Butcher tableaux). Each stage after the first has its place in the step and the weights of
+# the earlier slopes. The weights of all slopes in the step follow.
 FIXED: dict[str, tuple[tuple[tuple[float, tuple[float, ...]], ...], tuple[float, ...]]] = {
     'heun': (((1, (1,)),), (1 / 2, 1 / 2)),
     'rk4': (((1 / 2, (1 / 2,)), (1 / 2, (0, 1 / 2)), (1, (0, 0, 1))), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 ADAPTIVE = {'dopri5': 'Dopri5', 'tsit5': 'Tsit5'}  # → the class of diffrax
-MAX_STEPS = 2**14  # of an adaptive solver, taken and refused
+MAX_STEPS = 2**14  # of an adaptive solver, accepted and rejected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Ode:
     """How the probability-flow ODE is solved: the keys of `evaluation.ode`.
 
     Attributes:
-      solver: of `FIXED` or `ADAPTIVE`.
-      num_steps: of a fixed grid (`grid`). An image takes 2 evaluations a step with heun and 4 with rk4.
-      tolerance: relative and absolute, of an adaptive solver, for an image's state (root mean square over its
-        dimensions) and for its log-density alike. Each image has its own steps, whatever shares its batch.
-      probes: Hutchinson probes for each image; 0 takes the exact divergence.
+      solver: a name in `FIXED` or `ADAPTIVE`.
+      num_steps: the number of steps on a fixed grid (`grid`). Per step, heun takes 2 evaluations and rk4 takes 4.
+      tolerance: the relative and absolute tolerance of an adaptive solver. It applies to an image's state (root mean
+        square over its dimensions) and to its log-density. Each image has its own steps, whatever its batch contains.
+      probes: the number of Hutchinson probes per image; 0 takes the exact divergence.
     """
 
     solver: str = 'rk4'
@@ -66,11 +66,11 @@ class Ode:
             raise UserError('evaluation.ode.tolerance should be above 0, and evaluation.ode.probes at least 0.')
 
     def refined(self) -> 'Ode':
-        """Twice the steps, or a tenth of the tolerance."""
+        """The same solver with twice the steps or a tenth of the tolerance."""
         return dataclasses.replace(self, num_steps=2 * self.num_steps, tolerance=self.tolerance / 10)
 
     def protocol(self, schedule: Schedule) -> dict[str, Any]:
-        """What a density depends on beside the drift."""
+        """Everything besides the drift that a density depends on."""
         if self.solver in FIXED:
             even = 'log w, w = sigma / sqrt(alpha (alpha + kappa sigma))'
             even = even if _ends(schedule)[-1] else 'log b, b = sigma / (alpha + kappa sigma)'
@@ -83,7 +83,7 @@ class Ode:
 
 
 def exact_divergence(slope: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    """Slope and its divergence, one forward derivative for each dimension: d × the cost of Hutchinson's estimate."""
+    """The slope and its divergence. One forward derivative per dimension: d × the cost of Hutchinson's estimate."""
     size = x[0].size
 
     def column(index):
@@ -94,30 +94,30 @@ def exact_divergence(slope: Callable[[Array], Array], x: Array) -> tuple[Array, 
 
 
 def hutchinson_divergence(slope: Callable[[Array], Array], x: Array, probes: Array) -> tuple[Array, Array]:
-    """Slope and vᵀ ∂f/∂x v averaged over the probes (count, batch, …) (Hutchinson 1990; Grathwohl et al. 2019)."""
+    """The slope, and vᵀ ∂f/∂x v averaged over probes (count, batch, …) (Hutchinson 1990; Grathwohl et al. 2019)."""
     value, push = jax.linearize(slope, x)
     products = jax.vmap(lambda v: (v * push(v)).reshape(len(v), -1).sum(1))(probes)
     return value, products.mean(0)
 
 
 def rademacher(keys: Array, count: int, shape: tuple[int, ...]) -> Array:
-    """±1 probes (count, batch, …), drawn once for each trajectory from each image's own key."""
+    """±1 probes (count, batch, …), drawn once per trajectory from each image's own key."""
     draw = lambda key: jax.random.rademacher(key, (count, *shape), jnp.float32)  # noqa: E731
     return jnp.moveaxis(jax.vmap(draw)(keys), 1, 0)
 
 
 def log_density(schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode: Ode, given: Given = None) -> Array:
-    """log p of x at t_min in nats, shape (batch,): the ODE from t_min to t_max, and the Gaussian prior there.
+    """log p of x at t_min in nats, (batch,), from the ODE from t_min to t_max and the Gaussian prior at t_max.
 
-    An image for which an adaptive solver needs more than MAX_STEPS steps has the log-density NaN.
+    If an adaptive solver needs more than MAX_STEPS steps for an image, the image's log-density is NaN.
 
     Args:
-      denoise: the clean image and the noise in x_t, whose velocity α' x̂ + σ' ε̂ is the ODE's drift.
-      keys: one key an image, for the probes.
-      given: handed on to `denoise`.
+      denoise: predicts the clean image and the noise in x_t. Their velocity α' x̂ + σ' ε̂ is the drift of the ODE.
+      keys: one key per image, for the probes.
+      given: conditions, passed on to `denoise`.
 
     Raises:
-      UserError: the solver is adaptive, and diffrax is not installed.
+      UserError: the solver is adaptive, but diffrax is not installed.
     """
     probes = rademacher(keys, ode.probes, x.shape[1:]) if ode.probes else None
 
@@ -142,7 +142,7 @@ def log_density(schedule: Schedule, denoise: Denoise, x: Array, keys: Array, ode
 
 
 def _ends(schedule: Schedule) -> tuple[float, float, float, float]:
-    """c and b at t_min, b at t_max, and κ, or 0 for a schedule that ends in pure noise."""
+    """c and b at t_min, b at t_max, and κ (0 for a schedule that ends in pure noise)."""
     still = schedule.still or schedule
     with jax.ensure_compile_time_eval():
         ends = jnp.asarray([schedule.t_min, schedule.t_max])
@@ -163,7 +163,7 @@ def _on_fixed_grid(
 ) -> tuple[Array, Array]:
     """u at the last b and the integral of the divergence, by an explicit Runge–Kutta rule over b.
 
-    The divergence is integrated over log b: exactly where it is a polynomial in log b through the rule's places.
+    The divergence is integrated over log b, exactly where it is a polynomial in log b through the rule's places.
     """
     stages, weights = FIXED[ode.solver]
     places = np.asarray([0, *(place for place, _ in stages)])
@@ -188,9 +188,10 @@ def _sum(weights: tuple[Any, ...], values: tuple[Array, ...]) -> Array:
 
 
 def _in_log(places: np.ndarray, weights: np.ndarray, ratio: float) -> tuple[float, ...]:
-    """Weights of the values at `places` in the step from b to ratio · b, for their integral over log b.
+    """Weights for the values at `places` in the step from b to ratio · b, for their integral over log b.
 
-    They integrate the polynomial in log b through the distinct places; values at one place share as `weights` do.
+    They integrate the polynomial in log b through the distinct places. Values at the same place split their weight in
+    proportion to `weights`.
     """
     distinct = np.unique(places)
     powers = np.arange(len(distinct))
@@ -203,7 +204,7 @@ def _in_log(places: np.ndarray, weights: np.ndarray, ratio: float) -> tuple[floa
 def _adaptively(
     drift: Drift, ends: tuple[float, float], u: Array, ode: Ode, given: Given, probes: Array | None
 ) -> tuple[Array, Array]:
-    """The same over log b by diffrax, which takes every image, as a batch of one, by steps of its own."""
+    """The same over log b by diffrax, which solves every image as a batch of one with its own steps."""
     diffrax = require_diffrax()
 
     def norm(state):
@@ -237,7 +238,7 @@ def _adaptively(
 
 
 def require_diffrax() -> Any:
-    """The module diffrax."""
+    """The module diffrax, or a UserError if it is not installed."""
     try:
         import diffrax
     except ImportError:

@@ -1,7 +1,7 @@
-"""What can be chosen of a sampler beside its steps and the weight of guidance: one typed record for each solver.
+"""Options of a sampler besides its steps and guidance weight: one typed record per solver.
 
-A record's fields know how their values are read from text. A solver declares the record whose fields it takes; a new
-solver with options of its own has a subclass.
+A record's fields know how to read their values from text. A solver declares the record whose fields it takes. A new
+solver with its own options adds a subclass.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 from genbench.interpolants.schedules import read_spacing
 from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range, check_path
 
-FULL = (0.0, math.inf)  # an interval of all noise levels
+FULL = (0.0, math.inf)  # the interval of all noise levels
 
 
 def number(default: float, limits: Range, acts_with: str = '') -> Any:
@@ -33,7 +33,7 @@ def number(default: float, limits: Range, acts_with: str = '') -> Any:
 
 
 def choice(*names: str) -> Any:
-    """A field that holds one of these names, of which the first is the default."""
+    """A field that holds one of these names. The first is the default."""
 
     def read(text: str) -> str:
         if text not in names:
@@ -47,14 +47,14 @@ def option(default: Any, read: Callable[[str], Any], acts_with: str = '') -> Any
     """A field of a record.
 
     Args:
-      read: text → value; a ValueError says what it can be.
-      acts_with: the option without which this one changes nothing.
+      read: text → value. Its ValueError says what the value can be.
+      acts_with: the option without which this one has no effect.
     """
     return dataclasses.field(default=default, metadata={'read': read, 'acts_with': acts_with})
 
 
 def read_interval(text: str) -> tuple[float, float]:
-    """LOW-HIGH, two noise levels σ / α."""
+    """Read LOW-HIGH, two noise levels σ / α."""
     low, dash, high = text.partition('-')
     try:
         found = float(low), float(high)
@@ -91,11 +91,11 @@ def read_run(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The record of a sampler that leaves nothing to choose."""
+    """The record of a sampler without options."""
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The options that are not at their default, by name; a pair of numbers is written LOW-HIGH."""
+        """The options that differ from their default, by name. A pair of numbers is written LOW-HIGH."""
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         return {name: '-'.join(f'{x:g}' for x in value) if isinstance(value, tuple) else value
                 for name, (value, default) in values.items() if value != default}  # fmt: skip
@@ -103,10 +103,10 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class NoiseOptions(Options):
-    """Of a sampler that draws normal numbers.
+    """Options of a sampler that draws normal numbers.
 
     Attributes:
-      temperature: what every one of them is multiplied by, the start included (Kingma & Dhariwal 2018).
+      temperature: the factor of every normal number, including those at the start (Kingma & Dhariwal 2018).
     """
 
     temperature: float = number(1.0, Range(0, 1000))
@@ -114,18 +114,18 @@ class NoiseOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class PathOptions(NoiseOptions):
-    """Of every solver on a path.
+    """Options of every solver on a path.
 
     Attributes:
-      spacing: of the steps' times, see `schedules.SPACINGS` and `schedules.read_spacing`.
-      threshold: of the predicted image: 'none', 'static' (to [−1, 1]), or the share of its pixels that dynamic
-        thresholds leave as they are (Saharia et al. 2022, section 2.3); '' does what `family.clip` says.
-      interval: noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).
-      strength: the share of the steps that are taken, the last ones, from an original with noise (Meng et al. 2022,
-        SDEdit); 1 starts from noise.
-      resample: how often a step is tried where some pixels of the original are known (Lugmayr et al. 2022, RePaint,
+      spacing: how the steps' times are spaced; see `schedules.SPACINGS` and `schedules.read_spacing`.
+      threshold: how the predicted image is clipped: 'none', 'static' (to [−1, 1]), or the fraction of its pixels that
+        dynamic thresholding leaves unclipped (Saharia et al. 2022, section 2.3); '' follows `family.clip`.
+      interval: the noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).
+      strength: the fraction of the steps, counted from the end, that are taken from a noised original (Meng et al.
+        2022, SDEdit); 1 starts from pure noise.
+      resample: how often each step is repeated if some pixels of the original are known (Lugmayr et al. 2022, RePaint,
         algorithm 1).
-      negative: the condition, KIND=VALUE, that guidance moves away from; '' is no condition.
+      negative: the condition, KIND=VALUE, that guidance moves away from; '' stands for no condition.
       guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
     """
 
@@ -144,7 +144,7 @@ DEFAULT = PathOptions()
 @dataclasses.dataclass(frozen=True)
 class AncestralOptions(PathOptions):
     """Attributes:
-    variance: of a step, 'small' (β̃), 'large' (β), or 'learned' by the network, between them.
+    variance: of a step: 'small' (β̃), 'large' (β), or 'learned' by the network between the two.
     """
 
     variance: str = choice('small', 'large', 'learned')
@@ -153,7 +153,7 @@ class AncestralOptions(PathOptions):
 @dataclasses.dataclass(frozen=True)
 class DdimOptions(PathOptions):
     """Attributes:
-    eta: the share of ancestral noise in a step (J. Song et al. 2021, equation 16): 0 is deterministic.
+    eta: the fraction of ancestral noise in a step (J. Song et al. 2021, equation 16); 0 is deterministic.
     """
 
     eta: float = number(0.0, PROBABILITY)
@@ -161,12 +161,12 @@ class DdimOptions(PathOptions):
 
 @dataclasses.dataclass(frozen=True)
 class HeunOptions(PathOptions):
-    """Of the stochastic sampler of Karras et al. 2022 (algorithm 2), under its own names.
+    """Options of the stochastic sampler of Karras et al. 2022 (algorithm 2), under the paper's names.
 
     Attributes:
-      churn: S_churn; a step first raises the noise level by the factor 1 + min(churn / steps, √2 − 1).
-      s_noise: S_noise, the standard deviation of what is added then.
-      s_tmin, s_tmax: noise levels σ / α between which it is added.
+      churn: S_churn. A step first raises the noise level by the factor 1 + min(churn / steps, √2 − 1).
+      s_noise: S_noise, the standard deviation of the noise that this adds.
+      s_tmin, s_tmax: the noise levels σ / α between which noise is added.
     """
 
     churn: float = number(0.0, Range(0, STEPS.high))

@@ -1,7 +1,7 @@
 """What a network predicts, and the one conversion between predictions.
 
-Every prediction is y = a(t) x + b(t) ε for two known coefficients. With x_t = α x + σ ε this is a 2×2 system, so any
-prediction gives the clean image x, the noise ε, and from them every other prediction.
+Every prediction is y = a(t) x + b(t) ε with two known coefficients. Together with x_t = α x + σ ε this is a 2×2 system.
+Any prediction therefore gives the clean image x and the noise ε, and from these every other prediction.
 """
 
 import functools
@@ -21,10 +21,10 @@ Array = jax.Array
 
 
 class Prediction(NamedTuple):
-    """The clean image and the noise that a network sees in x_t, both shaped like x_t.
+    """The clean image and the noise that a network predicts from x_t, both shaped like x_t.
 
-    `variance` is what a network with a second output says of the variance of a step back, shaped like x_t: a share v of
-    the way from log β̃ to log β (Nichol & Dhariwal 2021, equation 15); otherwise None.
+    `variance` comes from a network's second output and is shaped like x_t. It gives the variance of a reverse step as
+    the fraction v of the way from log β̃ to log β (Nichol & Dhariwal 2021, equation 15). Otherwise it is None.
     """
 
     x: Array
@@ -38,8 +38,8 @@ SIGMA_DATA = 0.5  # of images in [−1, 1] (Karras et al. 2022, table 1)
 
 
 def _preconditioned(a: Array, s: Array, *_: Array) -> tuple[Array, Array]:
-    """F of D = c_skip x_t / α + c_out F (Karras et al. 2022, equation 7 at the noise level σ / α): its variance is one
-    at every noise level if that of the data is SIGMA_DATA²."""
+    """F in D = c_skip x_t / α + c_out F (Karras et al. 2022, equation 7 at the noise level σ / α). F has variance one
+    at every noise level if the data have the variance SIGMA_DATA²."""
     q = _deviation(a, s)
     return s / (SIGMA_DATA * q), -SIGMA_DATA * a / q
 
@@ -62,36 +62,37 @@ NAMES = tuple(_COEFFICIENTS)
 
 
 def check(name: str) -> str:
-    """The name itself; a UserError when no prediction is called so."""
+    """The name itself, or a UserError if no prediction has this name."""
     if name not in _COEFFICIENTS:
         raise UserError(f'No prediction is called {name!r}. {did_you_mean(name, NAMES)}')
     return name
 
 
 def target(name: str, schedule: Schedule, x: Array, noise: Array, t: Array) -> Array:
-    """The value a perfect network returns for x_t = α x + σ ε."""
+    """The output of a perfect network for x_t = α x + σ ε."""
     a, b = _COEFFICIENTS[check(name)](*schedule.coefficients(t))
     return expand(a, x) * x + expand(b, x) * noise
 
 
 def seen(name: str, schedule: Schedule, x_t: Array, t: Array) -> Array:
-    """What a network sees of x_t: itself, or scaled to variance one where the prediction is preconditioned (c_in)."""
+    """The network's input: x_t, which a preconditioned prediction scales to variance one (c_in)."""
     if name != 'preconditioned':
         return x_t
     return x_t / expand(_deviation(schedule.alpha(t), schedule.sigma(t)), x_t)
 
 
 def outputs(y: Array, x_t: Array) -> tuple[Array, Array | None]:
-    """What a network says of the image, and of the variance where it has twice the channels.
+    """Split a network's output into its prediction and, if it has twice the channels, the fraction for the variance.
 
-    The latter means β̃ at −1 and β at 1, so that a fresh network is half-way (official code of Nichol & Dhariwal 2021).
+    The second output stands for β̃ at −1 and β at 1, so a fresh network is half-way between them (official code of
+    Nichol & Dhariwal 2021).
     """
     channels = x_t.shape[-1]
     return (y, None) if y.shape[-1] == channels else (y[..., :channels], (1 + y[..., channels:]) / 2)
 
 
 def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Prediction:
-    """A network's output y at (x_t, t) → the clean image and the noise it implies."""
+    """The clean image and the noise that a network's output y at (x_t, t) implies."""
     coefficients = schedule.coefficients(t)
     a, b = _COEFFICIENTS[check(name)](*coefficients)
     alpha, sigma = coefficients[:2]
@@ -101,7 +102,7 @@ def convert(name: str, schedule: Schedule, y: Array, x_t: Array, t: Array) -> Pr
 
 
 def error_of_image(name: str, schedule: Schedule, t: Array) -> Array:
-    """What an error of one in the image is in the prediction, up to its sign, (batch,): α δx + σ δε = 0."""
+    """The size (batch,) of the prediction's error for an error of one in the image, with α δx + σ δε = 0."""
     alpha, sigma, *slopes = schedule.coefficients(t)
     a, b = _COEFFICIENTS[check(name)](alpha, sigma, *slopes)
     return jnp.abs(a - b * alpha / sigma)
@@ -119,20 +120,20 @@ def denoiser(
     negative: Given = None,
     guide: Denoiser | None = None,
 ) -> Denoiser:
-    """Wrap a network(x_t, t, given) into a function that predicts the clean image and the noise.
+    """Wrap a network(x_t, t, given) in a function that predicts the clean image and the noise.
 
     Args:
-      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6);
-        0 uses the conditional network alone. With a guide it is w of y + w (y − y_guide). One for each image, (batch,),
-        or one for all.
-      clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler); a share of
-        its pixels takes the threshold from them (`thresholded`).
-      key: of the network's dropout, in training; None: without.
-      interval: noise levels at which guidance acts (`guided_at`); elsewhere the network runs once. All images of a
-        batch must then be at the same time.
-      negative: the conditions that guidance moves away from; None is knowing nothing.
-      guide: the worse model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with a
-        Bad Version of Itself, equation 3, whose weight is 1 + w).
+      guidance: w of classifier-free guidance, y = (1 + w) y(given) − w y(negative) (Ho & Salimans 2022, equation 6).
+        0 uses the conditional network alone. With a guide, it is w in y + w (y − y_guide). It is one number per image,
+        (batch,), or one for all.
+      clip: True clips the predicted image to [−1, 1] and recomputes the noise (Ho et al. 2020's sampler). A number is
+        the fraction of pixels that sets a dynamic threshold (`thresholded`).
+      key: the key of the network's dropout in training; None: no dropout.
+      interval: the noise levels at which guidance acts (`guided_at`). At other levels the network runs once. All images
+        of a batch must then have the same time.
+      negative: the conditions that guidance moves away from; None stands for no conditions.
+      guide: the weaker model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with
+        a Bad Version of Itself, equation 3, whose weight is 1 + w).
     """
     several = isinstance(guidance, jax.Array)
     guided = (several or guidance != 0) and (given is not None or guide is not None)
@@ -161,10 +162,10 @@ def denoiser(
 
 
 def on_path(denoise: Denoiser, schedule: Schedule, other: Schedule) -> Denoiser:
-    """A denoiser of the path `schedule`, asked about states of the path `other`.
+    """Make a denoiser for the path `schedule` accept states on the path `other`.
 
-    It sees them at its own time of the same σ / α, scaled to its own σ; noise beyond its t_max it takes for that of
-    t_max.
+    The denoiser sees each state at its own time with the same σ / α, scaled to its own σ. States with more noise than
+    at its t_max are treated as if they were at t_max.
     """
     if schedule.name == other.name:
         return denoise
@@ -181,7 +182,7 @@ def on_path(denoise: Denoiser, schedule: Schedule, other: Schedule) -> Denoiser:
 def guided_at(schedule: Schedule, t: Array, interval: tuple[float, float]) -> Array:
     """Whether the noise level σ / α at t lies in an interval, ends included (Kynkäänniemi et al. 2024).
 
-    A step that is meant to lie on an end must not miss it by rounding, so both are moved out by a part in 10⁴.
+    Both ends are moved outwards by one part in 10⁴, so that rounding does not exclude a step meant to lie on an end.
     """
     low, high = interval
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -190,14 +191,14 @@ def guided_at(schedule: Schedule, t: Array, interval: tuple[float, float]) -> Ar
 
 
 def thresholded(x: Array, share: float) -> Array:
-    """x (batch, …) clipped to [−s, s] and divided by s ≥ 1, the quantile `share` of an image's |x| (Saharia et al.
-    2022, section 2.3)."""
+    """x (batch, …), clipped to [−s, s] and divided by s. s is the quantile `share` of the image's |x|, and at least 1
+    (Saharia et al. 2022, section 2.3)."""
     size = jnp.quantile(jnp.abs(x).reshape(len(x), -1), share, axis=1)
     limit = expand(jnp.maximum(size, 1), x)
     return jnp.clip(x, -limit, limit) / limit
 
 
 def _with_image(schedule: Schedule, x: Array, x_t: Array, t: Array) -> Prediction:
-    """The prediction of this image for x_t."""
+    """The prediction for x_t whose clean image is x."""
     alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
     return Prediction(x, (x_t - alpha * x) / sigma)

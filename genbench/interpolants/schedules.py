@@ -1,4 +1,4 @@
-"""Schedules α(t), σ(t) of a Gaussian path, with their derivatives by automatic differentiation."""
+"""Schedules α(t), σ(t) of a Gaussian path, with derivatives by automatic differentiation."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
-EARLIEST = 1e-12  # time that is looked at where a time is sought
-LOUDEST = 1000.0  # σ / α, at most, of the first step where steps are spaced in noise levels; some paths have no largest
+EARLIEST = 1e-12  # the earliest time considered in a search for a time
+LOUDEST = 1000.0  # the highest σ / α of a first step if steps are spaced in noise levels, which some paths do not bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Schedule:
     """x_t = α(t) x + σ(t) ε.
 
     Attributes:
-      name: what configs call it.
+      name: the name in configs.
       alpha, sigma: elementwise functions of t.
-      t_min: the smallest time at which a network is trained (σ > 0 there); a density may be followed further down.
-      t_max: the time at which sampling starts, and x_t is taken to be N(0, σ(t_max)²).
-      condition: what networks see of t; their sinusoids have the angles 1000 · condition(t) · frequency.
-      curve: share of the way from the smallest noise (0) to t_max (1) → time; None for t_max · share.
-      still: of a schedule with parameters, one without that has the same ends.
+      t_min: the smallest time at which a network is trained (σ > 0 there). A density may be followed to earlier times.
+      t_max: the time at which sampling starts, where x_t is assumed to be N(0, σ(t_max)²).
+      condition: the networks' view of t. Their sinusoids have the angles 1000 · condition(t) · frequency.
+      curve: fraction of the way from the smallest noise (0) to t_max (1) → time; None for t_max · fraction.
+      still: for a schedule with parameters, one without parameters that has the same ends.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Schedule:
     still: 'Schedule | None' = None
 
     def coefficients(self, t: Array) -> tuple[Array, Array, Array, Array]:
-        """(α, σ, dα/dt, dσ/dt) at t, each of t's shape."""
+        """(α, σ, dα/dt, dσ/dt) at t, each with t's shape."""
         one = jnp.ones_like(t)
         alpha, alpha_dot = jax.jvp(self.alpha, (t,), (one,))
         sigma, sigma_dot = jax.jvp(self.sigma, (t,), (one,))
@@ -51,14 +51,14 @@ class Schedule:
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def time(self, share: Array) -> Array:
-        """The time at a share of the schedule's way to noise: t_max at 1."""
+        """The time at a fraction of the schedule's way to noise, which is t_max at 1."""
         return self.t_max * share if self.curve is None else self.curve(share)
 
     def step(self, ahead: Array, count: Array | int, spacing: str = 'uniform') -> Array:
-        """The time at which `ahead` of `count` steps are still to go: 0, exactly, when none is.
+        """The time at which `ahead` of `count` steps remain; exactly 0 if none remains.
 
-        The steps that are ahead, not those that are done: 1 − n / n is not always zero once XLA has multiplied by the
-        reciprocal of n.
+        The argument counts remaining steps, not completed ones: XLA multiplies by the reciprocal of n, and then
+        1 − n / n is not always zero.
 
         Args:
           spacing: as `read_spacing` returns it.
@@ -66,17 +66,17 @@ class Schedule:
         return _spaced(spacing)(self, ahead, count)
 
     def straightened(self, t: Array) -> tuple[Array, Array]:
-        """(c, σ / c) with c = α + κ σ: the state x_t / c = (1 − κ b) x + b ε moves along a straight line in b = σ / c.
+        """(c, σ / c) with c = α + κ σ. The state x_t / c = (1 − κ b) x + b ε moves along a straight line in b = σ / c.
 
-        The line leads from the data to where sampling starts, so both are finite everywhere: κ = (1 − α) / σ at t_max.
-        Of the schedule edm c is 1 and b is σ, as Karras et al. 2022 solve; of a straight path they are 1 and t.
+        The line runs from the data to the start of sampling, with κ = (1 − α) / σ at t_max, so both are finite
+        everywhere. For the schedule edm, c = 1 and b = σ, as in Karras et al. 2022; for a straight path, c = 1, b = t.
         """
         alpha, sigma = self.alpha(t), self.sigma(t)
         scale = alpha + self.kappa * sigma
         return scale, sigma / scale
 
     def time_of(self, b: Array) -> Array:
-        """The time, of b's shape, at which σ / c of `straightened` is b, by bisection over log t; t_max at most."""
+        """The time at which `straightened` has σ / c = b, at most t_max, with b's shape; by bisection over log t."""
 
         def halve(_, span):
             low, high = span
@@ -89,7 +89,7 @@ class Schedule:
         return jnp.minimum(jnp.exp(jax.lax.fori_loop(0, 40, halve, span)[1]), self.t_max)
 
     def time_at(self, level: Array) -> Array:
-        """The time at which σ / α is `level`, of its shape; t_max at most."""
+        """The time at which σ / α is `level`, at most t_max, with the shape of `level`."""
         return self.time_of(level / (1 + self.kappa * level))
 
     @property
@@ -98,8 +98,8 @@ class Schedule:
         return (1 - self.alpha(end)) / self.sigma(end)
 
     def stopping_at(self, ratio: float) -> 'Schedule':
-        """The same path with σ / α = `ratio` at t_min, which may come earlier than trained, but not later."""
-        with jax.ensure_compile_time_eval():  # also where a caller is being traced
+        """The same path with σ / α = `ratio` at t_min, which may move earlier than the trained t_min, but not later."""
+        with jax.ensure_compile_time_eval():  # even if a caller is being traced
             times = jnp.geomspace(EARLIEST, self.t_min, 4096)
             ratios = np.asarray(self.sigma(times) / self.alpha(times), float)
         log_time = np.interp(math.log(ratio), np.log(ratios), np.log(np.asarray(times, float)))
@@ -111,15 +111,15 @@ class Schedule:
 
 
 def expand(values: Array, like: Array) -> Array:
-    """(batch,) → (batch, 1, …) with as many axes as `like`; scalars stay scalars."""
+    """Reshape (batch,) to (batch, 1, …) with as many axes as `like`; scalars stay scalars."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
 
 
 def linear(beta_1: float = 1e-4, beta_T: float = 0.02, steps: int = 1000) -> Schedule:
     """DDPM's linear βs (Ho et al. 2020, section 4), continued to real t.
 
-    log ᾱ(n) = Σ log(1 − β_j) is expanded in powers of β; the sums of powers are polynomials in n, so the schedule is
-    smooth and equals DDPM's table at t = n / 1000 up to Σ β⁴ / 4 < 1e-5.
+    log ᾱ(n) = Σ log(1 − β_j) is expanded in powers of β, whose sums are polynomials in n. The schedule is therefore
+    smooth, and equals DDPM's table at t = n / 1000 up to Σ β⁴ / 4 < 1e-5.
     """
     slope = (beta_T - beta_1) / (steps - 1)
 
@@ -144,9 +144,9 @@ def linear(beta_1: float = 1e-4, beta_T: float = 0.02, steps: int = 1000) -> Sch
 def cosine(offset: float = 0.008) -> Schedule:
     """ᾱ(t) = f(t) / f(0), f(t) = cos²(π/2 · (t + s) / (1 + s)) (Nichol & Dhariwal 2021, equation 17).
 
-    Where they clip β at 0.999, time ends at t_max = 0.995, so that no division by zero is met and the schedule stays
-    smooth: step n of T steps lies at t = 0.995 n / T. Over 1000 steps ᾱ differs from theirs by 0.0045 at most, and
-    ends at 6.1e-5 (α = 0.008) where theirs ends at 2.4e-9.
+    They clip β at 0.999. Here time ends at t_max = 0.995 instead, which avoids a division by zero and keeps the
+    schedule smooth: step n of T is at t = 0.995 n / T. Over 1000 steps ᾱ differs from theirs by at most 0.0045. It ends
+    at 6.1e-5 (α = 0.008), where theirs ends at 2.4e-9.
     """
     rate = math.pi / 2 / (1 + offset)
     start = math.cos(rate * offset)
@@ -154,7 +154,7 @@ def cosine(offset: float = 0.008) -> Schedule:
     def alpha(t):
         return jnp.cos(rate * (t + offset)) / start
 
-    def sigma(t):  # √(1 − α²) as a product: exactly 0 at t = 0, without cancellation
+    def sigma(t):  # √(1 − α²) as a product, which is exactly 0 at t = 0 and has no cancellation
         return jnp.sqrt(jnp.sin(rate * t) * jnp.sin(rate * (t + 2 * offset))) / start
 
     return Schedule('cosine', alpha, sigma, t_min=1e-3, t_max=0.995)
@@ -167,17 +167,17 @@ def straight() -> Schedule:
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
-    """x_t = x + t ε with t the noise level itself.
+    """x_t = x + t ε, where t is the noise level itself.
 
-    The times of N steps are those of Karras et al. 2022, equation 5: evenly spaced in t^(1/ρ) from σ_max to σ_min,
-    which is reached after N − 1 steps, and then zero.
+    The times of N steps follow Karras et al. 2022, equation 5: N − 1 steps are evenly spaced in t^(1/ρ) from σ_max to
+    σ_min, and the last step goes to zero.
     """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def curve(share):
         return (low + share * (high - low)) ** rho
 
-    def condition(t):  # networks stretch it a thousand times: the angles are frequencies times c_noise = ¼ ln σ
+    def condition(t):  # networks multiply it by a thousand: the angles are frequencies times c_noise = ¼ ln σ
         return jnp.log(jnp.maximum(t, sigma_min)) / 4 / 1000
 
     return Schedule(
@@ -188,7 +188,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
 def vp(first: float = 0.1, last: float = 20.0) -> Schedule:
     """The variance-preserving SDE, β(t) = β_min + t (β_max − β_min) (Y. Song et al. 2021, equation 33).
 
-    Networks see 999 t where others see 1000 t, as in their official code.
+    Networks see 999 t, as in the official code, where other schedules show them 1000 t.
     """
     return Schedule(
         'vp', lambda t: jnp.exp(_log_alpha(t, first, last)),
@@ -198,7 +198,7 @@ def vp(first: float = 0.1, last: float = 20.0) -> Schedule:
 
 
 def subvp(first: float = 0.1, last: float = 20.0) -> Schedule:
-    """The sub-VP SDE: the mean of `vp`, and its variance squared (Y. Song et al. 2021, equation 29)."""
+    """The sub-VP SDE, with the mean of `vp` and the square of its variance (Y. Song et al. 2021, equation 29)."""
     sigma = lambda t: -jnp.expm1(2 * _log_alpha(t, first, last))  # noqa: E731
     return dataclasses.replace(vp(first, last), name='subvp', sigma=sigma)
 
@@ -208,12 +208,12 @@ def _log_alpha(t: Array, first: float, last: float) -> Array:
 
 
 def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Schedule:
-    """x_t = x + t ε with t the noise level itself, even in its logarithm (Y. Song et al. 2021, equation 31).
+    """x_t = x + t ε, where t is the noise level itself; steps are even in log t (Y. Song et al. 2021, equation 31).
 
-    Their levels from 0.01 to 50 are of pixels in [0, 1]; here pixels lie in [−1, 1].
+    Their levels from 0.01 to 50 are for pixels in [0, 1]. Pixels here are in [−1, 1].
     """
 
-    def condition(t):  # networks stretch it a thousand times: log σ of pixels in [0, 1]
+    def condition(t):  # networks multiply it by a thousand: log σ for pixels in [0, 1]
         return jnp.log(jnp.maximum(t, sigma_min) / 2) / 1000
 
     return Schedule(
@@ -228,11 +228,11 @@ def learned(
     """α² = sigmoid(−γ), σ² = sigmoid(γ), where −γ = log SNR falls between fixed ends (Kingma et al. 2021, section 3.2).
 
     Before t_min, where no network is trained, σ / α falls to 0 with t. Networks see γ, scaled to [0, 1] between the
-    ends, so that what they learn belongs to noise levels, not to times.
+    ends. They therefore learn about noise levels and not about times.
 
     Args:
-      shape: rises from 0 to 1 over shares of the time: how far γ has come. By default γ is linear in time.
-      log_snrs: at t_min and at t_max.
+      shape: the progress of γ, which rises from 0 to 1 with the fraction of time. By default γ is linear in time.
+      log_snrs: log SNR at t_min and at t_max.
     """
     first, low, high = 1e-3, -log_snrs[0], -log_snrs[1]
 
@@ -253,21 +253,21 @@ def learned(
 
 
 def _uniform(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Evenly on the schedule's own way: in t, or along its curve from t_max to the smallest noise, and then zero."""
+    """Even steps along the schedule's own way: in t, or along its curve from t_max to the smallest noise, then zero."""
     if schedule.curve is None:
         return schedule.t_max * (ahead / jnp.asarray(count))
     return _then_zero(ahead, schedule.curve(_share(ahead, count)))
 
 
 def _quadratic(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Steps whose lengths grow linearly, from t_max to t_min and then zero (J. Song et al. 2021, appendix D.2)."""
+    """Steps from t_max to t_min with linearly changing lengths, then zero (J. Song et al. 2021, appendix D.2)."""
     return _squares(schedule, ahead, count, schedule.t_max)
 
 
 def _ddim_quad(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """The same as the official code of DDIM has it for CIFAR-10: from the step 801 of 1000, taken to be noise.
+    """The same as in the official code of DDIM for CIFAR-10, which starts at step 801 of 1000 and treats it as noise.
 
-    It rounds 1 + 800 ((i − 1) / (N − 1))² down to whole steps; here t is real.
+    That code rounds 1 + 800 ((i − 1) / (N − 1))² down to whole steps; here t is real.
     """
     return _squares(schedule, ahead, count, 0.801)
 
@@ -278,33 +278,33 @@ def _squares(schedule: Schedule, ahead: Array, count: Array | int, last: float) 
 
 
 def _rho(rho: float, schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Evenly in (σ / α)^(1/ρ) from t_max to t_min, and then zero (Karras et al. 2022, equation 5)."""
+    """Even steps in (σ / α)^(1/ρ) from t_max to t_min, then zero (Karras et al. 2022, equation 5)."""
     low, high = (jnp.power(level, 1 / rho) for level in _levels(schedule))
     level = jnp.power(low + _share(ahead, count) * (high - low), rho)
     return _from_start(schedule, ahead, count, schedule.time_at(level))
 
 
 def _logsnr(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Evenly in log α² / σ² from t_max to t_min, and then zero (Lu et al. 2022)."""
+    """Even steps in log α² / σ² from t_max to t_min, then zero (Lu et al. 2022)."""
     low, high = (jnp.log(level) for level in _levels(schedule))
     return _from_start(schedule, ahead, count, schedule.time_at(jnp.exp(low + _share(ahead, count) * (high - low))))
 
 
 def _levels(schedule: Schedule) -> tuple[Array, Array]:
-    """σ / α of the last step and of the first, the latter at most LOUDEST."""
+    """σ / α at the last step and at the first, where it is at most LOUDEST."""
     ends = jnp.asarray([schedule.t_min, schedule.t_max])
     low, high = schedule.sigma(ends) / jnp.maximum(schedule.alpha(ends), schedule.sigma(ends) / LOUDEST)
     return low, high
 
 
 def _chosen(times: tuple[float, ...], schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """These times, and then zero; `count` is how many there are."""
+    """These `count` times, then zero."""
     ahead = jnp.asarray(ahead)
     return _then_zero(ahead, jnp.asarray(times)[jnp.clip(len(times) - ahead, 0, len(times) - 1)])
 
 
 def _share(ahead: Array, count: Array | int) -> Array:
-    """1 where all `count` steps are ahead, 0 where one is; a single step begins at 1."""
+    """1 if all `count` steps remain, 0 if one remains; a single step begins at 1."""
     count = jnp.asarray(count)
     return 1 - (count - ahead) / jnp.maximum(count - 1, 1)
 
@@ -327,10 +327,10 @@ SPACINGS: dict[str, Callable[[Schedule, Array, Array | int], Array]] = {
 
 
 def read_spacing(text: str) -> str:
-    """A spacing as people write it: one of `SPACINGS`, rhoN for a number N, or the times of all steps, T/T/….
+    """Read a spacing: one of `SPACINGS`, rhoN for a number N, or the times of all steps, T/T/….
 
     Raises:
-      ValueError: it is none; the message says what it can be.
+      ValueError: the text is not a spacing; the message says what it can be.
     """
     try:
         _spaced(text)
@@ -347,14 +347,14 @@ def _spaced(text: str) -> Callable[[Schedule, Array, Array | int], Array]:
         return SPACINGS[text]
     if text.startswith('rho'):
         rho = float(text.removeprefix('rho'))
-        if not 0.1 <= rho <= 1e6:  # beyond them powers leave the range of 32-bit numbers
+        if not 0.1 <= rho <= 1e6:  # outside these limits, powers exceed the range of 32-bit numbers
             raise ValueError(text)
         return functools.partial(_rho, rho)
     return functools.partial(_chosen, times_of(text))
 
 
 def times_of(spacing: str) -> tuple[float, ...]:
-    """The times that a spacing names, T/T/…; a ValueError where it names none."""
+    """The times that a spacing lists as T/T/…, or a ValueError if it lists none."""
     times = tuple(float(time) for time in spacing.split('/'))
     if not all(1e6 > late > early > 0 for late, early in zip(times, (*times[1:], times[-1] / 2), strict=True)):
         raise ValueError(spacing)
@@ -369,15 +369,15 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
-# Those of score SDE, which have tests of their own.
+# The schedules of score SDE, which have their own tests.
 SCORE_SDE: dict[str, Callable[[], Schedule]] = {'vp': vp, 'subvp': subvp, 've': ve}
 
 
 def check_spacing(schedule: Schedule, spacing: str) -> int | None:
-    """The number of steps that a spacing fixes, if it does.
+    """The number of steps that a spacing fixes, or None if it fixes none.
 
     Raises:
-      UserError: steps cannot be spaced so on this schedule.
+      UserError: this schedule does not allow this spacing.
     """
     if spacing == 'ddim_quad' and schedule.name != 'linear':
         raise UserError(f'spacing=ddim_quad begins at 0.801, where the schedule linear has reached noise and '
@@ -392,7 +392,7 @@ def check_spacing(schedule: Schedule, spacing: str) -> int | None:
 
 
 def get(name: str) -> Schedule:
-    """The schedule that configs call `name`; of 'learned', as it is as long as nothing is learned."""
+    """The schedule that configs call `name`. 'learned' gives it in its untrained form."""
     known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
     if name not in known:
         raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')

@@ -1,7 +1,7 @@
-"""Solvers that carry noise to data: steps with what they need and cost, and the runs that take them.
+"""Solvers that carry noise to data: step functions with their needs and costs, and the loops that run them.
 
-The number of steps is a traced integer, so one compiled program serves
-every step count. Noise is drawn for each image from its own key: samples do not depend on the batch they are in.
+The number of steps is a traced integer, so one compiled program serves every step count. Each image's noise is drawn
+from its own key, so samples do not depend on their batch.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """A step function and its price.
+    """A step function and its cost.
 
     Attributes:
       step: Step → x_s; or, with memory, (Step, memory) → (x_s, memory).
       evaluations: number of steps → network evaluations without guidance.
-      needs: what the network of the step gives: 'denoiser', E[x | x_t]; 'endpoint', the end of the trajectory through
-        x_t; 'map', any point of that trajectory.
-      options: the record of what can be chosen.
-      times: Step (its state and network left out) → the times at which the step evaluates the network; a time with
-        σ = 0 is none.
-      memory: start (batch, …) → what the first step is given.
+      needs: the kind of network that the step needs: 'denoiser', which gives E[x | x_t]; 'endpoint', which gives the
+        end of the trajectory through x_t; or 'map', which gives any point of that trajectory.
+      options: the record of the solver's options.
+      times: Step (without state and network) → the times at which the step evaluates the network. Times with σ = 0 do
+        not count.
+      memory: start (batch, …) → the memory that the first step gets.
     """
 
     step: Callable[..., Any]
@@ -54,7 +54,7 @@ SOLVERS = {
     'ddim': Solver(steps.ddim, lambda n: n, options=DdimOptions),
     'ancestral': Solver(steps.ancestral, lambda n: n, options=AncestralOptions),
     'dpmpp_2m': Solver(steps.dpmpp_2m, lambda n: n, memory=steps.nothing_seen),
-    'euler': Solver(steps.euler, lambda n: n),  # what flow matching calls ddim
+    'euler': Solver(steps.euler, lambda n: n),  # flow matching's name for ddim
     'heun': Solver(steps.heun, lambda n: 2 * n - 1, options=HeunOptions, times=steps.heun_times),
     'multistep_consistency': Solver(steps.multistep_consistency, lambda n: n, needs='endpoint'),
     'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
@@ -62,16 +62,16 @@ SOLVERS = {
 
 
 def names(kind: str, own: Mapping[str, Solver] = MappingProxyType({})) -> tuple[str, ...]:
-    """Solvers for a network of the kind 'denoiser', 'endpoint' or 'map', after a family's own."""
+    """A family's own solvers, then those for a network of the kind 'denoiser', 'endpoint' or 'map'."""
     fitting = [name for name, solver in SOLVERS.items() if solver.needs == kind and name not in own]
     return (*own, *fitting)
 
 
 def get(name: str, kind: str, own: Mapping[str, Solver] = MappingProxyType({})) -> Solver:
-    """The solver called `name`, if it is a family's own or fits a network of this kind.
+    """The solver called `name`, if it is the family's own or suits a network of this kind.
 
     Raises:
-      UserError: the name is unknown, or the mathematics do not allow it; the message says why.
+      UserError: the name is unknown, or the mathematics rule the solver out; the message says why.
     """
     if name in own:
         return own[name]
@@ -86,7 +86,7 @@ def get(name: str, kind: str, own: Mapping[str, Solver] = MappingProxyType({})) 
     raise UserError(f'The sampler {name!r} does not fit here: {reason}.{fitting}')
 
 
-_REASONS = {  # (what a solver needs, what a network is) → why that does not go together
+_REASONS = {  # (the kind that a solver needs, the network's kind) → why the two do not go together
     ('endpoint', 'denoiser'): 'it jumps to the end of the trajectory in one evaluation, and this network predicts the '
     'mean of the clean images instead, which is no sample',
     ('denoiser', 'endpoint'): 'it follows the slope of a trajectory, and this network gives only its end point',
@@ -97,35 +97,35 @@ _REASONS = {  # (what a solver needs, what a network is) → why that does not g
 
 
 class Path(NamedTuple):
-    """The end of a sampling run, and its cost."""
+    """The result of a sampling run and its cost."""
 
     x: Array
     evaluations: Array
 
 
 class Trace(NamedTuple):
-    """A sampling run as it went: x_t at its n + 1 times, (n + 1, batch, …), and the clean image that the network saw in
-    it at the beginning of each step, (n, batch, …)."""
+    """The course of a sampling run: x_t at its n + 1 times, (n + 1, batch, …), and the clean image that the network
+    predicted from x_t at the beginning of each step, (n, batch, …)."""
 
     states: Array
     predictions: Array
 
 
 class Kept(NamedTuple):
-    """An original (batch, …), and 1 at the pixels of it that are known, 0 elsewhere (None: nowhere)."""
+    """An original (batch, …), and a mask that is 1 at its known pixels and 0 elsewhere (None: no known pixels)."""
 
     image: Array
     known: Array | None = None
 
 
 def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
-    """x at t_max, one image a key: σ(t_max) ε."""
+    """x at t_max, which is σ(t_max) ε, one image per key."""
     noise = rng.normal(keys, 'start', shape)
     return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
 
 
 def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array:
-    """Network evaluations for an image in `num_steps` steps (may be traced), without guidance."""
+    """Network evaluations per image in `num_steps` steps (may be traced), without guidance."""
     return options.resample * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
 
 
@@ -133,7 +133,7 @@ def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = D
 def guided_evaluations(
     solver: Solver, schedule: Schedule, num_steps: Array | int, options: PathOptions = DEFAULT
 ) -> Array:
-    """The same with guidance, which costs a second one wherever it acts."""
+    """The same with guidance, which costs a second evaluation wherever it acts."""
     n = jnp.asarray(num_steps)
     once = evaluations(solver, n, options)
     if options.interval == FULL:
@@ -148,7 +148,7 @@ def guided_evaluations(
 
 
 def _first(num_steps: Array | int, options: PathOptions) -> Array | int:
-    """The step that is taken first."""
+    """The index of the first step that is taken."""
     if options.strength == 1:
         return 0
     return num_steps - jnp.maximum(jnp.round(options.strength * jnp.asarray(num_steps)), 1).astype(int)
@@ -168,11 +168,11 @@ def solve(
     """Carry `start`, x at t_max, to clean images in `num_steps` steps.
 
     Args:
-      keys: one key an image, (batch,).
+      keys: one key per image, (batch,).
       num_steps: may be traced.
       flow_map: for a solver that needs a map.
-      kept: for a `strength` below 1, which gives the original the noise of `start`, and for known pixels, which end
-        as they are in the original.
+      kept: for a `strength` below 1, which adds the noise of `start` to the original; and for known pixels, which the
+        result takes from the original unchanged.
     """
     n = jnp.asarray(num_steps)
     first = _first(n, options)
@@ -216,11 +216,11 @@ def trace(
     options: PathOptions = DEFAULT,
     flow_map: FlowMap | None = None,
 ) -> Trace:
-    """As `solve`, with everything on the way.
+    """Do the same as `solve`, and keep every state along the way.
 
     Args:
-      num_steps: not traced.
-      first: the step that begins at `start`, may be traced; states and predictions before it are `start` itself.
+      num_steps: must not be traced.
+      first: the step that begins at `start`; may be traced. States and predictions before it are `start` itself.
     """
     n = jnp.asarray(num_steps)
 
@@ -252,7 +252,7 @@ def _step(
     solver: Solver, schedule: Schedule, index: Array, n: Array, options: PathOptions,
     denoise: Any = None, x: Any = None, keys: Any = None, flow_map: FlowMap | None = None,
 ) -> Step:  # fmt: skip
-    """The step number `index` of n; without a state it serves to look at times."""
+    """Step number `index` of n. Without a state, it only gives access to times."""
 
     def noise():
         drawn = rng.normal(rng.numbered(rng.named(keys, 'steps'), index), 'noise', x.shape[1:])

@@ -1,4 +1,4 @@
-"""Steps of solvers, from a time t to an earlier time s; all run on any network whose mathematics they fit."""
+"""Solver steps from a time t to an earlier time s. Each runs on any network whose mathematics it fits."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +16,14 @@ FlowMap = Callable[[Array, Array, Array], Array]  # (x_t, t (batch,), s (batch,)
 
 
 class Step(NamedTuple):
-    """What a solver step may use: scalars t > s, the state x_t, a network, normal noise on demand, and options.
+    """The inputs of a solver step: scalars t > s, the state x_t, a network, normal noise on demand, and options.
 
     Attributes:
-      denoise: of a network of the kind 'denoiser' or 'endpoint'.
-      noise: standard normal numbers like x_t, times the temperature.
-      num_steps: of the whole run.
+      denoise: the denoiser, for a network of the kind 'denoiser' or 'endpoint'.
+      noise: standard normal numbers shaped like x_t, multiplied by the temperature.
+      num_steps: the number of steps in the whole run.
       options: the record that the solver declares.
-      flow_map: of a network of the kind 'map'.
+      flow_map: the flow map, for a network of the kind 'map'.
     """
 
     schedule: Schedule
@@ -48,8 +48,8 @@ class Step(NamedTuple):
 def ancestral(step: Step) -> Array:
     """x_s ~ N(mean of q(x_s | x_t, x̂), v), without noise on the last step (Ho et al. 2020, algorithm 2).
 
-    v is the variance of q(x_s | x_t, x̂), 'small', or of q(x_t | x_s), 'large': β̃ and β of DDPM for the steps taken; or
-    between them as the network says, 'learned' (Nichol & Dhariwal 2021, equation 15).
+    v is the variance of q(x_s | x_t, x̂) for 'small', or of q(x_t | x_s) for 'large'. These are DDPM's β̃ and β for the
+    steps taken. For 'learned', the network interpolates between the two (Nichol & Dhariwal 2021, equation 15).
     """
     predicted = step.predict(step.x_t, step.t)
     mean, std = posterior(step.schedule, predicted.x, step.x_t, step.t, step.s)
@@ -73,21 +73,21 @@ def posterior(schedule: Schedule, x: Array, x_t: Array, t: Array, s: Array) -> t
 
 
 def forward_variance(schedule: Schedule, t: Array, s: Array) -> Array:
-    """Of q(x_t | x_s): σ_t² − (α_t σ_s / α_s)²; where α² + σ² = 1, β = 1 − α_t² / α_s²."""
+    """The variance of q(x_t | x_s), σ_t² − (α_t σ_s / α_s)². If α² + σ² = 1, this is β = 1 − α_t² / α_s²."""
     kept = schedule.alpha(t) / schedule.alpha(s) * schedule.sigma(s)
     return jnp.maximum(jnp.square(schedule.sigma(t)) - jnp.square(kept), 0)
 
 
 def euler(step: Step) -> Array:
-    """x_s = α_s x̂ + σ_s ε̂ (J. Song et al. 2021, DDIM, equation 12 with η = 0): Euler's rule along a straightened path,
-    whatever its schedule."""
+    """x_s = α_s x̂ + σ_s ε̂ (J. Song et al. 2021, DDIM, equation 12 with η = 0). For every schedule, this is Euler's rule
+    along the straightened path."""
     prediction = step.predict(step.x_t, step.t)
     return step.schedule.alpha(step.s) * prediction.x + step.schedule.sigma(step.s) * prediction.noise
 
 
 def ddim(step: Step) -> Array:
-    """x_s = α_s x̂ + √(σ_s² − v²) ε̂ + v z with v = η times the deviation of an ancestral step (J. Song et al. 2021,
-    equations 12 and 16)."""
+    """x_s = α_s x̂ + √(σ_s² − v²) ε̂ + v z, where v is η times the standard deviation of an ancestral step (J. Song et
+    al. 2021, equations 12 and 16)."""
     if not step.options.eta:
         return euler(step)
     schedule, s = step.schedule, step.s
@@ -99,10 +99,10 @@ def ddim(step: Step) -> Array:
 
 
 def heun(step: Step) -> Array:
-    """The trapezoidal rule along the straightened path, and Euler's on the last step to σ = 0.
+    """The trapezoidal rule along the straightened path, with Euler's rule for the last step to σ = 0.
 
-    It is algorithm 1 of Karras et al. 2022, which takes any s(t) and σ(t), with b of `Schedule.straightened` for its
-    time: s(b) = 1 − κ b and σ(b) = b / (1 − κ b). With churn it is their algorithm 2.
+    This is algorithm 1 of Karras et al. 2022, which allows any s(t) and σ(t). Time is b of `Schedule.straightened`, so
+    s(b) = 1 − κ b and σ(b) = b / (1 − κ b). With churn it is their algorithm 2.
     """
     schedule, t, s = step.schedule, churned_time(step), step.s
     x_t = _churned(step, t) if step.options.churn else step.x_t
@@ -117,7 +117,7 @@ def heun(step: Step) -> Array:
 
 
 def churned_time(step: Step) -> Array:
-    """The time at which a step of `heun` begins: its noise level is raised by γ, but not above that of t_max."""
+    """The time at which a step of `heun` begins. Its noise level is raised by γ, but not beyond that at t_max."""
     schedule, t, options = step.schedule, step.t, step.options
     if not options.churn:
         return t
@@ -130,12 +130,12 @@ def churned_time(step: Step) -> Array:
 
 
 def heun_times(step: Step) -> tuple[Array, Array]:
-    """Where `heun` evaluates its network."""
+    """The times at which `heun` evaluates its network."""
     return churned_time(step), step.s
 
 
 def _churned(step: Step, later: Array) -> Array:
-    """x_t with noise up to the time `later`."""
+    """x_t with noise added up to the time `later`."""
     alpha = jnp.maximum(step.schedule.alpha(step.t), jnp.finfo(step.x_t.dtype).tiny)  # zero at t_max of some paths
     kept = jnp.where(later > step.t, step.schedule.alpha(later) / alpha, 1.0)
     variance = jnp.square(step.schedule.sigma(later)) - jnp.square(kept * step.schedule.sigma(step.t))
@@ -143,7 +143,7 @@ def _churned(step: Step, later: Array) -> Array:
 
 
 class Last(NamedTuple):
-    """What `dpmpp_2m` keeps of the step before; a negative time says that there was none."""
+    """What `dpmpp_2m` remembers of the previous step. A negative time means that there was none."""
 
     x: Array
     t: Array
@@ -154,15 +154,15 @@ def nothing_seen(start: Array) -> Last:
 
 
 def dpmpp_2m(step: Step, last: Last) -> tuple[Array, Last]:
-    """DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, algorithm 2), of first order on the first step and the last.
+    """DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, algorithm 2). The first and the last step are of first order.
 
-    With λ = log α / σ the image is taken to be linear in λ through this step's prediction and that of the last one.
+    The image is assumed to be linear in λ = log α / σ, through this step's prediction and the previous one.
     """
     schedule, t, s = step.schedule, step.t, step.s
     x = step.predict(step.x_t, t).x
     before, now, after = (schedule.log_snr(time) / 2 for time in (jnp.abs(last.t), t, s))
-    linear = (last.t > t) & (schedule.sigma(s) > 0)  # not where the same step is tried again
-    # 1 / 2r of the paper; λ is infinite at σ = 0, and at α = 0
+    linear = (last.t > t) & (schedule.sigma(s) > 0)  # not if the same step is repeated
+    # the paper's 1 / 2r; λ is infinite at σ = 0 and at α = 0
     ratio = jnp.where(linear, (after - now) / jnp.where(linear, 2 * (now - before), 1), 0.0)
     image = x + ratio * (x - last.x)
     kept = schedule.sigma(s) / schedule.sigma(t)
@@ -171,20 +171,20 @@ def dpmpp_2m(step: Step, last: Last) -> tuple[Array, Last]:
 
 
 def flow_map(step: Step) -> Array:
-    """x_s of the network itself, whatever the step's length."""
+    """x_s directly from the network, for a step of any length."""
     return step.map(step.x_t, step.t, step.s)
 
 
 def slope(schedule: Schedule, prediction: Prediction) -> Array:
-    """Derivative of the straightened state x_t / c by b = σ / c: ε̂ − κ x̂ (see `Schedule.straightened`)."""
+    """The derivative ε̂ − κ x̂ of the straightened state x_t / c with respect to b = σ / c (`Schedule.straightened`)."""
     return prediction.noise - schedule.kappa * prediction.x
 
 
 def advance(schedule: Schedule, x_t: Array, slope: Array, t: Array, s: Array) -> Array:
     """x_s on the tangent of the straightened path at x_t (batch, …); times are scalars or (batch,).
 
-    The state is straight in b where the predicted image and noise are constant. Noise that is known therefore vanishes
-    on the step to σ = 0, as it does not in t: near the data σ grows with √t on most schedules.
+    The state is linear in b where the predicted image and noise are constant. The step to σ = 0 therefore removes known
+    noise completely. A step in t would not, for near the data σ grows like √t on most schedules.
     """
     (c_t, b_t), (c_s, b_s) = schedule.straightened(t), schedule.straightened(s)
     return expand(c_s / c_t, x_t) * x_t + expand(c_s * (b_s - b_t), x_t) * slope

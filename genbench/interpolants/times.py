@@ -1,9 +1,9 @@
-"""Where the times of training come from: (schedule, one key an image) → times (batch,).
+"""Samplers of training times: (schedule, one key per image) → times (batch,).
 
-With `by_weight` the expectation of the loss is that of even times: what is drawn more often is weighed less.
+With `by_weight`, the expected loss is the same as for even times: times that are drawn more often get a lower weight.
 
-A time follows from its image's own key, and for `low_discrepancy` from its place in the batch as well, so that devices
-do not matter. A family may put further samplers into a copy of `SAMPLERS`.
+A time depends only on its image's own key, and for `low_discrepancy` also on the image's place in the batch. The number
+of devices therefore does not matter. A family may add samplers to its own copy of `SAMPLERS`.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ Array = jax.Array
 
 
 def uniform(schedule: Schedule, keys: Array) -> Array:
-    """Even on the schedule's way to noise, in t or along its curve; what is too early for a network is at t_min."""
+    """Even along the schedule's way to noise, in t or along its curve. Times below t_min are moved to t_min."""
     return _on_the_way(schedule, rng.uniform(keys, 'time'))
 
 
 def low_discrepancy(schedule: Schedule, keys: Array) -> Array:
-    """Even between the ends of the trained times, one in each of as many equal parts as the batch has images.
+    """Even over the trained times, which are split into as many equal parts as the batch has images, one time in each.
 
-    Kingma et al. 2021, appendix I.1, draw one offset for all images; here each has its own, from its own key. The parts
-    are those of the micro-batch under accumulation.
+    Kingma et al. 2021, appendix I.1, draw one offset for all images. Here each image has its own, from its own key.
+    With gradient accumulation, there are as many parts as the micro-batch has images.
     """
     first = schedule.t_min / schedule.t_max if schedule.curve is None else 0.0
     share = (jnp.arange(len(keys)) + rng.uniform(keys, 'time')) / len(keys)
@@ -38,12 +38,12 @@ def low_discrepancy(schedule: Schedule, keys: Array) -> Array:
 
 
 def over_steps(schedule: Schedule, keys: Array, *, count: int) -> Array:
-    """One of the times of `count` steps, all as likely (Ho et al. 2020, algorithm 1)."""
+    """One of the times of `count` steps, all equally likely (Ho et al. 2020, algorithm 1)."""
     return schedule.step(rng.integers(keys, 'time', 1, count + 1), count)
 
 
 def logit_normal(schedule: Schedule, keys: Array, *, mean: float, deviation: float) -> Array:
-    """The share s of the way has a normal log s / (1 − s) (Esser et al. 2024, section 3.1)."""
+    """The fraction s of the way to noise has a normal log s / (1 − s) (Esser et al. 2024, section 3.1)."""
     return _on_the_way(schedule, jax.nn.sigmoid(mean + deviation * rng.normal(keys, 'time')))
 
 
@@ -54,8 +54,8 @@ def log_normal(schedule: Schedule, keys: Array, *, mean: float, deviation: float
 
 
 def u_shaped(schedule: Schedule, keys: Array, *, a: float) -> Array:
-    """The share s of the way has a density ∝ e^(a s) + e^(a (1 − s)): most times near both ends (Lee et al. 2024,
-    section 4.1)."""
+    """The fraction s of the way to noise has the density ∝ e^(a s) + e^(a (1 − s)), which is highest at both ends (Lee
+    et al. 2024, section 4.1)."""
     place = jnp.arcsinh((2 * rng.uniform(keys, 'time') - 1) * jnp.sinh(a / 2)) / a
     return _on_the_way(schedule, 0.5 + place)
 
@@ -66,11 +66,11 @@ def _on_the_way(schedule: Schedule, share: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """A density of times that is constant in each of as many equal cells between the ends of the trained times.
+    """A density of times that is constant within each of the equal cells between the ends of the trained times.
 
     Attributes:
       low, high: the ends.
-      density: of a cell, relative to even times; their mean is one.
+      density: the density in each cell, relative to even times, with mean one.
     """
 
     low: float
@@ -78,7 +78,7 @@ class Cells:
     density: np.ndarray
 
     def draw(self, keys: Array) -> Array:
-        """Times of one key an image, (batch,), by inversion of the distribution function."""
+        """Times from one key per image, (batch,), by inverting the distribution function."""
         count = len(self.density)
         ends = np.cumsum(self.density) / count
         share = rng.uniform(keys, 'time')
@@ -95,9 +95,9 @@ class Cells:
 
 
 def by_weight(schedule: Schedule, weight: Callable[[Array], Array], *, power: float, count: int = 1000) -> Cells:
-    """The density of the weight of the loss, (times) → factors, at the middle of each cell and to a power."""
+    """A density in proportion to a power of the loss's weight, (times) → factors, at the middle of each cell."""
     low, high = schedule.t_min, schedule.t_max
-    with jax.ensure_compile_time_eval():  # also where a caller is being traced
+    with jax.ensure_compile_time_eval():  # even if a caller is being traced
         middles = low + (high - low) * (jnp.arange(count) + 0.5) / count
         heights = np.asarray(weight(middles), np.float64) ** power
     return Cells(low, high, heights / heights.mean())

@@ -1,9 +1,9 @@
-"""Weights over the time of a regression: (schedule, prediction, t) → factor of the prediction's squared error.
+"""Weights of a regression over time: (schedule, prediction, t) → factor of the prediction's squared error.
 
-Papers state a weight for the error of one prediction. The error of any other is a multiple of it, so each rule here is
-written for the prediction of its paper and converted once, in `_stated`: a rule weighs the error of the image alike,
-whatever a network predicts. `none` alone is the error of whatever is predicted. A family may put further weights into a
-copy of `WEIGHTS`.
+A paper states its weight for the error of one prediction, and the errors of all other predictions are multiples of it.
+Each rule here is written for its paper's prediction and converted once, in `_stated`. A rule therefore gives the
+image's error the same weight whatever the network predicts. Only `none` leaves the error of the prediction as it is. A
+family may add weights to its own copy of `WEIGHTS`.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def none(schedule: Schedule, prediction: str, t: Array) -> Array:
 
 
 def _stated(name: str, rule: Callable[..., Array]) -> Callable[..., Array]:
-    """A rule (schedule, t) for the squared error of the prediction `name`, as a weight for any prediction."""
+    """Turn a rule (schedule, t) for the squared error of the prediction `name` into a weight for any prediction."""
 
     def weight(schedule: Schedule, prediction: str, t: Array, **numbers: float) -> Array:
         stated, wanted = (predictions.error_of_image(one, schedule, t) for one in (name, prediction))
@@ -35,30 +35,30 @@ def _stated(name: str, rule: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _edm(schedule: Schedule, t: Array) -> Array:
-    """λ at the noise level σ / α (Karras et al. 2022, table 1), of the image's error."""
+    """λ at the noise level σ / α (Karras et al. 2022, table 1), for the image's error."""
     level = schedule.sigma(t) / schedule.alpha(t)
     return 1 / jnp.square(SIGMA_DATA) + 1 / jnp.square(level)
 
 
 def _min_snr(schedule: Schedule, t: Array, *, gamma: float) -> Array:
-    """min(SNR, γ) of the image's error (Hang et al. 2023, equation 7)."""
+    """min(SNR, γ), for the image's error (Hang et al. 2023, equation 7)."""
     return jnp.minimum(_snr(schedule, t), gamma)
 
 
 def _p2(schedule: Schedule, t: Array, *, k: float, gamma: float) -> Array:
-    """1 / (k + SNR)^γ of the noise's error (Choi et al. 2022, equation 8)."""
+    """1 / (k + SNR)^γ, for the noise's error (Choi et al. 2022, equation 8)."""
     return 1 / (k + _snr(schedule, t)) ** gamma
 
 
 def _sigmoid(schedule: Schedule, t: Array, *, bias: float) -> Array:
-    """The bound's times sigmoid(b − log SNR) (Kingma & Gao 2023, section 3; Hoogeboom et al. 2024, section 3)."""
+    """The weight `elbo` times sigmoid(b − log SNR) (Kingma & Gao 2023, section 3; Hoogeboom et al. 2024, section 3)."""
     return _elbo(schedule, t) * jax.nn.sigmoid(bias - schedule.log_snr(t))
 
 
 def _elbo(schedule: Schedule, t: Array) -> Array:
-    """−½ dSNR/dt (t_max − t_min) of the image's error (Kingma et al. 2021, equation 15).
+    """−½ dSNR/dt (t_max − t_min), for the image's error (Kingma et al. 2021, equation 15).
 
-    With times even in t, the mean of the weighted squares is the diffusion term of the bound in nats per dimension.
+    With times even in t, the mean of the weighted squared errors is the bound's diffusion term in nats per dimension.
     """
     alpha, sigma, alpha_dot, sigma_dot = schedule.coefficients(t)
     return (schedule.t_max - schedule.t_min) * alpha * (alpha * sigma_dot - alpha_dot * sigma) / sigma**3
