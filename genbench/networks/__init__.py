@@ -1,4 +1,4 @@
-"""Networks: they know images, times and conditions, and no family. `network.name` in a config picks one."""
+"""Networks. They take images, times and conditions, and know no family. `network.name` in a config selects one."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -45,12 +45,12 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def ranges(name: str) -> Mapping[str, Range]:
-    """What those keys may hold."""
+    """The allowed values of those keys."""
     return RANGES.get(name, {})
 
 
 class Shaped(Protocol):
-    """What networks are built for: a data set, or a data space."""
+    """What networks are built for: a data set or a data space."""
 
     @property
     def name(self) -> str: ...
@@ -68,10 +68,10 @@ def denoiser(
     second_time: bool = False,
     outputs: int = 1,
 ) -> nnx.Module:
-    """A network (x_t, t, given) → array like x_t, with `outputs` times its channels.
+    """A network (x_t, t, given) → array shaped like x_t, with `outputs` times its channels.
 
     Args:
-      second_time: the network may be called with `s=`, times (batch,) before t, and is built to see t − s.
+      second_time: build the network to see t − s, so that it may be called with `s=`, times (batch,) before t.
     """
     options = {key: value for key, value in config.items() if key != 'name'}
     options |= {'second_time': second_time, 'outputs': outputs}
@@ -89,13 +89,13 @@ def encoder_and_decoder(
     config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *,
     codes: int, latent: int, outputs: int, pictures: bool,
 ) -> dict[str, nnx.Module]:  # fmt: skip
-    """'encoder', images → `codes` numbers, and 'decoder', `latent` numbers → `outputs` for each pixel.
+    """'encoder', images → `codes` numbers, and 'decoder', `latent` numbers → `outputs` per pixel.
 
     Args:
-      pictures: codes and latents are pictures of so many channels at the encoder's lowest resolution.
+      pictures: codes and latents are pictures with this many channels at the encoder's lowest resolution.
 
     Raises:
-      UserError: the network is none of the kind, or has no pictures.
+      UserError: the network is not an autoencoder, or its codes cannot be pictures.
     """
     options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'mlp':
@@ -136,7 +136,7 @@ def generator_and_discriminator(
 
 
 def latent_size(config: Any, space: Shaped) -> int:
-    """Dimensions of a generator's input; a perceptron has as many as its images."""
+    """The number of dimensions of a generator's input. A perceptron has as many as its images."""
     return config.get('latent') or math.prod(space.shape)
 
 
@@ -144,7 +144,7 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
     """An invertible network, images ↔ vectors.
 
     Raises:
-      UserError: the network cannot be inverted, or does not fit the images.
+      UserError: the network is not invertible, or it does not fit the images.
     """
     options = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'mlp':
@@ -157,10 +157,10 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
 def control(
     config: Any, space: Shaped, forms: Mapping[str, Form], pictures: Mapping[str, Form], rngs: nnx.Rngs
 ) -> unet.Control:
-    """A network whose residuals steer a frozen `denoiser` of this config and these forms by further pictures.
+    """A network that steers a frozen `denoiser` of this config and these forms by further pictures, through residuals.
 
     Raises:
-      UserError: the denoiser has no skips for residuals to enter.
+      UserError: the denoiser has no skip connections that could take residuals.
     """
     if config.name != 'unet':
         raise UserError(f'The base has the network {config.name}, which has no skips for a control to enter; use a run '
@@ -170,10 +170,10 @@ def control(
 
 
 def square_size(config: Any, space: Shaped) -> int:
-    """Height of images that a network with one resolution for each of `config.multipliers` can halve.
+    """The height of the images, for a network with one resolution per entry of `config.multipliers`.
 
     Raises:
-      UserError: the images are not square, or cannot be halved so often.
+      UserError: the images are not square, or they cannot be halved that often.
     """
     height, width, _ = space.shape
     factor = 2 ** (len(config.multipliers) - 1)

@@ -1,8 +1,8 @@
 """ADM: P. Dhariwal, A. Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, section 3.
 
-Sizes of that paper: ImageNet-64 has 192 channels times (1, 2, 3, 4), 3 blocks and attention at 32, 16 and 8 pixels.
+The paper's model for ImageNet-64 has 192 channels times (1, 2, 3, 4), 3 blocks, and attention at 32, 16 and 8 pixels.
 
-Initialised as EDM does (Karras et al. 2022): like PyTorch's layers, with zero where a branch ends.
+The initialisation is EDM's (Karras et al. 2022): that of PyTorch's layers, with zero at the end of a branch.
 """
 
 import math
@@ -23,11 +23,11 @@ DEFAULTS = {
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution; one more on the way up
     'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
-    'head_width': 32,  # channels of a head of attention; 64 in the paper
+    'head_width': 32,  # channels per attention head; 64 in the paper
     'dropout': 0.0,
-    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
+    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
     'channels': COUNT,

@@ -31,7 +31,7 @@ RANGES = {
 class Encoder(nnx.Module):
     """Images in [−1, 1] (batch, size, size, channels) → codes (batch, outputs).
 
-    With `pictures` a code is one of the lowest resolution, (batch, height, width, outputs).
+    With `pictures`, a code is a picture at the lowest resolution, (batch, height, width, outputs).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Codes of as many inputs, as an encoder has them → (batch, size, size, outputs)."""
+    """An encoder's codes, with this many inputs → (batch, size, size, outputs)."""
 
     def __init__(
         self, size: int, inputs: int, outputs: int, forms: Mapping[str, Form], *,

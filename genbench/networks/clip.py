@@ -32,7 +32,7 @@ class Attention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and perceptron, each normalised before and added; the activation is x σ(1.702 x)."""
+    """Residual attention and perceptron, each with a norm before it; the activation is x σ(1.702 x)."""
 
     def __init__(self, size: int, heads: int):
         self.layer_norm1, self.self_attn = _norm(size), Attention(size, heads)
@@ -46,7 +46,7 @@ class Block(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Images (batch, height, width, 3) → the class token and a token for each patch, with their positions."""
+    """Images (batch, height, width, 3) → the class token and one token per patch, with position embeddings."""
 
     def __init__(self, size: int, patch: int, tokens: int):
         self.class_embedding = nnx.Param(jnp.zeros(size))
@@ -69,7 +69,7 @@ class Tower(nnx.Module):
 
     def __init__(self, *, size: int, depth: int, heads: int, patch: int, image: int):
         self.embeddings = Embeddings(size, patch, 1 + (image // patch) ** 2)
-        self.pre_layrnorm = _norm(size)  # as it is published
+        self.pre_layrnorm = _norm(size)  # spelled as in the published weights
         self.encoder = nnx.Dict(layers=nnx.List([Block(size, heads) for _ in range(depth)]))
         self.post_layernorm = _norm(size)
 

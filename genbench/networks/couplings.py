@@ -4,12 +4,13 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (
 factoring out, logits); D. Kingma, P. Dhariwal, Glow: Generative Flow with Invertible 1×1 Convolutions, 2018 (Glow:
 activation normalisation, learned 1×1 convolutions).
 
-It is neither paper's network. What is factored out has the prior N(0, I), where Glow learns mean and scale from what
-stays. The couplings' networks have no normalisation inside. Classes enter them instead of the prior. 1×1 convolutions
-start as a reversal, not as a random rotation, and keep the volume. Log-scales are bounded by a tanh of fixed range;
-RealNVP learns the range, and Glow takes a sigmoid. Pixels become logits as in RealNVP, and Glow leaves them.
+The network differs from both papers'. Factored-out channels have the prior N(0, I), whereas Glow learns their mean and
+scale from the remaining channels. The couplings' networks contain no normalisation. Classes enter these networks and
+not the prior. 1×1 convolutions start as a reversal, not as a random rotation, and preserve volume. A tanh of fixed
+range bounds the log-scales; RealNVP learns the range, and Glow uses a sigmoid. As in RealNVP, and unlike in Glow,
+pixels are turned into logits.
 
-Each layer maps x (batch, height, width, channels) to y and log |det dy/dx| (batch,), and its `inverse` maps y back.
+Each layer maps x (batch, height, width, channels) to y and log |det dy/dx| (batch,). Its `inverse` maps y back.
 """
 
 import math
@@ -30,9 +31,9 @@ DEFAULTS = {
     'channels': 64,
     'multipliers': (1, 1),  # channels of the couplings' networks at each scale, in units of `channels`
     'steps': 6,  # at each scale: normalisation, 1×1 convolution, coupling
-    'margin': 0.01,  # α of the logits: [−1, 1] is mapped into (α, 1 − α) before them
+    'margin': 0.01,  # α of the logits: [−1, 1] is first mapped into (α, 1 − α)
     'dropout': 0.0,
-    'dtype': 'float32',  # of the couplings' networks, or 'bfloat16'; what they scale and shift is float32 in any case
+    'dtype': 'float32',  # of the couplings' networks, or 'bfloat16'; the values they transform are always float32
 }
 RANGES = {
     'channels': COUNT,
@@ -41,11 +42,11 @@ RANGES = {
     'margin': Range(0, 0.5, above=True, below=True),
     'dropout': SHARE,
 }
-LOG_SCALE_BOUND = 2.0  # of one coupling, so that neither direction overflows
+LOG_SCALE_BOUND = 2.0  # of each coupling, so that neither direction overflows
 
 
 def squeeze(x: Array) -> Array:
-    """2×2 pixels become four times the channels: (b, 2h, 2w, c) → (b, h, w, 4c) (RealNVP, section 3.6)."""
+    """Turn 2×2 pixels into four times the channels: (b, 2h, 2w, c) → (b, h, w, 4c) (RealNVP, section 3.6)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height // 2, width // 2, 4 * channels)
@@ -59,7 +60,7 @@ def unsqueeze(x: Array) -> Array:
 
 
 class Logit(nnx.Module):
-    """logit(α + (1 − 2α) (x + 1) / 2): where pixels are saturated, the range becomes a line (RealNVP, section 4.1)."""
+    """logit(α + (1 − 2α) (x + 1) / 2), which takes the bounded range of pixels to a line (RealNVP, section 4.1)."""
 
     def __init__(self, margin: float):
         self.margin = margin
@@ -82,7 +83,7 @@ class Normalisation(nnx.Module):
         self.log_scale = nnx.Param(jnp.zeros(channels))
 
     def fit(self, x: Array) -> None:
-        """Set both so that every channel of x comes out with mean 0 and variance 1."""
+        """Set shift and scale so that every output channel has mean 0 and variance 1 on x."""
         self.shift[...] = x.mean((0, 1, 2))
         self.log_scale[...] = -jnp.log(x.std((0, 1, 2)) + 1e-6)
 
@@ -96,9 +97,9 @@ class Normalisation(nnx.Module):
 
 
 class Mixing(nnx.Module):
-    """1×1 convolution with W = P L U (Glow, equation 10), P the reversal of the channels.
+    """1×1 convolution with W = P L U (Glow, equation 10), where P reverses the channels.
 
-    L and U have unit diagonals, so the volume stays: the normalisation before it has the scales.
+    L and U have unit diagonals, so the layer preserves volume. The normalisation before it provides the scales.
     """
 
     def __init__(self, channels: int):
@@ -122,7 +123,7 @@ class Mixing(nnx.Module):
 class Coupling(nnx.Module):
     """y_a = x_a, y_b = (x_b + t(x_a)) · exp(s(x_a)) for the halves a, b of the channels (Glow, table 1).
 
-    The network of s and t starts at zero, where the layer is the identity.
+    The network for s and t starts at zero, so a fresh layer is the identity.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Coupling(nnx.Module):
         self.conv_out = layers.Conv(width, 2 * moved, kernel_init=layers.zeros, rngs=rngs)
 
     def _affine(self, kept: Array, given: Given, key: Array | None) -> tuple[Array, Array]:
-        """Log-scale and shift."""
+        """The log-scale and the shift."""
         h = self.conv_in(kept.astype(self.dtype) if self.dtype == jnp.bfloat16 else kept)
         classes = self.classes(given)
         if classes is not None:
@@ -186,13 +187,13 @@ class Step(nnx.Module):
 
 
 class Flow(nnx.Module):
-    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal when trained (Glow, figure 2b).
+    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal after training (Glow, figure 2b).
 
-    Logits, then at each scale a squeeze and its steps; after each but the last, the half of the channels that the last
-    coupling moved is factored out.
+    Pixels become logits. Each scale then applies a squeeze and its steps. After every scale except the last, the half
+    of the channels that the last coupling transformed is factored out.
 
     Raises:
-      UserError: the images cannot be halved so often.
+      UserError: the images cannot be halved that often.
     """
 
     def __init__(
@@ -221,10 +222,10 @@ class Flow(nnx.Module):
     def __call__(
         self, x: Array, given: Given = None, key: Array | None = None, fit: bool = False
     ) -> tuple[Array, Array]:
-        """Vectors and log |det| (batch,).
+        """Map images to vectors and log |det| (batch,).
 
         Args:
-          key: for dropout, in training.
+          key: the key for dropout in training.
           fit: initialise the normalisations on x, which should be a whole batch.
         """
         (x, log_det), factored = self.logit(x), []
@@ -239,7 +240,7 @@ class Flow(nnx.Module):
         return jnp.concatenate([part.reshape(len(x), -1) for part in (*factored, x)], axis=-1), log_det
 
     def inverse(self, z: Array, given: Given = None) -> Array:
-        """Images from vectors."""
+        """Map vectors back to images."""
         kept = [(height, width, depth // 2) for height, width, depth in self.shapes[:-1]] + [self.shapes[-1]]
         ends = [sum(math.prod(shape) for shape in kept[: index + 1]) for index in range(len(kept) - 1)]
         parts = [part.reshape(len(z), *shape) for part, shape in zip(jnp.split(z, ends, axis=-1), kept, strict=True)]

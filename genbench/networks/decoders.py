@@ -1,4 +1,4 @@
-"""Observation models: log-probabilities of integer images under what a decoder puts out."""
+"""Observation models: log-probabilities of integer images under a decoder's outputs."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 def categorical(logits: Array, images: Array) -> Array:
-    """log p of each pixel: logits (…, levels), images (…) integers."""
+    """log p of each pixel, from logits (…, levels) and integer images (…)."""
     return jnp.take_along_axis(jax.nn.log_softmax(logits), images[..., None], axis=-1)[..., 0]
 
 
@@ -23,9 +23,9 @@ def discretised_logistic(mean: Array, log_scale: Array, images: Array, levels: i
 
 
 def discretised_normal(mean: Array, scale: Array, images: Array, levels: int) -> Array:
-    """log p of each pixel under N(mean, scale²) cut into the bins that tile [−1, 1], the outermost open.
+    """log p of each pixel under N(mean, scale²), cut into bins that tile [−1, 1] with open outermost bins.
 
-    DDPM's decoder (Ho et al. 2020, equation 13) for images at the centres (2k + 1) / L − 1.
+    This is DDPM's decoder (Ho et al. 2020, equation 13) for images at the centres (2k + 1) / L − 1.
     """
     centre = (2 * images + 1) / levels - 1
     return _discretised(jax.scipy.special.log_ndtr, mean, scale, centre, 1 / levels, images, levels)
@@ -34,7 +34,7 @@ def discretised_normal(mean: Array, scale: Array, images: Array, levels: int) ->
 def _discretised(
     log_cdf: Callable[[Array], Array], mean: Array, scale: Array, centre: Array, half_width: float, images, levels: int
 ) -> Array:
-    """log(F(upper) − F(lower)) of a symmetric distribution, taken in the tail where F is small."""
+    """log(F(upper) − F(lower)) for a symmetric distribution, evaluated in the tail where F is small."""
     lower, upper = (centre - half_width - mean) / scale, (centre + half_width - mean) / scale
     mirrored = lower + upper > 0
     low, high = jnp.where(mirrored, -upper, lower), jnp.where(mirrored, -lower, upper)

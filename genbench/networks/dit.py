@@ -1,6 +1,6 @@
 """Diffusion transformers: Peebles & Xie 2023, Scalable Diffusion Models with Transformers, with adaLN-Zero.
 
-The sizes of that paper, as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (24, 1024, 16), XL (28, 1152, 16).
+The paper's sizes as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (24, 1024, 16), XL (28, 1152, 16).
 """
 
 import math
@@ -19,14 +19,14 @@ from genbench.ranges import COUNT, POSITIVE
 Array = jax.Array
 
 DEFAULTS = {
-    'patch': 2,  # pixels along a side of a patch, which is a token
+    'patch': 2,  # pixels along a side of a patch; each patch is a token
     'depth': 4,
     'width': 128,
     'heads': 4,
     'expansion': 4,  # width of a perceptron's hidden layer, in units of `width`
-    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
+    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
     'patch': COUNT,
@@ -43,7 +43,7 @@ table = nnx.initializers.normal(0.02)  # of the embeddings of times and labels, 
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Fixed embedding of a grid (rows · columns, width): sines and cosines of the column, then of the row."""
+    """The fixed embedding of a grid (rows · columns, width): sines and cosines of the column, then of the row."""
     quarter = width // 4
     frequencies = np.exp(-math.log(10_000.0) * np.arange(quarter) / quarter)
     parts = [np.outer(axis.reshape(-1), frequencies) for axis in np.mgrid[:rows, :columns][::-1]]
@@ -51,14 +51,14 @@ def positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 def normalise(x: Array) -> Array:
-    """Layer normalisation without parameters (Ba et al. 2016), its statistics in float32."""
+    """Layer normalisation without parameters (Ba et al. 2016), with statistics in float32."""
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """The normalised x (batch, tokens, width), scaled and shifted by image."""
+    """Scale and shift the normalised x (batch, tokens, width), with one scale and shift per image."""
     return normalise(x) * (1 + scale[:, None]) + shift[:, None]
 
 
@@ -87,9 +87,9 @@ class Perceptron(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and perceptron, each normalised, modulated, gated and added; fresh, it is the identity.
+    """Residual attention and perceptron, each normalised, modulated and gated. A fresh block is the identity.
 
-    Where there are words of the width `words`, they are attended to between the two.
+    If there are words, of width `words`, the block attends to them between the two.
     """
 
     def __init__(self, width: int, heads: int, expansion: int, words: int, *, rngs: nnx.Rngs):
@@ -109,13 +109,13 @@ class Block(nnx.Module):
 class DiT(nnx.Module):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
 
-    Classes and vectors are added to the embedding of the time, pictures are further channels, and every block attends
+    Classes and vectors are added to the embedding of time, pictures become further channels, and every block attends
     to words.
 
     Args:
       shape: height, width and channels of the images.
-      forms: of the conditions, by name.
-      second_time: built for calls with a time s before t.
+      forms: the forms of the conditions, by name.
+      second_time: build the network for calls with a time s before t.
 
     Raises:
       UserError: the patches do not tile the images, or the heads do not divide the width.
@@ -150,7 +150,7 @@ class DiT(nnx.Module):
     ) -> Array:
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` is not used.
 
-        Without s it is t."""
+        s defaults to t."""
         batch, (rows, columns), patch = len(x), self.grid, self.patch
         condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, batch)
         seen = layers.with_channels(x, dict(self.forms), given)

@@ -1,4 +1,4 @@
-"""Gradients by what a network sees, for penalties on them."""
+"""Gradients with respect to a network's input, for gradient penalties."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,16 @@ from flax import nnx
 
 
 def value_and_input_gradient(module: nnx.Module, x: jax.Array, *others: object) -> tuple[jax.Array, jax.Array]:
-    """Values (batch,) of a network of images, and each value's gradient by its own image, shaped like x.
+    """A network's values (batch,) for images x, and each value's gradient with respect to its own image, like x.
 
-    The network must treat images one by one. Variables that it changes, such as the vectors of spectral
-    normalisation, keep what this call leaves in them, once; both results can be differentiated by its parameters.
+    The network must treat images independently. Variables that it changes, such as the vectors of spectral
+    normalisation, are updated once per call. Both results can be differentiated with respect to its parameters.
     """
     definition, state = nnx.split(module)
     arrays = nnx.to_pure_dict(state)
 
     def run(x: jax.Array) -> tuple[jax.Array, dict]:
-        own = nnx.merge(definition, arrays)  # its variables can be changed in this trace, and the module's cannot
+        own = nnx.merge(definition, arrays)  # a copy, for this trace may not change the module's variables
         return own(x, *others), nnx.to_pure_dict(nnx.state(own, nnx.Not(nnx.Param)))
 
     values, pull, left = jax.vjp(run, x, has_aux=True)

@@ -1,8 +1,8 @@
 """The Inception of 2015-12-05 whose features FID is defined on (Szegedy et al. 2016; Heusel et al. 2017).
 
-It is not torchvision's: average pools leave the padding out, the pool of Mixed_7c is a maximum, there is no auxiliary
+It differs from torchvision's: average pools exclude the padding, Mixed_7c pools by the maximum, there is no auxiliary
 head, and there are 1008 classes. Modules carry the names of the published weights. Batch normalisation, whose epsilon
-is 1e-3, is folded into the convolutions when weights are read: see `folded`.
+is 1e-3, is folded into the convolutions when the weights are read (see `folded`).
 """
 
 import functools
@@ -24,7 +24,7 @@ EPSILON = 1e-3
 class Convolution(nnx.Module):
     """Convolution, batch normalisation and ReLU: x (batch, height, width, inputs) → (…, outputs).
 
-    The border is padded to keep the size, unless the convolution is `valid`.
+    Padding keeps the size, unless the convolution is `valid`.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Convolution(nnx.Module):
         if kernel.shape[:2] == (1, 1):
             return nnx.relu(x @ kernel[0, 0] + self.bias[...])
         height, width = kernel.shape[:2]
-        # XLA's CPU convolution is two to four times as fast with any padding as with none, so a valid one computes a
-        # row that is cut off; with stride 2 and images of odd height that row does not come into being.
+        # XLA's CPU convolution is two to four times as fast with some padding as with none. A valid convolution
+        # therefore computes an extra row and cuts it off. With stride 2 and odd heights there is no extra row.
         padding = ((0, 1), (0, 0)) if self.valid else ((height // 2,) * 2, (width // 2,) * 2)
         y = jax.lax.conv_general_dilated(
             x, kernel, (self.stride, self.stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -68,7 +68,7 @@ class MixedA(nnx.Module):
 
 
 class MixedB(nnx.Module):
-    """35×35 → 17×17 with 480 channels more."""
+    """35×35 → 17×17 with 480 more channels."""
 
     def __init__(self, inputs: int):
         self.branch3x3 = Convolution(inputs, 384, (3, 3), stride=2, valid=True)
@@ -82,7 +82,7 @@ class MixedB(nnx.Module):
 
 
 class MixedC(nnx.Module):
-    """17×17 → 17×17 with 768 channels, through `inner` channels in convolutions of seven pixels in a line."""
+    """17×17 → 17×17 with 768 channels. Its 1×7 and 7×1 convolutions have `inner` channels."""
 
     def __init__(self, inputs: int, inner: int):
         self.branch1x1 = Convolution(inputs, 192)
@@ -104,7 +104,7 @@ class MixedC(nnx.Module):
 
 
 class MixedD(nnx.Module):
-    """17×17 → 8×8 with 512 channels more."""
+    """17×17 → 8×8 with 512 more channels."""
 
     def __init__(self, inputs: int):
         self.branch3x3_1 = Convolution(inputs, 192)
@@ -120,7 +120,7 @@ class MixedD(nnx.Module):
 
 
 class MixedE(nnx.Module):
-    """8×8 → 8×8 with 2048 channels; `largest` says that the pool takes maxima."""
+    """8×8 → 8×8 with 2048 channels. With `largest`, it pools by the maximum."""
 
     def __init__(self, inputs: int, *, largest: bool):
         self.branch1x1 = Convolution(inputs, 320)
@@ -143,11 +143,11 @@ class MixedE(nnx.Module):
 
 
 class Inception(nnx.Module):
-    """Scaled images (batch, 299, 299, 3) → what metrics read of them, by name; unused parts are not computed under jit.
+    """Scaled images (batch, 299, 299, 3) → the inputs of metrics, by name. Under jit, unused parts are not computed.
 
     features: the mean over the last 8×8 pixels, pool3 (batch, 2048).
-    spatial: seven channels of a layer of 17×17 pixels, for sFID (batch, 2023).
-    logits: of 1008 classes, without the bias, for the Inception score (batch, 1008).
+    spatial: seven channels of a layer with 17×17 pixels, for sFID (batch, 2023).
+    logits: the logits of 1008 classes, without the bias, for the Inception score (batch, 1008).
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Inception(nnx.Module):
 
 
 def max_pool(x: Array, *, stride: int = 1, pad: int = 0) -> Array:
-    """The largest of 3×3 pixels. Written with slices, which XLA computes faster on CPU than windows."""
+    """The maximum over 3×3 pixels, written with slices, which XLA computes faster on CPU than windows."""
     if pad:
         x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):
@@ -187,7 +187,7 @@ def max_pool(x: Array, *, stride: int = 1, pad: int = 0) -> Array:
 
 
 def average_pool(x: Array) -> Array:
-    """The mean of those of 3×3 pixels that lie inside the image."""
+    """The mean over those of 3×3 pixels that are inside the image."""
     counts = [np.minimum(np.minimum(np.arange(n) + 2, n + 1 - np.arange(n)), 3) for n in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     for axis in (1, 2):
@@ -196,7 +196,7 @@ def average_pool(x: Array) -> Array:
 
 
 def _thirds(x: Array, axis: int, stride: int) -> list[Array]:
-    """The first, second and third pixel along an axis of every window of three."""
+    """The first, second and third pixel of every window of three along an axis."""
     end = (x.shape[axis] - 3) // stride * stride + 1
     return [jax.lax.slice_in_dim(x, first, first + end, stride, axis) for first in range(3)]
 
@@ -206,7 +206,7 @@ def _join(*branches: Array) -> Array:
 
 
 def published_shapes(params: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published weights, from the parameters of an Inception by dotted path."""
+    """Names and shapes of the published weights, given the parameters of an Inception by dotted path."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path, leaf in params.items():
         module, _, name = path.rpartition('.')
@@ -218,7 +218,7 @@ def published_shapes(params: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tu
 
 
 def folded(path: str, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The parameter at a dotted path from the published weights, with γ / √(σ² + ε) and the means folded in."""
+    """The parameter at a dotted path, from the published weights with γ / √(σ² + ε) and the means folded in."""
     module, _, name = path.rpartition('.')
     if not module:
         return tensors['fc.weight']

@@ -1,7 +1,7 @@
 """Layers shared by the networks. Images are channels-last: (batch, height, width, channels).
 
-Parameters are float32. A layer computes in the type of what it is given: a network that casts its input to bfloat16
-computes in bfloat16, but for the statistics of normalisations and the softmax of attention, which stay float32.
+Parameters are float32. A layer computes in the type of its input, so a network that casts its input to bfloat16
+computes in bfloat16. Only the statistics of normalisations and the softmax of attention stay in float32.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ Array = jax.Array
 Initializer = nnx.initializers.Initializer
 
 zeros = nnx.initializers.zeros_init()
-# DDPM's: uniform with variance 2 / (inputs + outputs), a window counting into both (Glorot & Bengio 2010).
+# DDPM's: uniform with variance 2 / (inputs + outputs), where each counts the window's pixels (Glorot & Bengio 2010).
 fan_average = nnx.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 REMAT: dict[str, Callable[..., Any] | None] = {
     'none': None,  # keep everything that the gradient needs
-    'blocks': jax.checkpoint_policies.nothing_saveable,  # keep each block's input and compute the block again
-    'dots': jax.checkpoint_policies.dots_saveable,  # also keep the products of matrices (not convolutions) in it
+    'blocks': jax.checkpoint_policies.nothing_saveable,  # keep each block's input and recompute the block
+    'dots': jax.checkpoint_policies.dots_saveable,  # also keep the block's matrix products (but not convolutions)
 }
 
 
@@ -41,26 +41,26 @@ def compute_dtype(name: str) -> Any:
 
 
 def rematerialise(name: str, block: Callable[..., Array]) -> Callable[..., Array]:
-    """The block with what `network.remat` names (Chen et al. 2016, Training Deep Nets with Sublinear Memory).
+    """The block, rematerialised as `network.remat` says (Chen et al. 2016, Training Deep Nets with Sublinear Memory).
 
-    It changes what is kept for the gradient, not what is computed.
+    This changes what is kept for the gradient, not what is computed.
     """
     policy = REMAT[check_remat(name)]
     return block if policy is None else jax.checkpoint(block, policy=policy)
 
 
 def check_remat(name: str) -> str:
-    """The name itself; a UserError when no rematerialisation is called so."""
+    """The name itself, or a UserError if no rematerialisation has this name."""
     if name not in REMAT:
         raise UserError(f'No rematerialisation is called {name!r} (network.remat). {did_you_mean(name, REMAT)}')
     return name
 
 
 def timestep_embedding(t: Array, size: int, *, endpoint: bool = True, scale: float = 1000.0) -> Array:
-    """Sines, then cosines of `t` (batch,) in [0, 1] → (batch, size). Vaswani et al. 2017, section 3.5.
+    """Sines, then cosines, of `t` (batch,) in [0, 1] → (batch, size) (Vaswani et al. 2017, section 3.5).
 
-    Times are stretched to [0, scale]; 1000 is the range of DDPM's integer steps. The frequencies fall geometrically
-    from 1 to 1/10,000. DDPM's official code has both ends among them; DiT's leaves the last out (`endpoint=False`).
+    Times are scaled to [0, scale]; 1000 is the range of DDPM's integer steps. The frequencies fall geometrically from 1
+    to 1/10,000. DDPM's official code includes both ends, while DiT's leaves out the last (`endpoint=False`).
     """
     frequencies = np.geomspace(1, 1e-4, size // 2, endpoint=endpoint).astype(np.float32)
     angles = scale * t[:, None] * frequencies
@@ -68,7 +68,7 @@ def timestep_embedding(t: Array, size: int, *, endpoint: bool = True, scale: flo
 
 
 class Conv(nnx.Conv):
-    """3×3 convolution unless `kernel` says otherwise."""
+    """A 3×3 convolution, unless `kernel` sets another size."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, rngs: nnx.Rngs, **options):
         super().__init__(inputs, outputs, (kernel, kernel), strides=(stride, stride), rngs=rngs, **options)
@@ -88,10 +88,10 @@ class Linear(nnx.Linear):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
     def into(self, x: Array, *shape: int) -> Array:
-        """x (…, inputs) → (…, *shape), whose sizes multiply to the outputs.
+        """x (…, inputs) → (…, *shape), where the product of `shape` is the number of outputs.
 
-        The kernel takes the shape, not the result. Where devices share the outputs in another way than they share the
-        result, the small kernel then moves between them, and the activations of a batch do not.
+        This reshapes the kernel and not the result. If outputs and result are sharded over devices in different ways,
+        only the small kernel then moves between devices, and not a batch of activations.
         """
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape)
         y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
@@ -101,19 +101,19 @@ class Linear(nnx.Linear):
 class Conditioning(nnx.Module):
     """Times (batch,) and conditions → the vector (batch, outputs) that residual blocks are conditioned on.
 
-    Classes, vectors and numbers enter here; a class of its own stands for knowing none (Ho & Salimans 2022). A number
-    is embedded as the times are and added before their second layer; fresh, it is not heard (Meng et al. 2023).
+    Classes, vectors and numbers enter here. An additional class stands for no class (Ho & Salimans 2022). A number is
+    embedded like the times and added before their second layer; in a fresh network it has no effect (Meng et al. 2023).
 
     Args:
-      endpoint: whether the smallest frequency of the times is exactly 1/10,000, see `timestep_embedding`.
-      kernel_init: of the two layers that the times pass.
-      class_init: of the classes' vectors.
-      time_scale: of the sinusoids of the times; derivatives by the time are as large.
-      second_time: the times come with earlier ones s, of which the distance t − s is embedded too.
-      bias_init: inputs of a layer that the times pass → what its bias begins as.
-      vector_init: of the layers of vectors.
-      early: types of conditions that are added to the sinusoids of the times, not to what the two layers make of them.
-      features_of_time: takes the place of the sinusoids, on `time_scale` times the times.
+      endpoint: whether the smallest frequency of the times is exactly 1/10,000; see `timestep_embedding`.
+      kernel_init: initialises the two layers that process the times.
+      class_init: initialises the classes' vectors.
+      time_scale: the scale of the times' sinusoids. Derivatives with respect to time grow in proportion.
+      second_time: calls also give earlier times s, and the distance t − s is embedded too.
+      bias_init: number of inputs of a layer that processes the times → initialiser of its bias.
+      vector_init: initialises the layers of vectors.
+      early: the types of conditions that are added to the times' sinusoids and not to the output of the two layers.
+      features_of_time: replaces the sinusoids; its input is `time_scale` times the times.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Conditioning(nnx.Module):
 
 
 class Classes(nnx.Module):
-    """The sum of the vectors (batch, size) of an image's classes, one of each condition; None where there are none."""
+    """The sum (batch, size) of the vectors of an image's classes, one class per condition; None without any."""
 
     def __init__(self, forms: Mapping[str, Form], size: int, *, rngs: nnx.Rngs):
         check_classes(forms)
@@ -181,7 +181,7 @@ class Classes(nnx.Module):
 
 
 class Words(nnx.Module):
-    """Words (batch, length) → vectors (batch, length, width) with their places, to be attended to."""
+    """Words (batch, length) → vectors (batch, length, width) with position embeddings, for attention."""
 
     def __init__(self, forms: Mapping[str, Form], width: int, *, rngs: nnx.Rngs):
         self.forms = tuple((name, form) for name, form in forms.items() if form.type == 'tokens')
@@ -194,7 +194,7 @@ class Words(nnx.Module):
         })  # fmt: skip
 
     def __call__(self, given: Given, count: int) -> Array | None:
-        """The words of all such conditions, one after the other; None where a network has no such condition."""
+        """The words of all such conditions, concatenated; None if a network has no such condition."""
         found = [
             self.words[name](told(given, name, form, count)) + self.places[name](jnp.arange(form.shape[0]))
             for name, form in self.forms
@@ -203,21 +203,21 @@ class Words(nnx.Module):
 
 
 def with_channels(x: Array, forms: Mapping[str, Form], given: Given) -> Array:
-    """x (batch, height, width, channels) with the conditions that are pictures as further channels."""
+    """x (batch, height, width, channels) with the picture conditions as further channels."""
     pictures = [told(given, name, form, len(x)) for name, form in forms.items() if form.type == 'image']
     return jnp.concatenate([x, *pictures], axis=-1) if pictures else x
 
 
 def channels_of(forms: Mapping[str, Form]) -> int:
-    """How many channels `with_channels` adds."""
+    """The number of channels that `with_channels` adds."""
     return sum(form.shape[-1] for form in forms.values() if form.type == 'image')
 
 
 class GroupNorm(nnx.Module):
     """Group normalisation (Wu & He 2018) with its statistics in float32: x (batch, height, width, channels).
 
-    Sums over a group's channels are a product with a constant matrix: on CPU the gradient of reshapes and repeats
-    makes XLA recompute whole residual chains, which costs a fifth of a U-Net's training step.
+    A product with a constant matrix sums over a group's channels. On CPU, the gradient of reshapes and repeats would
+    make XLA recompute whole residual chains, which costs a fifth of a U-Net's training step.
     """
 
     def __init__(self, channels: int, *, groups: int = 32, epsilon: float = 1e-6):
@@ -234,7 +234,7 @@ class GroupNorm(nnx.Module):
         mean, square = (jnp.matmul(total, average, precision='highest') for total in sums)
         scale = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon) * self.scale[...]
         shift = self.bias[...] - mean * scale
-        # Rounded only here: far from zero both terms are large and cancel, which bfloat16 does not survive.
+        # Rounding happens only here: far from zero, both terms are large and cancel, which bfloat16 cannot represent.
         return (wide * scale[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
@@ -243,7 +243,7 @@ _fused = contextvars.ContextVar('fused attention', default=True)
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """What is traced inside can be differentiated forwards, which fused attention cannot."""
+    """Allow forward-mode differentiation of everything traced inside, which fused attention does not support."""
     token = _fused.set(False)
     try:
         yield
@@ -256,7 +256,7 @@ _platform = contextvars.ContextVar('platform', default='')
 
 @contextlib.contextmanager
 def compiled_for(platform: str) -> Iterator[None]:
-    """What is traced inside will run on 'tpu' or 'gpu', though jax's own devices here are others."""
+    """Trace the code inside for 'tpu' or 'gpu', even though jax has other devices here."""
     token = _platform.set(platform)
     try:
         yield
@@ -267,7 +267,8 @@ def compiled_for(platform: str) -> Iterator[None]:
 def attend(qkv: Array) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
-    On NVIDIA GPUs in half precision cuDNN's fused kernel (Dao et al. 2022), where it takes the shape; XLA elsewhere.
+    On NVIDIA GPUs in half precision it uses cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and
+    otherwise XLA.
     """
     platform = _platform.get() or jax.default_backend()
     fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
@@ -279,7 +280,7 @@ def attend(qkv: Array) -> Array:
 class Attention(nnx.Module):
     """Self-attention over pixels with a residual connection (Ho et al. 2020, appendix B)."""
 
-    # Queries, keys and values are three layers in DDPM: each has variance 2 / (inputs + outputs) = 1 / channels.
+    # In DDPM, queries, keys and values are three layers, each with variance 2 / (inputs + outputs) = 1 / channels.
     OF_THREE = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 
     def __init__(
@@ -298,7 +299,7 @@ class Attention(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """x (batch, tokens, width) attends to words (batch, length, context) and adds what it finds; fresh, nothing."""
+    """x (batch, tokens, width) plus its attention to words (batch, length, context), which is zero when fresh."""
 
     def __init__(self, width: int, context: int, *, heads: int = 1, rngs: nnx.Rngs):
         self.heads = heads
@@ -345,7 +346,7 @@ class Upsample(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Norm, activation, convolution, twice; the condition is added between them (Ho et al. 2020, appendix B)."""
+    """Norm, activation and convolution, twice, with the condition added in between (Ho et al. 2020, appendix B)."""
 
     def __init__(
         self, inputs: int, outputs: int, *, condition: int = 0, dropout: float = 0.0, groups: int = 32, rngs: nnx.Rngs

@@ -1,4 +1,4 @@
-"""Perceptrons: networks that know an image as a vector, for small images and points in the plane."""
+"""Perceptrons: networks that treat an image as a vector, for small images and points in the plane."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ DEFAULTS = {
     'activation': 'silu',  # or 'tanh', 'relu', 'gelu'
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu}
-TIME_FEATURES = 64  # sinusoids of a time
+TIME_FEATURES = 64  # number of sinusoids of a time
 COUPLINGS, MARGIN = 8, 0.01  # of a flow; α of its logits, as in `couplings`
 RANGES = {'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time_scale': POSITIVE}
 
@@ -33,8 +33,8 @@ def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs) -> nnx.List:
 class Perceptron(nnx.Module):
     """Vectors (batch, inputs) → (batch, outputs); conditions enter the first layer.
 
-    Weights are drawn uniformly with variance 2 / (inputs + outputs) of their layer, and biases start at zero (Glorot &
-    Bengio 2010); with `zero` the last layer starts at zero.
+    Each layer's weights are uniform with variance 2 / (inputs + outputs), and biases start at zero (Glorot & Bengio
+    2010). With `zero`, the last layer starts at zero.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Decoder(Perceptron):
 class Denoiser(nnx.Module):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
 
-    Time and conditions are embedded as those of the other denoisers are, and added before each hidden layer.
+    Time and conditions are embedded as in the other denoisers, and added before each hidden layer.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Generator(Perceptron):
 
 
 class Discriminator(Perceptron):
-    """Images in [−1, 1] (batch, *shape) → logits (batch,); the image's classes pick one of the outputs."""
+    """Images in [−1, 1] (batch, *shape) → logits (batch,). The image's classes select one of the outputs."""
 
     def __init__(self, shape: tuple[int, int, int], forms: Mapping[str, Form], **options):
         self.forms = tuple(forms.items())
@@ -132,10 +132,10 @@ class Discriminator(Perceptron):
 
 
 class Flow(nnx.Module):
-    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal when trained, by affine couplings (RealNVP).
+    """Images in [−1, 1] (batch, *shape) ↔ vectors (batch, dims), normal after training, by affine couplings (RealNVP).
 
-    Logits, then couplings between which the vector is reversed. It is called as `couplings.Flow` is; fresh, it keeps
-    the logits.
+    Pixels become logits and pass through couplings, with the vector reversed in between. Calls have the form of those
+    to `couplings.Flow`. A fresh flow leaves the logits unchanged.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Flow(nnx.Module):
         return z, log_det
 
     def inverse(self, z: jax.Array, given: Given = None) -> jax.Array:
-        """Images from vectors."""
+        """Map vectors back to images."""
         for network in reversed(self.networks):
             kept, moved = jnp.split(z, [self.kept], axis=1)
             log_scale, shift = self._affine(network, kept, given)

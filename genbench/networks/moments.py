@@ -6,7 +6,7 @@ from flax import nnx
 
 
 class Moments(nnx.Module):
-    """Count, mean and scatter of vectors, one set for each component; auxiliary state, no parameters."""
+    """Count, mean and scatter of vectors, one set per component. They are auxiliary state, not parameters."""
 
     def __init__(self, components: int, size: int):
         self.count = nnx.BatchStat(jnp.zeros(components))

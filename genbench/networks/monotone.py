@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 Array = jax.Array
-FLAT = 1e-3  # of the straight line that is added, so that the slope is nowhere zero
+FLAT = 1e-3  # weight of the added straight line, which keeps the slope above zero everywhere
 
 
 class Monotone(nnx.Module):
-    """Shares (…,) in [0, 1] → shares, rising, with both ends where they are: a line and sigmoids of positive weights.
+    """A rising map of [0, 1] (…,) onto itself that keeps both ends: a line plus sigmoids with positive weights.
 
-    Fresh, it is nearly the identity: the sigmoids, spread evenly, start small.
+    A fresh map is nearly the identity, since the evenly spread sigmoids start small.
     """
 
     def __init__(self, rngs: nnx.Rngs, features: int = 64):

@@ -1,12 +1,12 @@
 """NCSN++ and DDPM++: Y. Song et al. 2021, Score-Based Generative Modeling through SDEs, appendix H.
 
-DDPM++ has pixels repeated and averaged, and sinusoids of the time. NCSN++ has a longer filter (`taps` 1, 3, 3, 1),
-random Fourier features of the logarithm of the noise, and images that enter again at each lower resolution
-(`pyramid`). Sizes of that paper on CIFAR-10: 128 channels times (1, 2, 2, 2), 4 blocks, attention at 16 pixels; of
-EDM (Karras et al. 2022, table 1): (2, 2, 2).
+DDPM++ repeats and averages pixels to change the resolution, and embeds time by sinusoids. NCSN++ has a longer filter
+(`taps` 1, 3, 3, 1) and random Fourier features of the log noise level, and feeds the images in again at each lower
+resolution (`pyramid`). On CIFAR-10 that paper uses 128 channels times (1, 2, 2, 2), 4 blocks and attention at 16
+pixels; EDM (Karras et al. 2022, table 1) uses (2, 2, 2).
 
-It is initialised as in the official code, but for the layers that start near zero there and at zero here. Classes and
-vectors are added to the sinusoids of the time, as EDM does; score SDE has no conditions.
+The initialisation is that of the official code, except that layers that start near zero there start at zero here. As
+in EDM, classes and vectors are added to the sinusoids of time; score SDE has no conditions.
 """
 
 import math
@@ -22,7 +22,7 @@ from genbench.errors import UserError
 from genbench.networks import layers, resampled
 from genbench.ranges import COUNT, POSITIVE, SHARE, Range, each
 
-FOURIER_SCALE = 16.0  # deviation of the frequencies
+FOURIER_SCALE = 16.0  # standard deviation of the frequencies
 DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
@@ -30,12 +30,12 @@ DEFAULTS = {
     'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
     'heads': 1,
     'dropout': 0.0,
-    'embedding': 'positional',  # of the time; or 'fourier', of NCSN++
-    'taps': (1, 1),  # of the filter where the resolution changes; (1, 3, 3, 1) of NCSN++
-    'pyramid': False,  # images enter again at each lower resolution; NCSN++: True
-    'time_scale': 1000.0,  # of the features of the time; less where a loss takes derivatives by the time
+    'embedding': 'positional',  # of time; NCSN++: 'fourier'
+    'taps': (1, 1),  # of the filter where the resolution changes; NCSN++: (1, 3, 3, 1)
+    'pyramid': False,  # feed images in again at each lower resolution; NCSN++: True
+    'time_scale': 1000.0,  # of the features of time; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
     'channels': COUNT,
@@ -63,11 +63,11 @@ STYLE = resampled.Style(
 
 
 class Frozen(nnx.Variable):
-    """What is drawn once and never trained."""
+    """A variable that is drawn once and never trained."""
 
 
 class Fourier(nnx.Module):
-    """Numbers (batch,) → sines, then cosines (batch, size) of random frequencies (Tancik et al. 2020)."""
+    """Numbers (batch,) → sines, then cosines, at random frequencies (batch, size) (Tancik et al. 2020)."""
 
     def __init__(self, size: int, *, rngs: nnx.Rngs):
         self.frequencies = Frozen(FOURIER_SCALE * jax.random.normal(rngs.params(), (size // 2,)))

@@ -1,4 +1,4 @@
-"""Quantisers: from vectors on a grid of positions to codes of a finite set, and how often each position has each code.
+"""Quantisers map vectors on a grid of positions to a finite set of codes, and track code frequencies at each position.
 
 A. van den Oord, O. Vinyals, K. Kavukcuoglu, Neural Discrete Representation Learning, 2017 (VQ-VAE); P. Dhariwal et al.,
 Jukebox, 2020 (random restarts); F. Mentzer et al., Finite Scalar Quantization, 2024 (FSQ).
@@ -11,16 +11,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 Array = jax.Array
-SMOOTHING = 0.01  # of the prior, spread evenly over the codes, so that a code that was never seen has a probability
+SMOOTHING = 0.01  # share of the prior that is spread evenly, so that codes never seen have a probability
 
 
 class Quantiser(nnx.Module):
-    """A set of codes, and a moving average of their shares at each position.
+    """A set of codes, and a moving average of each code's share at each position.
 
     Args:
-      positions: of the grid, height × width.
-      size: codes in the set.
-      decay: of the moving averages.
+      positions: the number of grid positions, height × width.
+      size: the number of codes in the set.
+      decay: the decay of the moving averages.
     """
 
     def __init__(self, positions: int, size: int, decay: float):
@@ -28,11 +28,11 @@ class Quantiser(nnx.Module):
         self.position_shares = nnx.BatchStat(jnp.full((positions, size), 1 / size))
 
     def squash(self, z: Array) -> Array:
-        """What an encoder puts out, (…, channels), brought to where the codes lie."""
+        """Map an encoder's output (…, channels) into the range of the codes."""
         return z
 
     def assign(self, z: Array) -> Array:
-        """Index of the code of each vector: (…, channels) → integers (…)."""
+        """The index of each vector's code: (…, channels) → integers (…)."""
         raise NotImplementedError
 
     def lookup(self, index: Array) -> Array:
@@ -40,7 +40,7 @@ class Quantiser(nnx.Module):
         raise NotImplementedError
 
     def quantise(self, z: Array) -> tuple[Array, Array]:
-        """Indices and codes; the gradient of a code passes to z unchanged (VQ-VAE, section 3.2)."""
+        """Indices and codes. The gradient of a code passes to z unchanged (VQ-VAE, section 3.2)."""
         index = self.assign(z)
         return index, z + jax.lax.stop_gradient(self.lookup(index) - z)
 
@@ -49,9 +49,9 @@ class Quantiser(nnx.Module):
         return jnp.log((1 - SMOOTHING) * self.position_shares[...] + SMOOTHING / self.size)
 
     def observe(self, z: Array, index: Array) -> Array:
-        """Move the averages towards these vectors (batch, height, width, channels) and their codes.
+        """Update the averages with these vectors (batch, height, width, channels) and their codes.
 
-        Returns the shares of this batch, (positions, size).
+        Returns the codes' shares in this batch, (positions, size).
         """
         shares = jax.nn.one_hot(index.reshape(len(index), -1), self.size).mean(0)
         self.position_shares[...] = self._moved(self.position_shares[...], shares)
@@ -65,7 +65,8 @@ class Codebook(Quantiser):
     """Learned codes: each is the moving average of the vectors that are nearest to it (VQ-VAE, appendix A.1).
 
     Args:
-      least: a code whose share falls below this is dead. Fresh codes begin here, and follow the data at once.
+      least: a code whose share falls below this is dead. Fresh codes start with this share, and so follow the data at
+        once.
     """
 
     def __init__(self, positions: int, size: int, channels: int, decay: float, least: float):
@@ -76,11 +77,11 @@ class Codebook(Quantiser):
 
     @property
     def codes(self) -> Array:
-        """(size, channels)."""
+        """All codes, (size, channels)."""
         return self.total[...] / jnp.maximum(self.usage[...], 1e-30)[:, None]
 
     def start(self, z: Array, key: Array) -> None:
-        """Make vectors of the first batch (…, channels) the codes."""
+        """Take vectors of the first batch (…, channels) as the codes."""
         self.total[...] = self.least * _some(z, self.size, key)
 
     def assign(self, z: Array) -> Array:
@@ -107,10 +108,10 @@ class Codebook(Quantiser):
 
 
 class Scalars(Quantiser):
-    """Every channel rounded to one of its levels, which are evenly spaced from −1 on (FSQ, section 3.1).
+    """Rounds every channel to one of its levels, which are evenly spaced from −1 upwards (FSQ, section 3.1).
 
-    The shift of an even number of levels is the inverse of tanh, so that zero goes to the code zero. The paper's code
-    has the tangent there, which differs by 3·10⁻⁴ with four levels.
+    For an even number of levels, the shift is an inverse tanh, so that zero maps to the code zero. The paper's code
+    uses the tangent instead, which differs by 3·10⁻⁴ with four levels.
     """
 
     def __init__(self, positions: int, levels: tuple[int, ...], decay: float):
@@ -118,7 +119,7 @@ class Scalars(Quantiser):
         self.levels = levels
 
     def squash(self, z: Array) -> Array:
-        """Numbers that are −⌊L/2⌋ … ⌈L/2⌉ − 1 after rounding, over ⌊L/2⌋."""
+        """Numbers that round to −⌊L/2⌋ … ⌈L/2⌉ − 1, divided by ⌊L/2⌋."""
         levels = jnp.asarray(self.levels)
         reach = (levels - 1) / 2 * (1 - 1e-3)
         offset = jnp.where(levels % 2, 0.0, 0.5)
@@ -137,11 +138,11 @@ class Scalars(Quantiser):
 
 
 def _places(levels: tuple[int, ...]) -> tuple[int, ...]:
-    """What one step of each channel adds to an index."""
+    """How much one step in each channel adds to an index."""
     return tuple(math.prod(levels[:channel]) for channel in range(len(levels)))
 
 
 def _some(z: Array, count: int, key: Array) -> Array:
-    """Different vectors (count, channels) of z (…, channels); some again where there are fewer."""
+    """Distinct vectors (count, channels) from z (…, channels), some repeated if z has too few."""
     vectors = z.reshape(-1, z.shape[-1])
     return vectors[jnp.resize(jax.random.permutation(key, len(vectors)), (count,))]

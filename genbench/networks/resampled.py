@@ -1,7 +1,7 @@
-"""U-Nets whose residual blocks change the resolution themselves (Brock et al. 2019, BigGAN): what NCSN++ and ADM share.
+"""U-Nets whose residual blocks change the resolution themselves (Brock et al. 2019, BigGAN), like NCSN++ and ADM.
 
-Every second picture is filtered and halved, or doubled, between the first activation and the first convolution of a
-block, and beside it on the shortcut. `ncsnpp` and `adm` say what else differs between the two, as a `Style`.
+A block that halves or doubles its picture filters it too, between its first activation and its first convolution, and
+does the same on the shortcut. `ncsnpp` and `adm` describe their other differences as a `Style`.
 """
 
 import dataclasses
@@ -22,17 +22,18 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What the published U-Nets of this kind differ by.
+    """The differences between published U-Nets of this kind.
 
     Attributes:
-      adaptive: the condition scales and shifts what was normalised (ADM); otherwise it is added before that.
-      project: a shortcut that changes the resolution is a convolution of one pixel, too.
-      scale: of every sum of a shortcut and a branch.
-      epsilon: of the normalisations.
-      attend_up: on the way up attention follows every block of its resolutions; otherwise only the last of each.
-      wide_start: the first layer is as wide as the first resolution; otherwise `channels` wide.
-      kernel_init, attention_init: of weights; those of queries, keys and values. What ends a branch starts at zero.
-      bias_init: inputs of a layer → what its bias begins as.
+      adaptive: the condition scales and shifts the normalised values (ADM). Otherwise it is added before the norm.
+      project: a shortcut that changes the resolution also has a 1×1 convolution.
+      scale: the factor of every sum of a shortcut and a branch.
+      epsilon: the epsilon of the normalisations.
+      attend_up: on the way up, attention follows every block at its resolutions. Otherwise it follows only the last.
+      wide_start: the first layer is as wide as the first resolution. Otherwise it has `channels` channels.
+      kernel_init, attention_init: initialisers of weights, and of those for queries, keys and values. The last layer of
+        a branch starts at zero.
+      bias_init: number of inputs of a layer → initialiser of its bias.
     """
 
     adaptive: bool
@@ -46,7 +47,7 @@ class Style:
     bias_init: Callable[[int], layers.Initializer]
 
     def norm(self, width: int) -> layers.GroupNorm:
-        """At least four channels a group, and at most 32 groups."""
+        """Group normalisation with at least four channels per group and at most 32 groups."""
         return layers.GroupNorm(width, groups=max(1, min(32, width // 4)), epsilon=self.epsilon)
 
     def conv(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> layers.Conv:
@@ -59,7 +60,7 @@ class Style:
 
 
 def halving(size: int, taps: tuple[int, ...], pad: int) -> np.ndarray:
-    """The matrix that filters `size` pixels of a line, with `pad` zeros at both ends, and keeps every second one."""
+    """The matrix that filters a line of `size` pixels, with `pad` zeros at both ends, and keeps every second pixel."""
     outputs = (size + 2 * pad - len(taps)) // 2 + 1
     matrix = np.zeros((outputs, size), np.float32)
     for row in range(outputs):
@@ -70,18 +71,18 @@ def halving(size: int, taps: tuple[int, ...], pad: int) -> np.ndarray:
 
 
 def centred(taps: tuple[int, ...]) -> int:
-    """The zeros at each end that keep the picture where it is."""
+    """The number of zeros at each end that keeps the picture in place."""
     return (len(taps) - 1) // 2
 
 
 def halved(x: Array, taps: tuple[int, ...], pad: int | None = None) -> Array:
-    """x (batch, height, width, channels) filtered, and every second pixel of it."""
+    """Filter x (batch, height, width, channels) and keep every second pixel."""
     pad = centred(taps) if pad is None else pad
     return _on_lines(x, *(halving(size, taps, pad) for size in x.shape[1:3]))
 
 
 def doubled(x: Array, taps: tuple[int, ...]) -> Array:
-    """The adjoint of `halved`, four times: (1, 1) repeats pixels."""
+    """Four times the adjoint of `halved`; the taps (1, 1) repeat pixels."""
     return _on_lines(x, *(2 * halving(2 * size, taps, centred(taps)).T for size in x.shape[1:3]))
 
 
@@ -91,12 +92,12 @@ def _on_lines(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 
 
 class Block(nnx.Module):
-    """A residual block that may halve or double its picture, and where asked attention after it.
+    """A residual block that may halve or double its picture, optionally followed by attention.
 
     Args:
       resample: 'down', 'up' or ''.
-      heads: of the attention; 0 for none.
-      words: width of the words that are attended to; 0 for none.
+      heads: the number of attention heads; 0 for no attention.
+      words: the width of the words that the block attends to; 0 for no words.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Block(nnx.Module):
 
 
 class Pyramid(nnx.Module):
-    """A picture that shrinks beside the network: a convolution, then `halved`, with one padding for both."""
+    """A picture that shrinks alongside the network: a convolution, then `halved`, with one padding for both."""
 
     def __init__(self, inputs: int, outputs: int, *, taps: tuple[int, ...], style: Style, rngs: nnx.Rngs):
         self.taps, self.conv = taps, style.conv(inputs, outputs, rngs=rngs)
@@ -157,12 +158,12 @@ class ResampledUNet(nnx.Module):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels.
 
     Args:
-      size: height and width of the images; divisible by 2 ** (len(multipliers) - 1).
-      forms: of the conditions, by name.
-      conditioning: of times and conditions; its vectors are 4 · channels long.
-      heads: channels of a block → heads of its attention.
-      taps: of the filter that the picture passes where its resolution changes.
-      pyramid: the images enter again at each lower resolution.
+      size: height and width of the images, divisible by 2 ** (len(multipliers) - 1).
+      forms: the forms of the conditions, by name.
+      conditioning: embeds times and conditions, as vectors of length 4 · channels.
+      heads: number of channels of a block → number of its attention heads.
+      taps: the taps of the filter that is applied where the resolution changes.
+      pyramid: feed the images in again at each lower resolution.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class ResampledUNet(nnx.Module):
     ) -> Array:
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` turns dropout on.
 
-        Without s it is t."""
+        s defaults to t."""
         told = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
         seen = layers.with_channels(x, dict(self.forms), given).astype(self.dtype)
         h = self.conv_in(seen)
@@ -235,7 +236,7 @@ class ResampledUNet(nnx.Module):
 
 
 def silent_null(init: Callable[[int], layers.Initializer]) -> layers.Initializer:
-    """Of the vectors of classes: `init`(number of classes), and zero for the one that stands for knowing none."""
+    """An initialiser of class vectors: `init`(number of classes), but zero for the vector that stands for no class."""
 
     def draw(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *_: Any) -> Array:
         return init(shape[0] - 1)(key, shape, dtype).at[-1].set(0)

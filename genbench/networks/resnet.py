@@ -1,9 +1,9 @@
 """Residual generator and discriminator for adversarial training, without normalisation, after Mescheder et al. 2018.
 
-Differences from their appendix E.1 and code: a strided convolution halves the image where they pool averages, and a
-convolution follows each doubling; a block's middle is as wide as its end, not as the narrower side; the embedding of a
-label has length √features, not 1; kernels have variance 1 / inputs, where PyTorch's default has a third of that.
-Gulrajani et al. 2017 have ReLU, batch normalisation in the generator, blocks that resample, and no factor of 1/10.
+Differences from their appendix E.1 and code: a strided convolution halves the image where they use average pooling, and
+a convolution follows each doubling. A block's middle is as wide as its end, not as its narrower side. The embedding of
+a label has length √features, not 1. Kernels have variance 1 / inputs, and PyTorch's default has a third of that.
+Gulrajani et al. 2017 use ReLU, batch normalisation in the generator, blocks that resample, and no factor of 1/10.
 """
 
 import math
@@ -21,7 +21,7 @@ DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution
-    'latent': 64,  # dimensions of the generator's input
+    'latent': 64,  # number of dimensions of the generator's input
     'label_features': 16,  # of the generator's label embedding
     'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
 }
@@ -35,7 +35,7 @@ RANGES = {
 
 
 class Block(nnx.Module):
-    """x + h/10, h = two convolutions behind leaky rectifiers (Mescheder et al. 2018, appendix E.1)."""
+    """x + h/10, where h is two convolutions, each after a leaky ReLU (Mescheder et al. 2018, appendix E.1)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.conv_in = layers.Conv(inputs, outputs, rngs=rngs)
@@ -87,7 +87,7 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Images in [−1, 1] → logits (batch,); the image's classes pick one of the outputs."""
+    """Images in [−1, 1] → logits (batch,). The image's classes select one of the outputs."""
 
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,

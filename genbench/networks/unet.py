@@ -1,8 +1,8 @@
-"""The U-Net of DDPM (Ho et al. 2020, appendix B): residual blocks at each resolution, attention at some.
+"""The U-Net of DDPM (Ho et al. 2020, appendix B), with residual blocks at each resolution and attention at some.
 
-It is initialised as in the official code, but for the layers that start near zero there (a variance of 1e-10 over
-their average fan) and at zero here. DDPM has no conditions. Here classes and vectors are added to the embedding of the
-time, pictures are further channels, and every block attends to words.
+The initialisation is that of the official code, except that layers that start near zero there (with a variance of 1e-10
+over their average fan) start at zero here. DDPM has no conditions. Here classes and vectors are added to the embedding
+of time, pictures become further channels, and every block attends to words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution; one more on the way up
-    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; any: the middle as well
+    'attention': (),  # heights (in pixels) at which self-attention follows blocks; if any, also in the middle
     'heads': 1,
     'groups': 8,  # of the group normalisation
     'dropout': 0.0,
-    'time_scale': 1000.0,  # of the sinusoids of the time; less where a loss takes derivatives by the time
+    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': compute blocks again for the gradient instead of keeping what is in them
+    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
     'channels': COUNT,
@@ -40,12 +40,12 @@ RANGES = {
 }
 
 
-# Of variance 1 / features: a class counts as much as a time.
+# The variance is 1 / features, so that a class counts as much as a time.
 CLASS_INIT = nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal', out_axis=0)
 
 
 class Level(nnx.Module):
-    """One residual block, and where asked attention after it, to itself and to words of the width `words`."""
+    """A residual block, optionally followed by self-attention and by attention to words of width `words`."""
 
     def __init__(
         self, inputs: int, outputs: int, *, attention: bool, words: int, heads: int, groups: int, remat: str,
@@ -68,9 +68,9 @@ class Level(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """The first half of a U-Net, down to its middle, whose arguments it has.
+    """The first half of a U-Net, down to its middle. It takes the U-Net's arguments.
 
-    A subclass makes `words`, after what it adds to it.
+    A subclass creates `words`, after its own layers.
     """
 
     words: layers.Words
@@ -104,7 +104,7 @@ class Encoder(nnx.Module):
                 down.append(self.level(width, channels * multiplier, size >> depth in attention, rngs))
                 width = channels * multiplier
                 skips.append(width)
-        self.down, self.widths = nnx.List(down), (*skips, width)  # of the skips and of the middle
+        self.down, self.widths = nnx.List(down), (*skips, width)  # of the skips and the middle
         self.middle = nnx.List([
             self.level(width, width, bool(attention), rngs), self.level(width, width, False, rngs),
         ])  # fmt: skip
@@ -119,7 +119,7 @@ class Encoder(nnx.Module):
         """The vector of time and conditions, the words, and the states at the skips and after the middle.
 
         Args:
-          hint: is added to what the first layer makes of x.
+          hint: added to the first layer's output.
         """
         condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
         h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
@@ -134,7 +134,7 @@ class Encoder(nnx.Module):
 
 
 def numbered(key: jax.Array | None, index: int) -> jax.Array | None:
-    """The key of one layer's dropout."""
+    """The dropout key of one layer."""
     return None if key is None else jax.random.fold_in(key, index)
 
 
@@ -142,10 +142,10 @@ class UNet(Encoder):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels.
 
     Args:
-      size: height and width of the images; divisible by 2 ** (len(multipliers) - 1).
-      image_channels: channels of the images.
-      forms: of the conditions, by name.
-      second_time: built for calls with a time s before t.
+      size: height and width of the images, divisible by 2 ** (len(multipliers) - 1).
+      image_channels: the number of channels of the images.
+      forms: the forms of the conditions, by name.
+      second_time: build the network for calls with a time s before t.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class UNet(Encoder):
     ) -> jax.Array:  # fmt: skip
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` turns dropout on.
 
-        Without s it is t. Residuals, of a `Control`, are added to the states at the skips and after the middle."""
+        s defaults to t. Residuals from a `Control` are added to the states at the skips and after the middle."""
         condition, words, states = self.encode(x, t, given, key, s)
         if residuals:
             states = [state + more for state, more in zip(states, residuals, strict=True)]
@@ -192,14 +192,14 @@ class UNet(Encoder):
 
 
 class Control(Encoder):
-    """(x_t, t, given) → what `UNet` takes as residuals, from pictures that it was not built for; zero when fresh.
+    """(x_t, t, given) → the residuals of a `UNet`, from pictures that it was not built for; zero when fresh.
 
-    L. Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023: a copy of the U-Net's first
-    half that sees the pictures too, added to what its first layer makes of x. Every way in and out is a convolution
-    that starts at zero.
+    L. Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023: this is a copy of the U-Net's
+    first half that also sees the pictures, which are added to its first layer's output. Pictures enter and residuals
+    leave through convolutions that start at zero.
 
     Args:
-      pictures: the forms of these pictures; all other arguments are those of the `UNet`.
+      pictures: the forms of these pictures. All other arguments are those of the `UNet`.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Control(Encoder):
         self.words = layers.Words(forms, self.width_of_words, rngs=rngs)
 
     def begin_as(self, network: UNet) -> None:
-        """Take the parameters of this U-Net's first half."""
+        """Copy the parameters of this U-Net's first half."""
         for name in ('conditioning', 'conv_in', 'down', 'middle', 'words'):
             nnx.update(getattr(self, name), nnx.state(getattr(network, name), nnx.Param))
 

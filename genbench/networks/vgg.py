@@ -11,12 +11,12 @@ from genbench.networks.vision_transformer import Dense
 
 Array = jax.Array
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions; pooling stands between them
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions per stage; pooling in between
 HIDDEN = 4096
 
 
 class Convolution(nnx.Module):
-    """3×3 over (batch, height, width, inputs), padded with zeros, and max(0, ·)."""
+    """A zero-padded 3×3 convolution of (batch, height, width, inputs), followed by max(0, ·)."""
 
     def __init__(self, inputs: int, outputs: int):
         self.weight = nnx.Param(jnp.zeros((outputs, inputs, 3, 3)))
@@ -36,14 +36,14 @@ class Convolutions(nnx.Module):
         for channels, depth in stages:
             for _ in range(depth):
                 layers[str(place)] = Convolution(inputs, channels)
-                place, inputs = place + 2, channels  # as max(0, ·) has a number, too
+                place, inputs = place + 2, channels  # max(0, ·) has a number of its own
             ends.append(place - 2)
-            place += 1  # and pooling
+            place += 1  # so does pooling
         self.features = nnx.Dict(layers)
         self.ends = tuple(ends)
 
     def activations(self, x: Array) -> list[Array]:
-        """Scaled images (batch, height, width, 3) → what each stage ends in, before pooling."""
+        """Scaled images (batch, height, width, 3) → the output of each stage before pooling."""
         found: list[Array] = []
         for place in sorted(map(int, self.features)):
             x = self.features[str(place)](x)
@@ -62,7 +62,7 @@ class VGG16(Convolutions):
         self.classifier = nnx.Dict({'0': Dense(inputs, hidden), '3': Dense(hidden, hidden)})
 
     def __call__(self, x: Array) -> Array:
-        x = _pooled(self.activations(x)[-1]).transpose(0, 3, 1, 2)  # the file's order of inputs is by channels
+        x = _pooled(self.activations(x)[-1]).transpose(0, 3, 1, 2)  # the file orders inputs by channel
         x = x.reshape(len(x), math.prod(x.shape[1:]))
         for place in ('0', '3'):
             x = jax.nn.relu(self.classifier[place](x))
@@ -70,5 +70,5 @@ class VGG16(Convolutions):
 
 
 def _pooled(x: Array) -> Array:
-    """The largest of 2×2; what is left over at an odd border is dropped."""
+    """The maximum over 2×2 pixels. A leftover row or column at an odd border is dropped."""
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')

@@ -1,7 +1,7 @@
 """The vision transformer of DINOv2 (Dosovitskiy et al. 2021; Oquab et al. 2023), as its weights are published.
 
-Modules and parameters carry the published names, and matrices are stored (outputs, inputs) as there, so that names and
-shapes of the weights are those of this module.
+Modules and parameters carry the published names, and matrices are stored as (outputs, inputs), so the names and shapes
+of this module's parameters are those of the published weights.
 """
 
 import jax
@@ -39,7 +39,7 @@ class LayerNorm(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-    """A learned factor for each channel of a residual branch (Touvron et al. 2021)."""
+    """A learned factor per channel of a residual branch (Touvron et al. 2021)."""
 
     def __init__(self, size: int):
         self.gamma = nnx.Param(jnp.zeros(size))
@@ -73,7 +73,7 @@ class Perceptron(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and perceptron, each normalised before, scaled after, and added."""
+    """Residual attention and perceptron, each with a norm before it and a scale after it."""
 
     def __init__(self, size: int, heads: int):
         self.norm1, self.attn, self.ls1 = LayerNorm(size), Attention(size, heads), LayerScale(size)
@@ -103,7 +103,7 @@ class VisionTransformer(nnx.Module):
     """Scaled square images (batch, height, width, 3) → the class token after the last norm (batch, size).
 
     Args:
-      positions: of the learned position embedding along a side, which is the number of patches along a side of images.
+      positions: the number of learned positions along a side, which equals the number of patches along an image's side.
     """
 
     def __init__(self, *, size: int, depth: int, heads: int, patch: int, positions: int):
