@@ -1,1 +1,1 @@
-"""Image data sets: their specification, their sources and the order in which a training run sees them."""
+"""Image data sets: their specifications, their sources, and the order in which a training run sees the images."""

@@ -1,11 +1,12 @@
-"""Augmentation that does not leak: images are changed by random maps, and the model is told which.
+"""Non-leaking augmentation: random transformations change the images, and the model takes their parameters as input.
 
-Told of no change, the model draws images as the data have them. T. Karras, M. Aittala, T. Aila, S. Laine, Elucidating
-the Design Space of Diffusion-Based Generative Models, 2022, appendix F.2: mirroring left to right with probability one
-half; and each with probability p mirroring up and down, scaling, rotation, scaling along one direction, and shifts.
+Given the parameters of no change, the model samples images like those in the data. The transformations are those of T.
+Karras, M. Aittala, T. Aila, S. Laine, Elucidating the Design Space of Diffusion-Based Generative Models, 2022, appendix
+F.2. Images are mirrored left to right with probability one half. Vertical mirroring, scaling, rotation, scaling along
+one direction, and shifts each have probability p.
 
-Differs from the paper: values between pixels are bilinear, where the paper's filter is a wavelet's; images are rounded
-to levels, for families here begin with integers.
+Differs from the paper: values between pixels are interpolated bilinearly, where the paper uses a wavelet filter. Images
+are rounded to levels, since families here start from integers.
 """
 
 import jax
@@ -16,17 +17,17 @@ from genbench import rng
 
 Array = jax.Array
 
-PARAMETERS = 9  # what a model is told of an image's change; zeros for none
-SCALE, SHIFT = 0.2, 0.125  # standard deviations: of the binary logarithm of a scale, and of a shift in sides
+PARAMETERS = 9  # number of parameters that describe an image's change; all are zero for no change
+SCALE, SHIFT = 0.2, 0.125  # standard deviations of log2 of a scale, and of a shift as a fraction of the side
 
 
 def augment(images: Array, keys: Array, probability: float) -> tuple[Array, Array]:
-    """Changed images, and what was done to each (batch, PARAMETERS).
+    """The changed images and the parameters of each change (batch, PARAMETERS).
 
     Args:
       images: integers (batch, height, width, channels).
-      keys: one an image.
-      probability: of each change but mirroring left to right.
+      keys: one key per image.
+      probability: the probability of each change except mirroring left to right.
     """
     told = _draw(keys, probability)
     changed = jax.vmap(_warp)(images.astype(jnp.float32), told)
@@ -51,7 +52,7 @@ def _draw(keys: Array, probability: float) -> Array:
 
 
 def _warp(image: Array, told: Array) -> Array:
-    """The image mirrored, then scaled, turned, stretched and shifted about its middle, and continued by reflection."""
+    """Mirror the image, then scale, rotate, stretch and shift it about its centre; reflection continues the image."""
     height, width, _ = image.shape
     image = jnp.where(told[0] > 0, image[:, ::-1], image)
     image = jnp.where(told[1] > 0, image[::-1], image)

@@ -1,8 +1,8 @@
-"""Conditions: what a model may be told of an image, as data.
+"""Conditions: the information about an image that a model may take as input, described as data.
 
-A kind of condition says which fields of a row it is made of, how it is made, and in what form networks meet it. What a
-model is told is a mapping `given` from names of conditions to arrays (batch, …), or None where it is told nothing.
-Configs name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4'); the range of
+A kind of condition defines the fields of a row that it needs, how it is made from them, and its form in networks. A
+model's conditions are a mapping `given` from names to arrays (batch, …), or None for an unconditional model. Configs
+name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4'). The range of
 guidance_weight is written LOW-HIGH.
 """
 
@@ -24,18 +24,18 @@ Array = jax.Array
 Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
 Given = Mapping[str, Any] | None  # of arrays, on the host or on devices
 
-WORDS, VOCABULARY = 16, 4096  # of a caption: words at most, and numbers for them; 0 fills
+WORDS, VOCABULARY = 16, 4096  # of a caption: the maximum number of words, and of their numbers; 0 is padding
 WEIGHT, HEAVIEST = 'guidance_weight', 60  # the embedding's fastest sine, of w / 10, repeats after 62.8
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """The array of one image's condition, which is what a network must be built for.
+    """The type and shape of one image's condition, which a network must be built for.
 
     Attributes:
-      type: 'classes', an integer in [0, size); 'tokens', integers (length,) in [0, size), 0 for none; 'image', reals
-        (height, width, channels); 'vector', reals (length,); or 'number', one real.
-      limits: of a number.
+      type: 'classes', an integer in [0, size); 'tokens', integers (length,) in [0, size), with 0 for none; 'image',
+        real values (height, width, channels); 'vector', real values (length,); or 'number', one real value.
+      limits: the limits of a number.
     """
 
     type: str
@@ -44,7 +44,7 @@ class Form:
     limits: tuple[float, float] = (0.0, 0.0)
 
     def null(self, count: int) -> Array:
-        """What stands for knowing nothing, (count, *shape): a class of its own, or zeros."""
+        """The null condition (count, *shape), which stands for no information: an extra class, or zeros."""
         kind = jnp.int32 if self.size else jnp.float32
         return jnp.full((count, *self.shape), self.size if self.type == 'classes' else 0, kind)
 
@@ -54,14 +54,13 @@ class Condition:
     """A kind of condition for one data set.
 
     Attributes:
-      name: of the kind, and of the condition in `given`.
-      form: what networks must be built for.
-      fields: of a row, that `make` needs.
-      make: (rows, one key an image) → arrays (batch, *form.shape).
-      read: what users write, a text or the path of a picture → the rows that `make` makes it of, of one image.
-      augment: (integer images, one key an image) → images to train on, and what the model is told with them: how they
-        were changed, or a number that is drawn for them. Such a condition is never dropped, and is zero when the model
-        is sampled or scored.
+      name: the name of the kind, and of the condition in `given`.
+      form: the form that networks must be built for.
+      fields: the fields of a row that `make` needs.
+      make: (rows, one key per image) → arrays (batch, *form.shape).
+      read: the user's input, a text or the path of a picture → the rows of one image, for `make`.
+      augment: (integer images, one key per image) → images to train on, and their condition: the change that was made,
+        or a number drawn for each image. Such a condition is never dropped. It is zero in sampling and scoring.
     """
 
     name: str
@@ -73,7 +72,7 @@ class Condition:
 
 
 def named(options: Any) -> tuple[str, ...]:
-    """The conditions that the section `family` of a config names."""
+    """The names of the conditions in the section `family` of a config."""
     return (*(('label',) if options.get('conditional') else ()), *options.get('conditions', ()))
 
 
@@ -81,7 +80,7 @@ def resolve(names: Iterable[str], spec: DataSpec) -> dict[str, Condition]:
     """The conditions that a config names, by name.
 
     Raises:
-      UserError: a kind that is none, is named twice, or that the data do not have.
+      UserError: a kind does not exist, is named twice, or does not suit the data.
     """
     found: dict[str, Condition] = {}
     for text in names:
@@ -95,19 +94,19 @@ def resolve(names: Iterable[str], spec: DataSpec) -> dict[str, Condition]:
 
 
 def make(conditions: Mapping[str, Condition], rows: Rows, keys: Array) -> Given:
-    """What a model with these conditions is told of the images of `rows`; None where it has none.
+    """Make these conditions for the images of `rows`; None if there are no conditions.
 
     Args:
-      keys: one an image, for what is drawn, such as the place of a mask.
+      keys: one key per image, for random parts such as the place of a mask.
     """
     return {name: one.make(rows, rng.named(keys, name)) for name, one in conditions.items()} or None
 
 
 def augmented(conditions: Mapping[str, Condition], batch: dict[str, Any], key: Array) -> dict[str, Any]:
-    """The rows to train on, whose images are changed where a condition says so.
+    """The rows to train on, with the images changed if a condition does so.
 
     Args:
-      key: of the step.
+      key: the key of the step.
     """
     for name, one in conditions.items():
         if one.augment is not None:
@@ -118,7 +117,7 @@ def augmented(conditions: Mapping[str, Condition], batch: dict[str, Any], key: A
 
 
 def kept(spec: DataSpec) -> dict[str, Condition]:
-    """What only samplers read, and no network: 'original', an image, and 'known', white where its pixels are kept."""
+    """Conditions that only samplers read: 'original', an image, and 'known', which is white where pixels are kept."""
     white = lambda x, _: (x.mean(-1, keepdims=True) > 0).astype(jnp.float32)  # noqa: E731
     channels = spec.shape[2]
     return {
@@ -128,7 +127,7 @@ def kept(spec: DataSpec) -> dict[str, Condition]:
 
 
 def apart(given: Given) -> tuple[Given, dict[str, Array]]:
-    """What networks are told, and what only samplers read."""
+    """Split the conditions into those for networks and those that only samplers read."""
     if given is None:
         return None, {}
     held = {name: given[name] for name in ('original', 'known') if name in given}
@@ -139,7 +138,7 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
     """The condition that users write as KIND=VALUE, the same for `count` images.
 
     Raises:
-      UserError: the model does not know such a condition, the value is none, or it is a picture.
+      UserError: the model does not have this condition, the value is invalid, or the condition is a picture.
     """
     name, equals, value = text.partition('=')
     written = [known for known, one in conditions.items() if one.form.type in ('classes', 'tokens')]
@@ -152,19 +151,19 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
 
 
 def weighed(given: Given, weight: float) -> Given:
-    """`given` with a sampler's weight of guidance as the condition `guidance_weight`; 0 leaves what it says."""
+    """`given` with a sampler's guidance weight as the condition `guidance_weight`; 0 leaves `given` unchanged."""
     if given is None or not weight:
         return given
     return {**given, WEIGHT: jnp.full(len(jax.tree.leaves(given)[0]), weight, jnp.float32)}
 
 
 def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> Given:
-    """`given` with everything unknown for the images where `dropped` (batch,) holds."""
+    """`given` with null conditions for the images where `dropped` (batch,) is true."""
     if given is None:
         return None
 
     def one(values: Array, condition: Condition) -> Array:
-        if condition.augment is not None:  # a changed image of which the model is told nothing would leak
+        if condition.augment is not None:  # without its parameters, the change would leak into samples
             return values
         return jnp.where(dropped.reshape(-1, *[1] * (values.ndim - 1)), condition.form.null(len(values)), values)
 
@@ -172,19 +171,19 @@ def drop(conditions: Mapping[str, Condition], given: Given, dropped: Array) -> G
 
 
 def told(given: Given, name: str, form: Form, count: int) -> Array:
-    """One condition (count, *shape), or what stands for knowing nothing of it."""
+    """One condition (count, *shape), or its null value if it is not given."""
     return given[name] if given is not None and name in given else form.null(count)
 
 
 def cut(given: Given, start: int, stop: int) -> Given:
-    """The conditions of images start … stop − 1; those that are not there are the first ones again."""
+    """The conditions of images start … stop − 1. Past the end, the first images repeat."""
     if given is None:
         return None
     return {name: np.resize(values[start:stop], (stop - start, *values.shape[1:])) for name, values in given.items()}
 
 
 def combinations(forms: Mapping[str, Form]) -> int:
-    """How many combinations the classes of these conditions have; 1 without conditions."""
+    """The number of combinations of these conditions' classes; 1 without conditions."""
     check_classes(forms)
     return int(np.prod([form.size for form in forms.values()], dtype=int))
 
@@ -198,7 +197,7 @@ def combined(forms: Mapping[str, Form], given: Given, count: int) -> Array:
 
 
 def check_classes(forms: Mapping[str, Form]) -> None:
-    """Raise a UserError where a condition is not one of classes, for a network that has no way for others to enter."""
+    """Raise a UserError if a condition is not of classes, for a network that takes no other conditions."""
     for name, form in forms.items():
         if form.type != 'classes':
             raise UserError(f'This network has no way for the condition {name} to enter: it takes classes, and {name} '
@@ -209,7 +208,7 @@ def check_classes(forms: Mapping[str, Form]) -> None:
 
 
 def words(texts: Iterable[str | bytes]) -> np.ndarray:
-    """Numbers (n, WORDS) of the words of texts: a hash of each word, and 0 after the last.
+    """The numbers (n, WORDS) of the words in each text: a hash of each word, and 0 after the last word.
 
     Two words share a number with probability 1 / VOCABULARY.
     """
@@ -246,13 +245,13 @@ def _caption(spec: DataSpec, number: str) -> Condition:
 
 
 def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Array, Array], Array]) -> Condition:
-    """A condition that is a picture made of the image itself, in [−1, 1]."""
+    """A condition that is a picture in [−1, 1], made from the image itself."""
 
     def build(rows: Rows, keys: Array) -> Array:
         return function(spec.dequantise(jnp.asarray(rows['image'])), keys)
 
     def read(text: str) -> Rows:
-        from genbench.data import pictures  # which few commands need
+        from genbench.data import pictures  # imported here, for few commands need it
 
         return {'image': pictures.image(text, spec)[None]}
 
@@ -260,7 +259,7 @@ def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Arra
 
 
 def _low_resolution(spec: DataSpec, number: str) -> Condition:
-    """The image averaged over squares of so many pixels, at its old size."""
+    """The image averaged over squares with sides of this many pixels, at its original size."""
     side = _whole('low_resolution', number or '4', 2, min(spec.shape[:2]))
     height, width, channels = spec.shape
     if height % side or width % side:
@@ -282,7 +281,7 @@ def _grey(spec: DataSpec, number: str) -> Condition:
 
 
 def _edges(spec: DataSpec, number: str) -> Condition:
-    """The length of Sobel's gradient of the grey image over 8: 1 where a straight edge goes from −1 to 1."""
+    """The length of the Sobel gradient of the grey image, divided by 8: 1 at a straight edge from −1 to 1."""
     _no_number('edges', number)
 
     def sobel(x: Array, _: Array) -> Array:
@@ -296,7 +295,7 @@ def _edges(spec: DataSpec, number: str) -> Condition:
 
 
 def _masked(spec: DataSpec, number: str) -> Condition:
-    """The image outside a rectangle of this percentage of its area, zero inside, and a channel that is 1 outside."""
+    """The image with zeros in a rectangle of this percentage of its area, and a channel that is 1 outside of it."""
     share = _whole('masked', number or '25', 1, 99) / 100
     height, width, channels = spec.shape
     rows, columns = (max(1, round(side * share**0.5)) for side in (height, width))
@@ -312,7 +311,7 @@ def _masked(spec: DataSpec, number: str) -> Condition:
 
 
 def _augmentation(spec: DataSpec, number: str) -> Condition:
-    """What was done to an image to train on it; each change is made with this probability in percent."""
+    """The parameters of an image's augmentation in training. Each change has this probability in percent."""
     share = _whole('augmentation', number or '12', 1, 100) / 100
 
     def make(rows: Rows, keys: Array) -> Array:
@@ -324,8 +323,9 @@ def _augmentation(spec: DataSpec, number: str) -> Condition:
 
 
 def _guidance_weight(spec: DataSpec, text: str) -> Condition:
-    """w of classifier-free guidance, for a model that gives the guided prediction in one evaluation: uniform over its
-    limits in training (C. Meng et al., On Distillation of Guided Diffusion Models, 2023, section 3.1); 0 for none."""
+    """w of classifier-free guidance, for a model that gives the guided prediction in one evaluation. In training it is
+    uniform over its limits (C. Meng et al., On Distillation of Guided Diffusion Models, 2023, section 3.1); 0 is no
+    guidance."""
     low, high = _limits(text or '0-4')
     form = Form('number', limits=(low, high))
 
@@ -342,7 +342,7 @@ def _guidance_weight(spec: DataSpec, text: str) -> Condition:
 
 
 def check_weight(form: Form, weight: float, what: str) -> float:
-    """The weight itself; a UserError where it is not one that a model of this form was trained with."""
+    """The weight itself, or a UserError if a model of this form was not trained with it."""
     low, high = form.limits
     if not low <= weight <= high:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a source of images holds, before any of them is decoded: rows, splits, classes and fields."""
+"""The contents of a source of images before any of them is decoded: rows, splits, classes and fields."""
 
 import dataclasses
 import hashlib
@@ -16,10 +16,10 @@ class Row:
     """One image.
 
     Attributes:
-      name: its own in its source, which decides its place in the order and, without folders for it, its split.
-      where: what `Contents.read` finds it by.
+      name: its unique name in the source. The name decides its place in the order, and its split if no folders do.
+      where: how `Contents.read` locates it.
       label: its class.
-      fields: what else is known of it, by name.
+      fields: its further fields, by name.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Contents:
     """A source of images.
 
     Attributes:
-      name: of the data set, without what is done to its pixels.
-      splits: rows by the name of the split, in the order in which they are written.
-      read: a row → the same row with all its fields, and its picture: a path, the bytes of a file, or an array. Other
-        processes get it, too.
-      classes: their names; empty without labels.
-      fields: kinds by name.
-      notes: what a user should know of how it was understood, a sentence each.
+      name: the name of the data set, without the processing of its pixels.
+      splits: the rows of each split, by the split's name, in the order in which they are written.
+      read: row → the same row with all its fields, and its picture: a path, the bytes of a file, or an array. It is
+        also sent to other processes.
+      classes: the names of the classes; empty without labels.
+      fields: the kind of each field, by name.
+      notes: sentences that tell the user how the source was interpreted.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Contents:
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Rows in an order that looks random and stays when others come or go, so that a slice is a fair sample."""
+    """Rows in a pseudo-random order, so that a slice is a fair sample. Adding or removing rows keeps the order."""
     return sorted(rows, key=lambda row: (_hash(row.name)[8:], row.name))
 
 
 def is_test(name: str, share: float) -> bool:
-    """Whether the hash of a name puts its image among this share of all images, whatever others there are."""
+    """Whether the hash of a name puts its image into this fraction of all images, independently of other images."""
     return int.from_bytes(_hash(name)[:8], 'big') < share * 2**64
 
 
@@ -78,12 +78,12 @@ def by_hash(rows: Iterable[Row], share: float) -> dict[str, list[Row]]:
 
 
 def _hash(name: str) -> bytes:
-    """The same for a name however its accents are encoded, which file systems change."""
+    """A hash of a name that does not depend on how its accents are encoded, since file systems change that."""
     return hashlib.sha256(unicodedata.normalize('NFC', name).encode('utf-8', 'surrogateescape')).digest()
 
 
 def kind(values: Iterable[Any]) -> str:
-    """The kind of field that all these values fit; '' where there is none."""
+    """The kind of field that fits all these values; '' if there is none."""
     kinds = {_kind(value) for value in values}
     if kinds == {INTEGER, REAL}:
         return REAL
@@ -103,11 +103,11 @@ def _kind(value: Any) -> str:
 
 
 def slug(text: str) -> str:
-    """A name that files, tables and TFDS take, in whatever script."""
+    """A name that files, tables and TFDS accept, in any script."""
     kept = ''.join(character if character.isalnum() else '_' for character in unicodedata.normalize('NFC', text))
     return kept.strip('_')[:40] or 'images'
 
 
 def printable(text: str) -> str:
-    """A name in one line of valid Unicode, which names of files need not be."""
+    """A name as one line of valid Unicode, since file names may be anything else."""
     return ' '.join(text.encode('utf-8', 'replace').decode().split())

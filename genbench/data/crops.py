@@ -1,7 +1,7 @@
-"""How a picture becomes one of the size that is wanted: crops and filters by name, on Pillow images of 8 bits.
+"""Bring a picture to the desired size: crops and filters by name, on 8-bit Pillow images.
 
-Pillow widens its filters when it shrinks, so that none of them aliases. Every crop says no to a picture that it would
-have to enlarge, unless that is asked for.
+Pillow widens its filters when it shrinks a picture, so none of them aliases. Every crop rejects pictures that it would
+have to enlarge, unless enlarging is allowed.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ class TooSmall(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A way to bring a picture of any size to one.
+    """A way to bring pictures of any size to the same size.
 
     Attributes:
-      make: (picture, size, filter, whether it may be enlarged) → a picture of that size.
-      resize: the filter that belongs to it; '' where any may be chosen, and Lanczos is unless another is named.
+      make: (picture, size, filter, whether the picture may be enlarged) → a picture of that size.
+      resize: the filter that the crop prescribes; '' if any filter may be chosen, with Lanczos as the default.
       square: only square sizes are possible.
     """
 
@@ -41,9 +41,9 @@ class Crop:
 
 
 def center(picture: Image.Image, size: Size, resample: Image.Resampling, upscale: bool) -> Image.Image:
-    """The largest rectangle of the wanted proportions in the middle, resized in one step.
+    """The largest central rectangle with the desired proportions, resized in one step.
 
-    For squares, with a Lanczos filter, this is "center-crop" of Karras et al., Elucidating the Design Space of
+    For squares and a Lanczos filter, this is the "center-crop" of Karras et al., Elucidating the Design Space of
     Diffusion-Based Generative Models, 2022.
     """
     width, height = picture.size
@@ -52,15 +52,15 @@ def center(picture: Image.Image, size: Size, resample: Image.Resampling, upscale
 
 
 def stretch(picture: Image.Image, size: Size, resample: Image.Resampling, upscale: bool) -> Image.Image:
-    """The whole picture, whatever that does to its proportions."""
+    """The whole picture, resized regardless of its proportions."""
     return _cut(picture, picture.size, size, resample, upscale)
 
 
 def adm(picture: Image.Image, size: Size, resample: Image.Resampling, upscale: bool) -> Image.Image:
-    """Halve with a box filter while the shorter side is at least twice the size, bring that side to the size, and keep
-    the middle.
+    """Halve the picture with a box filter while its shorter side is at least twice the size, resize that side to the
+    size, and keep the middle.
 
-    Dhariwal and Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, whose filter of the last step is bicubic.
+    This follows Dhariwal and Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, with a bicubic last step.
     """
     side = size[0]
     _check(picture.size, (side, side), upscale)
@@ -80,7 +80,7 @@ CROPS: Mapping[str, Crop] = {
 
 
 def _cut(picture: Image.Image, inside: Size, size: Size, resample: Image.Resampling, upscale: bool) -> Image.Image:
-    """The middle part `inside` (width, height) of a picture at another size."""
+    """Cut the central part `inside` (width, height) out of a picture and resize it."""
     _check(inside, (size[1], size[0]), upscale)
     part = picture.crop(_middle(picture.size, inside))
     return part if inside == (size[1], size[0]) else part.resize((size[1], size[0]), resample)

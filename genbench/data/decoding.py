@@ -1,4 +1,4 @@
-"""Files of any kind of picture → pictures of 8 bits in grey or colour, and what had to be done for that."""
+"""Decode picture files of any kind to 8-bit pictures in grey or colour, and record the conversions that this took."""
 
 import io
 import pathlib
@@ -13,7 +13,7 @@ from genbench.data.pictures import UNREADABLE
 LARGEST_FILE = 2**30  # bytes
 Treated = set[str]
 
-# What is done to pictures, and how it is told.
+# The conversions of pictures, by the names in reports.
 TURNED, LAID, PALETTE, DEEP, PRINT, FIRST = 'turned', 'alpha', 'palette', '16 bit', 'colour space', 'animated'
 SAID = {
     TURNED: 'turned as their EXIF orientation says',
@@ -26,17 +26,17 @@ SAID = {
 
 
 class Unreadable(Exception):
-    """A file that is no picture, or one that cannot be used; the text says why."""
+    """A file that is not a picture or cannot be used. The text says why."""
 
 
 def read(source: Any) -> tuple[Image.Image, bytes]:
-    """A picture whose header has been read, with the bytes that it is made of.
+    """A picture whose header has been read, and the bytes that it is made from.
 
     Args:
       source: a path, the bytes of a file, or an array (height, width, channels) of 8 or 16 bits.
 
     Raises:
-      Unreadable: it is no picture, or a decompression bomb.
+      Unreadable: it is not a picture, or it is a decompression bomb.
     """
     if isinstance(source, np.ndarray):
         return _of_array(source), source.tobytes()
@@ -52,7 +52,7 @@ def read(source: Any) -> tuple[Image.Image, bytes]:
 
 
 def _contents(path: pathlib.Path) -> bytes:
-    if not path.is_file():  # a pipe would wait for ever
+    if not path.is_file():  # reading a pipe would wait forever
         raise OSError('it is no regular file')
     if path.stat().st_size > LARGEST_FILE:
         raise OSError('it has more than 1 GiB')
@@ -61,7 +61,7 @@ def _contents(path: pathlib.Path) -> bytes:
 
 def _of_array(values: np.ndarray) -> Image.Image:
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    if values.dtype == np.uint16 and values.ndim == 3:  # for which Pillow has no mode
+    if values.dtype == np.uint16 and values.ndim == 3:  # Pillow has no mode for this
         values = np.round(values / 257).astype(np.uint8)
     try:
         return Image.fromarray(values)
@@ -70,12 +70,12 @@ def _of_array(values: np.ndarray) -> Image.Image:
 
 
 def is_grey(picture: Image.Image) -> bool:
-    """Whether the header says that the picture has no colours."""
+    """Whether the picture is grey, according to its header."""
     return picture.mode in ('1', 'L', 'LA', 'La') or picture.mode.startswith('I')
 
 
 def turned_size(picture: Image.Image) -> tuple[int, int]:
-    """Height and width after the orientation that its EXIF says, which are known without decoding it."""
+    """Height and width after the EXIF orientation, which are known without decoding the picture."""
     try:
         turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except UNREADABLE:
@@ -84,17 +84,17 @@ def turned_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def plain(picture: Image.Image, channels: int) -> tuple[Image.Image, Treated]:
-    """The upright picture of mode L (1 channel) or RGB (3), and what was done for it.
+    """The upright picture in mode L (1 channel) or RGB (3 channels), and the conversions that this took.
 
     Raises:
-      Unreadable: its data are damaged, or its pixels have no range of their own (32 bits, floats).
+      Unreadable: its data are damaged, or its pixels have no defined range (32 bits, floats).
     """
     done: Treated = set()
     try:
         if getattr(picture, 'is_animated', False):
             done.add(FIRST)
         if picture.format == 'PNG' and any(';16' in str(tile[3]) for tile in getattr(picture, 'tile', ())):
-            done.add(DEEP)  # of colours Pillow keeps the upper byte
+            done.add(DEEP)  # Pillow keeps the upper byte of colours
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             picture.load()
@@ -110,7 +110,7 @@ def _upright(picture: Image.Image, done: Treated) -> Image.Image:
         if orientation not in range(2, 9):
             return picture
         turned = ImageOps.exif_transpose(picture)
-    except UNREADABLE:  # of damaged EXIF the picture is still good
+    except UNREADABLE:  # the picture is good even if its EXIF is damaged
         return picture
     done.add(TURNED)
     return turned

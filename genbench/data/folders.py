@@ -1,10 +1,10 @@
 """A folder of images as a data set: `data.name=folder:DIR`.
 
-* Splits: the folders train/ and test/ (or val/, valid/, validation/), where there are such; otherwise the hash of a
-  file's name decides what is test, so that the split of an image stays when others come.
-* Labels: the folders right below, if every image lies in one and there are at least two.
-* Further fields: metadata.jsonl, metadata.csv or captions.csv, which name a file in each row (`file_name`), beside the
-  images or beside the class folders. A text called `text` is read as `caption`.
+* Splits: the folders train/ and test/ (or val/, valid/, validation/), if there are any. Otherwise the hash of a file's
+  name decides whether it belongs to test, so an image keeps its split when others are added.
+* Labels: the folders one level below, if every image is in one of them and there are at least two.
+* Further fields: metadata.jsonl, metadata.csv or captions.csv, next to the images or to the class folders. Each row
+  names its file (`file_name`). A text called `text` is read as `caption`.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from genbench.errors import UserError
 SPLITS = ('train', 'test', 'val', 'valid', 'validation')
 TABLES = ('metadata.jsonl', 'metadata.csv', 'captions.csv')
 FILE_NAMES = ('file_name', 'filename', 'file', 'image', 'path')  # columns of a table that may name the file
-CAPTIONS = ('text', 'captions', 'prompt')  # and those that hold a caption where none is called so
-FEW = 3  # names that are told
+CAPTIONS = ('text', 'captions', 'prompt')  # columns that hold the caption if no column is called `caption`
+FEW = 3  # how many names a message lists
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file of a folder: its name with /, bytes, and nanoseconds of its last change."""
+    """A file in a folder: its name with /, its size in bytes, and the time of its last change in nanoseconds."""
 
     name: str
     size: int
@@ -43,7 +43,7 @@ class File:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Of files that should be pictures."""
+    """The suffixes of files that should be pictures."""
     Image.init()
     return frozenset(ending for ending, kind in Image.EXTENSION.items() if kind in Image.OPEN and kind != 'PDF')
 
@@ -53,12 +53,12 @@ def is_image(name: str) -> bool:
 
 
 def matters(name: str) -> bool:
-    """Whether a change of this file changes the data."""
+    """Whether a change to this file changes the data."""
     return is_image(name) or name.rpartition('/')[2] in TABLES
 
 
 def files(folder: pathlib.Path) -> Iterator[File]:
-    """Every file below a folder but hidden ones, links followed once, sorted by name within each folder.
+    """Every file below a folder except hidden ones, sorted by name within each folder. Links are followed once.
 
     Raises:
       UserError: there is no such folder, or it cannot be read.
@@ -86,15 +86,15 @@ def files(folder: pathlib.Path) -> Iterator[File]:
                 else:
                     about = entry.stat()
                     yield File(prefix + entry.name, about.st_size, about.st_mtime_ns)
-            except OSError:  # a link to nowhere
+            except OSError:  # a broken link
                 yield File(prefix + entry.name, 0, 0)
 
 
 def open_folder(path: str, recipe: Recipe) -> Contents:
-    """What a folder holds, from the names of its files and its tables.
+    """The contents of a folder, from the names of its files and from its tables.
 
     Raises:
-      UserError: it holds no image, a table is damaged, or a split is empty.
+      UserError: the folder holds no image, a table is damaged, or a split is empty.
     """
     folder = pathlib.Path(path).expanduser()
     found = list(files(folder))
@@ -106,7 +106,7 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
     if others := [file.name for file in found if not matters(file.name)]:
         notes.append(f'files that are no images: {told(others)}')
     splits, tops = _by_folder(images)
-    below = {name: tops.get(name, '') for name in images}  # the folder that its class folder lies in
+    below = {name: tops.get(name, '') for name in images}  # the parent of its class folder
     table, fields, said = _fields(folder, images, recipe)
     classes, labels, why = _labels(images, below, table, recipe)
     notes += [*said, *why]
@@ -135,10 +135,10 @@ def told(names: list[str]) -> str:
 
 
 def _by_folder(images: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Images by split, where folders say it, and for each image the folder of its split, 'train/'.
+    """The images of each split, if there are split folders, and the split folder of each image, such as 'train/'.
 
     Raises:
-      UserError: there are such folders and images beside them.
+      UserError: there are split folders, but also images outside of them.
     """
     first = [name.partition('/')[0] if '/' in name else '' for name in images]
     named = sorted(set(first) & set(SPLITS), key=SPLITS.index)
@@ -159,7 +159,7 @@ def _by_folder(images: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]
 def _labels(
     images: list[str], below: Mapping[str, str], table: Mapping[str, Mapping[str, Any]], recipe: Recipe
 ) -> tuple[list[str], dict[str, int], list[str]]:
-    """Names of classes, the class of each image, and what to say of it."""
+    """The names of the classes, the class of each image, and notes for the user."""
     if recipe.labels == 'none':
         return [], {}, []
     if recipe.labels:
@@ -181,7 +181,7 @@ def _labels(
 def _field_labels(
     images: list[str], table: Mapping[str, Mapping[str, Any]], field: str
 ) -> tuple[list[str], dict[str, int], list[str]]:
-    """Classes by the values of a field, texts or integers."""
+    """Classes from the values of a field, which are texts or integers."""
     values = {name: table[name].get(field) for name in images}
     missing = [name for name, value in values.items() if not isinstance(value, str | int)]
     if missing:
@@ -197,9 +197,9 @@ def _field_labels(
 def _fields(
     folder: pathlib.Path, images: list[str], recipe: Recipe
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
-    """What tables say of each image, the kinds of the fields that every image has, and what to say of it."""
+    """Each image's values from the tables, the kinds of the fields that every image has, and notes for the user."""
     table: dict[str, dict[str, Any]] = {name: {} for name in images}
-    known = {unicodedata.normalize('NFC', name): name for name in images}  # tables and file systems spell accents apart
+    known = {unicodedata.normalize('NFC', name): name for name in images}  # tables may encode accents differently
     notes, strange = [], []
     tops = sorted({'', *(f'{name.partition("/")[0]}/' for name in images if name.partition('/')[0] in SPLITS)})
     for path, prefix in ((folder / top / name, top) for top in tops for name in TABLES):
@@ -227,7 +227,7 @@ def _fields(
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file name, further values) of the rows of a table; none where there is no such file."""
+    """(file name, further values) for each row of a table; nothing if there is no such file."""
     try:
         text = reading.read_bytes(path).decode('utf-8-sig')
     except reading.Missing:
@@ -255,7 +255,7 @@ def _jsonl(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]
 
 
 def _csv(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbers where a whole column is of numbers."""
+    """Rows of a CSV file. A column becomes numbers if all of its values are numbers."""
     try:
         reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
         rows = [(reader.line_num, row) for row in reader]

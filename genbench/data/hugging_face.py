@@ -1,7 +1,8 @@
-"""A data set of Hugging Face as a source of images: `data.name=hf:NAME`, needs the extra `hf`.
+"""A Hugging Face data set as a source of images: `data.name=hf:NAME`. This needs the extra `hf`.
 
-NAME is a folder that `save_to_disk` wrote, or a data set of the hub as NAME or NAME:CONFIG. The first column of images
-is the image, the first of class labels the label (`data.labels` names another), and texts and numbers are fields.
+NAME is a folder that `save_to_disk` wrote, or a data set on the hub as NAME or NAME:CONFIG. The first image column is
+the image. The first column of class labels is the label, unless `data.labels` names another. Texts and numbers become
+fields.
 """
 
 import functools
@@ -19,7 +20,7 @@ _NUMBERS = {'int': contents.INTEGER, 'uin': contents.INTEGER, 'flo': contents.RE
 
 
 def open_set(name: str, recipe: Recipe) -> tuple[Contents, str]:
-    """What a data set holds, and the folder that it lies in; '' for one of the hub.
+    """The contents of a data set and its folder, which is '' for a data set on the hub.
 
     Raises:
       UserError: `datasets` is not installed, there is no such set, it has no images, or a split is empty.
@@ -63,7 +64,7 @@ def _label(name: str, kinds: Mapping[str, str], recipe: Recipe) -> str:
 
 
 def _kind(feature: Any) -> str:
-    """The kind of a field of one text or number; '' for what else a column may be."""
+    """The kind of a field with one text or number; '' for any other column."""
     of = str(getattr(feature, 'dtype', ''))
     if type(feature).__name__ != 'Value':
         return ''
@@ -72,7 +73,7 @@ def _kind(feature: Any) -> str:
 
 @functools.lru_cache(maxsize=2)
 def _load(name: str) -> dict[str, Any]:
-    """The splits of a data set, whose images stay the bytes of their files."""
+    """The splits of a data set. Images are left as the bytes of their files."""
     try:
         import datasets
     except ImportError:
@@ -80,7 +81,7 @@ def _load(name: str) -> dict[str, Any]:
     datasets.disable_progress_bars()
     try:
         found = datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(*name.split(':', 1))
-    except Exception as error:  # of the hub, of the network, of Arrow, of the set's own code
+    except Exception as error:  # from the hub, the network, Arrow or the data set's own code
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f'hf:{name} cannot be opened: {lines[0][:200]}') from None
     splits = dict(found) if isinstance(found, dict) else {'train': found}

@@ -1,8 +1,8 @@
-"""Data sets as configs name them: `NAME` or `tfds:NAME` of TFDS, `folder:DIR`, `hf:NAME`, each by a recipe.
+"""Open data sets by their names in configs: TFDS's `NAME` or `tfds:NAME`, `folder:DIR`, `hf:NAME`, each with a recipe.
 
-A set of TFDS without a recipe is read where TFDS keeps it. Every other set is prepared once by `genbench data prepare`,
-into `data.data_dir` or the cache, and from then on is read like one of TFDS. It remembers the files that it was made
-of, so that a change of them is noticed.
+A TFDS set without a recipe is read from TFDS's own folder. `genbench data prepare` prepares every other set once, in
+`data.data_dir` or the cache; it is then read like a TFDS set. A prepared set records the files that it was made from,
+so that changes to them are noticed.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError, explained_disk_errors
 
 KINDS = ('tfds', 'folder', 'hf')
-PREPARED = {'recipe': dict, 'content': str, 'files': str, 'source': str, 'origin': str}  # of a metadata.json
+PREPARED = {'recipe': dict, 'content': str, 'files': str, 'source': str, 'origin': str}  # the keys of a metadata.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """What `data.name`, `data.data_dir` and the recipe name together.
+    """The data set that `data.name`, `data.data_dir` and the recipe name together.
 
     Attributes:
       kind: one of KINDS.
-      rest: a name, or a folder.
+      rest: a name or a folder.
       data_dir: '' for the default.
     """
 
@@ -43,23 +43,23 @@ class Name:
 
     @property
     def text(self) -> str:
-        """As it is written on the command line."""
+        """The name as written on the command line."""
         return self.rest if self.kind == 'tfds' else f'{self.kind}:{self.rest}'
 
     @property
     def plain(self) -> bool:
-        """Whether it is a set of TFDS as TFDS has it."""
+        """Whether it is an unchanged TFDS set."""
         return self.kind == 'tfds' and dataclasses.replace(self.recipe, test_share=Recipe.test_share) == Recipe()
 
     @property
     def title(self) -> str:
-        """What the data set is called in results: 'photos-64-center-lanczos'."""
+        """The name of the data set in results, such as 'photos-64-center-lanczos'."""
         base = os.path.basename(os.path.realpath(self.rest)) if os.path.isdir(self.rest) else self.rest.strip('/')
         return '-'.join(filter(None, (contents.slug(base.rpartition('/')[2]), self.recipe.name)))
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where it is prepared; what is remote is fetched."""
+        """The folder in which it is prepared. A remote folder is fetched."""
         name = f'{self.title}-{self.recipe.digest}'
         if self.data_dir and self.kind != 'tfds':
             return remote.data_dir(self.data_dir, name) / name
@@ -74,16 +74,16 @@ class Name:
 
     @property
     def command(self) -> str:
-        """What prepares it."""
+        """The command that prepares it."""
         where = f' --data_dir={self.data_dir}' if self.data_dir else ''
         return f'genbench data prepare {self.text}{self.recipe.flags}{where}'
 
 
 def named(name: str, data_dir: str = '', recipe: Recipe | None = None) -> Name:
-    """The parts of a name.
+    """Split a name into its parts.
 
     Raises:
-      UserError: nothing stands after the kind.
+      UserError: nothing follows the kind.
     """
     kind, colon, rest = name.partition(':')
     if not colon or kind not in KINDS:
@@ -96,15 +96,15 @@ def named(name: str, data_dir: str = '', recipe: Recipe | None = None) -> Name:
 
 
 def of_config(data: Any) -> Name:
-    """The set that a section `data` of a config names."""
+    """The data set that the section `data` of a config names."""
     return named(data.name, data.data_dir, recipes.of(data))
 
 
 def open_data(data: Any) -> Any:
-    """The TFDS builder of the prepared set that a section `data` of a config names.
+    """The TFDS builder of the prepared set that the section `data` of a config names.
 
     Raises:
-      UserError: there is no such set, it is not prepared, or it has changed since.
+      UserError: there is no such set, it is not prepared, or its source has changed since.
     """
     return open_named(of_config(data))
 
@@ -115,7 +115,7 @@ def open_named(name: Name) -> Any:
     known = _known(name)
     if known is None:
         if name.kind == 'folder':
-            next(folders.files(pathlib.Path(name.rest)), None)  # says that there is none, before it says to prepare it
+            next(folders.files(pathlib.Path(name.rest)), None)  # a missing folder is reported as such
         raise UserError(f'{name.text} is not prepared{" by this recipe" if name.kind == "tfds" else ""}. '
                         f'Run: {name.command}')  # fmt: skip
     if change := _change(name, known):
@@ -124,17 +124,17 @@ def open_named(name: Name) -> Any:
 
 
 def spec(data: Any) -> DataSpec:
-    """The specification of the set that a section `data` of a config names; one of TFDS need not be prepared."""
+    """The specification of the set that the section `data` of a config names. TFDS sets need not be prepared."""
     name = of_config(data)
     return sources.spec_by_name(name.rest, name.data_dir) if name.plain else sources.spec_of(open_named(name))
 
 
 @explained_disk_errors()
 def prepare(name: Name, processes: int = 0, say: preparing.Say = lambda _: None) -> tuple[str, list[str]]:
-    """Prepare a set that is not yet, or has changed since: its folder, and what became of the images.
+    """Prepare a set that is unprepared or whose source has changed. Return its folder and a report on its images.
 
     Raises:
-      UserError: there is no such set, or nothing is left of it.
+      UserError: there is no such set, or no image is left.
     """
     name.recipe.check()
     if name.plain:
@@ -151,7 +151,7 @@ def prepare(name: Name, processes: int = 0, say: preparing.Say = lambda _: None)
 
 
 def prepared(data_dir: str = '') -> list[str]:
-    """'name  folder' of the sets that are prepared by a recipe."""
+    """'name  folder' for each set that was prepared with a recipe."""
     root = pathlib.Path(data_dir) if data_dir else sources.cache_dir() / 'prepared'
     found = []
     for file in sorted(root.glob('*/metadata.json' if data_dir else '*/*/metadata.json')):
@@ -163,7 +163,7 @@ def prepared(data_dir: str = '') -> list[str]:
 
 
 def _source(name: Name) -> tuple[Contents, str]:
-    """What is to be prepared, and the folder that it lies in; '' where it lies in none."""
+    """The contents to prepare and their folder, which is '' if there is none."""
     if name.kind == 'folder':
         return folders.open_folder(name.rest, name.recipe), os.path.realpath(name.rest)
     if name.kind == 'hf':
@@ -176,13 +176,13 @@ def _source(name: Name) -> tuple[Contents, str]:
 
 
 def _known(name: Name) -> dict[str, Any] | None:
-    """The metadata of a prepared set; None where it is not prepared."""
+    """The metadata of a prepared set; None if it is not prepared."""
     advice = f'Prepare it again: {name.command}'
     return reading.read_json_if_any(name.folder / 'metadata.json', PREPARED, advice)
 
 
 def _listed(kind: str, origin: str) -> list[folders.File]:
-    """The files whose change would change the data."""
+    """The files that the data depend on."""
     if not origin:
         return []
     found = folders.files(pathlib.Path(origin))
@@ -194,10 +194,10 @@ def _digest(listed: list[folders.File]) -> str:
 
 
 def _change(name: Name, known: dict[str, Any]) -> str:
-    """What has changed in the files that a set was prepared from, '2 new, 1 gone'; '' where nothing has.
+    """What has changed in the files that a set was prepared from, such as '2 new, 1 gone'; '' if nothing has.
 
-    Where only the time of a file has, its bytes decide. A folder that is gone has not changed: a prepared set does
-    without it.
+    If only a file's time has changed, its bytes decide. A folder that is gone counts as unchanged, since a prepared set
+    does not need it.
     """
     origin = os.path.realpath(name.rest) if name.kind == 'folder' else known['origin']
     if not origin or not os.path.isdir(origin):

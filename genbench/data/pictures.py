@@ -1,4 +1,4 @@
-"""Picture files of users, which may be anything."""
+"""Users' picture files, which may contain anything."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 
-# What Pillow raises, by format, for a file that is damaged or larger than it will open.
+# The errors that Pillow raises, depending on the format, for a file that is damaged or too large.
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
               struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 
@@ -23,9 +23,9 @@ def opened(file: str | pathlib.Path) -> Image.Image:
     """A picture whose header has been read.
 
     Raises:
-      UNREADABLE: there is no such file, or it is no picture.
+      UNREADABLE: there is no such file, or it is not a picture.
     """
-    if not os.path.isfile(file):  # a pipe would wait for ever
+    if not os.path.isfile(file):  # reading a pipe would wait forever
         raise OSError('no file')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -33,7 +33,7 @@ def opened(file: str | pathlib.Path) -> Image.Image:
 
 
 def image(file: str, spec: 'DataSpec') -> np.ndarray:
-    """A picture of 8 bits a channel as an integer image of the data set, (height, width, channels).
+    """A picture with 8 bits per channel, as an integer image of the data set, (height, width, channels).
 
     Raises:
       UserError: the file cannot be read, or its picture has another size or more bits.

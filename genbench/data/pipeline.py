@@ -1,8 +1,8 @@
 """The order of training images, and the two ways they reach the step: resident on the device, or streamed by Grain.
 
-The order is a function of the seed and the position alone: position p lies in epoch p // n, and each epoch has its own
-permutation. Steps take positions one after the other: step s takes [s · batch, (s + 1) · batch) where all batches have
-one size. Both ways deliver the same batches.
+The order depends only on the seed and the position. Position p is in epoch p // n, and each epoch has its own
+permutation. Steps take consecutive positions: step s takes [s · batch, (s + 1) · batch) if all batches have the same
+size. Both ways deliver the same batches.
 """
 
 import copy
@@ -28,13 +28,13 @@ Shape = tuple[int, ...] | None  # of the images of a batch; None: as in the data
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which of `size` images stands at each position of an endless, reshuffled pass over the data."""
+    """Which of `size` images is at each position of an endless pass over the data, reshuffled in every epoch."""
 
     size: int
     seed: int
 
     def indices(self, start: int, count: int) -> np.ndarray:
-        """Image numbers at positions start … start + count − 1, shape (count,) int32."""
+        """The image numbers at positions start … start + count − 1, (count,) int32."""
         positions = np.arange(start, start + count)
         epochs, offsets = positions // self.size, positions % self.size
         return np.concatenate(
@@ -49,12 +49,12 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """How many images the batches have: (first step, images in a batch from there on), the first of step 0."""
+    """The batch sizes: pairs of the first step and the batch size from there on. The first pair is for step 0."""
 
     sizes: tuple[tuple[int, int], ...]
 
     def positions(self, step: int) -> tuple[int, int]:
-        """(position of the first image, number of images) of the batch of a step."""
+        """The position of the first image in a step's batch, and the number of images."""
         at, size, position = 0, 0, 0
         for first, later in self.sizes:
             if first > step:
@@ -64,10 +64,10 @@ class Batches:
 
 
 class Feed(Protocol):
-    """Where a training step gets its batch.
+    """The source of a training step's batch.
 
-    `constants` go to the devices once; `inputs(step)` is what travels for each step; `batch` runs inside the step and
-    gives the images `shape`. `rows` are rows by number, on the host.
+    `constants` go to the devices once, and `inputs(step)` go there for each step. `batch` runs inside the step and
+    gives the images the shape `shape`. `rows` gets rows by number, on the host.
     """
 
     constants: Any
@@ -80,7 +80,7 @@ class Feed(Protocol):
     def rows(self, numbers: np.ndarray, shape: Shape = None) -> Batch: ...
 
     def joined(self, beside: Mapping[str, Any]) -> 'Feed':
-        """The same rows with further arrays (n, …), by row of the set; not once batches were asked for."""
+        """The same rows with further arrays (n, …), one entry per row of the set. Call it before the first batch."""
         ...
 
     def close(self) -> None: ...
@@ -88,10 +88,10 @@ class Feed(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """Which images a step takes, and which of them this process brings to its devices.
+    """The images that a step takes, and those of them that this process brings to its devices.
 
     Attributes:
-      own: places of its rows in a batch, by the batch's size.
+      own: the places of this process's rows in a batch, by the batch size.
     """
 
     order: Order
@@ -99,17 +99,17 @@ class Taken:
     own: Mapping[int, np.ndarray]
 
     def whole(self, step: int) -> np.ndarray:
-        """Image numbers of the batch of a step."""
+        """The image numbers of a step's batch."""
         return self.order.indices(*self.batches.positions(step))
 
     def part(self, step: int) -> np.ndarray:
-        """Image numbers of the rows of this process."""
+        """The image numbers of this process's rows."""
         numbers = self.whole(step)
         return numbers[self.own[len(numbers)]]
 
 
 class Rows:
-    """The rows of batches that this process brings to its devices; without a placement, all of them as they are."""
+    """The rows of each batch that this process brings to its devices. Without a placement, this is the whole batch."""
 
     def __init__(self, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None):
         batches = Batches(((0, batches),)) if isinstance(batches, int) else batches
@@ -124,7 +124,7 @@ class Rows:
         return np.unique(np.concatenate([np.arange(size)[part] for part in parts]))
 
     def put(self, values: np.ndarray) -> Any:
-        """The rows of this process of an array → that array, of the whole batch, split over all devices."""
+        """This process's rows of an array → the array for the whole batch, split over all devices."""
         if self._place is None:
             return values
         if self._place.is_fully_addressable:
@@ -139,11 +139,11 @@ class Rows:
 
 
 class ResidentFeed:
-    """The whole set lives on the devices as integers; a step receives image numbers and gathers.
+    """Keeps the whole set on the devices as integers. A step gets image numbers and gathers its images.
 
     Args:
       batches: how many images each step takes.
-      place: how a batch is split over the devices; None leaves it to the step.
+      place: how a batch is split over the devices; None leaves this to the step.
     """
 
     def __init__(
@@ -168,21 +168,21 @@ class ResidentFeed:
         return feed
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, since this feed holds no resources."""
 
 
 class StreamedFeed:
     """Batches that Grain reads from a random-access source ahead of the step that needs them.
 
-    Each process reads the rows of its own devices; two batches are on their way to the devices while a step runs.
+    Each process reads the rows for its own devices. While a step runs, two batches are on their way to the devices.
 
     Args:
       batches: how many images each step takes.
-      place: how a batch is split over the devices; None leaves it to the step.
-      workers: processes that read and decode; with 0, threads of this process do.
-      threads: that read at the same time in this process, or in each worker.
-      ahead: batches that threads keep ready.
-      fields: that the batches need beside image and label.
+      place: how a batch is split over the devices; None leaves this to the step.
+      workers: the number of processes that read and decode; with 0, threads of this process do so.
+      threads: the number of threads that read at the same time, in this process or in each worker.
+      ahead: the number of batches that threads keep ready.
+      fields: the fields that batches need in addition to image and label.
     """
 
     constants: Any = ()
@@ -191,7 +191,7 @@ class StreamedFeed:
         self, source: Any, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None = None, *,
         workers: int = 0, threads: int = 8, ahead: int = 16, fields: Sequence[str] = (),
     ):  # fmt: skip
-        import grain  # takes half a second, which resident sets need not wait
+        import grain  # takes half a second, which resident sets can avoid
 
         self._grain: Any = grain
         self._rows, self._workers = Rows(order, batches, place), workers
@@ -207,7 +207,7 @@ class StreamedFeed:
             every = self._grain.MapDataset.range(2**62 // max(self.taken.own))
             batches = every.map(functools.partial(_read, self._fetch, self.taken))[step:].to_iter_dataset(self._options)
             if self._workers:
-                flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which nobody else parses
+                flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, which nobody else parses
                 options = self._grain.MultiprocessingOptions(num_workers=self._workers)
                 batches = batches.mp_prefetch(options, worker_init_fn=_quiet)
             on_devices = batches.map(lambda batch: {name: self._rows.put(values) for name, values in batch.items()})
@@ -233,18 +233,18 @@ class StreamedFeed:
         return functools.partial(_fetch, self._source, self._fields, self._beside)
 
     def close(self) -> None:
-        """Stop reading ahead, and the workers."""
+        """Stop reading ahead and stop the workers."""
         if self._iterator is not None:
             self._iterator.close()
 
 
 def _quiet(*_: int) -> None:
-    """A worker says nothing on how it decodes."""
+    """Silence a worker's messages about decoding."""
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def shapes(feed: Feed, count: int, shape: Shape) -> Batch:
-    """Shapes and types of a batch of so many images, for which one is read."""
+    """The shapes and types of a batch of `count` images. This reads one image."""
     one = jax.eval_shape(lambda: widened(feed.rows(np.zeros(1, np.int32), shape)))
     return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in one.items()}
 
@@ -254,7 +254,7 @@ def _resized(batch: Batch, shape: Shape) -> Batch:
 
 
 def widened(batch: Batch) -> Batch:
-    """Integers as int32, other numbers as float32."""
+    """Convert integers to int32 and other numbers to float32."""
 
     def one(values: Any) -> Any:
         return values.astype(jnp.int32 if jnp.issubdtype(values.dtype, jnp.integer) else jnp.float32)
@@ -263,7 +263,7 @@ def widened(batch: Batch) -> Batch:
 
 
 def _read(fetch: Callable[[np.ndarray], Batch], taken: Taken, step: int) -> Batch:
-    """The rows of this process in the batch of a step."""
+    """This process's rows of a step's batch."""
     return fetch(taken.part(int(step)))
 
 
@@ -280,7 +280,7 @@ def flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def random_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
-    """Each image moved by up to `padding` pixels along both sides, and continued by reflection.
+    """Shift each image by up to `padding` pixels along both sides, and continue it by reflection.
 
     Raises:
       UserError: the images are not larger than the padding.
@@ -296,7 +296,7 @@ def random_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
 
 
 def padded_batches(arrays: Arrays, batch_size: int):
-    """Every row once, in order: (rows, mask, indices); the last batch is padded with masked copies."""
+    """Every row once, in order: (rows, mask, indices). Masked copies pad the last batch."""
     for start in range(0, len(arrays), batch_size):
         indices = np.arange(start, start + batch_size)
         mask = indices < len(arrays)

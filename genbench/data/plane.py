@@ -23,11 +23,11 @@ MODES = {
     'grid': (0.4 * np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), -1).reshape(-1, 2), 0.01),
 }  # centres (modes, 2), and the standard deviation of each
 SQUARES = np.array([(row, column) for row in range(4) for column in range(4) if (row + column) % 2 == 0])
-SIDE = 0.4  # of a square of the checkerboard, which fills [−0.8, 0.8]²
+SIDE = 0.4  # the side of a square of the checkerboard, which fills [−0.8, 0.8]²
 
 
 def log_density(name: str, points: np.ndarray) -> np.ndarray:
-    """log p of points (n, 2) under `ring`, `grid` or `checkerboard`, in nats, (n,); −∞ off the squares."""
+    """log p of points (n, 2) under `ring`, `grid` or `checkerboard` in nats, (n,); −∞ outside the squares."""
     if name == 'checkerboard':
         row, column = np.floor((points + 2 * SIDE) / SIDE).astype(int).T
         inside = (np.abs(points) < 2 * SIDE).all(1) & ((row + column) % 2 == 0)
@@ -78,7 +78,7 @@ def _swiss_roll(random: np.random.Generator, count: int) -> tuple[np.ndarray, np
 
 
 class Plane(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Points in a square, and of which part of the figure each is."""
+    """Points in a square, each with the part of the figure that it belongs to."""
 
     VERSION = tfds.core.Version('1.0.0')
     parts = 1

@@ -1,7 +1,7 @@
 """Write a source of images as array_record files that TFDS reads, once, in several processes.
 
-Shards are written beside the place of the data set, in DIR.partial, each whole or not at all. A preparation that was
-stopped goes on with the shards that are missing; the data set appears under its name when all are there.
+Shards are written to DIR.partial, next to the data set's final folder. Each is written completely or not at all. An
+interrupted preparation continues with the missing shards. The data set appears under its name once all shards exist.
 """
 
 import concurrent.futures
@@ -26,9 +26,9 @@ from genbench.data.shards import Counts, Plan, Shard
 from genbench.errors import Busy, UserError
 
 VERSION = '1.0.0'
-ROWS, MOST_SHARDS = 1000, 256  # rows of a shard, of large sets more
-TEMPLATE = 'images-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'  # of files, whose names TFDS wants in Latin letters
-LOOKED_AT = 500  # headers at a time
+ROWS, MOST_SHARDS = 1000, 256  # rows per shard (more in large sets), and the maximum number of shards
+TEMPLATE = 'images-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'  # of file names, which TFDS requires in Latin letters
+LOOKED_AT = 500  # headers read at a time
 Say = Callable[[str], None]
 
 
@@ -36,17 +36,17 @@ def prepare(
     source: Contents, recipe: Recipe, folder: pathlib.Path, metadata: Mapping[str, Any], *,
     name: str, listed: Sequence[Any] = (), processes: int = 0, say: Say = lambda _: None,
 ) -> list[str]:  # fmt: skip
-    """Write the data set `name` to a folder, in the place of what is there, and return what became of the images.
+    """Write the data set `name` to a folder, replacing what is there, and return a report on the images.
 
     Args:
-      metadata: what a reader of the data set needs to know beside the recipe.
-      listed: the files that it is made of, to be compared later.
-      processes: 0 for one a core.
-      say: gets a line from time to time.
+      metadata: what a reader of the data set needs to know in addition to the recipe.
+      listed: the files that the data set is made from, for later comparison.
+      processes: 0 for one per core.
+      say: gets a line of progress from time to time.
 
     Raises:
-      UserError: nothing is left of a split, or the images have several sizes and none is stated.
-      Busy: another process prepares it.
+      UserError: a split ends up empty, or the images have several sizes and the recipe sets none.
+      Busy: another process is preparing the data set.
     """
     processes = processes or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def prepare(
 
 
 def _look(source: Contents, recipe: Recipe, run: Any, say: Say) -> tuple[Counts, tuple[int, int, int]]:
-    """What the headers say, and the shape that images will have."""
+    """The counts from the headers, and the shape that images will have."""
     rows = [row for inside in source.splits.values() for row in inside]
     parts = [rows[start : start + LOOKED_AT] for start in range(0, len(rows), LOOKED_AT)]
     looked = Counts()
@@ -93,7 +93,7 @@ def _look(source: Contents, recipe: Recipe, run: Any, say: Say) -> tuple[Counts,
 
 
 def _shards(source: Contents, plan: Plan, partial: pathlib.Path) -> dict[str, list[Shard]]:
-    """The shards of each split; what is left in the folder of others is removed."""
+    """The shards of each split. Leftovers of other preparations are removed from the folder."""
     partial.mkdir(exist_ok=True)
     said = repr((plan.recipe, plan.shape, list(plan.classes), dict(plan.fields)))
     parts: dict[str, list[Shard]] = {}
@@ -150,7 +150,7 @@ def _report(
     source: Contents, recipe: Recipe, shape: tuple[int, int, int], looked: Counts,
     counts: Mapping[str, Sequence[Counts]], total: Counts,
 ) -> list[str]:  # fmt: skip
-    """What became of the images, a sentence each."""
+    """A report on the images, as sentences."""
     kind = 'grey' if shape[2] == 1 else 'colour'
     sizes = ', '.join(f'{split}: {sum(one.rows for one in inside):,}' for split, inside in counts.items())
     lines = [f'{sizes}; {kind} images of {_by(shape[:2])}']
@@ -177,7 +177,7 @@ def _report(
 
 
 def _content(source: Contents, total: Counts, plan: Plan) -> str:
-    """Twelve hexadecimal digits of what went in and what was made of it."""
+    """Twelve hexadecimal digits of a hash of the inputs and of how they were processed."""
     found = hashlib.sha256(json.dumps(sorted(total.sums.items())).encode())
     for split, rows in source.splits.items():
         found.update(
@@ -191,7 +191,7 @@ def _finish(
     parts: Mapping[str, Sequence[Shard]], counts: Mapping[str, Sequence[Counts]], plan: Plan, partial: pathlib.Path,
     name: str, metadata: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Give the shards the names that TFDS knows, and write what it reads beside them."""
+    """Give the shards the names that TFDS expects, and write the metadata that it reads."""
     splits = []
     for split, inside in parts.items():
         full = [(one, found) for one, found in zip(inside, counts[split], strict=True) if found.rows]
@@ -207,7 +207,7 @@ def _finish(
     (partial / 'metadata.json').write_text(json.dumps({'levels': 256, **metadata}, indent=2))
     for inside in parts.values():
         for shard in inside:
-            for path in (shard.path, f'{shard.path}.json'):  # a shard without images is left
+            for path in (shard.path, f'{shard.path}.json'):  # shards without images remain
                 pathlib.Path(path).unlink(missing_ok=True)
 
 
@@ -222,7 +222,7 @@ def _replace(partial: pathlib.Path, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _nothing_left(partial: pathlib.Path) -> Iterator[None]:
-    """After a mistake of the user; what is stopped is kept."""
+    """Leave nothing behind after a user's mistake. An interrupted preparation is kept."""
     try:
         yield
     except UserError:
@@ -242,12 +242,12 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _pool(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A `map` over processes, in order; in this process where there is one."""
+    """A `map` over processes that keeps the order. With one process, it runs in this process."""
     if processes == 1:
         yield map
         return
     context = multiprocessing.get_context('spawn')
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # of which this process tells them
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # this process stops the workers instead
     with concurrent.futures.ProcessPoolExecutor(processes, context, signal.signal, ignore) as pool:
         try:
             yield lambda function, items: pool.map(function, items)

@@ -1,4 +1,4 @@
-"""How a data set is prepared: the keys of `data` that decide which images there are and what their pixels hold."""
+"""The recipe of a data set: the keys of `data` that decide which images it has and what their pixels are."""
 
 import dataclasses
 import hashlib
@@ -21,16 +21,16 @@ RANGES: Mapping[str, Range] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The same images prepared by another recipe are another data set.
+    """How a data set is prepared. The same images prepared with another recipe are another data set.
 
     Attributes:
-      size: (), for images that have one size already; one number for squares, or height and width.
-      crop: how images of other sizes get there, a name of `crops.CROPS`.
-      resize: the filter, a name of `crops.FILTERS`; '' is the one of the crop, or Lanczos.
-      upscale: whether images smaller than the size are enlarged; otherwise they are left out.
-      channels: 1 for grey, 3 for colour; 0 is grey if every image is.
-      labels: '' for class folders, else the field `label`; the name of another field; or 'none'.
-      test_share: of the images that the hash of their name puts into `test`, where no folder says what is test.
+      size: () if images already have the same size; one number for squares; or height and width.
+      crop: how images of other sizes are brought to this size, a name in `crops.CROPS`.
+      resize: the filter, a name in `crops.FILTERS`; '' is the crop's own filter or Lanczos.
+      upscale: whether images smaller than the size are enlarged. Otherwise they are left out.
+      channels: 1 for grey, 3 for colour; 0 is grey if every image is grey.
+      labels: '' for class folders or else the field `label`; the name of another field; or 'none'.
+      test_share: the fraction of images that the hash of their name puts into `test` if there is no folder for it.
     """
 
     size: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Recipe:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Height and width; None where images keep their size."""
+        """Height and width; None if images keep their size."""
         return (self.size[0], self.size[-1]) if self.size else None
 
     @property
@@ -52,7 +52,7 @@ class Recipe:
         return self.resize or crops.CROPS[self.crop].resize or 'lanczos'
 
     def check(self) -> None:
-        """Raise a UserError where a part is none, or two do not go together."""
+        """Raise a UserError if a setting is invalid or two settings contradict each other."""
         for key, allowed in RANGES.items():
             allowed.check(key, getattr(self, key.removeprefix('data.')))
         crop = crops.CROPS[self.crop]
@@ -72,7 +72,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """What is said of it in the name of the data: '64-center-lanczos'; '' where nothing is done to the pixels."""
+        """The recipe's part of the data set's name, such as '64-center-lanczos'; '' if it leaves pixels unchanged."""
         parts = []
         if self.shape:
             height, width = self.shape
@@ -82,13 +82,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits of all that it says."""
+        """Eight hexadecimal digits of a hash of all settings."""
         said = {**dataclasses.asdict(self), 'size': self.shape, 'resize': self.filter}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def flags(self) -> str:
-        """The flags of `genbench data prepare` that say the same, each with a space before it."""
+        """The equivalent flags of `genbench data prepare`, each preceded by a space."""
         found = ''
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -99,10 +99,10 @@ class Recipe:
 
 
 def of(options: Any) -> Recipe:
-    """The recipe in a section `data` of a config, or in the flags of a command.
+    """The recipe in the section `data` of a config or in the flags of a command.
 
     Raises:
-      UserError: two of its keys do not go together.
+      UserError: two of its keys contradict each other.
     """
     found = Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)})
     found.check()

@@ -1,4 +1,4 @@
-"""A prepared set of TFDS as the source of another, with images of another size."""
+"""A prepared TFDS set as the source of another set, with images of another size."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from genbench.errors import UserError
 
 
 def open_set(name: str, data_dir: str, recipe: Recipe) -> tuple[Contents, str]:
-    """What a prepared set of TFDS holds, and its folder.
+    """The contents of a prepared TFDS set and its folder.
 
     Raises:
       UserError: it is not prepared, has no images of 8 or 16 bits, or a split is empty.
@@ -45,7 +45,7 @@ def open_set(name: str, data_dir: str, recipe: Recipe) -> tuple[Contents, str]:
 
 
 def _kind(feature: Any, kind: str) -> str:
-    """The kind of a field as it is kept: texts, and numbers of at most one dimension."""
+    """The kind of a field that is kept: texts, and numbers with at most one dimension."""
     if not kind or kind == contents.TEXT:
         return kind
     if len(feature.shape) > 1:

@@ -1,6 +1,6 @@
-"""The work of one process of a preparation: look at the headers of some pictures, or write some of them to a shard.
+"""The work of one process in a preparation: read the headers of some pictures, or write some of them to a shard.
 
-Light to import, for every process begins with it.
+The module is light to import, since every process starts with it.
 """
 
 import dataclasses
@@ -18,21 +18,21 @@ from genbench.data import crops, decoding
 from genbench.data.contents import TEXT, Row, printable
 from genbench.data.recipe import Recipe
 
-FEW = 5  # names that are kept of files with one trouble
+FEW = 5  # how many file names are kept per problem
 Reader = Callable[[Row], tuple[Row, Any]]
 
 
 @dataclasses.dataclass
 class Counts:
-    """What became of pictures.
+    """Counts of what happened to pictures.
 
     Attributes:
-      rows: how many are good.
-      grey: how many of them have no colours.
-      sizes: (height, width) → how many; of headers alone.
-      unreadable: reason → the number of files, and the names of a few.
-      small: as `unreadable`, of those that would have to be enlarged.
-      treated: what had to be done → to how many.
+      rows: the number of good pictures.
+      grey: the number of grey ones among them.
+      sizes: (height, width) → number of pictures; from headers only.
+      unreadable: reason → number of files, and the names of a few.
+      small: the same for pictures that would have to be enlarged.
+      treated: conversion → number of pictures.
       sums: name → CRC-32 of the bytes.
     """
 
@@ -65,7 +65,7 @@ def _more(mine: list[Any], number: int, names: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Some rows of one split, and the file that they are written to."""
+    """Some rows of a split, and the file that they are written to."""
 
     path: str
     rows: Sequence[Row]
@@ -73,7 +73,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is the same for every shard."""
+    """The settings that all shards share."""
 
     read: Reader
     recipe: Recipe
@@ -83,7 +83,7 @@ class Plan:
 
 
 def look(read: Reader, rows: Sequence[Row]) -> Counts:
-    """Modes and sizes from the headers."""
+    """Count colour modes and sizes from the headers."""
     counts = Counts()
     for row in rows:
         try:
@@ -98,9 +98,9 @@ def look(read: Reader, rows: Sequence[Row]) -> Counts:
 
 
 def write(plan: Plan, shard: Shard) -> Counts:
-    """Decode, crop and write the pictures of a shard, unless that is done already.
+    """Decode, crop and write the pictures of a shard, unless it already exists.
 
-    The shard appears under its name when it is whole, with its counts beside it.
+    The shard appears under its name once it is complete, with its counts in a file next to it.
     """
     path = pathlib.Path(shard.path)
     beside = path.with_name(f'{path.name}.json')
@@ -151,7 +151,7 @@ def _example(plan: Plan, row: Row, counts: Counts) -> bytes | None:
 
 
 def features(shape: tuple[int, int, int], classes: Sequence[str], fields: Mapping[str, str]) -> Any:
-    """The features of TFDS of the rows that `write` writes."""
+    """The TFDS features of the rows that `write` writes."""
     import tensorflow_datasets as tfds
 
     kinds = tfds.features

@@ -1,4 +1,4 @@
-"""What a prepared data set looks like: a sheet of images, and its sizes."""
+"""Show a prepared data set: a sheet of images, and the sizes of its splits."""
 
 import pathlib
 import sys
@@ -13,17 +13,17 @@ from genbench.data.opening import Name
 from genbench.data.spec import TEXT
 from genbench.errors import UserError
 
-ACROSS, DOWN = 12, 10  # images of a sheet
-LEAST, GAP = 64, 4  # pixels: the side that smaller images are enlarged to at least, and between two
-FEW = 3  # captions
+ACROSS, DOWN = 12, 10  # images per row and per column of a sheet
+LEAST, GAP = 64, 4  # in pixels: the smallest side, to which smaller images are enlarged, and the gap between images
+FEW = 3  # captions shown
 
 
 def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
-    """Write a sheet of evenly spaced images of a split, a row of it for each class where they are few, and describe the
-    set, a line each.
+    """Write a sheet of evenly spaced images of a split, with one row per class if there are few classes. Return the
+    lines that describe the set.
 
     Raises:
-      UserError: the set is not prepared, has no such split, or the file is no PNG.
+      UserError: the set is not prepared, it has no such split, or the file is not a PNG.
     """
     builder = opening.open_named(name)
     spec = sources.spec_of(builder)
@@ -55,7 +55,7 @@ def _first(builder: object, split: str) -> list[dict]:
 
 
 def _rows(labels: np.ndarray, classes: int) -> list[np.ndarray]:
-    """Numbers of the images of each row of the sheet."""
+    """The image numbers of each row of the sheet."""
     if 1 < classes <= DOWN:
         inside = [np.flatnonzero(labels == number) for number in range(classes)]
         return [_spaced(one, ACROSS) for one in inside if len(one)]
@@ -81,7 +81,7 @@ def _sheet(images: np.ndarray, rows: list[np.ndarray]) -> Image.Image:
 
 
 def counter(every: float = 2.0) -> Callable[[str], None]:
-    """A line to standard error, rewritten from time to time, where a person reads it; else nothing."""
+    """Rewrite a line on standard error from time to time. Without a terminal, nothing is written."""
     last = time.monotonic()
 
     def say(text: str) -> None:

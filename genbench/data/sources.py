@@ -18,15 +18,15 @@ from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 POINTS = ('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll')
-EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and are prepared on first use
+EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation beforehand
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """One split in memory: images (n, height, width, channels) uint8, labels (n,) int32; zeros when unlabelled.
+    """One split in memory: images (n, height, width, channels) uint8 and labels (n,) int32, zero without labels.
 
     Attributes:
-      fields: what else its rows hold, (n, …) by name.
+      fields: further fields of the rows, (n, …) by name.
     """
 
     images: np.ndarray
@@ -37,11 +37,11 @@ class Arrays:
         return len(self.images)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Every field by name, 'image' and 'label' among them."""
+        """Every field by name, including 'image' and 'label'."""
         return {'image': self.images, 'label': self.labels, **self.fields}
 
     def part(self, numbers: Any) -> 'Arrays':
-        """These rows alone."""
+        """Only these rows."""
         columns = self.rows(numbers)
         return Arrays(columns.pop('image'), columns.pop('label'), columns)
 
@@ -50,17 +50,17 @@ class Arrays:
         return self if self.images.shape[1:] == shape else dataclasses.replace(self, images=resize(self.images, shape))
 
     def rows(self, numbers: Any) -> dict[str, np.ndarray]:
-        """These rows: 'image' (n, …), 'label' (n,) and the further fields."""
+        """These rows, as 'image' (n, …), 'label' (n,) and the further fields."""
         return {name: values[numbers] for name, values in self.columns().items()}
 
 
 def cache_dir() -> pathlib.Path:
-    """The user's cache folder of genbench."""
+    """The user's cache folder for genbench."""
     return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'genbench'
 
 
 def default_data_dir(name: str) -> str:
-    """Where `name` is looked for when `data.data_dir` is empty."""
+    """The folder in which `name` is looked up if `data.data_dir` is empty."""
     if name in EMBEDDED:
         return str(cache_dir() / 'tfds')
     return os.environ.get('TFDS_DATA_DIR') or str(pathlib.Path.home() / 'tensorflow_datasets')
@@ -77,12 +77,12 @@ def _tfds():
 
 
 def names() -> list[str]:
-    """Every data set name TFDS knows without the network, the embedded ones included."""
+    """The names of all data sets that TFDS knows without the network, including the embedded ones."""
     return sorted(_tfds().list_builders(with_community_datasets=False))
 
 
 def prepared(data_dir: str = '') -> list[str]:
-    """'name  folder' of the data sets found on this machine."""
+    """'name  folder' for each data set found on this machine."""
     if data_dir and not os.path.isdir(data_dir):
         raise UserError(f'{data_dir} (--data_dir) is no folder.')
     found = []
@@ -103,7 +103,7 @@ def _builder(name: str, data_dir: str):
             f'Make it with: genbench data prepare {name} --data_dir={data_dir}'
         )
     own = folder / name.partition('/')[0].partition(':')[0]
-    for depth in ('*', '*/*') if os.path.isdir(own) else ():  # of a version, or of a version of a config
+    for depth in ('*', '*/*') if os.path.isdir(own) else ():  # the folder of a version, or of a config's version
         _check_files(name, own.glob(f'{depth}/dataset_info.json'))
     from google.protobuf import json_format
 
@@ -128,7 +128,7 @@ def _builder(name: str, data_dir: str):
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an error says, without what TFDS puts before it."""
+    """The first line of an error's message, without TFDS's prefix."""
     lines = str(error).strip().splitlines()
     return lines[0].rpartition('": ')[2][:200] if lines else type(error).__name__
 
@@ -137,7 +137,7 @@ def _reason(error: BaseException) -> str:
 def prepare(name: str, data_dir: str = '') -> str:
     """Write the array_record files of a data set and return their folder.
 
-    Embedded sets need nothing; official builders download and need TensorFlow (the extra `prepare`).
+    Embedded sets need nothing else. Official builders download their data and need TensorFlow (the extra `prepare`).
     """
     if data_dir:
         pathlib.Path(data_dir).expanduser().mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def prepare(name: str, data_dir: str = '') -> str:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             builder.download_and_prepare()
     except Exception as error:
-        if not _builder(name, data_dir).is_prepared():  # another process may have been faster
+        if not _builder(name, data_dir).is_prepared():  # unless another process was faster
             if isinstance(error, OSError):
                 raise UserError(f'{name} cannot be prepared in {builder.data_path}: {error}.') from error
             raise
@@ -183,10 +183,10 @@ def open_builder(name: str, data_dir: str = '') -> Any:
 
 
 def open_folder(name: str, folder: pathlib.Path) -> Any:
-    """The builder of the data set that genbench has prepared in a folder.
+    """The builder of a data set that genbench has prepared in a folder.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the folder is damaged.
     """
     from google.protobuf import json_format
 
@@ -199,14 +199,14 @@ def open_folder(name: str, folder: pathlib.Path) -> Any:
 
 
 def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
-    """Refuse what is no file where one belongs: of a pipe the readers would wait for ever."""
+    """Reject anything but regular files, since readers would wait forever on a pipe."""
     for file in files:
         if not os.path.isfile(file):
             raise UserError(f'{file} should be a file of the data set {name}, and is none. Prepare it again.')
 
 
 def spec_of(builder: Any) -> DataSpec:
-    """The specification a prepared builder implies: 8-bit images unless its metadata states `levels`."""
+    """The specification of a prepared builder. Images have 8 bits unless its metadata has `levels`."""
     features = builder.info.features
     if 'image' not in features:
         raise UserError(f'{builder.name} has no feature called "image"; genbench reads image data sets.')
@@ -222,7 +222,7 @@ def spec_of(builder: Any) -> DataSpec:
 
 
 def kind(feature: Any) -> str:
-    """TEXT, or the type of numbers of a fixed shape; '' for what else a feature may be."""
+    """TEXT, or the type of numbers with a fixed shape; '' for any other feature."""
     if type(feature).__name__ == 'Text':
         return TEXT
     fixed = isinstance(getattr(feature, 'shape', None), tuple) and None not in feature.shape
@@ -230,7 +230,7 @@ def kind(feature: Any) -> str:
 
 
 def _metadata(builder: Any) -> tuple[int, str]:
-    """How many values a pixel can have, 256 where the metadata does not say; and what identifies its images, or ''."""
+    """The number of pixel values, 256 if the metadata does not say; and the identity of the images, or ''."""
     try:
         known = builder.info.metadata or {}
         levels, content = known.get('levels', 256), known.get('content', '')
@@ -247,7 +247,7 @@ def spec_by_name(name: str, data_dir: str = '') -> DataSpec:
 
 
 def count(builder: Any, split: str) -> int:
-    """The number of images of a split, or of a slice of one, which are not read."""
+    """The number of images in a split or a slice of one, without reading them."""
     try:
         found = builder.info.splits[split].num_examples
     except (ValueError, KeyError) as error:
@@ -264,10 +264,10 @@ def _no_split(builder: Any, split: str, error: BaseException) -> UserError:
 
 
 def load(builder: Any, split: str, fields: Sequence[str] = ()) -> Arrays:
-    """Decode one split into memory; TFDS slices such as 'train[:1000]' are understood.
+    """Decode a split into memory. TFDS slices such as 'train[:1000]' are allowed.
 
     Args:
-      fields: further ones to read, of `DataSpec.fields`.
+      fields: further fields to read, from `DataSpec.fields`.
     """
     try:
         with warnings.catch_warnings():
@@ -286,7 +286,7 @@ def load(builder: Any, split: str, fields: Sequence[str] = ()) -> Arrays:
 
 
 def noise(spec: DataSpec, count: int, fields: Sequence[str] = ()) -> Arrays:
-    """Random rows of a data set, where only their shapes matter."""
+    """Random rows with the shapes of a data set, for use where only shapes matter."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, spec.levels, (count, *spec.shape)).astype(np.uint8)
     labels = draw.integers(0, max(spec.classes, 1), count).astype(np.int32)
@@ -294,7 +294,7 @@ def noise(spec: DataSpec, count: int, fields: Sequence[str] = ()) -> Arrays:
 
 
 def stack(records: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Rows as arrays by field; texts become the numbers of their words."""
+    """Stack rows into one array per field. Texts become the numbers of their words."""
     columns = {
         'image': np.stack([record['image'] for record in records]),
         'label': np.asarray([record.get('label', 0) for record in records], np.int32),
