@@ -1,1 +1,1 @@
-"""Runs for other programs: their weights in formats that these read, with a card that says what the weights are."""
+"""Exchange runs with other programs: weights in formats that they read, with a model card that describes them."""

@@ -1,4 +1,4 @@
-"""The README.md of exported weights: what they are, of which data, how they were made and scored, and their licence."""
+"""The README.md of exported weights: what they are, their data, training and scores, and their licence."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from genbench import config as configs
 from genbench.evaluation import table
 from genbench.training.runs import Run
 
-_SHOWN = 40  # results in the table; results.jsonl has all
+_SHOWN = 40  # maximum number of results in the table; results.jsonl has all
 
 
 def text(
@@ -17,9 +17,9 @@ def text(
     """A model card in Markdown, with the front matter that model hubs read.
 
     Args:
-      rows: of results.jsonl, of this checkpoint.
-      use: lines that say what the files are and how they are read.
-      licence: of the weights; '' where nobody has said one.
+      rows: this checkpoint's rows of results.jsonl.
+      use: lines that say what the files are and how to read them.
+      licence: the licence of the weights; '' if none was given.
     """
     data = run.manifest['data']
     front = {

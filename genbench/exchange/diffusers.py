@@ -1,12 +1,12 @@
 """A U-Net in the layout of Hugging Face diffusers: the class UNet2DModel of its version 0.42.
 
-Both are DDPM's U-Net (Ho et al. 2020, appendix B), so every layer has a counterpart: what differs is the order of axes,
-which is (outputs, inputs, height, width) there, and that queries, keys and values are one layer here.
+Both are DDPM's U-Net (Ho et al. 2020, appendix B), so every layer has a counterpart. There are two differences:
+diffusers orders axes as (outputs, inputs, height, width), and genbench has queries, keys and values in one layer.
 
-UNet2DModel takes a step where genbench has a time: it is called with step = time_scale · t, where t is what the network
-is told of the time. With the βs of DDPM the steps are whole numbers. Its step n = 0 … 999 is step n + 1 here, where
-step 0 is the data. The sinusoids of n + 1 are those of n rotated by fixed angles. The layer behind them takes the
-rotation in, so that a `DDPMScheduler` fits.
+UNet2DModel takes a step where genbench has a time. It is called with step = time_scale · t, where t is the network's
+view of the time. With DDPM's βs, the steps are whole numbers. Its step n = 0 … 999 is genbench's step n + 1, as step 0
+is the data here. The sinusoids of n + 1 are those of n rotated by fixed angles. The layer after them absorbs the
+rotation, so that a `DDPMScheduler` fits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ from genbench.networks.unet import UNet
 Tree = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
 CLASS, FOLDER = 'UNet2DModel', 'unet'
-VERSION = '0.42.1'  # of diffusers, whose layout this is
+VERSION = '0.42.1'  # of diffusers, which defines the layout
 STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # of DDPM's linear schedule, genbench.interpolants.schedules.linear
 PREDICTIONS = {'noise': 'epsilon', 'x': 'sample', 'v': 'v_prediction'}  # of DDPMScheduler
 
 
 def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> None:
-    """Raise a UserError that says why the layout cannot hold this network of a run."""
+    """Raise a UserError with the reason if the layout cannot hold this network of a run."""
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if not isinstance(module, UNet):
         raise UserError(f'{refuse} it is neither a unet nor a dit. Use --format=safetensors.')
@@ -46,7 +46,7 @@ def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> Non
 
 
 def check_inputs(layout: str, name: str, module: Any, forms: Mapping[str, Form]) -> None:
-    """Raise a UserError where a network is told more than a time and a class."""
+    """Raise a UserError if a network takes more than a time and a class."""
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if [form.type for form in forms.values()] not in ([], ['classes']):
         raise UserError(f'{refuse} {layout} knows no conditions but one class, and this run has {", ".join(forms)}. '
@@ -65,7 +65,7 @@ def _groups(module: UNet) -> Iterator[int]:
 
 
 def _attending(config: Any, module: UNet) -> list[bool]:
-    """Whether each resolution is followed by attention."""
+    """Whether attention follows the blocks of each resolution."""
     levels = [layer for layer in module.down if hasattr(layer, 'block')]
     return [levels[depth * config.blocks].attention is not None for depth in range(len(config.multipliers))]
 
@@ -74,9 +74,9 @@ def settings(config: Any, module: UNet, size: int, channels: int, classes: int) 
     """The file config.json of the U-Net.
 
     Args:
-      config: the section `network` of the run.
-      size, channels: of the images.
-      classes: of the condition, without the one for knowing none; 0 without condition.
+      config: the section `network` of the run's config.
+      size, channels: the size and channels of the images.
+      classes: the number of the condition's classes, without the one that stands for no class; 0 without a condition.
     """
     attends = _attending(config, module)
     head = None if config.heads == 1 else config.channels * config.multipliers[-1] // config.heads
@@ -100,17 +100,17 @@ def settings(config: Any, module: UNet, size: int, channels: int, classes: int) 
         'freq_shift': 1,
         'flip_sin_to_cos': False,
         'downsample_padding': 0,
-        'num_class_embeds': classes + 1 if classes else None,  # the last one is for knowing none
+        'num_class_embeds': classes + 1 if classes else None,  # the last one stands for no class
     }
 
 
 def weights(params: Tree, config: Any, one_late: bool) -> Arrays:
-    """The parameters of a U-Net by the names that diffusers has for them.
+    """The parameters of a U-Net by their names in diffusers.
 
     Args:
-      params: nested dicts, as the training state has them.
-      config: the section `network` of the run.
-      one_late: step n there is step n + 1 here.
+      params: nested dicts, as in the training state.
+      config: the section `network` of the run's config.
+      one_late: step n in diffusers is step n + 1 here.
     """
     found = _convolution('conv_in', params['conv_in'])
     embedding = params['conditioning']
@@ -129,7 +129,7 @@ def weights(params: Tree, config: Any, one_late: bool) -> Arrays:
 
 
 def _side(name: str, layers: list[Tree], per: int, sampler: str) -> Arrays:
-    """One half of the U-Net: `per` levels at each resolution, and what changes the resolution after them."""
+    """One half of the U-Net: `per` levels at each resolution, then the layer that changes the resolution."""
     found: Arrays = {}
     depth = index = 0
     for layer in layers:
@@ -148,14 +148,14 @@ def _level(name: str, index: int, level: Tree) -> Arrays:
     found = _norm(f'{into}.norm1', block['norm_in']) | _convolution(f'{into}.conv1', block['conv_in'])
     found |= linear(f'{into}.time_emb_proj', block['condition'])
     found |= _norm(f'{into}.norm2', block['norm_out']) | _convolution(f'{into}.conv2', block['conv_out'])
-    if projection := _at(level, 'block/shortcut'):  # a convolution of one pixel there
+    if projection := _at(level, 'block/shortcut'):  # a 1×1 convolution in diffusers
         layer = linear(f'{into}.conv_shortcut', projection)
         found |= {key: value[..., None, None] if value.ndim == 2 else value for key, value in layer.items()}
     return found | (_attention(f'{name}.attentions.{index}', level['attention']) if 'attention' in level else {})
 
 
 def _at(tree: Tree, path: str) -> Tree:
-    """What lies at a path; {} where nothing does."""
+    """The subtree at a path; {} if there is none."""
     for part in path.split('/'):
         tree = tree.get(part, {})
     return tree
@@ -167,7 +167,7 @@ def _attention(name: str, params: Tree) -> Arrays:
 
 
 def queries_keys_values(name: str, params: Tree) -> Arrays:
-    """The one layer of all three as three layers."""
+    """Split the joint layer of queries, keys and values into three layers."""
     found: Arrays = {}
     kernels, biases = (np.split(np.asarray(params[part]), 3, axis=-1) for part in ('kernel', 'bias'))
     for letter, kernel, bias in zip('qkv', kernels, biases, strict=True):
@@ -192,7 +192,7 @@ def _bias(params: Tree) -> np.ndarray:
 
 
 def rotated(weight: np.ndarray, by: int, endpoint: bool = True) -> np.ndarray:
-    """The weight (outputs, features) that makes of the sinusoids of n what `weight` makes of those of n + `by`.
+    """The weight (outputs, features) that maps the sinusoids of n as `weight` maps those of n + `by`.
 
     sin((n + 1) f) = cos f sin(n f) + sin f cos(n f) and cos((n + 1) f) = cos f cos(n f) − sin f sin(n f).
 
@@ -208,7 +208,7 @@ def rotated(weight: np.ndarray, by: int, endpoint: bool = True) -> np.ndarray:
 def scheduler(
     schedule: Any, prediction: str, time_scale: float, clip: bool, learned: bool = False
 ) -> dict[str, Any] | None:
-    """The file scheduler_config.json of DDPM's chain; None where the run has another path or another prediction.
+    """The file scheduler_config.json for DDPM's chain; None if the run has another path or another prediction.
 
     Args:
       schedule: the path of the family, or None.

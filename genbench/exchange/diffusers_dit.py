@@ -1,8 +1,8 @@
 """A DiT in the layout of Hugging Face diffusers: the class DiTTransformer2DModel of its version 0.42.
 
-Both are the transformer of Peebles & Xie 2023. The class of diffusers gives every block a copy of the embeddings of
-time and class. It also spaces the frequencies of the time such that the last is exactly 1/10,000; the official code of
-DiT and genbench leave that end out. No weights can make up for it, so a network that was loaded needs `FREQUENCIES`
+Both are the transformer of Peebles & Xie 2023. In diffusers, every block has its own copy of the embeddings of time and
+class. diffusers also spaces the frequencies of time so that the last is exactly 1/10,000, whereas genbench and the
+official code of DiT leave that end out. No weights can compensate for this, so a loaded network needs `FREQUENCIES`
 first.
 """
 
@@ -22,11 +22,11 @@ FREQUENCIES = (
     'for block in transformer.transformer_blocks:',
     '    block.norm1.emb.time_proj.downscale_freq_shift = 0',
 )
-EXPANSION = 4  # of the perceptrons; no setting there
+EXPANSION = 4  # of the perceptrons; diffusers has no setting for it
 
 
 def check(config: Any, name: str, module: DiT, forms: Mapping[str, Form]) -> None:
-    """Raise a UserError that says why the layout cannot hold this network of a run."""
+    """Raise a UserError with the reason if the layout cannot hold this network of a run."""
     diffusers.check_inputs(CLASS, name, module, forms)
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if module.grid[0] != module.grid[1]:
@@ -40,9 +40,10 @@ def settings(config: Any, module: DiT, size: int, channels: int, classes: int) -
     """The file config.json of the transformer.
 
     Args:
-      config: the section `network` of the run.
-      size, channels: of the images.
-      classes: of the condition, without the one for knowing none; 0 without condition, which is one class there.
+      config: the section `network` of the run's config.
+      size, channels: the size and channels of the images.
+      classes: the number of the condition's classes, without the one that stands for no class. It is 0 without a
+        condition, which diffusers represents by one class.
     """
     return {
         '_class_name': CLASS,
@@ -63,12 +64,12 @@ def settings(config: Any, module: DiT, size: int, channels: int, classes: int) -
 
 
 def weights(params: Tree, config: Any, one_late: bool) -> Arrays:
-    """The parameters of a DiT by the names that diffusers has for them.
+    """The parameters of a DiT by their names in diffusers.
 
     Args:
-      params: nested dicts, as the training state has them.
-      config: the section `network` of the run.
-      one_late: step n there is step n + 1 here.
+      params: nested dicts, as in the training state.
+      config: the section `network` of the run's config.
+      one_late: step n in diffusers is step n + 1 here.
     """
     patch, tokens = config.patch, params['tokens']
     kernel = np.asarray(tokens['kernel']).reshape(patch, patch, -1, config.width).transpose(3, 2, 0, 1)

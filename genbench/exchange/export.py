@@ -1,4 +1,4 @@
-"""Write the weights of a run for other programs."""
+"""Export a run's weights for other programs."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ from genbench.networks.dit import DiT
 from genbench.training import runs
 from genbench.training import state as states
 
-Files = dict[str, bytes]  # by their names in the exported folder
+Files = dict[str, bytes]  # contents, by the file's name in the exported folder
 
 
 @explained_disk_errors()
@@ -28,16 +28,16 @@ def export(
 
     Args:
       format: one of FORMATS.
-      average: of the parameters; '': the one that the config evaluates.
-      step: of the checkpoint; None: the newest.
-      licence: of the weights, for the card.
+      average: the average of the parameters to export; '': the one that the config evaluates.
+      step: the step of the checkpoint; None: the newest.
+      licence: the licence of the weights, for the card.
 
     Returns:
-      A line for each file.
+      One line per file.
 
     Raises:
-      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists or lies inside the run;
-        nothing is written.
+      UserError: there is no run or checkpoint, the format cannot hold the run, or `out` exists or is inside the run.
+        Nothing is written then.
     """
     target = pathlib.Path(out)
     if target.exists():
@@ -65,7 +65,7 @@ def export(
 
 
 def _safetensors(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
-    """All variables of all networks, and what borrowed runs lend to samples, under the names of the training state."""
+    """All variables of all networks, and of borrowed runs that sampling needs, by their names in the training state."""
     arrays = dict(named(state))
     if not arrays:
         raise UserError(f'{run.folder.path} has no weights: its networks hold no variables.')
@@ -83,7 +83,7 @@ def _safetensors(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tupl
 
 
 def named(state: Mapping[str, Any], prefix: str = '') -> list[tuple[str, np.ndarray]]:
-    """The variables of a state, and of what is lent beside it, by their names in a file."""
+    """The variables of a state, including borrowed ones, by their names in a file."""
     variables = [
         (prefix + name.replace('/', '.'), np.asarray(value))
         for part in ('params', 'aux')
@@ -94,7 +94,7 @@ def named(state: Mapping[str, Any], prefix: str = '') -> list[tuple[str, np.ndar
 
 
 def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
-    """The one network of a family, a U-Net or a DiT, and the scheduler of diffusers where one fits."""
+    """The only network of a family, a U-Net or a DiT, and the diffusers scheduler if one fits."""
     family, options = blueprint.family, run.config.network
     networks = dict(blueprint.bind_state(state))
     if len(networks) != 1 or state.get('lent'):

@@ -1,7 +1,7 @@
-"""The networks in EDM's pickles, read as data: nothing in them is imported, called or run.
+"""Read the networks in EDM's pickles as data: nothing in them is imported, called or run.
 
-NVIDIA's persistent classes pickle the source code of a network with it, and run that code when they are loaded. Here
-the code is left alone; what is read are the settings, and the parameters and buffers of the modules.
+NVIDIA's persistent classes pickle a network's source code together with the network, and run the code when they are
+loaded. This module ignores the code. It reads only the settings, and the modules' parameters and buffers.
 """
 
 import mmap
@@ -16,19 +16,19 @@ from genbench.evaluation.features import pickled, torch_file
 
 
 class Module(pickled.Built):
-    """A module of torch, whose attributes are its state."""
+    """A torch module, whose attributes are its state."""
 
     kind: str = ''
 
 
 class Network(NamedTuple):
-    """A network of a pickle.
+    """A network in a pickle.
 
     Attributes:
-      kind: name of its class.
+      kind: the name of its class.
       options: its attributes that are numbers or texts.
-      model: the name of the class of its module `model`; '' without one.
-      arrays: its parameters and buffers, by dotted names.
+      model: the name of the class of its module `model`; '' if it has none.
+      arrays: its parameters and buffers, by dotted name.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Published weights as a finished run: sampled, evaluated, distilled and built on like any other."""
+"""Import published weights as a finished run that can be sampled, evaluated, distilled and built on like any other."""
 
 import hashlib
 import json
@@ -27,9 +27,9 @@ from genbench.training.files import write_atomically
 from genbench.training.prepared import prepare
 
 NAMES = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.bin')
-# What attention layers were called before version 0.14.
+# The names of attention layers before version 0.14.
 _FORMER = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
-# What UNet2DModel takes where its config says nothing; keys that its config and ours must agree in.
+# The keys in which UNet2DModel's config and ours must agree, with their defaults in its config.
 _DEFAULTS = {
     'block_out_channels': None, 'layers_per_block': 2, 'down_block_types': None, 'up_block_types': None,
     'add_attention': True, 'attention_head_dim': 8, 'norm_num_groups': 32, 'norm_eps': 1e-5, 'act_fn': 'silu',
@@ -40,18 +40,18 @@ _DEFAULTS = {
 
 @explained_disk_errors()
 def import_weights(source: str, config: Config, workdir: str) -> list[str]:
-    """Make a run of a config whose one network has the weights of a folder of diffusers, or of a file.
+    """Make a run from a config and the weights of its only network, from a diffusers folder or a checkpoint file.
 
-    The weights become those of the last step and all of its averages. The data set need not be prepared.
+    The weights become those of the last step and of all averages. The data set need not be prepared.
 
     Args:
-      source: a folder with `config.json` and the weights, or with a folder `unet` that has them; or a checkpoint of EDM
-        or of score SDE.
-      config: resolved; its network must be the one of the weights.
+      source: a folder with `config.json` and the weights, or with a subfolder `unet` that has them; or a checkpoint of
+        EDM or score SDE.
+      config: the resolved config, whose network must match the weights.
       workdir: a new folder.
 
     Raises:
-      UserError: the weights are not there or of another network, or the folder exists; nothing is written then.
+      UserError: the weights are missing or belong to another network, or the folder exists. Nothing is written then.
     """
     target, path = pathlib.Path(workdir), pathlib.Path(source)
     if target.exists():
@@ -74,7 +74,7 @@ def import_weights(source: str, config: Config, workdir: str) -> list[str]:
 
 
 def _of_folder(path: pathlib.Path, family: Family, blueprint: states.Blueprint) -> tuple[pathlib.Path, Any, Any]:
-    """The file of a U-Net in diffusers' layout, and the variables."""
+    """The file of a U-Net in diffusers' layout, and the U-Net's variables."""
     config, folder = family.config.network, _folder(path)
     ((name, like),) = blueprint.shapes['params'].items()
     if config.name != 'unet':
@@ -86,12 +86,12 @@ def _of_folder(path: pathlib.Path, family: Family, blueprint: states.Blueprint) 
 
 
 def _of_file(path: pathlib.Path, family: Family, blueprint: states.Blueprint) -> tuple[pathlib.Path, Any, Any]:
-    """The same of a checkpoint of EDM or score SDE."""
+    """The same for a checkpoint of EDM or score SDE."""
     return path, *placed(score_models.variables(path, family), blueprint, str(path))
 
 
 def placed(variables: Mapping[str, np.ndarray], blueprint: states.Blueprint, source: str) -> tuple[Any, Any]:
-    """Parameters and other variables as a run of one network holds them, of arrays by their paths in the network.
+    """Arrange arrays, given by their paths in the network, as the parameters and other variables of a run.
 
     Raises:
       UserError: an array is missing, has another shape, or is not expected.
@@ -122,7 +122,7 @@ def _folder(source: pathlib.Path) -> pathlib.Path:
 
 
 def _check_settings(family: Family, name: str, blueprint: states.Blueprint, folder: pathlib.Path) -> None:
-    """Raise a UserError where the U-Net of the folder would compute something else with the same weights."""
+    """Raise a UserError if the folder's U-Net would compute something else with the same weights."""
     config, shapes = family.config.network, blueprint.shapes
     module: Any = blueprint.bind(shapes['params'], shapes['aux'])[name]
     diffusers.check(config, name, module, family.forms)

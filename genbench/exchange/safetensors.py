@@ -1,6 +1,7 @@
-"""The file format safetensors: a length, a JSON header that says where each array lies, and the arrays.
+"""The file format safetensors: a length, a JSON header with the position of each array, and the arrays.
 
-https://github.com/huggingface/safetensors#format. Written here because it is short, and a dependency is not.
+https://github.com/huggingface/safetensors#format. genbench writes it directly, because the code is short and saves a
+dependency.
 """
 
 import json
@@ -14,11 +15,11 @@ DTYPES = {
     'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
     'int16': 'I16', 'int8': 'I8', 'uint64': 'U64', 'uint32': 'U32', 'uint16': 'U16', 'uint8': 'U8', 'bool': 'BOOL',
 }  # fmt: skip
-_ALIGNMENT = 8  # bytes, of where the arrays begin
+_ALIGNMENT = 8  # in bytes, of the start of the arrays
 
 
 def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a file that holds these arrays under their names, and texts of its own.
+    """The bytes of a file that holds these arrays by name, together with texts as metadata.
 
     Raises:
       UserError: an array has a type that the format does not know.

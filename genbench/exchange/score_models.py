@@ -1,4 +1,4 @@
-"""Published checkpoints of EDM (.pkl) and score SDE (.pth) as the variables of a network."""
+"""Read the variables of a network from published checkpoints of EDM (.pkl) and score SDE (.pth)."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from genbench.exchange import persistent, song
 from genbench.exchange.song import Arrays
 
 NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # by EDM's classes
-# EDM's classes: the path and the prediction that they are, the settings that these have, and whether the network
-# predicts the noise with the opposite sign.
+# For each of EDM's classes: its path and prediction here, the settings of these, and whether the network predicts the
+# noise with the opposite sign.
 PRECONDITIONED: dict[str, tuple[str, str, dict[str, float], bool]] = {
     'EDMPrecond': ('edm', 'preconditioned', {'sigma_data': 0.5}, False),
     'VPPrecond': ('vp', 'noise', {'beta_d': 19.9, 'beta_min': 0.1, 'M': 1000}, False),
     'VEPrecond': ('ve', 'noise', {'sigma_min': 0.02, 'sigma_max': 100}, True),
 }
-_UNTRAINED = ('sigmas', 'all_modules.0.W')  # which have no average in a checkpoint of score SDE
+_UNTRAINED = ('sigmas', 'all_modules.0.W')  # variables without an average in score SDE's checkpoints
 
 
 def variables(path: pathlib.Path, family: Any) -> Arrays:
-    """The variables by their paths in the network of a family whose config is that of the checkpoint.
+    """The checkpoint's variables, by their paths in the network of a family with a matching config.
 
     Raises:
-      UserError: the file is damaged, or its network is not the config's.
+      UserError: the file is damaged, or its network does not match the config.
     """
     config = family.config.network
     if path.suffix not in READERS:
@@ -61,7 +61,7 @@ def _edm(path: pathlib.Path, family: Any) -> Arrays:
 
 
 def _score_sde(path: pathlib.Path, family: Any) -> Arrays:
-    """The averages of a checkpoint, as its authors evaluate it."""
+    """The averages in a checkpoint, which its authors evaluate."""
     _check_path(path, family, ('vp', 'subvp', 've'), 'noise')
     if family.config.network.name != 'ncsnpp':
         raise UserError(f'{path} holds a network of score SDE, which is ncsnpp here; network.name is '

@@ -1,9 +1,9 @@
-"""Weights of EDM's and score SDE's published checkpoints, as those of the networks ncsnpp and adm.
+"""Convert the weights of EDM's and score SDE's published checkpoints to those of the networks ncsnpp and adm.
 
 T. Karras et al. 2022, https://github.com/NVlabs/edm; Y. Song et al. 2021, yang-song/score_sde_pytorch. EDM names layers
-by where they are in the network, score SDE by their number; the layers themselves are the same, so score SDE's are
-given EDM's names first. What differs from genbench is the order of axes, of queries, keys and values, and of sines and
-cosines; and EDM's classes, which are columns of a layer with one bias for all, and the bias alone for none.
+by their place in the network and score SDE numbers them. The layers themselves are the same, so score SDE's first get
+EDM's names. genbench differs in the order of axes, of queries, keys and values, and of sines and cosines. It also
+differs in EDM's classes: these are the columns of a layer with one common bias, and the bias alone stands for no class.
 """
 
 import math
@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Piece(NamedTuple):
-    """A layer or block of the network: where its parameters are, and its name in a file of EDM."""
+    """A layer or block of the network: the path of its parameters, and its name in EDM's files."""
 
     kind: str  # 'conv', 'block' or 'norm'
     path: str
@@ -27,11 +27,11 @@ class Piece(NamedTuple):
 
 
 def pieces(config: Any, size: int) -> Iterator[Piece]:
-    """The layers in the order in which both codes build them.
+    """The layers in the order in which both codebases build them.
 
     Args:
       config: the section `network` of a config.
-      size: height of the images.
+      size: the height of the images.
     """
     adm, depths = config.name == 'adm', range(len(config.multipliers))
     attends = lambda depth: size >> depth in config.attention  # noqa: E731
@@ -63,13 +63,13 @@ def pieces(config: Any, size: int) -> Iterator[Piece]:
 
 
 def parameters(found: Mapping[str, np.ndarray], config: Any, size: int, negative: bool) -> Arrays:
-    """The variables of the network by their paths.
+    """The variables of the network, by their paths.
 
     Args:
-      found: arrays of the network by EDM's names.
+      found: the network's arrays, by EDM's names.
       config: the section `network` of a config.
-      size: height of the images.
-      negative: the network of the file predicts the noise with the opposite sign.
+      size: the height of the images.
+      negative: the file's network predicts the noise with the opposite sign.
 
     Raises:
       UserError: an array is missing, has another number of axes, or is not used.
@@ -88,7 +88,7 @@ def parameters(found: Mapping[str, np.ndarray], config: Any, size: int, negative
 
 
 class _Left:
-    """The arrays of a file, which are taken from it one by one."""
+    """The arrays of a file that have not been used yet; they are taken one by one."""
 
     def __init__(self, found: Mapping[str, np.ndarray]):
         self._found = dict(found)
@@ -129,7 +129,7 @@ def _conditioning(left: _Left, adm: bool) -> Arrays:
         made['conditioning/entries/label/embedding'] = np.concatenate([classes, bias])
     if left.has('map_augment.weight'):
         made['conditioning/entries/augmentation/kernel'] = left.take('map_augment.weight', 2).T
-    if adm:  # cosines come first there
+    if adm:  # cosines come first in EDM
         for path, axis in (('hidden/kernel', 0), ('entries/augmentation/kernel', 1)):
             if (whole := f'conditioning/{path}') in made:
                 made[whole] = np.roll(made[whole], made[whole].shape[axis] // 2, axis)
@@ -146,7 +146,7 @@ def _block(left: _Left, path: str, name: str) -> Arrays:
 def _attention(left: _Left, path: str, name: str) -> Arrays:
     made = _norm(left, f'{path}/attention/norm', f'{name}.norm2')
     three = _pixelwise(left, f'{path}/attention/inputs', f'{name}.qkv')
-    # Queries, keys and values of a channel lie beside each other there; here all queries come first.
+    # EDM puts a channel's query, key and value next to each other. Here all queries come first.
     made |= {key: value.reshape(*value.shape[:-1], -1, 3).swapaxes(-1, -2).reshape(value.shape)
              for key, value in three.items()}  # fmt: skip
     return made | _pixelwise(left, f'{path}/attention/output', f'{name}.proj')
@@ -158,7 +158,7 @@ def _convolution(left: _Left, path: str, name: str) -> Arrays:
 
 
 def _pixelwise(left: _Left, path: str, name: str) -> Arrays:
-    """A convolution of one pixel, which is a dense layer here."""
+    """A 1×1 convolution, which is a dense layer here."""
     made = _convolution(left, path, name)
     return {**made, f'{path}/kernel': made[f'{path}/kernel'][0, 0]}
 
@@ -172,7 +172,7 @@ def _norm(left: _Left, path: str, name: str) -> Arrays:
 
 
 def renamed(found: Mapping[str, np.ndarray], config: Any, size: int) -> Arrays:
-    """Arrays of the network by EDM's names, where `found` has score SDE's, without 'module.' before them."""
+    """Give the arrays in `found` EDM's names in place of score SDE's, which come without the prefix 'module.'."""
     made: Arrays = {}
     numbers = iter(range(len(found)))
 
