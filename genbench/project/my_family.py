@@ -1,7 +1,7 @@
-"""A family of its own: every pixel drawn by itself, p(x) = Π p(x_d), with a distribution over the levels for each.
+"""A family of your own. Every pixel is independent, p(x) = Π p(x_d), with its own distribution over the levels.
 
-It is a start. Replace the network, the loss and the sampler by yours; genbench.families.base says what else a family
-may have, and the guide "Adding a family" shows it (genbench configs list says where the guides are).
+This is a starting point: replace the network, the loss and the sampler with yours. genbench.families.base documents
+what else a family can have, and the guide "Adding a family" explains it (genbench configs list shows where it is).
 """
 
 import jax
@@ -15,7 +15,7 @@ from genbench.ranges import POSITIVE
 
 
 class Table(nnx.Module):
-    """The logits of all pixels (pixels, levels)."""
+    """The logits of all pixels, (pixels, levels)."""
 
     def __init__(self, pixels: int, levels: int, *, rngs: nnx.Rngs):
         self.logits = nnx.Param(0.01 * jax.random.normal(rngs.params(), (pixels, levels)))
@@ -23,13 +23,13 @@ class Table(nnx.Module):
 
 @register('my_family')
 class MyFamily(Family):
-    """Maximum likelihood, exactly: the best table holds how often each pixel has each level in the train split."""
+    """Trained by exact maximum likelihood. The best table is how often each pixel has each level in the train split."""
 
     ranges = {'temperature': POSITIVE}
 
     @classmethod
     def defaults(cls):
-        return {'family': {**super().defaults()['family'], 'temperature': 1.0}}  # of samples, not of likelihoods
+        return {'family': {**super().defaults()['family'], 'temperature': 1.0}}  # affects samples, not likelihoods
 
     def networks(self, rngs):
         return {'table': Table(self.spec.num_dims, self.spec.levels, rngs=rngs)}
@@ -39,12 +39,12 @@ class MyFamily(Family):
         return (Update('table', ('table',), self.loss),)
 
     def loss(self, networks, batch, key, step):
-        """Negative log-likelihood in bits per dimension."""
+        """The negative log-likelihood in bits per dimension."""
         loss = self.spec.bits_per_dim(self.log_prob(networks, batch['image']).mean())
         return loss, {'loss': loss}
 
     def log_prob(self, networks, images, given=None, keys=None):
-        """Nats of integer images (batch, height, width, channels), (batch,)."""
+        """The log-likelihood in nats, (batch,), of integer images (batch, height, width, channels)."""
         x = images.reshape(len(images), -1)
         logits = jnp.broadcast_to(networks['table'].logits[...], (len(x), *networks['table'].logits.shape))
         return categorical(logits, x).sum(1)
@@ -54,7 +54,7 @@ class MyFamily(Family):
         return (Likelihood('table', 'exact', self.log_prob, {'dequantisation': 'none'}),)
 
     def sample(self, networks, keys, given, sampler):
-        """Images from one key each, so that a sample does not depend on its batch."""
+        """Sample one image per key, so that a sample does not depend on its batch."""
         logits = networks['table'].logits[...] / self.config.family.temperature
         draw = jax.vmap(lambda key: jax.random.categorical(rng.named(key, 'pixels'), logits))
         return Samples(draw(keys).reshape(len(keys), *self.spec.shape), 1)

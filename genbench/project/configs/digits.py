@@ -1,4 +1,4 @@
-"""The family of this project on 8×8 digits.
+"""This project's family on 8×8 digits.
 
 genbench train --config=configs/digits.py --workdir=runs/digits
 

@@ -1,4 +1,4 @@
-"""Which learning rate the family wants, with two seeds.
+"""Which learning rate suits the family, with two seeds.
 
 genbench run experiments/learning_rates.py --out runs/learning_rates
 """

@@ -1,4 +1,4 @@
-"""The family against what must hold of it, whatever it has learned."""
+"""Properties that the family must have, whatever it has learned."""
 
 import itertools
 import pathlib
@@ -18,7 +18,7 @@ CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'digits.py'
 
 @pytest.fixture
 def tiny():
-    """The family and its networks, for images of two by two pixels with three levels."""
+    """The family and its networks, for 2×2 images with three levels."""
     resolved = config.load(str(CONFIG))
     family = families.get(resolved.family.name)(resolved, DataSpec('tiny', (2, 2, 1), 3))
     return family, Networks(family.networks(nnx.Rngs(0)))
