@@ -3,13 +3,14 @@
 genbench train --config=configs/cifar10/diffusion.py --workdir=runs/cifar10_diffusion \
     --config.data.data_dir=DIR
 
-The paper's numbers: FID 3.17 with the reverse variance β (ancestral:1000:variance=large), VLB <= 3.75 bits/dim. Not
-yet reproduced here. Its text allows β_t and β̃_t; its code scored with `fixedlarge`, with predicted images clipped.
-DDIM's numbers for this model (J. Song et al. 2021, table 1) are with spacing=ddim_quad, and without clipping.
+The paper reports FID 3.17 with the reverse variance β (ancestral:1000:variance=large) and VLB <= 3.75 bits/dim. These
+have not been reproduced here yet. The paper's text allows β_t and β̃_t. Its code scored with `fixedlarge` and clipped
+the predicted images. DDIM's numbers for this model (J. Song et al. 2021, table 1) use spacing=ddim_quad and no
+clipping.
 
-Differs from the paper: pixels sit at the centres of their bins, (2k + 1) / 256 − 1 instead of 2k / 255 − 1; step n is
-embedded as n, not n − 1; the layers that start near zero start at zero; the gradient of the whole batch is clipped,
-not that of each device.
+Differs from the paper: pixels are at the centres of their bins, (2k + 1) / 256 − 1 instead of 2k / 255 − 1. Step n is
+embedded as n, not as n − 1. Layers that start near zero in the paper start at zero. The gradient of the whole batch is
+clipped, not that of each device.
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,10 @@
 genbench train --config=configs/cifar10/diffusion_dit.py --workdir=runs/cifar10_diffusion_dit \
     --config.data.data_dir=DIR
 
-Peebles & Xie 2023 train on latents of ImageNet; there is no published number for this one.
+Peebles & Xie 2023 train on latents of ImageNet. No number has been published for this model.
 
-Differs from the paper: pixels of CIFAR-10 with uniform noise in their bins; bfloat16; predicted images are clipped
-while sampling, as DDPM does for pixels.
+Differs from the paper: it models pixels of CIFAR-10, with uniform noise in their bins, and computes in bfloat16.
+Predicted images are clipped during sampling, as DDPM does for pixels.
 """
 
 from ml_collections import ConfigDict

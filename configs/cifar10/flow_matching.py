@@ -3,13 +3,13 @@
 genbench train --config=configs/cifar10/flow_matching.py --workdir=runs/cifar10_flow_matching \
     --config.data.data_dir=DIR
 
-Published for similar recipes: FID 3.66 (torchcfm, independent coupling), 3.11 bits/dim (Lipman et al. 2023, K = 1). Not
-yet reproduced here.
+Published results for similar recipes are FID 3.66 (torchcfm, independent coupling) and 3.11 bits/dim (Lipman et al.
+2023, K = 1). They have not been reproduced here yet.
 
-Differs from the paper: Lipman et al. use 256 channels, no dropout, batch 256, learning rate 5e-4 with linear decay and
-σ_min > 0. Differs from torchcfm, whose sizes and optimizer these are: pixels get uniform noise in their bins; times
-are multiplied by 1,000 before their embedding; layers start as DDPM's, not as PyTorch's; samples come from Euler and
-Heun steps, not from dopri5.
+Differs from the paper: Lipman et al. use 256 channels, no dropout, batch 256, learning rate 5e-4 with linear decay, and
+σ_min > 0. Sizes and optimizer are torchcfm's. Differs from torchcfm in that pixels get uniform noise in their bins,
+times are multiplied by 1,000 before their embedding, layers are initialised as in DDPM and not as in PyTorch, and
+samples come from Euler and Heun steps and not from dopri5.
 """
 
 from ml_collections import ConfigDict

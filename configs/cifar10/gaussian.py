@@ -3,7 +3,7 @@
 genbench train --config=configs/cifar10/gaussian.py --workdir=runs/cifar10_gaussian \
     --config.data.data_dir=DIR
 
-Expect 4.68 bits/dim (`density_1`) on the first 1,000 test images, 4.55 on train.
+Expect 4.68 bits/dim (`density_1`) on the first 1,000 test images, and 4.55 on train.
 No paper to differ from: the moments are the maximum-likelihood estimate.
 """
 

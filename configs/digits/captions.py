@@ -1,17 +1,17 @@
-"""Digits from words: the diffusion model of diffusion.py, told a caption such as 'a bold seven'.
+"""Digits from words: the diffusion model of diffusion.py, conditioned on captions such as 'a bold seven'.
 
 genbench train --config=configs/digits/captions.py --workdir=runs/captions
 genbench sample runs/captions --out=sevens.png --given caption="a bold seven" --sampler=ddim:20:1.5
 
-Of 64 samples of these words with this guidance, 64 were sevens to scikit-learn's SVC of the train split (gamma 0.001,
-C 10), and all had more ink than the median train image; without guidance 63 and 55 of them.
+Of 64 samples for this caption with this guidance, scikit-learn's SVC (gamma 0.001, C 10), fitted to the train split,
+classifies 64 as sevens. All have more ink than the median train image. Without guidance, the counts are 63 and 55.
 
-A tenth of the captions is left out in training, so that sampling can be guided (J. Ho, T. Salimans, Classifier-Free
-Diffusion Guidance, 2022). Every block of the U-Net attends to the words (R. Rombach et al., High-Resolution Image
-Synthesis with Latent Diffusion Models, 2022).
+Training drops a tenth of the captions, so that sampling can be guided (J. Ho, T. Salimans, Classifier-Free Diffusion
+Guidance, 2022). Every block of the U-Net attends to the words (R. Rombach et al., High-Resolution Image Synthesis with
+Latent Diffusion Models, 2022).
 
-Differs from the paper: in pixels, not in latents; words have vectors that are learned with the U-Net, and no text
-encoder; an 8×8 data set and a small network.
+Differs from the paper: it models pixels, not latents. There is no text encoder; word vectors are learned together with
+the U-Net. The data set has 8×8 images and the network is small.
 """
 
 from ml_collections import ConfigDict

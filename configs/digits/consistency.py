@@ -2,13 +2,13 @@
 
 genbench train --config=configs/digits/consistency.py --workdir=runs/consistency
 
-Train the teacher first: configs/digits/diffusion.py. docs/studies/digits_families.md has what to expect.
+Train the teacher first: configs/digits/diffusion.py. docs/studies/digits_families.md says what results to expect.
 
-Differs from the paper: path and times are the teacher's, here cosine and even in t, not EDM's with ρ = 7; the
-trajectory ends at 0, where f(x, 0) = x, not at 0.002 with c_skip and c_out; the distance is pseudo-Huber, of a later
-paper, not LPIPS; the target network has decay 0.95, where the paper has 0 on CIFAR-10; batch 128, not 512; Adam at 1e-3
-with clipping at 1, not RAdam at 4e-4 without, by choice; small networks and another data set. docs/deviations.md has
-the reasons.
+Differs from the paper: path and times are the teacher's, here cosine and even in t, and not EDM's with ρ = 7. The
+trajectory ends at 0, where f(x, 0) = x, and not at 0.002 with c_skip and c_out. The distance is the pseudo-Huber
+distance of a later paper, not LPIPS. The target network has decay 0.95, where the paper uses 0 on CIFAR-10. The batch
+size is 128, not 512. The optimizer is, by choice, Adam at 1e-3 with clipping at 1, not RAdam at 4e-4 without clipping.
+Networks are small, and the data set is different. docs/deviations.md gives the reasons.
 """
 
 from ml_collections import ConfigDict

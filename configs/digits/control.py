@@ -1,15 +1,15 @@
-"""The digits diffusion run, steered by edges while it stays as it is.
+"""Edges steer the digits diffusion run, which stays frozen.
 
 genbench train --config=configs/digits/control.py --workdir=runs/control
 
 Train the base first: configs/digits/diffusion.py.
 
-The edges of 256 samples differ from those that they were told, of test images, by 0.077 (root mean square, ddim:20),
-and by 0.333 from those of another image; with guidance 1 by 0.059 and 0.345.
+256 samples are given the edges of test images. Their own edges differ from those by 0.077 (root mean square, ddim:20),
+and by 0.333 from the edges of another image. With guidance 1 the differences are 0.059 and 0.345.
 
 Differs from the paper: L. Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, 2023, control
-Stable Diffusion in latents and drop half of the captions; here a small U-Net in pixels, whose pictures have the size of
-the images and pass two convolutions, not eight; a tenth of the pictures is dropped; the base has no conditions.
+Stable Diffusion in latents and drop half of the captions. Here the base is a small U-Net in pixels without conditions.
+The pictures have the size of the images and pass through two convolutions, not eight. A tenth of them is dropped.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,11 @@
 
 genbench train --config=configs/digits/diffusion.py --workdir=runs/diffusion
 
-docs/studies/digits_families.md has what to expect.
+docs/studies/digits_families.md says what results to expect.
 
-Differs from the paper: another data set and a small U-Net without attention and dropout; the cosine schedule and v
-prediction of later papers; uniform noise in the bins; learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention and dropout. The cosine
+schedule and v prediction are from later papers. Pixels have uniform noise in their bins. The learning rate, averaging
+and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""A VAE of digits whose latents configs/digits/latent_diffusion.py models.
+"""A VAE of digits, whose latents configs/digits/latent_diffusion.py models.
 
 genbench train --config=configs/digits/first_stage.py --workdir=runs/first_stage
 
-Latents are pictures of 4×4 with two channels, and the KL term weighs so little that they keep what images look like.
-Samples from its own prior are therefore poor.
+Latents are 4×4 pictures with two channels. The KL term has so small a weight that they preserve the images' appearance.
+Samples from the VAE's own prior are therefore poor.
 
-Differs from the paper: Rombach et al. 2022 train first stages of larger images with a perceptual and an adversarial
-loss. Here the decoder is categorical and trained by likelihood alone, and the KL term has the weight 0.1 beside a
-likelihood in nats, not 1e-6 beside a mean over pixels.
+Differs from the paper: Rombach et al. 2022 train first stages on larger images with a perceptual and an adversarial
+loss. Here the decoder is categorical and trained by likelihood alone. The KL term has the weight 0.1 relative to a
+likelihood in nats, not 1e-6 relative to a mean over pixels.
 """
 
 from ml_collections import ConfigDict

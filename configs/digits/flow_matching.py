@@ -2,10 +2,10 @@
 
 genbench train --config=configs/digits/flow_matching.py --workdir=runs/flow_matching
 
-docs/studies/digits_families.md has what to expect.
+docs/studies/digits_families.md says what results to expect.
 
-Differs from the paper: another data set and a small U-Net without attention; σ_min = 0; uniform noise in the bins;
-learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention. σ_min = 0. Pixels have
+uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,11 @@
 
 genbench train --config=configs/digits/gan.py --workdir=runs/gan
 
-docs/studies/digits_families.md has what to expect.
+docs/studies/digits_families.md says what results to expect.
 
 Differs from the paper: Mescheder et al. 2018 resample by average pooling and nearest neighbour without convolutions,
-narrow the middle of each block, use RMSProp with 1e-4, γ = 10, 256 latents and batches of 64, and add no noise to real
-images.
+and narrow the middle of each block. They use RMSProp with 1e-4, γ = 10, 256 latents and batches of 64, and add no noise
+to real images.
 """
 
 from ml_collections import ConfigDict

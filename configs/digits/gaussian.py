@@ -2,8 +2,7 @@
 
 genbench train --config=configs/digits/gaussian.py --workdir=runs/gaussian
 
-docs/studies/digits_families.md has what to expect.
-Every image is seen 16 times, which leaves the moments exact.
+docs/studies/digits_families.md says what results to expect. Every image is seen 16 times, so the moments are exact.
 No paper to differ from: the moments are the maximum-likelihood estimate.
 """
 

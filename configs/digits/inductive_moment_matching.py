@@ -2,9 +2,9 @@
 
 genbench train --config=configs/digits/inductive_moment_matching.py --workdir=runs/inductive_moment_matching
 
-Differs from the paper: another data set and a small U-Net without attention; r lies 0.05 of the time before t instead
-of 1/2¹² of the noise levels, so that jumps spread over the path within a short run; no guidance; uniform noise in the
-bins; learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention. r is 0.05 in time before
+t, instead of 1/2¹² of the noise levels, so that jumps spread over the path within a short run. There is no guidance.
+Pixels have uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

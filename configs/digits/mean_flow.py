@@ -2,8 +2,8 @@
 
 genbench train --config=configs/digits/mean_flow.py --workdir=runs/mean_flow
 
-Differs from the paper: another data set and a small U-Net without attention; no guidance; uniform noise in the bins;
-learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention. There is no guidance.
+Pixels have uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,11 @@
 
 genbench train --config=configs/digits/normalizing_flow.py --workdir=runs/normalizing_flow
 
-docs/studies/digits_families.md has what to expect.
+docs/studies/digits_families.md says what results to expect.
 
-Differs from the paper: no learned priors (Glow) where channels are factored out, no normalisation inside the
-couplings' networks (both papers), channel mixing that starts as a reversal instead of a random rotation.
-docs/deviations.md has the rest.
+Differs from the paper: factored-out channels have no learned priors (Glow does), and the couplings' networks contain no
+normalisation (both papers do). Channel mixing starts as a reversal instead of a random rotation. docs/deviations.md
+lists the other differences.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
-"""Reflow of the digits flow-matching run, for samples of one evaluation.
+"""Reflow of the digits flow-matching run, for samples in one evaluation.
 
 genbench train --config=configs/digits/reflow.py --workdir=runs/reflow
 
 Train the teacher first: configs/digits/flow_matching.py.
 
-Differs from the paper: the ODE of the teacher is solved by 10 steps of Heun's rule, not by an adaptive solver; 4 pairs
-for each of the train images; one round of reflow, without distillation after it; small networks and another data set.
-X. Liu et al., Flow Straight and Fast, 2023.
+Differs from the paper: in X. Liu et al., Flow Straight and Fast, 2023, an adaptive solver follows the teacher's ODE.
+Here 10 steps of Heun's rule do. There are 4 pairs per train image. There is one round of reflow, without distillation
+after it. Networks are small, and the data set is different.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
 genbench train --config=configs/digits/shortcut.py --workdir=runs/shortcut
 
-Differs from the paper: another data set and a small U-Net without attention; half of the images learn jumps, which are
-halved four times instead of seven, for a short run; no guidance; uniform noise in the bins; learning rate, averaging
-and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention. Half of the images learn
+jumps, which are halved four times instead of seven, because the run is short. There is no guidance. Pixels have uniform
+noise in their bins. The learning rate, averaging and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
 genbench train --config=configs/digits/vae.py --workdir=runs/vae
 
-docs/studies/digits_families.md has what to expect.
+docs/studies/digits_families.md says what results to expect.
 
-Differs from the paper: Kingma & Welling 2014 have fully connected networks with one hidden layer, Adagrad and a
-Bernoulli or normal decoder; here networks are convolutional and residual, and the optimizer is Adam.
+Differs from the paper: Kingma & Welling 2014 use fully connected networks with one hidden layer, Adagrad, and a
+Bernoulli or normal decoder. Here networks are convolutional and residual, and the optimizer is Adam.
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,11 @@
 genbench train --config=configs/fashion_mnist/diffusion.py --workdir=runs/fashion_mnist_diffusion \
     --config.data.data_dir=DIR
 
-A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
+For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=64
 
-Differs from the paper: another data set and a small U-Net without attention and dropout; the cosine schedule and v
-prediction of later papers; uniform noise in the bins; learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention and dropout. The cosine
+schedule and v prediction are from later papers. Pixels have uniform noise in their bins. The learning rate, averaging
+and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

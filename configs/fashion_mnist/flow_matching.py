@@ -3,10 +3,10 @@
 genbench train --config=configs/fashion_mnist/flow_matching.py --workdir=runs/fashion_mnist_flow_matching \
     --config.data.data_dir=DIR
 
-A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
+For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=64
 
-Differs from the paper: another data set and a small U-Net without attention; σ_min = 0; uniform noise in the bins;
-learning rate, averaging and its warm-up.
+Differs from the paper: the data set is different, and the U-Net is small, without attention. σ_min = 0. Pixels have
+uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
 """
 
 from ml_collections import ConfigDict

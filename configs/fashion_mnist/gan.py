@@ -3,11 +3,11 @@
 genbench train --config=configs/fashion_mnist/gan.py --workdir=runs/fashion_mnist_gan \
     --config.data.data_dir=DIR
 
-A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
+For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=64
 
 Differs from the paper: Mescheder et al. 2018 resample by average pooling and nearest neighbour without convolutions,
-narrow the middle of each block, use RMSProp with 1e-4, γ = 10, 256 latents and batches of 64, and add no noise to real
-images.
+and narrow the middle of each block. They use RMSProp with 1e-4, γ = 10, 256 latents and batches of 64, and add no noise
+to real images.
 """
 
 from ml_collections import ConfigDict

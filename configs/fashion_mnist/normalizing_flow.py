@@ -3,11 +3,11 @@
 genbench train --config=configs/fashion_mnist/normalizing_flow.py --workdir=runs/fashion_mnist_normalizing_flow \
     --config.data.data_dir=DIR
 
-A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=32
+For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=32
 
-Differs from the paper: no learned priors (Glow) where channels are factored out, no normalisation inside the
-couplings' networks (both papers), channel mixing that starts as a reversal instead of a random rotation.
-docs/deviations.md has the rest.
+Differs from the paper: factored-out channels have no learned priors (Glow does), and the couplings' networks contain no
+normalisation (both papers do). Channel mixing starts as a reversal instead of a random rotation. docs/deviations.md
+lists the other differences.
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,10 @@
 genbench train --config=configs/fashion_mnist/vae.py --workdir=runs/fashion_mnist_vae \
     --config.data.data_dir=DIR
 
-A look in a few minutes on two cores: --config.train.num_steps=300 --config.train.batch_size=64
+For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=64
 
-Differs from the paper: Kingma & Welling 2014 have fully connected networks with one hidden layer, Adagrad and a
-Bernoulli or normal decoder; here networks are convolutional and residual, and the optimizer is Adam.
+Differs from the paper: Kingma & Welling 2014 use fully connected networks with one hidden layer, Adagrad, and a
+Bernoulli or normal decoder. Here networks are convolutional and residual, and the optimizer is Adam.
 """
 
 from ml_collections import ConfigDict

@@ -2,15 +2,16 @@
 
 genbench train --config=configs/paper/iwae_mnist.py --workdir=runs/iwae_1 --config.data.data_dir=DIR
 
-That is k = 1, where VAE and IWAE are one. For IWAE with k = 5:
---config.family.draws=5; for VAE with k = 5: --config.family.objective=elbo --config.family.draws=5.
+This is k = 1, for which VAE and IWAE are the same. For IWAE with k = 5, add --config.family.draws=5. For VAE with
+k = 5, add --config.family.objective=elbo --config.family.draws=5.
 
-As in the paper: images binarised anew whenever they are used, two layers of 200 tanh units in encoder and decoder, 50
-latents, weights as Glorot & Bengio 2010, Adam with β = (0.9, 0.999) and ε = 1e-4, batches of 20, and 3^i epochs at the
-rate 1e-3 · 10^(−i/7) for i = 0 … 7; scored by the bound with 5,000 samples.
+As in the paper: images are binarised afresh at each use, encoder and decoder have two layers of 200 tanh units, there
+are 50 latents, weights start as in Glorot & Bengio 2010, Adam has β = (0.9, 0.999) and ε = 1e-4, batches have 20
+images, and training takes 3^i epochs at the rate 1e-3 · 10^(−i/7) for i = 0 … 7. The score is the bound with 5,000
+samples.
 
-Differs from the paper: for k > 1 the VAE's KL term is taken in closed form; the paper takes it from the samples, as
-IWAE's objective does here too.
+Differs from the paper: for k > 1, the VAE's KL term is in closed form. The paper estimates it from the samples, which
+is also how IWAE's objective works here.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""Flow matching on points in the plane; other families and sets by overrides.
+"""Flow matching on points in the plane. Overrides select other families and sets.
 
 genbench train --config=configs/plane/points.py --workdir=runs/points --config.data.name=pinwheel
 
 --config.family.name=diffusion, gan, vae (with --config.family.decoder=normal --config.family.latent=2) or
-normalizing_flow takes the same perceptron. The picture of the samples is a map of where they are.
+normalizing_flow uses the same perceptron. The picture of the samples is a map of their positions.
 
-No paper to differ from: papers draw such sets with networks and schedules of their own.
+No paper to differ from: each paper that models such sets uses its own networks and schedules.
 """
 
 from ml_collections import ConfigDict
