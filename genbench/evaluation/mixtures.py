@@ -50,12 +50,13 @@ def feature_likelihood_divergence(
     train, test, samples = checked_sets(2, train=train, test=test, samples=samples)
     checked_sets(4, train=train)  # halves of two
     mean, scale = test.mean(0, dtype=np.float64), test.std(0, ddof=1, dtype=np.float64)
-    scale[scale == 0] = 1  # a feature that says nothing
-    train, test, samples = ((points - mean) / scale for points in (train, test, samples))
+    scale[scale <= 1e-12 * np.maximum(1, np.abs(mean))] = 1  # a feature that says nothing
     draw = np.random.Generator(np.random.Philox(seed))
     order = draw.permutation(len(train))
     samples = samples[draw.permutation(len(samples))[:MOST_CENTRES]]
     half = min(len(train) // 2, len(samples))
+    train, order = train[order[: half + MOST_FITTED]], np.arange(min(len(train), half + MOST_FITTED))
+    train, test, samples = ((points - mean) / scale for points in (train, test, samples))
     found = mixture_cost(samples, train[order[:MOST_FITTED]], test)
     baseline = mixture_cost(train[order[:half]], train[order[half:][:MOST_FITTED]], test)
     return 100 * (found - baseline), {'nll': found, 'baseline_nll': baseline}

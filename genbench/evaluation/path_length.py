@@ -131,6 +131,9 @@ def measure(
     if family.latent_shape is None:
         raise UserError(f'{family.name} has no latents that images are a function of; leave path_length out of '
                         'evaluation.metrics.')  # fmt: skip
+    if (dtype := family.config.network.get('dtype', 'float32')) != 'float32':
+        raise UserError(f'The networks compute in {dtype}, which rounds a small step away; leave path_length out of '
+                        'evaluation.metrics.')  # fmt: skip
     smooth = type(family)(family.config, family.spec.continuous, family.borrowed)
 
     @jax.jit
@@ -149,8 +152,11 @@ def measure(
     for start in range(*span, size):
         keys = sampling.image_keys(family, 'path_length', seed, start, size)
         batch = sampling.split_over_devices((keys, conditions.cut(given, start, start + size)))
-        found.append(np.asarray(lengths(state, distance.params, *batch)))
-    return np.concatenate(found)[: span[1] - span[0]]
+        with jax.default_matmul_precision('highest'):  # for the same reason
+            found.append(np.asarray(lengths(state, distance.params, *batch)))
+    if not np.isfinite(whole := np.concatenate(found)[: span[1] - span[0]]).all():
+        raise UserError(f'The path lengths of {family.name} are not finite; its images hold NaN or infinity.')
+    return whole
 
 
 def trimmed(lengths: np.ndarray) -> tuple[float, float]:

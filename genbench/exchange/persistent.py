@@ -14,6 +14,8 @@ import numpy as np
 from genbench.errors import UserError
 from genbench.evaluation.features import pickled, torch_file
 
+LONGEST = 500  # characters of a module's dotted name
+
 
 class Module(pickled.Built):
     """A torch module, whose attributes are its state."""
@@ -44,14 +46,17 @@ def read(path: pathlib.Path, key: str = 'ema') -> Network:
       UserError: the file is damaged, or holds no such network.
     """
     storages: dict[str, np.ndarray] = {}
+    known: dict[int, tuple[bytes, torch_file.Storage]] = {}  # by the stream, which a pickle may name again and again
 
     def stored(stream: Any = None, *_: Any) -> torch_file.Storage:
         if not isinstance(stream, bytes):
             raise ValueError('it has a storage that is no bytes')
-        storage, values = torch_file.lone_storage(stream)
-        name = str(len(storages))
-        storages[name] = values
-        return torch_file.Storage(storage.kind, name, storage.size)
+        if id(stream) not in known:
+            storage, values = torch_file.lone_storage(stream)
+            name = str(len(storages))
+            storages[name] = values
+            known[id(stream)] = stream, torch_file.Storage(storage.kind, name, storage.size)
+        return known[id(stream)][1]
 
     calls = {
         **torch_file.CALLS,
@@ -97,6 +102,8 @@ def _attributes(module: Module) -> Mapping[str, Any]:
 def _tensors(module: Module, seen: set[int], prefix: str = '') -> Iterator[tuple[str, torch_file.Tensor]]:
     if id(module) in seen:
         raise ValueError('its modules lie in each other')
+    if len(prefix) > LONGEST:
+        raise ValueError('its modules have names that no network has')
     seen.add(id(module))
     state = _attributes(module)
     for part in ('_parameters', '_buffers'):

@@ -72,9 +72,24 @@ def _score_sde(path: pathlib.Path, family: Any) -> Arrays:
     if [np.shape(one) for one in averages] != [np.shape(held[name]) for name in trained]:
         raise UserError(f'{path} has averages of other parameters than those of its model.')
     held |= dict(zip(trained, averages, strict=True))
-    held.pop('sigmas', None)
+    _check_levels(path, family, held.pop('sigmas', None))
     config, size = family.config.network, family.spec.shape[0]
     return song.parameters(song.renamed(held, config, size), config, size, family.schedule.name == 've')
+
+
+def _check_levels(path: pathlib.Path, family: Any, sigmas: Any) -> None:
+    """Compare what arrays' shapes do not show: the noise levels, and what is embedded of the time."""
+    variance_exploding = family.schedule.name == 've'
+    wanted = 'fourier' if variance_exploding else 'positional'
+    if (embedding := family.config.network.embedding) != wanted:
+        raise UserError(
+            f'Networks on the path {family.schedule.name} have network.embedding={wanted}; it is {embedding}.'
+        )
+    if variance_exploding and sigmas is not None and np.size(sigmas):
+        # Images are in [0, 1] there, and in [−1, 1] here.
+        highest, here = 2 * float(np.max(sigmas)), float(family.schedule.sigma(family.schedule.t_max))
+        if not np.isclose(highest, here, rtol=0.01):
+            raise UserError(f'{path} was trained with noise up to {highest:g}, and the path here ends at {here:g}.')
 
 
 def _check_path(path: pathlib.Path, family: Any, schedules: tuple[str, ...], prediction: str) -> None:

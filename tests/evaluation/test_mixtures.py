@@ -43,7 +43,7 @@ def test_unlike_fd_it_tells_copies_from_new_images():
 
 def test_a_feature_that_is_constant_in_the_test_images_is_not_divided_by_zero(make):
     train, test, samples = make('half copies')
-    wide = [np.hstack([points, np.ones((len(points), 1))]) for points in (train, test, samples)]
+    wide = [np.hstack([points, np.full((len(points), 1), 0.1)]) for points in (train, test, samples)]
     assert np.isfinite(feature_likelihood_divergence(*wide)[0])
 
 

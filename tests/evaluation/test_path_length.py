@@ -72,6 +72,12 @@ def test_what_does_not_see_small_steps_says_so(blueprint, tiny):
     without = types.SimpleNamespace(family=families.get('diffusion')(tiny('diffusion'), SPEC))
     with pytest.raises(UserError, match='diffusion has no latents'):
         lengths(without, path_length.in_features(pixels.open_network(), SPEC))
+    half = tiny('gan', 'network.dtype=bfloat16')
+    with pytest.raises(UserError, match='bfloat16, which rounds a small step away'):
+        lengths(
+            types.SimpleNamespace(family=families.get('gan')(half, SPEC)),
+            path_length.in_features(pixels.open_network(), SPEC),
+        )
 
 
 def test_a_run_has_a_row_of_it(trained, tmp_path):

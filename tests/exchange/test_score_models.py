@@ -137,6 +137,15 @@ def test_a_pickle_that_does_not_fit_is_refused_with_the_reason(held, family, wor
         score_models.variables(edm(tmp_path / 'a.pkl', held), family_of(**family))
 
 
+def test_names_that_no_network_has_are_refused(tmp_path):
+    """A short pickle may name one long text at every depth, and so ask for gigabytes of dotted names."""
+    inner, name = module('Linear'), 'a' * 300
+    for _ in range(3):
+        inner = module('Sequential', modules=[(name, inner)])
+    with pytest.raises(UserError, match='names that no network has'):
+        persistent.read(edm(tmp_path / 'deep.pkl', {'ema': inner}))
+
+
 def test_a_damaged_file_or_another_is_said(tmp_path):
     path = edm(tmp_path / 'a.pkl', {'ema': module('EDMPrecond', **OPTIONS)})
     path.write_bytes(path.read_bytes()[:-20])
