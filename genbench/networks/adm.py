@@ -72,6 +72,9 @@ class ADM(resampled.ResampledUNet):
         self, size: int, image_channels: int, forms: Mapping[str, Form], *, channels: int, head_width: int,
         time_scale: float = 1000.0, second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs, **options: Any,
     ):  # fmt: skip
+        if channels % 2:
+            raise UserError(f'network.channels is {channels}; it should be even.')
+
         def heads(width: int) -> int:
             if width % head_width:
                 raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of a '

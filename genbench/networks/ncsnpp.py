@@ -87,6 +87,10 @@ class NCSNpp(resampled.ResampledUNet):
     ):  # fmt: skip
         if len(taps) % 2:
             raise UserError(f'network.taps has {len(taps)} numbers; an even number keeps the picture in its place.')
+        if channels % 2 or channels % heads:
+            raise UserError(
+                f'network.channels is {channels}; it should be even, and network.heads={heads} should divide it.'
+            )
         features = channels * (2 if embedding == 'fourier' else 1)
         conditioning = layers.Conditioning(
             features, 4 * channels, forms, endpoint=True, kernel_init=layers.fan_average,

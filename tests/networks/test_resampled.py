@@ -84,7 +84,9 @@ def test_all_conditions_a_second_time_and_a_second_output_are_taken(name):
 
 @pytest.mark.parametrize(('name', 'options', 'words'), [
     ('ncsnpp', {'taps': (1, 2, 1)}, 'network.taps has 3 numbers; an even number'),
+    ('ncsnpp', {'heads': 3}, 'network.heads=3 should divide it'),
     ('adm', {'head_width': 24}, 'network.head_width is 24; it should divide 64'),
+    ('adm', {'channels': 9}, 'network.channels is 9; it should be even'),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_reason(name, options, words):
     with pytest.raises(UserError, match=words):
