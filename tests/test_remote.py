@@ -1,5 +1,6 @@
 """Folders in an object store: what is sent and fetched, who may work there, and what a failure leaves."""
 
+import datetime
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from PIL import Image
 
 import genbench
 from genbench import cli, remote
+from genbench import lease as leases
 from genbench import mirror as mirrors
 from genbench.errors import Busy, UserError
 
@@ -22,6 +24,7 @@ def store(monkeypatch, tmp_path):
     """A store in memory, reached as memory://; `store(name)` is to be on another machine."""
     memory = fsspec.filesystem('memory')
     memory.store.clear()
+    monkeypatch.setattr(leases, 'SETTLE', 0.0)
     monkeypatch.setattr(remote, 'SCHEMES', ('memory',))
 
     def move(machine):
@@ -83,9 +86,10 @@ def test_a_store_that_fails_within_a_checkpoint_leaves_the_one_before(store, mon
             raise OSError('the line is cut')
         put(self, local, to, **rest)
 
-    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in'
-    with pytest.raises(UserError, match=told), mirror().open():
+    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in .*, and the same command sends it'
+    with mirror().open():
         checkpoint(mirror().path, 2)
+    with pytest.raises(UserError, match=told), mirror().open():
         mirror_of(monkeypatch, failing)
         checkpoint(mirror().path, 4)
         write(mirror().path, 'metrics.jsonl', text='of step 4')
@@ -115,7 +119,7 @@ def test_sending_goes_on_while_work_does_and_trouble_is_said_once(store, monkeyp
             raise OSError('busy')
         put(self, local, to, **rest)
 
-    monkeypatch.setattr(mirrors, 'SECONDS', 0.01)
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', '0.01')
     mirror_of(monkeypatch, failing)
     with mirror().open():
         write(mirror().path, 'log.txt')
@@ -127,15 +131,18 @@ def test_sending_goes_on_while_work_does_and_trouble_is_said_once(store, monkeyp
     assert capsys.readouterr().err.count('cannot be written now (busy)') == 1
 
 
-@pytest.mark.parametrize('change, taken', [
-    ({}, False), ({'pid': 2**22 + 1}, True), ({'host': 'other'}, False), ({'host': 'other', 'renewed': 0.0}, True),
+@pytest.mark.parametrize('change, age, taken', [
+    ({}, 0, False), ({'pid': 2**22 + 1}, 0, True), ({'place': 'other', 'pid': 2**22 + 1}, 0, False),
+    ({'place': 'other'}, 601, True), ({'place': 'other', 'renewed': 0.0}, 599, False),
 ])  # fmt: skip
-def test_one_works_in_a_folder_and_what_a_dead_one_left_is_taken(change, taken, store):
+def test_one_works_in_a_folder_and_what_a_dead_one_left_is_taken(change, age, taken, store):
+    """The age of a lock is that on the store's clock, whatever the holder's clock said."""
     memory = store('here')
     with mirror().open():
-        held = json.loads(memory.cat_file('/bucket/run/' + mirrors.LOCK))
-    assert not memory.exists('/bucket/run/' + mirrors.LOCK)
-    memory.pipe_file('/bucket/run/' + mirrors.LOCK, json.dumps({**held, **change}).encode())
+        held = json.loads(memory.cat_file('/bucket/run/' + leases.LOCK))
+    assert not memory.exists('/bucket/run/' + leases.LOCK)
+    memory.pipe_file('/bucket/run/' + leases.LOCK, json.dumps({**held, **change}).encode())
+    memory.store['/bucket/run/' + leases.LOCK].modified -= datetime.timedelta(seconds=age)
     if taken:
         with mirror().open():
             pass
@@ -264,7 +271,6 @@ def server(monkeypatch, tmp_path):
         'AWS_EC2_METADATA_DISABLED': 'true',
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mirrors, 'SECONDS', 0.2)
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
@@ -306,7 +312,7 @@ def test_a_run_in_a_bucket_is_killed_goes_on_elsewhere_and_is_evaluated_and_show
     rows = [json.loads(line) for line in store.cat_file('bucket/runs/x/results.jsonl').splitlines()]
     assert {'fd', 'sampling_images_per_second'} <= {row['metric'] for row in rows}
     assert store.cat_file('bucket/pictures/x.png')[:4] == b'\x89PNG'
-    assert not store.exists('bucket/runs/x/' + mirrors.LOCK)
+    assert not store.exists('bucket/runs/x/' + leases.LOCK)
 
 
 def test_no_bucket_and_no_credentials_are_one_line(server, monkeypatch, capsys, tmp_path):
