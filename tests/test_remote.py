@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 import genbench
-from genbench import cli, remote
+from genbench import cli, copies, remote
 from genbench import lease as leases
 from genbench import mirror as mirrors
 from genbench.errors import Busy, UserError
@@ -229,6 +231,247 @@ def test_an_address_that_is_none_is_one_line(words, message, store, capsys):
     assert cli.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def interrupt(monkeypatch, method, after):
+    """Let a method of the store be stopped by Ctrl-C at a call."""
+    calls, original = [], getattr(type(fsspec.filesystem('memory')), method)
+
+    def interrupted(self, *given, **rest):
+        calls.append(given)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return original(self, *given, **rest)
+
+    monkeypatch.setattr(type(fsspec.filesystem('memory')), method, interrupted)
+    return calls
+
+
+def test_an_interrupted_download_harms_no_run_and_goes_on(store, monkeypatch):
+    many = [f'part{number:02}' for number in range(20)]
+    with mirror().open():
+        write(mirror().path, *many)
+        write(mirror().path, 'metrics.jsonl', text='of the store')
+    memory = store('there')
+    with monkeypatch.context() as patch:
+        interrupt(patch, 'get_file', after=12)
+        with pytest.raises(KeyboardInterrupt), mirror().open():
+            pass
+    assert len(names(mirror().path)) == 12 and not (mirror().base / mirrors.WRITER).exists()
+    with monkeypatch.context() as patch:
+        calls = interrupt(patch, 'get_file', after=99)
+        with mirror().open():
+            assert names(mirror().path) == ['metrics.jsonl', *many]
+        assert len(calls) == 21 - 12
+    assert memory.cat_file('/bucket/run/metrics.jsonl') == b'of the store'
+    assert not list(mirror().base.parent.glob('*-unsent-*'))
+
+
+def test_writing_next_to_a_run_leaves_its_lock(store):
+    memory = store('here')
+    with mirror().open():
+        held = memory.cat_file('/bucket/run/' + leases.LOCK)
+        with mirrors.Mirror('memory://bucket/run/report.html', mirrors.OUT).open():
+            assert memory.cat_file('/bucket/run/' + leases.LOCK) == held
+    assert not [path for path in memory.store if 'probe' in path]
+
+
+def take_over(memory):
+    memory.pipe_file('/bucket/run/' + leases.LOCK, b'{"id": "other", "pid": 7, "host": "other"}')
+
+
+def write_as_another(memory):
+    memory.pipe_file('/bucket/run/' + mirrors.WRITER, b'other')
+
+
+@pytest.mark.parametrize('happens, reason', [
+    (take_over, 'process 7 on other has taken it over'),
+    (lambda memory: memory.rm_file('/bucket/run/' + leases.LOCK), 'somebody has removed its lock'),
+    (write_as_another, 'another process has written there meanwhile'),
+])  # fmt: skip
+def test_who_lost_the_folder_never_sends_again(happens, reason, store, monkeypatch, capsys):
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', '0.01')
+    memory = store('here')
+    with pytest.raises(UserError, match=f'cannot be written: {reason}. What was not sent is in'), mirror().open():
+        happens(memory)
+        kept = {path: memory.cat_file(path) for path in (*memory.store,)}
+        write(mirror().path, 'log.txt')
+        mirrors.time.sleep(0.2)
+    assert {path: memory.cat_file(path) for path in memory.store if path != '/bucket/run/' + leases.LOCK} == {
+        path: text for path, text in kept.items() if path != '/bucket/run/' + leases.LOCK}  # fmt: skip
+    assert capsys.readouterr().err.count(reason) == 1
+
+
+def test_a_lock_is_renewed_however_long_sending_takes_and_its_loss_stops_a_round(store, monkeypatch):
+    monkeypatch.setattr(leases, 'LEASE', 0.1)
+    memory, put, sent = store('here'), type(store('here')).put_file, []
+
+    def slow(self, local, to, **rest):
+        sent.append(to)
+        mirrors.time.sleep(0.15)
+        renewed.append(json.loads(memory.cat_file('/bucket/run/' + leases.LOCK))['renewed'])
+        take_over(memory)
+        mirrors.time.sleep(0.15)
+
+    renewed = []
+    mirror_of(monkeypatch, slow)
+    with pytest.raises(UserError, match='process 7 on other has taken it over'), mirror().open():
+        began = mirrors.time.time()
+        write(mirror().path, 'a', 'b')
+    assert len(sent) == 1 and renewed[0] > began + 0.05
+    mirror_of(monkeypatch, put)
+
+
+def test_a_removed_copy_empties_no_store_and_is_fetched_again(store):
+    memory = store('here')
+    with mirror().open():
+        write(mirror().path, 'a', 'b')
+    with pytest.raises(UserError, match='its local copy has been removed'), mirror().open():
+        shutil.rmtree(mirror().base)
+    assert memory.exists('/bucket/run/a') and memory.exists('/bucket/run/b')
+    with mirror().open():
+        pass
+    (mirror().path / 'a').unlink()  # between two commands
+    with mirror().open():
+        assert names(mirror().path) == ['a', 'b']
+
+
+def test_what_cannot_be_listed_has_not_been_deleted(store, monkeypatch):
+    def failing(folder, onerror):
+        onerror(PermissionError('no'))
+        return iter(())
+
+    with pytest.raises(UserError, match='permission is denied'), mirror().open():
+        write(mirror().path, 'a')
+        monkeypatch.setattr(mirrors.os, 'walk', failing)
+
+
+def test_a_checkpoint_deleted_while_it_is_sent_delays_no_other_and_leaves_nothing(store, monkeypatch):
+    memory, put, order = store('here'), type(store('here')).put_file, []
+
+    def deleting(self, local, to, **rest):
+        order.append(to.partition('checkpoints/')[2])
+        if to.endswith('checkpoints/4/state/b'):
+            shutil.rmtree(mirror().path / 'checkpoints' / '4')
+        if to.endswith('checkpoints/3/' + 'state/' + MARKER):  # all but the marker has been sent
+            (mirror().path / 'checkpoints' / '3' / 'state' / 'a').unlink()
+        put(self, local, to, **rest)
+
+    with mirror().open():
+        for step in (2, 3, 4, 5):
+            checkpoint(mirror().path, step)
+        write(mirror().path, 'log.txt')
+        mirror_of(monkeypatch, deleting)
+    assert [step[0] for step in order if step] == ['5'] * 4 + ['4'] * 2 + ['3'] * 3 + ['2'] * 4
+    assert memory.exists(f'/bucket/run/checkpoints/2/{MARKER}')
+    assert not memory.exists(f'/bucket/run/checkpoints/3/{MARKER}')
+    assert memory.exists('/bucket/run/checkpoints/4/state/a')
+    mirror_of(monkeypatch, put)
+    with mirror().open():
+        pass
+    assert not memory.find('/bucket/run/checkpoints/4')
+
+
+def test_of_two_that_take_an_abandoned_lock_one_gets_it(store, monkeypatch):
+    memory = store('here')
+    lock = '/bucket/run/' + leases.LOCK
+    monkeypatch.setattr(leases.time, 'sleep', lambda seconds: take_over(memory))  # after we have created ours
+    with pytest.raises(Busy, match='has just been taken'), mirror().open():
+        pass
+    assert b'other' in memory.cat_file(lock)
+    removed = []
+    monkeypatch.setattr(leases.Lease, '_is_left', lambda self, held: take_over_anew(memory))
+    monkeypatch.setattr(type(memory), 'rm_file', lambda self, path: removed.append(path))
+    with pytest.raises(Busy), mirror().open():
+        pass
+    assert lock not in removed
+
+
+def take_over_anew(memory):
+    memory.pipe_file('/bucket/run/' + leases.LOCK, json.dumps({'id': str(mirrors.time.time_ns())}).encode())
+    return True
+
+
+def test_pages_take_no_checkpoints_from_readers(store):
+    with mirror().open():
+        checkpoint(mirror().path, 2)
+        write(mirror().path, 'log.txt')
+    with mirror(mirrors.READ).open():
+        with mirror(mirrors.LIGHT).open():
+            pass
+        assert (mirror(mirrors.READ).path / 'checkpoints' / '2' / MARKER).is_file()
+
+
+@pytest.mark.parametrize('verb, name, begun', [
+    ('train', 'workdir', False), ('evaluate', 'workdir', True), ('run', 'out', True), ('run', 'out', False),
+])  # fmt: skip
+def test_a_dry_run_writes_nothing_to_a_store(verb, name, begun, store):
+    memory = store('here')
+    if begun:
+        with mirror().open():
+            write(mirror().path, 'config.json')
+    before = {path: memory.cat_file(path) for path in memory.store}
+    given = {name: 'memory://bucket/run', 'dry_run': True}
+    with remote.staged(verb, given):
+        assert begun == (pathlib.Path(given[name]) / 'config.json').is_file()
+        assert {path: memory.cat_file(path) for path in memory.store} == before
+    assert {path: memory.cat_file(path) for path in memory.store} == before
+
+
+def test_a_dry_evaluation_reads_a_local_copy(store, monkeypatch):
+    store('here')
+    with mirror().open():
+        write(mirror().path, 'config.json')
+    seen = []
+    monkeypatch.setattr(cli.commands, 'forecast_evaluation', lambda given, *rest: seen.append(given.workdir) or 0)
+    monkeypatch.setattr('genbench.training.topologies.asked', lambda *given, **rest: 'a target')
+    assert cli.main(['evaluate', 'memory://bucket/run', '--dry-run', '--topology=v5e:2x2']) == 0
+    assert seen == [str(mirror(mirrors.READ).path)]
+
+
+def test_what_an_output_or_a_failed_command_could_not_send_is_told(store, monkeypatch, capsys):
+    put = type(store('here')).put_file
+
+    def failing(self, local, to, **rest):
+        raise OSError('the line is cut')
+
+    mirror_of(monkeypatch, failing)
+    out = mirror(mirrors.OUT)
+    with pytest.raises(UserError, match=r'All of it is in .*; copy it from there\.$'), out.open():
+        write(out.path, 'a')
+    with pytest.raises(ValueError, match='of the work'), mirror().open():
+        write(mirror().path, 'a')
+        raise ValueError('of the work')
+    assert 'memory://bucket/run lacks what was done last (the line is cut)' in capsys.readouterr().err
+    mirror_of(monkeypatch, put)
+
+
+def test_files_still_being_written_never_share_a_name(tmp_path):
+    assert copies.beside(tmp_path / 'a') != copies.beside(tmp_path / 'a')
+
+
+@pytest.mark.parametrize('text', ['30s', '0', '-1', 'nan', 'inf'])
+def test_a_wrong_interval_is_one_line_where_it_is_used(text, store, monkeypatch):
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', text)
+    with pytest.raises(UserError, match='GENBENCH_REMOTE_SECONDS is'), mirror().open():
+        pass
+    with pytest.raises(SystemExit, match='0'):
+        cli.main(['--version'])
+
+
+def test_a_reader_lists_again_when_a_file_goes_before_it_is_fetched(store, monkeypatch):
+    memory, get = store('here'), type(store('here')).get_file
+    with mirror().open():
+        write(mirror().path, 'a', 'b', 'c')
+
+    def going(self, path, local, **rest):
+        if path.endswith(('a', 'b')):
+            memory.rm_file(path)
+        get(self, path, local, **rest)
+
+    monkeypatch.setattr(type(memory), 'get_file', going)
+    with mirror(mirrors.READ).open():
+        assert names(mirror(mirrors.READ).path) == ['c']
 
 
 CHANGES = ['--config.train.num_steps=6', '--config.checkpoint.every=2', '--config.train.batch_size=32',
