@@ -233,13 +233,14 @@ def test_an_address_that_is_none_is_one_line(words, message, store, capsys):
     assert message in line
 
 
-def interrupt(monkeypatch, method, after):
+def interrupt(monkeypatch, method, after, at_the_end=lambda: None):
     """Let a method of the store be stopped by Ctrl-C at a call."""
     calls, original = [], getattr(type(fsspec.filesystem('memory')), method)
 
     def interrupted(self, *given, **rest):
         calls.append(given)
         if len(calls) > after:
+            at_the_end()
             raise KeyboardInterrupt
         return original(self, *given, **rest)
 
@@ -254,10 +255,15 @@ def test_an_interrupted_download_harms_no_run_and_goes_on(store, monkeypatch):
         write(mirror().path, 'metrics.jsonl', text='of the store')
     memory = store('there')
     with monkeypatch.context() as patch:
-        interrupt(patch, 'get_file', after=12)
+        noted = []  # what a process that is killed there leaves
+        interrupt(patch, 'get_file', 12, lambda: noted.extend(json.loads((mirror().base / '.mirror.json').read_text())))
         with pytest.raises(KeyboardInterrupt), mirror().open():
             pass
-    assert len(names(mirror().path)) == 12 and not (mirror().base / mirrors.WRITER).exists()
+    assert (
+        len(noted) == mirrors.BATCH
+        and len(names(mirror().path)) == 12
+        and not (mirror().base / mirrors.WRITER).exists()
+    )
     with monkeypatch.context() as patch:
         calls = interrupt(patch, 'get_file', after=99)
         with mirror().open():
@@ -322,13 +328,23 @@ def test_a_lock_is_renewed_however_long_sending_takes_and_its_loss_stops_a_round
     mirror_of(monkeypatch, put)
 
 
-def test_a_removed_copy_empties_no_store_and_is_fetched_again(store):
+def test_a_removed_copy_empties_no_store_and_is_fetched_again(store, monkeypatch):
     memory = store('here')
     with mirror().open():
         write(mirror().path, 'a', 'b')
     with pytest.raises(UserError, match='its local copy has been removed'), mirror().open():
         shutil.rmtree(mirror().base)
     assert memory.exists('/bucket/run/a') and memory.exists('/bucket/run/b')
+    with mirror().open():
+        pass
+    remove = type(memory).rm_file
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='copy has been removed'), mirror().open():
+        patch.setattr(type(memory), 'rm_file', lambda *given: shutil.rmtree(mirror().base, True) or remove(*given))
+        for name in names(mirror().path):  # the copy is removed while two files of it are being deleted
+            (mirror().path / name).unlink()
+    assert len([path for path in ('a', 'b') if memory.exists(f'/bucket/run/{path}')]) == 1
+    memory.pipe_file('/bucket/run/a', b'x')
+    memory.pipe_file('/bucket/run/b', b'x')
     with mirror().open():
         pass
     (mirror().path / 'a').unlink()  # between two commands
