@@ -264,7 +264,8 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.training import topologies
 
     if target := topologies.asked(given, needed=True):
-        return commands.forecast_evaluation(given, overrides, target)
+        with remote.staged('evaluate', vars(given)):
+            return commands.forecast_evaluation(given, overrides, target)
     startup.prepare()
     with _joined(given) as processes:
         from genbench.evaluation import harness, table

@@ -4,7 +4,8 @@ While a command works, a thread sends the changes every SECONDS, each file as on
 only once it is complete on disk. It goes after the log, and its marker goes last. A reader ignores checkpoints without
 a marker, so wherever sending stops, the store holds a run that can continue.
 
-Whoever works in a folder holds a lock: an object that is created only if it does not exist, and renewed regularly.
+Whoever works in a folder holds its lock, see `genbench.lease`, and has left its mark, WRITER, in the store and in the
+local copy. Without all three nothing is sent or deleted.
 """
 
 import contextlib
@@ -14,22 +15,22 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from genbench.errors import Busy, UserError
+from genbench.copies import MARKER, belongs, below, beside, facts_of, order, raise_if_there, step_of, whole
+from genbench.errors import UserError
+from genbench.lease import Lease, probe
 
-SECONDS = float(os.environ.get('GENBENCH_REMOTE_SECONDS') or 30)
-LEASE = 600.0  # seconds without renewal after which a lock has expired
-LOCK, WRITER, MARKER = '.genbench-lock', '.genbench-writer', 'commit_success.txt'
+WRITER = '.genbench-writer'
+BATCH = 8  # files that a download may lose when it is killed
 TOKEN = '.token'  # lets processes see whether they share a local copy
 WORK, READ, LIGHT, OUT = 'work', 'read', 'light', 'out'  # change, read all or what pages show, write something new
-_CHECKPOINT = re.compile(r'(?:.*/)?checkpoints/\d+(?=/)')
 _HEAVY = re.compile(r'(?:.*/)?(?:checkpoints|snapshots|prepared|evaluation|profile|damaged)/')  # that no page shows
+_UNSENT = [0, 0, '']  # what is known of a file while it is being sent: the store may hold it, or a part of it
 _names: dict[str, str] = {}  # {local folder: the address that it stands for}
 
 
@@ -44,6 +45,15 @@ def root() -> pathlib.Path:
     """The folder of the local copies: GENBENCH_STAGING, or the cache."""
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     return pathlib.Path(os.environ.get('GENBENCH_STAGING') or pathlib.Path(cache) / 'genbench' / 'remote')
+
+
+def seconds() -> float:
+    """Seconds between two rounds of sending: GENBENCH_REMOTE_SECONDS, or 30. Raises a UserError if it is no time."""
+    text = os.environ.get('GENBENCH_REMOTE_SECONDS') or '30'
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= threading.TIMEOUT_MAX:
+            return float(text)
+    raise UserError(f'GENBENCH_REMOTE_SECONDS is {text!r}; give a number of seconds above 0.')
 
 
 class Mirror:
@@ -61,57 +71,62 @@ class Mirror:
         around, _, name = self.address.rpartition('/')
         if not around.partition('://')[2]:
             raise UserError(f'{address!r} names a bucket; name a folder in it.')
-        copy = WORK if use == WORK else READ if use in (READ, LIGHT) else OUT  # readers do not touch the other copies
-        self.base = root() / hashlib.sha256(f'{copy} {self.address}'.encode()).hexdigest()[:12]
+        self.base = root() / hashlib.sha256(f'{use} {self.address}'.encode()).hexdigest()[:12]
         self.path, self._around = self.base / name, around
         self._known_path = self.base / '.mirror.json'
         self._known: dict[str, Any] = {}  # {name: [size, time of change, key of the object]} when both were last equal
-        self._over, self._trouble, self._beaten = threading.Event(), '', 0.0
+        self._lease: Lease | None = None
+        self._writer = b''
+        self._over, self._seconds = threading.Event(), 0.0
 
     @contextlib.contextmanager
     def open(self, optional: bool = False) -> Iterator[None]:
         """Fetch what exists. Inside the context, send changes if the use is WORK or OUT."""
-        with self._explained('reached'):
-            self._connect()
-            if self.use == OUT:
-                shutil.rmtree(self.base, ignore_errors=True)
-                self._fs.pipe_file(self._at(LOCK), b'')  # fail now, not after hours of work, if the store is read-only
-                self._fs.rm_file(self._at(LOCK))
-            if self.use == WORK:
-                self._take()
-            self.base.mkdir(parents=True, exist_ok=True)
         try:
+            with self._explained('reached'):
+                self._seconds = seconds()
+                self._connect()
+                if self.use == OUT:
+                    shutil.rmtree(self.base, ignore_errors=True)
+                    probe(self._fs, self._root)  # fail now, not after hours of work, if the store is read-only
+                if self.use == WORK:
+                    self._lease = Lease(self._fs, self._at(self.path.name), self.address)
+                    self._lease.take()
+                self.base.mkdir(parents=True, exist_ok=True)
             if self.use != OUT:
                 with self._explained('read'):
                     self._fetch(optional)
             _names[str(self.path)] = self.address
-            if self.use != WORK:
-                _names[str(self.base)] = self._around
-            if self.use != WORK:
-                yield
-                if self.use == OUT:
-                    with self._explained('written'):
-                        self._send()
-                return
-            print(f'genbench: {self.address} is mirrored from {self.path}', file=sys.stderr, flush=True)
-            thread = threading.Thread(target=self._keep_sending, daemon=True)
-            thread.start()
-            try:
-                yield
-            except BaseException as problem:  # this is the error that the user should see
-                self._stop(thread)
-                try:
-                    self._send()
-                except Exception as error:
-                    problem.add_note(f'{self.address} lacks what was done last ({_reason(error)}).')
-                raise
-            self._stop(thread)
-            with self._explained('written'):
-                self._send()
-        finally:
             if self.use == WORK:
+                with self._sent_meanwhile():
+                    yield
+            else:
+                _names[str(self.base)] = self._around
+                yield
+            if self.use in (WORK, OUT):
+                with self._explained('written'):
+                    self._send()
+        finally:
+            if self._lease:
                 with contextlib.suppress(Exception):
-                    self._release()
+                    self._lease.release()
+
+    @contextlib.contextmanager
+    def _sent_meanwhile(self) -> Iterator[None]:
+        """Send changes from a thread. If the work fails, send what it leaves; its error is the one that matters."""
+        print(f'genbench: {self.address} is mirrored from {self.path}', file=sys.stderr, flush=True)
+        thread = threading.Thread(target=self._keep_sending, daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            self._stop(thread)
+            try:
+                self._send()
+            except Exception as error:
+                _warn(f'{self.address} lacks what was done last ({_reason(error)}). It is in {self.base}.')
+            raise
+        self._stop(thread)
 
     @property
     def is_fetched(self) -> bool:
@@ -138,55 +153,65 @@ class Mirror:
         found = self._fs.find(f'{self._root}/{self.path.name}', detail=True)
         keys = {path.removeprefix(f'{self._root}/'): _key(facts) for path, facts in found.items()}
         light = {name for name in keys if self.use == LIGHT and _HEAVY.match(name)}
-        return {name: keys[name] for name in _whole(keys) - light if '/.' not in f'/{name}'}
+        return {name: keys[name] for name in whole(keys) - light if '/.' not in f'/{name}'}
 
     def _files(self) -> dict[str, list[int]]:
         """{name: size and time of change} for the files that belong in the store."""
         found = {}
-        for path in self.base.rglob('*'):
-            name = path.relative_to(self.base).as_posix()
-            if '/.' in f'/{name}' or 'orbax-checkpoint-tmp' in name:  # locks, and files still being written
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                facts = path.stat()
-                if path.is_file():
-                    found[name] = [facts.st_size, facts.st_mtime_ns]
-        return {name: found[name] for name in _whole(found)}
+        for folder, inner, files in os.walk(self.base, onerror=raise_if_there):
+            inner[:] = filter(belongs, inner)
+            for path in (pathlib.Path(folder, name) for name in files if belongs(name)):
+                if facts := facts_of(path):
+                    found[path.relative_to(self.base).as_posix()] = facts
+        return {name: found[name] for name in whole(found)}
 
     def _fetch(self, optional: bool) -> None:
-        """Make the copy equal to the store, unless this copy was the last to write there and is therefore newer."""
+        """Make the copy equal to the store. If this copy was the last to write there, only fetch what it lacks."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             self._known = json.loads(self._known_path.read_text())
-        there, here = self._objects(), self._files()
+        there = self._objects()
         if not there and not optional and self.use in (READ, LIGHT):
             raise FileNotFoundError('there is nothing of that name')
-        moved = {name for name, (*_, key) in self._known.items() if there.get(name) != key}
-        if self.use == WORK:
-            if self._was_last():
-                self._known = {name: facts for name, facts in self._known.items() if name not in moved}
-                return
-            if any(self._known.get(name, [])[:2] != facts for name, facts in here.items()):
-                self._set_aside()
-                moved = set()
+        is_newer = self.use == WORK and self._was_last()
+        for attempt in range(3):
+            try:
+                self._update(there, is_newer)
+                break
+            except FileNotFoundError:  # who works there has deleted it since we listed it
+                if attempt == 2:
+                    raise
+                there = self._objects()
+        if self.use == WORK and not is_newer:
             self._become_last()
+
+    def _update(self, there: Mapping[str, str], is_newer: bool) -> None:
+        moved = {name for name, (*_, key) in self._known.items() if there.get(name) != key}
+        if is_newer:
+            self._known = {name: facts for name, facts in self._known.items() if name not in moved or facts == _UNSENT}
+            self._get({name: key for name, key in there.items()
+                       if self._known.get(name) != _UNSENT and not (self.base / name).is_file()})  # fmt: skip
+            return
+        if self.use == WORK and any(self._known.get(name, [])[:2] != facts for name, facts in self._files().items()):
+            self._set_aside()
+            moved = set()
         for name in moved - there.keys():
             (self.base / name).unlink(missing_ok=True)
             self._known.pop(name, None)
-        for name, key in there.items():
-            if self._known.get(name, [None])[-1] != key or not (self.base / name).is_file():
-                self._get(name, key)
-        self._note()
+        self._get({name: key for name, key in there.items()
+                   if self._known.get(name) != [*(facts_of(self.base / name) or ()), key]})  # fmt: skip
 
     def _was_last(self) -> bool:
         """Whether this copy was the last to write to the store."""
         with contextlib.suppress(FileNotFoundError):
-            return self._fs.cat_file(self._at(f'{self.path.name}/{WRITER}')) == (self.base / WRITER).read_bytes()
+            self._writer = (self.base / WRITER).read_bytes()
+            return self._fs.cat_file(self._at(f'{self.path.name}/{WRITER}')) == self._writer
         return False
 
     def _become_last(self) -> None:
-        own = os.urandom(16).hex().encode()
-        (self.base / WRITER).write_bytes(own)
-        self._fs.pipe_file(self._at(f'{self.path.name}/{WRITER}'), own)
+        """Only once all is fetched: who was last need not fetch. The store first, so that both agree or are unequal."""
+        self._writer = os.urandom(16).hex().encode()
+        self._fs.pipe_file(self._at(f'{self.path.name}/{WRITER}'), self._writer)
+        (self.base / WRITER).write_bytes(self._writer)
 
     def _set_aside(self) -> None:
         """Keep what was never sent from here, because the store has meanwhile been changed elsewhere."""
@@ -194,103 +219,115 @@ class Mirror:
         self.base.rename(aside)
         self.base.mkdir()
         self._known = {}
-        print(f'genbench: warning: {self.address} has gone on elsewhere; what was not sent from here is kept in '
-              f'{aside}', file=sys.stderr, flush=True)  # fmt: skip
+        _warn(f'{self.address} has gone on elsewhere; what was not sent from here is kept in {aside}')
 
-    def _get(self, name: str, key: str) -> None:
-        path = self.base / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.{os.getpid()}')
-        self._fs.get_file(self._at(name), str(partial))
-        os.replace(partial, path)
-        facts = path.stat()
-        self._known[name] = [facts.st_size, facts.st_mtime_ns, key]
+    def _get(self, keys: Mapping[str, str]) -> None:
+        """Fetch objects. Files get their names once they are noted, so no killed download looks like unsent work."""
+        got: list[tuple[pathlib.Path, pathlib.Path]] = []
+
+        def keep() -> None:
+            self._note()
+            for partial, path in got:
+                os.replace(partial, path)
+            got.clear()
+
+        try:
+            for name, key in keys.items():
+                path = self.base / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = beside(path)
+                try:
+                    self._fs.get_file(self._at(name), str(partial))
+                except BaseException:
+                    partial.unlink(missing_ok=True)
+                    raise
+                self._known[name] = [*(facts_of(partial) or ()), key]
+                got.append((partial, path))
+                if len(got) >= BATCH:
+                    keep()
+        finally:
+            keep()
 
     def _send(self) -> None:
         """Make the store equal to the copy: send logs, then checkpoints with their markers last, then delete."""
-        if self.use == WORK:
-            self._renew()
+        self._verify()
         here = self._files()
         changed = [name for name, facts in here.items() if self._known.get(name, [])[:2] != facts]
-        for name in sorted(changed, key=_order):
-            try:
-                self._fs.put_file(str(self.base / name), self._at(name))
-            except FileNotFoundError:
-                if (self.base / name).is_file():
-                    raise
-                return  # deleted meanwhile with the rest of an old checkpoint; the next round will see that
         if changed:
+            self._known |= dict.fromkeys(changed, _UNSENT)
+            self._note()
+            sent = self._put(sorted(changed, key=order), here)
             there = self._objects()
-            self._known |= {name: [*here[name], there[name]] for name in changed if name in there}
+            self._known |= {name: [*here[name], there[name]] for name in sent if name in there}
             self._note()
         gone = [name for name in self._known if name not in here]
-        for name in sorted(gone, key=_order, reverse=True):  # markers first
+        for name in sorted(gone, key=order, reverse=True):  # markers first
+            self._check_copy()
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(self._at(name))
             del self._known[name]
         if gone:
             self._note()
 
+    def _put(self, names: Iterable[str], here: Mapping[str, list[int]]) -> list[str]:
+        """Send files. Returns those sent: not the rest of a checkpoint that is deleted meanwhile."""
+        sent, left = [], set()
+        for name in names:
+            if (step := step_of(name)) and step in left:
+                continue
+            self._check_copy()
+            if step and name == f'{step}/{MARKER}' and below(self._files(), step) != below(here, step):
+                continue
+            try:
+                self._fs.put_file(str(self.base / name), self._at(name))
+                sent.append(name)
+            except FileNotFoundError:
+                if (self.base / name).is_file():
+                    raise
+                left.add(step)
+        return sent
+
+    def _verify(self) -> None:
+        """Raise a UserError, now and ever after, unless the lock and the last mark in the store are this copy's."""
+        if self._lease:
+            self._lease.verify()
+            self._check_copy()
+            with contextlib.suppress(FileNotFoundError):
+                if self._fs.cat_file(self._at(f'{self.path.name}/{WRITER}')) == self._writer:
+                    return
+            self._lease.lose('another process has written there meanwhile')
+
+    def _check_copy(self) -> None:
+        """Raise a UserError if the lock was lost, or if this copy is being removed: the store is to keep its files."""
+        if self._lease:
+            self._lease.check()
+            with contextlib.suppress(FileNotFoundError):
+                if (self.base / WRITER).read_bytes() == self._writer and (self.path.exists() or not self._known):
+                    return
+            self._lease.lose('its local copy has been removed')
+
     def _note(self) -> None:
-        partial = self._known_path.with_name(f'.mirror.{os.getpid()}')
+        partial = beside(self._known_path)
         partial.write_text(json.dumps(self._known))
         os.replace(partial, self._known_path)
 
     def _keep_sending(self) -> None:
-        while not self._over.wait(SECONDS):
+        trouble = ''
+        while not self._over.wait(self._seconds):
             try:
                 self._send()
-                self._trouble = ''
+                trouble = ''
             except Exception as error:
-                if not self._trouble:
-                    self._trouble = _reason(error)
-                    print(f'genbench: warning: {self.address} cannot be written now ({self._trouble}); work goes on, '
-                          'and what is missing is sent later.', file=sys.stderr, flush=True)  # fmt: skip
+                if self._lease and self._lease.lost:
+                    return _warn(f'nothing more is sent to {self.address}: {self._lease.lost}.')
+                if not trouble:
+                    trouble = _reason(error)
+                    _warn(f'{self.address} cannot be written now ({trouble}); work goes on, and what is missing is '
+                          'sent later.')  # fmt: skip
 
     def _stop(self, thread: threading.Thread) -> None:
         self._over.set()
         thread.join()
-
-    def _take(self) -> None:
-        """Take the lock, or report who holds it."""
-        self._own = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': time.time()}
-        for _ in range(2):
-            with contextlib.suppress(FileExistsError):
-                self._fs.pipe_file(self._lock, self._lock_text(), mode='create')
-                return
-            held = self._holder()
-            if held and not _is_left(held):
-                raise Busy(f'{self.address} is in use by process {held["pid"]} on {held["host"]}; wait for it or stop '
-                           f'it. If it is gone, delete {self.address}/{LOCK}.')  # fmt: skip
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.rm_file(self._lock)
-        raise Busy(f'{self.address} has just been taken by another process.')
-
-    @property
-    def _lock(self) -> str:
-        return self._at(f'{self.path.name}/{LOCK}')
-
-    def _lock_text(self) -> bytes:
-        self._beaten = time.time()
-        return json.dumps({**self._own, 'renewed': self._beaten}).encode()
-
-    def _holder(self) -> dict[str, Any] | None:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return json.loads(self._fs.cat_file(self._lock))
-        return None
-
-    def _renew(self) -> None:
-        if time.time() - self._beaten < LEASE / 10:
-            return
-        held = self._holder()
-        if held and held['since'] != self._own['since']:
-            raise Busy(f'process {held["pid"]} on {held["host"]} has taken it over')
-        self._fs.pipe_file(self._lock, self._lock_text())
-
-    def _release(self) -> None:
-        held = self._holder()
-        if held and held['since'] == self._own['since']:
-            self._fs.rm_file(self._lock)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -298,9 +335,13 @@ class Mirror:
         try:
             yield
         except UserError as error:
-            raise type(error)(f'{self.address} cannot be {what}: {error}.') if what == 'written' else error from None
+            if what != 'written':
+                raise
+            kept = f'What was not sent is in {self.base}.'
+            raise UserError(f'{self.address} cannot be written: {error}. {kept}') from None
         except Exception as error:
-            kept = f' All of it is in {self.base}, and the same command sends it.' if what == 'written' else ''
+            sends = ', and the same command sends it' if self.use == WORK else '; copy it from there'
+            kept = f' All of it is in {self.base}{sends}.' if what == 'written' else ''
             raise UserError(f'{self.address} cannot be {what}: {_reason(error)}.{kept}') from error
 
 
@@ -309,30 +350,8 @@ def _key(facts: Mapping[str, Any]) -> str:
     return f'{facts.get("size")} {found}'
 
 
-def _whole(names: Iterable[str]) -> set[str]:
-    """The names, without those in checkpoints that lack their marker."""
-    names = set(names)
-    steps = {name: match[0] for name in names if (match := _CHECKPOINT.match(name))}
-    return {name for name in names if name not in steps or f'{steps[name]}/{MARKER}' in names}
-
-
-def _order(name: str) -> tuple[int, bool, int, str]:
-    """Sort key for sending: checkpoints last and one at a time, each with the marker of the whole checkpoint last."""
-    match = _CHECKPOINT.match(name)
-    step = int(match[0].rpartition('/')[2]) if match else -1
-    return step, name.endswith(f'/{MARKER}'), -name.count('/'), name
-
-
-def _is_left(held: Mapping[str, Any]) -> bool:
-    """Whether a lock was abandoned: its process is gone, or it was not renewed for a long time."""
-    if held['host'] == socket.gethostname():
-        try:
-            os.kill(held['pid'], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-    return time.time() - held['renewed'] > LEASE
+def _warn(text: str) -> None:
+    print(f'genbench: warning: {text}', file=sys.stderr, flush=True)
 
 
 def _reason(error: BaseException) -> str:

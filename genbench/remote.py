@@ -32,6 +32,7 @@ USES = {  # uses of the arguments of each verb
     'data show': {'data_dir': DATA, 'out': OUT},
     'verify': {'data_dir': DATA},
 }  # fmt: skip
+DRY = {'train': DATA, 'evaluate': READ, 'run': LIGHT}  # dry runs change nothing, and that of train reads no run
 _PATHS = {name for uses in USES.values() for name in uses}
 
 
@@ -56,6 +57,7 @@ def staged(
       UserError: an address cannot be reached, another command is working there, or changes could not be sent.
     """
     mirrors: list[Mirror] = []
+    is_dry = bool(arguments.get('dry_run'))
     if verb == 'report' and not arguments['out'] and is_remote(first := arguments['folders'][0]):
         arguments['out'] = f'{first.rstrip("/")}/report.html'  # nothing is sent to a place that is only read
     for name, value in arguments.items():
@@ -65,8 +67,10 @@ def staged(
             known = ' or '.join(f'{scheme}://' for scheme in SCHEMES)
             raise UserError(f'{unknown[0]!r} is no place that genbench can reach; write a local path, or {known} and '
                             'BUCKET/FOLDER.')  # fmt: skip
-        if found and not (use := USES.get(verb, {}).get(name, '')):
+        use = USES.get(verb, {}).get(name, '')
+        if found and not use:
             raise UserError(f'genbench {verb} takes no address of an object store for {name}; give a local path.')
+        use = DRY.get(verb, use) if is_dry else use
         opened = {one: Mirror(one, use) for one in found if use != DATA}
         mirrors += opened.values()
         if isinstance(value, list):
@@ -78,7 +82,7 @@ def staged(
         def fetch() -> bytes:
             token = os.urandom(16)
             for mirror in mirrors:
-                held.enter_context(mirror.open())
+                held.enter_context(mirror.open(optional=is_dry and verb == 'run'))  # a study may not have begun
                 (mirror.base / TOKEN).write_bytes(token)
             return token
 

@@ -1,6 +1,9 @@
 """Folders in an object store: what is sent and fetched, who may work there, and what a failure leaves."""
 
+import datetime
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +13,8 @@ import pytest
 from PIL import Image
 
 import genbench
-from genbench import cli, remote
+from genbench import cli, copies, remote
+from genbench import lease as leases
 from genbench import mirror as mirrors
 from genbench.errors import Busy, UserError
 
@@ -22,6 +26,7 @@ def store(monkeypatch, tmp_path):
     """A store in memory, reached as memory://; `store(name)` is to be on another machine."""
     memory = fsspec.filesystem('memory')
     memory.store.clear()
+    monkeypatch.setattr(leases, 'SETTLE', 0.0)
     monkeypatch.setattr(remote, 'SCHEMES', ('memory',))
 
     def move(machine):
@@ -83,9 +88,10 @@ def test_a_store_that_fails_within_a_checkpoint_leaves_the_one_before(store, mon
             raise OSError('the line is cut')
         put(self, local, to, **rest)
 
-    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in'
-    with pytest.raises(UserError, match=told), mirror().open():
+    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in .*, and the same command sends it'
+    with mirror().open():
         checkpoint(mirror().path, 2)
+    with pytest.raises(UserError, match=told), mirror().open():
         mirror_of(monkeypatch, failing)
         checkpoint(mirror().path, 4)
         write(mirror().path, 'metrics.jsonl', text='of step 4')
@@ -115,7 +121,7 @@ def test_sending_goes_on_while_work_does_and_trouble_is_said_once(store, monkeyp
             raise OSError('busy')
         put(self, local, to, **rest)
 
-    monkeypatch.setattr(mirrors, 'SECONDS', 0.01)
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', '0.01')
     mirror_of(monkeypatch, failing)
     with mirror().open():
         write(mirror().path, 'log.txt')
@@ -127,15 +133,18 @@ def test_sending_goes_on_while_work_does_and_trouble_is_said_once(store, monkeyp
     assert capsys.readouterr().err.count('cannot be written now (busy)') == 1
 
 
-@pytest.mark.parametrize('change, taken', [
-    ({}, False), ({'pid': 2**22 + 1}, True), ({'host': 'other'}, False), ({'host': 'other', 'renewed': 0.0}, True),
+@pytest.mark.parametrize('change, age, taken', [
+    ({}, 0, False), ({'pid': 2**22 + 1}, 0, True), ({'place': 'other', 'pid': 2**22 + 1}, 0, False),
+    ({'place': 'other'}, 601, True), ({'place': 'other', 'renewed': 0.0}, 599, False),
 ])  # fmt: skip
-def test_one_works_in_a_folder_and_what_a_dead_one_left_is_taken(change, taken, store):
+def test_one_works_in_a_folder_and_what_a_dead_one_left_is_taken(change, age, taken, store):
+    """The age of a lock is that on the store's clock, whatever the holder's clock said."""
     memory = store('here')
     with mirror().open():
-        held = json.loads(memory.cat_file('/bucket/run/' + mirrors.LOCK))
-    assert not memory.exists('/bucket/run/' + mirrors.LOCK)
-    memory.pipe_file('/bucket/run/' + mirrors.LOCK, json.dumps({**held, **change}).encode())
+        held = json.loads(memory.cat_file('/bucket/run/' + leases.LOCK))
+    assert not memory.exists('/bucket/run/' + leases.LOCK)
+    memory.pipe_file('/bucket/run/' + leases.LOCK, json.dumps({**held, **change}).encode())
+    memory.store['/bucket/run/' + leases.LOCK].modified -= datetime.timedelta(seconds=age)
     if taken:
         with mirror().open():
             pass
@@ -224,6 +233,263 @@ def test_an_address_that_is_none_is_one_line(words, message, store, capsys):
     assert message in line
 
 
+def interrupt(monkeypatch, method, after, at_the_end=lambda: None):
+    """Let a method of the store be stopped by Ctrl-C at a call."""
+    calls, original = [], getattr(type(fsspec.filesystem('memory')), method)
+
+    def interrupted(self, *given, **rest):
+        calls.append(given)
+        if len(calls) > after:
+            at_the_end()
+            raise KeyboardInterrupt
+        return original(self, *given, **rest)
+
+    monkeypatch.setattr(type(fsspec.filesystem('memory')), method, interrupted)
+    return calls
+
+
+def test_an_interrupted_download_harms_no_run_and_goes_on(store, monkeypatch):
+    many = [f'part{number:02}' for number in range(20)]
+    with mirror().open():
+        write(mirror().path, *many)
+        write(mirror().path, 'metrics.jsonl', text='of the store')
+    memory = store('there')
+    with monkeypatch.context() as patch:
+        noted = []  # what a process that is killed there leaves
+        interrupt(patch, 'get_file', 12, lambda: noted.extend(json.loads((mirror().base / '.mirror.json').read_text())))
+        with pytest.raises(KeyboardInterrupt), mirror().open():
+            pass
+    assert (
+        len(noted) == mirrors.BATCH
+        and len(names(mirror().path)) == 12
+        and not (mirror().base / mirrors.WRITER).exists()
+    )
+    with monkeypatch.context() as patch:
+        calls = interrupt(patch, 'get_file', after=99)
+        with mirror().open():
+            assert names(mirror().path) == ['metrics.jsonl', *many]
+        assert len(calls) == 21 - 12
+    assert memory.cat_file('/bucket/run/metrics.jsonl') == b'of the store'
+    assert not list(mirror().base.parent.glob('*-unsent-*'))
+
+
+def test_writing_next_to_a_run_leaves_its_lock(store):
+    memory = store('here')
+    with mirror().open():
+        held = memory.cat_file('/bucket/run/' + leases.LOCK)
+        with mirrors.Mirror('memory://bucket/run/report.html', mirrors.OUT).open():
+            assert memory.cat_file('/bucket/run/' + leases.LOCK) == held
+    assert not [path for path in memory.store if 'probe' in path]
+
+
+def take_over(memory):
+    memory.pipe_file('/bucket/run/' + leases.LOCK, b'{"id": "other", "pid": 7, "host": "other"}')
+
+
+def write_as_another(memory):
+    memory.pipe_file('/bucket/run/' + mirrors.WRITER, b'other')
+
+
+@pytest.mark.parametrize('happens, reason', [
+    (take_over, 'process 7 on other has taken it over'),
+    (lambda memory: memory.rm_file('/bucket/run/' + leases.LOCK), 'somebody has removed its lock'),
+    (write_as_another, 'another process has written there meanwhile'),
+])  # fmt: skip
+def test_who_lost_the_folder_never_sends_again(happens, reason, store, monkeypatch, capsys):
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', '0.01')
+    memory = store('here')
+    with pytest.raises(UserError, match=f'cannot be written: {reason}. What was not sent is in'), mirror().open():
+        happens(memory)
+        kept = {path: memory.cat_file(path) for path in (*memory.store,)}
+        write(mirror().path, 'log.txt')
+        mirrors.time.sleep(0.2)
+    assert {path: memory.cat_file(path) for path in memory.store if path != '/bucket/run/' + leases.LOCK} == {
+        path: text for path, text in kept.items() if path != '/bucket/run/' + leases.LOCK}  # fmt: skip
+    assert capsys.readouterr().err.count(reason) == 1
+
+
+def test_a_lock_is_renewed_however_long_sending_takes_and_its_loss_stops_a_round(store, monkeypatch):
+    monkeypatch.setattr(leases, 'LEASE', 0.1)
+    memory, put, sent = store('here'), type(store('here')).put_file, []
+
+    def slow(self, local, to, **rest):
+        sent.append(to)
+        mirrors.time.sleep(0.15)
+        renewed.append(json.loads(memory.cat_file('/bucket/run/' + leases.LOCK))['renewed'])
+        take_over(memory)
+        mirrors.time.sleep(0.15)
+
+    renewed = []
+    mirror_of(monkeypatch, slow)
+    with pytest.raises(UserError, match='process 7 on other has taken it over'), mirror().open():
+        began = mirrors.time.time()
+        write(mirror().path, 'a', 'b')
+    assert len(sent) == 1 and renewed[0] > began + 0.05
+    mirror_of(monkeypatch, put)
+
+
+def test_a_removed_copy_empties_no_store_and_is_fetched_again(store, monkeypatch):
+    memory = store('here')
+    with mirror().open():
+        write(mirror().path, 'a', 'b')
+    with pytest.raises(UserError, match='its local copy has been removed'), mirror().open():
+        shutil.rmtree(mirror().base)
+    assert memory.exists('/bucket/run/a') and memory.exists('/bucket/run/b')
+    with mirror().open():
+        pass
+    remove = type(memory).rm_file
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='copy has been removed'), mirror().open():
+        patch.setattr(type(memory), 'rm_file', lambda *given: shutil.rmtree(mirror().base, True) or remove(*given))
+        for name in names(mirror().path):  # the copy is removed while two files of it are being deleted
+            (mirror().path / name).unlink()
+    assert len([path for path in ('a', 'b') if memory.exists(f'/bucket/run/{path}')]) == 1
+    memory.pipe_file('/bucket/run/a', b'x')
+    memory.pipe_file('/bucket/run/b', b'x')
+    with mirror().open():
+        pass
+    (mirror().path / 'a').unlink()  # between two commands
+    with mirror().open():
+        assert names(mirror().path) == ['a', 'b']
+
+
+def test_what_cannot_be_listed_has_not_been_deleted(store, monkeypatch):
+    def failing(folder, onerror):
+        onerror(PermissionError('no'))
+        return iter(())
+
+    with pytest.raises(UserError, match='permission is denied'), mirror().open():
+        write(mirror().path, 'a')
+        monkeypatch.setattr(mirrors.os, 'walk', failing)
+
+
+def test_a_checkpoint_deleted_while_it_is_sent_delays_no_other_and_leaves_nothing(store, monkeypatch):
+    memory, put, order = store('here'), type(store('here')).put_file, []
+
+    def deleting(self, local, to, **rest):
+        order.append(to.partition('checkpoints/')[2])
+        if to.endswith('checkpoints/4/state/b'):
+            shutil.rmtree(mirror().path / 'checkpoints' / '4')
+        if to.endswith('checkpoints/3/' + 'state/' + MARKER):  # all but the marker has been sent
+            (mirror().path / 'checkpoints' / '3' / 'state' / 'a').unlink()
+        put(self, local, to, **rest)
+
+    with mirror().open():
+        for step in (2, 3, 4, 5):
+            checkpoint(mirror().path, step)
+        write(mirror().path, 'log.txt')
+        mirror_of(monkeypatch, deleting)
+    assert [step[0] for step in order if step] == ['5'] * 4 + ['4'] * 2 + ['3'] * 3 + ['2'] * 4
+    assert memory.exists(f'/bucket/run/checkpoints/2/{MARKER}')
+    assert not memory.exists(f'/bucket/run/checkpoints/3/{MARKER}')
+    assert memory.exists('/bucket/run/checkpoints/4/state/a')
+    mirror_of(monkeypatch, put)
+    with mirror().open():
+        pass
+    assert not memory.find('/bucket/run/checkpoints/4')
+
+
+def test_of_two_that_take_an_abandoned_lock_one_gets_it(store, monkeypatch):
+    memory = store('here')
+    lock = '/bucket/run/' + leases.LOCK
+    monkeypatch.setattr(leases.time, 'sleep', lambda seconds: take_over(memory))  # after we have created ours
+    with pytest.raises(Busy, match='has just been taken'), mirror().open():
+        pass
+    assert b'other' in memory.cat_file(lock)
+    removed = []
+    monkeypatch.setattr(leases.Lease, '_is_left', lambda self, held: take_over_anew(memory))
+    monkeypatch.setattr(type(memory), 'rm_file', lambda self, path: removed.append(path))
+    with pytest.raises(Busy), mirror().open():
+        pass
+    assert lock not in removed
+
+
+def take_over_anew(memory):
+    memory.pipe_file('/bucket/run/' + leases.LOCK, json.dumps({'id': str(mirrors.time.time_ns())}).encode())
+    return True
+
+
+def test_pages_take_no_checkpoints_from_readers(store):
+    with mirror().open():
+        checkpoint(mirror().path, 2)
+        write(mirror().path, 'log.txt')
+    with mirror(mirrors.READ).open():
+        with mirror(mirrors.LIGHT).open():
+            pass
+        assert (mirror(mirrors.READ).path / 'checkpoints' / '2' / MARKER).is_file()
+
+
+@pytest.mark.parametrize('verb, name, begun', [
+    ('train', 'workdir', False), ('evaluate', 'workdir', True), ('run', 'out', True), ('run', 'out', False),
+])  # fmt: skip
+def test_a_dry_run_writes_nothing_to_a_store(verb, name, begun, store):
+    memory = store('here')
+    if begun:
+        with mirror().open():
+            write(mirror().path, 'config.json')
+    before = {path: memory.cat_file(path) for path in memory.store}
+    given = {name: 'memory://bucket/run', 'dry_run': True}
+    with remote.staged(verb, given):
+        assert begun == (pathlib.Path(given[name]) / 'config.json').is_file()
+        assert {path: memory.cat_file(path) for path in memory.store} == before
+    assert {path: memory.cat_file(path) for path in memory.store} == before
+
+
+def test_a_dry_evaluation_reads_a_local_copy(store, monkeypatch):
+    store('here')
+    with mirror().open():
+        write(mirror().path, 'config.json')
+    seen = []
+    monkeypatch.setattr(cli.commands, 'forecast_evaluation', lambda given, *rest: seen.append(given.workdir) or 0)
+    monkeypatch.setattr('genbench.training.topologies.asked', lambda *given, **rest: 'a target')
+    assert cli.main(['evaluate', 'memory://bucket/run', '--dry-run', '--topology=v5e:2x2']) == 0
+    assert seen == [str(mirror(mirrors.READ).path)]
+
+
+def test_what_an_output_or_a_failed_command_could_not_send_is_told(store, monkeypatch, capsys):
+    put = type(store('here')).put_file
+
+    def failing(self, local, to, **rest):
+        raise OSError('the line is cut')
+
+    mirror_of(monkeypatch, failing)
+    out = mirror(mirrors.OUT)
+    with pytest.raises(UserError, match=r'All of it is in .*; copy it from there\.$'), out.open():
+        write(out.path, 'a')
+    with pytest.raises(ValueError, match='of the work'), mirror().open():
+        write(mirror().path, 'a')
+        raise ValueError('of the work')
+    assert 'memory://bucket/run lacks what was done last (the line is cut)' in capsys.readouterr().err
+    mirror_of(monkeypatch, put)
+
+
+def test_files_still_being_written_never_share_a_name(tmp_path):
+    assert copies.beside(tmp_path / 'a') != copies.beside(tmp_path / 'a')
+
+
+@pytest.mark.parametrize('text', ['30s', '0', '-1', 'nan', 'inf'])
+def test_a_wrong_interval_is_one_line_where_it_is_used(text, store, monkeypatch):
+    monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', text)
+    with pytest.raises(UserError, match='GENBENCH_REMOTE_SECONDS is'), mirror().open():
+        pass
+    with pytest.raises(SystemExit, match='0'):
+        cli.main(['--version'])
+
+
+def test_a_reader_lists_again_when_a_file_goes_before_it_is_fetched(store, monkeypatch):
+    memory, get = store('here'), type(store('here')).get_file
+    with mirror().open():
+        write(mirror().path, 'a', 'b', 'c')
+
+    def going(self, path, local, **rest):
+        if path.endswith(('a', 'b')):
+            memory.rm_file(path)
+        get(self, path, local, **rest)
+
+    monkeypatch.setattr(type(memory), 'get_file', going)
+    with mirror(mirrors.READ).open():
+        assert names(mirror(mirrors.READ).path) == ['c']
+
+
 CHANGES = ['--config.train.num_steps=6', '--config.checkpoint.every=2', '--config.train.batch_size=32',
            '--config.train.log_every=1', '--config.evaluation.num_samples=20', '--config.evaluation.metrics=fd,speed',
            '--config.evaluation.features.name=pixels', '--config.evaluation.sets=1']  # fmt: skip
@@ -264,7 +530,6 @@ def server(monkeypatch, tmp_path):
         'AWS_EC2_METADATA_DISABLED': 'true',
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mirrors, 'SECONDS', 0.2)
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
@@ -306,7 +571,7 @@ def test_a_run_in_a_bucket_is_killed_goes_on_elsewhere_and_is_evaluated_and_show
     rows = [json.loads(line) for line in store.cat_file('bucket/runs/x/results.jsonl').splitlines()]
     assert {'fd', 'sampling_images_per_second'} <= {row['metric'] for row in rows}
     assert store.cat_file('bucket/pictures/x.png')[:4] == b'\x89PNG'
-    assert not store.exists('bucket/runs/x/' + mirrors.LOCK)
+    assert not store.exists('bucket/runs/x/' + leases.LOCK)
 
 
 def test_no_bucket_and_no_credentials_are_one_line(server, monkeypatch, capsys, tmp_path):
