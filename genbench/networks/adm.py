@@ -16,28 +16,10 @@ from flax import nnx
 from genbench.data.conditions import Form
 from genbench.errors import UserError
 from genbench.networks import layers, resampled
-from genbench.ranges import COUNT, POSITIVE, SHARE, each
+from genbench.ranges import COUNT
 
-DEFAULTS = {
-    'channels': 32,
-    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
-    'blocks': 1,  # residual blocks at each resolution; one more on the way up
-    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
-    'head_width': 32,  # channels per attention head; 64 in the paper
-    'dropout': 0.0,
-    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
-    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
-}
-RANGES = {
-    'channels': COUNT,
-    'multipliers': each(COUNT, fewest=1),
-    'blocks': COUNT,
-    'attention': each(COUNT, int),
-    'head_width': COUNT,
-    'dropout': SHARE,
-    'time_scale': POSITIVE,
-}
+DEFAULTS = {**resampled.DEFAULTS, 'head_width': 32}  # channels per attention head; 64 in the paper
+RANGES = {**resampled.RANGES, 'head_width': COUNT}
 
 
 def _even(bound: float) -> layers.Initializer:

@@ -20,33 +20,21 @@ from flax import nnx
 from genbench.data.conditions import Form
 from genbench.errors import UserError
 from genbench.networks import layers, resampled
-from genbench.ranges import COUNT, POSITIVE, SHARE, Range, each
+from genbench.ranges import COUNT, Range, each
 
 FOURIER_SCALE = 16.0  # standard deviation of the frequencies
 DEFAULTS = {
-    'channels': 32,
-    'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
-    'blocks': 1,  # residual blocks at each resolution; one more on the way up
-    'attention': (),  # heights (in pixels) at which blocks are followed by self-attention; the middle always is
+    **resampled.DEFAULTS,
     'heads': 1,
-    'dropout': 0.0,
     'embedding': 'positional',  # of time; NCSN++: 'fourier'
     'taps': (1, 1),  # of the filter where the resolution changes; NCSN++: (1, 3, 3, 1)
     'pyramid': False,  # feed images in again at each lower resolution; NCSN++: True
-    'time_scale': 1000.0,  # of the features of time; use less if a loss differentiates with respect to time
-    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
-    'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
-    'channels': COUNT,
-    'multipliers': each(COUNT, fewest=1),
-    'blocks': COUNT,
-    'attention': each(COUNT, int),
+    **resampled.RANGES,
     'heads': COUNT,
-    'dropout': SHARE,
     'embedding': Range(names=('positional', 'fourier')),
     'taps': each(COUNT, int, fewest=2),
-    'time_scale': POSITIVE,
 }
 
 STYLE = resampled.Style(

@@ -14,10 +14,13 @@ import numpy as np
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks import layers
+from genbench.networks import layers, unet
 from genbench.networks.unet import numbered
 
 Array = jax.Array
+# The keys of the plain U-Net, save those of its heads and norms. Here self-attention always follows the middle block.
+DEFAULTS = {key: value for key, value in unet.DEFAULTS.items() if key not in ('heads', 'groups')}
+RANGES = {key: value for key, value in unet.RANGES.items() if key not in ('heads', 'groups')}
 
 
 @dataclasses.dataclass(frozen=True)
