@@ -1,9 +1,9 @@
 """The U-Net in diffusers' layout, against what diffusers itself computed with it (record_diffusers.py says how)."""
 
-import importlib.util
 import json
 import pathlib
 
+import formula
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,16 +22,6 @@ from genbench.networks.unet import UNet
 from genbench.training.loop import train
 
 HERE = pathlib.Path(__file__).parent
-_FORMULA = importlib.util.spec_from_file_location('formula', HERE / 'formula.py')
-formula = importlib.util.module_from_spec(_FORMULA)
-_FORMULA.loader.exec_module(formula)
-
-
-@pytest.fixture(scope='module')
-def recorded():
-    """What diffusers 0.42.1 computed: names and shapes of its state dict, outputs, ᾱ of its DDPM scheduler."""
-    with np.load(HERE / 'fixtures' / 'diffusers.npz') as file:
-        return {name: file[name] for name in file.files}
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """NCSN++, DDPM++ and ADM against EDM's and score SDE's own code (record_song.py says how), through the import."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import waves
 
 from genbench import config as configs
 from genbench import families
@@ -17,9 +17,6 @@ from genbench.interpolants import steps
 from genbench.training import state as states
 
 HERE = pathlib.Path(__file__).parent
-_WAVES = importlib.util.spec_from_file_location('waves', HERE / 'waves.py')
-waves = importlib.util.module_from_spec(_WAVES)
-_WAVES.loader.exec_module(waves)
 
 SMALL = {'name': 'ncsnpp', 'channels': 8, 'multipliers': (1, 2), 'blocks': 1, 'attention': (4,)}
 NCSNPP = {**SMALL, 'embedding': 'fourier', 'taps': (1, 3, 3, 1), 'pyramid': True}
