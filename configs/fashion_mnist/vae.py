@@ -1,9 +1,9 @@
-"""VAE with a discretised logistic decoder on Fashion-MNIST.
+"""VAE with a discretised-logistic decoder on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/vae.py --workdir=runs/fashion_mnist_vae \
-    --config.data.data_dir=DIR
+genbench train --config=configs/fashion_mnist/vae.py --config.data.data_dir=DIR \
+    --workdir=runs/fashion_mnist_vae
 
-For a first look in a few minutes on two cores, add --config.train.num_steps=300 --config.train.batch_size=64
+experiments/fashion_families.py compares it with other families.
 
 Differs from the paper: Kingma & Welling 2014 use fully connected networks with one hidden layer, Adagrad, and a
 Bernoulli or normal decoder. Here networks are convolutional and residual, and the optimizer is Adam.
@@ -17,8 +17,9 @@ def get_config() -> ConfigDict:
         {
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'vae', 'latent': 32, 'decoder': 'logistic'},
-            'network': {'multipliers': (1, 2, 2)},
-            'train': {'num_steps': 20_000, 'sample_every': 4_000},
-            'optimizer': {'warmup_steps': 100},
+            'network': {'channels': 16, 'multipliers': (1, 2, 4)},
+            'train': {'num_steps': 4000, 'batch_size': 32, 'sample_every': 1000, 'ema_decay': 0.995},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
+            'evaluation': {'samplers': ('mean', 'direct')},
         }
     )

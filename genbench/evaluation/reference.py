@@ -66,6 +66,7 @@ class RealImages:
             progress.close()
             processes.first_does(functools.partial(write_npz, self._path(outputs), kept))
         assert kept is not None
+        kept = {**kept, **({'labels': self.arrays.labels} if self.spec.classes else {})}
         return Extracted(self.description, kept, scoring.all_moments(kept), len(self.arrays))
 
     def _batches(self, progress: Progress) -> Iterator[np.ndarray]:

@@ -31,6 +31,23 @@ def inception_score(logits: np.ndarray, splits: int = 10, seed: int | None = 0) 
     return float(np.mean(scores)), float(np.std(scores))
 
 
+def class_distance(real: np.ndarray, fake: np.ndarray) -> tuple[float, dict[str, list[float]]]:
+    """Total variation ½ Σ |p − q| between the shares of classes that a classifier sees in two sets, and both shares.
+
+    0 if the shares agree, 1 if the sets have no class in common. Sets of n images of one distribution with equal
+    shares of C classes are about √((C − 1) / (π n)) apart.
+
+    Args:
+      real, fake: logits (n, classes) and (m, classes). The class of an image is that of its largest logit.
+
+    Raises:
+      UserError: an empty set, sets of different width, or values that are not finite.
+    """
+    real, fake = checked_sets(1, real=real, fake=fake)
+    p, q = (np.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(logits) for logits in (real, fake))
+    return float(np.abs(p - q).sum() / 2), {'real_classes': p.tolist(), 'classes': q.tolist()}
+
+
 @dataclasses.dataclass(frozen=True)
 class TwoSample:
     """Accuracy of a detector on n images it was not fitted to, with its 95% interval; 0.5 is chance."""

@@ -12,6 +12,7 @@ from genbench import evaluation
 from genbench.errors import UserError, did_you_mean
 from genbench.evaluation import mixtures
 from genbench.evaluation.features import FeatureNetwork
+from genbench.evaluation.parameters import REFERENCES, Settings
 from genbench.evaluation.protocol import Protocol
 from genbench.training import processes
 
@@ -92,29 +93,6 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
     if first:
         digest.update(str(images.shape[1:]).encode())
     digest.update(np.ascontiguousarray(images.astype(np.uint8 if images.max(initial=0) < 256 else np.int32)).tobytes())
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The parameters of metrics. The defaults are those of papers and other tools."""
-
-    kernel_subsets: int = 100  # of the kernel distance
-    kernel_subset_size: int = 1000
-    neighbours: int = 3  # of precision and recall
-    density_neighbours: int = 5  # of density and coverage
-    splits: int = 10  # of the inception score
-    slices: int = 1000  # directions of the sliced Wasserstein distance
-
-    def of(self, name: str) -> dict[str, Any]:
-        """How the protocol of a metric records them."""
-        said: dict[str, dict[str, Any]] = {
-            'kd': {'subsets': self.kernel_subsets, 'subset_size': self.kernel_subset_size},
-            **dict.fromkeys(('precision', 'recall'), {'neighbours': self.neighbours}),
-            **dict.fromkeys(('density', 'coverage'), {'neighbours': self.density_neighbours}),
-            'inception_score': {'splits': self.splits},
-            **dict.fromkeys(('sliced_wasserstein', 'monge'), {'slices': self.slices}),
-        }
-        return said.get(base(name), {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +181,13 @@ def _inception_score(scene: Scene) -> Value:
     return value, {'split_sd': spread}
 
 
+def _classes(scene: Scene) -> Value:
+    real, logits = scene.reference.outputs, 'logits'
+    value, details = evaluation.class_distance(real[logits], scene.fake.outputs[logits])
+    right = (real[logits].argmax(1) == real['labels']).mean() if 'labels' in real else None
+    return value, {**details, 'accuracy': None if right is None else float(right)}
+
+
 def _sliced(scene: Scene, distance: Any = evaluation.sliced_wasserstein) -> Value:
     both = scene.reference.outputs['features'], scene.fake.outputs['features']
     value, error = distance(*both, slices=scene.settings.slices)
@@ -260,6 +245,7 @@ METRICS: dict[str, Metric] = {
     'kd': Metric(_kernel, 'distance', _SUBSETS, published='kid'),
     'sliced_wasserstein': Metric(_sliced, 'distance', _SLICES),
     'monge': Metric(_monge, 'distance', {**_SLICES, 'factor': '3 d'}, published='mind'),
+    'class_distance': Metric(_classes, 'distance', {}, 'logits'),
     'fld': Metric(_likelihood, 'distance', mixtures.PROTOCOL, needs_held_out=True, against='train'),
     'vendi': Metric(_vendi, 'score', {'similarity': 'cosine of features'}, needs='nothing'),
     'precision': Metric(_manifold('precision'), 'score', _PRECISION),
@@ -275,7 +261,6 @@ METRICS: dict[str, Metric] = {
     'copied': Metric(_memorised('copied'), 'score', _MEMORY, needs_held_out=True, against='train'),
     'train_test_gap': Metric(_memorised('train_test_gap'), 'score', _MEMORY, needs_held_out=True, against='train'),
 }  # fmt: skip
-REFERENCES = ('train', 'held_out')
 METRICS |= {
     f'{name}_{split}': dataclasses.replace(
         metric, against=split, published=f'{metric.published}_{split}' if metric.published else ''
@@ -293,13 +278,6 @@ ALIASES = {
     'memorisation': ('authenticity', 'copied', 'train_test_gap'),
 }
 PUBLISHED = {metric.published: name for name, metric in METRICS.items() if metric.published}
-
-
-def base(name: str) -> str:
-    """Return a metric's name without its reference: fd_train → fd."""
-    for split in REFERENCES:
-        name = name.removesuffix(f'_{split}')
-    return name
 
 
 def against(name: str, suits: str) -> str:

@@ -20,6 +20,7 @@ from genbench.evaluation import features, inputs, saved_moments, scoring
 from genbench.evaluation.features import FeatureNetwork, own
 from genbench.evaluation.images import BATCH, ImageSet
 from genbench.evaluation.inputs import Given, Options, Source
+from genbench.evaluation.parameters import REFERENCES, base
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.results import complete
 from genbench.evaluation.saved_moments import Saved
@@ -53,9 +54,9 @@ def compare(
     names = scoring.resolve(metrics)
     if not names:
         raise UserError('There are no metrics to compute; name some with --metrics.')
-    if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in scoring.REFERENCES))), ''):
+    if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in REFERENCES))), ''):
         raise UserError(f'{named} names its reference, which here is the second argument; ask for '
-                        f'{scoring.base(named)}.')  # fmt: skip
+                        f'{base(named)}.')  # fmt: skip
     if out:
         check_writable(out)
     if not held_out and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):

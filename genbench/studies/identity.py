@@ -13,12 +13,10 @@ from genbench.config import Config, digest
 from genbench.errors import UserError
 from genbench.families import own
 from genbench.reading import read_json_if_any
+from genbench.studies import package
 from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
-# Parts of the package that do not affect any number of a trial.
-_APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
-          'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +67,7 @@ def _lent(path: str, trials: Mapping[str, str]) -> str:
 @functools.cache
 def code(modules: tuple[str, ...] = ()) -> str:
     """A hash of the user's modules and of the package's sources, except the parts that only start, show or collect."""
-    package = pathlib.Path(__file__).parents[1]
-    found = hashlib.sha256()
-    for path in sorted(package.rglob('*.py')):
-        name = path.relative_to(package)
-        if name.parts[0] not in _APART:
-            found.update(f'{name}\0'.encode() + path.read_bytes() + b'\0')
+    found = hashlib.sha256(package.sources())
     for module, source in own.digests(modules).items():
         found.update(f'{module}\0{source}\0'.encode())
     return found.hexdigest()[:12]

@@ -63,7 +63,9 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
     params = jax.tree.unflatten(structure, leaves)
 
     def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-        return {'features': nnx.merge(definition, params)(spec.encode(images))}
+        network = nnx.merge(definition, params)
+        features = network(spec.encode(images))
+        return {'features': features, 'logits': network.logits(features)}
 
     weights = hashlib.sha256(b''.join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:12]
     protocol = {
@@ -72,8 +74,8 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
         'dimensions': Classifier.FEATURES,
     }
     return network.make(
-        f'classifier-{spec.name}-{digest}', apply, params, protocol, batch_size=EXTRACTION_BATCH, levels=spec.levels,
-        accuracy=accuracy, shape=spec.shape,
+        f'classifier-{spec.name}-{digest}', apply, params, protocol, batch_size=EXTRACTION_BATCH,
+        outputs=('features', 'logits'), levels=spec.levels, accuracy=accuracy, shape=spec.shape,
     )  # fmt: skip
 
 

@@ -1,0 +1,25 @@
+"""Flow matching on MNIST.
+
+genbench train --config=configs/mnist/flow_matching.py --config.data.data_dir=DIR \
+    --workdir=runs/mnist_flow_matching
+
+experiments/mnist_families.py compares it with other families.
+
+Differs from the paper: the data set is different, and the U-Net is small, without attention. σ_min = 0. Pixels have
+uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'mnist'},
+            'family': {'name': 'flow_matching'},
+            'network': {'channels': 16, 'multipliers': (1, 2, 4)},
+            'train': {'num_steps': 2000, 'batch_size': 32, 'sample_every': 500, 'ema_decay': 0.995},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
+            'evaluation': {'samplers': ('euler:1', 'euler:5', 'euler:20', 'heun:10')},
+        }
+    )

@@ -1,0 +1,25 @@
+"""Mean flows on MNIST.
+
+genbench train --config=configs/mnist/mean_flow.py --config.data.data_dir=DIR \
+    --workdir=runs/mnist_mean_flow
+
+experiments/mnist_families.py compares it with other families.
+
+Differs from the paper: the data set is different, and the U-Net is small, without attention. There is no guidance.
+Pixels have uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'mnist'},
+            'family': {'name': 'mean_flow'},
+            'network': {'channels': 16, 'multipliers': (1, 2, 4)},
+            'train': {'num_steps': 1000, 'batch_size': 32, 'sample_every': 250, 'ema_decay': 0.995},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
+            'evaluation': {'samplers': ('flow_map:1', 'flow_map:2', 'flow_map:4')},
+        }
+    )
