@@ -8,7 +8,7 @@ from genbench.errors import UserError, did_you_mean
 
 RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …),
 protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
-BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, config, status.'
+BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, config, status, outdated.'
 COMPLETION = """To turn it on:
   bash  genbench completion bash > ~/.local/share/bash-completion/completions/genbench
   zsh   genbench completion zsh > ~/.zfunc/_genbench  (~/.zshrc: fpath+=~/.zfunc before compinit)
@@ -155,10 +155,18 @@ def results(parser: argparse.ArgumentParser) -> None:
 
 def baselines(parser: argparse.ArgumentParser) -> None:
     _where(parser, "'data=cifar10 metric=fid status=reproduced'")
+    parser.add_argument('--markdown', action='store_true', help='the rows with a recipe as the page '
+                        'docs/reproductions/README.md')  # fmt: skip
 
 
 def verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('row', metavar='ROW', help='an id that genbench baselines lists')
+    parser.add_argument('row', metavar='ROW', nargs='?', default='', help='an id that genbench baselines lists')
+    parser.add_argument('--all', action='store_true', help='in place of ROW: every recipe that fits into --max-minutes '
+                        'and is not reproduced by this code, the shortest first')  # fmt: skip
+    parser.add_argument('--max-minutes', type=float, default=0.0, metavar='N', help='for --all: minutes in all; what is '
+                        'unfinished then is stopped and saved')  # fmt: skip
+    parser.add_argument('--continue', dest='go_on', action='store_true', help='for --all: go on with unfinished runs '
+                        'first, also if they do not fit')  # fmt: skip
     parser.add_argument('--run', default='', metavar='WORKDIR', help='a finished run to evaluate, in place of training')
     parser.add_argument('--workdir', default='', help='where to train (runs/baselines/ROW); it goes on there')
     parser.add_argument('--data-dir', default='', help='where the data set is prepared')

@@ -75,7 +75,14 @@ def results(given: argparse.Namespace) -> int:
 def baselines(given: argparse.Namespace) -> int:
     from genbench.studies import ledger
 
-    listed = ledger.select([ledger.describe(row) for row in ledger.rows()], given.where)
+    rows = ledger.rows()
+    listed = ledger.select([ledger.describe(row) for row in rows], given.where)
+    if given.markdown:
+        from genbench.studies import reproductions
+
+        chosen = {row['id'] for row in listed}
+        print(reproductions.page([row for row in rows if row.id in chosen]), end='')
+        return 0
     for line in ledger.lines(listed):
         print(line)
     return 0
@@ -85,6 +92,13 @@ def baselines(given: argparse.Namespace) -> int:
 def verify(given: argparse.Namespace) -> int:
     from genbench.studies import ledger
 
+    if bool(given.row) == given.all:
+        raise UserError('genbench verify takes a row that genbench baselines lists, or --all; not both.')
+    if given.all:
+        return _verify_all(given)
+    if given.go_on or given.max_minutes:
+        raise UserError(f'{"--continue" if given.go_on else "--max-minutes"} goes with --all; genbench verify ROW '
+                        'always goes on with its run.')  # fmt: skip
     row = ledger.get(given.row)
     if given.run and given.workdir:
         raise UserError('genbench verify takes --run, a finished run, or --workdir, where to train; not both.')
@@ -105,3 +119,16 @@ def verify(given: argparse.Namespace) -> int:
     if given.record:
         print(f'recorded in {verification.record(comparison)}')
     return 0 if comparison.within else 1
+
+
+def _verify_all(given: argparse.Namespace) -> int:
+    if given.run or given.workdir or given.check:
+        raise UserError('--all trains each row in runs/baselines/ROW; it takes no --run, --workdir or --check.')
+    if not 0 < given.max_minutes < float('inf'):
+        raise UserError('--all needs --max-minutes=N, the minutes that all runs may take together, above 0.')
+    from genbench.studies import ledger, verify_all
+
+    entries = verify_all.run(
+        ledger.rows(), given.max_minutes, print, go_on=given.go_on, record=given.record, data_dir=given.data_dir
+    )
+    return verify_all.status(entries)

@@ -1,7 +1,8 @@
 """The baseline ledger: published numbers, how certain each one is, and whether it is reproduced here.
 
 `genbench/baselines.toml` holds what was published. Measurements are under docs/baselines, one JSON file per row,
-written by `genbench verify ROW --record`. The status of a row is computed from both and is not stored.
+written by `genbench verify ROW --record`. The status of a row is computed from both and is not stored. Evidence
+is outdated if it comes from other code, or from another recipe, than is here now.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from typing import Any
 from genbench import shipped
 from genbench.errors import UserError, did_you_mean
 from genbench.reading import read_json_if_any
+from genbench.studies import records
 from genbench.studies.conditions import as_number, split
 
 FILE = shipped.PACKAGE / 'baselines.toml'
@@ -132,10 +134,12 @@ def status(row: Row, found: Mapping[str, Any] | None) -> str:
 def describe(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any]:
     """A row in the form that `genbench baselines` lists and filters."""
     found = evidence(row, folder)
+    outdated = records.outdated(row, found)
     return {
         'id': row.id, 'model': row.model, 'paper': row.paper, 'data': row.data, 'metric': row.metric,
         'value': row.value, 'nfe': row.nfe, 'kind': row.kind, 'confirmed': row.confirmed, 'config': row.config,
         'tolerance': row.tolerance, 'status': status(row, found), 'got': None if found is None else found.get('value'),
+        'outdated': outdated, 'renewal': records.renewal(row) if outdated else '',
     }  # fmt: skip
 
 
@@ -178,9 +182,12 @@ def lines(listed: Sequence[Mapping[str, Any]]) -> list[str]:
         published = f'{row["value"]:g} ± {row["tolerance"]:.2g}'
         known = CONFIRMED[row['confirmed']]
         table.append(
-            (row['id'], row['data'], row['metric'], published, str(row['nfe'] or ''), known, got, row['status'])
-        )
+            (row['id'], row['data'], row['metric'], published, str(row['nfe'] or ''), known, got,
+             ', '.join(filter(None, (row['status'], row['outdated']))))
+        )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     counts = [f'{sum(row["status"] == name for row in listed)} {name}' for name in STATUSES]
     body = ['  '.join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return [*body, '', f'{len(listed)} rows: {", ".join(counts)}. ± is the tolerance.']
+    renewals = [f'{row["id"]} was measured by {row["outdated"]}: {row["renewal"]} renews it.' for row in listed
+                if row['outdated']]  # fmt: skip
+    return [*body, '', *renewals, f'{len(listed)} rows: {", ".join(counts)}. ± is the tolerance.']

@@ -5,6 +5,7 @@ import datetime
 import json
 import math
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
-from genbench.studies import ledger
+from genbench.studies import ledger, records
 from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
@@ -35,12 +36,16 @@ class Comparison:
       found: the result row that was compared.
       protocol: {key of the stated protocol that differs: (stated, here)}.
       other: what else differs from the paper or the recipe, in words.
+      folder: the run.
+      evaluation_seconds: what scoring took; None if everything had been scored before.
     """
 
     row: ledger.Row
     found: Mapping[str, Any]
     protocol: Mapping[str, tuple[Any, Any]]
     other: tuple[str, ...]
+    folder: pathlib.Path = pathlib.Path()
+    evaluation_seconds: float | None = None
 
     @property
     def within(self) -> bool:
@@ -103,12 +108,14 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
-    harness.evaluate(folder, [*row.evaluation, *place])
+    began = time.monotonic()
+    scored = harness.evaluate(folder, [*row.evaluation, *place])
+    seconds = round(time.monotonic() - began, 1) if scored else None
     found = _measured(row, folder, results.read(runs.Folder(folder).results))
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
-    return Comparison(row, found, differences, tuple(other))
+    return Comparison(row, found, differences, tuple(other), folder, seconds)
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,7 +138,8 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
 
 def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:
     """Save the measurement as evidence for its row."""
-    row, found = comparison.row, comparison.found
+    row, found, run = comparison.row, comparison.found, runs.Folder(comparison.folder)
+    machine, trained = processes.machine(), run.read_summary() or {}
     kept = {
         'id': row.id,
         'metric': found['metric'],
@@ -147,11 +155,16 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'protocol': found['protocol'],
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
         'differs': list(comparison.other),
+        **records.origin(row),
         'commit': installed.commit(),
         'versions': installed.versions(),
-        'devices': processes.machine()['devices'],
+        'devices': machine['devices'],
+        'cores': machine['cores'],
+        'processor': records.processor(),
+        'seconds': {'training': trained.get('training_seconds'), 'evaluation': comparison.evaluation_seconds},
+        'curve': records.curve(run.metrics),
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-        'command': f'genbench verify {row.id} --record',
+        'command': records.renewal(row),
     }
     path = folder / f'{row.id}.json'
     write_atomically(path, json.dumps(kept, indent=2) + '\n')

@@ -92,6 +92,10 @@ def _other(environment: Mapping[str, str], dev: pathlib.Path) -> bool:
     return any((dev / name).exists() for name in ('accel0', 'vfio/0', 'kfd'))
 
 
+def has_accelerator(environment: Mapping[str, str] = os.environ, dev: str = '/dev') -> bool:
+    return bool(_nvidia(environment, pathlib.Path(dev))) or _other(environment, pathlib.Path(dev))
+
+
 def _cores() -> list[int]:
     if hasattr(os, 'sched_getaffinity'):
         return sorted(os.sched_getaffinity(0))

@@ -1,0 +1,87 @@
+"""What evidence for a row of the ledger says beside its number: its code, what it took, and how training went.
+
+This reads files only, so that `genbench baselines` answers at once.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genbench.reading import read_rows
+from genbench.studies import package
+
+POINTS = 50  # most points of a training curve that are kept
+_CURVE = ('/loss', 'evaluation/')  # parts of the names of scalars that a curve keeps
+
+
+def recipe(row: Any) -> str:
+    """A hash of a row's recipe: its config file without the docstring, and what the row changes."""
+    code = row.path.read_text().split('"""')[-1]
+    return hashlib.sha256(repr([code, row.overrides, row.evaluation]).encode()).hexdigest()[:12]
+
+
+def origin(row: Any) -> dict[str, str]:
+    """What tells whether evidence is still current."""
+    return {'code': package.code(), 'recipe': recipe(row)}
+
+
+def outdated(row: Any, found: Mapping[str, Any] | None, code: str = '') -> str:
+    """What a row was measured by, if not by the present code and recipe; '' if it was, or if it has no evidence.
+
+    Args:
+      code: the present code, if it is not the installed one.
+    """
+    if found is None or not row.config or not row.path.is_file():
+        return ''
+    if found.get('recipe') not in (None, recipe(row)):
+        return 'another recipe'
+    return '' if found.get('code') == (code or package.code()) else 'other code'
+
+
+def renewal(row: Any) -> str:
+    """The command that measures a row anew."""
+    return f'genbench verify {row.id} --record'
+
+
+def curve(metrics: pathlib.Path) -> dict[str, list[Any]]:
+    """The step, and the losses and scores at it, at up to POINTS rows of metrics.jsonl, the last one included."""
+    rows = [row for row in read_rows(metrics) if 'step' in row]
+    kept = [rows[index] for index in thinned(len(rows))]
+    names = [name for name in (kept[-1] if kept else {}) if any(part in name for part in _CURVE)]
+    return {name: [row.get(name) for row in kept] for name in ('step', *names)} if names else {}
+
+
+def thinned(count: int, most: int = POINTS) -> Sequence[int]:
+    """At most `most` of the indices below `count`, evenly spread, with the first and the last."""
+    if count <= most:
+        return range(count)
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
+def processor() -> str:
+    """The model of the processor, where the system says it."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return ''
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), '')
+
+
+def device(found: Mapping[str, Any]) -> str:
+    """Where a measurement was made, in a few words: '2 cores of AMD EPYC', or the accelerators' names."""
+    named = ', '.join(name.partition(':')[2] for name in found.get('devices', ()) if name != 'cpu:cpu')
+    cores = found.get('cores')
+    if named or not cores:
+        return named or 'CPU'
+    return f'{cores} core{"s" if cores > 1 else ""} of {found.get("processor") or "a CPU"}'
+
+
+def span(seconds: float | None) -> str:
+    """A duration in the unit that suits it."""
+    if seconds is None:
+        return '–'
+    for size, unit in ((3600, 'h'), (60, 'min')):
+        if seconds >= size:
+            return f'{seconds / size:.3g} {unit}'
+    return f'{seconds:.2g} s'

@@ -1,0 +1,191 @@
+"""`genbench verify --all`: run the recipes of the ledger that fit into some minutes, and say why others were not run.
+
+Each recipe runs as a process of its own, which is asked to stop and save when the time is over.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from genbench.config import Config
+from genbench.data import opening
+from genbench.errors import INTERRUPTED, UserError
+from genbench.reading import read_json_if_any
+from genbench.studies import costs, ledger, records, verify
+from genbench.studies.launchers import local
+
+RUNS = pathlib.Path('runs/baselines')
+FASTEST = 2e11  # FLOP/s that one core of a CPU hardly exceeds; what is too long even so is not timed
+GRACE = 120.0  # seconds that a run has to save itself
+STOPPED = 'stopped and saved'
+OUTCOMES = {
+    0: ledger.REPRODUCED, 1: ledger.GAP, 2: 'refused; the reason is above', INTERRUPTED: STOPPED,
+    -signal.SIGTERM: STOPPED,  # while it was scored
+}  # fmt: skip
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Entry:
+    """A row, and what became of it.
+
+    Attributes:
+      seconds: estimate of what is left to train; infinite if it is not known.
+      unfinished: whether a run of it has been stopped and saved.
+      done: the outcome of its run; '' if it was not run.
+      why: why it was not run.
+      took: seconds.
+    """
+
+    row: ledger.Row
+    seconds: float = math.inf
+    unfinished: bool = False
+    done: str = ''
+    why: str = ''
+    took: float = 0.0
+
+
+def run(
+    rows: Iterable[ledger.Row], minutes: float, say: Say, *, go_on: bool = False, record: bool = False,
+    data_dir: str = '',
+) -> list[Entry]:  # fmt: skip
+    """Run what fits, the shortest first, and say at the end what was done and what was not.
+
+    Args:
+      go_on: go on with unfinished runs first, whether or not what is left of them fits.
+      record: keep the results as evidence.
+
+    Returns:
+      An entry for each row that has a recipe.
+    """
+    entries, ends = [_entry(row, data_dir) for row in rows if row.config], time.monotonic() + 60 * minutes
+    waiting = [entry for entry in entries if not entry.why]
+    _estimate(waiting, 60 * minutes, data_dir)
+    stopped = False
+    for entry in sorted(waiting, key=lambda one: (not (go_on and one.unfinished), one.seconds)):
+        left = ends - time.monotonic()
+        if entry.why or stopped:
+            entry.why = entry.why or 'Ctrl-C came first'
+            continue
+        if left <= 0 or (entry.seconds > left and not (go_on and entry.unfinished)):
+            entry.why = f'needs about {records.span(entry.seconds)}, and {records.span(max(left, 0))} are left'
+            entry.why += '; --continue goes on with its run' if entry.unfinished else ''
+            continue
+        say(f'{entry.row.id}: about {records.span(entry.seconds)}')
+        words = [
+            'verify',
+            entry.row.id,
+            *(['--record'] if record else []),
+            *(['--data-dir', data_dir] * bool(data_dir)),
+        ]
+        began = time.monotonic()
+        status = start(words, left)
+        entry.done, entry.took = OUTCOMES.get(status, f'ended with status {status}'), time.monotonic() - began
+        stopped = status == INTERRUPTED and entry.took < left
+    for line in table(entries):
+        say(line)
+    return entries
+
+
+def status(entries: Sequence[Entry]) -> int:
+    """The exit status: 75 if a run was stopped, 1 if one missed its tolerance or failed, otherwise 0."""
+    found = {entry.done for entry in entries} - {'', ledger.REPRODUCED}
+    return INTERRUPTED if STOPPED in found else int(bool(found))
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """A line for each row: what was done, how long it took, or why it was not run."""
+    lines = [
+        (one.row.id, one.done or 'skipped', records.span(one.took) if one.done else '', one.why)
+        for one in sorted(entries, key=lambda one: not one.done)
+    ]
+    widths = [max(len(line[column]) for line in lines) if lines else 0 for column in range(4)]
+    body = ['  '.join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    done = [one for one in entries if one.done]
+    reproduced = sum(one.done == ledger.REPRODUCED for one in done)
+    return ['', *body, '', f'{len(done)} run, {reproduced} of them reproduced, {len(entries) - len(done)} skipped.']
+
+
+def _entry(row: ledger.Row, data_dir: str) -> Entry:
+    """The row, with the reason not to run it if there is one that costs nothing to find."""
+    entry, found = Entry(row), ledger.evidence(row)
+    if found is not None and not records.outdated(row, found):
+        entry.why = f'{ledger.status(row, found)}; {records.renewal(row)} measures it again'
+        return entry
+    summary = read_json_if_any(RUNS / row.id / 'summary.json', {'complete': bool, 'step': int}) or {}
+    entry.unfinished = bool(summary) and not summary['complete']
+    try:
+        opening.open_data(_resolved(row, data_dir).data)
+    except UserError as error:
+        entry.why = str(error)
+    return entry
+
+
+def _resolved(row: ledger.Row, data_dir: str) -> Config:
+    return verify.resolve(row, *([f'data.data_dir={data_dir}'] if data_dir else []))
+
+
+def _estimate(entries: Sequence[Entry], limit: float, data_dir: str) -> None:
+    """Fill in `seconds`, or `why` if the costs cannot be found.
+
+    A row takes as long as its evidence says, if that is from this kind of machine. For the others, steps are timed if
+    their number of operations does not rule them out. The time of an evaluation is only known from evidence.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    unknown = []
+    for entry in entries:
+        entry.seconds = _recorded(ledger.evidence(entry.row), cores)
+        if not math.isfinite(entry.seconds):
+            unknown.append(entry)
+    requests = [costs.Request(_resolved(entry.row, data_dir)) for entry in unknown]
+    for entry, request, cost in zip(unknown, requests, costs.estimate(requests) if requests else [], strict=True):
+        if isinstance(cost, str):
+            entry.why = cost
+            continue
+        steps = request.config.train.num_steps
+        least = 0.0 if local.has_accelerator() else cost.flops(steps) / (FASTEST * cores)
+        timed: Any = cost
+        if least <= limit:
+            (timed,) = costs.estimate([dataclasses.replace(request, cores=cores)])
+        entry.seconds = timed.seconds(steps) if least <= limit and not isinstance(timed, str) else least
+        entry.seconds *= _left(entry.row.id, steps)
+
+
+def _recorded(found: Mapping[str, Any] | None, cores: int) -> float:
+    """What training and evaluation took according to evidence of as many cores of the same processor."""
+    parts = [part for part in ((found or {}).get('seconds') or {}).values() if part is not None]
+    same = found is not None and (found.get('cores'), found.get('processor')) == (cores, records.processor())
+    return sum(parts) if parts and same else math.inf
+
+
+def _left(name: str, steps: int) -> float:
+    """The share of a run's steps that is left."""
+    summary = read_json_if_any(RUNS / name / 'summary.json', {'step': int}) or {'step': 0}
+    return max(0.0, 1 - summary['step'] / steps)
+
+
+def start(words: Sequence[str], seconds: float) -> int:
+    """Run genbench with these words, ask it to stop after some seconds, and return its exit status."""
+    process = subprocess.Popen([sys.executable, '-m', 'genbench', *words])
+    for limit, ask in ((seconds, signal.SIGTERM), (GRACE, signal.SIGKILL)):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return _wait(process, limit)
+        process.send_signal(ask)
+    return process.wait()
+
+
+def _wait(process: 'subprocess.Popen[bytes]', limit: float) -> int:
+    """Wait, also through Ctrl-C, which the process gets as well and answers by saving."""
+    while True:
+        try:
+            return process.wait(limit)
+        except KeyboardInterrupt:
+            limit = GRACE
