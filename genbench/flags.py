@@ -163,8 +163,8 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('row', metavar='ROW', nargs='?', default='', help='an id that genbench baselines lists')
     parser.add_argument('--all', action='store_true', help='in place of ROW: every recipe that fits into --max-minutes '
                         'and is not reproduced by this code, the shortest first')  # fmt: skip
-    parser.add_argument('--max-minutes', type=float, default=0.0, metavar='N', help='for --all: minutes in all; what is '
-                        'unfinished then is stopped and saved')  # fmt: skip
+    parser.add_argument('--max-minutes', type=float, default=0.0, metavar='N', help='for --all: minutes in all; what '
+                        'is not done by then is stopped and saved')  # fmt: skip
     parser.add_argument('--continue', dest='go_on', action='store_true', help='for --all: go on with unfinished runs '
                         'first, also if they do not fit')  # fmt: skip
     parser.add_argument('--run', default='', metavar='WORKDIR', help='a finished run to evaluate, in place of training')

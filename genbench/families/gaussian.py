@@ -1,4 +1,4 @@
-"""The full-covariance Gaussian in closed form: the floor that every trained family must beat.
+"""The Gaussian in closed form, with a full or a diagonal covariance: the floor that every trained family must beat.
 
 Its maximum-likelihood mean and covariance are accumulated over the batches it sees (Chan, Golub, LeVeque 1983,
 equation 2.1). A run whose batches cover the train set once is therefore exact. Uniform dequantisation adds w²/12 to the
@@ -25,15 +25,20 @@ from genbench.families.base import (
     register,
 )
 from genbench.networks.moments import Moments
+from genbench.ranges import one_of
 
 
 @register('gaussian')
 class Gaussian(Family):
     """One Gaussian, or one Gaussian per combination of classes."""
 
+    ranges = {'covariance': one_of('full', 'diagonal')}
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        return {**super().defaults(), 'network': {'name': 'none'}}
+        base = super().defaults()
+        options = {'covariance': 'full'}  # or 'diagonal', for independent dimensions
+        return {**base, 'network': {'name': 'none'}, 'family': {**base.get('family', {}), **options}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'moments': Moments(combinations(self.forms), self.spec.num_dims)}
@@ -56,6 +61,8 @@ class Gaussian(Family):
     def _cholesky(self, networks: Networks) -> tuple[Array, Array]:
         """Means (components, d) and Cholesky factors (components, d, d) for the dequantised data."""
         mean, covariance = networks['moments'].moments()
+        if self.config.family.covariance == 'diagonal':
+            covariance *= jnp.eye(self.spec.num_dims)
         noise = (2 / self.spec.levels) ** 2 / 12
         return mean, jnp.linalg.cholesky(covariance + noise * jnp.eye(self.spec.num_dims))
 

@@ -194,7 +194,7 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
     """The observation model that `family.decoder` calls `name`. The normal uses `scale`, `family.observation_scale`.
 
     Raises:
-      UserError: there is no such decoder, or the scale is negative.
+      UserError: there is no such decoder, the scale is negative, or the images are binary and the decoder is not.
     """
     if scale < 0:
         raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
@@ -206,6 +206,9 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
     }
     if name not in models:
         raise UserError(f'No decoder is called {name!r} (family.decoder). {did_you_mean(name, models)}')
+    if spec.levels == 2 and name in ('logistic', 'normal'):
+        raise UserError(f'{spec.name} is binary, and family.decoder={name} is for grey values; use '
+                        'family.decoder=bernoulli.')  # fmt: skip
     return models[name]
 
 

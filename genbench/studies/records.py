@@ -78,10 +78,11 @@ def device(found: Mapping[str, Any]) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A duration in the unit that suits it."""
+    """A duration with two digits or more, in the unit that suits it."""
     if seconds is None:
         return '–'
-    for size, unit in ((3600, 'h'), (60, 'min')):
-        if seconds >= size:
-            return f'{seconds / size:.3g} {unit}'
-    return f'{seconds:.2g} s'
+    for size, unit in ((86400, 'days'), (3600, 'h'), (60, 'min'), (1, 's')):
+        if seconds >= 1.5 * size or unit == 's':
+            break
+    value = seconds / size
+    return f'{value:,.0f} {unit}' if value >= 10 else f'{value:.1f} {unit}'

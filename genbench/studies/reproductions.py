@@ -42,7 +42,9 @@ def page(rows: Sequence[ledger.Row], code: str = '', folder: pathlib.Path | None
         (row for row in rows if row.config or found[row.id]), key=lambda row: _order(row, found[row.id])
     )  # stable: rows of one status stay in the order of the ledger
     counts = [(name, sum(ledger.status(row, found[row.id]) == name for row in rows)) for name in ledger.STATUSES]
-    table = [('row', 'paper', 'published', 'ours', 'status', 'time', 'device', 'page', 'command')]
+    table: list[tuple[str, ...]] = [
+        ('row', 'paper', 'published', 'ours', 'status', 'time', 'device', 'page', 'command')
+    ]
     table += [_cells(row, found[row.id], code, pages) for row in shown]
     lines = [f'| {" | ".join(cells)} |' for cells in table]
     lines.insert(1, '|' + '---|' * len(table[0]))

@@ -39,6 +39,7 @@ class Entry:
 
     Attributes:
       seconds: estimate of what is left to train; infinite if it is not known.
+      least: whether this is a lower bound, from the number of operations.
       unfinished: whether a run of it has been stopped and saved.
       done: the outcome of its run; '' if it was not run.
       why: why it was not run.
@@ -47,10 +48,15 @@ class Entry:
 
     row: ledger.Row
     seconds: float = math.inf
+    least: bool = False
     unfinished: bool = False
     done: str = ''
     why: str = ''
     took: float = 0.0
+
+    @property
+    def about(self) -> str:
+        return f'{"at least" if self.least else "about"} {records.span(self.seconds)}'
 
 
 def run(
@@ -60,39 +66,40 @@ def run(
     """Run what fits, the shortest first, and say at the end what was done and what was not.
 
     Args:
+      minutes: that all runs may take together; estimating how long they take comes on top.
       go_on: go on with unfinished runs first, whether or not what is left of them fits.
       record: keep the results as evidence.
 
     Returns:
       An entry for each row that has a recipe.
     """
-    entries, ends = [_entry(row, data_dir) for row in rows if row.config], time.monotonic() + 60 * minutes
+    entries = [_entry(row, data_dir) for row in rows if row.config]
     waiting = [entry for entry in entries if not entry.why]
+    say(f'Estimating how long {len(waiting)} recipes take; what is known of an earlier time is used again.')
     _estimate(waiting, 60 * minutes, data_dir)
-    stopped = False
+    stopped, ends = False, time.monotonic() + 60 * minutes
     for entry in sorted(waiting, key=lambda one: (not (go_on and one.unfinished), one.seconds)):
         left = ends - time.monotonic()
-        if entry.why or stopped:
+        if stopped:
             entry.why = entry.why or 'Ctrl-C came first'
-            continue
-        if left <= 0 or (entry.seconds > left and not (go_on and entry.unfinished)):
-            entry.why = f'needs about {records.span(entry.seconds)}, and {records.span(max(left, 0))} are left'
-            entry.why += '; --continue goes on with its run' if entry.unfinished else ''
-            continue
-        say(f'{entry.row.id}: about {records.span(entry.seconds)}')
-        words = [
-            'verify',
-            entry.row.id,
-            *(['--record'] if record else []),
-            *(['--data-dir', data_dir] * bool(data_dir)),
-        ]
-        began = time.monotonic()
-        status = start(words, left)
-        entry.done, entry.took = OUTCOMES.get(status, f'ended with status {status}'), time.monotonic() - began
-        stopped = status == INTERRUPTED and entry.took < left
+        elif left <= 0 or (entry.seconds > left and not (go_on and entry.unfinished)):
+            more = '; --continue goes on with its run' if entry.unfinished else ''
+            entry.why = entry.why or f'needs {entry.about}, and {records.span(max(left, 0))} are left{more}'
+        elif not entry.why:
+            say(f'{entry.row.id}: {entry.about}')
+            stopped = _verify(entry, left, record, data_dir)
     for line in table(entries):
         say(line)
     return entries
+
+
+def _verify(entry: Entry, left: float, record: bool, data_dir: str) -> bool:
+    """Run a recipe for at most `left` seconds. True if it was stopped earlier, which only Ctrl-C does."""
+    flags = [*(['--record'] if record else []), *(['--data-dir', data_dir] if data_dir else [])]
+    began = time.monotonic()
+    status = start(['verify', entry.row.id, *flags], left)
+    entry.done, entry.took = OUTCOMES.get(status, f'ended with status {status}'), time.monotonic() - began
+    return status == INTERRUPTED and entry.took < left
 
 
 def status(entries: Sequence[Entry]) -> int:
@@ -152,10 +159,9 @@ def _estimate(entries: Sequence[Entry], limit: float, data_dir: str) -> None:
             continue
         steps = request.config.train.num_steps
         least = 0.0 if local.has_accelerator() else cost.flops(steps) / (FASTEST * cores)
-        timed: Any = cost
-        if least <= limit:
-            (timed,) = costs.estimate([dataclasses.replace(request, cores=cores)])
-        entry.seconds = timed.seconds(steps) if least <= limit and not isinstance(timed, str) else least
+        timed: Any = costs.estimate([dataclasses.replace(request, cores=cores)])[0] if least <= limit else ''
+        entry.least = isinstance(timed, str)
+        entry.seconds = least if isinstance(timed, str) else timed.seconds(steps)
         entry.seconds *= _left(entry.row.id, steps)
 
 

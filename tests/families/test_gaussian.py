@@ -73,6 +73,18 @@ def test_the_log_probability_is_scipys_over_the_bin(conditional, fitted, keys):
     assert found.std() > 0
 
 
+def test_a_diagonal_covariance_makes_dimensions_independent(make_family, fitted, keys):
+    """The density is then the product of scipy's of each dimension alone, here at the very draws from the bin."""
+    _, networks = fitted()
+    family = make_family('gaussian', spec=SPEC, covariance='diagonal')
+    x = images()[0]
+    scale = np.sqrt(centres(x).var(0) + np.diag(NOISE))
+    drawn = np.random.default_rng(2).uniform(-1, 1, (5, 4))
+    found = family._log_density(networks, None)(jnp.asarray(drawn).reshape(5, 1, 2, 2), keys(5))
+    wanted = stats.norm(centres(x).mean(0), scale).logpdf(drawn).sum(1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
 @pytest.fixture
 def bounds(fitted, keys):
     """`bounds(draws, count)` → {method: nats (image, repeat)} of three images, and the log of their integrals."""

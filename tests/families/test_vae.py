@@ -275,3 +275,9 @@ def test_the_mean_sampler_shows_the_bin_of_the_mean_of_a_normal(drawn):
 def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
     with pytest.raises(UserError, match=why):
         make_family('vae', **{option: value})
+
+
+@pytest.mark.parametrize('decoder', ['logistic', 'normal'])
+def test_binary_images_need_a_decoder_of_binary_pixels(decoder):
+    with pytest.raises(UserError, match=f'vectors is binary, and family.decoder={decoder} is for grey values; use fam'):
+        VAE(resolve('vae', decoder=decoder), SPEC)

@@ -1,0 +1,117 @@
+"""The page of reproductions, and what evidence says about where it comes from."""
+
+import dataclasses
+import json
+
+import pytest
+
+from genbench import cli
+from genbench.studies import ledger, package, records, reproductions
+
+ROW = ledger.get('digits-gaussian')
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    """`evidence(**values)` writes evidence of ROW, by the present code, and returns its folder."""
+
+    def write(**values):
+        kept = {'value': 2.9433, 'std_err': 0.018, **records.origin(ROW), **values}
+        (tmp_path / f'{ROW.id}.json').write_text(json.dumps(kept))
+        return tmp_path
+
+    return write
+
+
+def cells(page, name):
+    (line,) = [line for line in page.splitlines() if line.startswith(f'| `{name}` |')]
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def test_the_committed_page_is_what_the_ledger_and_the_evidence_give():
+    """`genbench baselines --markdown > docs/reproductions/README.md` makes it current."""
+    committed = reproductions.PAGE.read_text()
+    assert committed == reproductions.page(ledger.rows(), reproductions.code_of(committed), ledger.EVIDENCE)
+
+
+def test_the_command_prints_the_page(capsys):
+    assert cli.main(['baselines', '--markdown', '--where', 'data=digits']) == 0
+    page = capsys.readouterr().out
+    assert reproductions.code_of(page) == package.code()
+    assert '`digits-gaussian`' in page and 'ddpm-fid' not in page
+
+
+def test_a_line_says_what_was_published_and_what_was_measured(evidence):
+    more = {'seconds': {'training': 100.0, 'evaluation': 80.0}, 'cores': 2, 'processor': 'some processor'}
+    page = reproductions.page([ROW], folder=evidence(**more))
+    assert cells(page, ROW.id) == [
+        '`digits-gaussian`', ROW.paper, '2.943 ± 0.01 bits per dim on digits', '2.943 ± 0.018', 'reproduced', '3.0 min',
+        '2 cores of some processor', '', '`genbench verify digits-gaussian --record`',
+    ]  # fmt: skip
+    assert page.count(ROW.reason) == 1
+
+
+@pytest.mark.parametrize(
+    ('values', 'ours', 'status'),
+    [
+        ({'value': 3.1}, '3.1 ± 0.018', 'run with gap'),
+        ({'value': None}, 'no number', 'run with gap'),
+        ({'sd': 0.5, 'seeds': [0, 1, 2]}, '2.943 ± 0.5, 3 seeds', 'reproduced'),
+        ({'code': 'another'}, '2.943 ± 0.018', 'reproduced, measured by other code'),
+        ({'recipe': 'another'}, '2.943 ± 0.018', 'reproduced, measured by another recipe'),
+        ({'curve': {'step': [1]}, 'unheard_of': 1}, '2.943 ± 0.018', 'reproduced'),
+    ],
+)
+def test_spread_and_status_follow_from_the_evidence(evidence, values, ours, status):
+    found = cells(reproductions.page([ROW], folder=evidence(**values)), ROW.id)
+    assert (found[3], found[4]) == (ours, status)
+
+
+def test_a_row_that_nobody_has_run_has_its_command(tmp_path):
+    row = ledger.get('iwae-1-layer-k5-mnist-nats')
+    found = cells(reproductions.page([row], folder=tmp_path), row.id)
+    assert found[3:] == ['', 'not yet run', '', '', '[page](iwae.md)', f'`genbench verify {row.id} --record`']
+
+
+def test_evidence_of_other_code_is_listed_with_the_command_that_renews_it(evidence, monkeypatch, capsys):
+    monkeypatch.setattr(ledger, 'RECORDS', evidence(code='another'))
+    assert cli.main(['baselines', '--where', 'id=digits-gaussian outdated="other code"']) == 0
+    *_, said, _ = capsys.readouterr().out.splitlines()
+    assert said == 'digits-gaussian was measured by other code: genbench verify digits-gaussian --record renews it.'
+
+
+def test_a_recipe_is_its_config_without_the_docstring_and_what_the_row_changes(tmp_path):
+    path = tmp_path / 'config.py'
+    row = dataclasses.replace(ROW, config=str(path))
+    path.write_text('"""One."""\n\nx = 1\n')
+    first = records.recipe(row)
+    path.write_text('"""Two, of\nmore lines."""\n\nx = 1\n')
+    assert records.recipe(row) == first
+    path.write_text('"""One."""\n\nx = 2\n')
+    changed = {records.recipe(row), records.recipe(dataclasses.replace(row, overrides=('train.seed=1',)))}
+    assert len(changed | {first}) == 3
+
+
+def test_a_curve_is_thinned_and_ends_where_training_ended(tmp_path):
+    rows = [{'step': step, 'elbo/loss': 1 / step, 'speed/images_per_second': 1.0} for step in range(10, 1280, 10)]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    found = records.curve(tmp_path / 'metrics.jsonl')
+    assert list(found) == ['step', 'elbo/loss']
+    assert (len(found['step']), found['step'][0], found['step'][-1]) == (50, 10, 1270)
+    assert found['elbo/loss'] == [1 / step for step in found['step']]
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [
+        (None, '–'),
+        (3.21, '3.2 s'),
+        (70, '70 s'),
+        (240, '4.0 min'),
+        (9e3, '2.5 h'),
+        (1e6, '12 days'),
+        (9e9, '104,167 days'),
+    ],
+)
+def test_durations_have_the_unit_that_suits_them(seconds, text):
+    assert records.span(seconds) == text
