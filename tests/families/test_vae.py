@@ -278,6 +278,6 @@ def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
 
 
 @pytest.mark.parametrize('decoder', ['logistic', 'normal'])
-def test_binary_images_need_a_decoder_of_binary_pixels(decoder):
+def test_binary_images_need_a_decoder_of_binary_pixels(decoder, resolve):
     with pytest.raises(UserError, match=f'vectors is binary, and family.decoder={decoder} is for grey values; use fam'):
         VAE(resolve('vae', decoder=decoder), SPEC)
