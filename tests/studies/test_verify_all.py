@@ -137,7 +137,7 @@ def test_a_process_that_runs_out_of_time_is_asked_to_stop(monkeypatch, tmp_path)
         ((), 'takes a row that genbench baselines lists, or --all'),
         ((QUICK, '--all'), 'not both'),
         (('--all',), '--all needs --max-minutes=N'),
-        (('--all', '--max-minutes=-1'), '--all needs --max-minutes=N'),
+        (('--all', '--max-minutes=0'), '--all needs --max-minutes=N'),
         (('--all', '--max-minutes=5', '--check'), 'takes no --run, --workdir or --check'),
         ((QUICK, '--continue'), '--continue goes with --all'),
         ((QUICK, '--max-minutes=5'), '--max-minutes goes with --all'),
