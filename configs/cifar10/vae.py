@@ -5,8 +5,8 @@ genbench train --config=configs/cifar10/vae.py --config.data.data_dir=DIR --work
 No number has been published for this model.
 
 Differs from the paper: Kingma & Welling 2014 have no images in colour. They use fully connected networks with one
-hidden layer, Adagrad, and a Bernoulli or normal decoder. Here networks are convolutional and residual, and it is Adam.
-Sizes and length of training are choices.
+hidden layer, Adagrad, and a Bernoulli or normal decoder. Here networks are convolutional and residual, and the
+optimizer is Adam. Sizes and length of training are choices.
 """
 
 from ml_collections import ConfigDict
