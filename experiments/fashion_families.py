@@ -11,7 +11,7 @@ is left out, because it is a first stage for other models and has no prior worth
 Samples are scored in the features of a classifier. `class_distance` compares the classes that it sees in samples with
 those of test images, and its details hold the histogram and the classifier's accuracy on test images.
 
-Not yet run to its end: docs/studies/fashion_families.md says what is measured.
+Not yet run to its end: docs/studies/mnist_families.md says what is measured.
 """
 
 from genbench.report.claims import less
