@@ -17,6 +17,7 @@ MEASURES = {  # what is measured of two sets, and the fewest rows
     'density_coverage': (evaluation.density_coverage, 6),
     'manifold_scores': (evaluation.manifold_scores, 6),
     'inception_score': (lambda x, y: evaluation.inception_score(x), 10),
+    'class_distance': (evaluation.class_distance, 1),
     'two_sample_test': (evaluation.two_sample_test, 4),
     'memorisation': (lambda x, y: evaluation.memorisation(x, y, y), 2),
     'memorisation of fakes': (lambda x, y: evaluation.memorisation(y, y, x), 2),
