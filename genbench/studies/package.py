@@ -9,15 +9,13 @@ _APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'rang
           'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
 
-@functools.cache
 def sources() -> bytes:
     """The package's sources, each after its name, except the parts that only start, show or collect."""
-    package, found = pathlib.Path(__file__).parents[1], b''
-    for path in sorted(package.rglob('*.py')):
-        name = path.relative_to(package)
-        if name.parts[0] not in _APART:
-            found += f'{name}\0'.encode() + path.read_bytes() + b'\0'
-    return found
+    package = pathlib.Path(__file__).parents[1]
+    names = [path.relative_to(package) for path in sorted(package.rglob('*.py'))]
+    return b''.join(
+        f'{name}\0'.encode() + (package / name).read_bytes() + b'\0' for name in names if name.parts[0] not in _APART
+    )
 
 
 @functools.cache

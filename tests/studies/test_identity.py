@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from genbench.studies import identity
+from genbench.studies import identity, package
 
 
 def test_what_changes_no_number_changes_no_identity(tiny):
@@ -46,7 +46,7 @@ def test_the_average_that_a_trial_lends_is_part_of_the_identity_of_who_borrows_i
 
 
 def test_the_code_that_counts_is_hashed_quickly_and_the_rest_is_not(monkeypatch, tmp_path):
-    package = pathlib.Path(identity.__file__).parents[1]
+    root = pathlib.Path(package.__file__).parents[1]
     identity.code.cache_clear()
     began = time.perf_counter()
     base = identity.code()
@@ -54,11 +54,11 @@ def test_the_code_that_counts_is_hashed_quickly_and_the_rest_is_not(monkeypatch,
 
     def with_change(name):
         copy = tmp_path / name.replace('/', '_') / 'genbench'
-        for path in package.rglob('*.py'):
-            (copy / path.relative_to(package)).parent.mkdir(parents=True, exist_ok=True)
-            (copy / path.relative_to(package)).write_bytes(path.read_bytes())
+        for path in root.rglob('*.py'):
+            (copy / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path.relative_to(root)).write_bytes(path.read_bytes())
         (copy / name).write_text('x = 1\n')
-        monkeypatch.setattr(identity, '__file__', str(copy / 'studies' / 'identity.py'))
+        monkeypatch.setattr(package, '__file__', str(copy / 'studies' / 'package.py'))
         identity.code.cache_clear()
         return identity.code()
 
