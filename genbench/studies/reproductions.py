@@ -89,10 +89,9 @@ def _ours(found: Mapping[str, Any]) -> str:
     """The measured number, its spread and the number of seeds."""
     if found.get('value') is None:
         return 'no number'
-    spread, seeds = found.get('sd') or found.get('std_err'), found.get('seeds')
-    many = len(seeds) if isinstance(seeds, Sequence) else seeds
+    spread, values = found.get('sd') or found.get('std_err'), found.get('values') or ()
     told = f' ± {spread:.2g}' if spread else ''
-    return f'{found["value"]:.4g}{told}{f", {many} seeds" if many and many > 1 else ""}'
+    return f'{found["value"]:.4g}{told}{f", {len(values)} seeds" if len(values) > 1 else ""}'
 
 
 def _pages() -> dict[str, str]:

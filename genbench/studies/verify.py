@@ -37,7 +37,7 @@ class Comparison:
       protocol: {key of the stated protocol that differs: (stated, here)}.
       other: what else differs from the paper or the recipe, in words.
       folder: the run.
-      evaluation_seconds: what scoring took; None if everything had been scored before.
+      seconds: what training and evaluation took; None for an evaluation that had been done before.
     """
 
     row: ledger.Row
@@ -45,7 +45,7 @@ class Comparison:
     protocol: Mapping[str, tuple[Any, Any]]
     other: tuple[str, ...]
     folder: pathlib.Path = pathlib.Path()
-    evaluation_seconds: float | None = None
+    seconds: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def within(self) -> bool:
@@ -110,7 +110,11 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
     began = time.monotonic()
     scored = harness.evaluate(folder, [*row.evaluation, *place])
-    seconds = round(time.monotonic() - began, 1) if scored else None
+    summary = runs.Folder(folder).read_summary() or {}
+    seconds = {
+        'training': summary.get('training_seconds'),
+        'evaluation': round(time.monotonic() - began, 1) if scored else None,
+    }
     found = _measured(row, folder, results.read(runs.Folder(folder).results))
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
@@ -138,8 +142,7 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
 
 def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:
     """Save the measurement as evidence for its row."""
-    row, found, run = comparison.row, comparison.found, runs.Folder(comparison.folder)
-    machine, trained = processes.machine(), run.read_summary() or {}
+    row, found, machine = comparison.row, comparison.found, processes.machine()
     kept = {
         'id': row.id,
         'metric': found['metric'],
@@ -161,8 +164,8 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'devices': machine['devices'],
         'cores': machine['cores'],
         'processor': records.processor(),
-        'seconds': {'training': trained.get('training_seconds'), 'evaluation': comparison.evaluation_seconds},
-        'curve': records.curve(run.metrics),
+        'seconds': dict(comparison.seconds),
+        'curve': records.curve(runs.Folder(comparison.folder).metrics),
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
         'command': records.renewal(row),
     }

@@ -127,8 +127,7 @@ def _entry(row: ledger.Row, data_dir: str) -> Entry:
     if found is not None and not records.outdated(row, found):
         entry.why = f'{ledger.status(row, found)}; {records.renewal(row)} measures it again'
         return entry
-    summary = read_json_if_any(RUNS / row.id / 'summary.json', {'complete': bool, 'step': int}) or {}
-    entry.unfinished = bool(summary) and not summary['complete']
+    entry.unfinished = sum(_steps(row)) > 0 and not all(summary.get('complete') for summary in _summaries(row))
     try:
         opening.open_data(_resolved(row, data_dir).data)
     except UserError as error:
@@ -162,7 +161,7 @@ def _estimate(entries: Sequence[Entry], limit: float, data_dir: str) -> None:
         timed: Any = costs.estimate([dataclasses.replace(request, cores=cores)])[0] if least <= limit else ''
         entry.least = isinstance(timed, str)
         entry.seconds = least if isinstance(timed, str) else timed.seconds(steps)
-        entry.seconds *= _left(entry.row.id, steps)
+        entry.seconds *= sum(max(0.0, 1 - done / steps) for done in _steps(entry.row))
 
 
 def _recorded(found: Mapping[str, Any] | None, cores: int) -> float:
@@ -172,10 +171,15 @@ def _recorded(found: Mapping[str, Any] | None, cores: int) -> float:
     return sum(parts) if parts and same else math.inf
 
 
-def _left(name: str, steps: int) -> float:
-    """The share of a run's steps that is left."""
-    summary = read_json_if_any(RUNS / name / 'summary.json', {'step': int}) or {'step': 0}
-    return max(0.0, 1 - summary['step'] / steps)
+def _summaries(row: ledger.Row) -> list[dict[str, Any]]:
+    """summary.json of each run of a row, one for each seed; {} for a run that has not been saved."""
+    folder = RUNS / row.id
+    folders = [folder / f'seed_{seed}' for seed in range(row.seeds)] if row.seeds > 1 else [folder]
+    return [read_json_if_any(one / 'summary.json', {'complete': bool, 'step': int}) or {} for one in folders]
+
+
+def _steps(row: ledger.Row) -> list[int]:
+    return [summary.get('step', 0) for summary in _summaries(row)]
 
 
 def start(words: Sequence[str], seconds: float) -> int:

@@ -56,7 +56,7 @@ def test_a_line_says_what_was_published_and_what_was_measured(evidence):
     [
         ({'value': 3.1}, '3.1 ± 0.018', 'run with gap'),
         ({'value': None}, 'no number', 'run with gap'),
-        ({'sd': 0.5, 'seeds': [0, 1, 2]}, '2.943 ± 0.5, 3 seeds', 'reproduced'),
+        ({'sd': 0.5, 'values': [2.4, 2.9, 3.4]}, '2.943 ± 0.5, 3 seeds', 'reproduced'),
         ({'code': 'another'}, '2.943 ± 0.018', 'reproduced, measured by other code'),
         ({'recipe': 'another'}, '2.943 ± 0.018', 'reproduced, measured by another recipe'),
         ({'curve': {'step': [1]}, 'unheard_of': 1}, '2.943 ± 0.018', 'reproduced'),

@@ -1,5 +1,6 @@
 """`genbench verify --all`: what is run, in which order, and what is said of the rest."""
 
+import dataclasses
 import json
 import signal
 
@@ -86,6 +87,14 @@ def test_an_unfinished_run_needs_only_what_is_left_of_it(ran):
     entries, started, _ = ran(0.5, SLOW)
     assert started == [SLOW]
     assert entries[SLOW].seconds == pytest.approx(10)
+
+
+def test_each_seed_of_a_row_takes_its_time(ran, monkeypatch):
+    row = dataclasses.replace(ledger.get(SLOW), seeds=3)
+    monkeypatch.setattr(ledger, 'get', lambda name: row)
+    unfinished(f'{SLOW}/seed_1', 400)
+    entries, *_ = ran(20, SLOW)
+    assert entries[SLOW].unfinished and entries[SLOW].seconds == pytest.approx(500 + 100 + 500)
 
 
 def test_continue_goes_on_with_unfinished_runs_first_even_if_they_do_not_fit(ran):
