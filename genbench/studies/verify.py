@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,18 +108,20 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
-    began = time.monotonic()
-    scored = harness.evaluate(folder, [*row.evaluation, *place])
-    summary = runs.Folder(folder).read_summary() or {}
-    seconds = {
-        'training': summary.get('training_seconds'),
-        'evaluation': round(time.monotonic() - began, 1) if scored else None,
-    }
+    seconds = _evaluate(folder, [*row.evaluation, *place])
     found = _measured(row, folder, results.read(runs.Folder(folder).results))
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
     return Comparison(row, found, differences, tuple(other), folder, seconds)
+
+
+def _evaluate(folder: pathlib.Path, overrides: Sequence[str]) -> dict[str, float | None]:
+    """Score a run, and return what its training and this took, None if everything had been scored before."""
+    began = time.monotonic()
+    scored = harness.evaluate(folder, overrides)
+    taken = round(time.monotonic() - began, 1) if scored else None
+    return {'training': (runs.Folder(folder).read_summary() or {}).get('training_seconds'), 'evaluation': taken}
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:

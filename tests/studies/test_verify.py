@@ -9,7 +9,7 @@ import pytest
 
 from genbench import cli
 from genbench.errors import UserError
-from genbench.studies import ledger, verify
+from genbench.studies import ledger, package, verify
 
 RECIPES = [row for row in ledger.rows() if row.config]
 # Rows of one recipe have the same network and step.
@@ -91,7 +91,10 @@ def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
     comparison, _ = gaussian
     kept = json.loads(verify.record(comparison, tmp_path).read_text())
     assert kept['value'] == comparison.found['value'] and kept['protocol']['dequantisation'] == 'uniform'
-    assert ledger.describe(comparison.row, tmp_path)['status'] == ledger.REPRODUCED
+    described = ledger.describe(comparison.row, tmp_path)
+    assert (described['status'], described['outdated']) == (ledger.REPRODUCED, '')
+    assert kept['code'] == package.code() and kept['cores'] > 0
+    assert kept['seconds']['training'] > 0 and kept['seconds']['evaluation'] > 0
 
 
 def test_the_exit_status_tells_reproduced_from_gap(gaussian, monkeypatch, capsys):
