@@ -17,7 +17,7 @@ from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
-from genbench.studies import ledger, records
+from genbench.studies import ledger, package, records
 from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
@@ -38,6 +38,7 @@ class Comparison:
       other: what else differs from the paper or the recipe, in words.
       folder: the run.
       seconds: what training and evaluation took; None for an evaluation that had been done before.
+      code: the code that trained and scored it; '' if that is not the present code throughout.
     """
 
     row: ledger.Row
@@ -46,6 +47,7 @@ class Comparison:
     other: tuple[str, ...]
     folder: pathlib.Path = pathlib.Path()
     seconds: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    code: str = ''
 
     @property
     def within(self) -> bool:
@@ -98,7 +100,7 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
-    other = list(row.differs)
+    other, ours = list(row.differs), not runs.Folder(folder).manifest.is_file() or by_this_code(folder)
     if not run:
         if not monitor.train(recipe, folder).complete:
             return None
@@ -113,7 +115,16 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
-    return Comparison(row, found, differences, tuple(other), folder, seconds)
+    if not ours:
+        other.append(f'{folder} was trained by other code; move it aside to train anew')
+    return Comparison(row, found, differences, tuple(other), folder, seconds, package.code() if ours else '')
+
+
+def by_this_code(folder: pathlib.Path) -> bool:
+    """Whether a run was started by the present code, as far as the commit or the release tells."""
+    manifest = runs.Folder(folder).read_manifest()
+    here = installed.commit(), installed.versions()['genbench']
+    return (manifest.get('commit', ''), manifest.get('versions', {}).get('genbench')) == here
 
 
 def _evaluate(folder: pathlib.Path, overrides: Sequence[str]) -> dict[str, float | None]:
@@ -161,6 +172,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
         'differs': list(comparison.other),
         **records.origin(row),
+        'code': comparison.code,
         'commit': installed.commit(),
         'versions': installed.versions(),
         'devices': machine['devices'],

@@ -127,7 +127,12 @@ def _entry(row: ledger.Row, data_dir: str) -> Entry:
     if found is not None and not records.outdated(row, found):
         entry.why = f'{ledger.status(row, found)}; {records.renewal(row)} measures it again'
         return entry
-    entry.unfinished = sum(_steps(row)) > 0 and not all(summary.get('complete') for summary in _summaries(row))
+    finished = [bool(summary.get('complete')) for summary in _summaries(row)]
+    entry.unfinished = sum(_steps(row)) > 0 and not all(finished)
+    old = [folder for folder, done in zip(_folders(row), finished, strict=True) if done]
+    if old and not all(map(verify.by_this_code, old)):
+        entry.why = f'{RUNS / row.id} was trained by other code; move it aside to train anew'
+        return entry
     try:
         opening.open_data(_resolved(row, data_dir).data)
     except UserError as error:
@@ -173,9 +178,13 @@ def _recorded(found: Mapping[str, Any] | None, cores: int) -> float:
 
 def _summaries(row: ledger.Row) -> list[dict[str, Any]]:
     """summary.json of each run of a row, one for each seed; {} for a run that has not been saved."""
+    shape = {'complete': bool, 'step': int}
+    return [read_json_if_any(folder / 'summary.json', shape) or {} for folder in _folders(row)]
+
+
+def _folders(row: ledger.Row) -> list[pathlib.Path]:
     folder = RUNS / row.id
-    folders = [folder / f'seed_{seed}' for seed in range(row.seeds)] if row.seeds > 1 else [folder]
-    return [read_json_if_any(one / 'summary.json', {'complete': bool, 'step': int}) or {} for one in folders]
+    return [folder / f'seed_{seed}' for seed in range(row.seeds)] if row.seeds > 1 else [folder]
 
 
 def _steps(row: ledger.Row) -> list[int]:

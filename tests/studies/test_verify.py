@@ -97,6 +97,15 @@ def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
     assert kept['seconds']['training'] > 0 and kept['seconds']['evaluation'] > 0
 
 
+def test_a_run_that_other_code_trained_is_no_evidence_of_this_code(gaussian, monkeypatch, tmp_path):
+    row, (_, folder) = ledger.get('digits-gaussian'), gaussian
+    monkeypatch.setattr(verify.installed, 'commit', lambda: 'another')
+    comparison = verify.compare(row, run=str(folder))
+    assert comparison.other[-1] == f'{folder} was trained by other code; move it aside to train anew'
+    verify.record(comparison, tmp_path)
+    assert ledger.describe(row, tmp_path)['outdated'] == 'other code'
+
+
 def test_the_exit_status_tells_reproduced_from_gap(gaussian, monkeypatch, capsys):
     _, folder = gaussian
     assert cli.main(['verify', 'digits-gaussian', f'--run={folder}']) == 0

@@ -47,10 +47,10 @@ def ran(tmp_path, monkeypatch):
     return run
 
 
-def unfinished(name, step):
+def unfinished(name, step, complete=False):
     folder = verify_all.RUNS / name
     folder.mkdir(parents=True)
-    (folder / 'summary.json').write_text(json.dumps({'complete': False, 'step': step}))
+    (folder / 'summary.json').write_text(json.dumps({'complete': complete, 'step': step}))
 
 
 def test_the_shortest_comes_first_and_what_does_not_fit_is_skipped_with_its_time(ran):
@@ -87,6 +87,15 @@ def test_an_unfinished_run_needs_only_what_is_left_of_it(ran):
     entries, started, _ = ran(0.5, SLOW)
     assert started == [SLOW]
     assert entries[SLOW].seconds == pytest.approx(10)
+
+
+def test_a_finished_run_of_other_code_is_neither_lost_nor_taken_for_ours(ran, monkeypatch):
+    unfinished(QUICK, 479, complete=True)
+    for same in (False, True):
+        monkeypatch.setattr(verify_all.verify, 'by_this_code', lambda folder, same=same: same)
+        entries, started, _ = ran(20, QUICK)
+        assert started == [QUICK] * same
+        assert same or 'was trained by other code; move it aside' in entries[QUICK].why
 
 
 def test_each_seed_of_a_row_takes_its_time(ran, monkeypatch):
