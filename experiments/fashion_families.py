@@ -38,7 +38,7 @@ def get_study() -> Study:
             'evaluation.metrics': (
                 'fd', 'precision', 'recall', 'coverage', 'class_distance', 'likelihood', 'speed', 'exploration'
             ),
-            'evaluation.classifier.num_steps': 2000,
+            'evaluation.classifier.num_steps': 4000,
             'evaluation.likelihoods': ('ode_1', 'elbo', 'density_1'),
             'evaluation.ode.num_steps': 8,
         },
