@@ -17,6 +17,7 @@ from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.families.base import Family
+from genbench.reading import read_json_if_any
 from genbench.studies import ledger, package, records
 from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
@@ -25,6 +26,7 @@ from genbench.training.files import write_atomically
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
+CODE = 'code.json'  # in the folder of a run: the code that started it
 FEW, ENOUGH = 2, 8  # images in the step of a check; the larger number for losses computed over the batch
 
 
@@ -100,9 +102,12 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
-    other, ours = list(row.differs), not runs.Folder(folder).manifest.is_file() or by_this_code(folder)
+    other, fresh = list(row.differs), not runs.Folder(folder).manifest.is_file()
     if not run:
-        if not monitor.train(recipe, folder).complete:
+        outcome = monitor.train(recipe, folder)
+        if fresh:
+            write_atomically(folder / CODE, json.dumps({'code': package.code()}) + '\n')
+        if not outcome.complete:
             return None
     else:
         trained = configs.identity(runs.open_run(folder).config)
@@ -115,13 +120,16 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
+    ours = by_this_code(folder)
     if not ours:
-        other.append(f'{folder} was trained by other code; move it aside to train anew')
+        other.append('the run was trained by other code; move it aside to train anew')
     return Comparison(row, found, differences, tuple(other), folder, seconds, package.code() if ours else '')
 
 
 def by_this_code(folder: pathlib.Path) -> bool:
-    """Whether a run was started by the present code, as far as the commit or the release tells."""
+    """Whether the present code started a run. Of one that `verify` did not start, the commit or the release tells."""
+    if kept := read_json_if_any(folder / CODE, {'code': str}):
+        return kept['code'] == package.code()
     manifest = runs.Folder(folder).read_manifest()
     here = installed.commit(), installed.versions()['genbench']
     return (manifest.get('commit', ''), manifest.get('versions', {}).get('genbench')) == here

@@ -97,11 +97,13 @@ def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
     assert kept['seconds']['training'] > 0 and kept['seconds']['evaluation'] > 0
 
 
-def test_a_run_that_other_code_trained_is_no_evidence_of_this_code(gaussian, monkeypatch, tmp_path):
+def test_a_run_that_other_code_trained_is_no_evidence_of_this_code(gaussian, tmp_path):
     row, (_, folder) = ledger.get('digits-gaussian'), gaussian
-    monkeypatch.setattr(verify.installed, 'commit', lambda: 'another')
+    kept = (folder / verify.CODE).read_text()
+    (folder / verify.CODE).write_text('{"code": "another"}')
     comparison = verify.compare(row, run=str(folder))
-    assert comparison.other[-1] == f'{folder} was trained by other code; move it aside to train anew'
+    (folder / verify.CODE).write_text(kept)
+    assert comparison.other[-1] == 'the run was trained by other code; move it aside to train anew'
     verify.record(comparison, tmp_path)
     assert ledger.describe(row, tmp_path)['outdated'] == 'other code'
 
