@@ -1,6 +1,7 @@
 """Consistency distillation of the CIFAR-10 diffusion run: batch 512, 800,000 steps, RAdam at 4e-4, no dropout.
 
-genbench train --config=configs/cifar10/consistency.py --config.data.data_dir=DIR --workdir=runs/cifar10_consistency
+genbench train --config=configs/cifar10/consistency.py --workdir=runs/cifar10_consistency \
+    --config.data.data_dir=DIR
 
 Train the teacher first: configs/cifar10/diffusion.py. Song et al. 2023 report FID 3.55 with one and 2.93 with two
 evaluations for a teacher of 56.4M parameters. Not reproduced here yet.

@@ -1,6 +1,7 @@
 """Non-saturating GAN with R1 on CIFAR-10, with the weight, latents and batch of Mescheder et al. 2018.
 
-genbench train --config=configs/cifar10/gan.py --config.data.data_dir=DIR --workdir=runs/cifar10_gan
+genbench train --config=configs/cifar10/gan.py --workdir=runs/cifar10_gan \
+    --config.data.data_dir=DIR
 
 The paper has no FID for CIFAR-10.
 

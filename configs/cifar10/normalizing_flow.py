@@ -1,7 +1,7 @@
 """Glow's sizes on CIFAR-10: three scales of 32 steps, couplings of 512 channels, Adam at 1e-3.
 
-genbench train --config=configs/cifar10/normalizing_flow.py --config.data.data_dir=DIR \
-    --workdir=runs/cifar10_normalizing_flow
+genbench train --config=configs/cifar10/normalizing_flow.py --workdir=runs/cifar10_normalizing_flow \
+    --config.data.data_dir=DIR
 
 Kingma & Dhariwal 2018 report 3.35 bits per dimension. Not reproduced here yet.
 

@@ -1,6 +1,7 @@
 """VAE with a discretised-logistic decoder on CIFAR-10, 128 latents and residual networks of 128 to 512 channels.
 
-genbench train --config=configs/cifar10/vae.py --config.data.data_dir=DIR --workdir=runs/cifar10_vae
+genbench train --config=configs/cifar10/vae.py --workdir=runs/cifar10_vae \
+    --config.data.data_dir=DIR
 
 No number has been published for this model.
 

@@ -1,7 +1,7 @@
 """Consistency distillation of the Fashion-MNIST diffusion run.
 
-genbench train --config=configs/fashion_mnist/consistency.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_consistency
+genbench train --config=configs/fashion_mnist/consistency.py --workdir=runs/fashion_mnist_consistency \
+    --config.data.data_dir=DIR
 
 Train the teacher first: configs/fashion_mnist/diffusion.py. experiments/fashion_families.py compares it with others.
 
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         {
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'consistency', 'teacher': 'runs/fashion_mnist_diffusion'},
-            'train': {'num_steps': 1000, 'batch_size': 32, 'sample_every': 250, 'ema_decay': 0.995},
+            'train': {'num_steps': 1200, 'batch_size': 32, 'sample_every': 300, 'ema_decay': 0.995},
             'evaluation': {
                 'samplers': ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4')
             },

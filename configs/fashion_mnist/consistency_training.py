@@ -1,7 +1,7 @@
 """Consistency training on Fashion-MNIST, without a teacher.
 
-genbench train --config=configs/fashion_mnist/consistency_training.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_consistency_training
+genbench train --config=configs/fashion_mnist/consistency_training.py --workdir=runs/fashion_ct \
+    --config.data.data_dir=DIR
 
 This follows Y. Song, P. Dhariwal, Improved Techniques for Training Consistency Models, 2024, except as noted below.
 
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'consistency_training', 'most': 160},
             'network': {'channels': 16, 'multipliers': (1, 2, 4)},
-            'train': {'num_steps': 1000, 'batch_size': 32, 'sample_every': 250, 'ema_decay': 0.995},
+            'train': {'num_steps': 1200, 'batch_size': 32, 'sample_every': 300, 'ema_decay': 0.995},
             'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
             'evaluation': {'samplers': ('multistep_consistency:1', 'multistep_consistency:spacing=80/0.821')},
         }

@@ -1,7 +1,7 @@
 """DDPM with the cosine schedule and v prediction on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/diffusion.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_diffusion
+genbench train --config=configs/fashion_mnist/diffusion.py --workdir=runs/fashion_mnist_diffusion \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 

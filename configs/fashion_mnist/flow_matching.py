@@ -1,7 +1,7 @@
 """Flow matching on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/flow_matching.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_flow_matching
+genbench train --config=configs/fashion_mnist/flow_matching.py --workdir=runs/fashion_mnist_flow_matching \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 

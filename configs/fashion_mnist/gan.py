@@ -1,7 +1,7 @@
 """Non-saturating GAN with R1 on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/gan.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_gan
+genbench train --config=configs/fashion_mnist/gan.py --workdir=runs/fashion_mnist_gan \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 

@@ -1,7 +1,7 @@
 """Normalizing flow of affine couplings and 1×1 convolutions on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/normalizing_flow.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_normalizing_flow
+genbench train --config=configs/fashion_mnist/normalizing_flow.py --workdir=runs/fashion_mnist_normalizing_flow \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 

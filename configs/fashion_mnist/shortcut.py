@@ -1,7 +1,7 @@
 """Shortcut models on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/shortcut.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_shortcut
+genbench train --config=configs/fashion_mnist/shortcut.py --workdir=runs/fashion_mnist_shortcut \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'fashion_mnist'},
             'family': {'name': 'shortcut', 'consistent': 0.5, 'halvings': 4},
             'network': {'channels': 16, 'multipliers': (1, 2, 4)},
-            'train': {'num_steps': 1000, 'batch_size': 32, 'sample_every': 250, 'ema_decay': 0.995},
+            'train': {'num_steps': 1200, 'batch_size': 32, 'sample_every': 300, 'ema_decay': 0.995},
             'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
             'evaluation': {'samplers': ('flow_map:1', 'flow_map:2', 'flow_map:4')},
         }

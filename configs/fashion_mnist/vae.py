@@ -1,7 +1,7 @@
 """VAE with a discretised-logistic decoder on Fashion-MNIST.
 
-genbench train --config=configs/fashion_mnist/vae.py --config.data.data_dir=DIR \
-    --workdir=runs/fashion_mnist_vae
+genbench train --config=configs/fashion_mnist/vae.py --workdir=runs/fashion_mnist_vae \
+    --config.data.data_dir=DIR
 
 experiments/fashion_families.py compares it with other families.
 

@@ -1,7 +1,7 @@
 """DDPM with the cosine schedule and v prediction on MNIST.
 
-genbench train --config=configs/mnist/diffusion.py --config.data.data_dir=DIR \
-    --workdir=runs/mnist_diffusion
+genbench train --config=configs/mnist/diffusion.py --workdir=runs/mnist_diffusion \
+    --config.data.data_dir=DIR
 
 experiments/mnist_families.py compares it with other families.
 

@@ -1,7 +1,7 @@
 """Flow matching on MNIST.
 
-genbench train --config=configs/mnist/flow_matching.py --config.data.data_dir=DIR \
-    --workdir=runs/mnist_flow_matching
+genbench train --config=configs/mnist/flow_matching.py --workdir=runs/mnist_flow_matching \
+    --config.data.data_dir=DIR
 
 experiments/mnist_families.py compares it with other families.
 

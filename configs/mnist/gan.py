@@ -1,7 +1,7 @@
 """Non-saturating GAN with R1 on MNIST.
 
-genbench train --config=configs/mnist/gan.py --config.data.data_dir=DIR \
-    --workdir=runs/mnist_gan
+genbench train --config=configs/mnist/gan.py --workdir=runs/mnist_gan \
+    --config.data.data_dir=DIR
 
 experiments/mnist_families.py compares it with other families.
 

@@ -1,7 +1,7 @@
 """Normalizing flow of affine couplings and 1×1 convolutions on MNIST.
 
-genbench train --config=configs/mnist/normalizing_flow.py --config.data.data_dir=DIR \
-    --workdir=runs/mnist_normalizing_flow
+genbench train --config=configs/mnist/normalizing_flow.py --workdir=runs/mnist_normalizing_flow \
+    --config.data.data_dir=DIR
 
 experiments/mnist_families.py compares it with other families.
 

@@ -1,7 +1,7 @@
 """VAE with a discretised-logistic decoder on MNIST.
 
-genbench train --config=configs/mnist/vae.py --config.data.data_dir=DIR \
-    --workdir=runs/mnist_vae
+genbench train --config=configs/mnist/vae.py --workdir=runs/mnist_vae \
+    --config.data.data_dir=DIR
 
 experiments/mnist_families.py compares it with other families.
 
