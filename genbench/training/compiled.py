@@ -31,7 +31,7 @@ def measure(
       bytes. 'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. If a program
       exceeds the compiler's limit, only 'fits', 'over', 'flops' and the limit are given.
     """
-    limit, began = target.known.memory, time.monotonic()
+    limit, began = target.known.available, time.monotonic()
     found: dict[str, Any] = {'program': name, 'flops': flops, 'memory': {'limit': limit}}
     try:
         program = traced.lower().compile()

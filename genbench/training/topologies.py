@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import importlib.util
 import math
+import os
 import re
 from collections.abc import Mapping
 from importlib import metadata
@@ -25,7 +26,7 @@ class Kind:
 
     Attributes:
       example: a topology name with this kind.
-      memory: bytes available to programs. For TPUs, the limit that libtpu reports when a program is too large.
+      memory: bytes of a device. For TPUs, the limit that libtpu reports when a program is too large.
       bandwidth: bytes per second of that memory, from the vendors' data sheets.
       link: bytes per second that a device sends around a ring. For a TPU this counts both directions of one link, for a
         GPU all links. TPUs: Austin et al. 2025, How to Scale Your Model, part 2, and Jouppi et al. 2020 (v2); GPUs: the
@@ -42,6 +43,12 @@ class Kind:
     @property
     def platform(self) -> str:
         return 'cuda' if 'core_count' in self.options else 'tpu'
+
+    @property
+    def available(self) -> int:
+        """Bytes that programs can have. On a GPU jax takes a share of the memory, three quarters by default."""
+        share = os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION') or os.environ.get('XLA_CLIENT_MEM_FRACTION') or 0.75
+        return int(self.memory * float(share)) if self.platform == 'cuda' else self.memory
 
 
 _HOPPER = {

@@ -199,6 +199,15 @@ def test_a_compiler_that_is_missing_or_of_another_version_is_one_line(versions, 
         topologies.check_installed(topologies.parse('v5e:2x2'))
 
 
+def test_programs_on_a_gpu_may_use_the_share_of_its_memory_that_jax_takes(monkeypatch):
+    monkeypatch.delenv('XLA_CLIENT_MEM_FRACTION', raising=False)
+    monkeypatch.delenv('XLA_PYTHON_CLIENT_MEM_FRACTION', raising=False)
+    assert topologies.KINDS['h100'].available == 63_707_234_304  # three quarters of its 84,942,979,072
+    monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.9')
+    assert topologies.KINDS['h100'].available == int(0.9 * topologies.KINDS['h100'].memory)
+    assert topologies.KINDS['v5e'].available == topologies.KINDS['v5e'].memory
+
+
 def test_what_the_compiler_says_of_too_little_memory():
     gib = 2**30
     told = (
