@@ -220,7 +220,7 @@ def wait_for_row(process, path):
         (('train', '--config=x.py'), 'needs --workdir'),
         (('train', '--workdir=x', '--config=x.py', '--profile=9:3'), 'write START:STOP'),
         (('train', '--workdir={tmp}/x', '--replay=3'), 'holds no run'),
-        (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'leave --config.KEY=VALUE out'),
+        (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'remove --config.KEY=VALUE'),
         (('checkpoint', 'show', '{tmp}/x'), 'holds no run'),
     ],
 )
@@ -261,7 +261,7 @@ def test_train_and_evaluate_say_what_they_did(gaussian_file, tmp_path, capsys):
     assert cli.main(evaluate) == 0
     assert 'bits_per_dim (density_1)' in capsys.readouterr().out
     assert cli.main(evaluate) == 0
-    assert 'has all of it already' in capsys.readouterr().out
+    assert 'already has all of these rows' in capsys.readouterr().out
 
 
 def test_show_prints_every_key_and_the_hash(tiny, gaussian_file, capsys):

@@ -15,7 +15,7 @@ from genbench.errors import UserError
 
 ACROSS, DOWN = 12, 10  # images per row and per column of a sheet
 LEAST, GAP = 64, 4  # in pixels: the smallest side, to which smaller images are enlarged, and the gap between images
-FEW = 3  # captions shown
+FEW = 3  # how many captions to show
 
 
 def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
@@ -45,7 +45,7 @@ def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
     for field in texts:
         some = [record[field].decode() for record in _first(builder, split)]
         lines.append(f'{field}: ' + ' | '.join(some))
-    ordered = ' A row for each class.' if 1 < len(classes) <= DOWN else ''
+    ordered = ' Each class has a row.' if 1 < len(classes) <= DOWN else ''
     return [*lines, f'{path}: {sum(map(len, rows))} images of {split}.{ordered}']
 
 

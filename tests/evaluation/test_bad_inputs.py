@@ -287,4 +287,4 @@ def test_colour_images_are_no_input_of_a_grey_classifier(tmp_path, capsys, monke
 def test_data_list_of_no_folder_is_refused(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     for path in (tmp_path / 'nowhere', tmp_path / 'file', loop(tmp_path / 'loop')):
-        refused(['data', 'list', f'--data_dir={path}'], capsys, 'is no folder')
+        refused(['data', 'list', f'--data_dir={path}'], capsys, 'is not a folder')

@@ -52,10 +52,10 @@ def test_a_project_passes_its_tests_and_has_its_own_name(project, capsys):
 @pytest.mark.parametrize(
     ('name', 'words'),
     [
-        ('My-Family', 'cannot name a module'),
-        ('class', 'cannot name a module'),
-        ('json', 'already has a module'),
-        ('diffusion', 'genbench uses the name'),
+        ('My-Family', 'is not a module name'),
+        ('class', 'is not a module name'),
+        ('json', 'The module name .json. is taken'),
+        ('diffusion', 'The module name .diffusion. is taken'),
         ('outer', 'exists; choose another name'),
     ],
 )
