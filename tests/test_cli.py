@@ -319,4 +319,4 @@ def test_protocols_are_compared_row_by_row(diffusion_copy, capsys):
     capsys.readouterr()
     assert cli.main(['compare-protocols', f'{diffusion_copy}:1', f'{diffusion_copy}:2']) == 0
     out = capsys.readouterr().out
-    assert 'steps: 1 → 2' in out and 'may be ranked' in out
+    assert 'steps: 1 → 2' in out and 'You may rank them' in out

@@ -131,9 +131,9 @@ def test_without_words_samples_are_given_the_first_rows_of_train(echo_run, digit
 @pytest.mark.parametrize(
     ('words', 'why'),
     [
-        (('label=3',), 'the conditions of this run are low_resolution, caption'),
-        (('caption',), 'is not KIND=VALUE'),
-        (('=3',), 'the conditions of this run are'),
+        (('label=3',), 'this run has the conditions low_resolution, caption'),
+        (('caption',), 'should be KIND=VALUE'),
+        (('=3',), 'this run has the conditions'),
         (('caption=a', 'caption=b'), 'each kind once'),
         (('low_resolution=nowhere.png',), 'nowhere.png cannot be read as a picture'),
         (('low_resolution=',), 'cannot be read as a picture'),

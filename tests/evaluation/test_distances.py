@@ -57,7 +57,7 @@ def test_moments_of_a_stream_say_what_does_not_fit():
     total.add(np.ones((1, 3)))
     with pytest.raises(UserError, match='at least 2 rows'):
         total.result()
-    with pytest.raises(UserError, match='have 3 features; the batch has 4'):
+    with pytest.raises(UserError, match='have 3 features, but the batch has 4'):
         total.add(np.ones((5, 4)))
 
 

@@ -68,14 +68,14 @@ def test_two_files_of_moments_are_compared(files, tmp_path):
     np.savez(tmp_path / 'my.npz', **dict(zip(('mu', 'sigma'), evaluation.moments(Y), strict=True)))
     (row,) = compare(str(tmp_path / 'mx.npz'), str(tmp_path / 'my.npz'), None, QUIET)
     assert row['metric'] == 'fd' and row['n'] == 40 and row['value'] == pytest.approx(distance(X, Y), rel=1e-9)
-    with pytest.raises(UserError, match='kd needs images or features, and .* holds only their moments'):
+    with pytest.raises(UserError, match='kd needs images or features, but .* has only moments'):
         compare(str(tmp_path / 'mx.npz'), y, ['kd'], QUIET)
     with pytest.raises(UserError, match='cannot be split into 2 sets'):
         compare(str(tmp_path / 'mx.npz'), y, ['fd'], Options(quiet=True, sets=2))
 
 
 def test_features_and_images_are_not_compared(files):
-    with pytest.raises(UserError, match='x.npy holds features and .*a.npy images'):
+    with pytest.raises(UserError, match='x.npy has features, but .*a.npy has images'):
         compare(*files(x=X, a=IMAGES), ['fd'], PIXELS)
 
 
@@ -108,7 +108,7 @@ def test_moments_serve_where_moments_are_asked_and_spatial_ones_are_not_of_featu
     with pytest.raises(UserError, match="sfd needs the output 'spatial'"):
         compare(x, y, ['sfd'], QUIET)
     save_moments(y, str(tmp_path / 'my.npz'), QUIET)
-    with pytest.raises(UserError, match='holds moments; images are needed'):
+    with pytest.raises(UserError, match='contains moments, but images are needed'):
         compare(x, y, ['c2st'], QUIET, held_out=str(tmp_path / 'my.npz'))
 
 

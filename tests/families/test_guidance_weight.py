@@ -113,5 +113,5 @@ def test_weights_that_nothing_distils_are_refused(student, make_family):
 
 def test_a_weight_is_said_once(student):
     family, _ = student()
-    with pytest.raises(UserError, match='say the same; leave one out'):
+    with pytest.raises(UserError, match='are the same; use only one'):
         draw.check_said(('label=1', 'guidance_weight=1'), samplers.parse('heun:5:1', family))
