@@ -62,7 +62,7 @@ def test_rows_are_returned_once_and_kept(trained, tmp_path):
 
 
 def test_mistakes_are_user_errors(trained, tmp_path):
-    with pytest.raises(UserError, match='holds no run'):
+    with pytest.raises(UserError, match='is not a run'):
         genbench.load_run(tmp_path)
     with pytest.raises(UserError, match='no config file'):
         genbench.train('digits/difusion', tmp_path / 'run')

@@ -52,7 +52,7 @@ def test_a_config_file_that_is_not_there(complaint, tmp_path):
         ('def get_config():\n    raise ValueError("one\\ntwo")\n', 'ValueError'),
         ('CONFIG = {}\n', 'does not define get_config()'),
         ('def get_config():\n    return 3\n', 'should return a ConfigDict'),
-        ('def get_config():\n    return {"family": {"name": "vea"}}\n', "No family is called 'vea'"),
+        ('def get_config():\n    return {"family": {"name": "vea"}}\n', "There is no family 'vea'"),
         ('def get_config():\n    return {"train": {}}\n', 'Set family.name'),
         ('def get_config():\n    return {"family": "gan"}\n', 'family'),
     ],
@@ -80,8 +80,8 @@ def test_an_override_that_is_wrong(complaint, gaussian_file, tmp_path, override,
 @pytest.mark.parametrize(
     ('family', 'override', 'words'),
     [
-        ('vae', 'family.decoder=poisson', "No decoder is called 'poisson' (family.decoder)"),
-        ('vae', 'optimizer.name=adm', "No optimizer is called 'adm'"),
+        ('vae', 'family.decoder=poisson', "There is no decoder 'poisson' (family.decoder)"),
+        ('vae', 'optimizer.name=adm', "There is no optimizer 'adm'"),
         ('diffusion', 'family.schedule=cosin', 'cosine'),
         ('diffusion', 'family.prediction=y', 'prediction'),
         ('diffusion', 'network.multipliers=1,2,2,2,2', 'divisible by 16'),
@@ -105,7 +105,7 @@ def test_data_that_is_not_prepared_names_the_command(complaint, gaussian_file, t
 
 
 @pytest.mark.parametrize(
-    ('teacher', 'words'), [('', 'family.teacher names no run'), ('nowhere', 'nowhere holds no run')]
+    ('teacher', 'words'), [('', 'family.teacher is not a run'), ('nowhere', 'nowhere is not a run')]
 )
 def test_a_teacher_that_is_not_there(complaint, tiny, config_file, tmp_path, teacher, words):
     config = config_file(tiny('consistency', f'family.teacher={tmp_path / teacher if teacher else ""}'))
@@ -138,8 +138,8 @@ def test_a_workdir_with_a_file_in_the_way(complaint, gaussian_file, tmp_path, be
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (('evaluate', '{tmp}/none'), 'holds no run'),
-        (('sample', '{tmp}/none', '--out={tmp}/x.png'), 'holds no run'),
+        (('evaluate', '{tmp}/none'), 'is not a run'),
+        (('sample', '{tmp}/none', '--out={tmp}/x.png'), 'is not a run'),
         (('report', '{tmp}/none'), 'holds no study'),
         (('run', '{tmp}/none.py', '--out={tmp}/out'), 'There is no study file'),
         (('config', 'diff', '{tmp}/none', '{tmp}/none'), 'no config file'),
@@ -219,9 +219,9 @@ def wait_for_row(process, path):
         (('train', '--workdir=x'), 'needs --config'),
         (('train', '--config=x.py'), 'needs --workdir'),
         (('train', '--workdir=x', '--config=x.py', '--profile=9:3'), 'write START:STOP'),
-        (('train', '--workdir={tmp}/x', '--replay=3'), 'holds no run'),
+        (('train', '--workdir={tmp}/x', '--replay=3'), 'is not a run'),
         (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'remove --config.KEY=VALUE'),
-        (('checkpoint', 'show', '{tmp}/x'), 'holds no run'),
+        (('checkpoint', 'show', '{tmp}/x'), 'is not a run'),
     ],
 )
 def test_flags_that_are_wrong(complaint, tmp_path, words, message):

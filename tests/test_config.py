@@ -67,7 +67,7 @@ def test_an_unknown_family_brings_the_known_ones(name):
 
 
 def test_an_unknown_network_brings_the_nearest():
-    with pytest.raises(UserError, match="No network is called 'unit'.*unet"):
+    with pytest.raises(UserError, match="There is no network 'unit'.*unet"):
         resolve('network.name=unit')
 
 

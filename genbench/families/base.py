@@ -26,7 +26,7 @@ from genbench.interpolants.solvers import Trace
 from genbench.ranges import TEXTS, Range
 
 Array = jax.Array
-# 'image': integers (batch, height, width, channels); 'label': integers (batch,); any further fields of the rows; 'key':
+# 'image': integers (batch, height, width, channels); 'label': integers (batch,); other fields of the rows; 'key':
 # one key per image for this update, (batch,). A loss draws each image's random numbers from its key (`genbench.rng`)
 Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
@@ -172,7 +172,7 @@ class Family:
 
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
-    default_steps: ClassVar[int] = 1  # of a sampler if nobody sets its steps
+    default_steps: ClassVar[int] = 1  # steps of a sampler if nobody sets them
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
@@ -180,7 +180,7 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
-        self.space: Space = Pixels(spec)  # of what it models, which may be something other than integer images
+        self.space: Space = Pixels(spec)  # the space that it models, which need not be that of integer images
         self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
@@ -291,8 +291,8 @@ class Family:
     def check_sampler(cls, name: str) -> None:
         """Raise a UserError with the reason if this family cannot use this sampler."""
         if name not in cls.samplers:
-            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a '
-                            f'solver could follow. Use {", ".join(cls.samplers)}.')  # fmt: skip
+            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
+                            f'solver. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
     def asked(self, networks: Networks) -> 'Family':
         """The family with whatever its networks must supply before anything else, such as a learned schedule."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = jax.Array
 Shape = tuple[int, int, int]  # height, width, channels
-CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as fields of the rows
+CACHED = ('latent_mean', 'latent_log_variance')  # the moments of the posterior, as fields of the rows
 
 
 class FirstStage:
@@ -225,7 +225,7 @@ class Latents:
     def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
         lent = _lent(networks)
         mean, log_variance = self.stage.posterior(lent, images)
-        assert log_variance is not None, 'a stage whose likelihood is asked for has a posterior density'
+        assert log_variance is not None, 'a stage needs a posterior density to have a likelihood'
         z = draw(mean, log_variance, rng.named(keys, 'first stage'))
         log_p = self.stage.log_likelihood(lent, z, images, rng.named(keys, 'observed'))
         log_q = jax.scipy.stats.norm.logpdf(z, mean, jnp.exp(log_variance / 2)).sum((1, 2, 3))
@@ -267,19 +267,19 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     """
     if not options.get('first_stage'):
         if options.get('cache_latents'):
-            raise UserError('family.cache_latents is for a model of latents; name its family.first_stage.')
+            raise UserError('family.cache_latents needs a model of latents; set family.first_stage.')
         return Pixels(spec, options.dequantisation == 'uniform')
     stage = (borrowed or {})['first_stage'].family
     said = f'The first stage is a {stage.name} model'
     if not isinstance(stage, FirstStage):
         raise UserError(f'{said}, which has no encoder and decoder; use a run of vae or vq_vae.')
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
-        raise UserError(f'The first stage was trained on {stage.spec}, and this run trains on {spec}.')
+        raise UserError(f'The first stage was trained on {stage.spec}, but this run trains on {spec}.')
     if stage.conditional:
-        raise UserError(f'{said} that is told of {", ".join(stage.conditions)}; use one without conditions.')
+        raise UserError(f'{said} with the conditions {", ".join(stage.conditions)}; use one without conditions.')
     shape = stage.code_shape
     if len(shape) != 3:
         raise UserError(f'{said} whose latents are vectors; train one with family.latent_channels=4.')
     if options.dequantisation != 'uniform':
-        raise UserError(f'family.dequantisation is {options.dequantisation!r}, which latents are not; use uniform.')
+        raise UserError(f'family.dequantisation is {options.dequantisation!r}, but latents need uniform.')
     return Latents(spec, stage, (shape[0], shape[1], shape[2]), std, options.cache_latents)

@@ -48,8 +48,8 @@ class Prepared:
         found = preparation.shapes(self.family, self._lent, rows)
         data = self.config.data
         if found and (data.flip or data.random_crop or 'augmentation' in self.family.conditions):
-            raise UserError('data.flip, data.random_crop and the condition augmentation change images after data were '
-                            'prepared of them; leave them out.')  # fmt: skip
+            raise UserError('data.flip, data.random_crop and the condition augmentation would change images from which '
+                            'this run prepares data; remove them.')  # fmt: skip
         return found
 
     @property
@@ -152,7 +152,7 @@ def prepare(
     spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     if spec.is_plane and config.network.name not in ('mlp', 'none'):
-        raise UserError(f'{spec.name} holds points in the plane, and network.name={config.network.name} is for images; '
+        raise UserError(f'{spec.name} has points in the plane, but network.name={config.network.name} is for images; '
                         'use network.name=mlp.')  # fmt: skip
     family = families.get(config.family.name)(config, spec, borrowed)
     beginnings.check(family, mesh)

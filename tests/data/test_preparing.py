@@ -334,7 +334,7 @@ def test_a_run_does_not_go_on_with_other_images(few, tmp_path, tiny):
     train(tiny('gaussian', *own, 'train.num_steps=1'), tmp_path / 'run', quiet=True)
     (few / 'discs' / '00000.png').unlink()
     prepared(few, tmp_path / 'there')
-    with pytest.raises(UserError, match='began on other images: few-8-center-lanczos has been prepared again'):
+    with pytest.raises(UserError, match='was trained on other images: few-8-center-lanczos has been prepared again'):
         train(tiny('gaussian', *own, 'train.num_steps=2'), tmp_path / 'run', quiet=True)
 
 

@@ -68,7 +68,7 @@ def built(forms, **options):
 @pytest.mark.parametrize(
     ('forms', 'options', 'words'),
     [
-        ({'grey': Form('image', (8, 8, 1), 0)}, {}, 'no conditions but one class, and this run has grey'),
+        ({'grey': Form('image', (8, 8, 1), 0)}, {}, 'takes only a class as a condition, but this run has grey'),
         ({}, {'groups': 16}, 'normalisations have 8 and 16 groups'),
         ({}, {'multipliers': (2, 2)}, 'network.multipliers begins with 2'),
         ({}, {'attention': (4, 8)}, 'attention has 2 heads at several widths'),
@@ -126,7 +126,7 @@ def test_a_chain_of_ddpm_is_a_pipeline_of_diffusers(ddpm):
     assert index['unet'] == ['diffusers', 'UNet2DModel'] and index['_class_name'] == 'DDPMPipeline'
     assert json.loads((out / 'scheduler' / 'scheduler_config.json').read_text())['prediction_type'] == 'epsilon'
     assert json.loads((out / 'unet' / 'config.json').read_text())['sample_size'] == 8
-    assert 'step n is step n + 1 of genbench' in (out / 'README.md').read_text()
+    assert 'step n is step n + 1 in genbench' in (out / 'README.md').read_text()
 
 
 def test_an_export_is_imported_as_a_run(ddpm, tmp_path, capsys):
@@ -146,7 +146,7 @@ def test_an_export_is_imported_as_a_run(ddpm, tmp_path, capsys):
     assert cli.main(['train', f'--config={file}', f'--workdir={back}']) == 0
     assert 'is complete' in capsys.readouterr().out
     assert cli.main(['import', str(tmp_path), f'--config={file}', f'--workdir={tmp_path}/x']) == 2
-    assert 'has no config.json beside' in capsys.readouterr().err
+    assert 'has no config.json with' in capsys.readouterr().err
 
 
 def test_the_cifar10_config_is_ddpms_network_in_the_words_of_diffusers(tmp_path):

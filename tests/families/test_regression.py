@@ -58,7 +58,7 @@ def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_fam
         ({'weight': 'elbo', 'time_sampler': 'logit_normal'}, (), False, 'weight=elbo needs times that are even in t'),
         ({'weight': 'elbo'}, (), False, 'time_sampler=low_discrepancy'),  # over steps: no integral over time
         ({'time_sampler': 'by_weight', 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False,
-         'by_weight needs a loss at the times that are drawn and no others, and a schedule without a curve'),
+         'by_weight needs a loss that uses only the drawn times, and a schedule without a curve'),
         ({'weight': 'sigmoid', 'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'low_discrepancy'},
          (), False, 'no schedule with a curve'),
         ({'coupling': 'optimal_transport'}, ('train.batch_size=4',), False, 'at least 8 images.*train.batch_size'),
@@ -266,5 +266,5 @@ def test_times_by_weight_leave_the_expectation_as_it_is_and_lower_the_variance(m
 
 
 def test_times_by_weight_are_refused_where_a_loss_looks_at_other_times_too(make_family):
-    with pytest.raises(UserError, match='by_weight needs a loss at the times that are drawn and no others'):
+    with pytest.raises(UserError, match='by_weight needs a loss that uses only the drawn times'):
         make_family('shortcut', time_sampler='by_weight')

@@ -133,8 +133,8 @@ def test_the_code_of_a_module_is_part_of_a_trial(project):
         ('raise SystemExit\n', 'The module wrong .* cannot be imported: SystemExit'),
         ('def (:\n', 'cannot be imported: SyntaxError'),
         ('from genbench.families.base import *\nregister("gan")(type("A", (Family,), {}))\n', "called 'gan'"),
-        ('x = 1\n', "No family is called 'wrong'; your own needs family.modules"),
-        (None, 'There is no module wrong .* among those that are installed, nor in .*Start genbench in the folder'),
+        ('x = 1\n', "There is no family 'wrong'; your own family needs family.modules"),
+        (None, 'The module wrong .* is neither installed nor in .*Start genbench in the folder'),
     ],
 )
 def test_a_module_that_is_wrong_is_said_in_one_line(text, words, tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_module_whose_name_is_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'json.py').write_text('')
-    with pytest.raises(UserError, match='holds a module json .*but Python already has another one'):
+    with pytest.raises(UserError, match='has a module json .*but Python already has another one'):
         configs.resolve({'family': {'name': 'gaussian'}}, ['family.modules=json'])
     with pytest.raises(UserError, match='write a module as Python imports it'):
         configs.resolve({'family': {'name': 'gaussian'}}, ['family.modules=a-b.py'])

@@ -58,4 +58,4 @@ def test_a_mesh_that_does_not_fit_is_one_line(config_file, tiny, capsys):
     config = config_file(tiny('gaussian', 'mesh.data=1', 'mesh.fsdp=3', 'mesh.tensor=5'))
     assert cli.main(['train', f'--config={config}', '--dry-run']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('genbench: mesh is data=1, fsdp=3, tensor=5, which does not multiply')
+    assert line.startswith('genbench: mesh is data=1, fsdp=3, tensor=5, but its product should be')

@@ -53,7 +53,7 @@ def test_a_student_is_sampled_without_its_teacher_and_not_trained(tiny, diffusio
     train(tiny('consistency', 'train.num_steps=1', *options), tmp_path / 'student', quiet=True)
     shutil.rmtree(diffusion_copy)
     draw.draw_to_file(tmp_path / 'student', tmp_path / 'x.npz', count=2, sampler='', seed=0, given=())
-    with pytest.raises(UserError, match='family.teacher: the run that was borrowed is not in .*diffusion any more'):
+    with pytest.raises(UserError, match='family.teacher: the borrowed run is no longer in .*diffusion'):
         train(tiny('consistency', 'train.num_steps=2', *options), tmp_path / 'student', quiet=True)
 
 

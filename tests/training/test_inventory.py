@@ -60,7 +60,7 @@ def test_what_cannot_be_read_is_found_and_left_where_it_is(tiny, tmp_path, capsy
 
 def test_a_folder_without_a_run(tmp_path, capsys):
     assert cli.main(['checkpoint', 'show', str(tmp_path)]) == 2
-    assert 'holds no run' in capsys.readouterr().err
+    assert 'is not a run' in capsys.readouterr().err
 
 
 def test_a_scalar_that_is_not_logged_is_named_at_the_first_save(tiny, tmp_path):
