@@ -140,7 +140,7 @@ def test_a_workdir_with_a_file_in_the_way(complaint, gaussian_file, tmp_path, be
     [
         (('evaluate', '{tmp}/none'), 'is not a run'),
         (('sample', '{tmp}/none', '--out={tmp}/x.png'), 'is not a run'),
-        (('report', '{tmp}/none'), 'holds no study'),
+        (('report', '{tmp}/none'), 'is neither a study'),
         (('run', '{tmp}/none.py', '--out={tmp}/out'), 'There is no study file'),
         (('config', 'diff', '{tmp}/none', '{tmp}/none'), 'no config file'),
         (('data', 'prepare', 'digit'), 'Did you mean digits'),

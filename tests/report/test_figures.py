@@ -151,7 +151,7 @@ def test_figures_for_papers_take_size_font_and_models(study, monkeypatch):
 
 def test_a_study_without_numbers_says_so(tmp_path):
     (tmp_path / 'study.json').write_text(json.dumps({'title': '', 'trials': []}))
-    with pytest.raises(UserError, match='no numbers to draw yet'):
+    with pytest.raises(UserError, match='no numbers to plot yet'):
         papers.write(tmp_path)
 
 
