@@ -178,7 +178,7 @@ def _told_apart(first: Sequence[Entry], group: Sequence[Entry]) -> str:
     if mine is None or other is None or mine == other:
         return 'Not ranked with the tables below, which were measured differently.'
     listed = [f'{key} is {a!r}, not {b!r}' for key, (a, b) in mine.difference(other).items()]
-    return 'Differs from the first protocol:  ' + escape('; '.join(listed[:4])) + '.'
+    return 'Differs from the first protocol: ' + escape('; '.join(listed[:4])) + '.'
 
 
 def _entry(study: StudyRecord, variant: str) -> Entry:

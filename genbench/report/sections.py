@@ -85,11 +85,11 @@ def leaderboard_notes(study: StudyRecord) -> str:
     )
     seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of a single seed's number. It
       includes what varies between the seeds. It also includes the noise that they share: the test images of a
-      likelihood, the random halves of the held-out split that serve as the reference, and the noise of samples that all seeds drew with the
-      same keys. With a single seed, ± is the standard deviation over disjoint sets of samples, or the standard error
-      over images for a likelihood; the variation between training runs is then unknown. Distances to held-out images
-      are for this held-out split: ± excludes the effect of another split. Each cell shows what its ± includes and
-      gives the 95% interval of the mean.</p>"""
+      likelihood, the random halves of the held-out split that serve as the reference, and the noise of samples that all
+      seeds drew with the same keys. With a single seed, ± is the standard deviation over disjoint sets of samples, or
+      the standard error over images for a likelihood; the variation between training runs is then unknown. Distances
+      to held-out images are for this held-out split: ± excludes the effect of another split. Each cell shows what its
+      ± includes and gives the 95% interval of the mean.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
       <p>Each model has one row, for the sampler with the lowest {BY_NAME[study.main_metric].title}. If a model was
       scored again in another way, the row shows only the later numbers. Hover over a cell, or reach it with Tab and

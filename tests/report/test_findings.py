@@ -153,7 +153,7 @@ def test_metrics_that_disagree_are_flagged():
 @pytest.mark.parametrize(
     ('test', 'message'),
     [
-        (less('fd', 'a', 'c'), "compares 'c'. Known: a, b."),
+        (less('fd', 'a', 'c'), "names the variant 'c'. Choose from: a, b."),
         (near('fd', 'a', 'b', 0.0), 'it should be above 0'),
         (less('fd', 'a', 'a'), "compares 'a' with itself"),
         (less('fd', 'a', float('nan')), 'which is not a number'),

@@ -93,7 +93,7 @@ def test_a_cancelled_job_is_marked_in_words(clean, tiny, make_job, wait, wait_fo
     launcher = slurm.Slurm(tmp_path)
     wait(lambda: launcher._settle(job, squeue.read(), 0), 'the end')
     assert job.status['state'] == 'failed'
-    assert job.status['reason'].startswith('its job was cancelled; the command of the study goes on from step ')
+    assert job.status['reason'].startswith('its job was cancelled; run the study again to continue from step ')
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_trial_that_fails_cancels_what_builds_on_it(clean, tiny, make_job, tmp
     jobs = [make_job('bad', tiny('vae', 'family.decoder=poisson')), make_job('next', tiny('gaussian'), after=('bad',))]
     assert slurm.Slurm(tmp_path).launch(jobs) is False
     assert jobs[0].status['state'] == 'failed' and 'poisson' in jobs[0].status['reason']
-    assert (jobs[1].status['state'], jobs[1].status['reason']) == ('failed', 'bad failed, which it builds on')
+    assert (jobs[1].status['state'], jobs[1].status['reason']) == ('failed', 'it builds on bad, which failed')
 
 
 @pytest.mark.slow
@@ -123,11 +123,11 @@ def test_a_job_that_never_starts_says_why(clean, tiny, study_file, start, status
     command = ('run', study_file({'a': (tiny('gaussian', *SHORT), {})}), '--out', out, '--launcher=slurm')
     code, said = finish(start(*command, '--partition=closed', '--start-timeout=0.05'))
     assert code == 2, said
-    assert 'did not start in 3 s and was cancelled: it waits for its partition, which is down' in said
+    assert 'did not start within 3 s and was cancelled: it waits for its partition, which is down' in said
     assert clean.ask('squeue', '--noheader', '--states=pending').strip() == ''
     assert statuses(out)['a']['state'] == 'failed'
     code, said = finish(start(*command, '--partition=nowhere'))
-    assert code == 2 and 'SLURM did not take the jobs: invalid partition specified: nowhere' in said, said
+    assert code == 2 and 'SLURM rejected the jobs: invalid partition specified: nowhere' in said, said
 
 
 def test_no_sbatch_on_the_path_is_one_line(tiny, study_file, monkeypatch, capsys, tmp_path):
