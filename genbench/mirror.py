@@ -364,5 +364,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, PermissionError):
         return f'permission is denied ({text})'
     if isinstance(error, FileNotFoundError):
-        return text if text == 'there is nothing of that name' else f'there is no such bucket or object ({text})'
+        return text if text == 'nothing has that name' else f'there is no such bucket or object ({text})'
     return text.rstrip('.') or kind

@@ -170,7 +170,7 @@ def test_what_is_no_picture_of_the_datas_size_is_refused(tmp_path):
     (tmp_path / 'half.png').write_bytes((tmp_path / 'half.png').read_bytes()[:100])
     (tmp_path / 'text.png').write_text('no picture')
     os.mkfifo(tmp_path / 'pipe.png')
-    with pytest.raises(UserError, match='turned.png has 8×12 pixels; photos has 12×8'):
+    with pytest.raises(UserError, match='turned.png has 8×12 pixels; the images of photos have 12×8'):
         read(str(tmp_path / 'turned.png'))
     with pytest.raises(UserError, match='deep.png has more than 8 bits'):
         read(str(tmp_path / 'deep.png'))
@@ -259,12 +259,12 @@ def test_conditions_are_found_in_the_order_of_their_names():
         (('caption',), GREY, 'text field "caption".*digits has none'),
         (('caption',), DataSpec('odd', (8, 8, 3), 256, fields=(('caption', 'int32'),)), 'odd has none'),
         (('grey',), GREY, 'those of digits are grey'),
-        (('low_resolution:3',), COLOUR, 'sides 3 divides; photos has 8×12'),
+        (('low_resolution:3',), COLOUR, 'sides divisible by 3; photos has 8×12'),
         (('low_resolution:1',), COLOUR, 'should be between 2 and 8'),
         (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be between 2 and 8'),
-        (('masked:0',), COLOUR, 'from 1 to 99'),
-        (('masked:100',), COLOUR, 'from 1 to 99'),
-        (('masked:-5',), COLOUR, 'from 1 to 99'),
+        (('masked:0',), COLOUR, 'between 1 and 99'),
+        (('masked:100',), COLOUR, 'between 1 and 99'),
+        (('masked:-5',), COLOUR, 'between 1 and 99'),
         (('label:3',), COLOUR, 'label takes no number'),
         (('edges:3',), COLOUR, 'edges takes no number'),
         (('guidance_weight:4',), COLOUR, 'guidance_weight:4; write a range LOW-HIGH'),

@@ -296,7 +296,7 @@ def test_a_set_of_hugging_face_is_prepared_like_a_folder(tmp_path):
 def test_own_images_are_prepared_shown_trained_on_and_scored(folder, data_dir, tmp_path, config_file, capsys):
     own = ['--size=8', f'--data_dir={data_dir}']
     assert cli.main(['data', 'prepare', f'folder:{folder}', *own]) == 0
-    assert 'cannot be read' in capsys.readouterr().out
+    assert 'unreadable: 1' in capsys.readouterr().out
     assert cli.main(['data', 'show', f'folder:{folder}', *own, f'--out={tmp_path / "sheet.png"}']) == 0
     said = capsys.readouterr().out
     assert 'my_pictures-8-center-lanczos: 8×8, 3 channels' in said and 'кресты' in said and 'a picture, number' in said

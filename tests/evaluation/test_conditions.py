@@ -137,7 +137,7 @@ def test_without_words_samples_are_given_the_first_rows_of_train(echo_run, digit
         (('caption=a', 'caption=b'), 'each kind once'),
         (('low_resolution=nowhere.png',), 'nowhere.png cannot be read as a picture'),
         (('low_resolution=',), 'cannot be read as a picture'),
-        (('low_resolution={tmp}/small.png',), 'has 4×8 pixels; digits has 8×8'),
+        (('low_resolution={tmp}/small.png',), 'has 4×8 pixels; the images of digits have 8×8'),
     ],
 )
 def test_what_cannot_be_given_is_refused_in_one_line(words, why, echo_run, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_what_cannot_be_given_is_refused_in_one_line(words, why, echo_run, tmp_p
     [
         ('diffusion', 'captions', "There is no condition 'captions'.*Did you mean caption"),
         ('diffusion', 'grey', 'grey needs colour images'),
-        ('diffusion', 'low_resolution:3', 'sides 3 divides'),
+        ('diffusion', 'low_resolution:3', 'sides divisible by 3'),
         ('diffusion', 'caption,caption', 'names caption twice'),
         ('vae', 'caption', 'This network cannot take the condition caption'),
         ('gan', 'low_resolution:4', 'This network cannot take the condition low_resolution'),

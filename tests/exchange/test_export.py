@@ -83,7 +83,7 @@ def test_what_is_borrowed_for_samples_goes_along():
         ('gaussian', ('--format=diffusers',), 'it is neither a unet nor a dit. Use --format=safetensors'),
         ('diffusion', ('--average=emma',), "--average is 'emma'; this run has"),
         ('diffusion', ('--step=3',), 'has no checkpoint 3'),
-        ('diffusion', ('--format=onnx',), 'No --format is called'),
+        ('diffusion', ('--format=onnx',), 'There is no --format'),
         (None, (), 'is not a run'),
     ],
 )

@@ -35,16 +35,16 @@ def zero(x, t, given=None, key=None):
 @pytest.mark.parametrize(
     ('option', 'value', 'why'),
     [
-        ('time_sampler', 'logit_norm', "No time sampler is called 'logit_norm'.*Did you mean logit_normal"),
+        ('time_sampler', 'logit_norm', "There is no time sampler 'logit_norm'.*Did you mean logit_normal"),
         ('time_sampler', 'log_normal:mean', "where '' should be a number"),
         (
             'time_sampler',
             'logit_normal:deviation=-1',
             'deviation of family.time_sampler is -1.0',
         ),
-        ('weight', 'minsnr', "No weight is called 'minsnr'.*Did you mean min_snr"),
+        ('weight', 'minsnr', "There is no weight 'minsnr'.*Did you mean min_snr"),
         ('weight', 'min_snr:5', r'min_snr takes gamma; write family\.weight=NAME:key=number'),
-        ('coupling', 'optimal_trasport', "No coupling is called 'optimal_tr.*Did you mean optimal_transport"),
+        ('coupling', 'optimal_trasport', "There is no coupling 'optimal_tr.*Did you mean optimal_transport"),
     ],
 )
 def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_family):
@@ -93,7 +93,7 @@ def test_a_family_adds_choices_of_its_own_without_changing_the_others(batch, mak
     np.testing.assert_array_equal(images, same)
     np.testing.assert_array_equal(noise, straight[::-1])
     assert set(family.times(batch['key']).tolist()) == {1.0}
-    with pytest.raises(UserError, match="No coupling is called 'reversed'"):
+    with pytest.raises(UserError, match="There is no coupling 'reversed'"):
         make_family('flow_matching', coupling='reversed')
 
 

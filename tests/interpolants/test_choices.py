@@ -24,7 +24,7 @@ def test_numbers_that_are_not_named_have_their_defaults(text, wanted):
 @pytest.mark.parametrize(
     ('text', 'why'),
     [
-        ('scale', "No size is called 'scale' \\(family.size\\). Did you mean scaled"),
+        ('scale', "There is no size 'scale' \\(family.size\\). Did you mean scaled"),
         ('plain:factor=2', 'plain takes no numbers'),
         ('scaled:2', 'scaled takes factor, times; write family.size=NAME:key=number'),
         ('scaled:factr=2', 'scaled takes factor, times'),

@@ -54,8 +54,8 @@ def test_a_project_passes_its_tests_and_has_its_own_name(project, capsys):
     [
         ('My-Family', 'is not a module name'),
         ('class', 'is not a module name'),
-        ('json', 'The module name .json. is taken'),
-        ('diffusion', 'The module name .diffusion. is taken'),
+        ('json', 'is taken; choose another one'),
+        ('diffusion', 'is taken; choose another one'),
         ('outer', 'exists; choose another name'),
     ],
 )
