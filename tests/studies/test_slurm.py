@@ -165,3 +165,26 @@ def test_a_cluster_that_does_not_answer_is_not_taken_for_an_empty_one(tiny, make
     with pytest.raises(UserError, match='does not answer'):
         slurm.Slurm(tmp_path).launch([job])
     assert job.status == before
+
+
+@pytest.mark.slow
+def test_a_family_outside_the_repository_goes_through_a_study_and_its_page(clean, start, tmp_path, monkeypatch):
+    """The project of `genbench init`, submitted from a folder that knows nothing of it."""
+    empty, project, out = (tmp_path / name for name in ('empty', 'outer', 'out'))
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert finish(start('init', 'outer', '--out', project))[0] == 0
+    study = project / 'experiments' / 'learning_rates.py'
+    study.write_text(study.read_text().replace('seeds=(0, 1)', 'seeds=(0,)'))
+    words = ('--launcher=slurm', '--partition=main', '--time=10', '--cpus=1', '--config.train.num_steps=20',
+             '--config.evaluation.metrics=likelihood')  # fmt: skip
+    code, said = finish(start('run', study, '--out', out, *words))
+    assert code == 0 and '2 of 2 trials done' in said, said
+    trials = [out / 'trials' / f'learning_rate={rate}' for rate in ('0.03', '0.003')]
+    assert [state.read(trial)['job'].startswith('slurm:') for trial in trials] == [True, True]
+    for trial in trials:
+        manifest = json.loads((trial / 'manifest.json').read_text())
+        assert manifest['family'] == 'outer' and list(manifest['modules']) == ['outer']
+        assert [row['kind'] for row in read_rows(trial / 'results.jsonl') if row['metric'] == 'bits_per_dim'] == ['exact']
+    page = (out / 'report.html').read_text()
+    assert 'learning_rate=0.003' in page and 'Bits per dimension' in page and 'failed' not in said
