@@ -132,7 +132,7 @@ def test_the_code_of_a_module_is_part_of_a_trial(project):
         ('import nowhere_to_be_found\n', r'The module wrong .* cannot be imported: ModuleNotFoundError: .*nowhere'),
         ('raise SystemExit\n', 'The module wrong .* cannot be imported: SystemExit'),
         ('def (:\n', 'cannot be imported: SyntaxError'),
-        ('from genbench.families.base import *\nregister("gan")(type("A", (Family,), {}))\n', "registers a family 'gan'"),
+        ('from genbench.families.base import *\nregister("gan")(type("A", (Family,), {}))\n', "a family 'gan'"),
         ('x = 1\n', "There is no family 'wrong'; your own family needs family.modules"),
         (None, 'The module wrong .* is neither installed nor in .*Start genbench in the folder'),
     ],
