@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--out', required=True, help='a .png file (one grid) or .npz file (integer images)')
     sample.add_argument('--count', type=int, default=100, help='number of images (default: 100)')
     sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,… (default: the family's)")
-    sample.add_argument('--seed', type=int, default=0)
+    sample.add_argument('--seed', type=int, default=0, help='seed of the samples (default: 0)')
     sample.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
                         help='a condition, such as label=3 or caption="a bold seven" (repeatable)')  # fmt: skip

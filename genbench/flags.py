@@ -13,7 +13,7 @@ COMPLETION = """To enable completion:
   bash  genbench completion bash > ~/.local/share/bash-completion/completions/genbench
   zsh   genbench completion zsh > ~/.zfunc/_genbench  (~/.zshrc: fpath+=~/.zfunc before compinit)
   fish  genbench completion fish > ~/.config/fish/completions/genbench.fish"""
-VERIFY = 'Exit status: 0: within the tolerance, or all checks passed. 1: not so. 2: a mistake. 75: stopped and saved.'
+VERIFY = 'Exit status: 0 if the result is within the tolerance (or all checks pass), 1 if not, 2 on a mistake, 75 if stopped.'
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,8 +48,8 @@ def processes(parser: argparse.ArgumentParser) -> None:
     told = 'Start the same command in every process. All must see the same folders.'
     joined = parser.add_argument_group('several processes', told)
     joined.add_argument('--coordinator', default='', metavar='HOST:PORT', help='the address at which process 0 listens')
-    joined.add_argument('--num-processes', type=int, metavar='N')
-    joined.add_argument('--process-id', type=int, metavar='I', help='0 … N − 1')
+    joined.add_argument('--num-processes', type=int, metavar='N', help='number of processes')
+    joined.add_argument('--process-id', type=int, metavar='I', help='number of this process, 0 … N − 1')
     joined.add_argument('--distributed', action='store_true',
                         help='take these from the cluster (TPU pod, Open MPI, …); SLURM needs no flag')  # fmt: skip
 
@@ -115,12 +115,12 @@ def run(parser: argparse.ArgumentParser) -> None:
     where.add_argument('--jobs', type=int, default=0, help='parallel trials on this machine (default: one per '
                        'accelerator, or one per core on CPU)')  # fmt: skip
     slurm = parser.add_argument_group('on SLURM', 'These override the resources that the study gives to each trial.')
-    slurm.add_argument('--partition')
+    slurm.add_argument('--partition', help='the partition')
     slurm.add_argument('--time', help='minutes, or [DAYS-]HOURS:MINUTES:SECONDS')
     slurm.add_argument('--nodes', help='nodes per trial; jax.distributed joins them')
     slurm.add_argument('--gpus', help='GPUs per node')
     slurm.add_argument('--cpus', help='CPUs per task')
-    slurm.add_argument('--account')
+    slurm.add_argument('--account', help='the account to charge')
     slurm.add_argument('--slurm', action='append', default=[], metavar='KEY=VALUE',
                        help='any long option of sbatch, such as mem=32G (repeatable)')  # fmt: skip
     slurm.add_argument('--no-wait', action='store_true', help='submit only; repeat the command later to wait and '
@@ -189,7 +189,8 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('b', metavar='B', nargs='+', help='more samples, then the reference; after "moments": '
                         'the images')  # fmt: skip
     parser.add_argument('--metrics', help='fid, kid, sfid, fid_infinity, mind, pr, dc, is, c2st, memorisation, fld, '
-                        'vendi, swd; with other features: fd, kd (fid,kid,pr,dc,is or fd,kd,pr,dc)')  # fmt: skip
+                        'vendi, swd; or fd and kd, with other features (default: fid,kid,pr,dc,is or '
+                        'fd,kd,pr,dc)')  # fmt: skip
     parser.add_argument('--features', default='', help='inception (the default), dinov2-vitb14, dinov2-vitl14, '
                         'clip-vitb32, clip-vitl14, vgg16, classifier:DATASET, pixels, or your own FILE.py:FUNCTION; '
                         'for arrays of features and moments, a name for their network')  # fmt: skip
@@ -204,7 +205,7 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sets', type=int, default=1, help='split A into this many disjoint sets; report mean ± sd '
                         '(default: 1)')  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='seed of the sets, and of samples from a run (default: 0)')
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batch-size', type=int, default=64, help='images in a batch (default: 64)')
     parser.add_argument('--data-dir', default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
     parser.add_argument('--skip-unreadable', action='store_true', help='skip image files that cannot be read')
     parser.add_argument('--sampler', default='', help='for a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
@@ -224,7 +225,7 @@ def metrics(parser: argparse.ArgumentParser) -> None:
 
 
 def completion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('shell', choices=('bash', 'zsh', 'fish'))
+    parser.add_argument('shell', choices=('bash', 'zsh', 'fish'), help='the shell')
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, COMPLETION
 
 
@@ -232,7 +233,7 @@ def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add the actions of `genbench data`. `verb` adds one action."""
     listing = verb('list', 'List the prepared data sets.')
     listing.add_argument('--all', action='store_true', help='list every name that TFDS knows')
-    listing.add_argument('--data_dir', default='')
+    listing.add_argument('--data_dir', default='', help='the folder of prepared data sets')
     prepare = verb('prepare', 'Convert a data set to array_record files, once.')
     _recipe(prepare)
     prepare.add_argument('--processes', type=int, default=0, help='number of processes (default: one per core)')
@@ -253,7 +254,9 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
 def recipe(parser: argparse.ArgumentParser, title: str) -> None:
     """The keys of a recipe as flags."""
     same = parser.add_argument_group(title, 'The same as the config keys data.size, data.crop, …')
-    same.add_argument('--size', type=_whole_numbers, default=(), metavar='SIDE or HEIGHT,WIDTH')
+    same.add_argument(
+        '--size', type=_whole_numbers, default=(), metavar='SIZE', help='SIDE of squares, or HEIGHT,WIDTH'
+    )
     same.add_argument('--crop', default='center', help='center, stretch, adm or edm (default: center)')
     same.add_argument('--resize', default='', help='the filter: lanczos, bicubic, bilinear, hamming, box or nearest '
                       "(default: the filter of adm or edm, lanczos for other crops)")  # fmt: skip
