@@ -127,7 +127,7 @@ def test_models_and_metrics_can_be_chosen(visit):
     playwright.expect(place.locator('.mark-symbol path')).to_have_count(1)
     playwright.expect(place).to_contain_text('precision (higher is better)')
     tab.get_by_role('button', name='none', exact=True).click()
-    playwright.expect(place).to_contain_text('Nothing chosen')
+    playwright.expect(place).to_contain_text('None of the chosen')
     tab.get_by_role('button', name='all', exact=True).click()
     playwright.expect(place.locator('.mark-symbol path')).to_have_count(2)
 

@@ -72,7 +72,7 @@ def test_real_images_stand_beside_samples_of_as_many_images_only(board):
 def test_a_row_that_lacks_images_stands_there_and_says_how_many_would_do(board):
     missing = {'kind': 'none', 'details': {'images_at_most': 500}}
     html = board([fd('a', 9.0), fd(COPIES, 4.0), fd(HELD_OUT, None, **missing)])
-    assert re.search(f'{HELD_OUT}<span[^>]*>too few images for FD: needs evaluation.num_samples=500 or less<', html)
+    assert re.search(f'{HELD_OUT}<span[^>]*>too few images for FD: set evaluation.num_samples to at most 500<', html)
     other = board([fd('a', 9.0), fd(HELD_OUT, None, **missing, num_samples=50)])
     assert HELD_OUT not in other  # it says nothing of a table of another number of samples
 

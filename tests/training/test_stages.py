@@ -166,7 +166,7 @@ def test_a_step_of_any_stage_is_replayed(run, digits, step):
     assert sum(line.startswith('images') for line in lines) == 1
     first = pipeline.Order(len(digits[1]), seed=0).indices(step * SMALL, 8)
     assert f'images {", ".join(map(str, first))}, …' in lines[1]
-    assert lines[-1] == 'pixels: finite, done'
+    assert lines[-1] == 'pixels: finite, applied'
     loss = read_rows(run / 'metrics.jsonl')[step]['pixels/loss']
     assert f'pixels/loss {loss:.6g}' in lines[-2]
 

@@ -228,6 +228,6 @@ def test_slices_lie_along_the_axis_of_the_data():
     devices = [Device(number) for number in range(8)]
     placed = meshes._over_slices((2, 4, 1), meshes._slices(devices), devices)
     assert [{device.slice_index for device in row.flat} for row in placed] == [{0}, {1}]
-    with pytest.raises(UserError, match='goes over 2 slices'):
+    with pytest.raises(UserError, match='number of slices, 2, should divide'):
         meshes._over_slices((1, 8, 1), 2, devices)
     assert math.prod(placed.shape) == 8

@@ -110,7 +110,7 @@ def test_one_that_cannot_start_stops_a_new_run_but_not_one_that_goes_on(fake, ti
     with pytest.raises(UserError, match='wandb cannot start .trackers.names.: ZeroDivisionError'):
         train(tiny(*names), tmp_path / 'new', quiet=True)
     train(tiny('gaussian'), tmp_path / 'old', quiet=True)
-    with pytest.warns(UserWarning, match='wandb has failed'):
+    with pytest.warns(UserWarning, match='wandb failed'):
         assert train(tiny(*names, 'train.num_steps=6'), tmp_path / 'old', quiet=True).complete
 
 

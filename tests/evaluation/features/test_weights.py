@@ -104,7 +104,7 @@ def test_a_users_file_needs_its_hash_said_unless_it_is_the_published_one(tmp_pat
         weights.find(published, str(other), '1' * 64)
     with pytest.raises(UserError, match='gone.pth .*features.weights or --weights. cannot be read: No such file'):
         weights.find(published, str(tmp_path / 'gone.pth'))
-    with pytest.raises(UserError, match='which evaluation.features.weights or --weights should name'):
+    with pytest.raises(UserError, match='also give the file with evaluation.features.weights or --weights'):
         weights.find(published, '', digest)
 
 
