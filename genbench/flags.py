@@ -13,7 +13,7 @@ COMPLETION = """To enable completion:
   bash  genbench completion bash > ~/.local/share/bash-completion/completions/genbench
   zsh   genbench completion zsh > ~/.zfunc/_genbench  (~/.zshrc: fpath+=~/.zfunc before compinit)
   fish  genbench completion fish > ~/.config/fish/completions/genbench.fish"""
-VERIFY = 'Exit status: 0 if the result is within the tolerance or all checks pass, 1 if not, 2 on a mistake, 75 if stopped.'
+VERIFY = 'Exit status: 0 if the number is within the tolerance or all checks pass, else 1; 2: a mistake; 75: stopped.'
 
 
 class Parser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
         features = features.astype(np.float64)
     if features.ndim != 2 or len(features) < least or not features.shape[1]:
         raise UserError(f'{name} needs at least {least} rows of features (n, d), one per image; '
-                        f'its shape is {features.shape}.')  # fmt: skip
+                        f'it has the shape {features.shape}.')  # fmt: skip
     check_range(name, features, LARGEST)
     return features
 

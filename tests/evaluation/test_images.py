@@ -131,7 +131,7 @@ def test_an_empty_folder_is_said(tmp_path):
     [
         (DRAWN / 100.0, 'float64 values from .* to'),
         (DRAWN.astype(np.int64) * 2, 'int64 values'),
-        (np.full((2, 4, 4, 3), np.nan), 'not finite'),
+        (np.full((2, 4, 4, 3), np.nan), 'contains NaN or infinity'),
         (DRAWN[..., :2], 'shape'),
         (DRAWN[:0], 'shape'),
         (np.array(['a']), 'shape'),

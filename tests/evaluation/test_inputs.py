@@ -173,7 +173,7 @@ def test_a_network_of_the_users_own_is_named_in_the_protocol(files, tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'words'),
-    [('own.py:flat', 'gave float64 of the shape'), ('own.py:broken', 'ValueError: no network here'),
+    [('own.py:flat', 'returned float64'), ('own.py:broken', 'ValueError: no network here'),
      ('own.py:absent', 'does not define absent'), ('other.py:means', 'There is no feature network')],
 )  # fmt: skip
 def test_one_that_does_not_work_is_one_line(files, tmp_path, capsys, name, words):
@@ -220,7 +220,7 @@ def test_fld_is_of_samples_against_train_and_held_out_images(files):
     value, parts = evaluation.feature_likelihood_divergence(Y, X[::-1] + 1, X)
     assert row['value'] == pytest.approx(value)
     assert row['details'] == {name: [pytest.approx(part)] for name, part in parts.items()}
-    with pytest.raises(UserError, match='fld needs held-out real images'):
+    with pytest.raises(UserError, match='fld also needs held-out real images'):
         compare(samples, train, ['fld'], QUIET)
 
 

@@ -173,7 +173,7 @@ def nothing(tmp_path):
         (bad_moments, 'b.npz', 'fd', r'are not a mean \(d,\) and a covariance'),
         (other_protocol, 'b.npz', 'fd', 'moments of another protocol: features is .inception'),
         (own_moments, 'b.npz', 'kd', 'kd needs the reference images'),
-        (nothing, 'b.npy', 'fid', '2015 Inception .* ask for fd'),
+        (nothing, 'b.npy', 'fid', '2015 Inception .* use fd'),
         (nothing, 'b.npy', 'sfd', "needs the output 'spatial'"),
         (nothing, 'b.npy', 'memorisation', '--held-out'),
         (nothing, 'b.npy', 'fdd', "There is no metric 'fdd'.*Did you mean fd"),

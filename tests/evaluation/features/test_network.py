@@ -95,7 +95,7 @@ def test_the_classifier_by_name_is_the_classifier(tiny, digits, tmp_path, monkey
         ('inception', {'convention': 'tf'}, 'inception has ttur, pytorch-fid, clean, not the convention .tf.'),
         ('dinov2', {'convention': 'ttur'}, 'dinov2-vitb14 has dgm-eval, clean, not the convention .ttur.'),
         ('pixels', {'convention': 'ttur'}, 'pixels has none, not the convention'),
-        ('pixels', {'weights': 'a.pth'}, 'take no evaluation.features.weights'),
+        ('pixels', {'weights': 'a.pth'}, 'do not use evaluation.features.weights'),
         ('classifier', {}, 'need a data set to train on, but there is none here'),
     ],
 )

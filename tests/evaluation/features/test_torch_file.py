@@ -193,9 +193,9 @@ def test_a_state_dict_beside_other_values_is_read_by_its_key(tmp_path, layout):
     [
         ((), 'a.pth has several dictionaries of tensors; choose one, for example FILE::state_dict'),
         (('more',), 'for example FILE::more::ema'),
-        (('model',), 'holds nothing under model; there is: epoch, best_prec1, args, optimizer, state_dict'),
+        (('model',), 'has nothing under model; it has: epoch, best_prec1, args, optimizer, state_dict'),
         (('state_dict', 'w'), 'it is a Tensor, neither a tensor nor'),
-        (('epoch', 'w'), 'holds nothing under epoch::w; there is: int'),
+        (('epoch', 'w'), 'has nothing under epoch::w; it has: int'),
         (('optimizer',), 'needs builtins.set, which is not a tensor'),
     ],
 )
@@ -282,7 +282,7 @@ def test_what_is_larger_than_its_tensors_is_not_unpacked(tmp_path, value):
 def test_tensors_of_another_network_are_not_unpacked(tmp_path):
     value = {'x': Tensor(PACKED, 0, (PACKED,), (1,))}
     path = write(tmp_path / 'bad.pth', 'zip', value, bytes(4 * PACKED), zipfile.ZIP_DEFLATED)
-    for shapes, words in (({'x': (3,)}, 'this network needs'), ({'y': (PACKED,)}, 'has no tensor y')):
+    for shapes, words in (({'x': (3,)}, 'but this network needs'), ({'y': (PACKED,)}, 'has no tensor y')):
         refused(lambda shapes=shapes: weights.checked(weights.Weights(path, '', False), shapes), words)
     assert torch_file.read(path)['x'].nbytes == 4 * PACKED
 

@@ -137,8 +137,8 @@ def test_half_a_safetensors_file_is_one_sentence(tmp_path, safetensors, share):
     ('change', 'words'),
     [
         ({'layer.bias': None}, 'a.safetensors has no tensor layer.bias'),
-        ({'layer.weight': np.zeros((2, 4))}, r'layer.weight in .* has the shape \(2, 4\); this network needs \(4, 2\)'),
-        ({'head.weight': np.zeros(3)}, 'a.safetensors holds head.weight, which this network does not have'),
+        ({'layer.weight': np.zeros((2, 4))}, r'has the shape \(2, 4\), but this network needs \(4, 2\)'),
+        ({'head.weight': np.zeros(3)}, 'a.safetensors has head.weight, which this network does not have'),
     ],
 )
 def test_tensors_of_another_network_are_one_sentence(tmp_path, safetensors, change, words):
