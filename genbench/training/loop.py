@@ -392,5 +392,7 @@ def retention(family: Family) -> Retention:
 
 
 def _note(row: dict[str, Any]) -> str:
-    losses = [f'{name.split("/")[0]} {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')]
+    losses = [
+        f'{name.split("/")[0]} loss {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')
+    ]
     return ', '.join([*losses, f'{row["speed/images_per_second"]:.0f} images/s'])
