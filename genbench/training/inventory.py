@@ -30,8 +30,8 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
         reasons = kept.reasons(scores)
         for step in scores:
             size = _bytes_of(run.folder.checkpoints / str(step))
-            why = ', '.join(reasons[step]) or 'nothing (the next save deletes it)'
-            yield f'{step}: {size:,} bytes, kept for {why}; {_verdict(run, checkpoints, step)}'
+            why = ', '.join(reasons[step]) or 'until the next save'
+            yield f'{step}: {size:,} bytes, kept ({why}); {_verdict(run, checkpoints, step)}'
     finally:
         checkpoints.close()
     yield from _contents(placement.abstract_state(run.blueprint(max(scores))))

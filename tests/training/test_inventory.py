@@ -32,7 +32,7 @@ def test_the_newest_the_best_and_every_fourth_are_kept(run, capsys):
     worst = max(losses, key=lambda step: losses[step])
     lines = {int(line.split(':')[0]): line for line in shown(folder, capsys) if line[0].isdigit()}
     assert sorted(lines) == sorted({4, 8, 10, worst})
-    assert 'kept for newest 1' in lines[10] and 'kept for every 4' in lines[8]
+    assert 'kept (newest 1)' in lines[10] and 'kept (every 4)' in lines[8]
     assert 'best 1 by elbo/loss' in lines[worst]
     assert all(re.search(r': [\d,]+ bytes, ', line) for line in lines.values())
 
