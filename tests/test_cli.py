@@ -125,7 +125,7 @@ def test_a_teacher_that_does_not_fit(complaint, tiny, config_file, tmp_path, len
 def test_a_workdir_of_another_config(complaint, tiny, config_file, diffusion_run):
     config = config_file(tiny('diffusion', 'optimizer.learning_rate=0.5'))
     message = complaint('train', f'--config={config}', f'--workdir={diffusion_run}')
-    assert 'optimizer.learning_rate is 0.001 there and 0.5 here' in message
+    assert 'optimizer.learning_rate is 0.001 there, but 0.5 here' in message
 
 
 @pytest.mark.parametrize('below', ['', '/run'])

@@ -101,7 +101,7 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
     images = [file.name for file in found if is_image(file.name)]
     if not images:
         some = ', '.join(file.name for file in found[:FEW]) or 'nothing'
-        raise UserError(f'{folder} has no files with the suffix of an image; it has {some}.')
+        raise UserError(f'{folder} has no image files; it has {some}.')
     notes = []
     if others := [file.name for file in found if not matters(file.name)]:
         notes.append(f'files that are not images: {told(others)}')

@@ -40,7 +40,9 @@ def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
     lines = [f'{spec.name}: {height}×{width}, {channels} channel{"s" if channels > 1 else ""}, {spec.levels} levels']
     lines += [f'{one}: {info.num_examples:,} images' for one, info in builder.info.splits.items()]
     counts = np.bincount(arrays.labels, minlength=len(classes))
-    lines += [f'class {number} ({one}): {counts[number]:,} images of {split}' for number, one in enumerate(classes[:DOWN])]
+    lines += [
+        f'class {number} ({one}): {counts[number]:,} images of {split}' for number, one in enumerate(classes[:DOWN])
+    ]
     lines += [f'and {len(classes) - DOWN:,} more classes'] if len(classes) > DOWN else []
     for field in texts:
         some = [record[field].decode() for record in _first(builder, split)]

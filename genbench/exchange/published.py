@@ -57,7 +57,7 @@ def import_weights(source: str, config: Config, workdir: str) -> list[str]:
     if target.exists():
         raise UserError(f'{workdir} (--workdir) exists; choose a new folder.')
     if not path.exists():
-        raise UserError(f'There is no {source}.')
+        raise UserError(f'There is no file or folder {source}.')
     family = prepare(config, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True).family
     blueprint = states.Blueprint(family)
     if len(blueprint.shapes['params']) != 1 or family.borrowed or len(family.stages) > 1:

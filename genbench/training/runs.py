@@ -148,7 +148,7 @@ def _check_same(folder: Folder, config: Config) -> None:
     if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
         changed.pop('train.num_steps', None)
     if changed:
-        shown = ', '.join(f'{key} is {a!r} there, but {b!r} here' for key, (a, b) in list(changed.items())[:3])
+        shown = '; '.join(f'{key} is {a!r} there, but {b!r} here' for key, (a, b) in list(changed.items())[:3])
         raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
 
 
@@ -377,7 +377,7 @@ class Run:
         return averages.Snapshots(self.folder.snapshots).reconstruct(width, step, like, began)
 
 
-def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:
+def open_run(path: str | pathlib.Path, what: str = '', config: Config = None) -> Run:
     """Open a run folder by its manifest, with its own config unless another is given.
 
     Raises:
@@ -385,9 +385,9 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
     """
     folder = Folder(pathlib.Path(path))
     folder.check()
+    name = f'{what}: {folder.path}' if what else f'{folder.path}'
     if not folder.manifest.is_file():
-        raise UserError(f'{what}: {folder.path} is not a run (no manifest.json). Train one first: genbench train '
-                        f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
+        raise UserError(f'{name} is not a run (no manifest.json). Train one first with genbench train.')
     try:
         values = folder.read_manifest()
         config = configs.read(folder.config) if config is None else config
@@ -396,5 +396,5 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
             raise UserError(f'its manifest does not say what it borrowed as {missing[0]}.')
         family = families.get(config.family.name)(config, spec_from(values['data']), describe(values['borrowed']))
     except UserError as error:
-        raise UserError(f'{what}: {folder.path} cannot be read: {error}') from None
+        raise UserError(f'{name} cannot be read: {error}') from None
     return Run(folder, config, values, family)

@@ -166,7 +166,7 @@ def test_files_of_all_sorts_are_not_read_and_said(made, tmp_path):
 @pytest.mark.parametrize(
     ('names', 'recipe', 'why'),
     [
-        ([], {}, 'has no files with the suffix of an image; it has nothing'),
+        ([], {}, 'has no image files; it has nothing'),
         (['a.txt', 'b.csv'], {}, 'it has a.txt, b.csv'),
         (['train/1.png', '2.png', 'test/3.png'], {}, 'images in no split: 2.png'),
         (['test/1.png', 'val/2.png'], {}, 'has test/, val/ but no train/'),

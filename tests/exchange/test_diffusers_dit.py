@@ -57,7 +57,7 @@ def test_without_conditions_the_one_class_of_the_layout_says_nothing():
     ('shape', 'options', 'forms', 'words'),
     [
         ((8, 4, 1), {}, {}, 'its images are not square'),
-        ((8, 8, 1), {'expansion': 2}, {}, 'network.expansion is 2, and DiTTransformer2DModel fixes 4'),
+        ((8, 8, 1), {'expansion': 2}, {}, 'network.expansion is 2, but DiTTransformer2DModel always has 4'),
         ((8, 8, 1), {'second_time': True}, {}, 'it takes two times'),
         (
             (8, 8, 1),

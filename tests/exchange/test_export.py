@@ -62,7 +62,7 @@ def test_the_card_says_data_training_results_and_licence(diffusion_copy, tmp_pat
     assert '8×8×1' in card and '17 levels' in card and run.sha256(4) in card and 'the average ema' in card
     rows = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
     assert rows and all(f'| {row["metric"]} |' in card and row['protocol_hash'] in card for row in rows)
-    assert 'These weights: cc-by-4.0.' in card
+    assert 'The licence of these weights is cc-by-4.0.' in card
     assert json.loads((out / 'config.json').read_text()) == json.loads(run.folder.config.read_text())
 
 

@@ -119,7 +119,7 @@ def test_a_pickle_of_edm_is_read_and_its_code_is_not_run(tmp_path):
         ({'ema': module('EDMPrecond', **OPTIONS)}, {'path': 'vp'}, 'trained with family.schedule=edm and family.pred'),
         ({'ema': module('VPPrecond')}, {}, 'trained with family.schedule=vp and family.prediction=noise; this config'),
         ({'ema': module('EDMPrecond', **OPTIONS)}, {'size': 4}, 'img_resolution = 8, but here it is 4'),
-        ({'ema': module('iDDPMPrecond')}, {}, 'holds iDDPMPrecond, which genbench cannot use'),
+        ({'ema': module('iDDPMPrecond')}, {}, 'has iDDPMPrecond, which genbench cannot use'),
         (precond('DhariwalUNet'), {}, 'has the network adm'),
         (precond('SongUNet'), {}, 'map_layer0.weight is missing'),
         ({'G_ema': module('Generator')}, {}, "has no network under 'ema'"),

@@ -134,7 +134,10 @@ REFUSED = {
         lambda: diffusion(('edges',), diffusion(spec=DataSpec('other', (4, 4, 3), 5))),
         'trained on .*other',
     ),
-    'another path': (lambda: diffusion(('edges',), diffusion(schedule='linear')), 'another family.schedule.*linear'),
+    'another path': (
+        lambda: diffusion(('edges',), diffusion(schedule='linear')),
+        'family.schedule of the base differs.*linear',
+    ),
     'another network': (
         lambda: diffusion(('edges',), diffusion(network={**NETWORK, 'channels': 16})),
         'The network of the base differs from this config: channels is 16 there, but 8 here',

@@ -83,7 +83,7 @@ A = f'Trial("a", {CONFIG!r})'
         (f"Study('t', 'c', ({A},), seeds=(0.5,))", 'whole numbers'),
         (f"Study('t', 'c', ({A},), budget=1000)", 'should be a Budget, not 1000'),
         (f"Study('t', 'c', ({A},), budget=Budget(steps=0))", 'steps is 0; it should be a number above 0'),
-        (f"Study('t', 'c', ({A},), budget=Budget(steps=5, images=5))", 'names steps and images'),
+        (f"Study('t', 'c', ({A},), budget=Budget(steps=5, images=5))", 'has steps and images'),
         (f"Study('t', 'c', ({A},), budget=Budget())", 'needs one of steps'),
         (f"Study('t', 'c', ({A},), evaluation={{'train.seed': 3}})", 'sets train.seed, .* not a key of evaluation'),
         ("Study('t', 'c', variants('x', grid({'family.schedule': 'cosine'})))", 'needs a list of values'),

@@ -113,9 +113,9 @@ def test_damage_twice_at_one_step_keeps_both(folder):
 @pytest.mark.parametrize(
     ('other', 'words'),
     [
-        (state_of(0, size=5), r'params/w has shape \(4,\) there and \(5,\) in this config'),
+        (state_of(0, size=5), r'params/w has shape \(4,\) there, but \(5,\) in this config'),
         ({**state_of(0), 'extra': jnp.zeros(1)}, 'it lacks extra'),
-        ({'step': jnp.zeros((), jnp.int32)}, 'it holds params/w, which this config does not have'),
+        ({'step': jnp.zeros((), jnp.int32)}, 'it has params/w, which this config does not'),
     ],
 )
 def test_what_does_not_fit_is_said_in_words(folder, other, words):

@@ -16,7 +16,7 @@ from genbench.training.loop import train
     ('vae', 'family.decoder=logit', 'family.decoder'),
     ('diffusion', 'optimizer.name=adm', 'Did you mean adam'),
     ('diffusion', 'evaluation.samplers=hoin:3', 'No sampler is called'),
-    ('flow_matching', 'family.time_sampler=logit', 'No time sampler'),
+    ('flow_matching', 'family.time_sampler=logit', 'no time sampler'),
     ('gan', 'network.multipliers=1,1,1,1,1', 'divisible by 16'),
 ])  # fmt: skip
 def test_a_misnamed_value_is_found_before_the_folder_is_made(tiny, tmp_path, family, override, words):

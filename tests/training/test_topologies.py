@@ -182,7 +182,7 @@ def test_a_mesh_that_does_not_multiply_is_one_line(tiny):
 
 @pytest.mark.parametrize('versions, told', [
     ({}, r"Run: pip install 'genbench\[topology-tpu\]'"),
-    ({'libtpu': '0.0.1'}, 'and 0.0.1 is installed'),
+    ({'libtpu': '0.0.1'}, 'but 0.0.1 is installed'),
 ])  # fmt: skip
 def test_a_compiler_that_is_missing_or_of_another_version_is_one_line(versions, told, monkeypatch):
     real = metadata.version
