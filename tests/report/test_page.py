@@ -216,7 +216,7 @@ def test_several_studies_have_one_page(make_study, tmp_path):
     board = read.text[: read.text.index('How to read it')]
     assert all(f'{folder}/{name}' in board for folder in ('one', 'other') for name in ('wide', 'narrow'))
     assert page.write(one, other) == tmp_path / 'report.html'
-    with pytest.raises(UserError, match='named twice'):
+    with pytest.raises(UserError, match='given twice'):
         page.write(one, one)
 
 
