@@ -101,7 +101,7 @@ def test_a_plan_says_where_test_images_are_too_few_for_a_bound(make):
     assert list(preview.lines(made, []))[-1] == line
     many = 'evaluation.num_samples=361'
     found = plan.remarks(make(a=(many, 'evaluation.metrics=fd,fd_train')), [])
-    assert ['for fd of' in found[0], 'for fd_train of' in found[1]] == [True, True]
+    assert [line.partition(' on ')[0] for line in found] == ['fd', 'fd_train']
     assert 'Set evaluation.num_samples=360' in found[1]
 
 
