@@ -169,7 +169,7 @@ def baselines(parser: argparse.ArgumentParser) -> None:
 
 
 def verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('row', metavar='ROW', help='an id from genbench baselines')
+    parser.add_argument('row', metavar='ROW', help='an id that genbench baselines lists')
     parser.add_argument('--run', default='', metavar='WORKDIR', help='evaluate this finished run instead of training')
     parser.add_argument('--workdir', default='', help='where to train, or resume training (default: '
                         'runs/baselines/ROW)')  # fmt: skip

@@ -98,7 +98,7 @@ def verify(given: argparse.Namespace) -> int:
         return 0 if verification.check_and_say(row, print) else 1
     comparison = verification.compare(row, run=given.run, workdir=given.workdir, data_dir=given.data_dir)
     if comparison is None:
-        print(f'Stopped and saved; genbench verify {row.id} goes on from there.')
+        print(f'Stopped and saved. Repeat genbench verify {row.id} to continue.')
         return INTERRUPTED
     for line in comparison.lines():
         print(line)

@@ -15,7 +15,7 @@ from genbench.training.loop import train
 @pytest.mark.parametrize(('family', 'override', 'words'), [
     ('vae', 'family.decoder=logit', 'family.decoder'),
     ('diffusion', 'optimizer.name=adm', 'Did you mean adam'),
-    ('diffusion', 'evaluation.samplers=hoin:3', 'No sampler is called'),
+    ('diffusion', 'evaluation.samplers=hoin:3', 'There is no sampler'),
     ('flow_matching', 'family.time_sampler=logit', 'no time sampler'),
     ('gan', 'network.multipliers=1,1,1,1,1', 'divisible by 16'),
 ])  # fmt: skip
