@@ -9,7 +9,7 @@ from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
 DEFAULTS: dict[str, Any] = {
     'data': {
         'name': 'digits',
-        'data_dir': '',  # folder of prepared data; '': the cache for embedded sets, TFDS's own folder for others
+        'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
         'random_crop': 0,  # shift training images at random by up to this many pixels, filling in by reflection
         'resident_bytes': 2**30,  # larger data sets are streamed from disk
@@ -51,7 +51,7 @@ DEFAULTS: dict[str, Any] = {
         'drop_factor': 0.1,
         'b1': 0.9,
         'b2': 0.999,
-        'epsilon': 1e-8,  # added to Adam's denominator
+        'epsilon': 1e-8,  # of Adam's denominator
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
     },

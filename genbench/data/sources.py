@@ -18,7 +18,7 @@ from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 POINTS = ('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll')
-EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation
+EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation beforehand
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,12 +98,12 @@ def hash_images(digest: Any, images: np.ndarray, *, first: bool) -> None:
 class Settings:
     """The parameters of metrics. The defaults are those of papers and other tools."""
 
-    kernel_subsets: int = 100  # for the kernel distance
+    kernel_subsets: int = 100  # of the kernel distance
     kernel_subset_size: int = 1000
-    neighbours: int = 3  # for precision and recall
-    density_neighbours: int = 5  # for density and coverage
-    splits: int = 10  # for the inception score
-    slices: int = 1000  # directions for the sliced Wasserstein distance
+    neighbours: int = 3  # of precision and recall
+    density_neighbours: int = 5  # of density and coverage
+    splits: int = 10  # of the inception score
+    slices: int = 1000  # directions of the sliced Wasserstein distance
 
     def of(self, name: str) -> dict[str, Any]:
         """How the protocol of a metric records them."""

@@ -5,7 +5,7 @@ import numpy as np
 from genbench.errors import UserError
 from genbench.evaluation.arrays import checked, checked_sets
 
-MOST_ROWS = 20_000  # the Vendi score needs the eigenvalues of such a matrix; a larger one takes too long
+MOST_ROWS = 20_000  # size of the matrix whose eigenvalues the Vendi score needs; a larger one takes too long
 
 
 def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed: int = 0) -> tuple[float, float]:

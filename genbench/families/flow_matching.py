@@ -75,7 +75,7 @@ class FlowMatching(RegressionFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if config.family.teacher and 'teacher' not in self.borrows(config):
-            raise UserError('family.teacher has no effect without family.coupling=pairs.')
+            raise UserError('family.teacher has no use without family.coupling=pairs.')
         self.made: Pairs | None = self._coupling() if 'teacher' in self.borrowed else None
         if self.made:
             self.teacher = _checked(self, self.borrowed['teacher'].family, self.made)
@@ -138,7 +138,7 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
         raise UserError('Pairs need pixels and a teacher that stands alone: neither it nor this run may build on '
                         'other runs.')  # fmt: skip
     if teacher.spec != student.spec:
-        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {student.spec}.')
+        raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {student.spec}.')
     teacher.check_sampler(made.solver)
     if WEIGHT in student.forms and (WEIGHT in teacher.forms or not teacher.conditional or made.guidance):
         raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '

@@ -205,7 +205,7 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
         'normal': Normal(spec, scale),
     }
     if name not in models:
-        raise UserError(f'There is no decoder {name!r} (family.decoder). {did_you_mean(name, models)}')
+        raise UserError(f'No decoder is called {name!r} (family.decoder). {did_you_mean(name, models)}')
     return models[name]
 
 

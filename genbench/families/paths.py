@@ -101,11 +101,11 @@ class PathFamily(Family):
         if isinstance(self.space, Pixels):
             return
         if self.path_config.clip:
-            raise UserError('family.clip is True, but latents have no range to clip to; use False.')
+            raise UserError('family.clip is True, and latents have no range to clip to; use False.')
         for name, form in self.forms.items():
             if form.type == 'image' and form.shape[:2] != self.space.shape[:2]:
                 size = '×'.join(map(str, self.space.shape[:2]))
-                raise UserError(f'The condition {name} is a picture in pixels, but the latents of this first stage are '
+                raise UserError(f'The condition {name} is a picture of pixels, and the latents of this first stage are '
                                 f'{size}; use another condition.')  # fmt: skip
 
     @property
@@ -228,7 +228,7 @@ class PathFamily(Family):
         """The denoiser with this sampler's options applied."""
         options, negative = sampler.options, None
         if options.threshold not in ('', 'none') and isinstance(self.space, Latents):
-            raise UserError('The option threshold is for pixels, but this model has latents; remove it.')
+            raise UserError('The option threshold is for pixels, and this model is one of latents; leave it out.')
         guide = self._guide(networks, given, options.guide) if options.guide else None
         clip = {'': self.path_config.clip, 'none': False, 'static': True}.get(options.threshold, options.threshold)
         if options.negative and given is not None:

@@ -56,7 +56,7 @@ class RegressionFamily(PathFamily):
             'time_sampler': 'uniform',  # one of `times.SAMPLERS`, as NAME or NAME:key=value,…
             'weight': 'none',  # weight over time, one of `weights.WEIGHTS`
             'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
-            'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
+            'base': '',  # frozen run, which conditions that it does not know steer (`families.control`)
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
         }
         return {**base, 'family': {**base['family'], **options}}

@@ -12,8 +12,8 @@ import numpy as np
 from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
-EARLIEST = 1e-12  # the earliest time in a search for a time
-LOUDEST = 1000.0  # the highest σ / α of a first step, for paths without a bound whose steps are spaced in noise levels
+EARLIEST = 1e-12  # the earliest time considered in a search for a time
+LOUDEST = 1000.0  # the highest σ / α of a first step if steps are spaced in noise levels, which some paths do not bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,14 +380,14 @@ def check_spacing(schedule: Schedule, spacing: str) -> int | None:
       UserError: this schedule does not allow this spacing.
     """
     if spacing == 'ddim_quad' and schedule.name != 'linear':
-        raise UserError(f'spacing=ddim_quad begins at 0.801, where the schedule linear has reached noise, but '
+        raise UserError(f'spacing=ddim_quad begins at 0.801, where the schedule linear has reached noise and '
                         f'{schedule.name} has not; use spacing=quadratic.')  # fmt: skip
     if spacing in SPACINGS or spacing.startswith('rho'):
         return None
     times = times_of(spacing)
     if not math.isclose(times[0], schedule.t_max, rel_tol=1e-6):
-        raise UserError(f'spacing={spacing} begins at {times[0]:g}, but samples of the schedule '
-                        f'{schedule.name} start from noise at {schedule.t_max:g}; write that time first.')  # fmt: skip
+        raise UserError(f'spacing={spacing} begins at {times[0]:g}, and the noise that samples of the schedule '
+                        f'{schedule.name} start from lies at {schedule.t_max:g}; write that time first.')  # fmt: skip
     return len(times)
 
 
@@ -395,5 +395,5 @@ def get(name: str) -> Schedule:
     """The schedule that configs call `name`. 'learned' gives it in its untrained form."""
     known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
     if name not in known:
-        raise UserError(f'There is no schedule {name!r}. {did_you_mean(name, known)}')
+        raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')
     return known[name]()

@@ -17,8 +17,8 @@ DEFAULTS = {
     'activation': 'silu',  # or 'tanh', 'relu', 'gelu'
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu}
-TIME_FEATURES = 64  # number of sinusoids for a time
-COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
+TIME_FEATURES = 64  # number of sinusoids of a time
+COUPLINGS, MARGIN = 8, 0.01  # of a flow; α of its logits, as in `couplings`
 RANGES = {'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time_scale': POSITIVE}
 
 

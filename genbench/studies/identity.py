@@ -16,7 +16,7 @@ from genbench.reading import read_json_if_any
 from genbench.training.files import write_atomically
 
 FILE = 'trial.json'
-# Parts of the package that do not affect the numbers of a trial.
+# Parts of the package that do not affect any number of a trial.
 _APART = ('cli.py', 'commands.py', 'flags.py', '__main__.py', 'errors.py', 'ranges.py', 'reading.py', 'startup.py',
           'shipped.py', 'projects.py', 'api.py', 'exchange', 'project', 'share', 'report', 'studies')  # fmt: skip
 
