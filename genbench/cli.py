@@ -207,7 +207,7 @@ def _train_run(resolved: Any, given: argparse.Namespace, profile: tuple[int, int
     if not processes.is_first():
         return 0 if outcome.complete else INTERRUPTED
     if outcome.already:
-        print(f'{workdir} is already complete: {summary["step"]} steps in {summary["training_seconds"]:.0f} s.')
+        print(f'{workdir} is complete: {summary["step"]} steps in {summary["training_seconds"]:.0f} s.')
         return 0
     if not outcome.complete:
         print(f'Stopped at step {summary["step"]} and saved to {workdir}. Repeat the command to continue.')

@@ -42,7 +42,7 @@ def test_a_run_of_python_is_the_run_of_the_command_line(tiny, trained, config_fi
     assert run.summary['state_sha256'] == genbench.load_run(trained('gaussian')).summary['state_sha256']
     assert [row['step'] for row in run.metrics] == [1, 2, 3, 4] and run.config.checkpoint.every == 2
     assert cli.main(['train', f'--config={config_file(tiny("gaussian"))}', f'--workdir={run.path}']) == 0
-    assert 'is already complete' in capsys.readouterr().out
+    assert 'is complete' in capsys.readouterr().out
     images = run.sample(6, seed=3)
     assert images.shape == (6, 8, 8, 1) and images.dtype == np.uint8
     np.testing.assert_array_equal(run.sample(3, seed=3), images[:3])
