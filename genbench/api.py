@@ -157,5 +157,5 @@ def evaluate(
 
 def _words(overrides: Overrides) -> Sequence[str]:
     if isinstance(overrides, str):
-        raise UserError(f'overrides is the text {overrides!r}; give a mapping of keys to values, or a list of texts.')
+        raise UserError(f'overrides is the string {overrides!r}; pass a mapping, or a list of KEY=VALUE strings.')
     return sweep.words(overrides) if isinstance(overrides, Mapping) else list(overrides)

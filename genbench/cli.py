@@ -21,10 +21,10 @@ DESCRIPTION = """Generative families under one trainer and one evaluation harnes
   genbench train --config=configs/DATASET/FAMILY.py --config.optimizer.learning_rate=1e-3 --workdir=runs/NAME
   genbench evaluate runs/NAME --config.evaluation.samplers=ddim:10,heun:25
 """
-METRICS = """A and B are folders of images, .npy or .npz arrays of uint8 images (N, H, W, C) or of features (N, D),
-tfds:NAME:SPLIT, folder:DIR:SPLIT, folders of runs, or moments: saved by "genbench metrics moments IMAGES
---out FILE.npz", or published (mu, sigma)."""
-OVERRIDES = 'Any --config.KEY=VALUE replaces a key of the config, for example --config.train.num_steps=1e3.'
+METRICS = """A and B are folders of images; .npy or .npz arrays of uint8 images (N, H, W, C) or of features (N, D);
+data sets as tfds:NAME:SPLIT or folder:DIR:SPLIT; folders of runs; or moments. Moments are either saved by
+"genbench metrics moments IMAGES --out FILE.npz" or published by others (mu, sigma)."""
+OVERRIDES = '--config.KEY=VALUE sets any key of the config, for example --config.train.num_steps=1e3.'
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,79 +40,80 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str, parent=verbs, epilog: str = '') -> argparse.ArgumentParser:
         return parent.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
 
-    train = verb('train', 'Train one config, or go on with its run.', epilog=OVERRIDES)
-    train.add_argument('--config', help='a config file, or the name of one that ships: DATASET/FAMILY')
-    train.add_argument('--workdir', help='the folder of the run')
-    train.add_argument('--dry-run', action='store_true', help='print the mesh, where every array lies, '
-                       'memory and FLOPs; train nothing')  # fmt: skip
-    train.add_argument('--debug', action='store_true', help='check shapes, trace what is not a number to the operation '
-                       'that made it, and stop there; slow')  # fmt: skip
-    train.add_argument('--profile', metavar='START:STOP', default='', help='write a trace of these steps to '
+    train = verb('train', 'Train one config, or resume its run.', epilog=OVERRIDES)
+    train.add_argument('--config', help='a config file, or the name of a shipped one: DATASET/FAMILY')
+    train.add_argument('--workdir', help='the run folder')
+    train.add_argument('--dry-run', action='store_true', help='print the mesh, the placement of every array, '
+                       'memory and FLOPs, without training')  # fmt: skip
+    train.add_argument('--debug', action='store_true', help='check shapes, and stop at the operation that makes the '
+                       'first NaN (slow)')  # fmt: skip
+    train.add_argument('--profile', metavar='START:STOP', default='', help='trace these steps and write the trace to '
                        'WORKDIR/profile, for TensorBoard, XProf or Perfetto')  # fmt: skip
-    train.add_argument('--replay', type=int, metavar='STEP', help='do this one step of a run again, say what its '
-                       'updates see, and write nothing; needs no --config')  # fmt: skip
+    train.add_argument('--replay', type=int, metavar='STEP', help='repeat this step of a run, report which arrays are '
+                       'not finite, and write nothing (needs no --config)')  # fmt: skip
     flags.topology(train)
     flags.processes(train)
 
-    evaluate = verb('evaluate', 'Score a run and add the rows to its results.jsonl.', epilog=OVERRIDES)
-    evaluate.add_argument('workdir', help='the folder of a run')
-    evaluate.add_argument('--step', type=int, help='a checkpoint; by default the newest')
+    evaluate = verb('evaluate', 'Score a run and append the rows to its results.jsonl.', epilog=OVERRIDES)
+    evaluate.add_argument('workdir', help='the run folder')
+    evaluate.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
     evaluate.add_argument(
         '--grid', action='append', default=[], metavar='KEY=VALUE,VALUE',
-        help='an axis of cells: sampler, nfe or steps, guidance or another option, average, seed; may be repeated',
+        help='evaluate every combination of these: sampler, nfe or steps, guidance or other options, average, seed',
     )  # fmt: skip
-    evaluate.add_argument('--dry-run', action='store_true', help='compile the programs that sample and score for '
-                          '--topology; compute nothing')  # fmt: skip
+    evaluate.add_argument('--dry-run', action='store_true', help='compile the sampling and scoring programs for '
+                          '--topology, without running them')  # fmt: skip
     flags.processes(evaluate)
     flags.topology(evaluate)
 
-    metrics = verb('metrics', 'Compare two sets of images, from genbench or not.', epilog=METRICS)
+    metrics = verb('metrics', 'Compare two sets of images, whether genbench made them or not.', epilog=METRICS)
     flags.metrics(metrics)
     flags.processes(metrics)
 
-    compared = verb('compare-protocols', 'Print in what the protocols of two result rows differ.')
+    compared = verb('compare-protocols', 'Show how the protocols of two result rows differ.')
     for side in ('left', 'right'):
-        compared.add_argument(side, metavar='ROW', help='PATH:LINE or PATH:METRIC of a results.jsonl, a run or study '
-                              'folder, or a JSON of genbench metrics')  # fmt: skip
+        compared.add_argument(side, metavar='ROW', help='PATH:LINE or PATH:METRIC; PATH is a results.jsonl, a run or '
+                              'study folder, or a JSON file of genbench metrics')  # fmt: skip
 
-    sample = verb('sample', 'Draw images from a run.', epilog=OVERRIDES)
-    sample.add_argument('workdir', help='the folder of a run')
-    sample.add_argument('--out', required=True, help='a .png (one grid) or .npz (integer images) file')
-    sample.add_argument('--count', type=int, default=100, help='how many images (100)')
-    sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,…; by default the family's")
-    sample.add_argument('--seed', type=int, default=0)
-    sample.add_argument('--step', type=int, help='a checkpoint; by default the newest')
+    sample = verb('sample', 'Sample images from a run.', epilog=OVERRIDES)
+    sample.add_argument('workdir', help='the run folder')
+    sample.add_argument('--out', required=True, help='a .png file (one grid) or .npz file (integer images)')
+    sample.add_argument('--count', type=int, default=100, help='number of images (default: 100)')
+    sample.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,… (default: the family's)")
+    sample.add_argument('--seed', type=int, default=0, help='seed of the samples (default: 0)')
+    sample.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
-                        help='a condition, such as label=3 or caption="a bold seven"; may be repeated')  # fmt: skip
+                        help='a condition, such as label=3 or caption="a bold seven" (repeatable)')  # fmt: skip
     flags.processes(sample)
 
-    flags.run(verb('run', 'Run a study: train, evaluate and report what is missing.', epilog=OVERRIDES))
-    flags.status(verb('status', 'Print how the trials of a study stand, also while they run and from other machines.'))
+    flags.run(verb('run', 'Run a study: train and evaluate what is missing, then report.', epilog=OVERRIDES))
+    flags.status(verb('status', 'Show the state of the trials of a study, also while they run or from another '
+                 'machine.'))  # fmt: skip
 
-    flags.report(verb('report', 'Write the page of a study or run, or one page of several.'))
+    flags.report(verb('report', 'Write the report page of a study or a run, or one page for several.'))
 
-    about = 'Compare the rows of many studies and runs: mean ± sd over seeds.'
+    about = 'Compare result rows across studies and runs: mean ± sd over seeds.'
     flags.results(verb('results', about, epilog=flags.RESULTS))
-    about = 'List published numbers, and which of them are reproduced here.'
+    about = 'List published numbers and how far genbench has reproduced each.'
     flags.baselines(verb('baselines', about, epilog=flags.BASELINES))
-    about = 'Run the recipe of a published number, or evaluate a finished run, and compare.'
+    about = 'Run the recipe of a published number, or evaluate a finished run, and compare the results.'
     flags.verify(verb('verify', about, epilog=flags.VERIFY))
 
-    flags.export(verb('export', 'Write the weights of a run for other programs, with a model card.'))
-    flags.imported(verb('import', 'Make a run of published weights, of diffusers, EDM or score SDE.', epilog=OVERRIDES))
-    flags.init(verb('init', 'Make a project of your own: a family, a config, a study and a test.'))
-    about = 'Look at configs; list and copy what ships.'
+    flags.export(verb('export', 'Export the weights of a run for other programs, with a model card.'))
+    flags.imported(verb('import', 'Turn published weights (diffusers, EDM, score SDE) into a run.', epilog=OVERRIDES))
+    flags.init(verb('init', 'Start your own project: a family, a config, a study and a test.'))
+    about = 'Show and compare configs; list and copy the shipped ones.'
     config = verbs.add_parser(
         'config', aliases=['configs'], help=about, description=about, allow_abbrev=False
     ).add_subparsers(dest='action', required=True, metavar='ACTION')
     flags.config(lambda name, text, epilog='': verb(name, text, config, epilog), OVERRIDES)
 
-    checkpoint = verb('checkpoint', 'Look at checkpoints, and copy them out.').add_subparsers(
+    checkpoint = verb('checkpoint', 'List the checkpoints of a run, or copy the run.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
     flags.checkpoint(lambda name, text: verb(name, text, checkpoint))
 
-    data = verb('data', 'Look at data sets, and prepare them.').add_subparsers(
+    data = verb('data', 'List, prepare and show data sets.').add_subparsers(
         dest='action', required=True, metavar='ACTION'
     )
     flags.data(lambda name, text: verb(name, text, data))
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return VERBS[given.verb](given, overrides)
     except UserError as error:
         return _complain(mirror.named(str(error)))
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -171,12 +172,12 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import config, startup
 
     if not given.workdir and not given.dry_run:
-        raise UserError('genbench train needs --workdir, the folder of the run.')
+        raise UserError('genbench train needs a run folder: --workdir=DIR.')
     if given.replay is not None:
         with remote.staged('replay', vars(given)):
             return _replay(given, overrides)
     if not given.config:
-        raise UserError('genbench train needs --config, a config file.')
+        raise UserError('genbench train needs a config: --config=CONFIG.')
     profile = _span(given.profile)
     resolved = config.load(given.config, overrides)
     from genbench.training import topologies
@@ -206,10 +207,10 @@ def _train_run(resolved: Any, given: argparse.Namespace, profile: tuple[int, int
     if not processes.is_first():
         return 0 if outcome.complete else INTERRUPTED
     if outcome.already:
-        print(f'{workdir} is complete: {summary["step"]} steps, {summary["training_seconds"]:.0f} s.')
+        print(f'{workdir} is complete: {summary["step"]} steps in {summary["training_seconds"]:.0f} s.')
         return 0
     if not outcome.complete:
-        print(f'Stopped at step {summary["step"]}, saved in {workdir}; the same command goes on from there.')
+        print(f'Stopped at step {summary["step"]} and saved to {workdir}. Repeat the command to continue.')
         return INTERRUPTED
     print(f'{workdir}: {summary["step"]} steps in {summary["training_seconds"]:.0f} s, '
           f'{summary["images_per_second"]:.0f} images/s, {_used(summary)}. '
@@ -230,9 +231,9 @@ def _joined(given: argparse.Namespace) -> Iterator[Any]:
 
 
 def _used(summary: dict[str, Any]) -> str:
-    share = f'{summary["goodput"]:.0%} of the time in steps'
+    share = f'{summary["goodput"]:.0%} of the time spent in steps'
     if summary['mfu'] is None:
-        return f'{share} (MFU unknown: no peak is known for {summary["device"]})'
+        return f'{share} (no MFU: the peak of {summary["device"]} is unknown)'
     return f'{share}, MFU {summary["mfu"]:.1%}'
 
 
@@ -250,7 +251,7 @@ def _replay(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench import startup
 
     if overrides:
-        raise UserError('--replay takes the config from the run; leave --config.KEY=VALUE out.')
+        raise UserError('--replay uses the config of the run; remove --config.KEY=VALUE.')
     startup.prepare()
     from genbench.training import replay
 
@@ -272,7 +273,7 @@ def _evaluate(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
         rows = harness.evaluate(given.workdir, overrides, step=given.step, cells=given.grid)
         if processes.is_first():
-            told = f'{mirror.named(given.workdir)}/results.jsonl has all of it already.'
+            told = f'{mirror.named(given.workdir)}/results.jsonl already has all of these rows.'
             print(table.text(rows) if rows else told)
     return 0
 
@@ -307,7 +308,7 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
                           given=given.given, overrides=overrides, step=given.step)  # fmt: skip
         if processes.is_first():
-            print(f'{given.count} images in {mirror.named(given.out)}')
+            print(f'{given.count} images written to {mirror.named(given.out)}')
     return 0
 
 
@@ -322,7 +323,7 @@ def _report(given: argparse.Namespace, _: Sequence[str]) -> int:
         chosen = [name for name in given.models.split(',') if name]
         paper = papers.Paper.of(given.figure_size, given.font, given.font_size)
         written = papers.write(*given.folders, into=path.parent / 'figures', paper=paper, models=chosen)
-        print(f'{len(written)} files in {written[0].parent}')
+        print(f'{len(written)} files written to {written[0].parent}')
     return 0
 
 
@@ -359,7 +360,7 @@ def _completion(given: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-JOINED = ('train', 'evaluate', 'sample', 'metrics')  # verbs of several processes; the first fetches and sends
+JOINED = ('train', 'evaluate', 'sample', 'metrics')  # verbs of several processes, the first of which moves files
 VERBS = {
     'train': _train,
     'evaluate': _evaluate,

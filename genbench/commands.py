@@ -20,7 +20,7 @@ def config(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     if given.action == 'show':
         if bool(given.name) == bool(given.config):
-            raise UserError('genbench config show needs one config: --config=CONFIG, or CONFIG alone.')
+            raise UserError('genbench config show needs exactly one config: CONFIG or --config=CONFIG.')
         resolved = config.load(given.name or given.config, overrides)
         for key, value in config.flatten(resolved):
             print(f'{key} = {value!r}')
@@ -56,7 +56,7 @@ def init(given: argparse.Namespace, _: Sequence[str]) -> int:
     from genbench import projects
 
     print('\n'.join(projects.create(given.name, given.out)))
-    print(f'Next: cd {given.out or given.name}, and read its README.md.')
+    print(f'Next: cd {given.out or given.name} and read README.md.')
     return 0
 
 

@@ -21,15 +21,15 @@ from genbench.families.base import Family
 from genbench.ranges import Range
 from genbench.settings import DEFAULTS, RANGES
 
-Config = Any  # a locked ConfigDict; keys and types are checked when it is resolved, not by the type checker
+Config = Any  # a locked ConfigDict; resolving it checks keys and types; the type checker does not
 
 _DEEPEST = 8  # levels of nested sections
 
-# Changing these keys does not make a run another experiment.
+# A run stays the same experiment when these keys change.
 _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', 'evaluation', 'mesh', 'trackers',
          'train.log_every', 'train.sample_every', 'train.evaluate_', 'train.steps_per_call')  # fmt: skip
 
-# Keys added later. They do not count at these values, so that the hashes of older runs stay the same.
+# Keys added later. At these values they do not enter the hash, so older runs keep theirs.
 _LATER = {
     'family.modules': (), 'data.random_crop': 0, 'family.objective': 'elbo', 'family.draws': 1,
     'family.covariance': 'full',
@@ -130,7 +130,7 @@ def plain(values: Any, depth: int = 0) -> Any:
       UserError: sections nest without end, as in a dict that contains itself.
     """
     if depth > _DEEPEST:
-        raise UserError(f'Its sections nest more than {_DEEPEST} deep; a section may not hold itself.')
+        raise UserError(f'Its sections nest more than {_DEEPEST} levels deep; a section must not contain itself.')
     if isinstance(values, Mapping | ConfigDict):
         return {key: plain(value, depth + 1) for key, value in values.items()}
     return tuple(values) if isinstance(values, list | tuple) else values
@@ -146,7 +146,7 @@ def _lookup(config: Config, key: str) -> Any:
         value = value[part]
     if isinstance(value, ConfigDict):
         inside = ', '.join(f'{key}.{name}' for name in value)
-        raise UserError(f'{key!r} is a section of the config, not a key. It holds {inside}.')
+        raise UserError(f'{key!r} is a section of the config, not a key. Its keys are {inside}.')
     return value
 
 
@@ -162,8 +162,8 @@ def _of_another(config: Config, key: str) -> str:
     if not owners:
         return ''
     chosen = config[section].name
-    own = ', '.join(f'{section}.{one}' for one in config[section] if one != 'name') or 'no key but its name'
-    return f'{section}.name is {chosen!r}, and {key} belongs to {", ".join(owners)}; {chosen} has {own}.'
+    own = ', '.join(f'{section}.{one}' for one in config[section] if one != 'name') or 'no other keys'
+    return f'{section}.name is {chosen!r}, but {key} belongs to {", ".join(owners)}; {chosen} has {own}.'
 
 
 def _assign(config: Config, key: str, value: Any, allowed: Mapping[str, Range], add: bool = False) -> None:
@@ -196,7 +196,7 @@ def read(path: pathlib.Path) -> Config:
     try:
         return resolve(plain(values), near=path)
     except UserError as error:
-        raise UserError(f'{path} is no config of this version of genbench: {error}') from None
+        raise UserError(f'{path} is not a config of this version of genbench: {error}') from None
 
 
 def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | ConfigDict) -> dict[str, tuple]:
@@ -209,7 +209,7 @@ def difference(left: Mapping[str, Any] | ConfigDict, right: Mapping[str, Any] | 
 def identity(config: Config) -> dict[str, Any]:
     """The keys that define an experiment: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
-    values['family.modules'] = own.names(values['family.modules'])  # modules may move
+    values['family.modules'] = own.names(values['family.modules'])  # so that a module may move
     return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Mapping
 
-MARKER = 'commit_success.txt'  # the file of a checkpoint that is written last
+MARKER = 'commit_success.txt'  # the last file that a checkpoint writes
 _CHECKPOINT = re.compile(r'(?:.*/)?checkpoints/\d+(?=/)')
 
 
@@ -55,5 +55,5 @@ def beside(path: pathlib.Path) -> pathlib.Path:
 
 
 def raise_if_there(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # an old checkpoint may go while we walk; what cannot be read has not
+    if not isinstance(error, FileNotFoundError):  # an old checkpoint may vanish during the walk
         raise error

@@ -26,18 +26,18 @@ def explained_disk_errors() -> Iterator[None]:
         if reason is None:
             raise
         where = error.filename or 'A file'
-        raise UserError(f'{where} cannot be written: {reason}. What was saved before stays.') from error
+        raise UserError(f'{where} cannot be written: {reason}. Earlier results are kept.') from error
 
 
 _DISK_TROUBLE = {
     errno.ENOSPC: 'the disk is full',
     errno.EDQUOT: 'the disk quota is used up',
     errno.EACCES: 'permission is denied',
-    errno.EPERM: 'it is not permitted',
+    errno.EPERM: 'the operation is not permitted',
     errno.EROFS: 'the file system is read-only',
     errno.ENOTDIR: 'part of the path is a file, not a folder',
-    errno.EISDIR: 'it is a folder, not a file',
-    errno.EEXIST: 'something else of that name is in the way',
+    errno.EISDIR: 'it is a folder',
+    errno.EEXIST: 'something else already has that name',
     errno.ELOOP: 'it is a link that leads to itself',
     errno.ENAMETOOLONG: 'its path is too long',
 }
@@ -50,5 +50,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f'Did you mean {" or ".join(near)}?'
     if len(known) > 40:
-        return f'None of the {len(known)} known names is like it.'
-    return f'Known: {", ".join(known)}.' if known else 'None is known.'
+        return f'None of the {len(known)} known names is similar.'
+    return f'Choose from: {", ".join(known)}.' if known else 'There are none.'

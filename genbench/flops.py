@@ -182,8 +182,8 @@ def _while(equation: Any, known: Mapping[Any, Any]) -> float:
 
 def _trips(condition: Any, given: Any, body: Any, for_body: int, for_condition: int, known: Mapping[Any, Any]) -> float:
     """Iterations of a loop that counts up by one from a known start to a known end, as `fori_loop` does."""
-    told = UnknownError('it loops until a condition that depends on what it computes; write genbench.flops.'
-                        'expected_trips(NUMBER) around the loop, inside any jitted function that holds it, to state '
+    told = UnknownError('it has a loop whose length depends on its values; put genbench.flops.'
+                        'expected_trips(NUMBER) around the loop, inside the jitted function, to say '
                         'how often it runs')  # fmt: skip
     if len(condition.eqns) != 1 or condition.eqns[0].primitive.name != 'lt':
         raise told

@@ -16,7 +16,7 @@ from typing import Any
 from genbench.errors import Busy, UserError
 
 LEASE = 600.0  # seconds without renewal after which a lock has expired
-SETTLE = 1.0  # seconds in which another process may still remove a lock that it took for abandoned
+SETTLE = 1.0  # seconds for another process to finish removing a lock that it thought abandoned
 LOCK = '.genbench-lock'
 
 
@@ -51,14 +51,14 @@ class Lease:
             if self._holder() == held:  # it may have been taken over while we looked at its age
                 with contextlib.suppress(FileNotFoundError):
                     self._store.rm_file(self._lock)
-        raise Busy(f'{self._address} has just been taken by another process.')
+        raise Busy(f'{self._address} was just taken by another process; wait for it or stop it.')
 
     def verify(self) -> None:
         """Read the lock, and raise a UserError if it is not, or was once not, that of this process."""
         held = {} if self.lost else self._holder()
         if held.get('id') != self._own['id']:
-            taken = f'process {held.get("pid")} on {held.get("host")} has taken it over'
-            self.lose(taken if held else 'somebody has removed its lock')
+            taken = f'process {held.get("pid")} on {held.get("host")} took it over'
+            self.lose(taken if held else 'its lock was removed')
 
     def lose(self, why: str) -> None:
         """Give the lock up for good, and raise a UserError that says why."""
@@ -80,7 +80,7 @@ class Lease:
 
     def _keep_renewing(self) -> None:
         while not self._over.wait(LEASE / 10):
-            with contextlib.suppress(Exception):  # an unreachable store is reported by whoever sends
+            with contextlib.suppress(Exception):  # the thread that sends files reports an unreachable store
                 self.verify()
                 self._store.pipe_file(self._lock, self._text())
 
@@ -105,7 +105,7 @@ class Lease:
             except PermissionError:
                 pass
         now, written = probe(self._store, self._folder), _modified(self._store, self._lock)
-        if now is not None and written is not None:  # clocks of machines differ
+        if now is not None and written is not None:  # the clocks of two machines may differ
             return (now - written).total_seconds() > LEASE
         return time.time() - held.get('renewed', 0.0) > LEASE
 
@@ -129,6 +129,6 @@ def _modified(store: Any, path: str) -> Any:
 def _place() -> str:
     """Text that two processes share only if process ids mean the same to both: containers may share a host's name."""
     parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # there are no containers without /proc
+    with contextlib.suppress(OSError):  # without /proc there are no containers
         parts += [pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip(), os.readlink('/proc/self/ns/pid')]
     return ' '.join(parts)

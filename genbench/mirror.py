@@ -26,11 +26,11 @@ from genbench.errors import UserError
 from genbench.lease import Lease, probe
 
 WRITER = '.genbench-writer'
-BATCH = 8  # files that a download may lose when it is killed
+BATCH = 8  # how many files a killed download may lose
 TOKEN = '.token'  # lets processes see whether they share a local copy
-WORK, READ, LIGHT, OUT = 'work', 'read', 'light', 'out'  # change, read all or what pages show, write something new
-_HEAVY = re.compile(r'(?:.*/)?(?:checkpoints|snapshots|prepared|evaluation|profile|damaged)/')  # that no page shows
-_UNSENT = [0, 0, '']  # what is known of a file while it is being sent: the store may hold it, or a part of it
+WORK, READ, LIGHT, OUT = 'work', 'read', 'light', 'out'  # change, read all, read what pages show, write anew
+_HEAVY = re.compile(r'(?:.*/)?(?:checkpoints|snapshots|prepared|evaluation|profile|damaged)/')  # no page shows these
+_UNSENT = [0, 0, '']  # marks a file that is being sent: the store may have none, part or all of it
 _names: dict[str, str] = {}  # {local folder: the address that it stands for}
 
 
@@ -53,7 +53,7 @@ def seconds() -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) <= threading.TIMEOUT_MAX:
             return float(text)
-    raise UserError(f'GENBENCH_REMOTE_SECONDS is {text!r}; give a number of seconds above 0.')
+    raise UserError(f'GENBENCH_REMOTE_SECONDS is {text!r}; set it to a number of seconds above 0.')
 
 
 class Mirror:
@@ -124,7 +124,7 @@ class Mirror:
             try:
                 self._send()
             except Exception as error:
-                _warn(f'{self.address} lacks what was done last ({_reason(error)}). It is in {self.base}.')
+                _warn(f'the latest work has not reached {self.address} ({_reason(error)}). It is in {self.base}.')
             raise
         self._stop(thread)
 
@@ -171,13 +171,13 @@ class Mirror:
             self._known = json.loads(self._known_path.read_text())
         there = self._objects()
         if not there and not optional and self.use in (READ, LIGHT):
-            raise FileNotFoundError('there is nothing of that name')
+            raise FileNotFoundError('nothing has that name')
         is_newer = self.use == WORK and self._was_last()
         for attempt in range(3):
             try:
                 self._update(there, is_newer)
                 break
-            except FileNotFoundError:  # who works there has deleted it since we listed it
+            except FileNotFoundError:  # whoever works there has deleted it since we listed it
                 if attempt == 2:
                     raise
                 there = self._objects()
@@ -219,7 +219,7 @@ class Mirror:
         self.base.rename(aside)
         self.base.mkdir()
         self._known = {}
-        _warn(f'{self.address} has gone on elsewhere; what was not sent from here is kept in {aside}')
+        _warn(f'{self.address} was continued elsewhere; unsent files from here are kept in {aside}')
 
     def _get(self, keys: Mapping[str, str]) -> None:
         """Fetch objects. Files get their names once they are noted, so no killed download looks like unsent work."""
@@ -295,7 +295,7 @@ class Mirror:
             with contextlib.suppress(FileNotFoundError):
                 if self._fs.cat_file(self._at(f'{self.path.name}/{WRITER}')) == self._writer:
                     return
-            self._lease.lose('another process has written there meanwhile')
+            self._lease.lose('another process has written to it')
 
     def _check_copy(self) -> None:
         """Raise a UserError if the lock was lost, or if this copy is being removed: the store is to keep its files."""
@@ -304,7 +304,7 @@ class Mirror:
             with contextlib.suppress(FileNotFoundError):
                 if (self.base / WRITER).read_bytes() == self._writer and (self.path.exists() or not self._known):
                     return
-            self._lease.lose('its local copy has been removed')
+            self._lease.lose('its local copy was removed')
 
     def _note(self) -> None:
         partial = beside(self._known_path)
@@ -319,11 +319,11 @@ class Mirror:
                 trouble = ''
             except Exception as error:
                 if self._lease and self._lease.lost:
-                    return _warn(f'nothing more is sent to {self.address}: {self._lease.lost}.')
+                    return _warn(f'genbench stops sending to {self.address}: {self._lease.lost}.')
                 if not trouble:
                     trouble = _reason(error)
-                    _warn(f'{self.address} cannot be written now ({trouble}); work goes on, and what is missing is '
-                          'sent later.')  # fmt: skip
+                    _warn(f'{self.address} cannot be written now ({trouble}). Work continues, and genbench will '
+                          'send the rest later.')  # fmt: skip
 
     def _stop(self, thread: threading.Thread) -> None:
         self._over.set()
@@ -337,11 +337,11 @@ class Mirror:
         except UserError as error:
             if what != 'written':
                 raise
-            kept = f'What was not sent is in {self.base}.'
+            kept = f'The unsent files are in {self.base}.'
             raise UserError(f'{self.address} cannot be written: {error}. {kept}') from None
         except Exception as error:
-            sends = ', and the same command sends it' if self.use == WORK else '; copy it from there'
-            kept = f' All of it is in {self.base}{sends}.' if what == 'written' else ''
+            sends = '; repeat the command to send it' if self.use == WORK else '; copy it from there'
+            kept = f' Everything is in {self.base}{sends}.' if what == 'written' else ''
             raise UserError(f'{self.address} cannot be {what}: {_reason(error)}.{kept}') from error
 
 
@@ -357,12 +357,12 @@ def _warn(text: str) -> None:
 def _reason(error: BaseException) -> str:
     kind, text = type(error).__name__, ' '.join(str(error).split())[:200]
     if isinstance(error, ImportError):
-        return f"{text}; install it with: pip install 'genbench[remote]'"
+        return f"{text}; install it with pip install 'genbench[remote]'"
     if 'credential' in f'{kind} {text}'.lower():
         return ('there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for gs:// run '
                 'gcloud auth application-default login')  # fmt: skip
     if isinstance(error, PermissionError):
         return f'permission is denied ({text})'
     if isinstance(error, FileNotFoundError):
-        return text if text == 'there is nothing of that name' else f'there is no such bucket or object ({text})'
+        return text if text == 'nothing has that name' else f'there is no such bucket or object ({text})'
     return text.rstrip('.') or kind

@@ -35,7 +35,7 @@ def split(override: str) -> tuple[str, str]:
     key, equals, text = override.partition('=')
     check_text(override, 'An override')
     if len(override) > _LONGEST:
-        raise UserError(f'The override of {shown(key)} has {len(override)} characters; the most is {_LONGEST}.')
+        raise UserError(f'The override of {shown(key)} has {len(override)} characters; at most {_LONGEST} are allowed.')
     if not equals:
         raise UserError(f'The override {override!r} has no value; write --config.{key}=VALUE.')
     return key, text
@@ -80,7 +80,7 @@ def _literal(text: str) -> Any:
         if depth > _DEEPEST:
             return None
     try:
-        with warnings.catch_warnings():  # from texts that are not Python, such as a pattern with backslashes
+        with warnings.catch_warnings():  # strings that are not Python may cause warnings, such as patterns with \\d
             warnings.simplefilter('ignore')
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: {[]: 1}

@@ -27,11 +27,11 @@ def create(name: str, out: str = '') -> list[str]:
     """
     target = pathlib.Path(out or name)
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or not name.isascii():
-        raise UserError(f'{name!r} cannot name a module; use small letters, digits and _, such as my_family.')
+        raise UserError(f'{name!r} is not a module name; use lower-case letters, digits and _, as in my_family.')
     if target.exists():
         raise UserError(f'{target} exists; choose another name, or another folder with --out.')
     if (shipped.PACKAGE / 'families' / f'{name}.py').is_file() or importlib.util.find_spec(name) is not None:
-        raise UserError(f'Python already has a module {name!r}, or genbench uses the name; choose another one.')
+        raise UserError(f'The module name {name!r} is taken; choose another one.')
     partial = target.with_name(f'{target.name}.part')
     shutil.rmtree(partial, ignore_errors=True)
     for source in sorted(path for path in TEMPLATE.rglob('*.*') if '__pycache__' not in path.parts):

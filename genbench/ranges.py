@@ -7,10 +7,10 @@ from typing import Any
 
 from genbench.errors import UserError, did_you_mean
 
-LARGEST = 2**31 - 1  # of a count: steps, sizes and indices are 32-bit on the devices
+LARGEST = 2**31 - 1  # the largest count: steps, sizes and indices are 32-bit on devices
 LARGEST_FLOAT = 3e38  # of a 32-bit float
-LONGEST_NAME, LONGEST_PATH = 240, 3800  # in bytes; the system allows 255 and 4,096, and files inside need the rest
-_SHOWN = 60  # characters of a value that a message shows
+LONGEST_NAME, LONGEST_PATH = 240, 3800  # in bytes; the system allows 255 and 4,096, and the files inside need the rest
+_SHOWN = 60  # how many characters of a value a message shows
 # Command-line arguments that are paths.
 _PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'json', 'left', 'out', 'right', 'run',
           'study', 'weights', 'workdir')  # fmt: skip
@@ -54,7 +54,7 @@ class Range:
         if value in self.also:
             return
         if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
-            raise UserError(f'{key} is {value}; it should be a finite number of at most {LARGEST_FLOAT}.')
+            raise UserError(f'{key} is {value}; it should be finite and at most {LARGEST_FLOAT}.')
         too_low = value <= self.low if self.above else value < self.low
         too_high = value >= self.high if self.below else value > self.high
         if too_low or too_high:
@@ -71,7 +71,7 @@ class Range:
 
     def _check_text(self, key: str, value: str) -> None:
         if self.names and value not in self.names:
-            raise UserError(f'{key} is {shown(value)}; it can be {" or ".join(self.names)}. '
+            raise UserError(f'{key} is {shown(value)}; it should be {" or ".join(self.names)}. '
                             f'{did_you_mean(value, self.names)}')  # fmt: skip
         if self.path:
             check_path(value, key)
@@ -80,17 +80,17 @@ class Range:
 
     def _check_items(self, key: str, value: tuple[Any, ...]) -> None:
         if len(value) < self.fewest:
-            raise UserError(f'{key} is empty; it should name at least {self.fewest}.')
+            raise UserError(f'{key} is empty; it needs at least {self.fewest}.')
         ranges: Sequence[Range] = self.each if isinstance(self.each, tuple) else (self.each or ANY,) * len(value)
         if len(ranges) != len(value):
-            raise UserError(f'{key} is {shown(value)}; it should hold {len(ranges)} values.')
+            raise UserError(f'{key} is {shown(value)}; it needs {len(ranges)} values.')
         for item, one in zip(value, ranges, strict=True):
             one.check(f'A value of {key}', item)
 
 
 ANY = Range()
 COUNT = Range(1, LARGEST)
-STEPS = Range(1, 2**24)  # of a chain or a solver; they are counted in 32-bit floats
+STEPS = Range(1, 2**24)  # steps of a chain or a solver, which are counted in 32-bit floats
 COUNT_OR_NONE = Range(0, LARGEST)  # 0 means none, or that genbench chooses
 SEED = Range(0, 2**32 - 1)  # jax keeps 32 bits, so a larger seed would equal a smaller one
 SHARE = Range(0, 1, below=True)
@@ -123,11 +123,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 def check_text(value: str, what: str) -> None:
     """Raise a UserError for a text that no file or terminal can hold."""
     if '\0' in value:
-        raise UserError(f'{what} holds a zero character; remove it.')
+        raise UserError(f'{what} contains a NUL character; remove it.')
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UserError(f'{what} is {shown(value)}, which is no UTF-8 text.') from None
+        raise UserError(f'{what} is {shown(value)}, which is not valid UTF-8.') from None
 
 
 def check_path(value: str, what: str) -> str:
@@ -136,8 +136,8 @@ def check_path(value: str, what: str) -> str:
     longest = max((len(part.encode()) for part in value.split('/')), default=0)
     if longest > LONGEST_NAME or len(value.encode()) > LONGEST_PATH:
         raise UserError(
-            f'{what} is too long: a name in a path has at most {LONGEST_NAME} bytes and a path {LONGEST_PATH}. '
-            f'This one begins with {value[:_SHOWN]!r}.'
+            f'{what} is too long: a path may have {LONGEST_PATH} bytes, and each name in it {LONGEST_NAME}. '
+            f'It begins with {value[:_SHOWN]!r}.'
         )
     return value
 
@@ -156,6 +156,6 @@ def said(error: BaseException) -> str:
 def _shortened(text: Callable[[], str], otherwise: str, most: int = _SHOWN) -> str:
     try:
         found = text()
-    except Exception:  # the value's own code failed, or an integer has too many digits to print
+    except Exception:  # the value's own code failed, or an integer has too many digits
         return f'a {otherwise} that cannot be printed' if otherwise else ''
     return found if len(found) <= most else f'{found[:most]}…'

@@ -25,14 +25,14 @@ from genbench.ranges import check_path, shown
 
 MOST_BYTES = 2**30
 _DEEPEST = 64  # levels of nested lists and objects
-_LARGEST = 2**63  # of an integer
-_LARGEST_FLOAT = 2**1000  # of an integer that stands for a float
+_LARGEST = 2**63  # bound on integers
+_LARGEST_FLOAT = 2**1000  # bound on integers that stand for floats
 _TROUBLE = {
     errno.ELOOP: 'it is a link that leads to itself',
     errno.EACCES: 'permission is denied',
     errno.EPERM: 'it is not permitted',
-    errno.EIO: 'the disk or network fails',
-    errno.ESTALE: 'the network file system has lost it',
+    errno.EIO: 'the disk or the network failed',
+    errno.ESTALE: 'the network file system lost it',
     errno.ENXIO: 'it is not a regular file',
 }
 
@@ -62,10 +62,10 @@ def read_bytes(path: pathlib.Path, most: int = MOST_BYTES) -> bytes:
     found = os.fstat(number)
     if not stat.S_ISREG(found.st_mode):
         os.close(number)
-        raise Damaged(f'{path} is {_kind(found.st_mode)}, where a file should be; move it away.')
+        raise Damaged(f'{path} is {_kind(found.st_mode)}, but should be a file; move it away.')
     with open(number, 'rb') as file:
         if found.st_size > most:
-            raise Damaged(f'{path} has {found.st_size:,} bytes; it should have at most {most:,}.')
+            raise Damaged(f'{path} has {found.st_size:,} bytes, more than the {most:,} that are allowed.')
         try:
             return file.read()
         except OSError as error:
@@ -79,7 +79,7 @@ def check_kind(path: pathlib.Path) -> None:
     except OSError as error:
         raise _unreadable(path, error) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise Damaged(f'{path} is {_kind(mode)}, where a file should be.')
+        raise Damaged(f'{path} is {_kind(mode)}, but should be a file.')
 
 
 def _unreadable(path: pathlib.Path, error: OSError) -> Damaged:
@@ -105,7 +105,7 @@ def read_json(path: pathlib.Path, shape: Any, advice: str = '') -> Any:
     try:
         return parse(data, shape)
     except ValueError as error:
-        told = advice or 'Restore it, or remove it if it can be written again.'
+        told = advice or 'Restore it, or delete it if genbench can write it again.'
         raise Damaged(f'{path} is damaged: {error}. {told}') from None
 
 
@@ -125,9 +125,9 @@ def parse(data: bytes | str, shape: Any) -> Any:
     try:
         value = json.loads(_text(data), parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise ValueError('it is empty' if not data.strip() else f'it is no JSON ({error})') from None
+        raise ValueError('it is empty' if not data.strip() else f'it is not JSON ({error})') from None
     except RecursionError:
-        raise ValueError('its lists and objects nest too deep') from None
+        raise ValueError('its lists and objects nest too deeply') from None
     _check_depth(value)
     _check(value, shape, 'it')
     return value
@@ -137,17 +137,17 @@ def _text(data: bytes | str) -> str:
     try:
         return data if isinstance(data, str) else data.decode()
     except UnicodeDecodeError:
-        raise ValueError('it is no UTF-8 text') from None
+        raise ValueError('it is not UTF-8 text') from None
 
 
 def _refuse(word: str) -> float:
-    raise ValueError(f'it holds {word}, which is no JSON')
+    raise ValueError(f'it contains {word}, which is not JSON')
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f'it holds a number that is too large, {shown(text)}')
+        raise ValueError(f'it contains a number that is too large: {shown(text)}')
     return value
 
 
@@ -157,7 +157,7 @@ def _check_depth(value: Any) -> None:
         level = [item for holder in level if isinstance(holder, dict | list) for item in _items(holder)]
         if not level:
             return
-    raise ValueError('its lists and objects nest too deep')
+    raise ValueError('its lists and objects nest too deeply')
 
 
 def _items(holder: dict[str, Any] | list[Any]) -> Iterator[Any]:
@@ -259,10 +259,10 @@ def _row(path: pathlib.Path, number: int, line: bytes, shape: Any) -> dict[str, 
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     except RecursionError:
-        problem = 'its lists and objects nest too deep'
+        problem = 'its lists and objects nest too deeply'
     except ValueError as error:
         problem = str(error)
-    raise Damaged(f'{path}:{number} is no row: {problem}. Mend or remove that line.')
+    raise Damaged(f'{path}:{number} is not a valid row: {problem}. Repair or delete that line.')
 
 
 def _null(_: str) -> None:
@@ -288,4 +288,4 @@ def check_entries(folder: pathlib.Path, files: tuple[str, ...], folders: tuple[s
                 raise _unreadable(folder / name, error) from None
             if not right(mode):
                 kind = 'a file' if stat.S_ISREG(mode) else _kind(mode)
-                raise UserError(f'{folder / name} is {kind}, where {wanted} should be; move it away.')
+                raise UserError(f'{folder / name} is {kind}, but should be {wanted}; move it away.')

@@ -14,8 +14,8 @@ from genbench.errors import UserError
 from genbench.mirror import LIGHT, OUT, READ, TOKEN, WORK, Mirror, root
 
 SCHEMES = ('gs', 's3')
-DATA = 'data'  # a use: folders that are fetched where a data set is opened
-USES = {  # uses of the arguments of each verb
+DATA = 'data'  # a use: folders that are fetched when a data set is opened
+USES = {  # how each verb uses its arguments
     'train': {'workdir': WORK},
     'replay': {'workdir': READ},
     'evaluate': {'workdir': WORK},
@@ -32,7 +32,7 @@ USES = {  # uses of the arguments of each verb
     'data show': {'data_dir': DATA, 'out': OUT},
     'verify': {'data_dir': DATA},
 }  # fmt: skip
-DRY = {'train': DATA, 'evaluate': READ, 'run': LIGHT}  # dry runs change nothing, and that of train reads no run
+DRY = {'train': DATA, 'evaluate': READ, 'run': LIGHT}  # dry runs change nothing, and train's reads no run
 _PATHS = {name for uses in USES.values() for name in uses}
 
 
@@ -59,17 +59,17 @@ def staged(
     mirrors: list[Mirror] = []
     is_dry = bool(arguments.get('dry_run'))
     if verb == 'report' and not arguments['out'] and is_remote(first := arguments['folders'][0]):
-        arguments['out'] = f'{first.rstrip("/")}/report.html'  # nothing is sent to a place that is only read
+        arguments['out'] = f'{first.rstrip("/")}/report.html'  # a folder that is only read receives nothing
     for name, value in arguments.items():
         every = value if isinstance(value, list) else [value]
         found = [one for one in every if is_remote(one)]
         if name in _PATHS and (unknown := [one for one in every if '://' in str(one) and one not in found]):
             known = ' or '.join(f'{scheme}://' for scheme in SCHEMES)
-            raise UserError(f'{unknown[0]!r} is no place that genbench can reach; write a local path, or {known} and '
+            raise UserError(f'genbench cannot reach {unknown[0]!r}; use a local path, or {known} and '
                             'BUCKET/FOLDER.')  # fmt: skip
         use = USES.get(verb, {}).get(name, '')
         if found and not use:
-            raise UserError(f'genbench {verb} takes no address of an object store for {name}; give a local path.')
+            raise UserError(f'genbench {verb} cannot use an object store for {name}; give a local path.')
         use = DRY.get(verb, use) if is_dry else use
         opened = {one: Mirror(one, use) for one in found if use != DATA}
         mirrors += opened.values()
@@ -82,15 +82,15 @@ def staged(
         def fetch() -> bytes:
             token = os.urandom(16)
             for mirror in mirrors:
-                held.enter_context(mirror.open(optional=is_dry and verb == 'run'))  # a study may not have begun
+                held.enter_context(mirror.open(optional=is_dry and verb == 'run'))  # the study may not have started
                 (mirror.base / TOKEN).write_bytes(token)
             return token
 
         if mirrors:
             token = from_first(fetch)
             if not all_agree(all(mirror.holds(token) for mirror in mirrors)):
-                raise UserError(f'Not every process sees {root()}, where the first one keeps its copy of '
-                                f'{mirrors[0].address}; set GENBENCH_STAGING to a folder that all share.')  # fmt: skip
+                raise UserError(f'Not every process sees {root()}, where the first process keeps its copy of '
+                                f'{mirrors[0].address}; set GENBENCH_STAGING to a shared folder.')  # fmt: skip
         yield
 
 
@@ -106,7 +106,7 @@ def check_local(folder: pathlib.Path) -> None:
     """Raise a UserError for an address that no local folder has replaced."""
     text = str(folder).replace(':/', '://', 1)
     if is_remote(text):
-        raise UserError(f'{text} is in an object store. The command line takes such folders; from Python work in '
+        raise UserError(f'{text} is in an object store, which only the command line opens directly. In Python, use '
                         f'`with genbench.remote.mirrored({text!r}) as folder`.')  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def _explained(path: str, file: pathlib.Path, what: str, known: Sequence[str], a
         near = [str(other) for other in file.parent.glob('*.py')] if file.parent.is_dir() else []
         hint = did_you_mean(path, [*near, *known])
         if not hint.startswith('Did'):
-            hint = 'genbench configs list names those that ship.' if known else ''
+            hint = '"genbench config list" prints the shipped ones.' if known else ''
         raise UserError(f'There is no {what} {path}. {hint}'.strip())
     try:
         return action()
@@ -62,6 +62,6 @@ def _explained(path: str, file: pathlib.Path, what: str, known: Sequence[str], a
     except UserError as error:
         raise UserError(f'The {what} {path} cannot be read: {error}') from None
     except SystemExit:
-        raise UserError(f'The {what} {path} cannot be read: it ends the program (exit) instead of returning.') from None
-    except BaseException as error:  # the file's code may raise anything, even what is not an Exception
+        raise UserError(f'The {what} {path} cannot be read: it calls exit() instead of returning.') from None
+    except BaseException as error:  # the file's code may raise anything, not only an Exception
         raise UserError(f'The {what} {path} cannot be read: {said(error)}.') from None

@@ -12,28 +12,28 @@ DEFAULTS: dict[str, Any] = {
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
         'flip': False,  # mirror training images at random
         'random_crop': 0,  # shift training images at random by up to this many pixels, filling in by reflection
-        'resident_bytes': 2**30,  # larger sets are streamed from disk
+        'resident_bytes': 2**30,  # larger data sets are streamed from disk
         'workers': 0,  # processes that read and decode a streamed set; 0: threads of the training process
         **recipe.defaults(),  # how the images are prepared (genbench.data.recipe)
     },
     'family': {
         'name': '',
-        'modules': (),  # your own that register families: 'my_family', 'my_project.families' (genbench.families.own)
+        'modules': (),  # your modules with families: 'my_family', 'my_project.families' (genbench.families.own)
     },
     'network': {'name': 'none'},
     'train': {
         'num_steps': 1000,
         'batch_size': 128,
-        'accumulate': 1,  # micro-batches into which the batch is split to save memory
-        'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 elsewhere
+        'accumulate': 1,  # micro-batches per batch, to save memory
+        'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 on others
         'seed': 0,
         'ema_decay': 0.999,
-        'ema_warmup': True,  # of the decay: min(decay, (1 + step) / (10 + step)), which few papers use
-        'extra_decays': (),  # further averages, e.g. (0.99, 0.9999), named 'ema_0.99', …
+        'ema_warmup': True,  # use the decay min(decay, (1 + step) / (10 + step)), as few papers do
+        'extra_decays': (),  # more averages, e.g. (0.99, 0.9999), named 'ema_0.99', …
         'power_widths': (),  # power-function averages, e.g. (0.05, 0.1): any width can be reconstructed after training
-        'snapshot_every': 0,  # steps between the snapshots used for that; 0: sixteen snapshots in all
+        'snapshot_every': 0,  # steps between the snapshots that this needs; 0: sixteen snapshots in all
         'log_every': 50,
-        'sample_every': 0,  # steps between sample grids; 0: only at the end
+        'sample_every': 0,  # steps between sample grids; 0: one grid at the end
         'evaluate_every': 0,  # steps between scores of the averaged parameters, logged with the losses; 0: none
         'evaluate_samples': 500,  # samples for the Fréchet distance, in the features of `evaluation`; 0: no distance
         'evaluate_images': 64,  # images from the start of the split for the likelihood; 0: no likelihood
@@ -53,18 +53,18 @@ DEFAULTS: dict[str, Any] = {
         'b2': 0.999,
         'epsilon': 1e-8,  # of Adam's denominator
         'weight_decay': 0.0,
-        'clip_norm': 1.0,  # of the gradient; 0: none
+        'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
     },
-    'mesh': {  # lengths of the mesh axes; one may be -1 for the rest
-        'data': -1,  # each device works on its part of the batch
-        'fsdp': 1,  # like 'data', and each device keeps its part of the parameters, optimizer state and averages
+    'mesh': {  # lengths of the mesh axes; one may be -1, which takes the remaining devices
+        'data': -1,  # each device processes its part of the batch
+        'fsdp': 1,  # like 'data', but each device also keeps only its part of parameters, optimizer state and averages
         'tensor': 1,  # each device computes its part of attention and MLPs
-        'rules': (),  # placements that precede the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
+        'rules': (),  # placements tried before the default ones: 'PATTERN=AXIS AXIS …', e.g. 'conv/kernel$=- - fsdp -'
     },
     'checkpoint': {
-        'every': 1000,  # steps; the last step is always saved
+        'every': 1000,  # steps between checkpoints; the last step is always saved
         'keep': 3,  # number of newest checkpoints to keep
-        'keep_every': 0,  # also keep those at multiples of this many steps; 0: none
+        'keep_every': 0,  # also keep the checkpoints at multiples of this step; 0: none
         'keep_best': 0,  # also keep this many with the best values of best_metric
         'best_metric': '',  # a scalar of metrics.jsonl; '': the first loss
         'best_mode': 'min',  # or 'max'
@@ -74,14 +74,14 @@ DEFAULTS: dict[str, Any] = {
         'project': 'genbench',
         'run': '',  # the run's name there; '': the name of the run's folder
         'group': '',  # group of runs there; '': the name of the study's folder, for a trial of a study
-        'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, else files in the run's folder
+        'mlflow_uri': '',  # '': MLFLOW_TRACKING_URI, or files in the run's folder if that is not set
     },
     'evaluation': {
         'split': 'test',
-        'average': 'ema',  # which parameters: 'ema', another average, 'current', or 'power:WIDTH' for any width
+        'average': 'ema',  # parameters to evaluate: 'ema', another average, 'current', or 'power:WIDTH' for any width
         'batch_size': 256,
         'num_samples': 1000,  # per set
-        'sets': 3,  # disjoint sets of samples; every sample metric is their mean, with the standard deviation over sets
+        'sets': 3,  # number of disjoint sets; a sample metric is the mean over sets, with its standard deviation
         'seed': 0,
         'samplers': (),  # 'name:steps', 'name:steps:guidance', 'name:steps:key=value,…'; (): the family's default
         'metrics': (
@@ -93,40 +93,40 @@ DEFAULTS: dict[str, Any] = {
             'name': 'classifier',
             'convention': '',  # how images become the network's input; '': the network's default
             'weights': '',  # a file; '': the published one
-            'weights_sha256': '',  # of a file other than the published one
+            'weights_sha256': '',  # hash of a file other than the published one
         },
-        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # the feature network, trained on the train split
-        'likelihoods': (),  # methods, e.g. ('ode_1', 'elbo'), among those of the family; (): all
+        'classifier': {'num_steps': 300, 'channels': 32, 'seed': 0},  # feature network, trained on the train split
+        'likelihoods': (),  # methods of the family, e.g. ('ode_1', 'elbo'); (): all
         'dequantisation_draws': 1,  # K of the bound log 1/K Σ p(x + u_k) of density models
-        'truncation': 0.03,  # noise at which densities and continuous bounds stop, as σ / α in bin widths
+        'truncation': 0.03,  # noise level where densities and continuous bounds stop: σ / α in bin widths
         'iwae_draws': 64,
         'vlb_draws': 20,
-        'vlb_variances': ('beta',),  # of reverse steps, a bound for each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
+        'vlb_variances': ('beta',),  # reverse variances, a bound each: 'beta', 'fixedlarge', 'fixedsmall'; (): none
         'ode': {
             'solver': 'rk4',  # or 'heun' on a fixed grid; 'dopri5' or 'tsit5' with adaptive steps
-            'num_steps': 16,  # on a fixed grid
-            'tolerance': 1e-4,  # of adaptive steps, relative and absolute
-            'probes': 1,  # of Hutchinson's estimate; 0 for the exact divergence
+            'num_steps': 16,  # steps on a fixed grid
+            'tolerance': 1e-4,  # relative and absolute tolerance of adaptive steps
+            'probes': 1,  # probes of Hutchinson's estimator; 0: the exact divergence
         },
-        'refine_images': 64,  # images scored again on a finer grid, for discretisation_error; 0: none
+        'refine_images': 64,  # images to score again on a finer grid, for discretisation_error; 0: none
         'ais': {
             'num_steps': 300,  # intermediate distributions
             'chains': 4,
-            'leapfrog': 5,  # steps of a Hamiltonian transition
+            'leapfrog': 5,  # leapfrog steps per Hamiltonian transition
             'observation_scale': 0.1,  # σ of N(x; G(z), σ²) for generators without an observation model
-            'num_images': 50,  # images of the split; 0: all
+            'num_images': 50,  # images of the split to score; 0: all
         },
         'path_length': {
             'pairs': 10_000,
-            'epsilon': 1e-4,  # the step between the two latents of a pair, as a share of their path
-            'distance': 'features',  # those of `features`, or 'lpips'
-            'vgg': '',  # a file for LPIPS, torchvision's VGG16; '': the published one
-            'linear': '',  # a file for LPIPS, vgg.pth of version 0.1; '': the published one
+            'epsilon': 1e-4,  # distance between the two latents of a pair, as a fraction of their path
+            'distance': 'features',  # 'features': in the network of `evaluation.features`; or 'lpips'
+            'vgg': '',  # file of torchvision's VGG16, for LPIPS; '': the published one
+            'linear': '',  # file vgg.pth of LPIPS 0.1; '': the published one
         },
     },
 }
 
-RANGES: dict[str, Range] = {  # for the keys above; families and networks state theirs next to their defaults
+RANGES: dict[str, Range] = {  # of the keys above; families and networks state theirs next to their defaults
     **recipe.RANGES,
     'data.data_dir': ranges.PATH,
     'data.random_crop': COUNT_OR_NONE,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
 PACKAGE = pathlib.Path(__file__).parent
-_INSTALLED = PACKAGE / 'share'  # setup.py puts them there
+_INSTALLED = PACKAGE / 'share'  # setup.py copies them there
 ROOT = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent
-CHECKOUT = PACKAGE.parent == ROOT  # whether these are the sources themselves, where results may be recorded
+CHECKOUT = PACKAGE.parent == ROOT  # True in a clone of the repository, where results may be recorded
 CONFIGS, STUDIES, GUIDES = 'configs', 'experiments', 'docs'
 _SUFFIXES = {CONFIGS: '.py', STUDIES: '.py', GUIDES: '.md'}
 
@@ -68,7 +68,7 @@ def copy(name: str, out: str) -> pathlib.Path:
             break
     else:
         known = [one for folder in _SUFFIXES for one in names(folder)]
-        raise UserError(f'Nothing that ships is called {name!r}. {did_you_mean(name, known)}')
+        raise UserError(f'genbench ships nothing called {name!r}. {did_you_mean(name, known)}')
     target = pathlib.Path(out) if out else source.relative_to(ROOT)
     if target.exists():
         raise UserError(f'{target} exists; name another file with --out.')

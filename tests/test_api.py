@@ -62,11 +62,11 @@ def test_rows_are_returned_once_and_kept(trained, tmp_path):
 
 
 def test_mistakes_are_user_errors(trained, tmp_path):
-    with pytest.raises(UserError, match='holds no run'):
+    with pytest.raises(UserError, match='is not a run'):
         genbench.load_run(tmp_path)
     with pytest.raises(UserError, match='no config file'):
         genbench.train('digits/difusion', tmp_path / 'run')
-    with pytest.raises(UserError, match='overrides is the text'):
+    with pytest.raises(UserError, match='overrides is the string'):
         genbench.train('digits/diffusion', tmp_path / 'run', 'train.num_steps=3')
     run = genbench.load_run(trained('diffusion'))
     with pytest.raises(UserError, match='should be at least 1'):

@@ -23,7 +23,7 @@ ALL = os.environ.get('GENBENCH_BAD_INPUTS') == 'all'
 SECONDS = 60  # of one case before it counts as hanging; most take milliseconds
 
 
-NOTES = ('genbench: warning:', 'genbench: left out the half-written')  # beside the one line of an error
+NOTES = ('genbench: warning:', 'genbench: ignored the half-written')  # beside the one line of an error
 
 
 class Hangs(BaseException):

@@ -52,7 +52,7 @@ def test_a_config_file_that_is_not_there(complaint, tmp_path):
         ('def get_config():\n    raise ValueError("one\\ntwo")\n', 'ValueError'),
         ('CONFIG = {}\n', 'does not define get_config()'),
         ('def get_config():\n    return 3\n', 'should return a ConfigDict'),
-        ('def get_config():\n    return {"family": {"name": "vea"}}\n', "No family is called 'vea'"),
+        ('def get_config():\n    return {"family": {"name": "vea"}}\n', "There is no family 'vea'"),
         ('def get_config():\n    return {"train": {}}\n', 'Set family.name'),
         ('def get_config():\n    return {"family": "gan"}\n', 'family'),
     ],
@@ -69,7 +69,7 @@ def test_a_config_file_that_is_wrong(complaint, tmp_path, text, words):
         ('train.num_steps=many', "train.num_steps expects an integer; got 'many'"),
         ('train.num_steps', 'has no value'),
         ('train.batch_size=0', 'train.batch_size is 0'),
-        ('data.name=digit', "No data set is called 'digit' (data.name). Did you mean digits"),
+        ('data.name=digit', "There is no data set 'digit' (data.name). Did you mean digits"),
     ],
 )
 def test_an_override_that_is_wrong(complaint, gaussian_file, tmp_path, override, words):
@@ -81,7 +81,7 @@ def test_an_override_that_is_wrong(complaint, gaussian_file, tmp_path, override,
     ('family', 'override', 'words'),
     [
         ('vae', 'family.decoder=poisson', "No decoder is called 'poisson' (family.decoder)"),
-        ('vae', 'optimizer.name=adm', "No optimizer is called 'adm'"),
+        ('vae', 'optimizer.name=adm', "There is no optimizer 'adm'"),
         ('diffusion', 'family.schedule=cosin', 'cosine'),
         ('diffusion', 'family.prediction=y', 'prediction'),
         ('diffusion', 'network.multipliers=1,2,2,2,2', 'divisible by 16'),
@@ -105,7 +105,7 @@ def test_data_that_is_not_prepared_names_the_command(complaint, gaussian_file, t
 
 
 @pytest.mark.parametrize(
-    ('teacher', 'words'), [('', 'family.teacher names no run'), ('nowhere', 'nowhere holds no run')]
+    ('teacher', 'words'), [('', 'family.teacher is not a run'), ('nowhere', 'nowhere is not a run')]
 )
 def test_a_teacher_that_is_not_there(complaint, tiny, config_file, tmp_path, teacher, words):
     config = config_file(tiny('consistency', f'family.teacher={tmp_path / teacher if teacher else ""}'))
@@ -125,7 +125,7 @@ def test_a_teacher_that_does_not_fit(complaint, tiny, config_file, tmp_path, len
 def test_a_workdir_of_another_config(complaint, tiny, config_file, diffusion_run):
     config = config_file(tiny('diffusion', 'optimizer.learning_rate=0.5'))
     message = complaint('train', f'--config={config}', f'--workdir={diffusion_run}')
-    assert 'optimizer.learning_rate is 0.001 there and 0.5 here' in message
+    assert 'optimizer.learning_rate is 0.001 there, but 0.5 here' in message
 
 
 @pytest.mark.parametrize('below', ['', '/run'])
@@ -138,9 +138,9 @@ def test_a_workdir_with_a_file_in_the_way(complaint, gaussian_file, tmp_path, be
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (('evaluate', '{tmp}/none'), 'holds no run'),
-        (('sample', '{tmp}/none', '--out={tmp}/x.png'), 'holds no run'),
-        (('report', '{tmp}/none'), 'holds no study'),
+        (('evaluate', '{tmp}/none'), 'is not a run'),
+        (('sample', '{tmp}/none', '--out={tmp}/x.png'), 'is not a run'),
+        (('report', '{tmp}/none'), 'is neither a study'),
         (('run', '{tmp}/none.py', '--out={tmp}/out'), 'There is no study file'),
         (('config', 'diff', '{tmp}/none', '{tmp}/none'), 'no config file'),
         (('data', 'prepare', 'digit'), 'Did you mean digits'),
@@ -210,18 +210,18 @@ def wait_for_row(process, path):
     [
         (('train', '--confg=x.py'), 'does not understand --confg=x.py. Did you mean --config'),
         (('evaluate', 'x', 'y', 'z'), 'does not understand y z.'),
-        (('trian',), "No verb is called 'trian'. Did you mean train?"),
-        (('completion', 'fihs'), "No shell is called 'fihs'. Did you mean fish?"),
-        (('data', 'shwo'), "No action is called 'shwo'. Did you mean show?"),
-        (('run', 'x.py', '--out=y', '--launcher=slrum'), "No --launcher is called 'slrum'. Did you mean slurm?"),
+        (('trian',), "There is no verb 'trian'. Did you mean train?"),
+        (('completion', 'fihs'), "There is no shell 'fihs'. Did you mean fish?"),
+        (('data', 'shwo'), "There is no action 'shwo'. Did you mean show?"),
+        (('run', 'x.py', '--out=y', '--launcher=slrum'), "There is no --launcher 'slrum'. Did you mean slurm?"),
         ((), 'the following arguments are required: VERB. See genbench --help.'),
         (('train', '--workdir'), 'expected one argument. See genbench train --help.'),
-        (('train', '--workdir=x'), 'needs --config'),
-        (('train', '--config=x.py'), 'needs --workdir'),
+        (('train', '--workdir=x'), 'needs a config'),
+        (('train', '--config=x.py'), 'needs a run folder'),
         (('train', '--workdir=x', '--config=x.py', '--profile=9:3'), 'write START:STOP'),
-        (('train', '--workdir={tmp}/x', '--replay=3'), 'holds no run'),
-        (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'leave --config.KEY=VALUE out'),
-        (('checkpoint', 'show', '{tmp}/x'), 'holds no run'),
+        (('train', '--workdir={tmp}/x', '--replay=3'), 'is not a run'),
+        (('train', '--workdir=x', '--replay=3', '--config.train.seed=1'), 'remove --config.KEY=VALUE'),
+        (('checkpoint', 'show', '{tmp}/x'), 'is not a run'),
     ],
 )
 def test_flags_that_are_wrong(complaint, tmp_path, words, message):
@@ -261,7 +261,7 @@ def test_train_and_evaluate_say_what_they_did(gaussian_file, tmp_path, capsys):
     assert cli.main(evaluate) == 0
     assert 'bits_per_dim (density_1)' in capsys.readouterr().out
     assert cli.main(evaluate) == 0
-    assert 'has all of it already' in capsys.readouterr().out
+    assert 'already has all of these rows' in capsys.readouterr().out
 
 
 def test_show_prints_every_key_and_the_hash(tiny, gaussian_file, capsys):
@@ -319,4 +319,4 @@ def test_protocols_are_compared_row_by_row(diffusion_copy, capsys):
     capsys.readouterr()
     assert cli.main(['compare-protocols', f'{diffusion_copy}:1', f'{diffusion_copy}:2']) == 0
     out = capsys.readouterr().out
-    assert 'steps: 1 → 2' in out and 'may be ranked' in out
+    assert 'steps: 1 → 2' in out and 'You may rank them' in out

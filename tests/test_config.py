@@ -49,9 +49,9 @@ def test_a_wrong_section_brings_the_right_one_alone():
 @pytest.mark.parametrize(
     ('overrides', 'sections', 'words'),
     [
-        (('network.name=dit',), {'network': {'multipliers': (1, 1)}}, "network.name is 'dit', and network.multipliers "
+        (('network.name=dit',), {'network': {'multipliers': (1, 1)}}, "network.name is 'dit', but network.multipliers "
          'belongs to unet, ncsnpp, adm, autoencoder, resnet, couplings; dit has network.depth'),
-        (('family.critic_steps=2',), {}, "family.name is 'diffusion', and family.critic_steps belongs to gan"),
+        (('family.critic_steps=2',), {}, "family.name is 'diffusion', but family.critic_steps belongs to gan"),
     ],
 )  # fmt: skip
 def test_a_key_of_another_network_or_family_is_called_so(overrides, sections, words):
@@ -62,12 +62,12 @@ def test_a_key_of_another_network_or_family_is_called_so(overrides, sections, wo
 
 @pytest.mark.parametrize('name', ['difusion', 'vea', ''])
 def test_an_unknown_family_brings_the_known_ones(name):
-    with pytest.raises(UserError, match='Did you mean|Known: '):
+    with pytest.raises(UserError, match='Did you mean|Choose from: '):
         configs.resolve({'family': {'name': name}})
 
 
 def test_an_unknown_network_brings_the_nearest():
-    with pytest.raises(UserError, match="No network is called 'unit'.*unet"):
+    with pytest.raises(UserError, match="There is no network 'unit'.*unet"):
         resolve('network.name=unit')
 
 

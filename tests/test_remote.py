@@ -88,7 +88,9 @@ def test_a_store_that_fails_within_a_checkpoint_leaves_the_one_before(store, mon
             raise OSError('the line is cut')
         put(self, local, to, **rest)
 
-    told = r'memory://bucket/run cannot be written: the line is cut\. All of it is in .*, and the same command sends it'
+    told = (
+        r'memory://bucket/run cannot be written: the line is cut\. Everything is in .*; repeat the command to send it'
+    )
     with mirror().open():
         checkpoint(mirror().path, 2)
     with pytest.raises(UserError, match=told), mirror().open():
@@ -207,7 +209,7 @@ def test_processes_work_in_one_copy_or_not_at_all(shared, store):
             with joined:
                 assert own == arguments and (mirror().path / 'config.json').is_file()
         else:
-            with pytest.raises(UserError, match='set GENBENCH_STAGING to a folder that all share'), joined:
+            with pytest.raises(UserError, match='set GENBENCH_STAGING to a shared folder'), joined:
                 pass
         assert verdicts == [shared]
         store('here')
@@ -217,14 +219,14 @@ def test_python_works_in_a_mirrored_folder_and_not_at_an_address(store):
     with remote.mirrored('memory://bucket/run') as folder:
         write(folder, 'config.json')
     assert store('here').exists('/bucket/run/config.json')
-    with pytest.raises(UserError, match='from Python work in `with genbench.remote.mirrored'):
+    with pytest.raises(UserError, match='In Python, use `with genbench.remote.mirrored'):
         genbench.load_run('memory://bucket/run')
 
 
 @pytest.mark.parametrize('words, message', [
-    (['report', 's4://bucket/run'], "'s4://bucket/run' is no place that genbench can reach"),
-    (['init', 'my_family', '--out=memory://bucket/new'], 'takes no address of an object store for out'),
-    (['status', 'memory://bucket/none'], 'memory://bucket/none cannot be read: there is nothing of that name'),
+    (['report', 's4://bucket/run'], "genbench cannot reach 's4://bucket/run'"),
+    (['init', 'my_family', '--out=memory://bucket/new'], 'cannot use an object store for out'),
+    (['status', 'memory://bucket/none'], 'memory://bucket/none cannot be read: nothing has that name'),
     (['report', 'memory://bucket'], 'names a bucket; name a folder in it'),
 ])  # fmt: skip
 def test_an_address_that_is_none_is_one_line(words, message, store, capsys):
@@ -291,14 +293,14 @@ def write_as_another(memory):
 
 
 @pytest.mark.parametrize('happens, reason', [
-    (take_over, 'process 7 on other has taken it over'),
-    (lambda memory: memory.rm_file('/bucket/run/' + leases.LOCK), 'somebody has removed its lock'),
-    (write_as_another, 'another process has written there meanwhile'),
+    (take_over, 'process 7 on other took it over'),
+    (lambda memory: memory.rm_file('/bucket/run/' + leases.LOCK), 'its lock was removed'),
+    (write_as_another, 'another process has written to it'),
 ])  # fmt: skip
 def test_who_lost_the_folder_never_sends_again(happens, reason, store, monkeypatch, capsys):
     monkeypatch.setenv('GENBENCH_REMOTE_SECONDS', '0.01')
     memory = store('here')
-    with pytest.raises(UserError, match=f'cannot be written: {reason}. What was not sent is in'), mirror().open():
+    with pytest.raises(UserError, match=f'cannot be written: {reason}. The unsent files are in'), mirror().open():
         happens(memory)
         kept = {path: memory.cat_file(path) for path in (*memory.store,)}
         write(mirror().path, 'log.txt')
@@ -321,7 +323,7 @@ def test_a_lock_is_renewed_however_long_sending_takes_and_its_loss_stops_a_round
 
     renewed = []
     mirror_of(monkeypatch, slow)
-    with pytest.raises(UserError, match='process 7 on other has taken it over'), mirror().open():
+    with pytest.raises(UserError, match='process 7 on other took it over'), mirror().open():
         began = mirrors.time.time()
         write(mirror().path, 'a', 'b')
     assert len(sent) == 1 and renewed[0] > began + 0.05
@@ -332,13 +334,13 @@ def test_a_removed_copy_empties_no_store_and_is_fetched_again(store, monkeypatch
     memory = store('here')
     with mirror().open():
         write(mirror().path, 'a', 'b')
-    with pytest.raises(UserError, match='its local copy has been removed'), mirror().open():
+    with pytest.raises(UserError, match='its local copy was removed'), mirror().open():
         shutil.rmtree(mirror().base)
     assert memory.exists('/bucket/run/a') and memory.exists('/bucket/run/b')
     with mirror().open():
         pass
     remove = type(memory).rm_file
-    with monkeypatch.context() as patch, pytest.raises(UserError, match='copy has been removed'), mirror().open():
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='copy was removed'), mirror().open():
         patch.setattr(type(memory), 'rm_file', lambda *given: shutil.rmtree(mirror().base, True) or remove(*given))
         for name in names(mirror().path):  # the copy is removed while two files of it are being deleted
             (mirror().path / name).unlink()
@@ -392,7 +394,7 @@ def test_of_two_that_take_an_abandoned_lock_one_gets_it(store, monkeypatch):
     memory = store('here')
     lock = '/bucket/run/' + leases.LOCK
     monkeypatch.setattr(leases.time, 'sleep', lambda seconds: take_over(memory))  # after we have created ours
-    with pytest.raises(Busy, match='has just been taken'), mirror().open():
+    with pytest.raises(Busy, match='was just taken'), mirror().open():
         pass
     assert b'other' in memory.cat_file(lock)
     removed = []
@@ -453,12 +455,12 @@ def test_what_an_output_or_a_failed_command_could_not_send_is_told(store, monkey
 
     mirror_of(monkeypatch, failing)
     out = mirror(mirrors.OUT)
-    with pytest.raises(UserError, match=r'All of it is in .*; copy it from there\.$'), out.open():
+    with pytest.raises(UserError, match=r'Everything is in .*; copy it from there\.$'), out.open():
         write(out.path, 'a')
     with pytest.raises(ValueError, match='of the work'), mirror().open():
         write(mirror().path, 'a')
         raise ValueError('of the work')
-    assert 'memory://bucket/run lacks what was done last (the line is cut)' in capsys.readouterr().err
+    assert 'the latest work has not reached memory://bucket/run (the line is cut)' in capsys.readouterr().err
     mirror_of(monkeypatch, put)
 
 

@@ -48,7 +48,7 @@ def test_a_study_of_ones_own_takes_configs_that_ship(elsewhere):
 def test_a_name_that_is_nearly_right_is_suggested(elsewhere):
     with pytest.raises(UserError, match='no config file digits/difusion.*Did you mean digits/diffusion'):
         configs.load('digits/difusion')
-    with pytest.raises(UserError, match='no study file xyz.*genbench configs list'):
+    with pytest.raises(UserError, match='no study file xyz.*genbench config list'):
         study.load('xyz')
     assert cli.main(['configs', 'copy', 'digits/difusion']) == 2
 

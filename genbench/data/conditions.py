@@ -22,10 +22,10 @@ from genbench.errors import UserError, did_you_mean
 
 Array = jax.Array
 Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
-Given = Mapping[str, Any] | None  # of arrays, on the host or on devices
+Given = Mapping[str, Any] | None  # arrays on the host or on devices
 
-WORDS, VOCABULARY = 16, 4096  # of a caption: the maximum number of words, and of their numbers; 0 is padding
-WEIGHT, HEAVIEST = 'guidance_weight', 60  # the embedding's fastest sine, of w / 10, repeats after 62.8
+WORDS, VOCABULARY = 16, 4096  # the most words in a caption, and the number of word ids; id 0 is padding
+WEIGHT, HEAVIEST = 'guidance_weight', 60  # the fastest sine of the embedding, of w / 10, repeats after 62.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def resolve(names: Iterable[str], spec: DataSpec) -> dict[str, Condition]:
     for text in names:
         name, _, number = text.partition(':')
         if name not in KINDS:
-            raise UserError(f'No condition is called {text!r} (family.conditions). {did_you_mean(name, KINDS)}')
+            raise UserError(f'There is no condition {text!r} (family.conditions). {did_you_mean(name, KINDS)}')
         if name in found:
             raise UserError(f'family.conditions names {name} twice.')
         found[name] = KINDS[name](spec, number)
@@ -143,8 +143,8 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
     name, equals, value = text.partition('=')
     written = [known for known, one in conditions.items() if one.form.type in ('classes', 'tokens')]
     if not equals or name not in written:
-        known = ', '.join(f'{one}=…' for one in written) or 'no condition that can be written'
-        raise UserError(f'{text!r} is no condition of this model, which knows {known}.')
+        known = ', '.join(f'{one}=…' for one in written) or 'no condition that --given can set'
+        raise UserError(f'{text!r} is not a condition of this model, which takes {known}.')
     one = conditions[name]
     made = one.make(one.read(value), jax.random.split(jax.random.key(0), 1))
     return {name: jnp.broadcast_to(made, (count, *made.shape[1:]))}
@@ -200,8 +200,8 @@ def check_classes(forms: Mapping[str, Form]) -> None:
     """Raise a UserError if a condition is not of classes, for a network that takes no other conditions."""
     for name, form in forms.items():
         if form.type != 'classes':
-            raise UserError(f'This network has no way for the condition {name} to enter: it takes classes, and {name} '
-                            f'comes as {form.type}. Use a family whose network is a unet or a dit.')  # fmt: skip
+            raise UserError(f'This network cannot take the condition {name}: it takes class labels, but {name} '
+                            f'comes as {form.type}. Use a unet or a dit.')  # fmt: skip
 
 
 # Kinds.
@@ -224,11 +224,11 @@ def words(texts: Iterable[str | bytes]) -> np.ndarray:
 def _label(spec: DataSpec, number: str) -> Condition:
     _no_number('label', number)
     if not spec.classes:
-        raise UserError(f'family.conditional needs labels, and {spec.name} has none.')
+        raise UserError(f'family.conditional needs labels, but {spec.name} has none.')
 
     def read(text: str) -> Rows:
         if not text.isdecimal() or int(text) >= spec.classes:
-            raise UserError(f'{text!r} is no label; {spec.name} has labels 0 to {spec.classes - 1}.')
+            raise UserError(f'{text!r} is not a label; the labels of {spec.name} are 0 to {spec.classes - 1}.')
         return {'label': np.asarray([int(text)], np.int32)}
 
     form = Form('classes', (), spec.classes)
@@ -238,7 +238,7 @@ def _label(spec: DataSpec, number: str) -> Condition:
 def _caption(spec: DataSpec, number: str) -> Condition:
     _no_number('caption', number)
     if spec.field('caption') != TEXT:
-        raise UserError(f'The condition caption needs a text called "caption" in every row, and {spec.name} has none.')
+        raise UserError(f'The condition caption needs a text field "caption", but {spec.name} has none.')
     form = Form('tokens', (WORDS,), VOCABULARY)
     return Condition('caption', form, ('caption',), lambda rows, keys: jnp.asarray(rows['caption'], jnp.int32),
                      lambda text: {'caption': words([text])})  # fmt: skip
@@ -251,7 +251,7 @@ def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Arra
         return function(spec.dequantise(jnp.asarray(rows['image'])), keys)
 
     def read(text: str) -> Rows:
-        from genbench.data import pictures  # imported here, for few commands need it
+        from genbench.data import pictures  # imported here because few commands need it
 
         return {'image': pictures.image(text, spec)[None]}
 
@@ -263,7 +263,7 @@ def _low_resolution(spec: DataSpec, number: str) -> Condition:
     side = _whole('low_resolution', number or '4', 2, min(spec.shape[:2]))
     height, width, channels = spec.shape
     if height % side or width % side:
-        raise UserError(f'low_resolution:{side} needs images whose sides {side} divides; {spec.name} has '
+        raise UserError(f'low_resolution:{side} needs images with sides divisible by {side}; {spec.name} has '
                         f'{height}×{width}.')  # fmt: skip
 
     def shrink(x: Array, _: Array) -> Array:
@@ -276,7 +276,7 @@ def _low_resolution(spec: DataSpec, number: str) -> Condition:
 def _grey(spec: DataSpec, number: str) -> Condition:
     _no_number('grey', number)
     if spec.shape[2] == 1:
-        raise UserError(f'The condition grey needs colour images, and those of {spec.name} are grey.')
+        raise UserError(f'The condition grey needs colour images, but those of {spec.name} are grey.')
     return _of_image('grey', spec, 1, lambda x, _: x.mean(-1, keepdims=True))
 
 
@@ -345,16 +345,14 @@ def check_weight(form: Form, weight: float, what: str) -> float:
     """The weight itself, or a UserError if a model of this form was not trained with it."""
     low, high = form.limits
     if not low <= weight <= high:
-        raise UserError(
-            f'{what} is {weight:g}; this model was trained with weights of guidance from {low:g} to {high:g}.'
-        )
+        raise UserError(f'{what} is {weight:g}; this model was trained with guidance weights from {low:g} to {high:g}.')
     return weight
 
 
 def _limits(text: str) -> tuple[float, float]:
     low, high = (_number(part) for part in text.partition('-')[::2])
     if not 0 <= low < high <= HEAVIEST:
-        raise UserError(f'family.conditions has {WEIGHT}:{text}; the range should be LOW-HIGH with weights from 0 to '
+        raise UserError(f'family.conditions has {WEIGHT}:{text}; write a range LOW-HIGH within 0 to '
                         f'{HEAVIEST}, such as 0-4.')  # fmt: skip
     return low, high
 
@@ -373,7 +371,7 @@ def _no_number(name: str, number: str) -> None:
 
 def _whole(name: str, number: str, least: int, most: int) -> int:
     if not number.isdecimal() or not least <= int(number) <= most:
-        raise UserError(f'family.conditions has {name}:{number}; the number should be from {least} to {most}.')
+        raise UserError(f'family.conditions has {name}:{number}; the number should be between {least} and {most}.')
     return int(number)
 
 

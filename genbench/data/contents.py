@@ -72,8 +72,8 @@ def by_hash(rows: Iterable[Row], share: float) -> dict[str, list[Row]]:
     for split, inside in found.items():
         if not inside:
             total = sum(map(len, found.values()))
-            raise UserError(f'A test share of {share:g} leaves no image of {total} in {split!r} (data.test_share, '
-                            '--test-share); state another, or make folders train/ and test/.')  # fmt: skip
+            raise UserError(f'A test share of {share:g} leaves none of {total} images in {split!r} (data.test_share, '
+                            '--test-share). Choose another share, or make folders train/ and test/.')  # fmt: skip
     return found
 
 

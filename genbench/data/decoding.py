@@ -13,15 +13,15 @@ from genbench.data.pictures import UNREADABLE
 LARGEST_FILE = 2**30  # bytes
 Treated = set[str]
 
-# The conversions of pictures, by the names in reports.
+# The conversions of pictures, by their names in reports.
 TURNED, LAID, PALETTE, DEEP, PRINT, FIRST = 'turned', 'alpha', 'palette', '16 bit', 'colour space', 'animated'
 SAID = {
-    TURNED: 'turned as their EXIF orientation says',
-    LAID: 'transparent, laid on white',
-    PALETTE: 'with a palette, looked up',
-    DEEP: 'of 16 bits a channel, brought to 8',
+    TURNED: 'rotated according to their EXIF orientation',
+    LAID: 'transparent, composited on white',
+    PALETTE: 'converted from a palette',
+    DEEP: 'reduced from 16 to 8 bits per channel',
     PRINT: 'converted from CMYK, YCbCr or Lab',
-    FIRST: 'animated, the first frame taken',
+    FIRST: 'animated, reduced to the first frame',
 }
 
 
@@ -53,7 +53,7 @@ def read(source: Any) -> tuple[Image.Image, bytes]:
 
 def _contents(path: pathlib.Path) -> bytes:
     if not path.is_file():  # reading a pipe would wait forever
-        raise OSError('it is no regular file')
+        raise OSError('it is not a regular file')
     if path.stat().st_size > LARGEST_FILE:
         raise OSError('it has more than 1 GiB')
     return path.read_bytes()
@@ -122,7 +122,7 @@ def _eight_bits(picture: Image.Image, done: Treated, channels: int) -> Image.Ima
         done.add(DEEP)
         picture = Image.fromarray(np.round(np.asarray(picture).astype(float) / 257).astype(np.uint8))
     elif mode in ('I', 'F'):
-        raise Unreadable(f'its pixels are {"32-bit integers" if mode == "I" else "floats"}, whose range is not known')
+        raise Unreadable(f'its pixels are {"32-bit integers" if mode == "I" else "floats"}, whose range is unknown')
     elif mode in ('P', 'PA'):
         done.add(PALETTE)
     elif mode in ('CMYK', 'YCbCr', 'LAB', 'HSV'):
@@ -137,5 +137,5 @@ def _eight_bits(picture: Image.Image, done: Treated, channels: int) -> Image.Ima
 def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     if isinstance(error, Image.UnidentifiedImageError):
-        return 'it is no picture that Pillow knows'
+        return 'it is not a picture that Pillow can read'
     return lines[0][:120] if lines else type(error).__name__

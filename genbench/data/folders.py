@@ -101,10 +101,10 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
     images = [file.name for file in found if is_image(file.name)]
     if not images:
         some = ', '.join(file.name for file in found[:FEW]) or 'nothing'
-        raise UserError(f'{folder} holds no image that Pillow knows by its suffix; it holds {some}.')
+        raise UserError(f'{folder} has no image files; it has {some}.')
     notes = []
     if others := [file.name for file in found if not matters(file.name)]:
-        notes.append(f'files that are no images: {told(others)}')
+        notes.append(f'files that are not images: {told(others)}')
     splits, tops = _by_folder(images)
     below = {name: tops.get(name, '') for name in images}  # the parent of its class folder
     table, fields, said = _fields(folder, images, recipe)
@@ -118,7 +118,7 @@ def open_folder(path: str, recipe: Recipe) -> Contents:
         named = {split: [rows[name] for name in names] for split, names in splits.items()}
     else:
         named = held.by_hash(rows.values(), recipe.test_share)
-        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their names')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, chosen by a hash of their names')
     ordered = {split: held.in_order(inside) for split, inside in named.items()}
     name = held.slug(folder.resolve().name)
     return Contents(name, ordered, functools.partial(_read, str(folder)), classes, fields, notes)
@@ -146,13 +146,13 @@ def _by_folder(images: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]
         return {}, {}
     beside = [name for name, top in zip(images, first, strict=True) if top not in named]
     if beside:
-        raise UserError(f'The folder has {named[0]}/ and images that lie in no split: {told(beside)}. Move them into '
-                        'one.')  # fmt: skip
+        raise UserError(f'The folder has {named[0]}/ and images in no split: {told(beside)}. Move them into '
+                        'a split.')  # fmt: skip
     tops = {name: f'{top}/' for name, top in zip(images, first, strict=True)}
     if named == ['train']:
         return {}, tops
     if 'train' not in named:
-        raise UserError(f'The folder has {"/, ".join(named)}/ and no train/.')
+        raise UserError(f'The folder has {"/, ".join(named)}/ but no train/.')
     return {split: [name for name in images if tops[name] == f'{split}/'] for split in named}, tops
 
 
@@ -171,9 +171,9 @@ def _labels(
         return _field_labels(images, table, 'label') if any('label' in row for row in table.values()) else ([], {}, [])
     if len(folders) < len(images):
         beside = [name for name in images if name not in folders]
-        return [], {}, [f'no labels: images that lie in no class folder: {told(beside)}']
+        return [], {}, [f'no labels, because these images are in no class folder: {told(beside)}']
     if len(names) == 1:
-        return [], {}, [f'no labels: all images lie in one folder, {held.printable(names[0])}']
+        return [], {}, [f'no labels, because all images are in one folder, {held.printable(names[0])}']
     number = {name: index for index, name in enumerate(names)}
     return [held.printable(name) for name in names], {name: number[top] for name, top in folders.items()}, []
 
@@ -185,11 +185,11 @@ def _field_labels(
     values = {name: table[name].get(field) for name in images}
     missing = [name for name, value in values.items() if not isinstance(value, str | int)]
     if missing:
-        raise UserError(f'{len(missing):,} images have no text or integer called {field!r} in {", ".join(TABLES)} '
+        raise UserError(f'{len(missing):,} images have no text or integer field {field!r} in {", ".join(TABLES)} '
                         f'(data.labels, --labels): {told(missing)}.')  # fmt: skip
     found = sorted(set(values.values()), key=lambda value: (isinstance(value, str), value))
     if len(found) == 1:
-        return [], {}, [f'no labels: the field {field} is {found[0]} everywhere']
+        return [], {}, [f'no labels, because the field {field} is always {found[0]}']
     index = {value: number for number, value in enumerate(found)}
     return [held.printable(str(value)) for value in found], {name: index[value] for name, value in values.items()}, []
 
@@ -210,18 +210,18 @@ def _fields(
             else:
                 strange.append(full)
     if strange:
-        notes.append(f'rows of tables that name no image: {told(strange)}')
+        notes.append(f'table rows that match no image: {told(strange)}')
     names = sorted({key for values in table.values() for key in values} - {'image'})
     kinds = {name: held.kind(values[name] for values in table.values() if name in values) for name in names}
     bare = {name: sum(name not in values for values in table.values()) for name in names}
     for name in names:
         if kinds[name] == held.TEXT and bare[name]:
-            notes.append(f'without {name}, which is empty for them: {bare[name]:,}')
+            notes.append(f'images with an empty {name}: {bare[name]:,}')
             for values in table.values():
                 values.setdefault(name, '')
         elif not kinds[name] or bare[name]:
-            why = f'images without it: {bare[name]:,}' if kinds[name] else 'its values are of several kinds'
-            notes.append(f'field {name} left out; {why}')
+            why = f'{bare[name]:,} images have none' if kinds[name] else 'its values have several types'
+            notes.append(f'field {name} left out: {why}')
             kinds[name] = ''
     return table, {name: one for name, one in kinds.items() if one and name not in ('label', recipe.labels)}, notes
 
@@ -233,11 +233,11 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except reading.Missing:
         return
     except UnicodeDecodeError:
-        raise UserError(f'{path} is no UTF-8 text.') from None
+        raise UserError(f'{path} is not UTF-8 text.') from None
     for number, row in _jsonl(path, text) if path.suffix == '.jsonl' else _csv(path, text):
         key = next((key for key in FILE_NAMES if isinstance(row.get(key), str)), None)
         if key is None:
-            raise UserError(f'{path}:{number} names no file; a row needs a text called {FILE_NAMES[0]}.')
+            raise UserError(f'{path}:{number} names no file; every row needs a text field {FILE_NAMES[0]}.')
         name = row.pop(key)
         spelt = next((key for key in CAPTIONS if key in row), None)
         if spelt and 'caption' not in row:
@@ -251,7 +251,7 @@ def _jsonl(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]
             try:
                 yield number, reading.parse(line, dict)
             except ValueError as error:
-                raise UserError(f'{path}:{number} is no row: {error}. Mend or remove that line.') from None
+                raise UserError(f'{path}:{number} is not a valid row: {error}. Repair or delete that line.') from None
 
 
 def _csv(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -260,10 +260,10 @@ def _csv(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise UserError(f'{path} is no CSV table: {error}.') from None
+        raise UserError(f'{path} is not a CSV table: {error}.') from None
     for number, row in rows:
         if None in row or None in row.values():
-            raise UserError(f'{path}:{number} has not as many values as the first line has names.')
+            raise UserError(f'{path}:{number} has a different number of values than the header.')
     for column in set(rows[0][1]) - set(FILE_NAMES) if rows else ():
         for (_, row), value in zip(rows, _numbers([row[column] for _, row in rows]), strict=True):
             row[column] = value

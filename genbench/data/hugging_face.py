@@ -30,7 +30,7 @@ def open_set(name: str, recipe: Recipe) -> tuple[Contents, str]:
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     image = next((column for column, kind in kinds.items() if kind == 'Image'), None)
     if image is None:
-        raise UserError(f'hf:{name} has no column of images; it has {", ".join(kinds)}.')
+        raise UserError(f'hf:{name} has no image column; its columns are {", ".join(kinds)}.')
     label = _label(name, kinds, recipe)
     fields = {
         column: kind for column, kind in ((one, _kind(features[one])) for one in kinds) if kind and column != label
@@ -44,9 +44,9 @@ def open_set(name: str, recipe: Recipe) -> tuple[Contents, str]:
     if len(rows) == 1:
         (only,) = rows.values()
         found = contents.by_hash(only, recipe.test_share)
-        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their numbers')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, chosen by a hash of their indices')
     elif 'train' not in rows:
-        raise UserError(f'hf:{name} has the splits {", ".join(rows)} and no train.')
+        raise UserError(f'hf:{name} has the splits {", ".join(rows)}, but no train.')
     read = functools.partial(_read, name, image, label, tuple((one, renamed.get(one, one)) for one in fields))
     classes = [contents.printable(one) for one in features[label].names] if label else []
     local = os.path.realpath(name) if os.path.isdir(name) else ''
@@ -77,7 +77,7 @@ def _load(name: str) -> dict[str, Any]:
     try:
         import datasets
     except ImportError:
-        raise UserError("data.name=hf:… needs the package datasets: pip install -e '.[hf]'") from None
+        raise UserError("data.name=hf:… needs the package datasets; install it with pip install -e '.[hf]'") from None
     datasets.disable_progress_bars()
     try:
         found = datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(*name.split(':', 1))

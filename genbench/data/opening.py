@@ -89,7 +89,7 @@ def named(name: str, data_dir: str = '', recipe: Recipe | None = None) -> Name:
     if not colon or kind not in KINDS:
         kind, rest = 'tfds', name
     if not rest:
-        raise UserError(f'{name!r} (data.name) names nothing; write {kind}:{"DIR" if kind == "folder" else "NAME"}.')
+        raise UserError(f'{name!r} (data.name) is incomplete; write {kind}:{"DIR" if kind == "folder" else "NAME"}.')
     if kind != 'tfds':
         rest = os.path.expanduser(rest)
     return Name(kind, rest, data_dir, recipe or Recipe())

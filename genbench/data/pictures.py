@@ -26,7 +26,7 @@ def opened(file: str | pathlib.Path) -> Image.Image:
       UNREADABLE: there is no such file, or it is not a picture.
     """
     if not os.path.isfile(file):  # reading a pipe would wait forever
-        raise OSError('no file')
+        raise OSError('not a file')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
         return Image.open(file)
@@ -42,10 +42,10 @@ def image(file: str, spec: 'DataSpec') -> np.ndarray:
     try:
         with opened(file) as picture:
             if picture.size != (width, height):
-                raise UserError(f'{file} has {picture.width}×{picture.height} pixels; {spec.name} has '
+                raise UserError(f'{file} has {picture.width}×{picture.height} pixels; the images of {spec.name} have '
                                 f'{width}×{height}.')  # fmt: skip
             if picture.mode[0] in 'IF':
-                raise UserError(f'{file} has more than 8 bits a channel; write it as an 8-bit picture.')
+                raise UserError(f'{file} has more than 8 bits a channel; save it with 8 bits.')
             shades = np.asarray(picture.convert('L' if channels == 1 else 'RGB'))
     except UNREADABLE:
         raise UserError(f'{file or "An empty name"} cannot be read as a picture.') from None

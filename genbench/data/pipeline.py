@@ -21,9 +21,9 @@ from genbench.data.sources import Arrays, stack
 from genbench.data.spec import resize
 from genbench.errors import UserError
 
-# 'image': integers (batch, height, width, channels); 'label': (batch,) int32; further fields of the rows
+# 'image': integers (batch, height, width, channels); 'label': (batch,) int32; and the other fields of the rows
 Batch = dict[str, Any]
-Shape = tuple[int, ...] | None  # of the images of a batch; None: as in the data
+Shape = tuple[int, ...] | None  # shape of the images in a batch; None: as in the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +191,7 @@ class StreamedFeed:
         self, source: Any, order: Order, batches: int | Batches, place: jax.sharding.Sharding | None = None, *,
         workers: int = 0, threads: int = 8, ahead: int = 16, fields: Sequence[str] = (),
     ):  # fmt: skip
-        import grain  # takes half a second, which resident sets can avoid
+        import grain  # takes half a second, which resident data sets do not need
 
         self._grain: Any = grain
         self._rows, self._workers = Rows(order, batches, place), workers
@@ -207,7 +207,7 @@ class StreamedFeed:
             every = self._grain.MapDataset.range(2**62 // max(self.taken.own))
             batches = every.map(functools.partial(_read, self._fetch, self.taken))[step:].to_iter_dataset(self._options)
             if self._workers:
-                flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, which nobody else parses
+                flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, and nobody else parses them
                 options = self._grain.MultiprocessingOptions(num_workers=self._workers)
                 batches = batches.mp_prefetch(options, worker_init_fn=_quiet)
             on_devices = batches.map(lambda batch: {name: self._rows.put(values) for name, values in batch.items()})

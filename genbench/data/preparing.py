@@ -27,8 +27,8 @@ from genbench.errors import Busy, UserError
 
 VERSION = '1.0.0'
 ROWS, MOST_SHARDS = 1000, 256  # rows per shard (more in large sets), and the maximum number of shards
-TEMPLATE = 'images-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'  # of file names, which TFDS requires in Latin letters
-LOOKED_AT = 500  # headers read at a time
+TEMPLATE = 'images-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'  # pattern of file names; TFDS requires Latin letters
+LOOKED_AT = 500  # headers to read at a time
 Say = Callable[[str], None]
 
 
@@ -81,13 +81,13 @@ def _look(source: Contents, recipe: Recipe, run: Any, say: Say) -> tuple[Counts,
     looked = Counts()
     for one in run(functools.partial(shards.look, source.read), parts):
         looked.add(one)
-        say(f'looked at {looked.rows:,} of {len(rows):,}')
+        say(f'read the headers of {looked.rows:,} of {len(rows):,} images')
     if not looked.rows:
         raise UserError(f'None of the {len(rows):,} images of {source.name} can be read ({_troubles(looked)}).')
     if not recipe.shape and len(looked.sizes) > 1:
         some = ', '.join(sorted(looked.sizes, key=looked.sizes.__getitem__, reverse=True)[:3])
-        raise UserError(f'The images of {source.name} have {len(looked.sizes):,} sizes ({some}, …); state the one that '
-                        'they should have (data.size, --size=64 or --size=HEIGHT,WIDTH).')  # fmt: skip
+        raise UserError(f'The images of {source.name} have {len(looked.sizes):,} sizes ({some}, …). Choose one size '
+                        'with --size=64 or --size=HEIGHT,WIDTH (data.size).')  # fmt: skip
     height, width = recipe.shape or map(int, next(iter(looked.sizes)).split('×'))
     return looked, (height, width, recipe.channels or (1 if looked.grey == looked.rows else 3))
 
@@ -118,7 +118,7 @@ def _write(parts: Mapping[str, Sequence[Shard]], plan: Plan, run: Any, say: Say)
     for shard, counts in zip(flat, run(functools.partial(shards.write, plan), flat), strict=True):
         found.append(counts)
         done += len(shard.rows)
-        say(f'wrote {done:,} of {total:,}')
+        say(f'wrote {done:,} of {total:,} images')
     results = iter(found)
     return {split: [next(results) for _ in inside] for split, inside in parts.items()}
 
@@ -128,8 +128,8 @@ def _check(source: Contents, counts: Mapping[str, Sequence[Counts]], total: Coun
         if not sum(one.rows for one in inside):
             said = f'smaller than {_by(recipe.shape)}: {total.small[0]:,}' if total.small[0] else ''
             why = '; '.join(filter(None, (said, _troubles(total))))
-            advice = ' State a smaller size, or --upscale (data.upscale) to enlarge them.' if said else ''
-            raise UserError(f'No image of {source.name} is left in {split!r} ({why}).{advice}')
+            advice = ' Choose a smaller size, or enlarge them with --upscale (data.upscale).' if said else ''
+            raise UserError(f'The split {split!r} of {source.name} has no usable images ({why}).{advice}')
 
 
 def _by(shape: tuple[int, int] | None) -> str:
@@ -143,7 +143,7 @@ def _troubles(counts: Counts) -> str:
         f'{", ".join(names)}{" …" if many > len(names) else ""}: {reason}'
         for reason, (many, names) in sorted(counts.unreadable.items(), key=lambda item: -item[1][0])[:3]
     )
-    return f'cannot be read: {number:,} ({some})' if number else ''
+    return f'unreadable: {number:,} ({some})' if number else ''
 
 
 def _report(
@@ -157,14 +157,14 @@ def _report(
     if recipe.shape:
         lines.append(f'crop {recipe.crop}, filter {recipe.filter}')
     if shape[2] == 3 and looked.grey:
-        lines.append(f'grey, given three equal channels: {looked.grey:,}')
+        lines.append(f'grey, repeated in three channels: {looked.grey:,}')
     if shape[2] == 1 and looked.grey < looked.rows:
-        lines.append(f'with colours, made grey: {looked.rows - looked.grey:,}')
+        lines.append(f'in colour, converted to grey: {looked.rows - looked.grey:,}')
     lines += [f'{decoding.SAID[name]}: {number:,}' for name, number in sorted(total.treated.items())]
     if total.small[0]:
         some = ', '.join(total.small[1]) + (' …' if total.small[0] > len(total.small[1]) else '')
         lines.append(
-            f'smaller than {_by(recipe.shape)}, left out (--upscale enlarges them): {total.small[0]:,} ({some})'
+            f'smaller than {_by(recipe.shape)}, skipped (--upscale enlarges them): {total.small[0]:,} ({some})'
         )
     if trouble := _troubles(total):
         lines.append(trouble)
@@ -207,7 +207,7 @@ def _finish(
     (partial / 'metadata.json').write_text(json.dumps({'levels': 256, **metadata}, indent=2))
     for inside in parts.values():
         for shard in inside:
-            for path in (shard.path, f'{shard.path}.json'):  # shards without images remain
+            for path in (shard.path, f'{shard.path}.json'):  # these shards have no images
                 pathlib.Path(path).unlink(missing_ok=True)
 
 
@@ -236,7 +236,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f'Another process prepares {folder}; wait for it or stop it.') from None
+            raise Busy(f'Another process is preparing {folder}; wait for it or stop it.') from None
         yield
 
 
@@ -247,13 +247,13 @@ def _pool(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield map
         return
     context = multiprocessing.get_context('spawn')
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # this process stops the workers instead
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # this process stops the workers
     with concurrent.futures.ProcessPoolExecutor(processes, context, signal.signal, ignore) as pool:
         try:
             yield lambda function, items: pool.map(function, items)
         except concurrent.futures.process.BrokenProcessPool:
-            raise UserError('A process that prepares images was killed, perhaps for want of memory; fewer need less: '
-                            '--processes=1. What is written is kept.') from None  # fmt: skip
+            raise UserError('A worker process was killed, perhaps because memory ran out. Use fewer: '
+                            '--processes=1. The files written so far are kept.') from None  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

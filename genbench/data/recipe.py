@@ -57,18 +57,18 @@ class Recipe:
             allowed.check(key, getattr(self, key.removeprefix('data.')))
         crop = crops.CROPS[self.crop]
         if len(self.size) > 2:
-            raise UserError(f'data.size is {self.size}; give one number for squares, or height and width.')
+            raise UserError(f'data.size is {self.size}; give one number for squares, or a height and a width.')
         if not self.size and (self.crop, self.resize, self.upscale) != ('center', '', False):
-            raise UserError('data.crop, data.resize and data.upscale need a data.size to bring the images to.')
+            raise UserError('data.crop, data.resize and data.upscale have no effect without data.size; set it.')
         if self.channels not in (0, 1, 3):
             raise UserError(
-                f'data.channels is {self.channels}; it can be 1 (grey), 3 (colour) or 0 (as the images are).'
+                f'data.channels is {self.channels}; it can be 1 (grey), 3 (colour) or 0 (that of the images).'
             )
         if crop.resize and self.resize not in ('', crop.resize):
-            raise UserError(f'data.crop={self.crop} has its own filter, {crop.resize}; leave data.resize out, or use '
+            raise UserError(f'data.crop={self.crop} always uses the filter {crop.resize}; remove data.resize, or use '
                             'another crop.')  # fmt: skip
         if crop.square and self.shape and self.shape[0] != self.shape[1]:
-            raise UserError(f'data.crop={self.crop} makes squares, and data.size is {self.size}.')
+            raise UserError(f'data.crop={self.crop} makes squares, but data.size is {self.size}.')
 
     @property
     def name(self) -> str:

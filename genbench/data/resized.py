@@ -19,14 +19,14 @@ def open_set(name: str, data_dir: str, recipe: Recipe) -> tuple[Contents, str]:
       UserError: it is not prepared, has no images of 8 or 16 bits, or a split is empty.
     """
     if recipe.labels not in ('', 'none'):
-        raise UserError(f'{name} has its own labels; data.labels can be none, or left out.')
+        raise UserError(f'{name} has its own labels; remove data.labels, or set it to none.')
     builder = sources.open_builder(name, data_dir)
     features = builder.info.features
     if 'image' not in features:
-        raise UserError(f'{name} has no feature called "image"; genbench reads image data sets.')
+        raise UserError(f'{name} has no feature "image"; genbench reads image data sets only.')
     metadata = builder.info.metadata or {}
     if metadata.get('levels', 256) != 256:
-        raise UserError(f'The pixels of {name} have {metadata["levels"]} levels; only images of 256 are resized.')
+        raise UserError(f'The pixels of {name} have {metadata["levels"]} levels; genbench resizes only 256.')
     label = dict(features).get('label')
     classes = list(getattr(label, 'names', ())) if recipe.labels != 'none' else []
     kinds = {one: sources.kind(feature) for one, feature in features.items() if one not in ('image', 'label')}
@@ -39,7 +39,7 @@ def open_set(name: str, data_dir: str, recipe: Recipe) -> tuple[Contents, str]:
     notes = []
     if 'test' not in rows and 'validation' not in rows and 'train' in rows:
         splits = contents.by_hash(rows['train'], recipe.test_share)
-        notes.append(f'test: {recipe.test_share:.0%} of the images, by the hash of their numbers')
+        notes.append(f'test: {recipe.test_share:.0%} of the images, chosen by a hash of their indices')
     read = functools.partial(_read, name, data_dir, tuple(fields), bool(classes))
     return Contents(contents.slug(name), splits, read, classes, fields, notes), str(builder.data_path)
 

@@ -18,7 +18,7 @@ from genbench.data import crops, decoding
 from genbench.data.contents import TEXT, Row, printable
 from genbench.data.recipe import Recipe
 
-FEW = 5  # how many file names are kept per problem
+FEW = 5  # how many file names to keep per problem
 Reader = Callable[[Row], tuple[Row, Any]]
 
 

@@ -15,7 +15,7 @@ from genbench.errors import UserError
 
 ACROSS, DOWN = 12, 10  # images per row and per column of a sheet
 LEAST, GAP = 64, 4  # in pixels: the smallest side, to which smaller images are enlarged, and the gap between images
-FEW = 3  # captions shown
+FEW = 3  # how many captions to show
 
 
 def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
@@ -40,12 +40,14 @@ def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
     lines = [f'{spec.name}: {height}×{width}, {channels} channel{"s" if channels > 1 else ""}, {spec.levels} levels']
     lines += [f'{one}: {info.num_examples:,} images' for one, info in builder.info.splits.items()]
     counts = np.bincount(arrays.labels, minlength=len(classes))
-    lines += [f'class {number}, {one}: {counts[number]:,} of {split}' for number, one in enumerate(classes[:DOWN])]
+    lines += [
+        f'class {number} ({one}): {counts[number]:,} images of {split}' for number, one in enumerate(classes[:DOWN])
+    ]
     lines += [f'and {len(classes) - DOWN:,} more classes'] if len(classes) > DOWN else []
     for field in texts:
         some = [record[field].decode() for record in _first(builder, split)]
         lines.append(f'{field}: ' + ' | '.join(some))
-    ordered = ' A row for each class.' if 1 < len(classes) <= DOWN else ''
+    ordered = ' Each class has a row.' if 1 < len(classes) <= DOWN else ''
     return [*lines, f'{path}: {sum(map(len, rows))} images of {split}.{ordered}']
 
 

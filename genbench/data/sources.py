@@ -84,7 +84,7 @@ def names() -> list[str]:
 def prepared(data_dir: str = '') -> list[str]:
     """'name  folder' for each data set found on this machine."""
     if data_dir and not os.path.isdir(data_dir):
-        raise UserError(f'{data_dir} (--data_dir) is no folder.')
+        raise UserError(f'{data_dir} (--data_dir) is not a folder.')
     found = []
     folders = [data_dir] if data_dir else sorted({default_data_dir(name) for name in (*EMBEDDED, '')})
     for folder in map(pathlib.Path, folders):
@@ -111,14 +111,14 @@ def _builder(name: str, data_dir: str):
     try:
         return tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
     except tfds.core.DatasetNotFoundError:
-        raise UserError(f'No data set is called {name!r} (data.name). {did_you_mean(name, names())}') from None
+        raise UserError(f'There is no data set {name!r} (data.name). {did_you_mean(name, names())}') from None
     except damaged as error:
-        raise UserError(f'{name} in {folder} cannot be opened ({_reason(error)}): its dataset_info.json is damaged. '
-                        'Delete it there and prepare it again, or name another folder.') from None  # fmt: skip
+        raise UserError(f'{name} cannot be opened: dataset_info.json in {folder} is damaged ({_reason(error)}). '
+                        'Delete it and prepare it again, or use another folder.') from None  # fmt: skip
     except (ValueError, AssertionError) as error:
         if 'File format' in str(error):
             raise UserError(
-                f'{name} is prepared in {folder} in another file format; genbench reads array_record. Write it to '
+                f'{name} has another file format in {folder}; genbench reads array_record. Prepare it in '
                 f'another folder: genbench data prepare {name} --data_dir=DIR'
             ) from None
         raise UserError(
@@ -148,9 +148,7 @@ def prepare(name: str, data_dir: str = '') -> str:
         try:
             import tensorflow  # noqa: F401
         except ImportError:
-            raise UserError(
-                f"Preparing {name} needs TensorFlow, which is not installed: pip install -e '.[prepare]'"
-            ) from None
+            raise UserError(f"Preparing {name} needs TensorFlow; install it with pip install -e '.[prepare]'") from None
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             builder.download_and_prepare()
@@ -176,7 +174,7 @@ def open_builder(name: str, data_dir: str = '') -> Any:
         flag = f' --data_dir={data_dir}' if data_dir else ''
         raise UserError(
             f'{name} is not prepared as array_record in {data_dir or default_data_dir(name)}. '
-            f'Run: genbench data prepare {name}{flag}   or point data.data_dir at a folder that holds it.'
+            f'Run: genbench data prepare {name}{flag}   or set data.data_dir to a folder that has it.'
         )
     _check_files(name, pathlib.Path(builder.data_path).iterdir())
     return builder
@@ -194,7 +192,7 @@ def open_folder(name: str, folder: pathlib.Path) -> Any:
     try:
         return _tfds().builder_from_directory(folder)
     except (json_format.ParseError, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f'{name} in {folder} cannot be opened ({_reason(error)}): it is damaged. Delete that folder '
+        raise UserError(f'{name} cannot be opened: {folder} is damaged ({_reason(error)}). Delete that folder '
                         'and prepare it again.') from None  # fmt: skip
 
 
@@ -202,17 +200,17 @@ def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
     """Reject anything but regular files, since readers would wait forever on a pipe."""
     for file in files:
         if not os.path.isfile(file):
-            raise UserError(f'{file} should be a file of the data set {name}, and is none. Prepare it again.')
+            raise UserError(f'{file} should be a file of the data set {name}, but is not. Prepare the data set again.')
 
 
 def spec_of(builder: Any) -> DataSpec:
     """The specification of a prepared builder. Images have 8 bits unless its metadata has `levels`."""
     features = builder.info.features
     if 'image' not in features:
-        raise UserError(f'{builder.name} has no feature called "image"; genbench reads image data sets.')
+        raise UserError(f'{builder.name} has no feature "image"; genbench reads image data sets only.')
     shape = features['image'].shape
     if len(shape) != 3 or None in shape:
-        raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); genbench needs one size.')
+        raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); choose one with data.size.')
     levels, content = _metadata(builder)
     classes = getattr(dict(features).get('label'), 'num_classes', None) or 0
     further = [(name, kind(feature)) for name, feature in sorted(features.items()) if name not in ('image', 'label')]

@@ -10,7 +10,7 @@ import numpy as np
 
 from genbench.errors import UserError
 
-TEXT = 'text'  # the kind of field that is read as the numbers of its words
+TEXT = 'text'  # the type of fields that are read as word ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,10 @@ class DataSpec:
     name: str
     shape: tuple[int, int, int]  # height, width, channels
     levels: int
-    classes: int = 0  # 0: unlabelled
-    # Further fields of a row: (name, TEXT or a type of numbers). They do not count when sets are compared.
+    classes: int = 0  # 0: no labels
+    # The other fields of a row: (name, TEXT or a type of numbers). Comparisons of specs ignore them.
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
-    content: str = dataclasses.field(default='', compare=False)  # a hash of the files it was prepared from; '': unknown
+    content: str = dataclasses.field(default='', compare=False)  # a hash of the source files; '': unknown
 
     def __str__(self) -> str:
         classes = f', {self.classes} classes' if self.classes else ''
@@ -50,8 +50,8 @@ class DataSpec:
         height, width, channels = self.shape
         if len(size) != 2 or min(size) < 1 or height % size[0] or width % size[1]:
             told = '×'.join(map(str, size))
-            raise UserError(f'Images of {told} are not to be had from {self.name}, whose {height}×{width} pixels they '
-                            'have to divide.')  # fmt: skip
+            raise UserError(f'Images of {told} cannot be made from {self.name}: their sides must divide its '
+                            f'{height}×{width} pixels.')  # fmt: skip
         return dataclasses.replace(self, shape=(*size, channels))
 
     def resized_from(self, data: 'DataSpec') -> dict[str, str]:

@@ -25,9 +25,9 @@ from genbench.families.base import Array, Family, LatentModel, Likelihood, Netwo
 from genbench.training import sampling
 from genbench.training.state import Blueprint, State
 
-STEEPNESS = 4.0  # δ of the temperatures
-ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # target and rate of its adaptation, and its start
-PILOTS = 4  # chains that adapt it
+STEEPNESS = 4.0  # δ of the sigmoid schedule of temperatures
+ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # target acceptance, rate and start of the step size
+PILOTS = 4  # chains that adapt the step size
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:

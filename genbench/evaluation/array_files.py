@@ -15,8 +15,8 @@ import numpy as np
 
 from genbench.errors import UserError
 
-Header = tuple[tuple[int, ...], bool, np.dtype]  # shape, whether columns come first, type
-# What numpy, zipfile and zlib raise for a damaged or malicious file.
+Header = tuple[tuple[int, ...], bool, np.dtype]  # shape, whether it is in Fortran order, type
+# The errors that numpy, zipfile and zlib raise for a damaged or malicious file.
 _DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError,
             OverflowError, MemoryError, tokenize.TokenError)  # fmt: skip
 
@@ -34,7 +34,7 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
 
 def is_npz(path: pathlib.Path) -> bool:
     """Whether a file begins as an .npz does; False if it is not a file."""
-    if not os.path.isfile(path):  # not Path.is_file, which raises for a name that is too long
+    if not os.path.isfile(path):  # not Path.is_file, which raises if a name is too long
         return False
     with _explained(path), path.open('rb') as file:
         return file.read(2) == b'PK'
@@ -78,7 +78,7 @@ def _archive(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
 
 def _check_is_file(path: pathlib.Path) -> None:
     if not os.path.isfile(path):
-        raise UserError(f'{path} is no file.')
+        raise UserError(f'{path} is not a file.')
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -87,7 +87,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         shape, columns_first, kind = _header(file)
         held, needed = member.file_size - file.tell(), math.prod(shape) * kind.itemsize
         if held != needed:
-            raise ValueError(f'{name} has {held} bytes, and its shape {shape} needs {needed}')
+            raise ValueError(f'{name} has {held} bytes, but its shape {shape} needs {needed}')
         values = np.frombuffer(file.read(), kind)
     return values.reshape(shape, order='F' if columns_first else 'C')
 
@@ -101,5 +101,5 @@ def _header(file: IO[bytes]) -> Header:
         raise ValueError(f'it has the unknown version {version}')
     shape, columns_first, kind = readers[version](file)
     if kind.hasobject:
-        raise ValueError('it holds Python objects')
+        raise ValueError('it contains Python objects')
     return shape, columns_first, kind

@@ -4,7 +4,7 @@ import numpy as np
 
 from genbench.errors import UserError
 
-LARGEST = 1e45  # of features, beyond all of float32; sums of the sixth powers, which kernels need, stay in float64
+LARGEST = 1e45  # bound on features, above all of float32; the sums of sixth powers in kernels still fit float64
 
 
 def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
@@ -17,7 +17,7 @@ def checked(features: np.ndarray, name: str, least: int = 2) -> np.ndarray:
     if features.dtype not in (np.float32, np.float64):
         features = features.astype(np.float64)
     if features.ndim != 2 or len(features) < least or not features.shape[1]:
-        raise UserError(f'{name} needs at least {least} rows of features (n, d), one an image; '
+        raise UserError(f'{name} needs at least {least} rows of features (n, d), one per image; '
                         f'it has the shape {features.shape}.')  # fmt: skip
     check_range(name, features, LARGEST)
     return features
@@ -27,9 +27,9 @@ def check_range(name: str, values: np.ndarray, largest: float) -> None:
     """Refuse a non-empty array that holds NaN, infinity or values beyond ± `largest`."""
     low, high = float(values.min()), float(values.max())  # NaN if any value is
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(f'{name} holds values that are not finite (NaN or infinity).')
+        raise UserError(f'{name} contains NaN or infinity.')
     if max(-low, high) > largest:
-        raise UserError(f'{name} holds values from {low:.3g} to {high:.3g}; beyond ±{largest:.0e} sums overflow.')
+        raise UserError(f'{name} has values from {low:.3g} to {high:.3g}; beyond ±{largest:.0e} sums overflow.')
 
 
 def checked_sets(least: int = 2, **sets: np.ndarray) -> list[np.ndarray]:
@@ -38,5 +38,5 @@ def checked_sets(least: int = 2, **sets: np.ndarray) -> list[np.ndarray]:
     widths = {name: features.shape[1] for name, features in zip(sets, found, strict=True)}
     if len(set(widths.values())) > 1:
         described = ' and '.join(f'{width} for {name}' for name, width in widths.items())
-        raise UserError(f'The sets have different numbers of features: {described}. Take both from the same network.')
+        raise UserError(f'The sets have different numbers of features: {described}. Use the same network for both.')
     return found

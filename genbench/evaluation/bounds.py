@@ -39,7 +39,7 @@ def score_bounds(resolved: Sequence[Config], path: pathlib.Path) -> None:
 
 def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
     count = options.num_samples
-    # If the half that is not the reference is large enough, all metrics use the same images.
+    # All metrics use the same images if the half that is not the reference is large enough.
     beside = {name: real.uses_held_out(name) or count <= real.num_fresh(True) for name in real.names}
     for half in sorted(set(beside.values())):
         names, limit = [name for name in real.names if beside[name] == half], real.num_fresh(half)
@@ -53,7 +53,7 @@ def _score_fresh(results: Results, real: RealSets, options: Any) -> None:
                     details={'images_at_most': limit}, protocol=protocols[name],
                 )  # fmt: skip
             continue
-        sets = 1 if count == len(real.split) else options.sets  # the whole split can be drawn only once
+        sets = 1 if count == len(real.split) else options.sets  # the whole split makes only one set
         draw = functools.partial(real.fresh, count=count, beside_half=half)
         _score(results, real, HELD_OUT, missing, protocols, draw, sets)
 
@@ -107,10 +107,10 @@ def lacking(config: Config, *, beside_reference: bool = False) -> list[str]:
         concerned = [name for name in names if scoring.uses_held_out(name, suits) == half]
         limit = num_beside(size) if half else size
         if concerned and options.num_samples > limit:
-            left = f'{limit:,} of the {size:,} images of {options.split!r} are left beside the reference'
+            left = f'the reference leaves {limit:,} of the {size:,} images of {options.split!r}'
             found.append(
-                f'No row of {HELD_OUT} for {", ".join(concerned)} of {config.data.name}: '
-                f'{left if half else f"{options.split!r} has {size:,} images"}, and sets have '
-                f'{options.num_samples:,}. Set evaluation.num_samples={limit} for one.'
+                f'{", ".join(concerned)} on {config.data.name} will have no row of {HELD_OUT}: '
+                f'{left if half else f"{options.split!r} has {size:,} images"}, but each set has '
+                f'{options.num_samples:,}. Set evaluation.num_samples={limit} to get one.'
             )
     return found

@@ -36,7 +36,7 @@ def metrics(given: argparse.Namespace) -> int:
     )  # fmt: skip
     if given.a == 'moments':
         if not given.out or len(given.b) > 1:
-            raise UserError('genbench metrics moments IMAGES needs one set of images, and --out FILE.npz.')
+            raise UserError('genbench metrics moments IMAGES needs one set of images and --out=FILE.npz.')
         protocol = standalone.save_moments(given.b[0], given.out, options)
         if processes.is_first():
             print(f'{given.out}: moments of {protocol["reference"]["n"]} images')

@@ -7,7 +7,7 @@ import numpy as np
 from genbench.evaluation import neighbours
 from genbench.evaluation.arrays import checked_sets
 
-FALSE_ALARMS = 0.01  # share of held-out images that the threshold for a copy lets pass as one
+FALSE_ALARMS = 0.01  # share of held-out images that the threshold counts as copies
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

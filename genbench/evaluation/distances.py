@@ -11,8 +11,8 @@ from scipy.linalg import lapack
 from genbench.errors import UserError
 from genbench.evaluation.arrays import LARGEST, check_range, checked, checked_sets
 
-BLOCK = 1024  # rows that moments process at a time
-ROUNDING = 1e-5  # relative to the largest entry of a covariance that was stored in float32
+BLOCK = 1024  # rows to process at a time for moments
+ROUNDING = 1e-5  # relative to the largest entry, for a covariance stored in float32
 
 
 class Moments:
@@ -37,7 +37,7 @@ class Moments:
         """
         batch = checked(batch, 'features', 1)
         if batch.shape[1] != len(self._mean):
-            raise UserError(f'These moments have {len(self._mean)} features; the batch has {batch.shape[1]}.')
+            raise UserError(f'These moments have {len(self._mean)} features, but the batch has {batch.shape[1]}.')
         if not self.count:
             self._origin = batch[0].astype(np.float64)
         while len(batch):
@@ -87,7 +87,7 @@ def pooled(counts: np.ndarray, means: np.ndarray, scatters: np.ndarray) -> tuple
     """
     if (total := int(counts.sum())) < 2:
         raise UserError(f'A covariance needs at least 2 rows of features; there are {total}.')
-    shifts = means - means[0]  # so that an offset costs no digits
+    shifts = means - means[0]  # so that an offset does not cost precision
     mean = counts @ shifts / total
     between = (shifts - mean).T * counts @ (shifts - mean)
     return means[0] + mean, (scatters.sum(0) + between) / (total - 1)
@@ -152,8 +152,8 @@ def fd_infinity(
     least = least or max(2, n // 10, min(2 * d, n // 2))
     sizes = np.unique(np.linspace(min(max(least, 2), n), n, points).astype(int))
     if len(sizes) < 3:
-        raise UserError(f'The extrapolation needs 3 sizes or more between {least} and {n} images; '
-                        f'there are {len(sizes)}. Take more images or a smaller least.')  # fmt: skip
+        raise UserError(f'The extrapolation needs at least 3 sizes between {least} and {n} images; '
+                        f'there are {len(sizes)}. Use more images, or a smaller least.')  # fmt: skip
     reference = _factored(*reference_moments)
     draw = np.random.Generator(np.random.Philox(seed))
     values = [_frechet(reference, _factored(*_moments_of(features, draw.permutation(n)[:size]))) for size in sizes]
@@ -170,12 +170,12 @@ def _moments_of(features: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, n
 
 def _frechet(first: _Factored, second: _Factored) -> float:
     if len(first.mu) != len(second.mu):
-        raise UserError(f'The moments have different numbers of features, {len(first.mu)} and {len(second.mu)}. '
-                        'Take both from the same network.')  # fmt: skip
+        raise UserError(f'The moments have different numbers of features: {len(first.mu)} and {len(second.mu)}. '
+                        'Use the same network for both.')  # fmt: skip
     shift, traces = first.mu - second.mu, np.trace(first.sigma) + np.trace(second.sigma)
     by, other = (first, second) if first.rank < second.rank else (second, first)
     permuted = np.asfortranarray(other.sigma[np.ix_(by.order, by.order)])
-    product, _ = lapack.dsygst(permuted, by.lower, itype=2, lower=1, overwrite_a=1)  # LᵀΣL, its lower half
+    product, _ = lapack.dsygst(permuted, by.lower, itype=2, lower=1, overwrite_a=1)  # the lower half of LᵀΣL
     squared = np.linalg.eigvalsh(product[: by.rank, : by.rank])
     return float(shift @ shift + traces - 2 * np.sqrt(np.maximum(squared, 0)).sum())
 
@@ -204,10 +204,10 @@ def check_moments(mu: np.ndarray, sigma: np.ndarray) -> None:
     if np.abs(sigma - sigma.T).max() > slack:
         raise UserError('The covariance of the moments is not symmetric.')
     if variances.min() < -slack:
-        raise UserError(f'The covariance of the moments holds a negative variance, {variances.min():.3g}.')
+        raise UserError(f'The covariance of the moments has a negative variance, {variances.min():.3g}.')
     deviations = np.sqrt(np.maximum(variances, 0))
     if (np.abs(sigma) - np.outer(deviations, deviations)).max() > slack:
-        raise UserError('The covariance of the moments holds correlations beyond ±1.')
+        raise UserError('The covariance of the moments implies correlations beyond ±1.')
 
 
 def kernel_distance(

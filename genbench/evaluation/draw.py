@@ -58,7 +58,7 @@ def _write(path: pathlib.Path, images: np.ndarray, spec: DataSpec, known: Given)
 def check_said(given: Sequence[str], sampler: Sampler) -> None:
     """Raise a UserError if both a condition and the sampler set the weight of guidance."""
     if sampler.guidance and any(text.startswith(f'{conditions.WEIGHT}=') for text in given):
-        raise UserError(f'--given {conditions.WEIGHT} and the guidance of the sampler say the same; leave one out.')
+        raise UserError(f'--given {conditions.WEIGHT} and the guidance of the sampler are the same; use only one.')
 
 
 class Drawn(NamedTuple):
@@ -81,7 +81,7 @@ class Source:
         run = runs.open_run(workdir)
         self._run = runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
         self._step, self._state = self._run.restore(step)
-        self._ready: dict[str, tuple[sampling.Drawer, State]] = {}  # by the borrowed guide
+        self._ready: dict[str, tuple[sampling.Drawer, State]] = {}  # one for each borrowed guide
 
     def draw(self, count: int, sampler: str, seed: int, given: Sequence[str]) -> Drawn:
         """Draw images, starting with the first; arguments as in `draw_to_file`."""
@@ -112,10 +112,10 @@ def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed
     for text in texts:
         name, equals, value = text.partition('=')
         if not equals or name in found:
-            raise UserError(f'--given {text} is not KIND=VALUE, each kind once; for example --given label=3.')
+            raise UserError(f'--given {text} should be KIND=VALUE, with each kind once; for example --given label=3.')
         if name not in readable:
-            known = ', '.join(family.conditions) or 'none: train it with family.conditional=True or family.conditions'
-            raise UserError(f'--given {text}: the conditions of this run are {known}.')
+            known = ', '.join(family.conditions) or 'none. Train with family.conditional=True or family.conditions'
+            raise UserError(f'--given {text}: this run has the conditions {known}.')
         one = readable[name]
         rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}
         found[name] = np.asarray(one.make(rows, sampling.image_keys(family, 'conditions', seed, 0, count)))

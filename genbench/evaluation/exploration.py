@@ -34,11 +34,11 @@ from genbench.training import sampling
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-FORMAT = 4  # raise when the contents of a trace change, or their mathematics
+FORMAT = 4  # increment when the contents of a trace, or how they are computed, change
 IMAGES = 8  # per row of pictures, and per batch
-MOST_STEPS = 100  # a sampler with more steps is followed only if there is no shorter one
-MOST_STATES = 41  # states kept of a trace
-SHARES = (0.25, 0.5, 0.75)  # shares of a sampler's path that remain when a reconstruction begins
+MOST_STEPS = 100  # a sampler with more steps is traced only if there is no shorter one
+MOST_STATES = 41  # how many states of a trace to keep
+SHARES = (0.25, 0.5, 0.75)  # how much of the sampler's path remains when a reconstruction begins
 ROWS = 4  # interpolations
 REAL = 100
 NEAREST = 3  # neighbours per sample
@@ -248,7 +248,7 @@ def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
     try:
         found = read_json_if_any(index, dict) or {}
     except UserError:
-        return False  # it is drawn again
+        return False  # so it is sampled again
     keys = ('config_hash', 'step', 'average', 'seed', 'noise', 'best')
     return found.get('format') == FORMAT and all(found.get(key) == identity[key] for key in keys)
 

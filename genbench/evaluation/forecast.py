@@ -53,7 +53,7 @@ def _programs(
     keys, given, images = meshes.put(_batch(family, size), meshes.split_batch(mesh))
     program = sampling.program(blueprint, mesh)
     for sampler in dict.fromkeys(cell.sampler for cell in cells):
-        counted = jax.jit(functools.partial(sampling.sample, blueprint, sampler=sampler))  # its steps a constant
+        counted = jax.jit(functools.partial(sampling.sample, blueprint, sampler=sampler))  # the step count is static
         flops = forecast.operations(counted.trace(state, keys, given))
         traced = program.trace(state, keys, given, sampler)
         yield measure(f'{sampler.name}, {size} images', traced, flops=flops, trips=sampler.num_steps)

@@ -18,7 +18,7 @@ _NUMBERS: dict[str, tuple[Any, Any]] = {
     'seed': (int, SEED),
     'guidance': (float, GUIDANCE),
 }
-OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are not options in a sampler's record
+OWN = ('sampler', 'nfe', 'steps', 'guidance', 'average', 'seed')  # axes that are not options of a sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +76,14 @@ def _axes(words: Sequence[str], family: type[Family] | Family) -> dict[str, list
     keys = (*OWN, *samplers.fields(family))
     axes = dict(_axis(word, keys) for word in words)
     if 'nfe' in axes and 'steps' in axes:
-        raise UserError('--grid takes nfe or steps, not both: one follows from the other.')
+        raise UserError('--grid takes either nfe or steps, since one follows from the other.')
     return axes
 
 
 def _axis(word: str, keys: Sequence[str]) -> tuple[str, list[str]]:
     key, equals, values = word.partition('=')
     if key not in keys:
-        raise UserError(f'--grid has no key {key!r}. {did_you_mean(key, keys)}')
+        raise UserError(f'--grid has no axis {key!r}. {did_you_mean(key, keys)}')
     chosen = [value.strip() for value in values.split(',') if value.strip()]
     if not equals or not chosen:
         raise UserError(f'--grid {word!r} has no values; write {key}=VALUE,VALUE.')
@@ -96,7 +96,7 @@ def _sampler(choice: dict[str, str], family: Family) -> Sampler:
     twice = [key for key in axes if key in written.options]
     twice += [key for key in ('nfe', 'steps') if key in choice and written.steps is not None]
     if twice:
-        raise UserError(f'--grid says {twice[0]} twice: by itself, and in the sampler {shown(written.text)}.')
+        raise UserError(f'--grid sets {twice[0]} twice: as an axis, and in the sampler {shown(written.text)}.')
     if 'guidance' in axes:
         _number('guidance', axes['guidance'])
     steps = _number('steps', choice['steps']) if 'steps' in choice else written.steps
@@ -106,7 +106,7 @@ def _sampler(choice: dict[str, str], family: Family) -> Sampler:
     sampler, budget = samplers.build(written._replace(steps=1), family), _number('nfe', choice['nfe'])
     if family.evaluations(sampler) > budget:
         raise UserError(
-            f'--grid nfe={budget} is less than one step of {sampler.name}, {family.evaluations(sampler)} evaluations.'
+            f'--grid nfe={budget} is too few: a step of {sampler.name} takes {family.evaluations(sampler)} evaluations.'
         )
 
     def cost(steps: int) -> int:
@@ -121,7 +121,7 @@ def _number(key: str, text: str) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        wanted = 'a whole number, written in digits' if kind is int else 'a number'
+        wanted = 'an integer' if kind is int else 'a number'
         raise UserError(f'--grid {key}={text[:60]} is not {wanted}.') from None
     limits.check(f'--grid {key}', value)
     return value

@@ -31,7 +31,7 @@ from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-SIMULATED = 32  # simulated images that compare the bounds of annealed importance sampling
+SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
 
 
 @explained_disk_errors()
@@ -74,7 +74,7 @@ def opened(workdir: str | pathlib.Path, overrides: Sequence[str]) -> runs.Run:
     run = runs.open_run(workdir)
     for override in overrides:
         if not override.startswith(('evaluation.', 'data.data_dir')):
-            raise UserError(f'{override!r} would change the run; evaluate takes keys of evaluation, and data.data_dir.')
+            raise UserError(f'{override!r} would change the run; evaluate accepts only evaluation.* and data.data_dir.')
     return runs.open_run(workdir, config=configs.resolve(configs.plain(run.config), overrides))
 
 
@@ -94,7 +94,7 @@ class Evaluation:
         sample_metrics(self.options.metrics)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
-            run.networks(step, state, average)  # a missing average is reported before anything is computed
+            run.networks(step, state, average)  # report a missing average before computing anything
         self.real = RealSets(config, quiet, self.family.fields, self.spec)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
@@ -102,10 +102,10 @@ class Evaluation:
         self.added: list[dict[str, Any]] = []
 
     def run_all(self, report: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
-        # Read first, so that a damaged log is reported before anything is computed or written.
+        # Read this first, to report a damaged log before computing or writing anything.
         spent = self._training_costs() if 'speed' in self.options.metrics else {}
         if self.real.names:
-            _ = self.real.network  # an unavailable network is reported before anything is drawn
+            _ = self.real.network  # report an unavailable network before sampling
         parts = Parts(self._num_parts(), self.quiet, report)
         for average in self.averages:
             for title, work in Weights(self, average).steps():
@@ -205,7 +205,7 @@ class Weights:
         self.chosen = average
         self.average = average if self.blueprint.averages else 'current'
         self.drawer = sampling.Drawer(self.blueprint, self.options.batch_size)
-        self.kept = evaluation.run.folder.path / 'evaluation'  # samples and log-likelihoods of single images
+        self.kept = evaluation.run.folder.path / 'evaluation'  # samples, and log-likelihoods of single images
 
     def store(self, cell: grid.Cell) -> SampleStore:
         one = self.evaluation
@@ -249,7 +249,7 @@ class Weights:
         if not missing:
             return
         store, total = self.store(cell), self.options.sets * self.options.num_samples
-        # Images k · n … (k + 1) · n − 1 of the seed make set k.
+        # Set k consists of the images k · n … (k + 1) · n − 1 of the seed.
         sets = real.extract_sets(store.images(*processes.part(0, total)), self.options.sets)
         scenes = real.scenes(missing, sets)
         columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed}
@@ -270,7 +270,7 @@ class Weights:
     def explore(self, cells: Sequence[grid.Cell]) -> None:
         """Draw pictures of how this checkpoint samples, with the sampler on the leaderboard; see `exploration`."""
         if 'features' in self.evaluation.real.outputs:
-            _ = self.evaluation.real.reference  # which all processes compute together
+            _ = self.evaluation.real.reference  # all processes compute it together
         processes.first_does(lambda: self._explore(cells))
 
     def _explore(self, cells: Sequence[grid.Cell]) -> None:
@@ -305,7 +305,7 @@ class Weights:
         networks = self.blueprint.bind_state(self.state)
         likelihood = ais.likelihood(one.family, networks, options)
         if likelihood is None:
-            raise UserError(f'{one.family.name} has no decoder p(x | z); leave ais out of evaluation.metrics.')
+            raise UserError(f'{one.family.name} has no decoder p(x | z); remove ais from evaluation.metrics.')
         count = min(options.num_images or len(one.real.split), len(one.real.split))
         split = one.real.split.part(slice(0, count))
         extra = {'num_images': count, 'simulated': SIMULATED}
@@ -329,8 +329,8 @@ class Weights:
         one, options = self.evaluation, self.options
         split = one.real.split if split is None else split
         if len(split) < 2:
-            raise UserError(f'One image of {options.split} is scored, which has no standard error; take two or more '
-                            'by evaluation.split or evaluation.ais.num_images.')  # fmt: skip
+            raise UserError(f'ais has one image of {options.split}, so there is no standard error. Score two or more '
+                            'with evaluation.split or evaluation.ais.num_images.')  # fmt: skip
         protocol = {**likelihood.protocol, 'method': likelihood.method, 'average': self.average,
                     'borrowed': one.borrowed, 'split': options.split, 'seed': options.seed, 'noise': sampling.NOISE,
                     'levels': one.spec.levels, **one.told("each image's own row"), **one.real.resized}  # fmt: skip
@@ -384,7 +384,7 @@ def draw_run(
     store, total = Weights(one, cell.average).store(cell), config.evaluation.num_samples
     if processes.several():
         store.images(*processes.part(0, total))
-        processes.all_agree(True)  # and then every process reads what all have drawn
+        processes.all_agree(True)  # then every process reads the samples of all
 
     def batches() -> Iterator[np.ndarray]:
         for part in store.batches(0, total):

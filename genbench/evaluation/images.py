@@ -39,7 +39,7 @@ class ImageSet:
     count: int
     shape: tuple[int, ...] | None
     batches: Callable[[], Iterator[np.ndarray]]
-    sizes: str = ''  # if there are several sizes: two of them, with their files
+    sizes: str = ''  # if sizes differ: two of them, with their files
 
 
 def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
@@ -50,14 +50,14 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
     """
     files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
     if not files:
-        raise UserError(f'{path} holds no images ({", ".join(SUFFIXES)}).')
+        raise UserError(f'{path} has no images ({", ".join(SUFFIXES)}).')
     found: dict[tuple[Any, ...], pathlib.Path] = {}
     for file in files:
         try:
             with pictures.opened(file) as image:
                 found.setdefault((image.size, image.mode), file)
         except pictures.UNREADABLE:
-            continue  # counted with the truncated files when pixels are read
+            continue  # reading the pixels counts it with the truncated files
     if not found:
         raise UserError(f'None of the {len(files)} images in {path} can be read.')
     mode = _check_modes(path, found)
@@ -79,7 +79,7 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
                 bad.append(file)
                 continue
             if bad and not skip_unreadable:
-                continue  # only to count the others
+                continue  # keep counting the others
             pixels = pixels if pixels.ndim == 3 else pixels[..., None]
             if batch and (len(batch) == BATCH or batch[0].shape != pixels.shape):
                 yield np.stack(batch)
@@ -87,8 +87,8 @@ def folder(path: pathlib.Path, *, skip_unreadable: bool = False) -> ImageSet:
             batch.append(pixels)
         if bad and not skip_unreadable:
             names = ', '.join(str(file.relative_to(path)) for file in bad[:3]) + (', …' if len(bad) > 3 else '')
-            raise UserError(f'{len(bad)} of {len(files)} images in {path} cannot be read: {names}. Mend them, or leave '
-                            'them out with --skip-unreadable.')  # fmt: skip
+            raise UserError(f'{len(bad)} of {len(files)} images in {path} cannot be read: {names}. Repair or skip '
+                            'them with --skip-unreadable.')  # fmt: skip
         if bad:
             description['unreadable_skipped'] = len(bad)
         if batch:
@@ -105,8 +105,8 @@ def _check_modes(path: pathlib.Path, found: dict[tuple[Any, ...], pathlib.Path])
     """The mode that all images are read in: L if all are grey, else RGB as in clean-fid."""
     for (_, mode), file in found.items():
         if mode[0] in 'IF':
-            raise UserError(f'{file.relative_to(path)} in {path} has the mode {mode}, which is not 8 bits a channel; '
-                            'write the images as 8-bit pictures.')  # fmt: skip
+            raise UserError(f'{file.relative_to(path)} in {path} has the mode {mode}, not 8 bits per channel; '
+                            'save the images with 8 bits.')  # fmt: skip
     return 'L' if all(mode == 'L' for _, mode in found) else 'RGB'
 
 
@@ -120,9 +120,9 @@ def array(path: pathlib.Path) -> ImageSet:
     if values.ndim == 3:
         values = values[..., None]
     if values.ndim != 4 or values.shape[-1] not in (1, 3) or not math.prod(values.shape):
-        raise UserError(f'{path} holds an array of shape {values.shape}; images are (N, height, width, 1 or 3).')
+        raise UserError(f'{path} has an array of shape {values.shape}; images are (N, height, width, 1 or 3).')
     if values.dtype.kind not in 'iuf':
-        raise UserError(f'{path} holds values of type {values.dtype}; images are integers or floats.')
+        raise UserError(f'{path} has values of type {values.dtype}; images are integers or floats.')
     convert, said = _to_uint8(path, values, levels)
 
     def batches() -> Iterator[np.ndarray]:
@@ -138,13 +138,13 @@ def _named(path: pathlib.Path) -> tuple[np.ndarray, int | None]:
     names = [name for name in held if name not in ('labels', 'levels', 'mu', 'sigma', 'mu_s', 'sigma_s')]
     chosen = next((name for name in ('images', 'arr_0') if name in names), names[0] if len(names) == 1 else None)
     if chosen is None:
-        raise UserError(f'{path} holds {", ".join(held) or "no arrays"}; name the images "images".')
+        raise UserError(f'{path} has the arrays {", ".join(held) or "none"}; the images should be called "images".')
     found = array_files.read_npz(path, [name for name in (chosen, 'levels') if name in held])
     levels = found.get('levels')
     if levels is None:
         return found[chosen], None
     if levels.shape != () or levels.dtype.kind not in 'iu' or not 2 <= levels <= 2**16:
-        raise UserError(f'levels in {path} is {levels!s:.40}; it should be one whole number, 2 or more.')
+        raise UserError(f'levels in {path} is {levels!s:.40}; it should be an integer of at least 2.')
     return found[chosen], int(levels)
 
 
@@ -156,13 +156,13 @@ def _to_uint8(
         return lambda part: part, 'uint8'
     chunks = [np.asarray(values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
     if values.dtype.kind == 'f' and not all(np.isfinite(chunk).all() for chunk in chunks):
-        raise UserError(f'{path} holds values that are not finite.')
+        raise UserError(f'{path} contains NaN or infinity.')
     low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
     whole = values.dtype.kind in 'iu' or all((chunk == np.round(chunk)).all() for chunk in chunks)
     if levels is not None:
         if not whole or low < 0 or high >= levels:
-            raise UserError(f'{path} holds {values.dtype} values from {low:.4g} to {high:.4g}; images of {levels} '
-                            f'levels are whole numbers in 0 … {levels - 1}.')  # fmt: skip
+            raise UserError(f'{path} has {values.dtype} values from {low:.4g} to {high:.4g}; images with {levels} '
+                            f'levels are integers in 0 … {levels - 1}.')  # fmt: skip
         return functools.partial(_rounded, scale=255 / (levels - 1), shift=0.0), f'integers of {levels} levels'
     if whole and low >= 0 and 1 < high <= 255:
         return lambda part: part.astype(np.uint8), 'whole numbers in 0 … 255'
@@ -170,8 +170,8 @@ def _to_uint8(
         for name, (least, most, scale, shift) in _RANGES.items():
             if least - 1e-6 <= low and high <= most + 1e-6:
                 return functools.partial(_rounded, scale=scale, shift=shift), f'floats in {name}'
-    raise UserError(f'{path} holds {values.dtype} values from {low:.4g} to {high:.4g}; genbench reads whole '
-                    'numbers in 0 … 255, or floats in [0, 1] or [−1, 1].')  # fmt: skip
+    raise UserError(f'{path} has {values.dtype} values from {low:.4g} to {high:.4g}; genbench reads '
+                    'integers in 0 … 255, or floats in [0, 1] or [−1, 1].')  # fmt: skip
 
 
 _RANGES = {'[0, 1]': (0, 1, 255.0, 0.0), '[−1, 1]': (-1, 1, 127.5, 127.5)}
@@ -184,7 +184,7 @@ def _rounded(part: np.ndarray, scale: float, shift: float) -> np.ndarray:
 def data_set(address: str, data_dir: str, recipe: Recipe | None = None) -> ImageSet:
     """'tfds:NAME:SPLIT', 'folder:DIR:SPLIT' or 'hf:NAME:SPLIT' → the images of a prepared split, scaled to 0 … 255."""
     kind, _, rest = address.partition(':')
-    parts = re.fullmatch(r'(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', rest)  # a slice, such as train[:500], has colons too
+    parts = re.fullmatch(r'(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', rest)  # a slice such as train[:500] also has a colon
     if not parts:
         what, example = ('DIR', 'photos') if kind == 'folder' else ('NAME', 'cifar10')
         raise UserError(f'{address!r} should be {kind}:{what}:SPLIT, for example {kind}:{example}:train.')

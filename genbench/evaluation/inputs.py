@@ -19,9 +19,9 @@ from genbench.evaluation.images import ImageSet
 from genbench.evaluation.saved_moments import Saved, is_moments
 from genbench.evaluation.scoring import Settings
 
-KNOWN = ('a folder of images, a .npy or .npz array of images or features, tfds:NAME:SPLIT, folder:DIR:SPLIT, the '
-         'folder of a run, or saved moments')  # fmt: skip
-IMAGES = ('images', 'arr_0')  # names under which a file of moments may also hold images, as ADM's references do
+KNOWN = ('a folder of images, a .npy or .npz array of images or features, tfds:NAME:SPLIT, folder:DIR:SPLIT, '
+         'a run folder, or saved moments')  # fmt: skip
+IMAGES = ('images', 'arr_0')  # names under which a file of moments may also hold images, as in ADM's references
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Options:
     batch_size: int = 64
     data_dir: str = ''
     skip_unreadable: bool = False
-    sets: int = 1  # number of disjoint parts of A that are scored separately
+    sets: int = 1  # number of disjoint parts of A to score separately
     seed: int = 0
-    sampler: str = ''  # of a run
-    num_samples: int = 0  # of a run
-    average: str = ''  # of a run
-    step: int | None = None  # of a run
+    sampler: str = ''  # for a run
+    num_samples: int = 0  # for a run
+    average: str = ''  # for a run
+    step: int | None = None  # for a run
     quiet: bool = False
-    cache: bool = True  # keep features of images, by the hash of the images
-    settings: Settings = Settings()  # of the metrics
-    recipe: Recipe = Recipe()  # of folder:DIR:SPLIT
+    cache: bool = True  # keep the features of images, by the hash of the images
+    settings: Settings = Settings()  # parameters of the metrics
+    recipe: Recipe = Recipe()  # preparation of folder:DIR:SPLIT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +81,12 @@ def open_source(address: str, options: Options, draw_run: DrawRun, outputs: Sequ
     path = pathlib.Path(address)
     if address.partition(':')[0] in ('tfds', 'folder', 'hf') and not os.path.exists(path):
         return images.data_set(address, options.data_dir, options.recipe)
-    if os.path.isfile(path / 'manifest.json'):  # not Path.is_file, which raises for a name that is too long
+    if os.path.isfile(path / 'manifest.json'):  # not Path.is_file, which raises if a name is too long
         return draw_run(path, options)
     if address and os.path.isdir(path):
         return images.folder(path, skip_unreadable=options.skip_unreadable)
     if not address or not os.path.exists(path):
-        raise UserError(f'There is no {address!r}; give {KNOWN}.')
+        raise UserError(f'There is no {address!r}. Use {KNOWN}.')
     if not os.path.isfile(path) or path.suffix not in ('.npy', '.npz'):
         raise UserError(f'{address} is neither a folder nor a .npy or .npz file.')
     if is_moments(address):
@@ -126,8 +126,8 @@ def images_of(address: str, source: Source) -> ImageSet:
         return source.images
     if isinstance(source, ImageSet):
         return source
-    raise UserError(f'{address} holds {"moments" if isinstance(source, Saved) else "features"}; images are needed '
-                    'here.')  # fmt: skip
+    raise UserError(f'{address} contains {"moments" if isinstance(source, Saved) else "features"}, but images are '
+                    'needed here.')  # fmt: skip
 
 
 def without_images(sources: dict[str, Source]) -> bool:
@@ -139,7 +139,7 @@ def without_images(sources: dict[str, Source]) -> bool:
     given = [address for address, source in sources.items() if isinstance(source, Given)]
     shown = [address for address, source in sources.items() if isinstance(source, ImageSet)]
     if given and shown:
-        raise UserError(f'{given[0]} holds features and {shown[0]} images; give features of both, or images.')
+        raise UserError(f'{given[0]} has features, but {shown[0]} has images; use features for both, or images.')
     return not shown
 
 

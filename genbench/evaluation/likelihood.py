@@ -51,14 +51,14 @@ class LikelihoodScorer:
         self, log_prob: Any, traceable: bool, title: str, count: int, path: pathlib.Path | None
     ) -> dict[str, np.ndarray]:
         """Return all values, in every process. Each of several keeps its own beside `path` until all are there."""
-        whole = (read_npz(path) if path else None) or {}  # what an earlier run has scored
+        whole = (read_npz(path) if path else None) or {}  # what an earlier evaluation has scored
         if not processes.several():
             return self._score_part(log_prob, traceable, title, (0, count), whole, path)
         start, stop = processes.part(processes.agreed(len(whole.get('log_prob', ()))), count)
         own = path.with_name(f'{path.stem}.{start}-{stop}.npz') if path else None
         kept = (read_npz(own) if own else None) or {}
         mine = self._score_part(log_prob, traceable, title, (start, stop), kept, own)
-        said = processes.exchange(json.dumps(list(mine)).encode())  # one without images has no names
+        said = processes.exchange(json.dumps(list(mine)).encode())  # a process without images has no names
         for name in sorted({name for names in said for name in json.loads(names)}):
             whole[name] = np.concatenate([whole.get(name, np.zeros(0)), processes.gathered(mine.get(name))])
         if path is not None and own is not None:

@@ -11,13 +11,13 @@ import optax
 from genbench.evaluation import neighbours
 from genbench.evaluation.arrays import checked_sets
 
-MOST_CENTRES, MOST_FITTED = 10_000, 50_000  # rows that make a mixture, and rows that its variances are fitted to
-BATCH = 10_000  # fitted rows in a step
+MOST_CENTRES, MOST_FITTED = 10_000, 50_000  # the most rows that make a mixture, and that its variances are fitted to
+BATCH = 10_000  # rows per fitting step
 LEARNING_RATE, EPOCHS = 0.5, 50
-SETTLED, PATIENCE = 5e-4, 5  # fitting ends where the last five losses are so close to the newest
-NEARER = 0.9  # the component that catches outliers sees them at this share of their distance
-FLOOR = 1e-3  # of the squared distance that the first variance comes from
-LARGEST_LOG = 40.0  # of a variance, which would vanish at copies of fitted rows
+SETTLED, PATIENCE = 5e-4, 5  # fitting ends when the last five losses are this close to the newest
+NEARER = 0.9  # the component for outliers sees them at this fraction of their distance
+FLOOR = 1e-3  # relative to the squared distance that the first variance comes from
+LARGEST_LOG = 40.0  # bound on a log variance; the variance would vanish at copies of fitted rows
 PROTOCOL = {
     'mixture': 'a Gaussian at each of at most 10,000 samples', 'scale': 'of the held-out images',
     'fit': 'Adam at 0.5 on at most 50,000 train images', 'baseline': 'halves of the train images', 'half_seed': 0,
@@ -50,7 +50,7 @@ def feature_likelihood_divergence(
     train, test, samples = checked_sets(2, train=train, test=test, samples=samples)
     checked_sets(4, train=train)  # halves of two
     mean, scale = test.mean(0, dtype=np.float64), test.std(0, ddof=1, dtype=np.float64)
-    scale[scale <= 1e-12 * np.maximum(1, np.abs(mean))] = 1  # a feature that says nothing
+    scale[scale <= 1e-12 * np.maximum(1, np.abs(mean))] = 1  # a constant feature
     draw = np.random.Generator(np.random.Philox(seed))
     order = draw.permutation(len(train))
     samples = samples[draw.permutation(len(samples))[:MOST_CENTRES]]

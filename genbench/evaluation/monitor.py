@@ -53,18 +53,18 @@ class Monitor:
         self._likelihood = next(iter(self._family.likelihoods), None) if config.train.evaluate_images else None
         self._real = RealSets(self._config, True, self._family.fields, self._family.spec)
         self._drawers: dict[Blueprint, sampling.Drawer] = {}
-        if config.train.evaluate_samples:  # an unavailable network is reported before anything is trained
+        if config.train.evaluate_samples:  # report an unavailable network before training
             self._distance = scoring.called('fd', self._real.network)
         self.names = (*((self._distance,) if config.train.evaluate_samples else ()),
                       *((BITS,) if self._likelihood else ()))  # fmt: skip
         if not self.names:
-            raise UserError('train.evaluate_every has nothing to compute: train.evaluate_samples is 0, and '
+            raise UserError('train.evaluate_every has nothing to compute, because train.evaluate_samples is 0 and '
                             f'{self._family.name} has no likelihood, or train.evaluate_images is 0.')  # fmt: skip
 
     def _read_sampler(self, text: str) -> Any:
         sampler = written.parse(text, self._family) if text else written.default(self._family)
         if getattr(sampler.options, 'guide', ''):
-            raise UserError(f'train.evaluate_sampler is {text!r}; a run is guided by another one only once it is '
+            raise UserError(f'train.evaluate_sampler is {text!r}; a run can be guided by another one only after it has '
                             'finished.')  # fmt: skip
         return sampler
 
@@ -111,7 +111,7 @@ class Monitor:
         if blueprint not in self._drawers:
             self._drawers[blueprint] = sampling.Drawer(blueprint, options.batch_size)
         drawer, images = self._drawers[blueprint], []
-        for shard in range(-(-count // SHARD)):  # as `genbench evaluate` draws them: the same images
+        for shard in range(-(-count // SHARD)):  # the same images as `genbench evaluate` draws
             size = min(SHARD, count - shard * SHARD)
             given = drawn_conditions(blueprint.family, self._real.train, options.seed, shard, SHARD)
             told = conditions.cut(given, 0, size)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-TILE = 2048  # points a side
+TILE = 2048  # points per side
 PRECISION = 1e-12  # bound on the relative error of a squared distance
 TIED = 4 * PRECISION  # squared distances that differ by less than this, relative to their size, count as equal
-_BLOCK = 2**22  # numbers in a block of differences
+_BLOCK = 2**22  # values in a block of differences
 
 
 class Centred:

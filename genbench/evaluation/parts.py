@@ -34,4 +34,4 @@ class Parts:
         if not self._done:
             return ''
         seconds = (time.monotonic() - self._began) / self._done * (self._total - self._done)
-        return f' (about {seconds:.0f} s left in all)'
+        return f' (about {seconds:.0f} s left in total)'

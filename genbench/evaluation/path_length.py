@@ -103,7 +103,7 @@ def in_features(network: FeatureNetwork, spec: DataSpec) -> Distance:
       UserError: the network rounds its images, and would not see a small step.
     """
     if network.rounds:
-        raise UserError(f'{network.name} rounds images to integers, which hides a small step; choose other features or '
+        raise UserError(f'{network.name} rounds images to integers, which hides a small step. Use other features or '
                         'the convention clean, or set evaluation.path_length.distance to lpips.')  # fmt: skip
     scale = (network.levels - 1) / (spec.levels - 1)
 
@@ -129,10 +129,10 @@ def measure(
     """
     family = blueprint.family
     if family.latent_shape is None:
-        raise UserError(f'{family.name} has no latents that images are a function of; leave path_length out of '
+        raise UserError(f'{family.name} does not make images from latents; remove path_length from '
                         'evaluation.metrics.')  # fmt: skip
     if (dtype := family.config.network.get('dtype', 'float32')) != 'float32':
-        raise UserError(f'The networks compute in {dtype}, which rounds a small step away; leave path_length out of '
+        raise UserError(f'The networks compute in {dtype}, which rounds away a small step; remove path_length from '
                         'evaluation.metrics.')  # fmt: skip
     smooth = type(family)(family.config, family.spec.continuous, family.borrowed)
 
@@ -144,8 +144,8 @@ def measure(
         points = [on_circle(first, second, place + step) for step in (0, epsilon)]
         images = [smooth.generate(networks, z, keys, given, sampler) for z in points]
         if not jnp.issubdtype(images[0].dtype, jnp.floating):
-            raise UserError(f'The decoder of {family.name} puts out levels, which a small step does not change; leave '
-                            'path_length out of evaluation.metrics.')  # fmt: skip
+            raise UserError(f'The decoder of {family.name} outputs discrete levels, which hide a small step; remove '
+                            'path_length from evaluation.metrics.')  # fmt: skip
         return distance.apply(params, *images) / epsilon**2
 
     found, size = [np.zeros(0, np.float32)], sampling.whole_batches(min(batch_size, max(1, span[1] - span[0])))
@@ -155,7 +155,7 @@ def measure(
         with jax.default_matmul_precision('highest'):  # for the same reason
             found.append(np.asarray(lengths(state, distance.params, *batch)))
     if not np.isfinite(whole := np.concatenate(found)[: span[1] - span[0]]).all():
-        raise UserError(f'The path lengths of {family.name} are not finite; its images hold NaN or infinity.')
+        raise UserError(f'The path lengths of {family.name} are not finite: its images contain NaN or infinity.')
     return whole
 
 

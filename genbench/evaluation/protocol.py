@@ -13,8 +13,8 @@ from genbench.errors import UserError
 from genbench.ranges import check_path
 from genbench.reading import read_json, read_rows
 
-# What was measured, as opposed to how it was measured. Two models that are compared may differ in these.
-# 'labels' occurs in rows written before there were other kinds of condition.
+# These say what was measured, not how. Two models may differ in them and still be compared.
+# 'labels' occurs in rows from before there were other kinds of conditions.
 MODEL_KEYS = ('sampler', 'steps', 'nfe', 'guidance', 'sampler_options', 'average', 'borrowed', 'given', 'given_from',
               'labels', 'images')  # fmt: skip
 
@@ -31,7 +31,7 @@ def told_options(drawn: Mapping[str, Any]) -> str:
     return ', '.join(f'{key}={value}' for key, value in sorted(drawn.get('sampler_options', {}).items()))
 
 
-_ROW = {'metric': str, 'protocol': dict}  # the keys of a row that are compared
+_ROW = {'metric': str, 'protocol': dict}  # the keys of a row that a comparison needs
 
 
 def picture(drawn: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -110,23 +110,23 @@ def read_row(address: str) -> dict[str, Any]:
     text, _, which = address.rpartition(':')
     path = pathlib.Path(check_path(text, 'The path'))
     if not text or not which:
-        raise UserError(f'{address!r} names no row; write PATH:LINE or PATH:METRIC, for example runs/a:3 or runs/a:fd.')
+        raise UserError(f'{address!r} is not a row; write PATH:LINE or PATH:METRIC, for example runs/a:3 or runs/a:fd.')
     rows = _rows(path / 'results.jsonl' if path.is_dir() else path)
     if which.isdigit():
         if not 1 <= int(which) <= len(rows):
-            raise UserError(f'{path} has no row {which}; it has rows 1 to {len(rows)}.')
+            raise UserError(f'{path} has no row {which}; its rows are 1 to {len(rows)}.')
         return rows[int(which) - 1]
     named = [row for row in rows if row['metric'] == which]
     if not named:
         known = ', '.join(sorted({row['metric'] for row in rows})) or 'none'
-        raise UserError(f'{path} has no row of the metric {which!r}; it has {known}.')
+        raise UserError(f'{path} has no row with the metric {which!r}; its metrics are {known}.')
     return named[-1]
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
     if path.suffix == '.jsonl':
         return read_rows(path, _ROW)
-    advice = 'It should be a results.jsonl or a JSON of genbench metrics.'
+    advice = 'It should be a results.jsonl, or a JSON file of genbench metrics.'
     return read_json(path, {'rows': [_ROW]}, advice)['rows']
 
 
@@ -139,7 +139,7 @@ def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, dic
             different = {key: (left.get(key), right.get(key)), **different}
     same_measure = all(left.get(key) == right.get(key) for key in ('metric', 'kind', 'dataset', 'split'))
     if a.hash == b.hash and same_measure:
-        return f'the same protocol, {a.hash}', different
+        return f'The protocols are the same ({a.hash}).', different
     if a.measurement.hash == b.measurement.hash and same_measure:
-        return f'measured alike ({a.measurement.hash}); what was measured differs: they may be ranked', different
-    return 'measured differently: not to be ranked without saying so', different
+        return f'The models were measured the same way ({a.measurement.hash}). You may rank them.', different
+    return 'They were measured in different ways. Do not rank them without saying so.', different

@@ -19,7 +19,7 @@ def publish(run: runs.Run, step: int, rows: Sequence[Mapping[str, Any]]) -> None
     pictures = {name: path for name, path in pictures.items() if path.is_file()}
     if not scalars:
         return
-    events = Events(run.folder.path / 'events', step + 1)  # so that none of the rows of this step is hidden
+    events = Events(run.folder.path / 'events', step + 1)  # step + 1, so that no row of this step is hidden
     events.write(step, scalars)
     for name, path in pictures.items():
         events.picture(step, name, path)

@@ -43,7 +43,7 @@ class RealImages:
     split: str
     arrays: Arrays
     quiet: bool = False
-    resized: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what is said of smaller images
+    resized: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what the protocol says about smaller images
 
     @functools.cached_property
     def description(self) -> dict:
@@ -57,7 +57,7 @@ class RealImages:
 
     def extracted(self, outputs: Sequence[str]) -> Extracted:
         kept = read_npz(self._path(outputs))
-        if not processes.all_agree(kept is not None):  # processes may have a cache each
+        if not processes.all_agree(kept is not None):  # each process may have its own cache
             progress = Progress(
                 f'features of {self.spec.name} {self.split}', 0, len(self.arrays), 'image', quiet=self.quiet
             )
@@ -91,7 +91,7 @@ def sample_metrics(names: Sequence[str]) -> list[str]:
     known = (*scoring.METRICS, *scoring.PUBLISHED, *scoring.ALIASES)
     for name in chosen:
         if name not in known:
-            raise UserError(f'No metric is called {name!r} (evaluation.metrics). '
+            raise UserError(f'There is no metric {name!r} (evaluation.metrics). '
                             f'{did_you_mean(name, (*known, *OTHER_METRICS))}')  # fmt: skip
     return chosen
 
@@ -135,7 +135,7 @@ class RealSets:
         self.names = scoring.resolve(sample_metrics(config.evaluation.metrics), self._suits)
         if any(self.uses_held_out(name) for name in self.names) and len(self.split) < 4:
             raise UserError(f'The split {config.evaluation.split!r} of {self.spec.name} has {len(self.split)} images; '
-                            'held-out images as a reference need at least 4.')  # fmt: skip
+                            'a reference of held-out images needs at least 4.')  # fmt: skip
 
     @functools.cached_property
     def network(self) -> FeatureNetwork:
@@ -188,7 +188,7 @@ class RealSets:
 
     def fresh(self, index: int, count: int, beside_half: bool = True) -> Extracted:
         """Draw `count` held-out images, at most `num_fresh`. Without `beside_half` some may be in `half(index)`."""
-        order = np.roll(self._order(index), -(len(self.split) // 2))  # images of the half come last
+        order = np.roll(self._order(index), -(len(self.split) // 2))  # the images of the half come last
         return self.held_out.part(order[: self.num_fresh(beside_half)][:count])
 
     def fresh_description(self, count: int, beside_half: bool) -> dict[str, Any]:

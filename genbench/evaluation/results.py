@@ -12,7 +12,7 @@ from genbench.training import processes
 from genbench.training.files import write_atomically
 
 HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
-BOUNDS = (HELD_OUT, COPIES)  # families of rows that no model made: fresh images, and memorised ones
+BOUNDS = (HELD_OUT, COPIES)  # the family of rows without a model: new images, and memorised ones
 
 KEYS = (
     'family', 'dataset', 'split', 'metric', 'value', 'std_err', 'kind', 'n', 'seed', 'sampler', 'nfe', 'features',
@@ -76,7 +76,7 @@ class Results:
         self._known = {_identity(row) for row in self.rows}
         kept = ''.join(json.dumps(row) + '\n' for row in self.rows)
         if processes.is_first() and path.is_file() and path.read_bytes() != kept.encode():
-            write_atomically(path, kept)  # without the half-written last line
+            write_atomically(path, kept)  # leaves out a half-written last line
 
     def has(self, metric: str, protocol: Mapping[str, Any], step: int | None, config_hash: str | None) -> bool:
         return (metric, step, config_hash, Protocol(protocol).hash) in self._known

@@ -20,7 +20,7 @@ from genbench.training.files import read_npz, write_npz
 from genbench.training.metrics import Progress
 from genbench.training.state import State
 
-SHARD = 1024  # images per file; an interruption loses at most the file being drawn
+SHARD = 1024  # images per file; an interruption loses at most the current file
 
 
 def slug(sampler: Sampler) -> str:
@@ -130,7 +130,7 @@ class SampleStore:
 
     def _draw(self, shard: int, low: int, high: int, progress: Callable[[int], None]) -> tuple[np.ndarray, float]:
         given = conditions.cut(self.given(shard, SHARD), low, high)
-        if not self._warm:  # compile outside the timed part
+        if not self._warm:  # compile before timing
             one = dataclasses.replace(self.sampler, num_steps=1)
             self.drawer.draw(self.state, one, min(self.batch_size, high - low), 0, given)
             self._warm = True

@@ -21,7 +21,7 @@ from genbench.training.files import write_npz
 FORMAT = 1
 PREFIXES = {'features': '', 'spatial': 'spatial_'}  # prefix in the names of an output's moments
 ADM = {'spatial': ('mu_s', 'sigma_s')}  # names of the moments of the spatial features in ADM's references
-MOST_FEATURES = 2**14  # of a network; a covariance of more features would be larger than 2 GiB
+MOST_FEATURES = 2**14  # the covariance of more features would exceed 2 GiB
 
 
 def is_moments(address: str) -> bool:
@@ -72,7 +72,7 @@ class Saved:
             if different:
                 key, (there, here) = next(iter(different.items()))
                 raise UserError(
-                    f'{self.address} holds moments of another protocol: {key} is {there!r} there and {here!r} here.'
+                    f'{self.address} has moments of another protocol: {key} is {there!r} there, but {here!r} here.'
                 )
         return Extracted(self.description, {}, self.moments, self.count)
 
@@ -87,7 +87,7 @@ def read(address: str, outputs: Sequence[str]) -> Saved:
     held = array_files.names(path)
     for name in outputs:
         if name in PREFIXES and not set(_keys(name, held)) <= set(held):
-            raise UserError(f'{address} holds no moments of the output {name!r}.')
+            raise UserError(f'{address} has no moments of the output {name!r}.')
     keys = {name: _keys(name, held) for name in PREFIXES}
     stored = {name: _stored(path, found) for name, found in keys.items() if set(found) <= set(held)}
     moments = {name: _checked(path, *stored[name]) for name in outputs if name in PREFIXES}  # logits need no reference
@@ -110,7 +110,7 @@ def _stored(path: pathlib.Path, keys: tuple[str, str]) -> list[np.ndarray]:
     """The mean and covariance of an output as stored in the file, if their shapes are those of moments."""
     mean, covariance = array_files.shapes(path, keys).values()
     if len(mean) != 1 or covariance != (*mean, *mean) or not 0 < mean[0] <= MOST_FEATURES:
-        raise UserError(f'{path}: mu {mean} and sigma {covariance} are no mean (d,) and covariance (d, d) of features.')
+        raise UserError(f'{path}: mu {mean} and sigma {covariance} are not a mean (d,) and a covariance (d, d).')
     return list(array_files.read_npz(path, keys).values())
 
 
@@ -136,12 +136,12 @@ def _protocol(address: str, stored: np.ndarray) -> tuple[dict[str, Any], dict[st
     except ValueError:
         saved = {'reference': {}, 'features': {}}
     if not (saved['reference'] and saved['features']):
-        raise UserError(f'The protocol in {address} is damaged. Without an array "protocol" it would be read as '
-                        'moments of others.')  # fmt: skip
+        raise UserError(f'The protocol in {address} is damaged. Remove the array "protocol" to read the file as '
+                        'moments from another program.')  # fmt: skip
     return saved['reference'], saved['features']
 
 
 def _count(address: str, stored: np.ndarray) -> int:
     if stored.shape != () or stored.dtype.kind not in 'iuf' or not 2 <= stored <= 2**53 or stored != np.round(stored):
-        raise UserError(f'n in {address} is {stored!s:.40}; it should be the number of images, 2 or more.')
+        raise UserError(f'n in {address} is {stored!s:.40}; it should be the number of images, at least 2.')
     return int(stored)

@@ -71,7 +71,7 @@ def extract(
             else:
                 sums.setdefault(name, evaluation.Moments(values.shape[1])).add(values)
     if not count:
-        raise UserError('There are no images to compute features of.')
+        raise UserError('There are no images to compute features for.')
     kept = {name: _joined(parts, own is not None) for name, parts in rows.items()} if keep else {}
     moments = all_moments(kept) if keep else {name: _pooled(sums.get(name)) for name in outputs}
     return kept, moments, count, digest.hexdigest()[:16]
@@ -127,11 +127,11 @@ class Scene:
 
     def require_held_out(self, metric: str) -> Extracted:
         if self.held_out is None:
-            raise UserError(f'{metric} needs held-out real images beside the reference; name them with --held-out.')
+            raise UserError(f'{metric} also needs held-out real images; give them with --held-out.')
         return self.held_out
 
 
-Value = tuple[float, dict[str, Any]]  # the number and further details of one set
+Value = tuple[float, dict[str, Any]]  # the number, and more details about one set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +307,7 @@ def resolve(names: Sequence[str], suits: str = '') -> list[str]:
         elif name in METRICS or name in PUBLISHED:
             found.append(PUBLISHED.get(name, name))
         else:
-            raise UserError(f'No metric is called {name!r}. {did_you_mean(name, [*METRICS, *PUBLISHED, *ALIASES])}')
+            raise UserError(f'There is no metric {name!r}. {did_you_mean(name, [*METRICS, *PUBLISHED, *ALIASES])}')
     return list(dict.fromkeys(name.removesuffix(f'_{suits}') if suits else name for name in found))
 
 
@@ -316,8 +316,8 @@ def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
     for name in names:
         if name in PUBLISHED and name not in METRICS and not network.published:
             raise UserError(
-                f'{name} is the name for features of the 2015 Inception with its published weights; with '
-                f'{network.name} ask for {PUBLISHED[name]}.'
+                f'{name} is the name for the 2015 Inception with its published weights; with '
+                f'{network.name} use {PUBLISHED[name]}.'
             )
     for name in resolve(names):
         if METRICS[name].output not in network.outputs:

@@ -29,8 +29,8 @@ from genbench.training import processes
 from genbench.training.files import read_npz, write_atomically, write_npz
 from genbench.training.metrics import Progress
 
-FORMAT = 1  # version of the JSON
-PUBLISHED, OTHERS = ('fid', 'kid', 'pr', 'dc', 'is'), ('fd', 'kd', 'pr', 'dc')  # if the user names no metrics
+FORMAT = 1  # version of the JSON format
+PUBLISHED, OTHERS = ('fid', 'kid', 'pr', 'dc', 'is'), ('fd', 'kd', 'pr', 'dc')  # the default metrics
 DEFAULT = Options()
 
 
@@ -60,9 +60,9 @@ def compare(
     if out:
         check_writable(out)
     if not held_out and (wanting := [name for name in names if scoring.METRICS[name].needs_held_out]):
-        raise UserError(f'{wanting[0]} needs held-out real images beside the reference; name them with --held-out.')
+        raise UserError(f'{wanting[0]} also needs held-out real images; give them with --held-out.')
     outputs = scoring.needed_outputs(names)
-    # Report a mistake in an address before fetching weights, fitting a classifier or reading a set.
+    # Report a wrong address before fetching weights, fitting a classifier or reading a set.
     every = [*addresses, reference, *([held_out] if held_out else [])]
     opened = {address: inputs.open_source(address, options, _run, outputs) for address in every}
     for address in addresses:
@@ -122,9 +122,9 @@ def _check_samples(address: str, source: Source, names: Sequence[str], options: 
     if isinstance(source, Saved) and source.images is None:
         if not scoring.only_moments(names):
             wanting = next(name for name in names if not scoring.only_moments([name]))
-            raise UserError(f'{wanting} needs images or features, and {address} holds only their moments.')
+            raise UserError(f'{wanting} needs images or features, but {address} has only moments.')
         if options.sets > 1:
-            raise UserError(f'{address} holds moments, which cannot be split into {options.sets} sets.')
+            raise UserError(f'{address} has moments, which cannot be split into {options.sets} sets.')
     else:
         _set_size(source.count if not isinstance(source, Saved) else source.images.count, options)
 
@@ -132,7 +132,7 @@ def _check_samples(address: str, source: Source, names: Sequence[str], options: 
 def _check_reference(address: str, source: Source, names: Sequence[str]) -> None:
     wanting = [name for name in names if scoring.METRICS[name].needs == 'features']
     if wanting and isinstance(source, Saved) and source.images is None:
-        raise UserError(f'{wanting[0]} needs the reference images, and {address} holds only their moments.')
+        raise UserError(f'{wanting[0]} needs the reference images, but {address} has only moments.')
 
 
 def _network(opened: dict[str, Source], metrics: Sequence[str], options: Options) -> FeatureNetwork:
@@ -154,8 +154,8 @@ def _check_shape(source: Source, network: FeatureNetwork) -> None:
     if source.shape is not None:
         network.check_shape(source.shape)
     elif network.alone is None:
-        raise UserError(f'The images are of several sizes ({source.sizes}), and {network.name} does not resize; bring '
-                        'them to one.')  # fmt: skip
+        raise UserError(f'The images have several sizes ({source.sizes}), and {network.name} does not resize; give '
+                        'them one size.')  # fmt: skip
 
 
 def _reference(
@@ -177,7 +177,7 @@ def _reference(
 def save_moments(source: str, out: str, options: Options) -> dict[str, Any]:
     """Write mu, sigma and the protocol of a set of images into an .npz file, and return the protocol."""
     if pathlib.Path(out).suffix != '.npz':
-        raise UserError(f'--out is {out}; moments are saved in an .npz file.')
+        raise UserError(f'--out is {out}; it should end in .npz.')
     check_writable(out)
     read_from = inputs.open_source(source, options, _run)
     if isinstance(read_from, Given):
@@ -196,7 +196,7 @@ def check_writable(out: str) -> None:
     """Refuse an unwritable output path before spending hours on its contents."""
     path = pathlib.Path(out)
     if os.path.isdir(path):
-        raise UserError(f'{out} is a folder; name a file.')
+        raise UserError(f'{out} is a folder; choose a file.')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.'):
@@ -213,7 +213,7 @@ def open_network(options: Options) -> FeatureNetwork:
     extra: dict[str, Any] = {}
     if name == 'classifier':
         if not dataset:
-            raise UserError('--features=classifier needs a data set whose classifier is meant: classifier:NAME.')
+            raise UserError('--features=classifier needs the data set of the classifier: classifier:NAME.')
         builder = sources.open_builder(dataset, options.data_dir)
         extra = {
             'spec': sources.spec_of(builder), 'train': sources.load(builder, 'train'),
@@ -249,7 +249,7 @@ def _extract(
     store = _Store(network, found.count, [*outputs, 'kept' if keep else 'moments'], options)
     known = store.read(found) if processes.is_first() else None
     if processes.agreed(known is not None):
-        return known or Extracted({}, {}, {}, 0)  # only the first process compares
+        return known or Extracted({}, {}, {}, 0)  # only the first process needs them
     progress = Progress(f'features of {address}', 0, found.count, 'image', quiet=options.quiet)
 
     def batches() -> Iterator[np.ndarray]:
@@ -340,7 +340,7 @@ def _check_alike(real: Extracted, fake: Extracted, outputs: Sequence[str]) -> No
     for output in outputs:
         sizes = [_dimension(part, output) for part in (real, fake)]
         if None not in sizes and sizes[0] != sizes[1]:
-            raise UserError(f'The features of A have {sizes[1]} dimensions and those of B {sizes[0]}; they must come '
+            raise UserError(f'The features of A have {sizes[1]} dimensions and those of B {sizes[0]}. They must come '
                             'from the same network (and for pixels from images of one size).')  # fmt: skip
 
 
@@ -353,7 +353,7 @@ def _dimension(part: Extracted, output: str) -> int | None:
 def _set_size(count: int, options: Options) -> int:
     size = count // options.sets
     if options.sets > 1 and size < 2:
-        raise UserError(f'{count} images do not make {options.sets} sets.')
+        raise UserError(f'{count} images are too few for {options.sets} sets.')
     return size
 
 

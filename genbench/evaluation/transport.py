@@ -50,7 +50,7 @@ def monge_distance(x: np.ndarray, y: np.ndarray, *, slices: int = 1000, seed: in
 
 def _common_edges(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Midpoints and lengths of the parts of [0, 1] on which both quantile functions (n and m values) are constant."""
-    places = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in whole numbers of 1 / (n m)
+    places = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # as integers, in units of 1 / (n m)
     return (places[:-1] + places[1:]) / (2 * n * m), np.diff(places) / (n * m)
 
 
@@ -67,10 +67,10 @@ def vendi_score(features: np.ndarray) -> float:
     features = checked(features, 'features', 1).astype(np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     if not norms.all():
-        raise UserError('The Vendi score compares features by their angles, and one image has none: all are zero.')
+        raise UserError('The Vendi score compares features by their angles, but all features of one image are zero.')
     n, d = features.shape
     if min(n, d) > MOST_ROWS:
-        raise UserError(f'The Vendi score needs the eigenvalues of a {min(n, d)}×{min(n, d)} matrix; take at most '
+        raise UserError(f'The Vendi score needs the eigenvalues of a {min(n, d)}×{min(n, d)} matrix; use at most '
                         f'{MOST_ROWS} images.')  # fmt: skip
     rows = features / norms
     eigenvalues = np.linalg.eigvalsh((rows @ rows.T if n < d else rows.T @ rows) / n)

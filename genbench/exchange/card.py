@@ -8,7 +8,7 @@ from genbench import config as configs
 from genbench.evaluation import table
 from genbench.training.runs import Run
 
-_SHOWN = 40  # maximum number of results in the table; results.jsonl has all
+_SHOWN = 40  # the most results in the table; results.jsonl has all of them
 
 
 def text(
@@ -53,7 +53,7 @@ def _training(run: Run, step: int, average: str) -> list[str]:
     manifest, summary = run.manifest, run.folder.read_summary() or {}
     facts = {
         'step': f'{step:,} of {run.config.train.num_steps:,}, batches of {run.config.train.batch_size}',
-        'weights': f'the average {average}' if average != 'current' else 'those of the last step',
+        'weights': f'the average {average}' if average != 'current' else 'the parameters of the last step',
         'parameters': ', '.join(f'{name} {number:,}' for name, number in manifest['parameters'].items()),
         'FLOPs of training': f'{summary["training_flops"]:.3g}' if summary.get('training_flops') else '',
         'devices': ', '.join(sorted(set(manifest['devices']))),
@@ -73,11 +73,11 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = (row['metric'], table.value(row), row.get('kind') or '', row.get('sampler') or '', row.get('nfe'),
                  row.get('n'), f'`{row.get("protocol_hash") or ""}`')  # fmt: skip
         lines.append('| ' + ' | '.join('' if cell is None else str(cell) for cell in cells) + ' |')
-    more = f'It has {len(rows) - _SHOWN} rows more. ' if len(rows) > _SHOWN else ''
-    return [*lines, '', f'`results.jsonl` holds these rows with their protocols, which say all that a number depends '
-            f'on. {more}Numbers under different protocols do not compare.']  # fmt: skip
+    more = f'It has {len(rows) - _SHOWN} more rows. ' if len(rows) > _SHOWN else ''
+    return [*lines, '', f'`results.jsonl` has these rows with their protocols, which say all that a number depends '
+            f'on. {more}Numbers with different protocols are not comparable.']  # fmt: skip
 
 
 def _licence(licence: str, data: str) -> list[str]:
-    said = f'These weights: {licence}.' if licence else 'Nobody has stated a licence for these weights.'
-    return [f'{said} The data set `{data}` has terms of its own. genbench is under Apache 2.0.']
+    said = f'The licence of these weights is {licence}.' if licence else 'These weights have no stated licence.'
+    return [f'{said} The data set `{data}` has its own terms. genbench is licensed under Apache 2.0.']

@@ -21,9 +21,9 @@ from genbench.networks.unet import UNet
 Tree = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
 CLASS, FOLDER = 'UNet2DModel', 'unet'
-VERSION = '0.42.1'  # of diffusers, which defines the layout
-STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # of DDPM's linear schedule, genbench.interpolants.schedules.linear
-PREDICTIONS = {'noise': 'epsilon', 'x': 'sample', 'v': 'v_prediction'}  # of DDPMScheduler
+VERSION = '0.42.1'  # the version of diffusers that defines the layout
+STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # DDPM's linear schedule, genbench.interpolants.schedules.linear
+PREDICTIONS = {'noise': 'epsilon', 'x': 'sample', 'v': 'v_prediction'}  # as DDPMScheduler calls them
 
 
 def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> None:
@@ -34,14 +34,14 @@ def check(config: Any, name: str, module: Any, forms: Mapping[str, Form]) -> Non
     check_inputs(CLASS, name, module, forms)
     groups = sorted(set(_groups(module)))
     if len(groups) > 1:
-        raise UserError(f'{refuse} its normalisations have {" and ".join(map(str, groups))} groups, and {CLASS} has '
+        raise UserError(f'{refuse} its normalisations have {" and ".join(map(str, groups))} groups, but {CLASS} has '
                         'one number for all. Use --format=safetensors.')  # fmt: skip
     if config.multipliers[0] != 1:
-        raise UserError(f'{refuse} network.multipliers begins with {config.multipliers[0]}, and the first layers of '
+        raise UserError(f'{refuse} network.multipliers begins with {config.multipliers[0]}, but the first layers of '
                         f'{CLASS} are as wide as its first resolution. Use --format=safetensors.')  # fmt: skip
     wide = {width for width, attends in zip(config.multipliers, _attending(config, module), strict=True) if attends}
     if config.heads > 1 and wide | {config.multipliers[-1]} != {config.multipliers[-1]}:
-        raise UserError(f'{refuse} its attention has {config.heads} heads at several widths, and {CLASS} fixes the '
+        raise UserError(f'{refuse} its attention has {config.heads} heads at several widths, but {CLASS} fixes the '
                         'width of a head. Use --format=safetensors.')  # fmt: skip
 
 
@@ -49,10 +49,10 @@ def check_inputs(layout: str, name: str, module: Any, forms: Mapping[str, Form])
     """Raise a UserError if a network takes more than a time and a class."""
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if [form.type for form in forms.values()] not in ([], ['classes']):
-        raise UserError(f'{refuse} {layout} knows no conditions but one class, and this run has {", ".join(forms)}. '
+        raise UserError(f'{refuse} {layout} takes only a class as a condition, but this run has {", ".join(forms)}. '
                         'Use --format=safetensors.')  # fmt: skip
     if module.conditioning.distance is not None:
-        raise UserError(f'{refuse} it takes two times, and {layout} one. Use --format=safetensors.')
+        raise UserError(f'{refuse} it takes two times, but {layout} takes one. Use --format=safetensors.')
 
 
 def _groups(module: UNet) -> Iterator[int]:
@@ -100,7 +100,7 @@ def settings(config: Any, module: UNet, size: int, channels: int, classes: int) 
         'freq_shift': 1,
         'flip_sin_to_cos': False,
         'downsample_padding': 0,
-        'num_class_embeds': classes + 1 if classes else None,  # the last one stands for no class
+        'num_class_embeds': classes + 1 if classes else None,  # the last one means no class
     }
 
 

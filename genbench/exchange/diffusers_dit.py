@@ -22,7 +22,7 @@ FREQUENCIES = (
     'for block in transformer.transformer_blocks:',
     '    block.norm1.emb.time_proj.downscale_freq_shift = 0',
 )
-EXPANSION = 4  # of the perceptrons; diffusers has no setting for it
+EXPANSION = 4  # expansion of the MLPs; diffusers has no setting for it
 
 
 def check(config: Any, name: str, module: DiT, forms: Mapping[str, Form]) -> None:
@@ -30,9 +30,9 @@ def check(config: Any, name: str, module: DiT, forms: Mapping[str, Form]) -> Non
     diffusers.check_inputs(CLASS, name, module, forms)
     refuse = f"diffusers' layout cannot hold the network {name}:"
     if module.grid[0] != module.grid[1]:
-        raise UserError(f'{refuse} its images are not square, and {CLASS} has one size. Use --format=safetensors.')
+        raise UserError(f'{refuse} its images are not square, but {CLASS} has one size. Use --format=safetensors.')
     if config.expansion != EXPANSION:
-        raise UserError(f'{refuse} network.expansion is {config.expansion}, and {CLASS} fixes {EXPANSION}. Use '
+        raise UserError(f'{refuse} network.expansion is {config.expansion}, but {CLASS} always has {EXPANSION}. Use '
                         '--format=safetensors.')  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from genbench.networks.dit import DiT
 from genbench.training import runs
 from genbench.training import state as states
 
-Files = dict[str, bytes]  # contents, by the file's name in the exported folder
+Files = dict[str, bytes]  # the contents, by file name in the exported folder
 
 
 @explained_disk_errors()
@@ -41,11 +41,11 @@ def export(
     """
     target = pathlib.Path(out)
     if target.exists():
-        raise UserError(f'{out} (--out) exists; name a new folder.')
+        raise UserError(f'{out} (--out) exists; choose a new folder.')
     run = runs.open_run(workdir)
     if target.resolve().is_relative_to(run.folder.path.resolve()):
-        raise UserError(f'{out} (--out) lies inside the run {workdir}, whose folder holds that run and nothing else; '
-                        'name a folder outside it.')  # fmt: skip
+        raise UserError(f'{out} (--out) is inside the run {workdir}; '
+                        'choose a folder outside it.')  # fmt: skip
     step, state = run.restore(step)
     blueprint, state = run.networks(step, state, average or run.config.evaluation.average, what='--average')
     average = (average or run.config.evaluation.average) if blueprint.averages else 'current'
@@ -68,10 +68,10 @@ def _safetensors(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tupl
     """All variables of all networks, and of borrowed runs that sampling needs, by their names in the training state."""
     arrays = dict(named(state))
     if not arrays:
-        raise UserError(f'{run.folder.path} has no weights: its networks hold no variables.')
+        raise UserError(f'{run.folder.path} has no weights, because its networks have no variables.')
     use = [
-        '`model.safetensors` holds every variable of the networks under its path, NETWORK.LAYER.…. Kernels have the '
-        'axes of JAX: (height, width, inputs, outputs) of convolutions, (inputs, outputs) of dense layers.',
+        '`model.safetensors` has every variable of the networks under its path, NETWORK.LAYER.…. Kernels have the '
+        'axes of JAX: (height, width, inputs, outputs) for convolutions, (inputs, outputs) for dense layers.',
         '',
         '```python',
         'from safetensors.numpy import load_file',
@@ -99,7 +99,7 @@ def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[
     networks = dict(blueprint.bind_state(state))
     if len(networks) != 1 or state.get('lent'):
         held = ', '.join([*networks, *(f'{name} (borrowed)' for name in state.get('lent', {}))])
-        raise UserError(f"diffusers' layout holds one network, and this run has {held}. Use --format=safetensors.")
+        raise UserError(f"diffusers' layout has one network, but this run has {held}. Use --format=safetensors.")
     ((name, module),) = networks.items()
     layout: Any = diffusers_dit if isinstance(module, DiT) else diffusers
     layout.check(options, name, module, family.forms)
@@ -115,18 +115,18 @@ def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[
         f'{layout.FOLDER}/diffusion_pytorch_model.safetensors': safetensors.encode(arrays, {'format': 'pt'}),
     }
     lines = [
-        f'`{layout.FOLDER}/` holds the network for `diffusers.{layout.CLASS}` (the layout of version '
+        f'`{layout.FOLDER}/` has the network for `diffusers.{layout.CLASS}` (the layout of version '
         f'{diffusers.VERSION}). It predicts `{prediction}` on the path `{getattr(family.path, "name", "")}` of '
         f'genbench. Pixels lie in [−1, 1], level k of {family.spec.levels} at (2k + 1) / {family.spec.levels} − 1.'
     ]
     if classes:
-        lines.append(f'Class {classes} stands for knowing none.')
+        lines.append(f'Class {classes} means no class.')
     if scheduler is None:
-        lines.append(f'No scheduler of diffusers has this path. Call the network with timestep = '
-                     f'{options.time_scale:g} · c(t), where c(t) is what genbench tells it of the time t.')  # fmt: skip
+        lines.append(f'diffusers has no scheduler for this path. Call the network with timestep = '
+                     f'{options.time_scale:g} · c(t), where c(t) is how genbench encodes the time t.')  # fmt: skip
     else:
         files['scheduler/scheduler_config.json'] = _json(scheduler)
-        lines.append('`scheduler/` holds the chain that it was trained on; its step n is step n + 1 of genbench.')
+        lines.append('`scheduler/` has the chain of its training; its step n is step n + 1 in genbench.')
     if layout is diffusers_dit:
         lines += _loading_a_dit(classes)
     elif scheduler is not None and not classes:
@@ -138,11 +138,11 @@ def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[
 
 
 def _loading_a_dit(classes: int) -> list[str]:
-    unasked = [] if classes else ['It knows no classes: call it with `class_labels` of zeros.']
+    unasked = [] if classes else ['The network has no classes: pass zeros as `class_labels`.']
     return [
         *unasked,
-        'diffusers spaces the frequencies of the time in another way than the official code of DiT and genbench. Set '
-        'them right after loading, or the network computes something else:',
+        'The time frequencies of diffusers differ from those of the official DiT code and of genbench. Correct '
+        'them right after loading, or the network will compute something else:',
         '',
         '```python',
         f'from diffusers import {diffusers_dit.CLASS}',

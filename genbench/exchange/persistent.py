@@ -14,7 +14,7 @@ import numpy as np
 from genbench.errors import UserError
 from genbench.evaluation.features import pickled, torch_file
 
-LONGEST = 500  # characters of a module's dotted name
+LONGEST = 500  # characters in the dotted name of a module
 
 
 class Module(pickled.Built):
@@ -46,11 +46,11 @@ def read(path: pathlib.Path, key: str = 'ema') -> Network:
       UserError: the file is damaged, or holds no such network.
     """
     storages: dict[str, np.ndarray] = {}
-    known: dict[int, tuple[bytes, torch_file.Storage]] = {}  # by the stream, which a pickle may name again and again
+    known: dict[int, tuple[bytes, torch_file.Storage]] = {}  # by stream, since a pickle may use one several times
 
     def stored(stream: Any = None, *_: Any) -> torch_file.Storage:
         if not isinstance(stream, bytes):
-            raise ValueError('it has a storage that is no bytes')
+            raise ValueError('it has a storage that is not bytes')
         if id(stream) not in known:
             storage, values = torch_file.lone_storage(stream)
             name = str(len(storages))
@@ -71,20 +71,20 @@ def read(path: pathlib.Path, key: str = 'ema') -> Network:
             loaded = pickled.load(memory, calls, _refused)
         found = loaded.get(key) if isinstance(loaded, dict) else None
         if not isinstance(found, Module):
-            raise UserError(f'{path} holds no network under {key!r}; a pickle of EDM does.')
+            raise UserError(f'{path} has no network under {key!r}, as a pickle of EDM has.')
         tensors = dict(_tensors(found, set()))
         arrays = {name: torch_file.view(storages[one.storage.key], one) for name, one in tensors.items()}
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
     except (ValueError, EOFError) as error:
-        raise UserError(f'{path} is no pickle of a network, or is damaged ({error}).') from error
+        raise UserError(f'{path} is not a pickle of a network, or is damaged ({error}).') from error
     plain = {name: value for name, value in _attributes(found).items() if isinstance(value, int | float | str)}
     model = dict(_held(_attributes(found), '_modules')).get('model')
     return Network(found.kind, plain, model.kind if isinstance(model, Module) else '', arrays)
 
 
 def _refused(identity: Any) -> Any:
-    raise ValueError('it names objects that lie in another file')
+    raise ValueError('it refers to objects in another file')
 
 
 def _module(meta: Any = None, *_: Any) -> Module:
@@ -101,9 +101,9 @@ def _attributes(module: Module) -> Mapping[str, Any]:
 
 def _tensors(module: Module, seen: set[int], prefix: str = '') -> Iterator[tuple[str, torch_file.Tensor]]:
     if id(module) in seen:
-        raise ValueError('its modules lie in each other')
+        raise ValueError('its modules contain each other')
     if len(prefix) > LONGEST:
-        raise ValueError('its modules have names that no network has')
+        raise ValueError('its modules have impossible names')
     seen.add(id(module))
     state = _attributes(module)
     for part in ('_parameters', '_buffers'):

@@ -55,13 +55,13 @@ def import_weights(source: str, config: Config, workdir: str) -> list[str]:
     """
     target, path = pathlib.Path(workdir), pathlib.Path(source)
     if target.exists():
-        raise UserError(f'{workdir} (--workdir) exists; name a new folder.')
+        raise UserError(f'{workdir} (--workdir) exists; choose a new folder.')
     if not path.exists():
-        raise UserError(f'There is no {source}.')
+        raise UserError(f'There is no file or folder {source}.')
     family = prepare(config, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True).family
     blueprint = states.Blueprint(family)
     if len(blueprint.shapes['params']) != 1 or family.borrowed or len(family.stages) > 1:
-        raise UserError(f'Published weights are those of one network, and a run of {family.name} has more.')
+        raise UserError(f'Published weights belong to one network, but a run of {family.name} has more.')
     file, params, aux = (_of_file if path.is_file() else _of_folder)(path, family, blueprint)
     state = jax.jit(blueprint.fresh_state)(params, aux)
     state = {**state, 'step': jnp.asarray(config.train.num_steps, jnp.int32)}
@@ -78,7 +78,7 @@ def _of_folder(path: pathlib.Path, family: Family, blueprint: states.Blueprint) 
     config, folder = family.config.network, _folder(path)
     ((name, like),) = blueprint.shapes['params'].items()
     if config.name != 'unet':
-        raise UserError(f"A folder in diffusers' layout is imported into a unet; network.name is {config.name}.")
+        raise UserError(f"A folder in diffusers' layout needs network.name=unet; it is {config.name}.")
     _check_settings(family, name, blueprint, folder)
     late = diffusers.scheduler(family.path, getattr(family, 'prediction', ''), config.time_scale, True)
     file = next(folder / one for one in NAMES if (folder / one).is_file())
@@ -104,13 +104,13 @@ def placed(variables: Mapping[str, np.ndarray], blueprint: states.Blueprint, sou
         found = left.pop(where, None)
         if found is None or found.shape != leaf.shape:
             there = 'none' if found is None else found.shape
-            raise UserError(f'{source} is of another network: {where} has the shape {there} there and {leaf.shape} '
+            raise UserError(f'{source} is for another network: {where} has the shape {there} there, but {leaf.shape} '
                             'here.')  # fmt: skip
         return found
 
     params, aux = (jax.tree_util.tree_map_with_path(take, blueprint.shapes[part]) for part in ('params', 'aux'))
     if left:
-        raise UserError(f'{source} is of another network: it has {next(iter(left))}, and this config has not.')
+        raise UserError(f'{source} is for another network: it has {next(iter(left))}, but this config does not.')
     return params, aux
 
 
@@ -118,7 +118,7 @@ def _folder(source: pathlib.Path) -> pathlib.Path:
     for folder in (source, source / 'unet'):
         if (folder / 'config.json').is_file() and any((folder / name).is_file() for name in NAMES):
             return folder
-    raise UserError(f'{source} has no config.json beside {" or ".join(NAMES)}, nor has a folder unet in it.')
+    raise UserError(f'{source} has no config.json with {" or ".join(NAMES)}, and no folder unet.')
 
 
 def _check_settings(family: Family, name: str, blueprint: states.Blueprint, folder: pathlib.Path) -> None:
@@ -133,7 +133,7 @@ def _check_settings(family: Family, name: str, blueprint: states.Blueprint, fold
     found = {**_DEFAULTS, **reading.read_json(folder / 'config.json', dict)}
     for key in _DEFAULTS:
         if found[key] != wanted[key]:
-            raise UserError(f'{folder} is another network than that of the config: {key} is {found[key]} there and '
+            raise UserError(f'{folder} is for another network than the config: {key} is {found[key]} there, but '
                             f'{wanted[key]} here.')  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def parameters(found: Mapping[str, np.ndarray], like: Any, config: Any, one_late
         there, here = (np.shape(held[name]) if name in held else 'none' for held in (found, wanted))
         if there != here:
             raise UserError(
-                f'These weights are of another network: {name} has the shape {there} there and {here} here.'
+                f'These weights are for another network: {name} has the shape {there} there, but {here} here.'
             )
     flat = np.empty(ends[-1], np.float32)
     for name, place in wanted.items():

@@ -15,7 +15,7 @@ DTYPES = {
     'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
     'int16': 'I16', 'int8': 'I8', 'uint64': 'U64', 'uint32': 'U32', 'uint16': 'U16', 'uint8': 'U8', 'bool': 'BOOL',
 }  # fmt: skip
-_ALIGNMENT = 8  # in bytes, of the start of the arrays
+_ALIGNMENT = 8  # alignment of the start of the arrays, in bytes
 
 
 def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
@@ -28,7 +28,7 @@ def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byt
     parts, end = [], 0
     for name, value in sorted(arrays.items()):
         if value.dtype.name not in DTYPES:
-            raise UserError(f'{name} is an array of {value.dtype.name}, which the format safetensors does not know.')
+            raise UserError(f'{name} is an array of {value.dtype.name}, which safetensors does not support.')
         part = np.ascontiguousarray(value).tobytes()
         header[name] = {
             'dtype': DTYPES[value.dtype.name],

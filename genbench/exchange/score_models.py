@@ -11,8 +11,8 @@ from genbench.evaluation.features import torch_file
 from genbench.exchange import persistent, song
 from genbench.exchange.song import Arrays
 
-NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # by EDM's classes
-# For each of EDM's classes: its path and prediction here, the settings of these, and whether the network predicts the
+NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # our networks, by EDM's classes
+# For each of EDM's classes: its path and prediction here, their settings, and whether the network predicts the
 # noise with the opposite sign.
 PRECONDITIONED: dict[str, tuple[str, str, dict[str, float], bool]] = {
     'EDMPrecond': ('edm', 'preconditioned', {'sigma_data': 0.5}, False),
@@ -30,15 +30,15 @@ def variables(path: pathlib.Path, family: Any) -> Arrays:
     """
     config = family.config.network
     if path.suffix not in READERS:
-        raise UserError(f'{path} is neither a folder of diffusers, nor a .pkl of EDM, nor a .pth of score SDE.')
+        raise UserError(f'{path} should be a folder of diffusers, a .pkl of EDM or a .pth of score SDE.')
     if config.name not in NETWORKS.values():
-        raise UserError(f'{path} holds a network of EDM or score SDE, which are ncsnpp and adm here; network.name is '
+        raise UserError(f'{path} has a network of EDM or score SDE, so network.name should be ncsnpp or adm, not '
                         f'{config.name}.')  # fmt: skip
     if config.time_scale != 1000:
-        raise UserError(f'network.time_scale is {config.time_scale:g}, and published networks have 1000.')
+        raise UserError(f'network.time_scale is {config.time_scale:g}, but published networks have 1000.')
     height, width, _ = family.spec.shape
     if height != width:
-        raise UserError(f'{path} holds a network for square images, and those of {family.spec.name} are '
+        raise UserError(f'{path} has a network for square images, but those of {family.spec.name} are '
                         f'{height}×{width}.')  # fmt: skip
     return READERS[path.suffix](path, family)
 
@@ -47,14 +47,14 @@ def _edm(path: pathlib.Path, family: Any) -> Arrays:
     network, size = persistent.read(path), family.spec.shape[0]
     if network.kind not in PRECONDITIONED:
         known = ', '.join(PRECONDITIONED)
-        raise UserError(f'{path} holds {network.kind}, which genbench cannot use; it reads {known}.')
+        raise UserError(f'{path} has {network.kind}, which genbench cannot use; it reads {known}.')
     schedule, prediction, settings, negative = PRECONDITIONED[network.kind]
     _check_path(path, family, (schedule,), prediction)
     for name, value in {**settings, 'img_resolution': size}.items():
         if network.options.get(name) != value:
-            raise UserError(f'{path} was trained with {name} = {network.options.get(name)}, and here it is {value:g}.')
+            raise UserError(f'{path} was trained with {name} = {network.options.get(name)}, but here it is {value:g}.')
     if NETWORKS.get(network.model) != family.config.network.name:
-        raise UserError(f'{path} holds the network {NETWORKS.get(network.model, network.model)}; network.name is '
+        raise UserError(f'{path} has the network {NETWORKS.get(network.model, network.model)}, but network.name is '
                         f'{family.config.network.name}.')  # fmt: skip
     found = {name.removeprefix('model.'): value for name, value in network.arrays.items()}
     return song.parameters(found, family.config.network, size, negative)
@@ -64,13 +64,13 @@ def _score_sde(path: pathlib.Path, family: Any) -> Arrays:
     """The averages in a checkpoint, which its authors evaluate."""
     _check_path(path, family, ('vp', 'subvp', 've'), 'noise')
     if family.config.network.name != 'ncsnpp':
-        raise UserError(f'{path} holds a network of score SDE, which is ncsnpp here; network.name is '
+        raise UserError(f'{path} has a network of score SDE, so network.name should be ncsnpp, not '
                         f'{family.config.network.name}.')  # fmt: skip
     held = {name.removeprefix('module.'): value for name, value in torch_file.read(path, ('model',)).items()}
     averages = list(torch_file.read(path, ('ema', 'shadow_params')).values())
     trained = [name for name in held if name not in _UNTRAINED]
     if [np.shape(one) for one in averages] != [np.shape(held[name]) for name in trained]:
-        raise UserError(f'{path} has averages of other parameters than those of its model.')
+        raise UserError(f'{path} has averages of other parameters than its model.')
     held |= dict(zip(trained, averages, strict=True))
     _check_levels(path, family, held.pop('sigmas', None))
     config, size = family.config.network, family.spec.shape[0]
@@ -83,13 +83,13 @@ def _check_levels(path: pathlib.Path, family: Any, sigmas: Any) -> None:
     wanted = 'fourier' if variance_exploding else 'positional'
     if (embedding := family.config.network.embedding) != wanted:
         raise UserError(
-            f'Networks on the path {family.schedule.name} have network.embedding={wanted}; it is {embedding}.'
+            f'Networks on the path {family.schedule.name} need network.embedding={wanted}; it is {embedding}.'
         )
     if variance_exploding and sigmas is not None and np.size(sigmas):
         # Images are in [0, 1] there, and in [−1, 1] here.
         highest, here = 2 * float(np.max(sigmas)), float(family.schedule.sigma(family.schedule.t_max))
         if not np.isclose(highest, here, rtol=0.01):
-            raise UserError(f'{path} was trained with noise up to {highest:g}, and the path here ends at {here:g}.')
+            raise UserError(f'{path} was trained with noise up to {highest:g}, but the path here ends at {here:g}.')
 
 
 def _check_path(path: pathlib.Path, family: Any, schedules: tuple[str, ...], prediction: str) -> None:

@@ -95,10 +95,10 @@ class _Left:
 
     def take(self, name: str, axes: int) -> np.ndarray:
         if name not in self._found:
-            raise UserError(f'These weights are of another network: {name} is missing.')
+            raise UserError(f'These weights are for another network: {name} is missing.')
         value = np.asarray(self._found.pop(name), np.float32)
         if value.ndim != axes:
-            raise UserError(f'These weights are of another network: {name} has {value.ndim} axes, not {axes}.')
+            raise UserError(f'These weights are for another network: {name} has {value.ndim} axes, not {axes}.')
         return value
 
     def has(self, name: str) -> bool:
@@ -109,13 +109,13 @@ class _Left:
         for name in [name for name in self._found if name.endswith('.resample_filter')]:
             there = self._found.pop(name).squeeze()
             if there.shape != wanted.shape or not np.allclose(there, wanted):
-                raise UserError(f'These weights are of another network: {name} is not network.taps, '
+                raise UserError(f'These weights are for another network: {name} is not network.taps, '
                                 f'{"-".join(map(str, taps))}.')  # fmt: skip
 
     def check_used(self) -> None:
         if self._found:
             name = next(iter(self._found))
-            raise UserError(f'These weights are of another network: {name} belongs to nothing here.')
+            raise UserError(f'These weights are for another network: nothing here uses {name}.')
 
 
 def _conditioning(left: _Left, adm: bool) -> Arrays:

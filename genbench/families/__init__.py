@@ -23,7 +23,7 @@ def get(name: str) -> type[Family]:
     if name not in registered() and name in _modules():
         importlib.import_module(f'{__name__}.{name}')
     if name not in registered():
-        hint = 'Set family.name.' if not name else f'No family is called {name!r}; your own needs family.modules.'
+        hint = 'Set family.name.' if not name else f'There is no family {name!r}; your own family needs family.modules.'
         raise UserError(f'{hint} {did_you_mean(name, names())}')
     return registered()[name]
 

@@ -26,7 +26,7 @@ from genbench.interpolants.solvers import Trace
 from genbench.ranges import TEXTS, Range
 
 Array = jax.Array
-# 'image': integers (batch, height, width, channels); 'label': integers (batch,); any further fields of the rows; 'key':
+# 'image': integers (batch, height, width, channels); 'label': integers (batch,); other fields of the rows; 'key':
 # one key per image for this update, (batch,). A loss draws each image's random numbers from its key (`genbench.rng`)
 Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
@@ -180,7 +180,7 @@ class Family:
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         self.config, self.spec, self.borrowed = config, spec, dict(borrowed or {})
-        self.space: Space = Pixels(spec)  # of what it models, which may be something other than integer images
+        self.space: Space = Pixels(spec)  # the space that it models, which need not be that of integer images
         self.conditions = conditions.resolve(conditions.named(config.family), spec)
         self.conditional = bool(self.conditions)
 
@@ -291,8 +291,8 @@ class Family:
     def check_sampler(cls, name: str) -> None:
         """Raise a UserError with the reason if this family cannot use this sampler."""
         if name not in cls.samplers:
-            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data that a '
-                            f'solver could follow. Use {", ".join(cls.samplers)}.')  # fmt: skip
+            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
+                            f'solver. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
     def asked(self, networks: Networks) -> 'Family':
         """The family with whatever its networks must supply before anything else, such as a learned schedule."""

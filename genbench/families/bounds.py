@@ -21,9 +21,9 @@ from genbench.networks.decoders import discretised_normal
 
 Array = jax.Array
 Terms = dict[str, Array]
-# Variances of the reverse chain, as the papers name them. `VariationalBound.in_steps` defines them.
+# Variances of the reverse chain, as the papers call them. `VariationalBound.in_steps` defines them.
 VARIANCES = ('beta', 'fixedlarge', 'fixedsmall', 'learned')
-INTERVALS = 1000  # from which the times of the continuous bound are drawn; any number gives an unbiased estimate
+INTERVALS = 1000  # times of the continuous bound come from this many intervals; any number is unbiased
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class VariationalBound:
           networks: the model's networks, which a space may evaluate.
         """
         if variance not in VARIANCES:
-            raise ValueError(f'{variance!r} is none of {VARIANCES}.')
+            raise ValueError(f'{variance!r} is not one of {VARIANCES}.')
         x, weight = self._scored(networks, images, keys)
         first = jnp.full(len(x), times[0])
         predicted = denoise(self.schedule.perturb(x, self._reconstruction_noise(keys), first), first)
@@ -93,7 +93,7 @@ class VariationalBound:
           first: the times t_1 and t_2 of the chain.
           ends: whether the step goes from t_1 to the image, (batch,).
         """
-        s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # ends have no β̃; any other step will do
+        s, t = jnp.where(ends, first[0], s), jnp.where(ends, first[1], t)  # the ends have no β̃, so use any other step
         term = -0.5 * _learned(x, predicted, self._snr(s) - self._snr(t), self._ratio(s, t))
         decoded = self._decoded(x, self.space.spec.quantise(x), predicted, first, 'learned')
         return jnp.where(ends, decoded + (self.space.log_volume if self.space.drawn else 0.0), term)
@@ -168,7 +168,7 @@ class VariationalBound:
         """
         snr = self._snr(times)
         information = -jnp.diff(jnp.log1p(snr))
-        probability = information + 1e-3 * information.mean()  # rounding leaves out no interval
+        probability = information + 1e-3 * information.mean()  # so that rounding excludes no interval
         probability /= probability.sum()
         cumulative = jnp.cumsum(probability)
 
@@ -191,7 +191,7 @@ class VariationalBound:
                 term = _learned(x, predicted, fall, shrinkage[chosen])
                 return total - 0.5 * term / (self.draws * probability[chosen]), None
             error = jnp.square(x - predicted.x).sum((1, 2, 3))
-            error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self._dims)  # of mean zero
+            error -= self._noise_of_bins(t) * (jnp.square(noise).sum((1, 2, 3)) - self._dims)  # its mean is zero
             return total - 0.5 * fall * error / (self.draws * probability[chosen]), None
 
         return jax.lax.scan(add, jnp.zeros(len(x)), jnp.arange(self.draws))[0]

@@ -39,7 +39,7 @@ class Consistency(EndpointFamily):
         self.taught = self.teacher.conditions
         if strange := [name for name, one in self.forms.items() if name not in self.taught or
                        self.taught[name].form != one]:  # fmt: skip
-            raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was '
+            raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was '
                             'not.')  # fmt: skip
 
     ranges = {'teacher': PATH, 'discretisation': Range(2, LARGEST), 'target_decay': SHARE}
@@ -49,7 +49,7 @@ class Consistency(EndpointFamily):
         options = {
             'teacher': '',  # run folder of a finished diffusion or flow-matching run
             'discretisation': 18,  # N, the number of steps from t_max to 0
-            'target_decay': 0.95,  # μ, of the target network
+            'target_decay': 0.95,  # μ, decay of the target network
             'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {'family': {'conditional': False, 'conditions': (), **options}, 'network': {'name': 'none'}}
@@ -106,15 +106,15 @@ def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
     """The teacher, once it is clear that a student on these data can follow its path."""
     config = teacher.config
     if teacher.spec != spec:
-        raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {spec}.')
+        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {spec}.')
     if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
         raise UserError(
             f'The teacher is a {config.family.name} model, which has no path from noise to data; '
             'use a diffusion or flow_matching run.'
         )
     if isinstance(teacher.space, Latents):
-        raise UserError('The teacher is a model of latents, of which no student can be made; use one of pixels.')
+        raise UserError('The teacher models latents, but distillation needs a teacher that models pixels.')
     if teacher.borrowed:
-        raise UserError('The teacher builds on other runs, and a student starts as one network; use a run that stands '
+        raise UserError('The teacher builds on other runs, but a student copies one network; use a run that stands '
                         'alone.')  # fmt: skip
     return teacher

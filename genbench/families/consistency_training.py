@@ -33,8 +33,8 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
             'prediction': 'preconditioned',
             'condition_dropout': 0.0,
             'time_sampler': 'log_normal:mean=-1.1,deviation=2',  # section 3.5
-            'fewest': 10,  # s₀, the number of steps from t_max to 0 at the start of training; it doubles …
-            'most': 1280,  # s₁, … until it reaches this number (section 3.4)
+            'fewest': 10,  # s₀, the number of steps from t_max to 0 at the start of training; it doubles
+            'most': 1280,  # s₁, the number at which doubling stops (section 3.4)
             'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -42,7 +42,7 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if config.family.fewest > config.family.most:
-            raise UserError(f'family.fewest is {config.family.fewest}, which is more than family.most '
+            raise UserError(f'family.fewest is {config.family.fewest}, more than family.most '
                             f'({config.family.most}).')  # fmt: skip
 
     def steps(self, step: Array) -> Array:

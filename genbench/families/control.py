@@ -31,7 +31,7 @@ class Control:
         network differ from the family's config; or a condition that the base does not know is not a picture.
     """
 
-    name = 'control'  # of the only network that is trained
+    name = 'control'  # the name of the only trained network
 
     def __init__(self, family: Any):
         self.base: Any = family.borrowed['base'].family
@@ -39,11 +39,11 @@ class Control:
         known = self.base.forms
         self.pictures: Mapping[str, Form] = {name: form for name, form in family.forms.items() if name not in known}
         if not self.pictures:
-            raise UserError('family.base is controlled by nothing: family.conditions should name a picture that the '
+            raise UserError('family.base has nothing to control it: add a picture to family.conditions that the '
                             'base was not trained with, such as edges.')  # fmt: skip
         for name, form in family.forms.items():
             if known.get(name, form) != form or (name in self.pictures and form.type != 'image'):
-                raise UserError(f'The condition {name} comes as {form.type}, and a base is controlled by pictures; '
+                raise UserError(f'The condition {name} comes as {form.type}, but only pictures can control a base; '
                                 'train the base with it.')  # fmt: skip
 
     def network(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -67,7 +67,7 @@ class Control:
 
 def _check_base(base: Any, family: Family) -> None:
     if base.spec != family.spec:
-        raise UserError(f'The base was trained on {base.spec}, and this run trains on {family.spec}.')
+        raise UserError(f'The base was trained on {base.spec}, but this run trains on {family.spec}.')
     if getattr(base, 'kind', '') != 'denoiser' or base.borrowed:
         more = ' that builds on other runs' if base.borrowed else ''
         raise UserError(f'The base is a {base.name} run{more}; use a diffusion or flow_matching run that stands alone.')
@@ -75,7 +75,7 @@ def _check_base(base: Any, family: Family) -> None:
         section, _, name = key.partition('.')
         theirs, ours = (one.config[section].get(name) if name else one.config[section] for one in (base, family))
         if theirs != ours:
-            raise UserError(f'The base was trained with another {key} than this config has: {_first(theirs, ours)}. '
+            raise UserError(f'The {key} of the base differs from this config: {_first(theirs, ours)}. '
                             'Make them the same.')  # fmt: skip
 
 
@@ -84,4 +84,4 @@ def _first(theirs: Any, ours: Any) -> str:
     if not hasattr(theirs, 'items'):
         return f'{theirs!r}, not {ours!r}'
     name = next(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
-    return f'{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here'
+    return f'{name} is {theirs.get(name)!r} there, but {ours.get(name)!r} here'

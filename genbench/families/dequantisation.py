@@ -19,7 +19,7 @@ from genbench.families.spaces import Space
 
 Array = jax.Array
 LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) in a data space, keys) → nats (batch,)
-Density = Callable[[Networks, Given], LogDensity]  # of images with these conditions; all draws share the first call
+Density = Callable[[Networks, Given], LogDensity]  # the density given these conditions; all draws share the first call
 
 
 def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:

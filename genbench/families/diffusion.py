@@ -53,7 +53,7 @@ class Diffusion(RegressionFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if self._learns and config.family.weight != 'elbo':
-            raise UserError('family.schedule=learned needs family.weight=elbo: under any other weight the loss would '
+            raise UserError('family.schedule=learned needs family.weight=elbo: with any other weight the loss would '
                             'depend on the schedule.')  # fmt: skip
         if self._learns and self._cells:
             raise UserError('family.time_sampler=by_weight needs a schedule that is fixed, and this one is learned.')
@@ -65,7 +65,7 @@ class Diffusion(RegressionFamily):
         for variance in config.evaluation.vlb_variances:
             if variance not in VARIANCES:
                 known = did_you_mean(variance, VARIANCES)
-                raise UserError(f'evaluation.vlb_variances has {variance!r}, which no bound is called. {known}')
+                raise UserError(f'evaluation.vlb_variances has {variance!r}, which is not a bound. {known}')
             if variance == 'learned' and self.outputs == 1:
                 raise UserError('evaluation.vlb_variances has learned, which needs family.learned_variance.')
 
@@ -122,5 +122,5 @@ class Diffusion(RegressionFamily):
 
     def _vlb(self, variance: str, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         times = self.time(jnp.arange(1, self.config.family.num_timesteps + 1))
-        denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the chain that sampling uses
+        denoise = self.denoise(networks, given, clip=self.path_config.clip)  # the same chain as in sampling
         return self.asked(networks).bound.in_steps(denoise, images, keys, times, variance, networks)

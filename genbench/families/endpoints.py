@@ -25,14 +25,14 @@ class EndpointFamily(PathFamily):
 
     kind = 'endpoint'
     default_steps = 2
-    guidable = False  # f never sees a null condition
+    guidable = False  # f is never trained with a null condition
     ranges = {'huber': NOT_NEGATIVE}
     HUBER = 0.00054  # c / √d of the pseudo-Huber distance √(‖a − b‖² + c²) − c in d dimensions
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if self.prediction not in BOUNDARY_PREDICTIONS:
-            raise UserError(f'The network predicts {self.prediction!r}; the image that it jumps to must tend to x_t as '
+            raise UserError(f'The network predicts {self.prediction!r}, but the predicted image must tend to x_t as '
                             f'the noise vanishes, as with {", ".join(BOUNDARY_PREDICTIONS)}.')  # fmt: skip
 
     def jump(self, network: Any, x_t: Array, t: Array, given: Given, key: Array | None = None) -> Array:

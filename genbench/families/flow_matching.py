@@ -135,8 +135,8 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
         raise UserError(f'The teacher is a {name} model, which has no ODE from noise to images; use a diffusion or '
                         'flow_matching run.')  # fmt: skip
     if teacher.borrowed or len(student.borrowed) > 1:
-        raise UserError('Pairs are of pixels and of a teacher that stands alone: neither it nor this run may build on '
-                        'further runs.')  # fmt: skip
+        raise UserError('Pairs need pixels and a teacher that stands alone: neither it nor this run may build on '
+                        'other runs.')  # fmt: skip
     if teacher.spec != student.spec:
         raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {student.spec}.')
     teacher.check_sampler(made.solver)
@@ -144,7 +144,7 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
         raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '
                         'guidance in family.coupling.')  # fmt: skip
     if strange := [one for one, form in student.told.items() if teacher.forms.get(one) != form]:
-        raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, and this one was not.')
+        raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was not.')
     if made.guidance and not teacher.conditional:
         raise UserError(f'family.coupling has guidance={made.guidance:g}, which needs a teacher with conditions.')
     return teacher

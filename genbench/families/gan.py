@@ -73,7 +73,7 @@ class GAN(Family):
         for key, known in (('loss', LOSSES), ('penalty', PENALTIES)):
             name = config.family[key]
             if name not in known:
-                raise UserError(f'No {key} of a GAN is called {name!r} (family.{key}). {did_you_mean(name, known)}')
+                raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
@@ -121,7 +121,7 @@ class GAN(Family):
             return critic(real, given), jnp.zeros(()), jnp.zeros(())
         share = rng.uniform(keys, 'place on the line', (1, 1, 1))
         _, gradient = value_and_input_gradient(critic, share * real + (1 - share) * fake, given)
-        norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # with a finite slope at zero
+        norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # the constant keeps the slope finite at zero
         penalty = jnp.square(norm - 1).mean()
         return critic(real, given), penalty, weight * penalty
 

@@ -88,7 +88,7 @@ class Gaussian(Family):
         def log_density(x: Array, keys: Array) -> Array:
             x = x.reshape(len(x), -1)
 
-            def of_component(one):  # all images at once: one factor per image would fill the memory
+            def of_component(one):  # all images at once, since one factor per image would fill the memory
                 white = jax.scipy.linalg.solve_triangular(one[1], (x - one[0]).T, lower=True)
                 return jax.scipy.stats.norm.logpdf(white).sum(0) - jnp.log(jnp.diagonal(one[1])).sum()
 

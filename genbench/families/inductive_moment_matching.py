@@ -40,9 +40,9 @@ class InductiveMomentMatching(FlowMapFamily):
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
         options = {
-            'group': 4,  # M, the number of images that are compared together
-            'decrement': 0.05,  # the step in time from t to r; jumps from both are compared
-            'latest': 0.994,  # the latest time that is trained
+            'group': 4,  # M, the number of images to compare together
+            'decrement': 0.05,  # the step in time from t to r; the loss compares jumps from both
+            'latest': 0.994,  # the latest time in training
             'weight': 'moments',
         }
         # Samples begin slightly later than the latest trained time. Slow sinusoids barely change over that gap.

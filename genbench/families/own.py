@@ -19,7 +19,7 @@ from genbench.errors import UserError
 from genbench.families.registry import registered
 from genbench.ranges import TEXTS, said, shown
 
-ABOVE = 5  # how many folders above a file are searched for modules
+ABOVE = 5  # how many folders above a file to search for modules
 
 
 def names(modules: Sequence[str]) -> tuple[str, ...]:
@@ -65,28 +65,28 @@ def _lies_in(folder: pathlib.Path, name: str) -> bool:
 
 
 def _import(name: str, folder: pathlib.Path | None, places: Sequence[pathlib.Path]) -> None:
-    importlib.invalidate_caches()  # the module may have been written a moment ago
+    importlib.invalidate_caches()  # the module may be new
     try:
         module = importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except UserError as error:
         raise UserError(f'The module {name} (family.modules) cannot be imported: {error}') from None
-    except BaseException as error:  # the user's code may raise anything, even if it is not an Exception
+    except BaseException as error:  # the user's code may raise anything, not only an Exception
         if folder is None and isinstance(error, ModuleNotFoundError) and name.startswith(error.name or '-'):
             where = ', '.join(dict.fromkeys(map(str, places)))
-            raise UserError(f'There is no module {name} (family.modules) among those that are installed, nor in '
-                            f'{where}. Start genbench in the folder that holds it.') from None  # fmt: skip
+            raise UserError(f'The module {name} (family.modules) is neither installed nor in '
+                            f'{where}. Start genbench in the folder of the module.') from None  # fmt: skip
         raise UserError(f'The module {name} (family.modules) cannot be imported: {said(error)}.') from None
     found = getattr(module, '__file__', None)
     if folder is not None and (not found or folder.resolve() not in pathlib.Path(found).resolve().parents):
-        raise UserError(f'{folder} holds a module {name} (family.modules), but Python already has another one, '
+        raise UserError(f'{folder} has a module {name} (family.modules), but Python already has another one, '
                         f'{found}; rename yours.')  # fmt: skip
     used = {one.name for one in pkgutil.iter_modules(families.__path__)}
     for family, cls in registered().items():
         if family in used and cls.__module__.split('.')[: name.count('.') + 1] == name.split('.'):
-            raise UserError(f'{cls.__module__} registers a family called {family!r}, a name that genbench itself uses; '
-                            'give it another one.')  # fmt: skip
+            raise UserError(f'{cls.__module__} registers a family {family!r}, but genbench has one of that name; '
+                            'rename yours.')  # fmt: skip
 
 
 def digests(modules: Sequence[str]) -> dict[str, str]:

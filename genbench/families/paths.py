@@ -30,7 +30,7 @@ from genbench.ranges import PATH, PROBABILITY
 class PathFamily(Family):
     """The path x_t = α x + σ ε and a network, 'denoiser', that predicts one of `predictions.NAMES` from x_t and t."""
 
-    kind = 'denoiser'  # of network, which decides the solvers: or 'endpoint', or 'map' if `flow_map` is overridden
+    kind = 'denoiser'  # kind of network; it decides the solvers: or 'endpoint', or 'map' if `flow_map` is overridden
     samplers = solvers.names(kind)
     solvers: ClassVar[Mapping[str, Solver]] = {}  # the family's own, in addition to those for its kind
     default_steps = 25
@@ -48,29 +48,29 @@ class PathFamily(Family):
         super().__init__(config, spec, borrowed)
         if conditions.WEIGHT in self.conditions and not self.distils:
             raise UserError(f'The condition {conditions.WEIGHT} is for a model that distils the guidance of a '
-                            'teacher; this one would learn to ignore it. Guide its sampler instead.')  # fmt: skip
+                            'teacher; this one would learn to ignore it. Use the guidance of the sampler.')  # fmt: skip
         self.schedule = schedules.get(self.path_config.schedule)
         if self.schedule.name == 'learned' and not self.learnable:
-            raise UserError(f'family.schedule is learned, and {self.name} cannot learn one.')
+            raise UserError(f'family.schedule is learned, but {self.name} cannot learn one.')
         self.prediction = predictions.check(self.path_config.prediction)
         if self.prediction in ('noise', 'score') and self.schedule.alpha(jnp.asarray(self.schedule.t_max)) <= 0:
             raise UserError(
-                f'The prediction {self.prediction!r} says nothing of the image where the schedule '
+                f'The prediction {self.prediction!r} does not determine the image where the schedule '
                 f'{self.schedule.name!r} starts, at pure noise; use x, v or velocity.'
             )
         if self.schedule.name == 'edm' and self.prediction != 'preconditioned':
-            raise UserError('The schedule edm adds noise up to eighty times the images; use family.prediction='
-                            'preconditioned, whose network sees it scaled.')  # fmt: skip
+            raise UserError('The schedule edm adds noise up to eighty times the size of images; use family.prediction='
+                            'preconditioned, which scales the input of the network.')  # fmt: skip
         if self.path_config.dequantisation not in ('uniform', 'none'):
             raise UserError(f'family.dequantisation is {self.path_config.dequantisation!r}; it can be uniform or none.')
-        preconditioned = self.prediction == 'preconditioned'  # for the standard deviation that it assumes of the data
+        preconditioned = self.prediction == 'preconditioned'  # for the standard deviation that it assumes for the data
         self.space = spaces.make(self.path_config, spec, borrowed, predictions.SIGMA_DATA if preconditioned else 1.0)
         self._check_latents()
         self.ode = density.Ode(**config.evaluation.ode)
         if config.evaluation.truncation <= 0:
             raise UserError(f'evaluation.truncation is {config.evaluation.truncation}; it should be above 0.')
         self.scored = self.schedule
-        if self.prediction != 'x':  # the error in ε̂ grows like 1 / σ, without bound, below the trained times
+        if self.prediction != 'x':  # below the trained times, the error in ε̂ grows without bound, like 1 / σ
             self.scored = self.schedule.stopping_at(config.evaluation.truncation * self.space.width)
 
     @classmethod
@@ -79,10 +79,10 @@ class PathFamily(Family):
             'schedule': '',
             'prediction': '',
             'dequantisation': 'uniform',  # or 'none': every image is at the centre of its bins
-            'condition_dropout': 0.1,  # in a conditional network, for classifier-free guidance
+            'condition_dropout': 0.1,  # how often training drops the conditions, for classifier-free guidance
             'clip': False,  # clip the predicted image while sampling
-            'first_stage': '',  # RUN or RUN@AVERAGE of a vae, whose latents replace pixels; '': pixels
-            'cache_latents': False,  # compute the posterior of every training image once and keep it in the run folder
+            'first_stage': '',  # RUN or RUN@AVERAGE of a vae; the family then models its latents; '': pixels
+            'cache_latents': False,  # compute the posterior of every training image once, and keep it in the run folder
         }
         return {'family': {**super().defaults()['family'], **path}, 'network': {'name': 'unet'}}
 
@@ -206,15 +206,15 @@ class PathFamily(Family):
     def check_guide(self, guide: Family) -> None:
         """Raise a UserError with the reason if `guide` cannot guide this family."""
         if not isinstance(guide, PathFamily) or guide.kind != 'denoiser':
-            raise UserError(f'it is a {guide.name} model, which predicts no image from noise; use a diffusion or '
+            raise UserError(f'it is a {guide.name} model, which does not predict images from noise; use a diffusion or '
                             'flow_matching run.')  # fmt: skip
         if isinstance(self.space, Latents) or isinstance(guide.space, Latents):
-            raise UserError('guides act on pixels, and one of the two runs is a model of latents.')
+            raise UserError('guidance by a run needs pixels, but one of the two runs models latents.')
         if guide.spec != self.spec:
-            raise UserError(f'it was trained on {guide.spec}, and this run on {self.spec}.')
+            raise UserError(f'it was trained on {guide.spec}, but this run on {self.spec}.')
         for name, form in guide.forms.items():
             if self.forms.get(name) != form:
-                raise UserError(f'it needs the condition {name}, which this run was not trained with.')
+                raise UserError(f'it needs the condition {name}, which this run does not have.')
 
     def _guide(self, networks: Networks, given: Given, name: str) -> predictions.Denoiser:
         """The denoiser of the run that serves as the guide, on this family's path."""
@@ -259,8 +259,8 @@ class PathFamily(Family):
         if not ((guided or sampler.options.guide) and doubled):
             return solvers.evaluations(solver, num_steps, sampler.options)
         if self.schedule.name == 'learned' and sampler.options.interval != FULL:
-            raise UserError('The sampler option interval costs what the schedule says, and this one is learned; leave '
-                            'interval out.')  # fmt: skip
+            raise UserError('The cost of the sampler option interval depends on the schedule, which is learned; remove '
+                            'interval.')  # fmt: skip
         return solvers.guided_evaluations(solver, self.schedule, num_steps, sampler.options)
 
     @property
@@ -269,7 +269,7 @@ class PathFamily(Family):
             return ()
         ode, options = self.ode, self.config.evaluation
         if ode.solver in density.ADAPTIVE:
-            density.require_diffrax()  # fail before anything is scored
+            density.require_diffrax()  # fail before scoring
         ends = {'t_min': self.scored.t_min, 't_max': self.scored.t_max, 'decoder': 'normal around x_t / alpha'}
         protocol, parts = ode.protocol(self._followed), None
         if not self.space.drawn:
@@ -333,10 +333,10 @@ def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.
     if 'known' not in held and 'resample' in said:
         raise UserError(f'The option resample needs {known}.')
     if 'known' in held and isinstance(space, Latents):
-        raise UserError('A model of latents cannot keep known pixels, for a latent belongs to many of them; use '
+        raise UserError('A model of latents cannot keep known pixels, because each latent covers many pixels; use '
                         '--given original=IMAGE and strength=SHARE in the sampler.')  # fmt: skip
     if 'original' in held and 'known' not in held and 'strength' not in said:
-        raise UserError(f'An original by itself changes nothing; write strength=SHARE in the sampler, or {known}.')
+        raise UserError(f'--given original has no effect alone; add strength=SHARE to the sampler, or {known}.')
     return solvers.Kept(held['original'], held.get('known')) if held else None
 
 

@@ -21,8 +21,8 @@ def register(name: str) -> Callable[[_Kind], _Kind]:
 
     def add(cls: _Kind) -> _Kind:
         if name in _REGISTRY and _REGISTRY[name].__module__ != cls.__module__:
-            raise UserError(f'Two modules register a family called {name!r}, {_REGISTRY[name].__module__} and '
-                            f'{cls.__module__}; give one of them another name.')  # fmt: skip
+            raise UserError(f'Two modules register a family {name!r}: {_REGISTRY[name].__module__} and '
+                            f'{cls.__module__}; rename one of them.')  # fmt: skip
         cls.name = name
         _REGISTRY[name] = cls
         return cls

@@ -27,15 +27,15 @@ from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
 from genbench.ranges import PATH
 
-FEWEST = 8  # the smallest number of images for which coupling a batch is worthwhile
+FEWEST = 8  # the smallest batch for which coupling is worthwhile
 _LACKING = {
     'even times': 'times that are even in t: use family.time_sampler=low_discrepancy, and no schedule with a curve',
-    'times alone': 'a loss at the times that are drawn and no others, and a schedule without a curve',
+    'times alone': 'a loss that uses only the drawn times, and a schedule without a curve',
     'steps': 'the times of a chain of steps: use family.time_sampler=uniform, and a schedule that is even in t',
     'whole batches': 'the whole batch at once: use train.accumulate=1',
     'several images': f'at least {FEWEST} images at once: raise train.batch_size',
-    'no conditions': 'an unconditional model: noise chosen by image would tell what the image is of, and samplers do '
-    'not choose it so',
+    'no conditions': 'an unconditional model: the choice of noise would reveal the condition, but samplers do '
+    'not choose noise in this way',
 }
 
 
@@ -44,7 +44,7 @@ class RegressionFamily(PathFamily):
 
     weights: Mapping[str, Choice] = weights.WEIGHTS
     couplings: Mapping[str, Choice] = couplings.COUPLINGS
-    outputs: int = 1  # of the network: 2 if it also predicts the variance of its steps
+    outputs: int = 1  # number of outputs of the network: 2 if it also predicts the variance of its steps
     second_time = False  # whether the network also takes the time to jump to
     control: Control | None = None  # set if `base` names a run
     ranges = {'base': PATH}
@@ -66,7 +66,7 @@ class RegressionFamily(PathFamily):
         options = config.family
         if options.base:
             if self.kind != 'denoiser':
-                raise UserError(f'family.base steers a run that predicts images from noise; {self.name} learns jumps.')
+                raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')
             self.control, self.main_network = Control(self), Control.name
         sampler = choose('family.time_sampler', options.time_sampler, self.time_samplers)
         weight = choose('family.weight', options.weight, self.weights)
@@ -197,7 +197,7 @@ class FlowMapFamily(RegressionFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if self.prediction != 'velocity':
-            raise UserError(f'family.prediction is {self.prediction!r}, and {self.name} learns a mean velocity; use '
+            raise UserError(f'family.prediction is {self.prediction!r}, but {self.name} learns a mean velocity; use '
                             'velocity.')  # fmt: skip
 
     def mean_velocity(self, networks: Networks, given: Given, key: Array | None = None) -> Callable[..., Array]:

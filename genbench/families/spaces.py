@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = jax.Array
 Shape = tuple[int, int, int]  # height, width, channels
-CACHED = ('latent_mean', 'latent_log_variance')  # of the posterior, as fields of the rows
+CACHED = ('latent_mean', 'latent_log_variance')  # the moments of the posterior, as fields of the rows
 
 
 class FirstStage:
@@ -225,7 +225,7 @@ class Latents:
     def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
         lent = _lent(networks)
         mean, log_variance = self.stage.posterior(lent, images)
-        assert log_variance is not None, 'a stage whose likelihood is asked for has a posterior density'
+        assert log_variance is not None, 'a stage needs a posterior density to have a likelihood'
         z = draw(mean, log_variance, rng.named(keys, 'first stage'))
         log_p = self.stage.log_likelihood(lent, z, images, rng.named(keys, 'observed'))
         log_q = jax.scipy.stats.norm.logpdf(z, mean, jnp.exp(log_variance / 2)).sum((1, 2, 3))
@@ -274,7 +274,7 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     if not isinstance(stage, FirstStage):
         raise UserError(f'{said}, which has no encoder and decoder; use a run of vae or vq_vae.')
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
-        raise UserError(f'The first stage was trained on {stage.spec}, and this run trains on {spec}.')
+        raise UserError(f'The first stage was trained on {stage.spec}, but this run trains on {spec}.')
     if stage.conditional:
         raise UserError(f'{said} that is told of {", ".join(stage.conditions)}; use one without conditions.')
     shape = stage.code_shape

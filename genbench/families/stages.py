@@ -73,10 +73,10 @@ def spans(family: 'Family') -> tuple[Span, ...]:
     first = seen = 0
     for stage in whole.stages:
         if found and found[-1].end is None:
-            raise UserError(f'Stage {found[-1].stage.name!r} does not end, and {stage.name!r} comes after it; say '
-                            'where it ends with until or images.')  # fmt: skip
+            raise UserError(f'Stage {found[-1].stage.name!r} has no end, but {stage.name!r} comes after it; set '
+                            'until or images.')  # fmt: skip
         if stage.name in (span.stage.name for span in found):
-            raise UserError(f'Two stages are called {stage.name!r}; give each its own name.')
+            raise UserError(f'Two stages have the name {stage.name!r}; rename one of them.')
         size = whole.config.train.batch_size if stage.batch_size is None else stage.batch_size
         if size < 1:
             raise UserError(f'Stage {stage.name!r} has batches of {size} images; it needs at least one.')
@@ -86,19 +86,19 @@ def spans(family: 'Family') -> tuple[Span, ...]:
     if not found:
         raise UserError(f'{whole.name} has no stage; a run needs at least one.')
     if found[-1].stop < whole.config.train.num_steps:
-        raise UserError(f'The last stage, {found[-1].stage.name!r}, ends at step {found[-1].stop}, and the run at step '
-                        f'{whole.config.train.num_steps} (train.num_steps); leave its end out.')  # fmt: skip
+        raise UserError(f'The last stage, {found[-1].stage.name!r}, ends at step {found[-1].stop}, but the run at step '
+                        f'{whole.config.train.num_steps} (train.num_steps); remove its end.')  # fmt: skip
     return tuple(found)
 
 
 def _end(stage: Stage, first: int, size: int) -> int | None:
     if stage.until is not None and stage.images is not None:
-        raise UserError(f'Stage {stage.name!r} says its end twice, with until and images; leave one out.')
+        raise UserError(f'Stage {stage.name!r} has both until and images; use only one.')
     end = stage.until if stage.images is None else first + -(-stage.images // size)
     if end is not None and end <= first:
         length = f'{stage.images} images long' if stage.images is not None else f'until step {end}'
-        raise UserError(f'Stage {stage.name!r} is {length} and begins at step {first}; stages stand in the order of '
-                        'their steps, and each has at least one.')  # fmt: skip
+        raise UserError(f'Stage {stage.name!r} is {length} and begins at step {first}; list stages in the order of '
+                        'their steps, with at least one step each.')  # fmt: skip
     return end
 
 

@@ -66,7 +66,7 @@ class VAE(FirstStage, Family):
         super().__init__(config, spec, borrowed)
         self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
         if config.family.objective == 'iwae' and config.family.beta != 1:
-            raise UserError(f'family.beta is {config.family.beta}, which objective=iwae does not read; set 1.')
+            raise UserError(f'family.beta is {config.family.beta}, which objective=iwae ignores; set it to 1.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent
@@ -154,7 +154,7 @@ class VAE(FirstStage, Family):
         mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
         keys_z = rng.named(keys, 'draws')
 
-        def add(index, found):  # the largest weight so far and the sum relative to it, so that memory holds one draw
+        def add(index, found):  # the largest weight and the sum relative to it: memory holds only one draw
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)

@@ -69,8 +69,8 @@ class VQVAE(FirstStage, Family):
             # Decay of the moving averages of the codes, and of their shares at each position. Averages of the encoder
             # are quantised with these codes, so train.ema_decay should be close to this.
             'codebook_decay': 0.99,
-            # Replace codes whose share is below this fraction of an even share by vectors from the batch. 0: never;
-            # train.accumulate needs 0.
+            # Replace codes whose share is below this fraction of an even share by vectors from the batch. 0: never, as
+            # train.accumulate requires.
             'revive': 0.03,
             'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', binary; or 'normal', a density
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
@@ -86,11 +86,11 @@ class VQVAE(FirstStage, Family):
         height, width, _ = self.code_shape
         if self.learned and config.family.codes > (vectors := config.train.batch_size * height * width):
             raise UserError(
-                f'family.codes is {config.family.codes:,}, and a batch has {vectors:,} vectors to make codes of. Take '
+                f'family.codes is {config.family.codes:,}, but a batch has {vectors:,} vectors to make codes from. Use '
                 'fewer codes or a larger train.batch_size.'
             )
         if (codes := math.prod(config.family.levels)) > MOST_CODES:
-            raise UserError(f'family.levels make {codes:,} codes; take at most {MOST_CODES:,}.')
+            raise UserError(f'family.levels make {codes:,} codes; use at most {MOST_CODES:,}.')
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -120,7 +120,7 @@ class VQVAE(FirstStage, Family):
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        moved = self.learned and self.config.family.revive > 0  # to vectors from the whole batch
+        moved = self.learned and self.config.family.revive > 0  # the new codes are vectors from the whole batch
         return (Update('elbo', ('encoder', 'decoder'), self.loss, splits=not moved),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:

@@ -35,14 +35,14 @@ def choose(key: str, text: str, known: Mapping[str, Choice]) -> Choice:
     name, _, rest = text.partition(':')
     if name not in known:
         kind = key.rpartition('.')[2].replace('_', ' ')
-        raise UserError(f'No {kind} is called {name!r} ({key}). {did_you_mean(name, known)}')
+        raise UserError(f'There is no {kind} {name!r} ({key}). {did_you_mean(name, known)}')
     choice = known[name]
     numbers = {one: default for one, (default, _) in choice.numbers.items()}
     for part in filter(None, rest.split(',')):
         one, _, value = part.partition('=')
         if one not in choice.numbers:
             takes = f'takes {", ".join(choice.numbers)}' if choice.numbers else 'takes no numbers'
-            raise UserError(f'{key} is {text!r}, and {name} {takes}; write {key}=NAME:key=number.')
+            raise UserError(f'{key} is {text!r}, but {name} {takes}; write {key}=NAME:key=number.')
         numbers[one] = _number(key, text, value, type(choice.numbers[one][0]))
         choice.numbers[one][1].check(f'{one} of {key}', numbers[one])
     return dataclasses.replace(choice, function=functools.partial(choice.function, **numbers), numbers={})
@@ -52,5 +52,5 @@ def _number(key: str, text: str, value: str, kind: type) -> Any:
     try:
         return kind(value)
     except ValueError:
-        wanted = 'a whole number' if kind is int else 'a number'
+        wanted = 'an integer' if kind is int else 'a number'
         raise UserError(f'{key} is {text!r}, where {value!r} should be {wanted}.') from None

@@ -38,7 +38,7 @@ FIXED: dict[str, tuple[tuple[tuple[float, tuple[float, ...]], ...], tuple[float,
     'rk4': (((1 / 2, (1 / 2,)), (1 / 2, (0, 1 / 2)), (1, (0, 0, 1))), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 ADAPTIVE = {'dopri5': 'Dopri5', 'tsit5': 'Tsit5'}  # → the class of diffrax
-MAX_STEPS = 2**14  # of an adaptive solver, accepted and rejected
+MAX_STEPS = 2**14  # steps of an adaptive solver, accepted and rejected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Ode:
     def __post_init__(self) -> None:
         if self.solver not in FIXED and self.solver not in ADAPTIVE:
             known = did_you_mean(self.solver, [*FIXED, *ADAPTIVE])
-            raise UserError(f'No ODE solver is called {self.solver!r} (evaluation.ode.solver). {known}')
+            raise UserError(f'There is no ODE solver {self.solver!r} (evaluation.ode.solver). {known}')
         if self.tolerance <= 0 or self.probes < 0:
             raise UserError('evaluation.ode.tolerance should be above 0, and evaluation.ode.probes at least 0.')
 
@@ -242,5 +242,5 @@ def require_diffrax() -> Any:
     try:
         import diffrax
     except ImportError:
-        raise UserError("Adaptive ODE solvers need diffrax: pip install -e '.[ode]', or take heun or rk4.") from None
+        raise UserError("Adaptive ODE solvers need diffrax: pip install -e '.[ode]', or use heun or rk4.") from None
     return diffrax

@@ -79,7 +79,7 @@ def read_threshold(text: str) -> str | float:
 
 def read_count(text: str) -> int:
     if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= LARGEST:
-        raise ValueError('a whole number, at least 1')
+        raise ValueError('an integer of at least 1')
     return int(text)
 
 

@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
 
 Denoiser = Callable[[Array, Array], Prediction]  # (x_t, t (batch,)) → Prediction
 
-SIGMA_DATA = 0.5  # of images in [−1, 1] (Karras et al. 2022, table 1)
+SIGMA_DATA = 0.5  # standard deviation of images in [−1, 1] (Karras et al. 2022, table 1)
 
 
 def _preconditioned(a: Array, s: Array, *_: Array) -> tuple[Array, Array]:
@@ -64,7 +64,7 @@ NAMES = tuple(_COEFFICIENTS)
 def check(name: str) -> str:
     """The name itself, or a UserError if no prediction has this name."""
     if name not in _COEFFICIENTS:
-        raise UserError(f'No prediction is called {name!r}. {did_you_mean(name, NAMES)}')
+        raise UserError(f'There is no prediction {name!r}. {did_you_mean(name, NAMES)}')
     return name
 
 

@@ -154,7 +154,7 @@ def cosine(offset: float = 0.008) -> Schedule:
     def alpha(t):
         return jnp.cos(rate * (t + offset)) / start
 
-    def sigma(t):  # √(1 − α²) as a product, which is exactly 0 at t = 0 and has no cancellation
+    def sigma(t):  # √(1 − α²) as a product, which is exactly 0 at t = 0 and does not cancel
         return jnp.sqrt(jnp.sin(rate * t) * jnp.sin(rate * (t + 2 * offset))) / start
 
     return Schedule('cosine', alpha, sigma, t_min=1e-3, t_max=0.995)

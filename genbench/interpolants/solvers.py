@@ -76,23 +76,23 @@ def get(name: str, kind: str, own: Mapping[str, Solver] = MappingProxyType({})) 
     if name in own:
         return own[name]
     if name not in SOLVERS:
-        raise UserError(f'No sampler is called {name!r}. {did_you_mean(name, [*own, *SOLVERS])}')
+        raise UserError(f'There is no sampler {name!r}. {did_you_mean(name, [*own, *SOLVERS])}')
     solver = SOLVERS[name]
     if solver.needs == kind:
         return solver
-    reason = _REASONS.get((solver.needs, kind), f'it needs a network of the kind {solver.needs!r}, and this one is of '
+    reason = _REASONS.get((solver.needs, kind), f'it needs a network of the kind {solver.needs!r}, but this one is of '
                           f'the kind {kind!r}')  # fmt: skip
     fitting = f' Use {" or ".join(names(kind, own))}.' if names(kind, own) else ''
     raise UserError(f'The sampler {name!r} does not fit here: {reason}.{fitting}')
 
 
 _REASONS = {  # (the kind that a solver needs, the network's kind) → why the two do not go together
-    ('endpoint', 'denoiser'): 'it jumps to the end of the trajectory in one evaluation, and this network predicts the '
+    ('endpoint', 'denoiser'): 'it jumps to the end of the trajectory in one evaluation, but this network predicts the '
     'mean of the clean images instead, which is no sample',
-    ('denoiser', 'endpoint'): 'it follows the slope of a trajectory, and this network gives only its end point',
-    ('denoiser', 'map'): 'it follows the slope of a trajectory, and this network jumps along it',
-    ('map', 'denoiser'): 'it jumps from any time to any other, and this network knows only one time',
-    ('map', 'endpoint'): 'it jumps from any time to any other, and this network only to the end',
+    ('denoiser', 'endpoint'): 'it follows the slope of a trajectory, but this network gives only its end point',
+    ('denoiser', 'map'): 'it follows the slope of a trajectory, but this network jumps along it',
+    ('map', 'denoiser'): 'it jumps from any time to any other, but this network knows only one time',
+    ('map', 'endpoint'): 'it jumps from any time to any other, but this network only to the end',
 }
 
 

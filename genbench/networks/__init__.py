@@ -40,7 +40,7 @@ DENOISERS = (*SQUARE, 'dit', 'mlp')
 def defaults(name: str) -> dict[str, Any]:
     """The keys of `config.network` for a network, with their defaults."""
     if name not in DEFAULTS:
-        raise UserError(f'No network is called {name!r} (network.name). {did_you_mean(name, DEFAULTS)}')
+        raise UserError(f'There is no network {name!r} (network.name). {did_you_mean(name, DEFAULTS)}')
     return {'name': name, **DEFAULTS[name]}
 
 
@@ -100,7 +100,7 @@ def encoder_and_decoder(
     options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'mlp':
         if pictures:
-            raise UserError('Codes that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
+            raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         return {
             'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
             'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
@@ -163,7 +163,7 @@ def control(
       UserError: the denoiser has no skip connections that could take residuals.
     """
     if config.name != 'unet':
-        raise UserError(f'The base has the network {config.name}, which has no skips for a control to enter; use a run '
+        raise UserError(f'The base has the network {config.name}, but a control needs skip connections; use a run '
                         'with a unet.')  # fmt: skip
     options = {key: value for key, value in config.items() if key != 'name'}
     return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
@@ -180,6 +180,6 @@ def square_size(config: Any, space: Shaped) -> int:
     if height != width or height % factor:
         raise UserError(
             f'A network with {len(config.multipliers)} resolutions (network.multipliers) needs square images whose '
-            f'height is divisible by {factor}, and these are {height}×{width} ({space.name}).'
+            f'height is divisible by {factor}, but these are {height}×{width} ({space.name}).'
         )
     return height

@@ -59,8 +59,8 @@ class ADM(resampled.ResampledUNet):
 
         def heads(width: int) -> int:
             if width % head_width:
-                raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of a '
-                                'block that attends.')  # fmt: skip
+                raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of an '
+                                'attention block.')  # fmt: skip
             return width // head_width
 
         conditioning = layers.Conditioning(

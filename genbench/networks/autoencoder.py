@@ -15,9 +15,9 @@ DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution
-    'groups': 8,  # of the group normalisation
+    'groups': 8,  # groups of the group normalisation
     'dropout': 0.0,
-    'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
+    'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
 RANGES = {
     'channels': COUNT,

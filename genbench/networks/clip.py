@@ -11,7 +11,7 @@ from genbench.networks.vision_transformer import Dense, LayerNorm
 
 Array = jax.Array
 
-EPSILON = 1e-5  # of layer normalisation
+EPSILON = 1e-5  # for layer normalisation
 
 
 def _norm(size: int) -> LayerNorm:
@@ -69,7 +69,7 @@ class Tower(nnx.Module):
 
     def __init__(self, *, size: int, depth: int, heads: int, patch: int, image: int):
         self.embeddings = Embeddings(size, patch, 1 + (image // patch) ** 2)
-        self.pre_layrnorm = _norm(size)  # spelled as in the published weights
+        self.pre_layrnorm = _norm(size)  # the published weights spell it like this
         self.encoder = nnx.Dict(layers=nnx.List([Block(size, heads) for _ in range(depth)]))
         self.post_layernorm = _norm(size)
 

@@ -30,10 +30,10 @@ Array = jax.Array
 DEFAULTS = {
     'channels': 64,
     'multipliers': (1, 1),  # channels of the couplings' networks at each scale, in units of `channels`
-    'steps': 6,  # at each scale: normalisation, 1×1 convolution, coupling
+    'steps': 6,  # steps at each scale: normalisation, 1×1 convolution, coupling
     'margin': 0.01,  # α of the logits: [−1, 1] is first mapped into (α, 1 − α)
     'dropout': 0.0,
-    'dtype': 'float32',  # of the couplings' networks, or 'bfloat16'; the values they transform are always float32
+    'dtype': 'float32',  # type of the networks in couplings, or 'bfloat16'; the transformed values are always float32
 }
 RANGES = {
     'channels': COUNT,
@@ -42,7 +42,7 @@ RANGES = {
     'margin': Range(0, 0.5, above=True, below=True),
     'dropout': SHARE,
 }
-LOG_SCALE_BOUND = 2.0  # of each coupling, so that neither direction overflows
+LOG_SCALE_BOUND = 2.0  # bound for each coupling, so that neither direction overflows
 
 
 def squeeze(x: Array) -> Array:
@@ -209,7 +209,7 @@ class Flow(nnx.Module):
             )
         self.logit = Logit(margin)
         scales, depth = [], shape[2]
-        self.shapes: list[tuple[int, int, int]] = []  # after the squeeze of each scale
+        self.shapes: list[tuple[int, int, int]] = []  # the shapes after the squeeze of each scale
         for index, multiplier in enumerate(multipliers, start=1):
             depth *= 4
             self.shapes.append((shape[0] >> index, shape[1] >> index, depth))

@@ -23,9 +23,9 @@ DEFAULTS = {
     'depth': 4,
     'width': 128,
     'heads': 4,
-    'expansion': 4,  # width of a perceptron's hidden layer, in units of `width`
-    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
-    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'expansion': 4,  # width of the hidden layer of an MLP, in units of `width`
+    'time_scale': 1000.0,  # scale of the time sinusoids; use less if a loss differentiates with respect to time
+    'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and the output are always float32
     'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
@@ -39,7 +39,7 @@ RANGES = {
 
 TIME_FEATURES = 256
 xavier = nnx.initializers.xavier_uniform()
-table = nnx.initializers.normal(0.02)  # of the embeddings of times and labels, as in the official code
+table = nnx.initializers.normal(0.02)  # for the embeddings of times and labels, as in the official code
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:

@@ -15,7 +15,7 @@ def value_and_input_gradient(module: nnx.Module, x: jax.Array, *others: object) 
     arrays = nnx.to_pure_dict(state)
 
     def run(x: jax.Array) -> tuple[jax.Array, dict]:
-        own = nnx.merge(definition, arrays)  # a copy, for this trace may not change the module's variables
+        own = nnx.merge(definition, arrays)  # a copy, because this trace may not change the module's variables
         return own(x, *others), nnx.to_pure_dict(nnx.state(own, nnx.Not(nnx.Param)))
 
     values, pull, left = jax.vjp(run, x, has_aux=True)

@@ -15,7 +15,7 @@ from flax import nnx
 
 Array = jax.Array
 
-SIZE = 299  # of the input images
+SIZE = 299  # side of the input images
 FEATURES, CLASSES = 2048, 1008
 SPATIAL_CHANNELS = 7  # of Mixed_6d.branch1x1, the node mixed_6/conv of the original graph, in sFID (Nash et al. 2021)
 EPSILON = 1e-3
@@ -39,7 +39,7 @@ class Convolution(nnx.Module):
         if kernel.shape[:2] == (1, 1):
             return nnx.relu(x @ kernel[0, 0] + self.bias[...])
         height, width = kernel.shape[:2]
-        # XLA's CPU convolution is two to four times as fast with some padding as with none. A valid convolution
+        # XLA's CPU convolution is two to four times as fast with padding as without. A valid convolution
         # therefore computes an extra row and cuts it off. With stride 2 and odd heights there is no extra row.
         padding = ((0, 1), (0, 0)) if self.valid else ((height // 2,) * 2, (width // 2,) * 2)
         y = jax.lax.conv_general_dilated(

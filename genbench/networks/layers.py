@@ -52,7 +52,7 @@ def rematerialise(name: str, block: Callable[..., Array]) -> Callable[..., Array
 def check_remat(name: str) -> str:
     """The name itself, or a UserError if no rematerialisation has this name."""
     if name not in REMAT:
-        raise UserError(f'No rematerialisation is called {name!r} (network.remat). {did_you_mean(name, REMAT)}')
+        raise UserError(f'There is no rematerialisation {name!r} (network.remat). {did_you_mean(name, REMAT)}')
     return name
 
 
@@ -151,7 +151,7 @@ class Conditioning(nnx.Module):
         if self.distance is not None:
             h = h + self.distance(self._embedded(jnp.zeros_like(t) if s is None else t - s))
         elif s is not None:
-            raise ValueError('This network was not built for a second time.')
+            raise ValueError('This network was not built to take a second time.')
         for name, form in self.heard:
             embedded = timestep_embedding(told(given, name, form, len(t)), self.features, endpoint=self.endpoint)
             h = h + self.numbers[name](embedded)

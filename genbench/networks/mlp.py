@@ -87,7 +87,7 @@ class Denoiser(nnx.Module):
         outputs: int = 1, rngs: nnx.Rngs,
     ):  # fmt: skip
         if unheard := [name for name, form in forms.items() if form.type in ('tokens', 'image')]:
-            raise UserError(f'network.name=mlp cannot be told of the condition {unheard[0]!r}; use unet or dit.')
+            raise UserError(f'network.name=mlp cannot take the condition {unheard[0]!r}; use unet or dit.')
         self.conditioning = layers.Conditioning(
             TIME_FEATURES, hidden[0], forms, endpoint=False, kernel_init=glorot, class_init=glorot,
             time_scale=time_scale, second_time=second_time, rngs=rngs,

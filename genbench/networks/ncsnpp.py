@@ -26,9 +26,9 @@ FOURIER_SCALE = 16.0  # standard deviation of the frequencies
 DEFAULTS = {
     **resampled.DEFAULTS,
     'heads': 1,
-    'embedding': 'positional',  # of time; NCSN++: 'fourier'
-    'taps': (1, 1),  # of the filter where the resolution changes; NCSN++: (1, 3, 3, 1)
-    'pyramid': False,  # feed images in again at each lower resolution; NCSN++: True
+    'embedding': 'positional',  # embedding of time; NCSN++: 'fourier'
+    'taps': (1, 1),  # filter for changes of the resolution; NCSN++: (1, 3, 3, 1)
+    'pyramid': False,  # also feed the image to each lower resolution; NCSN++: True
 }
 RANGES = {
     **resampled.RANGES,
@@ -74,7 +74,7 @@ class NCSNpp(resampled.ResampledUNet):
         rngs: nnx.Rngs, **options: Any,
     ):  # fmt: skip
         if len(taps) % 2:
-            raise UserError(f'network.taps has {len(taps)} numbers; an even number keeps the picture in its place.')
+            raise UserError(f'network.taps has {len(taps)} numbers; an even number keeps the picture in place.')
         if channels % 2 or channels % heads:
             raise UserError(
                 f'network.channels is {channels}; it should be even, and network.heads={heads} should divide it.'

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 Array = jax.Array
-SMOOTHING = 0.01  # share of the prior that is spread evenly, so that codes never seen have a probability
+SMOOTHING = 0.01  # share of the prior that is spread evenly, so that unseen codes have a probability
 
 
 class Quantiser(nnx.Module):

@@ -18,7 +18,7 @@ from genbench.networks import layers, unet
 from genbench.networks.unet import numbered
 
 Array = jax.Array
-# The keys of the plain U-Net, save those of its heads and norms. Here self-attention always follows the middle block.
+# The keys of the plain U-Net without those of heads and norms. Self-attention always follows the middle block here.
 DEFAULTS = {key: value for key, value in unet.DEFAULTS.items() if key not in ('heads', 'groups')}
 RANGES = {key: value for key, value in unet.RANGES.items() if key not in ('heads', 'groups')}
 

@@ -22,8 +22,8 @@ DEFAULTS = {
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution
     'latent': 64,  # number of dimensions of the generator's input
-    'label_features': 16,  # of the generator's label embedding
-    'dtype': 'float32',  # of the computation; parameters and outputs are float32 in any case; or 'bfloat16'
+    'label_features': 16,  # width of the generator's label embedding
+    'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
 RANGES = {
     'channels': COUNT,

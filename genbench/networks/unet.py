@@ -22,10 +22,10 @@ DEFAULTS = {
     'blocks': 1,  # residual blocks at each resolution; one more on the way up
     'attention': (),  # heights (in pixels) at which self-attention follows blocks; if any, also in the middle
     'heads': 1,
-    'groups': 8,  # of the group normalisation
+    'groups': 8,  # groups of the group normalisation
     'dropout': 0.0,
-    'time_scale': 1000.0,  # of the sinusoids of time; use less if a loss differentiates with respect to time
-    'dtype': 'float32',  # of the computation; parameters and the output are float32 in any case; or 'bfloat16'
+    'time_scale': 1000.0,  # scale of the time sinusoids; use less if a loss differentiates with respect to time
+    'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and the output are always float32
     'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
 }
 RANGES = {
@@ -104,7 +104,7 @@ class Encoder(nnx.Module):
                 down.append(self.level(width, channels * multiplier, size >> depth in attention, rngs))
                 width = channels * multiplier
                 skips.append(width)
-        self.down, self.widths = nnx.List(down), (*skips, width)  # of the skips and the middle
+        self.down, self.widths = nnx.List(down), (*skips, width)  # widths of the skips and the middle
         self.middle = nnx.List([
             self.level(width, width, bool(attention), rngs), self.level(width, width, False, rngs),
         ])  # fmt: skip

@@ -36,7 +36,7 @@ class Convolutions(nnx.Module):
         for channels, depth in stages:
             for _ in range(depth):
                 layers[str(place)] = Convolution(inputs, channels)
-                place, inputs = place + 2, channels  # max(0, ·) has a number of its own
+                place, inputs = place + 2, channels  # max(0, ·) has its own number
             ends.append(place - 2)
             place += 1  # so does pooling
         self.features = nnx.Dict(layers)

@@ -10,7 +10,7 @@ from flax import nnx
 
 Array = jax.Array
 
-EPSILON = 1e-6  # of layer normalisation
+EPSILON = 1e-6  # for layer normalisation
 
 
 class Dense(nnx.Module):

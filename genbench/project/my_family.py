@@ -1,7 +1,7 @@
 """A family of your own. Every pixel is independent, p(x) = Π p(x_d), with its own distribution over the levels.
 
 This is a starting point: replace the network, the loss and the sampler with yours. genbench.families.base documents
-what else a family can have, and the guide "Adding a family" explains it (genbench configs list shows where it is).
+what else a family can have, and the guide "Adding a family" explains it (genbench config list shows where it is).
 """
 
 import jax

@@ -85,7 +85,7 @@ def _dash(own: Cell | None, reference: Cell) -> str:
     if own is None:
         return '<td>–</td>'
     methods = [str(cell.protocol.get('method')) for cell in (own, reference)]
-    told = ' is not '.join(methods) if methods[0] != methods[1] else 'not measured alike'
+    told = ' is not '.join(methods) if methods[0] != methods[1] else 'not measured the same way'
     return f'<td>–<span class="kind">{escape(told)}</span></td>'
 
 
@@ -108,7 +108,7 @@ def _difference(cell: Cell | None, reference: Cell) -> str:
     told = f'n = {difference.n}'
     if interval is not None:
         low, high = interval
-        left = [name for name in difference.missing if name != statistics.OTHERS]  # the section says so once
+        left = [name for name in difference.missing if name != statistics.OTHERS]  # the section says this once
         told = f'[{signed(low)}, {signed(high)}], {told}{"".join(f", without {name}" for name in left)}'
         if low > 0 or high < 0:
             falls = cell.metric.lower_is_better if cell.metric.name != LIKELIHOOD else True

@@ -18,7 +18,7 @@
     const value = (row) => row.cells[head.cellIndex].dataset.value || '';
     const rows = [...body.rows].filter((row) => value(row) !== '');
     rows.sort((a, b) => (rising ? 1 : -1) * compare(value(a), value(b)));
-    body.append(...rows, ...[...body.rows].filter((row) => value(row) === '')); // what is missing comes last
+    body.append(...rows, ...[...body.rows].filter((row) => value(row) === '')); // missing values come last
   };
 
   const element = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });

@@ -67,7 +67,7 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 LIKELIHOOD = 'bits_per_dim'
 SPENT = ('training_flops', 'training_seconds')
-TIMED = ('training_seconds', 'sampling_images_per_second')  # measured in wall time
+TIMED = ('training_seconds', 'sampling_images_per_second')  # wall times
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ def _comparison(
     return Comparison(metric, one, relation, other, chosen, chosen if against is None else dict(against), margin)
 
 
-# (metric, one, other, where=None, against=None, margin=0.0): `one` has the lower, or the higher, number by more than
+# (metric, one, other, where=None, against=None, margin=0.0): `one` has the lower or higher number, by more than
 # the margin; see `Comparison`.
 less = functools.partial(_comparison, LESS)
 more = functools.partial(_comparison, MORE)
@@ -102,14 +102,14 @@ def check(tests: Any, variants: Sequence[str]) -> None:
             raise UserError(f'its tests should be less(…), more(…) or near(…), not {test!r}.')
         for name in test.variants:
             if name not in variants:
-                raise UserError(f'a test of its claim compares {name!r}. {did_you_mean(name, variants)}')
+                raise UserError(f'a test of its claim names the variant {name!r}. {did_you_mean(name, variants)}')
         if not isinstance(test.other, str) and not math.isfinite(test.other):
-            raise UserError(f'a test of its claim compares {test.one!r} with {test.other}, which is no number.')
+            raise UserError(f'a test of its claim compares {test.one!r} with {test.other}, which is not a number.')
         if not test.margin >= 0 or (test.relation == NEAR and not test.margin):
             raise UserError(f'the margin of a test of {test.metric} is {test.margin}; it should be '
                             f'{"above 0" if test.relation == NEAR else "at least 0"}.')  # fmt: skip
         if test.one == test.other and test.where == test.against:
-            raise UserError(f'a test of its claim compares {test.one!r} with itself; say where=… and against=….')
+            raise UserError(f'a test of its claim compares {test.one!r} with itself; add where=… and against=….')
 
 
 def described(where: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ _SUMMARY = {
     'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,
     'config_hash?': str, 'images_seen?': int, 'training_flops?': _NUMBER, 'step_seconds?': _NUMBER,
 }  # fmt: skip
-LAST_LINES = 12  # last lines of the log of a failed trial
+LAST_LINES = 12  # how many lines of a failed trial's log to show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrialRecord:
     metrics: list[dict[str, Any]]
     exploration: dict[str, Any]
     grid: tuple[str, ...] = ()  # axes of its evaluation
-    monitor: tuple[dict[str, Any], ...] = ()  # how it was scored while it trained, and from which step on
+    monitor: tuple[dict[str, Any], ...] = ()  # how it was scored during training, and from which step
 
     @property
     def state(self) -> str:
@@ -187,7 +187,7 @@ def read(folder: str | pathlib.Path) -> StudyRecord:
     if not (path / 'study.json').exists():
         if (path / 'config.json').exists():
             return _run(path)
-        raise UserError(f'{path} holds no study (no study.json) and no run (no config.json); write a study with: '
+        raise UserError(f'{path} is neither a study (no study.json) nor a run (no config.json). Make a study with: '
                         f'genbench run STUDY --out {path}')  # fmt: skip
     description = read_study(path)
     variants = description.get('variants') or {}
@@ -206,7 +206,7 @@ def read_all(folders: Sequence[str | pathlib.Path]) -> StudyRecord:
         return records[0]
     paths = [record.folder.resolve() for record in records]
     if len(set(paths)) < len(paths):
-        raise UserError('One of the folders is named twice.')
+        raise UserError('The same folder is given twice.')
     alike = len({path.name for path in paths}) < len(paths)
     names = ['/'.join(path.parts[-2:]) if alike else path.name for path in paths]
     trials, rows = [], []

@@ -75,7 +75,7 @@ def p_inside(found: Estimate, low: float, high: float) -> tuple[float, float]:
     Two-sided: `p for` is at most 5% if the 95% interval lies inside, and `p against` if it lies beyond one end. For an
     interval with two ends this is a pair of one-sided tests (Schuirmann 1987).
     """
-    below, above = (_cdf(found, high), 1 - _cdf(found, low))  # against a difference beyond high, and beyond low
+    below, above = (_cdf(found, high), 1 - _cdf(found, low))  # against a difference above high, and below low
     ends = [value for value, end in ((below, high), (above, low)) if math.isfinite(end)]
     return min(1.0, 2 * max(ends)), min(1.0, 2 * min(1 - value for value in ends))
 

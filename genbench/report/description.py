@@ -25,5 +25,5 @@ def read_study(path: pathlib.Path) -> dict[str, Any]:
     for name in found['trials']:
         check_path(name, f'A trial of {path / "study.json"}')
         if '/' in name or name in ('', '.', '..'):
-            raise UserError(f'{path / "study.json"} lists the trial {name!r}, which is not the name of a folder.')
+            raise UserError(f'{path / "study.json"} lists the trial {name!r}, which is not a folder name.')
     return found

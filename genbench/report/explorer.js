@@ -1,4 +1,4 @@
-// The denoising explorer: a slider over the states of a sampler, beside the schedule at its times.
+// The denoising explorer: a slider over the states of a sampler, next to the schedule at its times.
 'use strict';
 
 (() => {
@@ -25,7 +25,7 @@
     return sheets.get(uri);
   };
 
-  // One row of a sprite as separate images with a gap; each call outdates those before it on the same canvas.
+  // One row of a sprite as separate images with a gap. Each call replaces earlier ones on the same canvas.
   const strip = async (name, sprite, row, label, one = entry()) => {
     const canvas = at(`strip-${name}`).querySelector('canvas');
     const turn = (canvas.turn = (canvas.turn || 0) + 1);
@@ -78,7 +78,7 @@
     at('explore-chart').innerHTML = panel(pair, position, 'α and σ over the steps') + panel(snr, position, 'log signal-to-noise ratio over the steps');
   };
 
-  // Every model from the same noise, each at the same share of its own way.
+  // All models from the same noise, each at the same fraction of its own steps.
   const all = at('explore-all');
   for (const [index, one] of sharing.entries()) {
     const figure = document.createElement('figure');
@@ -93,7 +93,7 @@
 
   const showTogether = () => {
     const share = Number(slider.value) / Number(slider.max);
-    said.textContent = `${Math.round(100 * share)}% of the way; state of each model`;
+    said.textContent = `${Math.round(100 * share)}% of the steps; state of each model`;
     slider.setAttribute('aria-valuetext', said.textContent);
     for (const [index, one] of sharing.entries()) {
       const place = Math.round(share * (one.kept.length - 1));
@@ -114,7 +114,7 @@
     slider.setAttribute('aria-valuetext', `${where}, ${levels}`);
     const row = position - begin;
     strip('state', `${name}_states`, row, `State at ${where}`);
-    if (position === end) strip('clean', `${name}_states`, row, 'The image at the end');
+    if (position === end) strip('clean', `${name}_states`, row, 'The final image');
     else strip('clean', `${name}_predictions`, row, `Clean image predicted at ${where}`);
     at('strip-input').hidden = at('strip-target').hidden = !begin;
     if (begin) {

@@ -14,7 +14,7 @@ from genbench.report.marks import swatch
 STRIPS = {
     'input': 'Noisy input',
     'state': 'State <i>x<sub>t</sub></i>',
-    'clean': 'Clean image predicted from it',
+    'clean': 'Predicted clean image',
     'target': 'Clean target',
 }
 
@@ -35,7 +35,7 @@ def _entry(variant: Variant) -> dict[str, Any] | None:
     denoising = found.get('denoising')
     if not denoising:
         return None
-    drawn = {**found, **denoising}  # before format 4, one sampler served for everything
+    drawn = {**found, **denoising}  # before format 4, one sampler made all pictures
     names = ['generation', *(f'reconstruction_{place}' for place in denoising['reconstructions'])]
     files = [f'{name}_{part}' for name in names for part in ('states', 'predictions')] + ['targets']
     if not all((folder / f'{name}.png').is_file() for name in files):
@@ -55,7 +55,7 @@ def html(entries: list[dict[str, Any]]) -> str:
     )
     together = [entry for entry in entries if entry['noise'] == entries[0]['noise']]
     if len(together) > 1:
-        options += '<option value="all">side by side, from the same noise</option>'
+        options += '<option value="all">all, from the same noise</option>'
     strips = ''.join(
         f'<figure id="strip-{name}"><figcaption>{title}</figcaption><canvas role="img"></canvas></figure>'
         for name, title in STRIPS.items()
@@ -87,13 +87,13 @@ def interpolations(study: StudyRecord) -> str:
     panels = _panels(study, 'interpolation', 'Interpolations between random latents of')
     explored = [variant for variant in study.variants if variant.shown.exploration]
     without = [variant.name for variant in explored if not variant.shown.exploration.get('interpolation')]
-    note = f'<p class="quiet">Without a latent to move along: {escape(", ".join(without))}.</p>' if without else ''
+    note = f'<p class="quiet">No latent space: {escape(", ".join(without))}.</p>' if without else ''
     return f'<div class="panels">{panels}</div>{note}' if panels else ''
 
 
 def neighbours(study: StudyRecord) -> str:
     """A panel for each variant: samples in the first row, their nearest train images below."""
-    panels = _panels(study, 'neighbours', 'Samples above their nearest train images, of')
+    panels = _panels(study, 'neighbours', 'Samples above their nearest training images, of')
     return f'<div class="panels">{panels}</div>' if panels else ''
 
 
@@ -120,7 +120,7 @@ def _panel(variant: Variant, name: str, words: str, way: Way | None) -> str:
     told = ', '.join(filter(None, (told, told_options(trial.exploration))))
     if 'distances' in found:
         nearest = sorted(row[0] for row in found['distances'])
-        told += f'; nearest at {nearest[0]:.3g} to {nearest[-1]:.3g}'
+        told += f'; distances to the nearest from {nearest[0]:.3g} to {nearest[-1]:.3g}'
     told += '' if _drawn_so(trial, way) or way is None else f'; the leaderboard shows {way.label}'
     return panel(variant, path, f'{words} {variant.name}', told)
 

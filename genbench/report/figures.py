@@ -12,17 +12,17 @@ from genbench.report.marks import COLOURS, DASHES, colour, shape
 
 Spec = dict[str, Any]
 
-INK = 'var(--quiet)'  # from the page's style sheet; `papers` has its own
+INK = 'var(--quiet)'  # from the style sheet of the page; `papers` has its own
 CURVE_POINTS = 120
 KINDS = ('exact', 'lower bound', 'estimate')
 QUALITY = tuple(metric for metric in METRICS if metric.of_sampler and metric.lower_is_better is not None)
 TOLD = [('label', 'model', ''), ('said', 'value', ''), ('interval', '95% interval', ''), ('seeds', 'seeds', ''),
         ('warning', 'warning', '')]  # fmt: skip
-COSTS = {  # key of a point: (name that a study may ask for, title, whether every sampler has its own value)
+COSTS = {  # key of a point: (name in a study, title, whether the value differs between samplers)
     'nfe': ('nfe', 'network evaluations per image', True),
-    'milliseconds': ('seconds', 'milliseconds to draw an image', True),
+    'milliseconds': ('seconds', 'milliseconds per sampled image', True),
     'flops': ('flops', 'training FLOPs', False),
-    'seconds': ('seconds', 'training wall-clock, seconds', False),
+    'seconds': ('seconds', 'training time, seconds', False),
 }
 
 
@@ -138,7 +138,7 @@ def _told(cell: Cell, degenerate: bool) -> dict[str, str]:
     spread = f' ± {shown(sd)}' if sd and shown(sd) != shown(0) else ''
     return {
         'said': f'{shown(cell.value)}{spread}',
-        'interval': f'{shown(interval[0])} to {shown(interval[1])}' if interval else 'not known',
+        'interval': f'{shown(interval[0])} to {shown(interval[1])}' if interval else 'unknown',
         'warning': 'precision without recall' if degenerate else '',
         'label': f'{cell.variant} · {cell.way.label}',
     }
@@ -291,7 +291,7 @@ def bits_per_dim(study: StudyRecord, *, legend: bool = False, models: Set[str] |
         for cell in found
     ]
     data = [point for point in data if point['kind'] in KINDS]
-    data.sort(key=lambda point: (KINDS.index(point['kind']), point['value']))  # kinds are not ranked as equals
+    data.sort(key=lambda point: (KINDS.index(point['kind']), point['value']))  # kinds are not comparable
     title = 'bits per dimension (lower is better)'
     y = {'field': 'name', 'type': 'nominal', 'sort': [point['name'] for point in data], 'title': None,
          'axis': {'labelLimit': 220, 'ticks': False, 'domain': False, 'labelOverlap': False, 'grid': True}}  # fmt: skip

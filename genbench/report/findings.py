@@ -64,13 +64,13 @@ def _judged(study: StudyRecord, test: Comparison) -> Finding:
         return Finding(test, UNFINISHED, ', '.join(f'{trial.name} ({trial.state})' for trial in waiting))
     one, other = _cell(study, test.one, test.metric, test.where), None
     if one is None:
-        return Finding(test, UNDECIDED, f'{test.one} has no such number')
+        return Finding(test, UNDECIDED, f'{test.one} does not have this number')
     if isinstance(test.other, str):
         other = _cell(study, test.other, test.metric, test.against)
         if other is None:
-            return Finding(test, UNDECIDED, f'{test.other} has no such number', one)
+            return Finding(test, UNDECIDED, f'{test.other} does not have this number', one)
         if not _alike(one, other, test):
-            return Finding(test, UNDECIDED, 'the two were not measured alike', one, other)
+            return Finding(test, UNDECIDED, 'the two were not measured the same way', one, other)
         found = comparisons.difference(one, other)
         tells = comparisons.tells(one, other, found)
     else:
@@ -83,14 +83,14 @@ def _decided(finding: Finding, tells: bool) -> Finding:
     test, found = finding.test, finding.difference
     assert found is not None
     if not tells:
-        why = 'one training seed' if found.n == 1 else 'no error is known'
-        return dataclasses.replace(finding, why=f'{why}: how much another training would change it is not known')
+        why = 'with one training seed' if found.n == 1 else 'without a known error'
+        return dataclasses.replace(finding, why=f'{why}, the variation between training runs is unknown')
     low = {LESS: -float('inf'), MORE: test.margin, NEAR: -test.margin}[test.relation]
     high = {LESS: -test.margin, MORE: float('inf'), NEAR: test.margin}[test.relation]
     inside, outside = comparisons.p_inside(found, low, high)
     if inside <= ALPHA:
         return dataclasses.replace(finding, verdict=HOLDS)
-    return dataclasses.replace(finding, why='the interval leaves both open', against=outside)
+    return dataclasses.replace(finding, why='the interval contains both outcomes', against=outside)
 
 
 def _cell(study: StudyRecord, variant: str, metric: str, where: Mapping[str, Any]) -> Cell | None:
@@ -213,10 +213,10 @@ def first(contest: Contest) -> str:
     rivals = [rank.cell.variant for rank in contest.ranks[1:] if rank.low == 1]
     lead = f'By {title}, {best.cell.variant} comes first ({form.format(best.cell.value)})'
     if not rivals:
-        return f'{lead}, and the numbers decide that it is better than each of the others.'
+        return f'{lead}. It is significantly better than every other model.'
     if len(rivals) == len(contest.ranks) - 1:
-        return f'{lead}, and the numbers leave open that any of the others is better.'
-    return f'{lead}. The numbers leave open that {_or(rivals)} is better.'
+        return f'{lead}, but any of the others may be better.'
+    return f'{lead}, but {_or(rivals)} may be better.'
 
 
 def disagreements(found: Sequence[Contest]) -> list[str]:
@@ -236,8 +236,8 @@ def disagreements(found: Sequence[Contest]) -> list[str]:
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
             for winner, loser in sorted(better[one] & {pair[::-1] for pair in better[other]}):
-                said.append(f'{winner} is better than {loser} by {BY_NAME[one].title} and worse by '
-                            f'{BY_NAME[other].title}; both differences are decided.')  # fmt: skip
+                said.append(f'{winner} is better than {loser} by {BY_NAME[one].title} but worse by '
+                            f'{BY_NAME[other].title}; both differences are significant.')  # fmt: skip
     return said
 
 
@@ -279,7 +279,7 @@ def standings(study: StudyRecord, found: Sequence[Contest]) -> str:
 
 
 def _places(rank: Rank) -> str:
-    return f'{rank.low} to {rank.high}' if rank.low < rank.high else 'decided'
+    return f'{rank.low} to {rank.high}' if rank.low < rank.high else 'certain'
 
 
 def _named(study: StudyRecord, variant: str) -> str:
@@ -330,7 +330,7 @@ def _claim(study: StudyRecord, description: Mapping[str, Any], shown: Mapping[st
     if not description.get('claim'):
         return ''
     tests = judged(study, claims.read(description.get('tests') or ()))
-    body = table(tests, shown) if tests else '<p class="quiet">The study states no test of its claim.</p>'
+    body = table(tests, shown) if tests else '<p class="quiet">The study has no tests of its claim.</p>'
     if len(study.claims) == 1:  # the page begins with it
         return f'<h3>The claim, test by test</h3>{body}'
     title = escape(description.get('title') or 'A study')
@@ -340,21 +340,21 @@ def _claim(study: StudyRecord, description: Mapping[str, Any], shown: Mapping[st
 def _best(study: StudyRecord, found: Sequence[Contest]) -> str:
     sentences = ''.join(f'<li>{escape(first(contest))}</li>' for contest in found)
     if not any(contest.decided for contest in found):
-        sentences = '<li>The numbers decide no order between any two models.</li>'
+        sentences = '<li>No two models differ significantly.</li>'
     flagged = ''.join(f'<li>{escape(said)}</li>' for said in disagreements(found))
     flags = f'<p class="flag"><b>The metrics disagree:</b></p><ul class="flag">{flagged}</ul>' if flagged else ''
     options = ''.join(f'<option value="{c.metric}">{escape(BY_NAME[c.metric].title)}</option>' for c in found)
     tables = ''.join(matrix(study, contest, index > 0) for index, contest in enumerate(found))
-    return f"""<h3>Which is best, and how sure</h3><ul>{sentences}</ul>{flags}
-      <p class="quiet">Places by the mean over seeds. Below each are the places that the numbers leave open; all of them
-      are right together with 95%.</p>{standings(study, found)}
+    return f"""<h3>Which is best, and how certain is it?</h3><ul>{sentences}</ul>{flags}
+      <p class="quiet">Places are by the mean over seeds. Below each are all places that remain possible. These ranges
+      hold together with 95% confidence.</p>{standings(study, found)}
       <h3>Every pair</h3>
       <div class="controls"><label>Differences in <select id="pairs-metric">{options}</select></label></div>{tables}
       <details class="notes"><summary>How the differences are computed</summary>
-      <p>Each model stands at the sampler of the leaderboard. A difference is the mean over the training seeds that two
-      models share, paired because runs of a seed share noise; without common seeds it is Welch's. Its interval is
-      Student's, 95% for that pair alone, over training seeds, sets of samples and halves of the held-out split. The
-      words better and worse are corrected for the number of pairs of the metric by Holm's method, so that an interval
-      may leave out zero without one. With a single seed no difference between models is decided.</p>
-      <p>Each test of a claim is two-sided at 5%. The claim holds where all of its tests hold, so these need no
-      correction; it fails where one test fails, and failures are corrected for the number of tests.</p></details>"""
+      <p>Each model uses its sampler on the leaderboard. A difference is the mean over the training seeds that two
+      models share, paired because runs with the same seed share noise. Without common seeds, Welch's test is used.
+      The interval is Student's, at 95% for this pair alone. It covers training seeds, sets of samples and halves of
+      the held-out split. The words better and worse use Holm's correction for the number of pairs, so an interval
+      may exclude zero without either word. With a single seed, no difference between models is significant.</p>
+      <p>Each test of a claim is two-sided at 5%. The claim holds if all of its tests hold, which needs no
+      correction. It fails if one test fails, and failures are corrected for the number of tests.</p></details>"""

@@ -27,7 +27,7 @@ class Entry:
     variant: str
     way: Way | None
     cells: Mapping[str, Cell]
-    protocol: Protocol | None  # protocol of its distance, without what was measured
+    protocol: Protocol | None  # how its distance was measured
     seeds: int
     note: str = ''  # why cells are empty
 
@@ -53,7 +53,7 @@ class Tips:
             facts['over seeds'] = f'n = {cell.seeds}: {_listed(cell)}'
         facts.update(_error(cell))
         for lender, value in (row.get('lent') or {}).items():
-            facts[f'with {lender}'] = 'not known' if value is None else cell.metric.form.format(value)
+            facts[f'with {lender}'] = 'unknown' if value is None else cell.metric.form.format(value)
         if row['n']:
             drawn = 'random ' if cell.variant in BOUNDS else 'disjoint '  # sets of real images overlap
             sets = f'{len(row["values"])} {drawn}sets of ' if len(row['values'] or ()) > 1 else ''
@@ -74,13 +74,13 @@ def _error(cell: Cell) -> dict[str, str]:
     found, shown = cell.estimate, cell.metric.form.format
     told = _joined(_called(cell.variant, found.varied))
     if found.sd_seeds is not None and found.sd != found.sd_seeds:
-        told += f'; between seeds alone ± {shown(found.sd_seeds)}'
+        told += f'; over seeds alone ± {shown(found.sd_seeds)}'
     other_images = (statistics.OTHERS,) if cell.variant == HELD_OUT else ()
     left = _called(cell.variant, (*found.missing, *other_images))
     interval = None if cell.variant in BOUNDS else found.interval()
     facts = {
         '± includes': told,
-        '± leaves out' if found.varied else 'not known is the noise of': _joined(left),
+        '± excludes' if found.varied else 'unknown variation': _joined(left),
         '95% interval of the mean': '' if interval is None else f'{shown(interval[0])} to {shown(interval[1])}',
     }
     return {name: text for name, text in facts.items() if text}
@@ -127,7 +127,7 @@ def _too_few(study: StudyRecord, bound: str, alike: Set[tuple[str, str]]) -> str
         if (row['metric'], cells.comparable(row['protocol'])) in alike:
             metrics.setdefault(most, []).append(cells.BY_NAME[row['metric']].title)
     return '; '.join(
-        f'too few images for {", ".join(dict.fromkeys(titles))}: needs evaluation.num_samples={most} or less'
+        f'too few images for {", ".join(dict.fromkeys(titles))}: set evaluation.num_samples to at most {most}'
         for most, titles in metrics.items()
     )
 
@@ -144,8 +144,8 @@ def html(study: StudyRecord, tips: Tips, *, across: bool = False) -> str:
         return _table(study, next(iter(groups.values())), tips)
     if across:
         note = (
-            f'<p class="warning"><b>Ranked across {len(groups)} protocols, as asked.</b> The numbers were not measured '
-            'alike; look at a cell for its protocol.</p>'
+            f'<p class="warning"><b>Ranked across {len(groups)} protocols, as requested.</b> The numbers were not '
+            'measured the same way; each cell shows its protocol.</p>'
         )
         return note + _table(study, _with_bounds(study, found), tips, across=True)
     first = next(iter(groups))
@@ -176,9 +176,9 @@ def _with_bounds(study: StudyRecord, group: Sequence[Entry]) -> list[Entry]:
 def _told_apart(first: Sequence[Entry], group: Sequence[Entry]) -> str:
     mine, other = group[0].protocol, first[0].protocol
     if mine is None or other is None or mine == other:
-        return 'Not ranked with the tables below: they were measured differently.'
+        return 'Not ranked with the tables below, which were measured differently.'
     listed = [f'{key} is {a!r}, not {b!r}' for key, (a, b) in mine.difference(other).items()]
-    return 'Measured differently from the first: ' + escape('; '.join(listed[:4])) + '.'
+    return 'Differs from the first protocol: ' + escape('; '.join(listed[:4])) + '.'
 
 
 def _entry(study: StudyRecord, variant: str) -> Entry:
@@ -211,7 +211,7 @@ def _table(study: StudyRecord, found: Sequence[Entry], tips: Tips, *, across: bo
     label = ', protocol '.join(['Leaderboard table', *hashes[:1]])
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="board">'
-        '<caption class="hidden">Leaderboard: arrow keys move between cells, and each says its protocol</caption>'
+        '<caption class="hidden">Leaderboard: arrow keys move between cells, and each cell shows its protocol</caption>'
         f'<thead><tr><th scope="col"><button type="button">model · sampler</button></th>{head}</tr></thead>'
         f'<tbody>{body}</tbody></table></div>'
     )
@@ -256,7 +256,7 @@ def _label(study: StudyRecord, entry: Entry) -> str:
                     else f'{entry.seeds} seeds')  # fmt: skip
     warning = ''
     if cells.degenerate(entry.cells.get('precision'), entry.cells.get('recall')):
-        warning = '<span class="kind warn">⚠ precision without recall: samples cover next to nothing of the data</span>'
+        warning = '<span class="kind warn">⚠ precision without recall: samples cover almost none of the data</span>'
     way = f'<span class="kind">{escape(" · ".join(told))}</span>'
     return f'{swatch(variant.index)}{escape(entry.variant)}{way}{warning}'
 
@@ -275,9 +275,9 @@ def _cell(cell: Cell | None, lead: str, tips: Tips) -> str:
     form, row = cell.metric.form, cell.rows[0]
     text = form.format(cell.value)
     sd = cell.estimate.sd
-    known = sd is not None and row['kind'] != 'cost'  # each seed's cost is in the tooltip
+    known = sd is not None and row['kind'] != 'cost'  # the tooltip has the cost of each seed
     if cell.seeds == 1 and form.format(sd or 0) == form.format(0):
-        known = False  # sets of samples that agree say nothing about another training
+        known = False  # equal sets of samples do not show how much training runs differ
     note = f' ± {form.format(sd)}' if known else _range(cell)
     if cell.metric.name == LIKELIHOOD:
         text = _SIGNS.get(row['kind'], '') + text

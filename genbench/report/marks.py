@@ -2,11 +2,11 @@
 
 from html import escape
 
-# After Okabe & Ito 2008, but darker, so that each has a contrast of 4.5 to the page's light backgrounds.
+# After Okabe & Ito 2008, but darker: each has a contrast of 4.5 to the light backgrounds of the page.
 COLOURS = ('#0067a3', '#b34a00', '#007a58', '#a8437c', '#8a6200', '#0b7285', '#6b4a1f', '#5c6470')
-DARK = ('#4fa9e2', '#f2874a', '#2cc295', '#e59bc6', '#e9b23c', '#8fd3f4', '#c8a46e', '#a9b2bd')  # on dark backgrounds
+DARK = ('#4fa9e2', '#f2874a', '#2cc295', '#e59bc6', '#e9b23c', '#8fd3f4', '#c8a46e', '#a9b2bd')  # for dark backgrounds
 SHAPES = ('circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down', 'triangle-right')
-DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))  # line dashes, for the samplers of a variant
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))  # line dashes for the samplers of a variant
 
 _DRAWN = {
     'circle': '<circle cx="7" cy="7" r="4.6"/>',

@@ -1,4 +1,4 @@
-// What all sections share: data, figures that are drawn when they come into view, and the colour theme.
+// Shared by all sections: data, figures (drawn when they come into view) and the colour theme.
 'use strict';
 
 const read = (name) => {
@@ -13,7 +13,7 @@ const narrow = (place, spec) => {
   return spec;
 };
 
-// A figure's tooltip: a name and a text a line, in the colours of the page.
+// The tooltip of a figure: one line for each name and text, in the colours of the page.
 const figureTip = document.getElementById('figure-tip');
 const tell = (_handler, event, _item, value) => {
   figureTip.hidden = !value || typeof value !== 'object';
@@ -39,7 +39,7 @@ const draw = (place, spec) =>
   });
 
 const drawers = new Map(); // place → the function that draws it
-const queue = []; // one figure at a time, when nothing else is to be done: a page of many keeps scrolling
+const queue = []; // one figure at a time, when the browser is idle, so that a page of many still scrolls
 const idle = window.requestIdleCallback || setTimeout;
 const next = async () => {
   try {
@@ -75,7 +75,7 @@ if (pairs) {
     for (const table of document.querySelectorAll('[data-pairs]')) table.hidden = table.dataset.pairs !== pairs.value;
   });
 }
-for (const link of document.querySelectorAll('a[data-metric]')) { // a finding shows its metric in the figures
+for (const link of document.querySelectorAll('a[data-metric]')) { // a finding selects its metric in the figures
   link.addEventListener('click', () => {
     const metric = document.getElementById('quality-metric');
     if (!metric || ![...metric.options].some((option) => option.value === link.dataset.metric)) return;
@@ -89,5 +89,5 @@ const theme = document.getElementById('theme');
 theme.addEventListener('click', () => {
   const next = themes[(themes.indexOf(document.documentElement.dataset.theme || '') + 1) % themes.length];
   document.documentElement.dataset.theme = next;
-  theme.setAttribute('aria-label', `Colour theme: ${next || 'as the system'}`);
+  theme.setAttribute('aria-label', `Colour theme: ${next || 'follows the system'}`);
 });

@@ -29,42 +29,42 @@ TITLES = {  # name of a section: (heading, heading in the navigation, what it sh
     'findings': ('Findings', 'Findings', ''),
     'leaderboard': ('Leaderboard', 'Leaderboard', ''),
     'quality': ('Quality against cost', 'Quality',
-                'Bars are 95% intervals of the mean. The points of a line are step counts of one sampler, and dashes '
-                'tell the samplers of a model apart. Training costs are drawn once, at the sampler of the leaderboard; '
-                'a distilled model has those of its teacher, too. The dotted line is the Pareto front: nothing is '
-                'better for less. Points that would hide each other are moved sideways.'),
+                'Bars are 95% intervals of the mean. A line connects the step counts of one sampler, and the dashes '
+                'distinguish the samplers of a model. Training costs appear once, for the sampler of the leaderboard; '
+                'those of a distilled model include its teacher. The dotted line is the Pareto front: no point on it '
+                'is beaten at a lower cost. Points that would hide each other are moved sideways.'),
     'likelihood': ('Bits per dimension', 'Bits/dim',
-                   'Bits per dimension of the evaluated split. The 95% intervals are over training seeds and test '
-                   'images, or over test images alone where there is one seed. Kinds are not ranked as equals: the '
-                   'exact number is at most its bound, while an estimate may lie on either side.'),
+                   'Bits per dimension of the evaluated split. The 95% intervals cover training seeds and test '
+                   'images, or only test images if there is one seed. Kinds are not comparable: the '
+                   'exact number is at most its bound, and an estimate may lie on either side.'),
     'ablation': ('Against the baseline', 'Ablations',
-                 'Each difference is to the baseline run with the same seed. The table shows the mean over seeds and '
+                 'Each difference is from the baseline run with the same seed. The table shows the mean over seeds and '
                  'its 95% t interval; a single seed has no interval. Runs with the same seed share the order of the '
                  'data and the random numbers of sampling, so part of the noise cancels. They share initial '
-                 'parameters only where the network is the same. Intervals of bits/dim are over training, on these '
+                 'parameters only if the network is the same. Intervals of bits/dim cover training, for these '
                  'test images; those of scores against held-out images are for this held-out split. A dash means '
-                 'that the two were not measured alike. Each interval is for its own difference; Findings corrects for '
-                 'the number of pairs.'),
+                 'that the two were not measured the same way. Each interval is for a single difference; Findings '
+                 'corrects for the number of pairs.'),
     'samples': ('Samples', 'Samples',
-                'The first hundred samples of each model, not selected. Image i of every grid is drawn from the same '
+                'The first hundred samples of each model, unselected. Image i of every grid comes from the same '
                 'seed. Pictures here and below come from the first finished training seed.'),
     'training': ('Samples over training', 'Over training',
                  'Samples from the same seeds at several steps of training, with averaged weights and the default '
                  'sampler of each model.'),
     'progress': ('Quality while training', 'While training',
-                 'The averaged parameters, scored every few steps by a small protocol, which is in the monitor.json '
-                 'of each run. A distance of few samples is biased upwards, and a slice of the images says less than '
-                 'all of them, so these numbers compare the steps of a run; the leaderboard compares the models. '
-                 'Each seed has a line. Time and FLOPs are those of training, without its scores and without the '
+                 'Scores of the averaged parameters during training. Their small protocol is in the monitor.json '
+                 'of each run. A distance of few samples is biased upwards, and a slice of the images is less precise '
+                 'than all of them. Use these numbers to compare steps of a run, and the leaderboard to compare '
+                 'models. Each seed has a line. Time and FLOPs are those of training, without scoring and without the '
                  'training of borrowed runs.'),
     'denoising': ('From noise to image', 'Denoising',
-                  'The steps of a sampler. Start from pure noise, or from real test images with noise added, which the '
+                  'The steps of a sampler. Start from pure noise, or from test images with added noise, which the '
                   'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
-                      'Each row moves along a great circle between two random latents or starting noises. Noise '
-                      'that is drawn later is held fixed along a row, and each row has its own.'),
+                      'Each row follows a great circle between two random latents or starting noises. Noise '
+                      'that a sampler adds later is fixed along a row, and each row has its own.'),
     'neighbours': ('Nearest training images', 'Neighbours',
-                   'The top row shows the first eight samples, not selected. Below each are the three training images '
+                   'The top row shows the first eight samples, unselected. Below each are the three training images '
                    'nearest to it in the features of the evaluation.'),
     'losses': ('Training losses', 'Losses',
                'Each seed has a line. Triangles mark updates that were skipped because a loss or gradient was not '
@@ -141,7 +141,7 @@ class _Page:
 
     def navigation(self) -> str:
         links = ''.join(f'<a href="#{name}">{TITLES[name][1]}</a>' for name in self._shown)
-        theme = '<button type="button" id="theme" aria-label="Colour theme: as the system">◐</button>'
+        theme = '<button type="button" id="theme" aria-label="Colour theme: follows the system">◐</button>'
         return f'<nav aria-label="Sections"><div class="links">{links}</div>{theme}</nav>'
 
     def data(self) -> str:
@@ -176,7 +176,7 @@ class _Page:
             'specs': {key: figures.quality(study, key) for key in shown} | {'dots': figures.dots(study)},
             'alone': len(study.variants) == 1,
         }  # fmt: skip
-        first = ('<figure class="panel"><h3>At a glance, the best first</h3>'
+        first = ('<figure class="panel"><h3>Overview, best first</h3>'
                  '<div class="chart quality" data-cost="dots" style="min-height:200px"></div></figure>')  # fmt: skip
         charts = ''.join(
             f'<figure class="panel"><h3>Against {escape(figures.COSTS[key][1])}</h3>'
@@ -189,7 +189,7 @@ class _Page:
     def _bits(self) -> str:
         spec = figures.bits_per_dim(self.study)
         silent = self.study.silent()
-        note = f'<p class="quiet">Without a likelihood: {escape(", ".join(silent))}.</p>' if silent else ''
+        note = f'<p class="quiet">Models without a likelihood: {escape(", ".join(silent))}.</p>' if silent else ''
         return sections.kinds_key() + self._chart(spec, 'Bits per dimension by model and method') + note if spec else ''
 
     def _losses(self) -> str:
@@ -207,7 +207,7 @@ class _Page:
         for metric in progress.metrics(data):
             title = progress.titled(metric)
             if not progress.alike(self.study, metric):
-                title += ', not measured alike'
+                title += ', not measured the same way'
             for cost, (_, name, _) in progress.COSTS.items():
                 spec = progress.drawn(self.study, data, metric, cost)
                 if spec is not None:

@@ -64,7 +64,7 @@ def write(
     names = [variant.name for variant in study.variants]
     for name in models:
         if name not in names:
-            raise UserError(f'There is no model {name!r} to draw. {did_you_mean(name, names)}')
+            raise UserError(f'There is no model {name!r} (--models). {did_you_mean(name, names)}')
     written = []
     for name, spec in _figures(study, set(models or names)).items():
         drawn = _for_paper(spec, paper or Paper())
@@ -74,7 +74,7 @@ def write(
             write_atomically(path, data)
             written.append(path)
     if not written:
-        raise UserError(f'{study.folder} has no numbers to draw yet; look at it with: genbench status {study.folder}')
+        raise UserError(f'{study.folder} has no numbers to plot yet; see genbench status {study.folder}')
     return written
 
 

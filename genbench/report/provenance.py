@@ -21,7 +21,7 @@ def html(study: StudyRecord) -> str:
         f'<dl class="facts">{facts}</dl>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Trials"><table class="trials">'
         f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        '<p class="quiet">Goodput is the share of the time that went into training steps whose result was kept.</p>'
+        '<p class="quiet">Goodput is the fraction of time spent on training steps whose results were kept.</p>'
         + ''.join(_settings(study, variant) for variant in study.variants if variant.shown.config)
     )
 
@@ -92,6 +92,6 @@ def _against_defaults(config: dict[str, Any]) -> list[str]:
         named = {section: {'name': config[section]['name']} for section in ('family', 'network')}
         changed = configs.difference(configs.resolve(named), configs.plain(config))
     except (KeyError, UserError) as error:  # written by another version of genbench
-        return [f'not comparable with the defaults of this version: {error}']
+        return [f'cannot be compared with the defaults of this version: {error}']
     lines = [f'family.name: {named["family"]["name"]}']
     return lines + [f'{key}: {new!r} (default {old!r})' for key, (old, new) in changed.items()]

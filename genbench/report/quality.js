@@ -1,4 +1,4 @@
-// Quality against cost: one metric and the models that are chosen, in all figures at once.
+// Quality against cost: the chosen metric and models, in all figures at once.
 'use strict';
 
 (() => {
@@ -8,9 +8,9 @@
   const [metric, axis] = [at('metric'), at('axis')];
   const boxes = [...document.querySelectorAll('#quality-controls input[type=checkbox]')];
   const places = [...document.querySelectorAll('.chart.quality')];
-  let zoom = 0; // how often the distance to the best was halved
+  let zoom = 0; // how many times the distance to the best was halved
 
-  // 1, 2, 5 of each decade between the values, or only the decades where there are many
+  // 1, 2, 5 of each decade between the values, or only the decades if there are many
   const ticks = (values) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const decades = Array.from({ length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 1 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
@@ -26,7 +26,7 @@
 
   const below = (low, room) => (low >= 0 ? Math.max(0, low - room) : low - room); // a distance is not negative
 
-  // The range of values of the models' best samplers, which samplers of one step would squash.
+  // The range of values of each model's best sampler; one-step samplers would squash it.
   const contest = (points, lower) => {
     const best = new Map();
     for (const point of points) {
@@ -38,7 +38,7 @@
     return [below(low, room), high + room];
   };
 
-  // The visible values: those of the contest or of all, halved towards the best as often as was asked.
+  // The visible values: those of the best samplers or of all, halved towards the best `zoom` times.
   const range = (points, floor, lower) => {
     const ends = points.flatMap((point) => [point.low, point.high]);
     let [low, high] = axis.value === 'contest' ? contest(points, lower) : [Math.min(...ends), Math.max(...ends)];
@@ -50,7 +50,7 @@
     return [below(low, room), high + room];
   };
 
-  // Points that would hide each other, moved sideways by turns until they do not.
+  // Points that would hide each other move sideways, left and right in turn, until they do not.
   const apart = (points, cost, [left, right], [low, high], size, logarithmic) => {
     const scale = (value, a, b, length, log) => (log ? Math.log(value / a) / Math.log(b / a || 1.0001) : (value - a) / (b - a || 1)) * length;
     const placed = [];
@@ -85,7 +85,7 @@
     const floor = data.floors[metric.value];
     y.title = `${title} (${lower ? 'lower' : 'higher'} is better)`;
     const [low, high] = range(points, floor, lower);
-    // an unbiased estimate of a squared distance may lie below zero, where there is no logarithm
+    // an unbiased estimate of a squared distance may be negative, and has no logarithm then
     const logarithmic = axis.value === 'log' && !zoom && lower && Math.min(...points.map((point) => point.low), floor ?? 1) > 0;
     if (logarithmic) y.axis.values = ticks([...points.flatMap((point) => [point.low, point.high]), ...(floor === undefined ? [] : [floor])]);
     else y.scale = { type: 'linear', zero: false, nice: false, domain: [low, high] };
@@ -110,7 +110,7 @@
     made.layer = made.layer.filter((_, index) => Object.values(layers)[index]); // an empty one would have no scale
     const said = place.parentNode.querySelector('.beyond');
     const furthest = beyond.length ? points.filter((point) => !seen(point)).reduce((a, b) => ((lower ? b.value > a.value : b.value < a.value) ? b : a)) : null;
-    said.textContent = furthest ? `${beyond.length} beyond the axis, the furthest ${furthest.label} with ${furthest.said}` : '';
+    said.textContent = furthest ? `${beyond.length} off the axis; the furthest is ${furthest.label} with ${furthest.said}` : '';
     return made;
   };
 
@@ -139,7 +139,7 @@
     const made = place.dataset.cost === 'dots' ? dots(place) : against(place, place.dataset.cost);
     if (made) return draw(place, made);
     place.dataset.drawn = 'empty';
-    place.replaceChildren(Object.assign(document.createElement('p'), { className: 'empty', textContent: 'Nothing chosen has this number.' }));
+    place.replaceChildren(Object.assign(document.createElement('p'), { className: 'empty', textContent: 'None of the chosen models has this number.' }));
   };
 
   const again = () => places.filter((place) => place.dataset.drawn).forEach(render);

@@ -17,8 +17,8 @@ KINDS = {
     'estimate': '<circle cx="7" cy="7" r="4.8"/>',
 }
 FAILURES_SHOWN = 4
-ONE_SEED = """<p class="warning"><b>One training seed each.</b> ± is over sets of samples or test images. How much
-another training would change the numbers is not known, so no order between models is decided.</p>"""
+ONE_SEED = """<p class="warning"><b>One training seed per model.</b> ± is over sets of samples or test images. How much
+numbers vary between training runs is unknown, so the order of models is not certain.</p>"""
 
 
 def kinds_key() -> str:
@@ -63,7 +63,7 @@ def problems(study: StudyRecord) -> str:
 
 def _failure(trial: TrialRecord) -> str:
     lines = listing('\n'.join(trial.last_lines), f'Log of {trial.name}') if trial.last_lines else ''
-    reason = trial.status.get('reason') or 'it does not say why'
+    reason = trial.status.get('reason') or 'no reason was recorded'
     told = f'<b>{escape(trial.name)} failed:</b> {escape(reason)}'
     return f'<details><summary>{told}</summary>{lines}</details>' if lines else f'<p>{told}</p>'
 
@@ -79,30 +79,30 @@ def leaderboard_notes(study: StudyRecord) -> str:
     fd = (
         ''
         if study.main_metric == 'fid'
-        else f"""<p>FD and KD are the Fréchet and kernel distances to held-out images. Those called "to train" are
-      distances to the whole train split. The features are those of a network{named} other than the published
+        else f"""<p>FD and KD are the Fréchet and kernel distances to held-out images; "to train" marks
+      distances to the whole train split. The features come from a network{named} other than the published
       Inception, so these numbers are not FID and KID.</p>"""
     )
     seeds = """<p>Numbers are means over training seeds; ± is the standard deviation of a single seed's number. It
-      includes what varies between the seeds. It also includes what they share: the test images of a likelihood, the
-      random halves of the held-out split that serve as the reference, and the noise of samples that all seeds drew with
-      the same keys. With a single seed, ± is the standard deviation over disjoint sets of samples, or the standard
-      error over images for a likelihood; the variation between training runs is then unknown. Distances to held-out
-      images are for this held-out split: ± leaves out how another split would shift them. Each cell says what its ±
-      includes and gives the 95% interval of the mean.</p>"""
+      includes what varies between the seeds. It also includes the noise that they share: the test images of a
+      likelihood, the random halves of the held-out split that serve as the reference, and the noise of samples that all
+      seeds drew with the same keys. With a single seed, ± is the standard deviation over disjoint sets of samples, or
+      the standard error over images for a likelihood; the variation between training runs is then unknown. Distances
+      to held-out images are for this held-out split: ± excludes the effect of another split. Each cell shows what its
+      ± includes and gives the 95% interval of the mean.</p>"""
     return f"""<details class="notes"><summary>How to read it</summary>
-      <p>Each model has one row, which shows the sampler with its lowest {BY_NAME[study.main_metric].title}. Where a
-      model was scored again in another way, only the later numbers are shown. Hover over a cell, or reach it with Tab
-      and the arrow keys, to see its protocol. Press a heading to sort.</p>{fd}{seeds}
-      <p>A number is bold where it is the best of its column and told apart from every other. Otherwise those that are
-      not told apart from the best are underlined. Both are corrected for the number of pairs (Holm). With one training
-      seed nothing is told apart. Likelihoods of different kinds (exact, ≤ bound, ≈ estimate) are not ranked as equals.
-      NFE is the number of network evaluations per image.</p>
-      <p>Two rows are not models. Held-out real images, none of them in the reference, show what fresh images of the
-      data score; copies of training images show what memorising them would score. Both are scored exactly as samples
-      are, with as many images. Where a data set has too few held-out images for that, the row says so. The ± of
-      held-out images is over random halves of this one split. The ± of copies is over random draws of training images,
-      and over such halves where the reference is held-out. Neither row has an interval.</p></details>"""
+      <p>Each model has one row, for the sampler with the lowest {BY_NAME[study.main_metric].title}. If a model was
+      scored again in another way, the row shows only the later numbers. Hover over a cell, or reach it with Tab and
+      the arrow keys, to see its protocol. Press a heading to sort by it.</p>{fd}{seeds}
+      <p>A number is bold if it is the best of its column and differs significantly from every other. Otherwise, the
+      numbers without a significant difference from the best are underlined. Both use Holm's correction for the number
+      of pairs. With one training seed nothing is significant. Likelihoods of different kinds (exact, ≤ bound, ≈
+      estimate) are not comparable. NFE is the number of network evaluations per image.</p>
+      <p>Two rows are not models. Held-out real images, which are not in the reference, show the score of new images of
+      the data. Copies of training images show the score of memorisation. Both are scored exactly like samples, with as
+      many images. If a data set has too few held-out images, the row says so. The ± of held-out images is over random
+      halves of this one split. The ± of copies is over random draws of training images, and over such halves if the
+      reference is held-out. Neither row has an interval.</p></details>"""
 
 
 def quality(study: StudyRecord) -> str:
@@ -120,7 +120,7 @@ def quality(study: StudyRecord) -> str:
       <fieldset class="chips"><legend class="hidden">Models</legend>{boxes}
       <button type="button" id="quality-all">all</button>
       <button type="button" id="quality-none">none</button></fieldset>
-      <label>Axis <select id="quality-axis"><option value="contest">the contest</option>
+      <label>Axis <select id="quality-axis"><option value="contest">best samplers</option>
       <option value="log">all, logarithmic</option><option value="linear">all, linear</option></select></label>
       <span class="zoom" role="group" aria-label="Zoom on the best"><button type="button" id="quality-in"
       aria-label="Zoom in on the best">+</button><button type="button" id="quality-out"
@@ -161,7 +161,7 @@ def _real(study: StudyRecord) -> str:
                 if (path := variant.shown.folder.path / 'exploration' / 'real.png').is_file()}  # fmt: skip
     return ''.join(
         f'<figure class="panel real"><h3>{HELD_OUT}</h3><img loading="lazy" alt="Held-out real images" '
-        f'src="{explorer.data_uri(path)}"><figcaption>the first of the evaluated split</figcaption></figure>'
+        f'src="{explorer.data_uri(path)}"><figcaption>the first images of the evaluated split</figcaption></figure>'
         for path in pictures.values()
     )
 

@@ -8,7 +8,7 @@ from genbench.report.cells import BY_NAME, LIKELIHOOD, Cell
 from genbench.report.collect import StudyRecord, Variant
 
 _SIGNS = {'lower_bound': '≤ ', 'estimate': '≈ '}
-ONE_SEED = 'One training seed each: how much another training would differ is not known, so no order is decided.'
+ONE_SEED = 'One training seed per model: the variation between training runs is unknown, so the order is not certain.'
 
 
 def lines(study: StudyRecord) -> list[str]:

@@ -12,7 +12,7 @@ from genbench.errors import UserError
 from genbench.families.base import Family
 from genbench.studies.costs import Cost, Request, with_value
 
-SPENT = ('steps', 'images', 'training_flops', 'seconds')  # quantities of a run; a budget names at most one of them
+SPENT = ('steps', 'images', 'training_flops', 'seconds')  # quantities of a run; a budget sets at most one of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Budget:
     def __post_init__(self) -> None:
         named = [name for name in SPENT if getattr(self, name) is not None]
         if len(named) > 1:
-            raise UserError(f'A budget names {" and ".join(named)}; the steps can follow from one of them only.')
+            raise UserError(f'A budget has {" and ".join(named)}; use only one of them.')
         if not named and self.parameters is None:
-            raise UserError(f'A budget names one of {", ".join((*SPENT, "parameters"))}.')
+            raise UserError(f'A budget needs one of {", ".join((*SPENT, "parameters"))}.')
         for name in (*named, 'parameters', 'multiple', 'tolerance'):
             value = getattr(self, name)
             if value is None and name == 'parameters':
@@ -139,10 +139,10 @@ def _spent(budget: Budget, config: Config, cost: Cost | None, steps: int) -> flo
 def _check_steps(budget: Budget, name: str, config: Config, steps: int) -> None:
     whole = f'the budget of {getattr(budget, budget.by):g} {budget.by}'
     if steps < 1:
-        raise UserError(f'Trial {name!r}: one step costs more than {whole}; raise it, or leave the trial out of it '
+        raise UserError(f'Trial {name!r}: one step costs more than {whole}; raise it, or exempt the trial '
                         'with matched=False.')  # fmt: skip
     if steps <= config.optimizer.warmup_steps:
-        raise UserError(f'Trial {name!r}: {whole} buys {steps} steps, and optimizer.warmup_steps are '
+        raise UserError(f'Trial {name!r}: {whole} buys {steps} steps, but optimizer.warmup_steps is '
                         f'{config.optimizer.warmup_steps}; raise the budget or shorten the warm-up.')  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def _width(budget: Budget, name: str, cost: Cost) -> tuple[dict[str, Any], dict[
         scaled = (
             f'at the nearest {budget.width}={cost.width}' if cost.width else f'and no key {budget.width!r} to scale'
         )
-        raise UserError(f'Trial {name!r} has {cost.parameters:,} parameters {scaled}, {off:+.1%} of the {wanted:,.0f} '
+        raise UserError(f'Trial {name!r} has {cost.parameters:,} parameters {scaled}, {off:+.1%} off the {wanted:,.0f} '
                         f'to match (tolerance {budget.tolerance:.1%}).')  # fmt: skip
     values = {budget.width: cost.width} if cost.width else {}
     return values, {'parameters': cost.parameters, 'parameters_target': wanted, **values}

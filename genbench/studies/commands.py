@@ -18,7 +18,7 @@ def run(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     from genbench.training import topologies
 
     if given.limit < 0 or given.jobs < 0 or given.start_timeout < 0:
-        raise UserError('--limit, --jobs and --start-timeout are at least 0; 0 is all, as many as fit, and for ever.')
+        raise UserError('--limit, --jobs and --start-timeout should be at least 0, the default, which means no limit.')
     target = topologies.asked(given)
     done = runner.run(given.study, given.out, overrides, jobs=given.jobs,
                       make_launcher=functools.partial(_launcher, given), dry_run=given.dry_run,
@@ -34,7 +34,7 @@ def _launcher(given: argparse.Namespace, study: 'Study', folder: pathlib.Path) -
     flags |= slurm.parse(given.slurm)
     if given.launcher == 'slurm':
         if given.jobs:
-            raise UserError('--jobs is of this machine; on SLURM the cluster says how many trials run at a time.')
+            raise UserError('--jobs is for this machine; on SLURM, the cluster decides how many trials run at once.')
         resources = {**study.slurm, **flags}
         return slurm.Slurm(folder, slurm.Options(resources, not given.no_wait, given.start_timeout * 60))
     if flags or given.no_wait or given.start_timeout:
@@ -112,7 +112,7 @@ def verify(given: argparse.Namespace) -> int:
         return 0 if verification.check_and_say(row, print) else 1
     comparison = verification.compare(row, run=given.run, workdir=given.workdir, data_dir=given.data_dir)
     if comparison is None:
-        print(f'Stopped and saved; genbench verify {row.id} goes on from there.')
+        print(f'Stopped and saved. Repeat genbench verify {row.id} to continue.')
         return INTERRUPTED
     for line in comparison.lines():
         print(line)

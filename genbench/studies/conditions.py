@@ -50,7 +50,7 @@ class Keys:
         section, _, inside = name.partition('.')
         for column, key in ((section, inside), ('protocol', name)):
             if column in ('protocol', 'settings') and key in self._of(column):
-                # Settings are flat: the dots are part of their keys.
+                # Settings are flat: dots are part of their keys.
                 path = [key] if column == 'settings' else key.split('.')
                 return Key(name, f'json_extract_string({column}, ?)', ('$' + ''.join(f'."{part}"' for part in path),))
         known = [*COLUMNS, *PLACES, *self._of('protocol'), *(f'settings.{key}' for key in self._of('settings'))]

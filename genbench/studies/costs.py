@@ -149,7 +149,7 @@ def estimate(requests: Sequence[Request]) -> list[Cost | str]:
 def _cached(path: pathlib.Path) -> Cost:
     shape = {'parameters': int, 'stages': [[(int, float, None, [float])]], 'width': int, 'step_seconds': [float],
              'beginnings': [float], 'batches': [int]}  # fmt: skip
-    found = read_json(path, shape, 'Remove it; the cost is then measured again.')
+    found = read_json(path, shape, 'Delete it; genbench will measure the cost again.')
     return Cost(**{key: found[key] for key in shape})
 
 
@@ -162,7 +162,7 @@ def _ask(requests: Sequence[Request]) -> list[dict[str, Any]]:
         done = subprocess.run(command, env={**os.environ, **alone}, stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False)  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f'The process that estimates costs ended with {done.returncode}:\n{done.stderr}')
+            raise RuntimeError(f'The process that estimates costs failed with {done.returncode}:\n{done.stderr}')
         return json.loads(answered.read_text())
 
 
@@ -183,7 +183,7 @@ def main(asked: str, answered: str) -> None:
             answers.append(dataclasses.asdict(_measure(Request(**{**values, 'config': config, 'lent': lent}))))
         except UserError as error:
             answers.append({'error': str(error)})
-        except Exception as error:  # a trial that cannot be traced gets this message; the others get their answers
+        except Exception as error:  # a trial that cannot be traced gets this message, the others their answers
             told = (str(error) or type(error).__name__).splitlines()[0]
             answers.append({'error': f'its training step cannot be built ({type(error).__name__}: {told}).'})
     pathlib.Path(answered).write_text(json.dumps(answers))

@@ -58,7 +58,7 @@ def latex(table: Table) -> str:
     def line(words: Sequence[str]) -> str:
         escaped = ' & '.join(re.sub(f'[{re.escape("".join(_LATEX))}]', lambda found: _LATEX[found[0]], word)
                              for word in words)  # fmt: skip
-        guard = '{}' if escaped[:1] in ('[', '*') else ''  # the \\ before it would read these as an option
+        guard = '{}' if escaped[:1] in ('[', '*') else ''  # after \\, LaTeX would read these as an option
         return guard + escaped + r' \\'
 
     return '\n'.join([
@@ -86,8 +86,8 @@ def _counts(table: Table) -> set[int]:
 
 def _notes(table: Table) -> list[str]:
     counts = _counts(table)
-    one = '± is the standard deviation over its sets of samples, or the standard error over test images; how much '
-    one += 'another training would differ is not known.'
+    one = '± is the standard deviation over sets of samples, or the standard error over test images; the '
+    one += 'variation between training runs is unknown.'
     if counts == {1}:
         said = [f'n = 1 seed each. {one}']
     elif len(counts) == 1:

@@ -86,7 +86,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
       UserError: the file exists but cannot be read.
     """
     shape = {'trial_id': str, 'training': str, 'evaluation': str, 'code': str, 'grid?': [str]}
-    return read_json_if_any(folder / FILE, shape, f'Move {folder} aside to run its trial anew.') or {}
+    return read_json_if_any(folder / FILE, shape, f'Move {folder} away to repeat its trial.') or {}
 
 
 def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
@@ -99,6 +99,6 @@ def found(folder: pathlib.Path, trials: Mapping[str, str]) -> Identity | None:
         return None
     try:
         old = of(configs.read(snapshot), (), trials)
-    except UserError:  # a key that no longer exists means another config in any case
+    except UserError:  # a key that no longer exists always means another config
         return Identity('', '', '')
     return dataclasses.replace(old, code='')

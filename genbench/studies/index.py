@@ -14,7 +14,7 @@ from genbench.errors import UserError
 from genbench.ranges import check_path
 from genbench.reading import check_entries, parse, read_bytes, read_json_if_any, read_rows
 
-# Keys of a row and their types in DuckDB. A key that a row lacks reads as null.
+# Keys of a row and their types in DuckDB. A missing key reads as null.
 COLUMNS = {
     'study': 'VARCHAR', 'trial': 'VARCHAR', 'trial_id': 'VARCHAR', 'variant': 'VARCHAR', 'seed': 'BIGINT',
     'family': 'VARCHAR', 'dataset': 'VARCHAR', 'split': 'VARCHAR', 'metric': 'VARCHAR', 'value': 'DOUBLE',
@@ -30,7 +30,7 @@ class Source:
     """A results.jsonl, and what its location says about rows that do not say it themselves."""
 
     file: str
-    folder: str  # of the study, or the parent folder of the run
+    folder: str  # folder of the study, or the parent folder of the run
     study: str | None = None
     trial: str | None = None
     variant: str | None = None
@@ -62,7 +62,7 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         if 'results.jsonl' in files:
             file = pathlib.Path(path) / 'results.jsonl'
             if file.is_symlink() and not file.exists():
-                raise UserError(f'{file} is a link to a file that is not there; restore it or remove the link.')
+                raise UserError(f'{file} is a broken link; restore its target or remove the link.')
             yield file
             if 'study.json' in files:
                 _say_stale(pathlib.Path(path))
@@ -74,12 +74,12 @@ def _say_stale(study: pathlib.Path) -> None:
     collected = study / 'results.jsonl'
     written = collected.stat().st_mtime
     later = [path for path in study.glob('trials/*/results.jsonl') if path.stat().st_mtime > written]
-    if later:  # by modification time, which copying a folder resets; the rows themselves decide
+    if later:  # only by modification time, which a copy resets, so compare the rows
         counts = collections.Counter(row.get('trial') for row in read_rows(collected))
         later = [path for path in later if len(read_rows(path)) != counts[path.parent.name]]
     if later:
-        print(f'genbench: {len(later)} trials of {study} have newer rows than its results.jsonl; the study is running, '
-              'or stopped before it collected them.', file=sys.stderr)  # fmt: skip
+        print(f'genbench: {len(later)} trials of {study} have newer rows than its results.jsonl. The study is running, '
+              'or stopped before collecting them.', file=sys.stderr)  # fmt: skip
 
 
 def _study_of(folder: pathlib.Path) -> pathlib.Path:
@@ -190,5 +190,5 @@ def _check_lines(file: str) -> None:
             parse(line or b'{}', dict)
         except ValueError:
             if number < len(lines) or not line.startswith(b'{'):
-                raise UserError(f'{file}:{number} is no JSON object; mend or remove that line.') from None
-            print(f'genbench: left out the half-written last line of {file}.', file=sys.stderr)
+                raise UserError(f'{file}:{number} is not a JSON object; repair or delete that line.') from None
+            print(f'genbench: ignored the half-written last line of {file}.', file=sys.stderr)

@@ -112,7 +112,7 @@ def get(name: str) -> Row:
     """
     found = {row.id: row for row in rows()}
     if name not in found:
-        raise UserError(f'No baseline is called {name!r}. {did_you_mean(name, found)}')
+        raise UserError(f'There is no baseline {name!r}. {did_you_mean(name, found)}')
     return found[name]
 
 

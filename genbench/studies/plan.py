@@ -24,17 +24,17 @@ from genbench.training import runs
 from genbench.training.files import write_atomically
 from genbench.training.runs import Folder
 
-# The state of a trial, and what is done about it.
+# The states of a trial, and what genbench does about each.
 MISSING = 'missing'  # train and evaluate
 UNFINISHED = 'unfinished'  # continue
 FAILED = 'failed'  # continue
-UNSCORED = 'to evaluate'  # trained, but with another evaluation: evaluate what is missing
-CHANGED = 'changed'  # other config, or other code if asked for: set aside and run anew
+UNSCORED = 'to evaluate'  # trained, but the evaluation is incomplete: evaluate what is missing
+CHANGED = 'changed'  # the config (or the code, with --rerun-changed) changed: move aside and run again
 DONE = 'done'  # keep
 
 
 RECORD = {'values': {str: int}, 'matched': {'steps': int, 'training_flops?': float}}  # of budget.json
-FILES = ('trial.json', 'status.json', 'log.txt')  # of a trial, in addition to those of a run
+FILES = ('trial.json', 'status.json', 'log.txt')  # the files of a trial besides those of a run
 
 
 @dataclasses.dataclass
@@ -68,7 +68,7 @@ class Plan:
     study: Study
     folder: pathlib.Path
     trials: Sequence[Planned]
-    records: Mapping[str, Any]  # of budget.json
+    records: Mapping[str, Any]  # the records of budget.json
 
     @property
     def by_name(self) -> dict[str, Planned]:
@@ -89,7 +89,7 @@ class Plan:
         for pattern in patterns:
             if not any(_fits(planned, pattern) for planned in self.trials):
                 known = sorted({name for planned in self.trials for name in (planned.name, planned.trial.variant)})
-                raise UserError(f'--only {pattern} fits no trial of the study. {did_you_mean(pattern, known)}')
+                raise UserError(f'--only {pattern} matches no trial of the study. {did_you_mean(pattern, known)}')
         chosen: dict[str, Planned] = {}
         for planned in self.trials:
             fits = not patterns or any(_fits(planned, pattern) for pattern in patterns)
@@ -138,7 +138,7 @@ def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: b
     planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
     _check_different(planned)
     path = folder / 'budget.json'
-    advice = 'Remove it; what each trial may spend is then measured again.'
+    advice = 'Delete it; genbench will measure the costs of the trials again.'
     records = read_json_if_any(path, {str: RECORD}, advice) or {}
     if study.budget is not None:
         _match(study.budget, planned, records, cores)
@@ -167,7 +167,7 @@ def _check_different(planned: Sequence[Planned]) -> None:
     for one in planned:
         same = seen.setdefault(configs.digest([configs.plain(one.config), list(one.trial.grid)]), one.name)
         if same != one.name:
-            raise UserError(f'Trials {same!r} and {one.name!r} are the same trial: no key of their configs differs.')
+            raise UserError(f'Trials {same!r} and {one.name!r} are the same trial: their configs do not differ.')
 
 
 def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str, Any], cores: int) -> None:
@@ -247,7 +247,7 @@ def _compare(one: Planned, known: Mapping[str, str], rerun_changed: bool) -> Non
         one.state = UNFINISHED if one.folder.manifest.is_file() else MISSING
         same = found.same_config == one.identity.same_config
         if same and status['job'] and stands in ('queued', 'running', 'preempted'):
-            one.identity = found  # a process is or was working on it, with the code of its start
+            one.identity = found  # a process is or was working on it, with the code at its start
 
 
 def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
@@ -262,7 +262,7 @@ def begin(plan: Plan, chosen: Sequence[Planned]) -> None:
             set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(job(one).wanted, configs.to_json(one.config))
-        if not is_prepared(one):  # otherwise keep its status: a process may be working on it, which its launcher knows
+        if not is_prepared(one):  # otherwise keep its status: a process may be working on it; its launcher knows
             state.queue(folder, num_steps=one.config.train.num_steps, trial_id=one.identity.trial_id)
             _sign(one)
     for one in plan.trials:
@@ -276,8 +276,8 @@ def _check_idle(one: Planned) -> None:
     if status['job'].startswith('slurm:') and status['state'] in ('queued', 'running', 'preempted'):
         number = status['job'].removeprefix('slurm:')
         if squeue.holds((squeue.read() or {}).get(number)):
-            raise UserError(f'Job {number} of SLURM is at trial {one.name!r} under another config or evaluation; '
-                            f'wait for it, or end it with: scancel {number}')  # fmt: skip
+            raise UserError(f'SLURM job {number} is running trial {one.name!r} with another config or evaluation; '
+                            f'wait for it, or stop it with: scancel {number}')  # fmt: skip
 
 
 def _sign(one: Planned) -> None:
@@ -317,13 +317,13 @@ def remarks(plan: Plan, chosen: Sequence[Planned]) -> list[str]:
     found = []
     changed = [one.name for one in plan.trials if one.state == CHANGED and one in chosen]
     if changed:
-        found.append(f'{_named(changed)} changed; what was there is kept beside as NAME.old-ID.')
+        found.append(f'{_named(changed)} changed; the old results are kept as NAME.old-ID.')
     kept = [one.name for one in plan.trials if one.code_changed and one.state in (DONE, UNSCORED)]
     if kept:
-        found.append(f'{_named(kept)} finished under other code than this, and kept; --rerun-changed runs them anew.')
+        found.append(f'{_named(kept)} finished with other code and will be kept; --rerun-changed repeats them.')
     resumed = [one.name for one in chosen if one.code_changed and one.state in (UNFINISHED, FAILED)]
     if resumed:
-        found.append(f'{_named(resumed)} began under other code than this, and will go on under this one.')
+        found.append(f'{_named(resumed)} started with other code and will continue with this code.')
     return found + without_bound(plan)
 
 
@@ -333,7 +333,7 @@ def without_bound(plan: Plan) -> list[str]:
     for one in plan.trials:
         try:
             found += bounds.lacking(one.config)
-        except UserError:  # the data set is missing; its trials will say so
+        except UserError:  # the data set is missing, as its trials will say
             continue
     return list(dict.fromkeys(found))
 

@@ -14,7 +14,7 @@ def lines(plan: Plan, chosen: Sequence[Planned]) -> Iterator[str]:
     """A headline, what was matched, one line per trial, and the bounds that will be missing."""
     counts = {state: sum(one.state == state for one in plan.trials) for state in {one.state for one in plan.trials}}
     stand = ', '.join(f'{number} {state}' for state, number in sorted(counts.items()))
-    yield f'{plan.study.title}: {len(plan.trials)} trials in {plan.folder} ({stand}); {len(chosen)} would be run.'
+    yield f'{plan.study.title}: {len(plan.trials)} trials in {plan.folder} ({stand}); {len(chosen)} to run.'
     if plan.study.budget:
         values = ', '.join(f'{key} {_number(value)}' for key, value in plan.study.budget.values().items())
         yield f'matched: {values}'
@@ -49,7 +49,7 @@ def elsewhere(plan: Plan, chosen: Sequence[Planned], target: Target) -> Iterator
     keys = {name: costs.Request(config, lent).key for name, (config, lent) in requests.items()}
     apart = {key: requests[name] for name, key in keys.items()}
     reports = dict(zip(apart, forecast.ask_all(list(apart.values()), target), strict=True)) if apart else {}
-    yield f'On {target.name}, estimates and not measurements:'
+    yield f'On {target.name} (estimates, not measurements):'
     width = max(map(len, keys), default=0)
     for name, key in keys.items():
         yield f'  {name.ljust(width)}  {forecast.line(reports[key])}'

@@ -22,7 +22,7 @@ from genbench.training.files import write_atomically
 from genbench.training.installed import commit
 from genbench.training.topologies import Target
 
-FILES = ('study.json', 'results.jsonl', 'real.jsonl', 'budget.json', 'index.html', '.lock')  # of a study
+FILES = ('study.json', 'results.jsonl', 'real.jsonl', 'budget.json', 'index.html', '.lock')  # the files of a study
 
 
 @explained_disk_errors()
@@ -90,8 +90,8 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f'Another genbench run works in {folder}; see: genbench status {folder}') from None
-        except OSError:  # a file system without locks; trials still hold their own folders
+            raise UserError(f'Another genbench run is working in {folder}; see genbench status {folder}') from None
+        except OSError:  # the file system has no locks, but trials still lock their own folders
             pass
         yield
 
@@ -105,21 +105,21 @@ def _work(plan: Plan, chosen: Sequence[Planned], launcher: Launcher) -> bool:
 
     try:
         interrupted = launcher.launch(queue, floor)
-    finally:  # collect and show what is finished, whatever went wrong
+    finally:  # collect and show finished trials, whatever went wrong
         collect(plan)
         written = mirror.named(str(page.write(str(folder))))
         for line in summary.lines(records.read(folder)):
             print(line)
     if interrupted:
-        print(f'{launcher.interruption} So far: {written}')
+        print(f'{launcher.interruption} Results so far: {written}')
         return False
     failed = [job for job in queue if not job.done]
     if failed:
         first = failed[0]
-        raise UserError(f'{len(failed)} of {len(plan.trials)} trials failed; {first.name}: {first.status["reason"]} '
+        raise UserError(f'{len(failed)} of {len(plan.trials)} trials failed. {first.name}: {first.status["reason"]} '
                         f'(log: {first.folder.path / "log.txt"}). The page {written} shows the rest.')  # fmt: skip
     done = sum(plans.job(one).done for one in plan.trials)
-    rest = f'; {len(plan.trials) - done} were not chosen' if done < len(plan.trials) else ''
+    rest = f'; {len(plan.trials) - done} were not selected' if done < len(plan.trials) else ''
     print(f'{done} of {len(plan.trials)} trials done{rest}: {written}')
     return True
 
@@ -133,11 +133,11 @@ def check_folder(folder: pathlib.Path, path: str) -> None:
     """Refuse a folder that belongs to another study or to a run."""
     check_entries(folder, FILES, ('trials',))
     if (folder / 'manifest.json').is_file():
-        raise UserError(f'{folder} is the folder of a run, not of a study; give another --out.')
-    found = read_json_if_any(folder / 'study.json', {'study': str}, 'Remove it; the same command writes it again.')
+        raise UserError(f'{folder} is a run, not a study; choose another --out.')
+    found = read_json_if_any(folder / 'study.json', {'study': str}, 'Delete it; this command will write it again.')
     there = found['study'] if found else path
     if pathlib.Path(there).stem != pathlib.Path(path).stem:
-        raise UserError(f'{folder} holds the study {there}, not {path}; give another --out.')
+        raise UserError(f'{folder} has the study {there}, not {path}; choose another --out.')
 
 
 def _describe(plan: Plan, path: str, overrides: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ def collect(plan: Plan) -> None:
     ]
     for one in plan.trials:
         if one.state == plans.CHANGED and not plans.is_prepared(one):
-            continue  # the folder still holds another trial
+            continue  # the folder still has another trial
         own = {
             'study': name,
             'trial': one.name,
@@ -191,4 +191,4 @@ def collect(plan: Plan) -> None:
 
 
 def _row(row: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    return {**own, **row, **own}  # own keys first; they win: a row's seed is that of its samples, also in its protocol
+    return {**own, **row, **own}  # own keys come first and win: a row has the seed of its samples

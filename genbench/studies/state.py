@@ -19,7 +19,7 @@ from genbench.training.files import write_atomically
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
 LAST_LINES = 10
 _TAIL = 16_384  # bytes at the end of a file that contain its last lines
-_ROW = {'step': int, 'images_seen?': float, 'speed/images_per_second?': (float, None)}  # of metrics.jsonl
+_ROW = {'step': int, 'images_seen?': float, 'speed/images_per_second?': (float, None)}  # a row of metrics.jsonl
 _EMPTY: dict[str, Any] = {
     'state': 'queued',
     'reason': '',
@@ -55,10 +55,10 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
 
     The same is returned for a status that cannot be read, together with the reason.
     """
-    advice = 'The command of the study goes on and writes it again.'
+    advice = 'The command of the study will write it again.'
     try:
         found = read_json_if_any(folder / 'status.json', _SHAPE, advice)
-    except UserError as error:  # one unreadable status must not hide those of other trials
+    except UserError as error:  # one unreadable status must not hide the others
         return {**_EMPTY, 'reason': str(error)}
     found = found or {}
     return {**_EMPTY, **found, **_OLDER.get(found.get('state', ''), {})}
@@ -106,7 +106,7 @@ def last_row(path: pathlib.Path) -> dict[str, Any]:
 
 
 def ended(code: int) -> str:
-    """{trial: {key: value}} for the keys in which variants differ: keys that all of them have, and overrides."""
+    """How a process ended, in words. A negative code is minus the number of the signal that killed it."""
     if code >= 0:
         return f'its process ended with status {code}'
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'

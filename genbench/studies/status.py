@@ -19,7 +19,7 @@ from genbench.studies.launchers import squeue
 
 SILENT_SECONDS = 60.0  # a running trial writes its status every few seconds
 LINE_SECONDS = 10.0
-LOGS = 3  # number of failed trials whose last log lines are shown
+LOGS = 3  # how many failed trials to show the last log lines of
 NARROWER = ('job', 'host', 'updated', 'share', 'images/s', 'left')  # columns dropped in this order on a narrow terminal
 COLUMNS = ('trial', 'state', 'step', 'share', 'images/s', 'left', 'updated', 'host', 'job', 'reason')
 _FIRST = ('running', 'failed', 'preempted', 'queued', 'done')
@@ -91,7 +91,7 @@ def of_study(folder: str | pathlib.Path) -> list[Row]:
     """
     path = pathlib.Path(check_path(str(folder), 'The folder'))
     if not (path / 'study.json').exists():
-        raise UserError(f'{path} holds no study (no study.json); start one with: '
+        raise UserError(f'{path} is not a study (no study.json); start one with: '
                         f'genbench run STUDY --out {path}')  # fmt: skip
     return rows([path / 'trials' / name for name in read_study(path)['trials']])
 
@@ -139,7 +139,7 @@ def _judge_process(status: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if not pathlib.Path('/proc/self').exists():
         return {}
-    return {'state': 'failed', 'reason': 'its process is gone without a word; the command of the study goes on'}
+    return {'state': 'failed', 'reason': 'its process has disappeared; run the study again to continue'}
 
 
 def text(found: Sequence[Row]) -> str:
@@ -190,7 +190,7 @@ def show(folder: str) -> None:
     else:
         print(f'{text(found)}\n{counts(found)}')
     for row in [row for row in found if row.state == 'failed' and row.last_lines][:LOGS]:
-        print('\n  '.join([f'The log of {row.trial} ends:', *row.last_lines]))
+        print('\n  '.join([f'The log of {row.trial} ends with:', *row.last_lines]))
 
 
 def as_json(folder: str) -> str:

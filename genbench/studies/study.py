@@ -122,20 +122,20 @@ def _checked(study: Study, file: pathlib.Path) -> Study:
     names = [trial.name for trial in study.trials]
     for trial in study.trials:
         if names.count(trial.name) > 1:
-            raise UserError(f'it has two trials called {trial.name!r}.')
+            raise UserError(f'it has two trials with the name {trial.name!r}.')
         for name in trial.after:
             if name not in names[: names.index(trial.name)]:
                 raise UserError(f'trial {trial.name!r} waits for {name!r}, which is not listed before it.')
         for name in _LENT.findall(' '.join(_texts(trial.overrides))):
             if name not in trial.after:
-                raise UserError(f'trial {trial.name!r} uses {{trials}}/{name} and does not wait for it; '
-                                f'write after=({name!r},).')  # fmt: skip
+                raise UserError(f'trial {trial.name!r} uses {{trials}}/{name}, but does not wait for it; '
+                                f'add after=({name!r},).')  # fmt: skip
     if study.baseline and study.baseline not in names:
-        raise UserError(f'its baseline is {study.baseline!r}. {did_you_mean(study.baseline, names)}')
+        raise UserError(f'its baseline {study.baseline!r} is not a trial. {did_you_mean(study.baseline, names)}')
     claims.check(study.tests, [trial.variant or trial.name for trial in study.trials])
     for figure in study.figures:
         if figure not in FIGURES:
-            raise UserError(f'it wants a figure {figure!r}. {did_you_mean(figure, FIGURES)}')
+            raise UserError(f'it asks for an unknown figure {figure!r}. {did_you_mean(figure, FIGURES)}')
     return dataclasses.replace(study, trials=tuple(_complete(study, trial, file) for trial in study.trials))
 
 
@@ -145,11 +145,11 @@ def _check_types(study: Study) -> None:
             raise UserError(f'its {key} should be a {kind.__name__}, not {ranges.shown(getattr(study, key))}.')
     trials = study.trials if isinstance(study.trials, Sequence) else ()
     if not trials or not all(isinstance(trial, Trial) for trial in trials):
-        raise UserError('its trials should be a tuple of Trial, with at least one.')
+        raise UserError('its trials should be a tuple of at least one Trial.')
     for trial in study.trials:
         if not isinstance(trial.name, str) or not _NAME.fullmatch(trial.name) or trial.name in ('.', '..', 'real'):
             raise UserError(
-                f'{trial.name!r} cannot name a trial, which is a folder: use letters, digits and any of _-.+='
+                f'{trial.name!r} is not a valid trial name; since it names a folder, use letters, digits and _-.+='
             )
         for key, wanted in (('config', str), ('matched', bool), ('variant', str)):
             if not isinstance(getattr(trial, key), wanted):
@@ -161,11 +161,11 @@ def _check_types(study: Study) -> None:
         _check_texts(f'its {key}', getattr(study, key))
     seeds = study.seeds
     if not isinstance(seeds, Sequence) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f'its seeds should be whole numbers from 0 on, not {ranges.shown(seeds)}.')
+        raise UserError(f'its seeds should be integers of at least 0, not {ranges.shown(seeds)}.')
     for seed in seeds:
         ranges.SEED.check('One of its seeds', seed)
     if len(set(seeds)) < len(seeds):
-        raise UserError(f'its seeds {tuple(seeds)} name one twice.')
+        raise UserError(f'its seeds {tuple(seeds)} contain one twice.')
     if study.budget is not None and not isinstance(study.budget, Budget):
         raise UserError(f'its budget should be a Budget, not {study.budget!r}.')
 
@@ -173,7 +173,7 @@ def _check_types(study: Study) -> None:
 def _check_texts(what: str, values: Any) -> None:
     texts = not isinstance(values, str) and isinstance(values, Sequence) and all(isinstance(v, str) for v in values)
     if not texts and not isinstance(values, Mapping):
-        raise UserError(f'{what} should be a tuple of texts, not {values!r}.')
+        raise UserError(f'{what} should be a tuple of strings, not {values!r}.')
 
 
 def _texts(overrides: Overrides) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def _complete(study: Study, trial: Trial, file: pathlib.Path) -> Trial:
     """The trial with the settings that the study states for all, and the path of its config."""
     for override in _texts(study.evaluation):
         if not override.startswith(('evaluation.', 'data.data_dir')):
-            raise UserError(f'its evaluation sets {override.partition("=")[0]}, which is no key of evaluation.')
+            raise UserError(f'its evaluation sets {override.partition("=")[0]}, which is not a key of evaluation.')
     return dataclasses.replace(
         trial,
         config=str(_locate(trial.config, file)),

@@ -51,7 +51,7 @@ def zipped(axes: Mapping[str, Sequence[Any]]) -> Sweep:
     named = _axes('zipped', axes)
     if len({len(values) for values in named.values()}) > 1:
         counts = ', '.join(f'{key} has {len(values)}' for key, values in named.items())
-        raise UserError(f'zipped() takes as many values of each key: {counts}.')
+        raise UserError(f'zipped() needs the same number of values for each key: {counts}.')
     return chain(*(dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True)))
 
 
@@ -80,7 +80,7 @@ def product(*sweeps: Sweep) -> Sweep:
             for others in expand({**chosen, **first}, rest[1:]):
                 both = sorted(set(first) & set(others))
                 if both:
-                    raise UserError(f'Two parts of a product() set {both[0]}; a key can be chosen once.')
+                    raise UserError(f'Two parts of a product() set {both[0]}; only one part may set a key.')
                 yield {**first, **others}
 
     return Sweep(expand)
@@ -97,7 +97,7 @@ def when(key: str, value: Any, sweep: Sweep, otherwise: Sweep | None = None) -> 
 
     def expand(chosen: Choice) -> Iterator[Choice]:
         if key not in chosen:
-            raise UserError(f'when({key!r}, …) needs a part before it in the product() that chooses {key}.')
+            raise UserError(f'when({key!r}, …) needs an earlier part of the product() that sets {key}.')
         if chosen[key] == value:
             return sweep.expand(chosen)
         return otherwise.expand(chosen) if otherwise is not None else iter(({},))

@@ -15,12 +15,12 @@ from genbench.evaluation.statistics import Replicate
 from genbench.studies.conditions import Condition, Key, Keys, parse
 from genbench.studies.index import Index, leaves
 
-# Higher is better for these metrics, lower for all others.
+# Higher is better for these metrics, and lower for all others.
 _HIGHER = ('precision', 'recall', 'density', 'coverage', 'inception_score', 'sampling_images_per_second')
 ROWS = ('variant', 'metric', 'kind', 'sampler', 'nfe')  # the row keys of a table without a pivot
-# What else distinguishes numbers that are never averaged, in the order in which a table names it.
+# What else distinguishes numbers, which a table then never averages, in the order of its labels.
 _APART = ('sampler', 'steps', 'method', 'guidance', 'sampler_options', 'average')
-# What `statistics.replicate` reads from a row apart from its value and kind.
+# What `statistics.replicate` reads from a row besides its value and kind.
 _NOISE = (
     "{'std_err': std_err, 'sd': sd, 'n': n, 'values': \"values\", 'train_seed': seed, 'protocol': {'seed': "
     "json_extract_string(protocol, '$.seed'), 'noise': json_extract_string(protocol, '$.noise'), "
@@ -45,7 +45,7 @@ class Cell:
     n: int
     sd_seeds: float | None = None
     difference: float | None = None
-    low: float | None = None  # of the 95 % interval of the difference
+    low: float | None = None  # ends of the 95 % interval of the difference
     high: float | None = None
     pairs: int = 0
     against: str = ''  # the baseline's sampler, if it differs
@@ -128,23 +128,23 @@ def build(
     differences = _differences(index, baseline, across) if baseline else {}
     groups = _groups(index, len(rows), len(columns), differences)
     if not groups:
-        raise UserError('No row fits --where; genbench results without it lists all.')
+        raise UserError('No row matches --where; genbench results without it lists all rows.')
     notes = _tell_apart(groups)
     if baseline:
         alike = 'metric, kind and sampler, across protocols' if across else 'protocol'
-        notes.append(f'Differences are to {baseline}, paired by seed under the same {alike}, with 95 % t intervals; '
-                     'those of likelihoods are over training, on the same test images.')  # fmt: skip
+        notes.append(f'Differences are from {baseline}, paired by seed with the same {alike}, with 95 % t intervals; '
+                     'those of likelihoods cover training, for these test images.')  # fmt: skip
         if any(found[1] for found in differences.values()):
-            notes.append(f'Where {baseline} has not the same sampler, its best by that metric is named after "to".')
+            notes.append(f'If {baseline} lacks a sampler, "to" names its best by that metric, used instead.')
         without = {group.group[_GROUP.index('metric')] for group in groups if group.cell.n
                    and group.group not in differences and group.group[_GROUP.index('variant')] != baseline
                    and group.group[_GROUP.index('variant')] not in BOUNDS}  # fmt: skip
         if without:
-            notes.append(f'No difference where {baseline} was not measured alike: {", ".join(sorted(without))}.')
+            notes.append(f'No difference: {baseline} was not measured the same way: {", ".join(sorted(without))}.')
     notes += _held(groups)
     missing = sum(group.missing for group in groups)
     if missing:
-        notes.append(f'{missing} values are no numbers and left out.')
+        notes.append(f'{missing} values are not numbers and were excluded.')
     named = tuple(key.name for key in rows) + (('measured',) if any(group.label for group in groups) else ())
     order = _column_order(groups, metrics)
     return Table(named, order, _lines(groups, 'measured' in named), tuple(notes), bool(baseline))
@@ -165,7 +165,7 @@ def _check_metrics(index: Index, wanted: Condition, metrics: Sequence[str]) -> N
                                              wanted.parameters)]  # fmt: skip
     for name in metrics:
         if name not in known:
-            raise UserError(f'No row fits the metric {name!r}. {did_you_mean(name, known)}')
+            raise UserError(f'No row has the metric {name!r}. {did_you_mean(name, known)}')
 
 
 def _collect(index: Index, wanted: Condition, pivots: Sequence[Key], across: bool) -> None:
@@ -211,7 +211,7 @@ def _differences(index: Index, baseline: str, across: bool) -> dict[tuple[Any, .
     """
     known = [name for (name,) in index.query('SELECT DISTINCT variant FROM ones WHERE variant IS NOT NULL')]
     if baseline not in known:
-        raise UserError(f'--baseline {baseline!r} has no rows among those chosen. {did_you_mean(baseline, known)}')
+        raise UserError(f'--baseline {baseline!r} has no rows in this selection. {did_you_mean(baseline, known)}')
     names = ', '.join(_GROUP)
     found = index.query(f'SELECT {names}, any_value(protocol)::VARCHAR, any_value(loosely), list(seed), list(value), '
                         f'list(noise) FROM ones WHERE value IS NOT NULL AND seed IS NOT NULL '
@@ -312,19 +312,19 @@ def _cell(estimate: statistics.Estimate | None, found: tuple[statistics.Estimate
     )
 
 
-# What ± includes in addition to the spread over seeds ('shared'), and what it leaves out ('missing').
+# What ± includes besides the spread over seeds ('shared'), and what it excludes ('missing').
 _HELD = (
-    ('shared', statistics.IMAGES, '± of likelihoods includes the error over test images, which the seeds share.'),
+    ('shared', statistics.IMAGES, '± of likelihoods includes the error over test images, which all seeds share.'),
     ('shared', statistics.SAMPLING,
-     '± includes the sampling noise that seeds share where all were sampled with the same keys.'),
+     '± includes the sampling noise that seeds share if all were sampled with the same keys.'),
     ('shared', statistics.HALVES,
-     '± of scores against held-out images includes the choice of the halves, which all seeds share.'),
+     '± of scores against held-out images includes the choice of halves, which all seeds share.'),
     ('missing', statistics.SAMPLING,
-     '± leaves out the sampling noise where all seeds were sampled once with the same keys.'),
+     '± excludes the sampling noise if all seeds were sampled once with the same keys.'),
     ('missing', statistics.HALVES,
-     '± leaves out the choice of the reference half where all seeds were scored once against the same.'),
+     '± excludes the choice of the reference half if all seeds were scored once against the same one.'),
     ('missing', statistics.OTHERS,
-     '± of scores against held-out images leaves out that another held-out split would shift them.'),
+     '± of scores against held-out images excludes the effect of another held-out split.'),
 )  # fmt: skip
 
 
@@ -350,7 +350,7 @@ def _tell_apart(groups: Sequence[_Group]) -> list[str]:
             chosen.append('measured')
         for group in shared:
             group.label = ' '.join(f'{name}={_short(group.apart[name])}' for name in chosen if name in group.apart)
-    return ['What was measured differently is not averaged; the column "measured" says in what it differs.'] * bool(
+    return ['Numbers measured differently are not averaged; the column "measured" shows the difference.'] * bool(
         crowded
     )
 

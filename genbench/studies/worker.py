@@ -39,7 +39,7 @@ def _keep_to(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
     import threadpoolctl
 
-    threadpoolctl.threadpool_limits(len(cores))  # libraries loaded earlier made a thread for every core
+    threadpoolctl.threadpool_limits(len(cores))  # libraries that were loaded earlier have a thread for every core
 
 
 def _real(results: str, *wanted: str) -> int:
@@ -82,7 +82,7 @@ def _trial(job: str, wanted: str, workdir: str) -> int:
 
 
 def _interrupt(*_: Any) -> None:
-    for sig in (signal.SIGINT, signal.SIGTERM):  # one signal is enough; what follows is saving
+    for sig in (signal.SIGINT, signal.SIGTERM):  # one signal is enough; saving follows
         signal.signal(sig, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def _work(job: str, wanted: pathlib.Path, folder: pathlib.Path, status: 'Status'
     from genbench.training import mesh, processes, runs
 
     if not status.silent:
-        with runs.lock(runs.Folder(folder)):  # a trial that another process works on keeps its status
+        with runs.lock(runs.Folder(folder)):  # the lock protects the status of a trial that another process works on
             pass
     config = configs.read(wanted)
     startup.prepare(functools.partial(mesh.fitting, config))

@@ -19,7 +19,7 @@ from genbench.training.files import read_npz, write_npz
 
 Tree = Any
 
-DENSE = 2**13  # past this many steps, a power-function average samples the steps instead of taking each one
+DENSE = 2**13  # after this many steps, a power-function average samples the steps instead of using each one
 
 
 def exponent(width: float) -> float:
@@ -28,7 +28,7 @@ def exponent(width: float) -> float:
     σ² = (γ + 1) / ((γ + 2)² (γ + 3)) has one root γ ≥ 0 for 0 < σ ≤ 12^(−1/2).
     """
     if not 0 < width <= 12**-0.5:
-        raise UserError(f'An average has a width above 0 and up to {12**-0.5:.4f} of the training so far, not {width}.')
+        raise UserError(f'The width of an average is {width}; it should be above 0 and at most {12**-0.5:.4f}.')
     squared = width**-2
     roots = np.roots([1, 7, 16 - squared, 12 - squared])
     return float(roots.real.max())
@@ -109,8 +109,8 @@ class Snapshots:
             if len({at for at, _, _ in parts}) < 2:
                 since = f' after step {first}, where this average begins,' if first else ''
                 raise UserError(
-                    f'{self._folder} holds {len({at for at, _, _ in parts})} snapshots{since} up to step {step}; an '
-                    'average of another width is made of at least two. Train with train.power_widths and '
+                    f'{self._folder} has {len({at for at, _, _ in parts})} snapshots{since} up to step {step}, but an '
+                    'average of another width needs at least two. Train with train.power_widths and '
                     'train.snapshot_every.'
                 )
             share = weights([at for at, _, _ in parts], [exponent(w) for _, w, _ in parts], step - first, gamma)

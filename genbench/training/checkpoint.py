@@ -31,9 +31,7 @@ def check_path(folder: pathlib.Path) -> None:
     """Raise a UserError for a path that Orbax would take for a glob pattern and could not find again."""
     path = str(folder.absolute())
     if glob.escape(path) != path or '\\' in path:
-        raise UserError(
-            f'{path} holds one of * ? [ \\, with which checkpoints cannot be read again; choose another name.'
-        )
+        raise UserError(f'{path} contains * ? [ or \\, which the checkpoint reader cannot handle; choose another name.')
 
 
 def begun(folder: pathlib.Path) -> bool:
@@ -108,7 +106,7 @@ class Checkpoints:
             except Exception as error:
                 for step, reason in self._unreadable():
                     raise UserError(f'Checkpoint {step} is damaged: {reason} Move the folder {folder / str(step)} '
-                                    'away; no other is read beside it.') from error  # fmt: skip
+                                    'away to use another checkpoint.') from error  # fmt: skip
                 raise
         return self._checkpointer
 
@@ -189,7 +187,7 @@ class Checkpoints:
         if 'No space left' in text or 'RESOURCE_EXHAUSTED' in text or isinstance(error, PermissionError):
             reason = 'the folder cannot be written' if isinstance(error, PermissionError) else 'the disk is full'
             kept = ', '.join(map(str, self.steps())) or 'none'
-            return UserError(f'A checkpoint could not be saved in {self._folder}: {reason}. Kept so far: {kept}.')
+            return UserError(f'No checkpoint could be saved in {self._folder}: {reason}. Earlier checkpoints: {kept}.')
         return error
 
     def restore(self, like: Any, step: int) -> Any:
@@ -218,7 +216,7 @@ class Checkpoints:
             raise DamagedError(str(problem or 'another process cannot read it')) from problem
         digest = states.sha256(named)
         if digest != (metadata.custom_metadata or {}).get('state_sha256'):
-            raise DamagedError('its contents do not have the hash they were saved with')
+            raise DamagedError('its contents do not match their hash')
         return states.unflatten(named, like)
 
     def restore_latest(self, like_for_step: Any) -> tuple[int, Any] | None:
@@ -228,7 +226,7 @@ class Checkpoints:
           like_for_step: step → structure of the state at that step.
         """
         unreadable = list(self._unreadable())
-        processes.all_agree(True)  # every process looks before any of them moves a folder
+        processes.all_agree(True)  # every process looks before one of them moves a folder
         for step, reason in unreadable:
             self._set_aside(step, reason)
         for step in reversed(self.steps()):
@@ -252,8 +250,8 @@ class Checkpoints:
         warnings.warn(f'Checkpoint {step} is damaged and was moved to {aside} ({reason}).', stacklevel=3)
         if not begun(self._folder):
             raise UserError(
-                f'No checkpoint of {self._folder.parent} can be read; they are in {aside.parent}. The same command, '
-                'given again, trains from the start.'
+                f'No checkpoint of {self._folder.parent} can be read; they were moved to {aside.parent}. '
+                'Repeat the command to train from the start.'
             )
 
 
@@ -267,10 +265,10 @@ def _check_shapes(saved: Mapping[str, tuple], wanted: Mapping[str, tuple], where
     differing = [name for name in wanted if name in saved and saved[name] != wanted[name]]
     if differing:
         name = differing[0]
-        problem = f'{name} has shape {saved[name]} there and {wanted[name]} in this config'
+        problem = f'{name} has shape {saved[name]} there, but {wanted[name]} in this config'
     elif missing or extra:
-        problem = f'it lacks {missing[0]}' if missing else f'it holds {extra[0]}, which this config does not have'
+        problem = f'it lacks {missing[0]}' if missing else f'it has {extra[0]}, which this config does not'
     else:
         return
     count = len(missing) + len(extra) + len(differing)
-    raise UserError(f'The checkpoint {where} does not fit: {problem} ({count} differences in all).')
+    raise UserError(f'The checkpoint {where} does not fit this config: {problem} ({count} differences in total).')

@@ -19,8 +19,8 @@ from genbench.networks import layers
 from genbench.training import topologies
 from genbench.training.topologies import Target
 
-CUDNN = 91000  # the cuDNN version in topologies' descriptions of GPUs, in cuDNN's own numbering
-SAID = 'genbench: '  # prefix of the lines on stderr that are shown to the user
+CUDNN = 91000  # the cuDNN version in the descriptions of GPUs, as cuDNN numbers it
+SAID = 'genbench: '  # prefix of the stderr lines to show to the user
 
 
 def ask(function: str, arguments: Any, target: Target) -> Any:
@@ -48,7 +48,7 @@ def ask(function: str, arguments: Any, target: Target) -> Any:
             noise = [line for line in child.stderr if not _say(line)]
         if child.returncode or not answered.is_file():
             told = ''.join(noise[-20:])
-            raise RuntimeError(f'The process that compiles for {target.name} ended with {child.returncode}:\n{told}')
+            raise RuntimeError(f'The process that compiles for {target.name} failed with {child.returncode}:\n{told}')
         answer = json.loads(answered.read_text())
     if 'error' in answer:
         raise UserError(answer['error'])
@@ -69,7 +69,7 @@ def main(asked: str, answered: str) -> None:
     from genbench import startup
 
     startup.prepare()
-    jax.config.update('jax_enable_compilation_cache', False)  # such programs cannot be read back from it
+    jax.config.update('jax_enable_compilation_cache', False)  # it cannot read such programs back
     question = json.loads(pathlib.Path(asked).read_text())
     target = Target(question['kind'], tuple(question['sides']), question['slices'])
     module, _, name = question['function'].partition(':')

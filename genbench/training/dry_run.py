@@ -34,7 +34,7 @@ def describe(config: Config) -> list[str]:
         if len(family.stages) > 1:
             shape = '×'.join(map(str, blueprint.family.spec.shape))
             lines += ['', f'stage {span.stage.name}: steps {span.first} to {span.stop - 1}, images of {shape}']
-        lines += [f'images: {size} in a batch, {size // ways} on a device']
+        lines += [f'batch: {size} images, {size // ways} per device']
         placed = placement.abstract_state(blueprint, mesh)
         lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
         lines += _steps(ready, span)
@@ -58,7 +58,7 @@ def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
     if constants.lent:
         parts['borrowed runs'] = placement.bytes_per_device(constants.lent)
     parts['training images'] = placement.bytes_per_device(constants.feed)
-    for word, number in {**parts, 'all of it': sum(parts.values())}.items():
+    for word, number in {**parts, 'total': sum(parts.values())}.items():
         yield f'{word}: {number:,} bytes per device'
 
 

@@ -155,7 +155,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     axes = ' × '.join(f'{axis} {length}' for axis, length in report['mesh'].items())
     found = [f'{report["topology"]}: {report["devices"]} devices ({report["device"]}), mesh: {axes}']
     if 'resident_images' in report and report['resident_images'] is None:
-        found.append('The data set is not prepared here: images on the devices are not counted.')
+        found.append('The data set is not prepared here, so images on the devices are not counted.')
     for program in report['programs']:
         found += ['', *_told(program, report['devices'])]
     if 'advice' in report:
@@ -185,13 +185,13 @@ def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:
         over = f' by {gib(program["over"])}' if program['over'] else ''
         yield f'  does not fit: it exceeds the {gib(memory["limit"])} of a device{over}'
         return
-    yield (f'  memory of a device: arguments {memory["arrays"]:,} bytes ({gib(memory["arguments"])} as laid out), '
+    yield (f'  memory per device: arguments {memory["arrays"]:,} bytes ({gib(memory["arguments"])} as laid out), '
            f'temporaries {gib(memory["temporaries"])}, peak {gib(memory["peak"])} of {gib(memory["limit"])}'
           )  # fmt: skip
     if not program['fits']:
         yield f'  does not fit: {gib(program["over"])} too much'
     elif memory['peak'] > 0.9 * memory['limit']:
-        yield '  fits, but XLA computes things again in order to fit: a peak near the limit does not measure the need'
+        yield '  fits, but only because XLA recomputes values; the peak does not show the real need'
     else:
         yield '  fits'
     if memory['aliased'] != program.get('state', memory['aliased']):
@@ -200,7 +200,7 @@ def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:
         yield f'  {one["kind"]} over {one["axes"]}: {one["count"]}, {one["bytes"]:,} bytes'
     flops, estimate = program['flops'], program['estimate']
     known = 'unknown' if flops is None else f'{flops:.4g} on all {devices} devices'
-    yield f'  FLOPs: {known}; bytes moved in the memory of a device: {program["bytes_moved"]:.4g}'
+    yield f'  FLOPs: {known}; bytes moved in the memory of each device: {program["bytes_moved"]:.4g}'
     mfu = '' if estimate['mfu'] is None else f', MFU at most {estimate["mfu"]:.0%}'
     yield (f'  time: at least {estimate["seconds"] * 1000:.3g} ms, bound by {estimate["bound_by"]}{mfu} '
            '(an estimate, not a measurement)')  # fmt: skip
@@ -208,7 +208,7 @@ def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:
 
 def _advised(advice: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not advice:
-        yield 'Neither fsdp, remat, accumulation nor a smaller batch makes it fit; take more or larger devices.'
+        yield 'fsdp, remat, accumulation and a smaller batch do not make it fit; use more or larger devices.'
     for one in advice:
         overrides = ' '.join(f'--config.{text}' for text in one['overrides'])
         yield f'It fits with {overrides} (peak {gib(one["peak"])}).'

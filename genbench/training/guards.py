@@ -19,7 +19,7 @@ from genbench.training import state as states
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
-REMEMBERED = 100  # number of recent steps whose scalars are kept for the record
+REMEMBERED = 100  # keep the scalars of this many recent steps
 
 
 class Watch:
@@ -69,8 +69,8 @@ def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: in
     }
     processes.first_does(lambda: write_atomically(path, json.dumps(values, indent=2) + '\n'))
     return UserError(
-        f'The last {in_a_row} updates were not finite and were skipped; stopped at step {last + 1} '
-        f'(train.skip_limit). {path} holds the batch, key and norms of the first; look at it again with: {command} . '
+        f'The last {in_a_row} updates were not finite, so training stopped at step {last + 1} '
+        f'(train.skip_limit). {path} has the batch, key and norms of the first. Repeat it with: {command} . '
         'A lower optimizer.learning_rate or a smaller optimizer.clip_norm may help.'
     )
 
@@ -154,7 +154,7 @@ def examine(blueprint: Blueprint, update: Update, state: State, batch: Any, key:
 def _said(what: str, tree: Any) -> Iterator[str]:
     bad = [name for name, leaf in states.flatten(tree).items() if not _finite(leaf)]
     if bad:
-        yield f'{what}: {len(bad)} arrays are not finite, the first is {bad[0]}'
+        yield f'{what}: {len(bad)} arrays are not finite; the first is {bad[0]}'
 
 
 def _finite(leaf: Any) -> bool:

@@ -30,8 +30,8 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
         reasons = kept.reasons(scores)
         for step in scores:
             size = _bytes_of(run.folder.checkpoints / str(step))
-            why = ', '.join(reasons[step]) or 'nothing: it goes with the next save'
-            yield f'{step}: {size:,} bytes, kept for {why}; {_verdict(run, checkpoints, step)}'
+            why = ', '.join(reasons[step]) or 'until the next save'
+            yield f'{step}: {size:,} bytes, kept ({why}); {_verdict(run, checkpoints, step)}'
     finally:
         checkpoints.close()
     yield from _contents(placement.abstract_state(run.blueprint(max(scores))))
@@ -39,7 +39,7 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
         yield (f'borrowed {name}: checkpoint {lent["step"]} of {lent["run"]}, average {lent["average"]}, '
                f'state_sha256 {lent["state_sha256"]}')  # fmt: skip
     for folder in sorted((run.folder.path / 'damaged').glob('*')):
-        yield f'set aside as damaged: {folder}'
+        yield f'moved aside as damaged: {folder}'
 
 
 def _verdict(run: runs.Run, checkpoints: Checkpoints, step: int) -> str:

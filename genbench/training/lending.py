@@ -18,7 +18,7 @@ from genbench.training import runs
 from genbench.training.runs import Loan
 from genbench.training.state import Blueprint
 
-LEFT = ('borrowed', 'damaged', 'events', 'profile', '.lock')  # left out of the folder of an exported run
+LEFT = ('borrowed', 'damaged', 'events', 'profile', '.lock')  # an exported run does not contain these
 
 
 def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = None) -> Loan:
@@ -90,16 +90,16 @@ def export(workdir: str, out: str) -> list[str]:
     """
     run, target = runs.open_run(workdir), pathlib.Path(out)
     if target.exists():
-        raise UserError(f'{out} (--out) exists; name a new folder.')
+        raise UserError(f'{out} (--out) exists; choose a new folder.')
     if run.folder.path.resolve() in target.resolve().parents:
-        raise UserError(f'{out} (--out) lies in the run itself; name a folder outside of it.')
+        raise UserError(f'{out} (--out) is inside the run; choose a folder outside it.')
     if not run.folder.checkpoints.is_dir():
         raise UserError(f'{workdir} has no checkpoint yet; train it first.')
-    runs.borrow(run.config, run.folder)  # checks that all of them exist, can be read and are unchanged
+    runs.borrow(run.config, run.folder)  # checks that all of them exist, are readable and unchanged
     partial = target.with_name(f'{target.name}.part')
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(run.folder.path, partial, ignore=lambda folder, _: LEFT if folder == str(run.folder.path) else ())
-    lines = [f'{workdir}: all of it', *_copy_lenders(run, partial)]
+    lines = [f'{workdir}: everything', *_copy_lenders(run, partial)]
     partial.rename(target)
     return lines
 

@@ -31,7 +31,7 @@ from genbench.training.prepared import Prepared, mesh_of, prepare
 from genbench.training.programs import Programs, steps_in
 from genbench.training.step import active_updates, make_step
 
-STEPS_PER_CALL = 8  # default on accelerators
+STEPS_PER_CALL = 8  # the default on accelerators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Outcome:
     """How a run ended: `complete`, or interrupted at `step` with everything saved."""
 
     summary: dict[str, Any]
-    already: bool = False  # it was already complete before this call
+    already: bool = False  # complete before this call
 
     @property
     def complete(self) -> bool:
@@ -73,7 +73,7 @@ def train(
     folder = runs.check(workdir, config)
     finished = folder.read_summary()
     if finished and finished['complete'] and finished['step'] >= config.train.num_steps:
-        processes.first_does(lambda: runs.claim(folder, config))  # keys that leave the run the same may have changed
+        processes.first_does(lambda: runs.claim(folder, config))  # keys that do not define the run may have changed
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh, folder=folder)
     runs.check_data(folder, ready.family.spec)
@@ -118,7 +118,7 @@ class Training:
         self.constants, self.places = ready.constants, ready.places
         self.debug = False
         self.entered_flops: float | None = 0.0
-        self.prepared_flops = prepared_flops  # of the data that the family prepared itself
+        self.prepared_flops = prepared_flops  # FLOPs of the data that the family prepared
         self._fetched: dict[int, Any] = {}
         self.observer = observing.Observer(ready.config, folder, ready.feed, monitor)
 
@@ -133,7 +133,7 @@ class Training:
         self.observer.note_protocol(step)
         log = MetricsLog(self.folder.metrics, self.folder.path / 'events', step, not processes.is_first(), self.config)
         if telemetry.definition(telemetry.read_starts(self.folder.starts)) is None:
-            log.flops = None  # earlier starts counted in a different way
+            log.flops = None  # earlier starts counted differently
         if restored is None:
             log.spend(self.prepared_flops)
         self.ledger = telemetry.Ledger(log.seconds, began)
@@ -217,7 +217,7 @@ class Training:
         if state is not None and (owner == stage or step == 0):
             return state
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
-        key = meshes.put(key, meshes.replicated(self.mesh))  # an argument: one program serves all seeds
+        key = meshes.put(key, meshes.replicated(self.mesh))  # it is an argument, so one program serves all seeds
         batch = self.inputs(step)
 
         def build(key, constants, inputs, old):
@@ -227,7 +227,7 @@ class Training:
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 
         places = placement.shardings(placement.abstract_state(blueprint, self.mesh))
-        # This runs once, so it need not be fast. On a CPU, this level shortens compilation.
+        # This runs only once. On a CPU, this level shortens the compilation.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         program = jax.jit(build, out_shardings=places, compiler_options=options)
         traced = program.trace(key, self.constants, batch, state)
@@ -254,7 +254,7 @@ class Training:
     ) -> tuple[int, Any]:
         config, blueprint, ledger, end = self.config, self.blueprint(span.stage.name), self.ledger, span.stop
         progress = Progress(f'train {self.family.name}', step, end, quiet=self.quiet)
-        short = (config.train.num_steps + 1) // 2  # a run that ends like this has learned nothing
+        short = (config.train.num_steps + 1) // 2  # a run that ends with this many skips has learned nothing
         watch = guards.Watch(1 if self.debug else min(config.train.skip_limit, short))
         meter = telemetry.Meter(ledger, span.batch_size, self._peak())
         meter.start(step, log.flops)
@@ -283,14 +283,14 @@ class Training:
                         ledger.first_step = round(ledger.since_began(), 3)
                     tripped = watch.tripped(behind=count)  # stay exactly one call ahead of the device
                 self._fetched.clear()
-                stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # asked at each step
+                stop = any([self.stop.reached(step + 1 + later) for later in range(count)])  # ask at every step
                 step += count
                 log.spend(operations)
                 pending.extend(done)
                 saving = step % config.checkpoint.every == 0 and step < end
                 scored = self.observer.scores_at(step)
                 due = step % config.train.log_every == 0 or step == end or stop or tripped or scored or self.debug
-                if due or saving:  # each checkpoint has a row, from which a resumed run counts on
+                if due or saving:  # each checkpoint has a row; a resumed run continues its counts
                     with ledger.spent('step'):
                         jax.block_until_ready(pending)
                     log.wall_time = base + time.monotonic() - began
@@ -392,5 +392,7 @@ def retention(family: Family) -> Retention:
 
 
 def _note(row: dict[str, Any]) -> str:
-    losses = [f'{name.split("/")[0]} {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')]
+    losses = [
+        f'{name.split("/")[0]} loss {value or np.nan:.4g}' for name, value in row.items() if name.endswith('/loss')
+    ]
     return ', '.join([*losses, f'{row["speed/images_per_second"]:.0f} images/s'])

@@ -12,7 +12,7 @@ from genbench.config import Config
 from genbench.errors import UserError
 
 AXES = ('data', 'fsdp', 'tensor')
-BATCH_AXES = ('data', 'fsdp')  # a batch is split over both
+BATCH_AXES = ('data', 'fsdp')  # both split a batch
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -28,10 +28,10 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Devi
     shape = [(sizes or {'data': -1}).get(axis, 1) for axis in AXES]
     known = int(np.prod([size for size in shape if size != -1]))
     if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
-        raise UserError(f'mesh is {_words(shape)}; sizes are 1 or more, and one of them may be -1 for the rest.')
+        raise UserError(f'mesh is {_words(shape)}; sizes should be at least 1, and one may be -1 for the rest.')
     filled = [number // known if size == -1 else size for size in shape]
     if int(np.prod(filled)) != number:
-        raise UserError(f'mesh is {_words(shape)}, which does not multiply to the number of devices, {number}.')
+        raise UserError(f'mesh is {_words(shape)}, but its product should be the number of devices, {number}.')
     if slices := _slices(jax.devices() if devices is None else devices):
         return Mesh(_over_slices(filled, slices, devices), AXES, axis_types=(AxisType.Auto,) * 3)
     return jax.make_mesh(tuple(filled), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
@@ -50,7 +50,7 @@ def _over_slices(shape: Sequence[int], slices: int, devices: Sequence[jax.Device
       UserError: the number of slices does not divide that axis.
     """
     if shape[0] % slices:
-        raise UserError(f'mesh is {_words(shape)}; its axis data goes over {slices} slices, which do not divide it.')
+        raise UserError(f'mesh is {_words(shape)}; the number of slices, {slices}, should divide the axis data.')
     within, between = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
     return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
@@ -108,4 +108,4 @@ def check_batch(batch_size: int, mesh: Mesh, key: str = 'train.batch_size') -> N
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     if batch_size < 1 or batch_size % ways:
         near = max(ways, batch_size // ways * ways)
-        raise UserError(f'{key} is {batch_size}, which {ways} devices do not divide; use for example {near}.')
+        raise UserError(f'{key} is {batch_size}, which is not divisible by {ways} devices; use {near}, for example.')

@@ -45,7 +45,7 @@ class Observer:
 
     def __init__(self, config: Config, folder: runs.Folder, feed: pipeline.Feed, monitor: Monitor | None):
         self._config, self._folder, self._feed, self.monitor = config, folder, feed, monitor
-        self._drawers: dict[Blueprint, sampling.Drawer] = {}  # compiled for one grid, reused for all
+        self._drawers: dict[Blueprint, sampling.Drawer] = {}  # compiled for one grid and reused for all
 
     def scores_at(self, step: int) -> bool:
         """Whether to score the model after this step: every `train.evaluate_every` steps and at the end."""
@@ -83,7 +83,7 @@ class Observer:
 
 def read_protocols(folder: runs.Folder) -> list[dict[str, Any]]:
     """The protocols of a run's scores, each with the step from which it applies."""
-    return read_json_if_any(folder.path / runs.MONITOR, _PROTOCOLS, 'Remove it; training writes it again.') or []
+    return read_json_if_any(folder.path / runs.MONITOR, _PROTOCOLS, 'Delete it; training will write it again.') or []
 
 
 def _averaged(state: State) -> State:
@@ -106,7 +106,7 @@ def open_monitor(ready: Prepared, make: Maker | None) -> Monitor | None:
     if config.keep_best and ranked.startswith(PREFIX):
         if ranked.removeprefix(PREFIX) not in monitor.names:
             known = ', '.join(PREFIX + name for name in monitor.names)
-            raise UserError(f'checkpoint.best_metric is {ranked!r}; while it trains, this run is scored by {known}.')
+            raise UserError(f'checkpoint.best_metric is {ranked!r}; during training, this run has the scores {known}.')
         if config.every % options.evaluate_every:
             raise UserError(f'checkpoint.best_metric is {ranked!r}, so each checkpoint needs a score: checkpoint.every '
                             f'({config.every}) should be a multiple of train.evaluate_every '

@@ -47,7 +47,7 @@ DECAYS = {
 
 _SMOOTH = tuple(name for name in DECAYS if name != 'steps')
 
-# Options that some optimizers and schedules ignore, and what to do instead of setting them.
+# Options that some optimizers and schedules ignore, and what to set instead.
 UNREAD = {
     'weight_decay': (
         'name',
@@ -70,7 +70,7 @@ def _refuse_unread(options: Mapping[str, Any], usual: Mapping[str, Any]) -> None
     for key, (by, without, advice) in UNREAD.items():
         if options[by] in without and options[key] not in (0, (), usual[key]):
             raise UserError(
-                f'optimizer.{key} is {options[key]}, and optimizer.{by}={options[by]} does not read it; {advice}.'
+                f'optimizer.{key} is {options[key]}, but optimizer.{by}={options[by]} ignores it; {advice}.'
             )
 
 
@@ -95,7 +95,7 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then the decay over the rest of `num_steps`."""
     name, peak, warmup = options['schedule'], options['learning_rate'], options['warmup_steps']
     if name not in DECAYS:
-        raise UserError(f'No schedule is called {name!r} (optimizer.schedule). {did_you_mean(name, DECAYS)}')
+        raise UserError(f'There is no schedule {name!r} (optimizer.schedule). {did_you_mean(name, DECAYS)}')
     decay = DECAYS[name](options, num_steps - warmup)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
 
@@ -113,7 +113,7 @@ def build(
     """
     name = options['name']
     if name not in OPTIMIZERS:
-        raise UserError(f'No optimizer is called {name!r} (optimizer.name). {did_you_mean(name, OPTIMIZERS)}')
+        raise UserError(f'There is no optimizer {name!r} (optimizer.name). {did_you_mean(name, OPTIMIZERS)}')
     _refuse_unread(options, usual)
     optimizer = OPTIMIZERS[name](learning_rate(options, num_steps), options)
     clip = options['clip_norm']

@@ -20,8 +20,8 @@ from genbench.training.state import Blueprint, State, flatten, unflatten
 
 Tree = Any
 
-SMALL = 1024  # smaller arrays are replicated on every device
-TENSOR_RULES = (  # path → the dimension of a kernel that 'tensor' splits; the first match counts
+SMALL = 1024  # every device has a copy of smaller arrays
+TENSOR_RULES = (  # path → the dimension of a kernel that 'tensor' splits; the first match wins
     (r'(^|/)(attention|attn)/(inputs|qkv|query|key|value)/kernel$', -1),
     (r'(^|/)(attention|attn)/(output|out|proj)/kernel$', -2),
     (r'(^|/)(mlp|perceptron)/(inputs|hidden|gate|up|fc1)/kernel$', -1),
@@ -47,8 +47,8 @@ def parse_rules(texts: Sequence[str]) -> Rules:
             raise UserError(f'The pattern of the rule {text!r} (mesh.rules) cannot be read: {error}.') from None
         named = [word for word in words if word != '-']
         if not equals or any(word not in _WORDS for word in words) or len(set(named)) < len(named):
-            raise UserError(f"The rule {text!r} (mesh.rules) is not 'PATTERN=AXIS AXIS …' with fsdp and tensor at most "
-                            'once each, and - for a dimension that is not split.')  # fmt: skip
+            raise UserError(f"The rule {text!r} (mesh.rules) should be 'PATTERN=AXIS AXIS …': fsdp and tensor at most "
+                            'once each and - for a dimension that is not split.')  # fmt: skip
         rules.append((pattern, tuple(_WORDS[word] for word in words)))
     return tuple(rules)
 
@@ -66,7 +66,7 @@ def spec(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules = ()) -> Part
         if re.search(pattern, path):
             ways = [mesh.shape[axis] if axis else 1 for axis in chosen]
             if len(chosen) > len(shape) or any(size % way for size, way in zip(shape, ways, strict=False)):
-                raise UserError(f'mesh.rules: {pattern!r} cannot split {path}, whose shape is {tuple(shape)}.')
+                raise UserError(f'mesh.rules: {pattern!r} cannot split {path}, which has the shape {tuple(shape)}.')
             return _spec(chosen, mesh)
     axes: list[str | None] = [None] * len(shape)
     if np.prod(shape) < SMALL:

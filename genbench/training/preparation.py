@@ -28,8 +28,8 @@ from genbench.training.files import write_atomically
 from genbench.training.metrics import Progress
 from genbench.training.state import Blueprint, Tree
 
-CHUNK = 2**26  # approximate bytes of a chunk over all arrays; at most this much is lost to an interruption
-Shapes = Mapping[str, jax.ShapeDtypeStruct]  # of one row, by name
+CHUNK = 2**26  # approximate bytes per chunk over all arrays; an interruption loses at most one chunk
+Shapes = Mapping[str, jax.ShapeDtypeStruct]  # the shapes of one row, by name
 _MANIFEST = {
     'made_of': dict, 'rows': int, 'chunk': int, 'arrays': {str: {'shape': [int], 'dtype': str}},
     'chunks': [{str: str}], 'flops': (float, None),
@@ -108,14 +108,14 @@ class Store:
         Raises:
           UserError: the stored data are damaged or were made from something else.
         """
-        advice = f'Remove {self.folder}, and training prepares the data again.'
+        advice = f'Delete {self.folder}, and training will prepare the data again.'
         found = reading.read_json_if_any(self._manifest, _MANIFEST, advice)
         if found is None:
             return {**self._values, 'chunk': 0, 'chunks': [], 'flops': None}
         for part, value in self._values.items():
             if found[part] != value:
                 old, new = (json.dumps(one) for one in _apart(found[part], value))
-                raise UserError(f'{self.folder} was prepared for another run ({part}: {old[:80]} there and {new[:80]} '
+                raise UserError(f'{self.folder} was prepared for another run ({part}: {old[:80]} there, {new[:80]} '
                                 f'here). {advice}')  # fmt: skip
         return found
 
@@ -169,8 +169,8 @@ class Store:
         """
         manifest = self.manifest()
         if self.done(manifest) < self.rows:
-            raise UserError(f'{self.folder} has {self.done(manifest)} of {self.rows} rows of the data that this run '
-                            'prepares; genbench train goes on with them.')  # fmt: skip
+            raise UserError(f'{self.folder} has only {self.done(manifest)} of the {self.rows} rows that this run '
+                            'needs; genbench train prepares the others.')  # fmt: skip
         return {name: self._open(name, manifest) for name in self.shapes}
 
     def _open(self, name: str, manifest: Mapping[str, Any]) -> Stored:
@@ -186,7 +186,7 @@ class Store:
         except (ValueError, EOFError, KeyError, OSError, UserError):
             whole = False
         if not whole:
-            raise UserError(f'{path} is damaged. Remove {self.folder}, and training prepares the data again.')
+            raise UserError(f'{path} is damaged. Delete {self.folder}, and training will prepare the data again.')
         return stored
 
 
@@ -223,7 +223,7 @@ def compute_in(
     progress = Progress('prepare', done, store.rows, 'row', quiet=quiet)
 
     def batch(first: int) -> tuple[Any, ...]:
-        numbers = np.minimum(np.arange(first, first + size), store.rows - 1)  # pad the last batch with the last row
+        numbers = np.minimum(np.arange(first, first + size), store.rows - 1)  # the last row pads the last batch
         return lent, root, np.int32(first), meshes.put(rows(numbers), meshes.split_batch(mesh))
 
     traced = program.trace(*batch(0))

@@ -48,8 +48,8 @@ class Prepared:
         found = preparation.shapes(self.family, self._lent, rows)
         data = self.config.data
         if found and (data.flip or data.random_crop or 'augmentation' in self.family.conditions):
-            raise UserError('data.flip, data.random_crop and the condition augmentation change images after data were '
-                            'prepared of them; leave them out.')  # fmt: skip
+            raise UserError('data.flip, data.random_crop and the condition augmentation would change images from which '
+                            'this run prepares data; remove them.')  # fmt: skip
         return found
 
     @property

@@ -17,8 +17,8 @@ import numpy as np
 from genbench.errors import UserError
 
 RESOLVE_SECONDS = 10.0
-LAST_UPLOAD = 3600  # seconds that the others wait at the end for the first process, which may have files to send
-_BLOCK = 2**24  # bytes that a process sends at a time
+LAST_UPLOAD = 3600  # how many seconds the others wait at the end, while the first process may still send files
+_BLOCK = 2**24  # bytes that a process sends at once
 
 
 def connect(coordinator: str = '', num_processes: int | None = None, process_id: int | None = None, *,
@@ -35,7 +35,7 @@ def connect(coordinator: str = '', num_processes: int | None = None, process_id:
     given = [bool(coordinator), num_processes is not None, process_id is not None]
     if any(given):
         if not all(given):
-            raise UserError('--coordinator, --num-processes and --process-id are given together or not at all.')
+            raise UserError('--coordinator, --num-processes and --process-id go together; give all three.')
         if not 0 <= int(process_id or 0) < int(num_processes or 0):
             raise UserError(f'--process-id is {process_id}; with --num-processes={num_processes} it counts from 0.')
         check_coordinator(coordinator)
@@ -61,14 +61,14 @@ def check_coordinator(address: str) -> None:
     found: list[Any] = []
 
     def resolve() -> None:
-        with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: a name that no host can have
+        with contextlib.suppress(OSError, UnicodeError):  # UnicodeError: no host can have this name
             found.extend(socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM))
 
-    thread = threading.Thread(target=resolve, daemon=True)  # the system's own time limit may be minutes
+    thread = threading.Thread(target=resolve, daemon=True)  # the system may wait for minutes
     thread.start()
     thread.join(RESOLVE_SECONDS)
     if not found:
-        raise UserError(f'The host {host!r} of --coordinator is not known here; give a name or address that every '
+        raise UserError(f'The host {host!r} of --coordinator is not known; give a name or an address that every '
                         'process can reach.')  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def tasks(environment: Mapping[str, str]) -> int:
 def _initialise(address: str | None = None, count: int | None = None, own: int | None = None) -> None:
     try:
         jax.distributed.initialize(address, count, own, shutdown_timeout_seconds=LAST_UPLOAD)
-        exchange(b'')  # now, while all have just started: on CPUs the first exchange fails if one is 30 s late
+        exchange(b'')  # now, because on CPUs the first exchange fails if one process is 30 s late
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'The processes of this run cannot be joined ({reason}). Name them with --coordinator, '
+        raise UserError(f'The processes of this run cannot connect ({reason}). Use --coordinator, '
                         '--num-processes and --process-id.') from error  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def require_one(what: str) -> None:
     """Raise a UserError in a SLURM step of several tasks. For work that one process does."""
     number = max(tasks(os.environ), jax.process_count())
     if number > 1:
-        raise UserError(f'{what} runs in one process, and here are {number}; it uses all devices that one can see. '
+        raise UserError(f'{what} needs one process, not {number}. It uses all devices that this process sees. '
                         'Under SLURM: srun --ntasks=1.')  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def exchange(data: bytes) -> list[bytes]:
     sizes = [int(np.frombuffer(one.tobytes(), np.int64)[0]) for one in lengths]
     found: list[list[bytes]] = [[] for _ in sizes]
     for start in range(0, max(sizes), _BLOCK):
-        # Block sizes are powers of two, so that few programs are compiled.
+        # Block sizes are powers of two, so that few programs need compiling.
         width = min(_BLOCK, 2 ** (max(sizes) - start - 1).bit_length())
         block = np.frombuffer(data[start : start + width].ljust(width, b'\0'), np.uint8)
         for pieces, one in zip(found, multihost_utils.process_allgather(block), strict=True):
@@ -193,7 +193,7 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopRequest':
-        # With joined processes jax itself listens for SIGTERM, and a handler of ours would stop it from doing so.
+        # With several processes, jax itself listens for SIGTERM, and our handler would stop it from doing so.
         own = {signal.SIGINT: _pass_on} if self._shared else {signal.SIGINT: self._ask, signal.SIGTERM: self._ask}
         self._previous = {number: signal.signal(number, handler) for number, handler in own.items()}
         return self

@@ -31,7 +31,7 @@ def replay(workdir: str | pathlib.Path, step: int) -> Iterator[str]:
     run = runs.open_run(workdir)
     config = run.config
     if not 0 <= step < config.train.num_steps:
-        raise UserError(f'--replay={step}: this run has the steps 0 to {config.train.num_steps - 1}.')
+        raise UserError(f'--replay is {step}; this run has the steps 0 to {config.train.num_steps - 1}.')
     training = Training(prepare(config, runs.borrow(config, run.folder), folder=run.folder), run.folder)
     at, state = _newest(training, step)
     yield f'from {f"checkpoint {at}" if state is not None else "the start"}, {step - at} steps to step {step}'
@@ -80,5 +80,5 @@ def _step(training: Training, blueprint: states.Blueprint, programs: Programs, s
         said = [f'{name} {float(value):.6g}' for name, value in scalars.items() if name.startswith(f'{update.name}/')]
         yield f'{update.name}: {", ".join(said)}'
         skipped = int(after['skipped']['in_a_row']) > 0
-        yield f'{update.name}: {"not finite, skipped" if skipped else "finite, done"}'
+        yield f'{update.name}: {"not finite, skipped" if skipped else "finite, applied"}'
         state = {**after, 'step': state['step'], 'averages': state['averages'], 'skipped': state['skipped']}

@@ -31,7 +31,7 @@ FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluati
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
-_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed in turn
+_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
 }  # fmt: skip
@@ -93,7 +93,7 @@ class Folder:
 
     def read_summary(self) -> dict[str, Any] | None:
         """What a run reported about itself when it ended or was stopped; None before that."""
-        return reading.read_json_if_any(self.summary, SUMMARY, 'Remove it; training goes on and writes it again.')
+        return reading.read_json_if_any(self.summary, SUMMARY, 'Delete it; training will write it again.')
 
     def read_manifest(self) -> dict[str, Any]:
         return reading.read_json(self.manifest, MANIFEST, 'Restore it from a copy of the run.')
@@ -137,7 +137,7 @@ def lock(folder: Folder) -> Iterator[None]:
         except BlockingIOError:
             raise Busy(f'Another process is training in {folder.path}; wait for it or stop it.') from None
         except OSError as error:
-            told = f'{folder.path} cannot be locked ({error.strerror}); see that no two processes train there.'
+            told = f'{folder.path} cannot be locked ({error.strerror}); make sure that only one process trains there.'
             warnings.warn(told, stacklevel=2)
         yield
 
@@ -148,7 +148,7 @@ def _check_same(folder: Folder, config: Config) -> None:
     if config.optimizer.schedule == 'constant' and config.train.num_steps > old.train.num_steps:
         changed.pop('train.num_steps', None)
     if changed:
-        shown = ', '.join(f'{key} is {a!r} there and {b!r} here' for key, (a, b) in list(changed.items())[:3])
+        shown = '; '.join(f'{key} is {a!r} there, but {b!r} here' for key, (a, b) in list(changed.items())[:3])
         raise UserError(f'{folder.path} belongs to another config: {shown}. Use another --workdir.')
 
 
@@ -158,8 +158,8 @@ def check_data(folder: Folder, spec: DataSpec) -> None:
         return
     before = folder.read_manifest()['data'].get('content', '')
     if before and spec.content != before:
-        raise UserError(f'{folder.path} began on other images: {spec.name} has been prepared again since, from '
-                        'files that have changed. Use another --workdir.')  # fmt: skip
+        raise UserError(f'{folder.path} was trained on other images: {spec.name} has been prepared again since, from '
+                        'changed files. Use another --workdir.')  # fmt: skip
 
 
 def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan']) -> dict[str, Any]:
@@ -244,12 +244,12 @@ def lend(what: str, path: str, average: str, known: Mapping[str, Any] | None = N
       UserError: as for `borrow`.
     """
     if not path:
-        raise UserError(f'{what} names no run; give the folder of a finished one.')
+        raise UserError(f'{what} is not a run; give the folder of a finished one.')
     if known:
         _check_unchanged(what, path, known)
     run = open_run(path, what=what)
     if not known and not (run.folder.read_summary() or {}).get('complete'):
-        raise UserError(f'{what}: {path} is not finished; its own training command goes on with it.')
+        raise UserError(f'{what}: {path} is not finished; resume its training first.')
     step, state = run.restore(known['step'] if known else None)
     average = average or ('ema' if 'ema' in state['averages'] else 'current')
     _, state = run.networks(step, state, average, what=f'{what}: the average')
@@ -269,13 +269,13 @@ def lend(what: str, path: str, average: str, known: Mapping[str, Any] | None = N
 def _check_unchanged(what: str, path: str, known: Mapping[str, Any]) -> None:
     step, digest = known['step'], known['state_sha256']
     if not Folder(pathlib.Path(path)).manifest.is_file():
-        problem = f'the run that was borrowed is not in {path} any more'
+        problem = f'the borrowed run is no longer in {path}'
     elif open_run(path, what=what).sha256(step) != digest:
-        problem = f'{path} has changed since it was borrowed: it has no checkpoint {step} of the hash {digest[:12]} now'
+        problem = f'{path} has changed since it was borrowed: no checkpoint {step} has the hash {digest[:12]}'
     else:
         return
     raise UserError(
-        f'{what}: {problem}. Restore it, say with {what} in which folder it is, or train anew in another --workdir.'
+        f'{what}: {problem}. Restore it, set {what} to its new folder, or train again in another --workdir.'
     )
 
 
@@ -298,7 +298,7 @@ class Run:
     config: Config
     manifest: dict[str, Any]
     family: Family
-    guides: Mapping[str, Loan] = dataclasses.field(default_factory=dict)  # lent to samplers, see `training.lending`
+    guides: Mapping[str, Loan] = dataclasses.field(default_factory=dict)  # loans to samplers, see `training.lending`
 
     def after(self, step: int) -> Family:
         """The family after `step` updates."""
@@ -353,7 +353,7 @@ class Run:
         'current' means the parameters of the last step, 'power:WIDTH' a power-function average made from snapshots.
         """
         blueprint, state = self.blueprint(step), {**state, 'lent': self.lent}
-        if average == 'current' or not state['averages']:  # or nothing was trained by an optimizer
+        if average == 'current' or not state['averages']:  # or no optimizer trained anything
             return blueprint, state
         if average.startswith('power:'):
             chosen = self._reconstructed(step, blueprint, state, average, what)
@@ -371,13 +371,13 @@ class Run:
             raise UserError(f'{what} is {average!r}; write power:WIDTH, for example power:0.07.') from None
         tracked = [entry for entry in blueprint.averages if entry.width]
         if not tracked:
-            raise UserError('This run keeps no power-function averages; train with train.power_widths=0.05,0.1.')
+            raise UserError('This run has no power-function averages; train with train.power_widths=0.05,0.1.')
         like = {name: state['params'][name] for name in tracked[0].networks}
         began = blueprint.began[tracked[0].name]
         return averages.Snapshots(self.folder.snapshots).reconstruct(width, step, like, began)
 
 
-def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = None) -> Run:
+def open_run(path: str | pathlib.Path, what: str = '', config: Config = None) -> Run:
     """Open a run folder by its manifest, with its own config unless another is given.
 
     Raises:
@@ -385,9 +385,9 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
     """
     folder = Folder(pathlib.Path(path))
     folder.check()
+    name = f'{what}: {folder.path}' if what else f'{folder.path}'
     if not folder.manifest.is_file():
-        raise UserError(f'{what}: {folder.path} holds no run (no manifest.json). Train one first: genbench train '
-                        f'--config=CONFIG --workdir={folder.path}')  # fmt: skip
+        raise UserError(f'{name} is not a run (no manifest.json). Train one first with genbench train.')
     try:
         values = folder.read_manifest()
         config = configs.read(folder.config) if config is None else config
@@ -396,5 +396,5 @@ def open_run(path: str | pathlib.Path, what: str = 'The run', config: Config = N
             raise UserError(f'its manifest does not say what it borrowed as {missing[0]}.')
         family = families.get(config.family.name)(config, spec_from(values['data']), describe(values['borrowed']))
     except UserError as error:
-        raise UserError(f'{what}: {folder.path} cannot be read: {error}') from None
+        raise UserError(f'{name} cannot be read: {error}') from None
     return Run(folder, config, values, family)

@@ -53,7 +53,7 @@ def read(text: str) -> Written:
         ill = True
     if ill:
         raise UserError(
-            f'The sampler {shown(text)} is not NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,KEY=VALUE.'
+            f'The sampler {shown(text)} should be NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,….'
         )
     return Written(text, name, count, options)
 
@@ -109,29 +109,27 @@ def build(written: Written, family: Family) -> Sampler:
     distilled = conditions.WEIGHT in family.conditions
     if guidance and not distilled and not (family.guidable and (family.conditional or 'guide' in texts)):
         other = ', or a guide: guide=RUN' if family.guidable else ''
-        raise UserError(f'The sampler {shown(written.text)} asks for guidance, which needs family.conditional or '
-                        f'family.conditions, and a network that was trained with conditions left out{other}.'
+        raise UserError(f'The sampler {shown(written.text)} has guidance, which needs family.conditional or '
+                        f'family.conditions, and family.condition_dropout in training{other}.'
                         )  # fmt: skip
     if 'guide' in texts and 'negative' in texts:
-        raise UserError(
-            f'The sampler {shown(written.text)} has guide and negative; guidance moves away from one of them.'
-        )
+        raise UserError(f'The sampler {shown(written.text)} has both guide and negative; use only one.')
     if distilled and guidance and 'guide' not in texts:
         conditions.check_weight(
             family.forms[conditions.WEIGHT], guidance, f'The guidance of the sampler {shown(written.text)}'
         )
     if distilled and ('interval' in texts or 'negative' in texts):
         raise UserError(
-            f'The sampler {shown(written.text)} has interval or negative; this model takes the weight of guidance as a '
-            'condition, and only the weight.'
+            f'The sampler {shown(written.text)} has interval or negative; this model takes guidance only as a '
+            'condition.'
         )
     values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
     acting = {**values, 'guidance': guidance}
     for key in texts:
         needed = taken[key].metadata['acts_with']
         if needed and needed not in written.options:
-            raise UserError(f'The sampler {shown(written.text)} has {key}, which changes nothing without {needed}; '
-                            f'write {needed}=… beside it.')  # fmt: skip
+            raise UserError(f'The sampler {shown(written.text)} has {key}, which has no effect without {needed}; '
+                            f'add {needed}=….')  # fmt: skip
         if needed and not acting[needed]:
             del values[key]
     if values.get('negative'):
@@ -141,7 +139,7 @@ def build(written: Written, family: Family) -> Sampler:
         fixed = check_spacing(family.path, values['spacing'])
         if fixed is not None and steps not in (None, fixed):
             raise UserError(
-                f'The sampler {shown(written.text)} names the times of {fixed} steps; leave their number out.'
+                f'The sampler {shown(written.text)} lists the times of {fixed} steps; remove the number of steps.'
             )
         steps = fixed or steps
     chosen = {'options': options} if options.changed else {}

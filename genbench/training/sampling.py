@@ -101,7 +101,7 @@ class Drawer:
         self.family = blueprint.family
         self._blueprint, self._batch_size = blueprint, batch_size
         self._programs: dict[Any, Any] = {}
-        self._sizes: dict[Any, int] = {}  # batch size for which each program was compiled
+        self._sizes: dict[Any, int] = {}  # the batch size of each compiled program
 
     def draw(
         self,
@@ -140,7 +140,7 @@ class Drawer:
 
 def program(blueprint: Blueprint, mesh: jax.sharding.Mesh) -> Any:
     """A function that draws a batch: (state, keys, conditions, sampler) → samples, on every device of the mesh."""
-    everywhere = meshes.replicated(mesh)  # so that each process has all images
+    everywhere = meshes.replicated(mesh)  # so that every process has all images
     return jax.jit(functools.partial(sample, blueprint), out_shardings=everywhere)
 
 

@@ -214,8 +214,8 @@ def check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
         ):
             if new is not old and not (update.splits and jnp.issubdtype(leaf.dtype, jnp.floating)):
                 raise UserError(
-                    f'train.accumulate is {family.config.train.accumulate}, and the update {update.name} changes '
-                    f'{jax.tree_util.keystr(path, simple=True, separator="/")} by the whole batch, which micro-batches '
+                    f'train.accumulate is {family.config.train.accumulate}, but the update {update.name} changes '
+                    f'{jax.tree_util.keystr(path, simple=True, separator="/")} from a whole batch, which micro-batches '
                     'do not see. Set train.accumulate=1.'
                 )
 

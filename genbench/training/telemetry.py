@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self, before: Mapping[str, float], began: float):
         self._began, self._earlier = began, sum(before.get(part, 0.0) for part in PARTS)
         self._seconds = {part: before.get(part, 0.0) for part in PARTS if part != 'other'}
-        self.first_step: float | None = None  # seconds from this start to the end of its first step
+        self.first_step: float | None = None  # seconds from the start to the end of its first step
 
     @contextlib.contextmanager
     def spent(self, part: str) -> Iterator[None]:
@@ -156,7 +156,7 @@ class Trace:
             jax.profiler.stop_trace()
             self._running, self._span = False, None
         elif self._span is not None:
-            warnings.warn(f'No trace was written: this start did none of the steps of --profile={self._span[0]}:'
+            warnings.warn(f'No trace was written: this start did not reach the steps of --profile={self._span[0]}:'
                           f'{self._span[1]}.', stacklevel=2)  # fmt: skip
             self._span = None
 

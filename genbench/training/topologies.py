@@ -60,7 +60,7 @@ _AMPERE = {
     'l2_cache_size': 41943040, 'clock_rate_ghz': 1.41, 'capability': (8, 0),
 }  # fmt: skip
 
-# On v2, v3 and tpu7x a device is a core, two per chip. v4 joins its two cores into one (megacore), as its images do.
+# On v2, v3 and tpu7x a device is one of two cores of a chip. v4 joins its two cores into one device (megacore).
 KINDS = {
     'v2': Kind('v2:2x2', int(7.48 * GIB), 3.5e11, 1.24e11, {}),
     'v3': Kind('v3:2x2', int(15.48 * GIB), 4.5e11, 2e11, {}),
@@ -102,7 +102,7 @@ class Target:
     def environment(self) -> dict[str, str]:
         """Environment of a process that compiles for them, without devices of its own and without network access."""
         if self.known.platform == 'cuda':
-            # Without a device on which to time them, XLA cannot choose the tiles of its Triton kernels.
+            # XLA cannot choose the tiles of its Triton kernels without a device to time them on.
             return {'XLA_FLAGS': '--xla_gpu_enable_triton_gemm=false'}
         return {'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_LOG_DIR': 'disabled'}
 
@@ -145,14 +145,14 @@ def parse(name: str, slices: int = 1) -> Target:
     kind = _ALIASES.get(kind, kind)
     known = ', '.join(one.example for one in KINDS.values())
     if kind not in KINDS:
-        raise UserError(f'No topology is called {name!r} (--topology). {did_you_mean(kind, KINDS)} Examples: {known}.')
+        raise UserError(f'There is no topology {name!r} (--topology). {did_you_mean(kind, KINDS)} Examples: {known}.')
     gpu = KINDS[kind].platform == 'cuda'
     if not re.fullmatch(r'[1-9]\d{0,4}' if gpu else r'[1-9]\d{0,2}(x[1-9]\d{0,2}){1,2}', size):
         shape = 'KIND:NUMBER' if gpu else 'KIND:SIDExSIDE, or SIDExSIDExSIDE'
-        raise UserError(f'--topology={name} names no size; write {shape}, such as {KINDS[kind].example}.')
+        raise UserError(f'--topology={name} has no size; write {shape}, such as {KINDS[kind].example}.')
     sides = tuple(int(side) for side in size.split('x'))
     if gpu and sides[0] > GPUS_IN_MACHINE and sides[0] % GPUS_IN_MACHINE:
-        raise UserError(f'--topology={name}: more than {GPUS_IN_MACHINE} GPUs fill machines of {GPUS_IN_MACHINE}.')
+        raise UserError(f'--topology={name}: above {GPUS_IN_MACHINE} GPUs, use a multiple of {GPUS_IN_MACHINE}.')
     if slices < 1 or (gpu and slices > 1):
         raise UserError(f'--slices is {slices}; {"GPUs have no slices" if gpu else "it should be at least 1"}.')
     return Target(kind, sides, slices)
@@ -165,13 +165,13 @@ def asked(given: argparse.Namespace, needed: bool = False) -> Target | None:
       UserError: no devices have that name, or the flags are inconsistent.
     """
     if needed and given.dry_run and not given.topology:
-        raise UserError('--dry-run goes with --topology=NAME here.')
+        raise UserError('--dry-run needs --topology=NAME here.')
     if not given.topology:
         if given.slices != 1 or getattr(given, 'json', False):
-            raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} goes with --topology=NAME.')
+            raise UserError(f'--{"json" if getattr(given, "json", False) else "slices"} needs --topology=NAME.')
         return None
     if not given.dry_run:
-        raise UserError('--topology compiles for devices that are not there; add --dry-run.')
+        raise UserError('--topology only compiles for absent devices; add --dry-run.')
     return parse(given.topology, given.slices)
 
 
@@ -192,14 +192,14 @@ def check_installed(target: Target) -> None:
         raise UserError(f"--topology={target.name} needs XLA's compiler for it. "
                         f"Run: pip install 'genbench[{extra}]'")  # fmt: skip
     if wanted and found != wanted and not found.startswith(f'{wanted}.'):
-        raise UserError(f'jax {jax} compiles with {package} {wanted}, and {found} is installed. '
+        raise UserError(f'jax {jax} needs {package} {wanted}, but {found} is installed. '
                         f"Run: pip install 'genbench[{extra}]'")  # fmt: skip
 
 
 def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # the package itself is missing
         return False
 
 

@@ -58,7 +58,7 @@ class WandB:
         self._run.log({tag: wandb.Image(str(path))}, step=step)
 
     def results(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._run.summary.update(dict(scalars))  # its log does not accept past steps
+        self._run.summary.update(dict(scalars))  # wandb does not accept earlier steps in its log
 
     def close(self, complete: bool) -> None:
         self._run.finish(exit_code=0 if complete else 1)
@@ -73,7 +73,7 @@ class MLflow:
 
         uri = config.trackers.mlflow_uri or os.environ.get('MLFLOW_TRACKING_URI', '')
         if not uri:
-            os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # the store that needs no database
+            os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # this store needs no database
             uri = (folder / 'mlruns').resolve().as_uri()
         self._entities, self._client = mlflow.entities, MlflowClient(tracking_uri=uri)
         self.id = known or self._create(config, name, group(config, folder))
@@ -120,9 +120,9 @@ def check(config: Config) -> None:
     """
     for name in config.trackers.names:
         if name not in KINDS:
-            raise UserError(f'No tracker is called {name!r} (trackers.names). {did_you_mean(name, KINDS)}')
+            raise UserError(f'There is no tracker {name!r} (trackers.names). {did_you_mean(name, KINDS)}')
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"trackers.names asks for {name}, which is not installed: pip install -e '.[{name}]'")
+            raise UserError(f"trackers.names needs {name}; install it with pip install -e '.[{name}]'")
 
 
 class Trackers:
@@ -148,7 +148,7 @@ class Trackers:
                 if not rows:
                     self.close(complete=False)
                     raise UserError(f'{name} cannot start (trackers.names): {_line(error)}') from error
-                _warn(name, error)  # the run matters more than its tracking
+                _warn(name, error)  # the run is more important than its tracking
                 continue
             self._sent[name] = max((row['step'] for row in rows), default=0) if name in known else 0
             known[name] = self._open[name].id
@@ -195,7 +195,7 @@ class Trackers:
 
 
 def _warn(name: str, error: Exception) -> None:
-    warnings.warn(f'{name} has failed and is left out ({_line(error)}); metrics.jsonl has every row.', stacklevel=3)
+    warnings.warn(f'{name} failed and will be ignored ({_line(error)}); metrics.jsonl has every row.', stacklevel=3)
 
 
 def _line(error: Exception) -> str:

@@ -120,5 +120,5 @@ def test_a_random_crop_moves_images_and_reflects_what_is_missing():
 
 @pytest.mark.parametrize('name', ['augmentation:0', 'augmentation:101', 'augmentation:x'])
 def test_a_probability_that_is_none_is_refused(name):
-    with pytest.raises(UserError, match='the number should be from 1 to 100'):
+    with pytest.raises(UserError, match='the number should be between 1 and 100'):
         conditions.resolve((name,), SPEC)

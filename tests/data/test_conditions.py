@@ -124,7 +124,7 @@ def test_a_weight_of_guidance_is_uniform_over_its_range_in_training_and_zero_oth
     assert not conditions.make(found, rows, keys(4000))['guidance_weight'].any()
     assert made('guidance_weight', GREY, found['guidance_weight'].read('1.5')) == [1.5]
     for text in ('0.5', '3.1', 'nan', 'heavy'):
-        with pytest.raises(UserError, match='was trained with weights of guidance from 1 to 3'):
+        with pytest.raises(UserError, match='was trained with guidance weights from 1 to 3'):
             found['guidance_weight'].read(text)
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_picture_of_the_datas_size_is_refused(tmp_path):
     (tmp_path / 'half.png').write_bytes((tmp_path / 'half.png').read_bytes()[:100])
     (tmp_path / 'text.png').write_text('no picture')
     os.mkfifo(tmp_path / 'pipe.png')
-    with pytest.raises(UserError, match='turned.png has 8×12 pixels; photos has 12×8'):
+    with pytest.raises(UserError, match='turned.png has 8×12 pixels; the images of photos have 12×8'):
         read(str(tmp_path / 'turned.png'))
     with pytest.raises(UserError, match='deep.png has more than 8 bits'):
         read(str(tmp_path / 'deep.png'))
@@ -181,7 +181,7 @@ def test_what_is_no_picture_of_the_datas_size_is_refused(tmp_path):
 
 @pytest.mark.parametrize('text', ['5', '-1', '1.0', 'cat', '', '²'])
 def test_what_is_no_label_is_refused(text):
-    with pytest.raises(UserError, match='no label; photos has labels 0 to 4'):
+    with pytest.raises(UserError, match='not a label; the labels of photos are 0 to 4'):
         conditions.resolve(('label',), COLOUR)['label'].read(text)
 
 
@@ -252,24 +252,24 @@ def test_conditions_are_found_in_the_order_of_their_names():
 @pytest.mark.parametrize(
     ('names', 'spec', 'why'),
     [
-        (('captoin',), COLOUR, "No condition is called 'captoin'.*Did you mean caption"),
+        (('captoin',), COLOUR, "There is no condition 'captoin'.*Did you mean caption"),
         (('label', 'label'), COLOUR, 'names label twice'),
         (('low_resolution:2', 'low_resolution:4'), COLOUR, 'names low_resolution twice'),
-        (('label',), DataSpec('faces', (8, 8, 3), 256), 'needs labels, and faces has none'),
-        (('caption',), GREY, 'text called "caption".*digits has none'),
+        (('label',), DataSpec('faces', (8, 8, 3), 256), 'needs labels, but faces has none'),
+        (('caption',), GREY, 'text field "caption".*digits has none'),
         (('caption',), DataSpec('odd', (8, 8, 3), 256, fields=(('caption', 'int32'),)), 'odd has none'),
         (('grey',), GREY, 'those of digits are grey'),
-        (('low_resolution:3',), COLOUR, 'sides 3 divides; photos has 8×12'),
-        (('low_resolution:1',), COLOUR, 'should be from 2 to 8'),
-        (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be from 2 to 8'),
-        (('masked:0',), COLOUR, 'from 1 to 99'),
-        (('masked:100',), COLOUR, 'from 1 to 99'),
-        (('masked:-5',), COLOUR, 'from 1 to 99'),
+        (('low_resolution:3',), COLOUR, 'sides divisible by 3; photos has 8×12'),
+        (('low_resolution:1',), COLOUR, 'should be between 2 and 8'),
+        (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be between 2 and 8'),
+        (('masked:0',), COLOUR, 'between 1 and 99'),
+        (('masked:100',), COLOUR, 'between 1 and 99'),
+        (('masked:-5',), COLOUR, 'between 1 and 99'),
         (('label:3',), COLOUR, 'label takes no number'),
         (('edges:3',), COLOUR, 'edges takes no number'),
-        (('guidance_weight:4',), COLOUR, 'guidance_weight:4; the range should be LOW-HIGH'),
-        (('guidance_weight:3-1',), COLOUR, 'range should be LOW-HIGH with weights from 0 to 60'),
-        (('',), COLOUR, "No condition is called ''"),
+        (('guidance_weight:4',), COLOUR, 'guidance_weight:4; write a range LOW-HIGH'),
+        (('guidance_weight:3-1',), COLOUR, 'write a range LOW-HIGH within 0 to 60'),
+        (('',), COLOUR, "There is no condition ''"),
     ],
 )
 def test_what_the_data_do_not_have_is_refused(names, spec, why):

@@ -99,12 +99,12 @@ def test_a_picture_of_the_size_is_not_changed():
 @pytest.mark.parametrize(
     ('recipe', 'why'),
     [
-        (Recipe(size=(1, 2, 3)), 'one number for squares, or height and width'),
+        (Recipe(size=(1, 2, 3)), 'one number for squares, or a height and a width'),
         (Recipe(size=(0,)), 'should be at least 1'),
-        (Recipe(crop='adm'), 'need a data.size'),
-        (Recipe(upscale=True), 'need a data.size'),
+        (Recipe(crop='adm'), 'have no effect without data.size'),
+        (Recipe(upscale=True), 'have no effect without data.size'),
         (Recipe(size=(8, 16), crop='adm'), 'makes squares'),
-        (Recipe(size=(8,), crop='adm', resize='box'), 'its own filter, bicubic'),
+        (Recipe(size=(8,), crop='adm', resize='box'), 'always uses the filter bicubic'),
         (Recipe(size=(8,), crop='middle'), 'data.crop is .middle'),
         (Recipe(size=(8,), resize='lanczo'), 'Did you mean lanczos'),
         (Recipe(channels=2), '1 .grey., 3 .colour. or 0'),

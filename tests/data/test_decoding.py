@@ -102,9 +102,9 @@ def test_what_cannot_be_read_says_why(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     floats = file(Image.fromarray(GREY.astype(np.float32)), 'TIFF')
     for source, why in [
-        (b'', 'no picture that Pillow knows'), (b'GIF89a', 'no picture'), (whole[:200], 'truncated'),
+        (b'', 'not a picture that Pillow can read'), (b'GIF89a', 'not a picture'), (whole[:200], 'truncated'),
         (floats, 'floats'),
-        (tmp_path / 'pipe.png', 'no regular file'), (tmp_path / 'nowhere.png', 'no regular file'),
+        (tmp_path / 'pipe.png', 'not a regular file'), (tmp_path / 'nowhere.png', 'not a regular file'),
         (np.zeros((2, 2, 5), np.uint8), '.'),
     ]:  # fmt: skip
         with pytest.raises(Unreadable, match=why):

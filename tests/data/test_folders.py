@@ -82,10 +82,10 @@ def test_a_lonely_train_folder_is_split_by_hash(made):
 @pytest.mark.parametrize(
     ('names', 'why'),
     [
-        ([f'x/{name}' for name in MANY], 'all images lie in one folder, x'),
+        ([f'x/{name}' for name in MANY], 'all images are in one folder, x'),
         (
             [*(f'{top}/{name}' for top in 'xy' for name in MANY), 'z.png'],
-            'no labels: images that lie in no class folder: z.png',
+            'no labels, because these images are in no class folder: z.png',
         ),
     ],
 )
@@ -101,7 +101,7 @@ def test_labels_can_be_left_out_or_come_from_a_table(made):
     assert source.classes == ['new', 'old'] and 'kind' not in source.fields
     assert all(row.label == (int(name[:3]) + 1) % 2 for name, row in rows(source).items())
     assert opened(folder, labels='none').classes == []
-    with pytest.raises(UserError, match="200 images have no text or integer called 'colour'"):
+    with pytest.raises(UserError, match="200 images have no text or integer field 'colour'"):
         opened(folder, labels='colour')
 
 
@@ -123,9 +123,7 @@ def test_what_tables_lack_is_said(made):
     assert source.fields == {'caption': 'text'}
     assert rows(source)['001.png'].fields == {'caption': ''} and rows(source)['000.png'].fields == {'caption': 'first'}
     said = ' '.join(source.notes)
-    assert (
-        'gone.png' in said and 'without caption, which is empty for them: 199' in said and 'field age left out' in said
-    )
+    assert 'gone.png' in said and 'images with an empty caption: 199' in said and 'field age left out' in said
 
 
 def test_tables_below_splits_name_files_there(made):
@@ -142,12 +140,12 @@ def test_tables_below_splits_name_files_there(made):
 @pytest.mark.parametrize(
     ('name', 'text', 'why'),
     [
-        ('metadata_jsonl', '{"file_name": "1.png"\n', 'metadata.jsonl:1 is no row: it is no JSON'),
-        ('metadata_jsonl', '\n[1]\n', 'metadata.jsonl:2 is no row'),
+        ('metadata_jsonl', '{"file_name": "1.png"\n', 'metadata.jsonl:1 is not a valid row: it is not JSON'),
+        ('metadata_jsonl', '\n[1]\n', 'metadata.jsonl:2 is not a valid row'),
         ('metadata_jsonl', '{"caption": "x"}', 'metadata.jsonl:1 names no file'),
         ('captions_csv', 'a,b\n1.png,x\n', 'captions.csv:2 names no file'),
-        ('captions_csv', 'file_name,caption\n1.png\n', 'captions.csv:2 has not as many values'),
-        ('captions_csv', 'file_name,caption\n1.png,a,b\n', 'captions.csv:2 has not as many values'),
+        ('captions_csv', 'file_name,caption\n1.png\n', 'captions.csv:2 has a different number of values'),
+        ('captions_csv', 'file_name,caption\n1.png,a,b\n', 'captions.csv:2 has a different number of values'),
     ],
 )
 def test_damaged_tables_are_named_by_line(made, name, text, why):
@@ -162,18 +160,18 @@ def test_files_of_all_sorts_are_not_read_and_said(made, tmp_path):
     os.symlink(tmp_path / 'nowhere', tmp_path / 'dangling.jpg')
     source = opened(folder)
     assert len(rows(source)) == 201 and 'dangling.jpg' in rows(source)
-    assert source.notes[0] == 'files that are no images: Thumbs.db, a.txt, b.mp4'
+    assert source.notes[0] == 'files that are not images: Thumbs.db, a.txt, b.mp4'
 
 
 @pytest.mark.parametrize(
     ('names', 'recipe', 'why'),
     [
-        ([], {}, 'holds no image .* it holds nothing'),
-        (['a.txt', 'b.csv'], {}, 'it holds a.txt, b.csv'),
-        (['train/1.png', '2.png', 'test/3.png'], {}, 'images that lie in no split: 2.png'),
-        (['test/1.png', 'val/2.png'], {}, 'has test/, val/ and no train/'),
-        (['1.png', '2.png'], {'test_share': 1e-9}, "leaves no image of 2 in 'test'"),
-        (['1.png', '2.png'], {'test_share': 1 - 1e-9}, "leaves no image of 2 in 'train'"),
+        ([], {}, 'has no image files; it has nothing'),
+        (['a.txt', 'b.csv'], {}, 'it has a.txt, b.csv'),
+        (['train/1.png', '2.png', 'test/3.png'], {}, 'images in no split: 2.png'),
+        (['test/1.png', 'val/2.png'], {}, 'has test/, val/ but no train/'),
+        (['1.png', '2.png'], {'test_share': 1e-9}, "leaves none of 2 images in 'test'"),
+        (['1.png', '2.png'], {'test_share': 1 - 1e-9}, "leaves none of 2 images in 'train'"),
     ],
 )
 def test_folders_that_are_no_data_set_are_refused(made, names, recipe, why):

@@ -88,8 +88,8 @@ def test_what_became_of_the_files_is_told(folder, data_dir):
     report = json.loads((named(folder, data_dir).folder / 'metadata.json').read_text())['report']
     text = '\n'.join(report)
     for part in ('of 8×8', 'crop center, filter lanczos', '3 classes: discs, squares, кресты', 'notes.txt',
-                 'cannot be read: 1 (discs/broken.png: ', 'caption (text)', 'three equal channels',
-                 'laid on white', 'of 16 bits', 'from CMYK', 'with a palette'):  # fmt: skip
+                 'unreadable: 1 (discs/broken.png: ', 'caption (text)', 'repeated in three channels',
+                 'composited on white', 'from 16 to 8 bits', 'from CMYK', 'from a palette'):  # fmt: skip
         assert part in text
 
 
@@ -198,10 +198,10 @@ def test_smaller_images_are_left_out_and_counted_unless_they_may_be_enlarged(few
     sizes = [min(Image.open(path).size) for path in few.rglob('0*.*')]
     _, report = prepared(few, tmp_path / 'there', Recipe(size=(40,)))
     small = sum(side < 40 for side in sizes)
-    assert f'smaller than 40×40, left out (--upscale enlarges them): {small} (' in report
+    assert f'smaller than 40×40, skipped (--upscale enlarges them): {small} (' in report
     builder = opening.open_named(named(few, tmp_path / 'there', Recipe(size=(40,))))
     assert len(records(builder)) == 40 - small
-    with pytest.raises(UserError, match="No image of few is left in 'train' .smaller than 61×61: 40.*--upscale"):
+    with pytest.raises(UserError, match="'train' of few has no usable images .smaller than 61×61: 40.*--upscale"):
         prepared(few, tmp_path / 'there', Recipe(size=(61,)))
     large = Recipe(size=(61,), upscale=True)
     assert prepared(few, tmp_path / 'there', large)
@@ -212,7 +212,7 @@ def test_a_folder_of_broken_files_is_refused(tmp_path):
     (tmp_path / 'own').mkdir()
     for number in range(40):
         (tmp_path / 'own' / f'{number}.png').write_bytes(b'broken')
-    with pytest.raises(UserError, match='None of the 40 images of own can be read .cannot be read: 40') as found:
+    with pytest.raises(UserError, match='None of the 40 images of own can be read .unreadable: 40') as found:
         prepared(tmp_path / 'own', tmp_path / 'there')
     assert '\n' not in str(found.value)
 
@@ -221,7 +221,7 @@ def test_a_set_that_is_not_prepared_names_the_command(few, tiny):
     config = tiny('flow_matching', f'data.name=folder:{few}', 'data.size=8,12', 'data.resize=box')
     with pytest.raises(UserError, match=f'Run: genbench data prepare folder:{few} --size=8,12 --resize=box$'):
         opening.open_data(config.data)
-    with pytest.raises(UserError, match="'folder:' .data.name. names nothing; write folder:DIR"):
+    with pytest.raises(UserError, match="'folder:' .data.name. is incomplete; write folder:DIR"):
         opening.named('folder:')
 
 
@@ -296,7 +296,7 @@ def test_a_set_of_hugging_face_is_prepared_like_a_folder(tmp_path):
 def test_own_images_are_prepared_shown_trained_on_and_scored(folder, data_dir, tmp_path, config_file, capsys):
     own = ['--size=8', f'--data_dir={data_dir}']
     assert cli.main(['data', 'prepare', f'folder:{folder}', *own]) == 0
-    assert 'cannot be read' in capsys.readouterr().out
+    assert 'unreadable: 1' in capsys.readouterr().out
     assert cli.main(['data', 'show', f'folder:{folder}', *own, f'--out={tmp_path / "sheet.png"}']) == 0
     said = capsys.readouterr().out
     assert 'my_pictures-8-center-lanczos: 8×8, 3 channels' in said and 'кресты' in said and 'a picture, number' in said
@@ -334,7 +334,7 @@ def test_a_run_does_not_go_on_with_other_images(few, tmp_path, tiny):
     train(tiny('gaussian', *own, 'train.num_steps=1'), tmp_path / 'run', quiet=True)
     (few / 'discs' / '00000.png').unlink()
     prepared(few, tmp_path / 'there')
-    with pytest.raises(UserError, match='began on other images: few-8-center-lanczos has been prepared again'):
+    with pytest.raises(UserError, match='was trained on other images: few-8-center-lanczos has been prepared again'):
         train(tiny('gaussian', *own, 'train.num_steps=2'), tmp_path / 'run', quiet=True)
 
 

@@ -137,7 +137,7 @@ def test_a_set_without_images_is_refused(tmp_path):
         name = 'speech'
         info = type('Info', (), {'features': {'audio': None}, 'metadata': None})
 
-    with pytest.raises(UserError, match='speech has no feature called "image"'):
+    with pytest.raises(UserError, match='speech has no feature "image"'):
         sources.spec_of(Builder)
 
 

@@ -39,7 +39,7 @@ def one_line(error):
 def test_features_that_are_not_finite_are_refused(measure, poison, dtype):
     x = features().astype(dtype)
     x[4, 1] = poison
-    with pytest.raises(UserError, match='not finite') as error:
+    with pytest.raises(UserError, match='contains NaN or infinity') as error:
         MEASURES[measure][0](x, features(30))
     assert one_line(error)
 

@@ -264,7 +264,7 @@ def test_every_address_is_checked_before_anything_is_opened(tmp_path, capsys, ne
     [
         (['--metrics='], 'There are no metrics to compute'),
         (['--metrics=,'], 'There are no metrics to compute'),
-        (['--metrics=fd', '--sets=20'], '12 images do not make 20 sets'),
+        (['--metrics=fd', '--sets=20'], '12 images are too few for 20 sets'),
         (['--metrics=fd', '--seed=-1'], '--seed is -1'),
         (['--metrics=fd', f'--seed={2**70}'], '--seed is'),
         (['--metrics=fd', f'--batch-size={10**12}'], '--batch-size is'),
@@ -281,10 +281,10 @@ def test_colour_images_are_no_input_of_a_grey_classifier(tmp_path, capsys, monke
     monkeypatch.setattr(standalone, 'open_network', lambda options: grey)
     np.save(tmp_path / 'a.npy', DRAWN)
     words = ['metrics', tmp_path / 'a.npy', tmp_path / 'a.npy', '--metrics=fd']
-    refused(words, capsys, 'reads images of 4×4×1 (height, width, channels); these are 4×4×3')
+    refused(words, capsys, 'needs images of 4×4×1 (height, width, channels); these are 4×4×3')
 
 
 def test_data_list_of_no_folder_is_refused(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     for path in (tmp_path / 'nowhere', tmp_path / 'file', loop(tmp_path / 'loop')):
-        refused(['data', 'list', f'--data_dir={path}'], capsys, 'is no folder')
+        refused(['data', 'list', f'--data_dir={path}'], capsys, 'is not a folder')

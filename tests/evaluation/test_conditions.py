@@ -131,13 +131,13 @@ def test_without_words_samples_are_given_the_first_rows_of_train(echo_run, digit
 @pytest.mark.parametrize(
     ('words', 'why'),
     [
-        (('label=3',), 'the conditions of this run are low_resolution, caption'),
-        (('caption',), 'is not KIND=VALUE'),
-        (('=3',), 'the conditions of this run are'),
+        (('label=3',), 'this run has the conditions low_resolution, caption'),
+        (('caption',), 'should be KIND=VALUE'),
+        (('=3',), 'this run has the conditions'),
         (('caption=a', 'caption=b'), 'each kind once'),
         (('low_resolution=nowhere.png',), 'nowhere.png cannot be read as a picture'),
         (('low_resolution=',), 'cannot be read as a picture'),
-        (('low_resolution={tmp}/small.png',), 'has 4×8 pixels; digits has 8×8'),
+        (('low_resolution={tmp}/small.png',), 'has 4×8 pixels; the images of digits have 8×8'),
     ],
 )
 def test_what_cannot_be_given_is_refused_in_one_line(words, why, echo_run, tmp_path, capsys):
@@ -151,14 +151,14 @@ def test_what_cannot_be_given_is_refused_in_one_line(words, why, echo_run, tmp_p
 @pytest.mark.parametrize(
     ('family', 'conditions', 'why'),
     [
-        ('diffusion', 'captions', "No condition is called 'captions'.*Did you mean caption"),
+        ('diffusion', 'captions', "There is no condition 'captions'.*Did you mean caption"),
         ('diffusion', 'grey', 'grey needs colour images'),
-        ('diffusion', 'low_resolution:3', 'sides 3 divides'),
+        ('diffusion', 'low_resolution:3', 'sides divisible by 3'),
         ('diffusion', 'caption,caption', 'names caption twice'),
-        ('vae', 'caption', 'This network has no way for the condition caption to enter'),
-        ('gan', 'low_resolution:4', 'This network has no way for the condition low_resolution'),
-        ('normalizing_flow', 'masked', 'This network has no way for the condition masked'),
-        ('gaussian', 'caption', 'This network has no way for the condition caption'),
+        ('vae', 'caption', 'This network cannot take the condition caption'),
+        ('gan', 'low_resolution:4', 'This network cannot take the condition low_resolution'),
+        ('normalizing_flow', 'masked', 'This network cannot take the condition masked'),
+        ('gaussian', 'caption', 'This network cannot take the condition caption'),
     ],
 )
 def test_a_condition_that_data_or_network_do_not_have_is_refused_before_anything_is_written(

@@ -57,7 +57,7 @@ def test_moments_of_a_stream_say_what_does_not_fit():
     total.add(np.ones((1, 3)))
     with pytest.raises(UserError, match='at least 2 rows'):
         total.result()
-    with pytest.raises(UserError, match='have 3 features; the batch has 4'):
+    with pytest.raises(UserError, match='have 3 features, but the batch has 4'):
         total.add(np.ones((5, 4)))
 
 
@@ -113,9 +113,9 @@ def test_frechet_distance_of_a_set_to_itself_is_zero(n):
     [
         ({0: np.zeros(3)}, r'shapes \(3,\) and \(2, 2\)'),
         ({1: np.eye(2)[:1]}, r'shapes \(2,\) and \(1, 2\)'),
-        ({2: np.zeros(3), 3: np.eye(3)}, 'different numbers of features, 2 and 3'),
-        ({1: np.full((2, 2), np.nan)}, 'not finite'),
-        ({2: np.full(2, np.inf)}, 'not finite'),
+        ({2: np.zeros(3), 3: np.eye(3)}, 'different numbers of features: 2 and 3'),
+        ({1: np.full((2, 2), np.nan)}, 'contains NaN or infinity'),
+        ({2: np.full(2, np.inf)}, 'contains NaN or infinity'),
     ],
 )
 def test_moments_that_do_not_fit_are_refused(changed, said):
@@ -152,7 +152,7 @@ def test_extrapolation_needs_three_sizes():
     for given in ({'points': 2}, {'least': 5}, {'least': 60}):
         with pytest.raises(UserError, match='3 sizes'):
             fd_infinity(reference, x, **given)
-    with pytest.raises(UserError, match='different numbers of features, 2 and 3'):
+    with pytest.raises(UserError, match='different numbers of features: 2 and 3'):
         fd_infinity(reference, rng().normal(size=(60, 3)))
 
 

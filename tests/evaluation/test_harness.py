@@ -240,7 +240,7 @@ def test_a_sampler_that_cannot_be_says_why(tiny, digits, family, sampler, words)
     ('override', 'words'),
     [
         ('evaluation.samplers=direct:1', "'direct'"),
-        ('evaluation.metrics=fdd', "No metric is called 'fdd'.*Did you mean fd"),
+        ('evaluation.metrics=fdd', "There is no metric 'fdd'.*Did you mean fd"),
         ('evaluation.average=polyak', "evaluation.average is 'polyak'; this run has current, ema"),
         ('evaluation.split=validation', "no split 'validation'"),
         ('train.num_steps=9', 'would change the run'),

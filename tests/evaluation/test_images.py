@@ -80,7 +80,7 @@ def truncated(folder):
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
-        (deep, 'f.png in .* has the mode I;16, which is not 8 bits a channel'),
+        (deep, 'f.png in .* has the mode I;16, not 8 bits per channel'),
         (truncated, '2 of 5 images in .* cannot be read: b.png, d.png'),
     ],
 )
@@ -122,7 +122,7 @@ def test_images_of_several_sizes_come_in_batches_of_one(tmp_path):
 
 
 def test_an_empty_folder_is_said(tmp_path):
-    with pytest.raises(UserError, match='holds no images'):
+    with pytest.raises(UserError, match='has no images'):
         images.folder(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_an_empty_folder_is_said(tmp_path):
     [
         (DRAWN / 100.0, 'float64 values from .* to'),
         (DRAWN.astype(np.int64) * 2, 'int64 values'),
-        (np.full((2, 4, 4, 3), np.nan), 'not finite'),
+        (np.full((2, 4, 4, 3), np.nan), 'contains NaN or infinity'),
         (DRAWN[..., :2], 'shape'),
         (DRAWN[:0], 'shape'),
         (np.array(['a']), 'shape'),

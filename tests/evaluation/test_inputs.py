@@ -68,14 +68,14 @@ def test_two_files_of_moments_are_compared(files, tmp_path):
     np.savez(tmp_path / 'my.npz', **dict(zip(('mu', 'sigma'), evaluation.moments(Y), strict=True)))
     (row,) = compare(str(tmp_path / 'mx.npz'), str(tmp_path / 'my.npz'), None, QUIET)
     assert row['metric'] == 'fd' and row['n'] == 40 and row['value'] == pytest.approx(distance(X, Y), rel=1e-9)
-    with pytest.raises(UserError, match='kd needs images or features, and .* holds only their moments'):
+    with pytest.raises(UserError, match='kd needs images or features, but .* has only moments'):
         compare(str(tmp_path / 'mx.npz'), y, ['kd'], QUIET)
     with pytest.raises(UserError, match='cannot be split into 2 sets'):
         compare(str(tmp_path / 'mx.npz'), y, ['fd'], Options(quiet=True, sets=2))
 
 
 def test_features_and_images_are_not_compared(files):
-    with pytest.raises(UserError, match='x.npy holds features and .*a.npy images'):
+    with pytest.raises(UserError, match='x.npy has features, but .*a.npy has images'):
         compare(*files(x=X, a=IMAGES), ['fd'], PIXELS)
 
 
@@ -108,7 +108,7 @@ def test_moments_serve_where_moments_are_asked_and_spatial_ones_are_not_of_featu
     with pytest.raises(UserError, match="sfd needs the output 'spatial'"):
         compare(x, y, ['sfd'], QUIET)
     save_moments(y, str(tmp_path / 'my.npz'), QUIET)
-    with pytest.raises(UserError, match='holds moments; images are needed'):
+    with pytest.raises(UserError, match='contains moments, but images are needed'):
         compare(x, y, ['c2st'], QUIET, held_out=str(tmp_path / 'my.npz'))
 
 
@@ -173,7 +173,7 @@ def test_a_network_of_the_users_own_is_named_in_the_protocol(files, tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'words'),
-    [('own.py:flat', 'gave float64 of the shape'), ('own.py:broken', 'ValueError: no network here'),
+    [('own.py:flat', 'returned float64'), ('own.py:broken', 'ValueError: no network here'),
      ('own.py:absent', 'does not define absent'), ('other.py:means', 'There is no feature network')],
 )  # fmt: skip
 def test_one_that_does_not_work_is_one_line(files, tmp_path, capsys, name, words):
@@ -220,7 +220,7 @@ def test_fld_is_of_samples_against_train_and_held_out_images(files):
     value, parts = evaluation.feature_likelihood_divergence(Y, X[::-1] + 1, X)
     assert row['value'] == pytest.approx(value)
     assert row['details'] == {name: [pytest.approx(part)] for name, part in parts.items()}
-    with pytest.raises(UserError, match='fld needs held-out real images'):
+    with pytest.raises(UserError, match='fld also needs held-out real images'):
         compare(samples, train, ['fld'], QUIET)
 
 

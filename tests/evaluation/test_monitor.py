@@ -94,7 +94,10 @@ def test_the_best_checkpoint_by_a_score_stays(tiny, tmp_path):
 @pytest.mark.parametrize(
     ('overrides', 'words'),
     [
-        (('checkpoint.best_metric=evaluation/fdd', 'checkpoint.keep_best=1'), 'is scored by evaluation/fd, evaluation'),
+        (
+            ('checkpoint.best_metric=evaluation/fdd', 'checkpoint.keep_best=1'),
+            'has the scores evaluation/fd, evaluation',
+        ),
         (('checkpoint.best_metric=evaluation/fd', 'checkpoint.keep_best=1', 'checkpoint.every=3'), 'a multiple of'),
         (('train.evaluate_samples=0', 'train.evaluate_images=0'), 'has nothing to compute'),
         (('train.evaluate_sampler=ddim:5',), 'cannot use the sampler'),

@@ -39,8 +39,8 @@ def test_the_rest_is_estimated_from_the_parts_that_are_done(monkeypatch, capsys)
             pass
     assert capsys.readouterr().err.splitlines() == [
         'evaluate, part 1 of 3: a',
-        'evaluate, part 2 of 3: b (about 20 s left in all)',
-        'evaluate, part 3 of 3: c (about 15 s left in all)',
+        'evaluate, part 2 of 3: b (about 20 s left in total)',
+        'evaluate, part 3 of 3: c (about 15 s left in total)',
     ]
 
 

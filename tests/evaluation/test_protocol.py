@@ -38,10 +38,10 @@ def test_tuples_and_lists_are_one_after_a_file():
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({}, 'the same protocol'),
-        ({'sampler': 'ddim', 'nfe': 20}, 'they may be ranked'),
-        ({'num_samples': 50000}, 'not to be ranked'),
-        ({'reference': {'split': 'test', 'n': 50000}}, 'not to be ranked'),
+        ({}, 'The protocols are the same'),
+        ({'sampler': 'ddim', 'nfe': 20}, 'You may rank them'),
+        ({'num_samples': 50000}, 'Do not rank them'),
+        ({'reference': {'split': 'test', 'n': 50000}}, 'Do not rank them'),
     ],
 )
 def test_what_was_measured_may_differ_how_may_not(change, words):
@@ -52,7 +52,7 @@ def test_what_was_measured_may_differ_how_may_not(change, words):
 def test_an_exact_number_is_not_ranked_with_a_bound():
     left, right = ({'metric': 'bits_per_dim', 'kind': kind, 'protocol': VALUES} for kind in ('exact', 'lower_bound'))
     verdict, different = protocol.compare(left, right)
-    assert 'not to be ranked' in verdict
+    assert 'Do not rank them' in verdict
     assert different == {'kind': ('exact', 'lower_bound')}
 
 
@@ -74,9 +74,9 @@ def test_a_row_is_found_by_line_or_by_metric(run):
 @pytest.mark.parametrize(
     ('address', 'words'),
     [
-        ('{run}', 'names no row'),
-        ('{run}:9', 'no row 9; it has rows 1 to 3'),
-        ('{run}:fid', "no row of the metric 'fid'; it has fd, kd"),
+        ('{run}', 'is not a row'),
+        ('{run}:9', 'no row 9; its rows are 1 to 3'),
+        ('{run}:fid', "no row with the metric 'fid'; its metrics are fd, kd"),
         ('{run}/nowhere:1', 'no file'),
     ],
 )

@@ -167,10 +167,11 @@ def test_evaluate_says_which_number_of_samples_suits_a_small_split(run, monkeypa
     monkeypatch.setattr(harness.Evaluation, 'run_all', lambda *_: [])
     changes = ['evaluation.metrics=fd,precision_train', 'evaluation.features.name=pixels']
     harness.evaluate(run, [*changes, 'evaluation.num_samples=180'], quiet=True)
-    assert 'No row' not in capsys.readouterr().err
+    assert 'no row' not in capsys.readouterr().err
     harness.evaluate(run, [*changes, 'evaluation.num_samples=200'], quiet=True)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'No row' in line]
-    assert "for fd of digits: 180 of the 360 images of 'test'" in line and 'evaluation.num_samples=180' in line
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'no row' in line]
+    assert 'fd on digits will have no row of held-out real images' in line
+    assert "leaves 180 of the 360 images of 'test'" in line and 'evaluation.num_samples=180' in line
 
 
 def test_papers_say_what_the_reference_is_and_other_features_take_held_out_images():

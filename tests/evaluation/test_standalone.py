@@ -170,13 +170,13 @@ def nothing(tmp_path):
         (one, 'b.npy', 'fd,kd', 'at least 2'),
         (other_size, 'b.npy', 'fd', 'features of A have 75 dimensions and those of B 48'),
         (other_dimension, 'b.npz', 'fd', 'features of A have 48 dimensions and those of B 7'),
-        (bad_moments, 'b.npz', 'fd', r'are no mean \(d,\) and covariance'),
+        (bad_moments, 'b.npz', 'fd', r'are not a mean \(d,\) and a covariance'),
         (other_protocol, 'b.npz', 'fd', 'moments of another protocol: features is .inception'),
         (own_moments, 'b.npz', 'kd', 'kd needs the reference images'),
-        (nothing, 'b.npy', 'fid', '2015 Inception .* ask for fd'),
+        (nothing, 'b.npy', 'fid', '2015 Inception .* use fd'),
         (nothing, 'b.npy', 'sfd', "needs the output 'spatial'"),
         (nothing, 'b.npy', 'memorisation', '--held-out'),
-        (nothing, 'b.npy', 'fdd', "No metric is called 'fdd'.*Did you mean fd"),
+        (nothing, 'b.npy', 'fdd', "There is no metric 'fdd'.*Did you mean fd"),
         (nothing, 'c.npy', 'fd', 'There is no .*c.npy'),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(sets, tmp_path, 
 
 
 def test_one_held_out_image_has_no_standard_error(diffusion_copy):
-    with pytest.raises(UserError, match='One image of test.:1. is scored, which has no standard error'):
+    with pytest.raises(UserError, match='ais has one image of test.:1., so there is no standard error'):
         harness.evaluate(diffusion_copy, ['evaluation.metrics=likelihood', 'evaluation.split=test[:1]'], quiet=True)
 
 

@@ -71,5 +71,5 @@ def _cosine_distance(a, b):
 
 
 def test_an_image_without_a_direction_is_said():
-    with pytest.raises(UserError, match='all are zero'):
+    with pytest.raises(UserError, match='all features of one image are zero'):
         vendi_score(np.zeros((2, 3)))

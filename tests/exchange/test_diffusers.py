@@ -68,7 +68,7 @@ def built(forms, **options):
 @pytest.mark.parametrize(
     ('forms', 'options', 'words'),
     [
-        ({'grey': Form('image', (8, 8, 1), 0)}, {}, 'no conditions but one class, and this run has grey'),
+        ({'grey': Form('image', (8, 8, 1), 0)}, {}, 'takes only a class as a condition, but this run has grey'),
         ({}, {'groups': 16}, 'normalisations have 8 and 16 groups'),
         ({}, {'multipliers': (2, 2)}, 'network.multipliers begins with 2'),
         ({}, {'attention': (4, 8)}, 'attention has 2 heads at several widths'),
@@ -101,7 +101,10 @@ def test_weights_come_back_from_the_layout(network, late):
             lambda held: held.update({'conv_in.weight': np.zeros((8, 3, 3, 3))}),
             r'conv_in.weight .*\(8, 3, 3, 3\) there',
         ),
-        (lambda held: held.update({'extra.bias': np.zeros(3)}), r'extra.bias has the shape \(3,\) there and none here'),
+        (
+            lambda held: held.update({'extra.bias': np.zeros(3)}),
+            r'extra.bias has the shape \(3,\) there, but none here',
+        ),
     ):
         held = dict(found)
         change(held)
@@ -126,7 +129,7 @@ def test_a_chain_of_ddpm_is_a_pipeline_of_diffusers(ddpm):
     assert index['unet'] == ['diffusers', 'UNet2DModel'] and index['_class_name'] == 'DDPMPipeline'
     assert json.loads((out / 'scheduler' / 'scheduler_config.json').read_text())['prediction_type'] == 'epsilon'
     assert json.loads((out / 'unet' / 'config.json').read_text())['sample_size'] == 8
-    assert 'step n is step n + 1 of genbench' in (out / 'README.md').read_text()
+    assert 'step n is step n + 1 in genbench' in (out / 'README.md').read_text()
 
 
 def test_an_export_is_imported_as_a_run(ddpm, tmp_path, capsys):
@@ -135,7 +138,7 @@ def test_an_export_is_imported_as_a_run(ddpm, tmp_path, capsys):
     back = tmp_path / 'back'
     command = ['import', str(out), f'--config={file}', f'--workdir={back}']
     assert cli.main([*command, '--config.network.groups=4']) == 2
-    assert 'norm_num_groups is 8 there and 4 here' in capsys.readouterr().err and not back.exists()
+    assert 'norm_num_groups is 8 there, but 4 here' in capsys.readouterr().err and not back.exists()
     assert cli.main(command) == 0
     images = [genbench.load_run(one).sample(8, 'ddim:3') for one in (run, back)]
     np.testing.assert_array_equal(*images)
@@ -146,7 +149,7 @@ def test_an_export_is_imported_as_a_run(ddpm, tmp_path, capsys):
     assert cli.main(['train', f'--config={file}', f'--workdir={back}']) == 0
     assert 'is complete' in capsys.readouterr().out
     assert cli.main(['import', str(tmp_path), f'--config={file}', f'--workdir={tmp_path}/x']) == 2
-    assert 'has no config.json beside' in capsys.readouterr().err
+    assert 'has no config.json with' in capsys.readouterr().err
 
 
 def test_the_cifar10_config_is_ddpms_network_in_the_words_of_diffusers(tmp_path):

@@ -57,9 +57,14 @@ def test_without_conditions_the_one_class_of_the_layout_says_nothing():
     ('shape', 'options', 'forms', 'words'),
     [
         ((8, 4, 1), {}, {}, 'its images are not square'),
-        ((8, 8, 1), {'expansion': 2}, {}, 'network.expansion is 2, and DiTTransformer2DModel fixes 4'),
+        ((8, 8, 1), {'expansion': 2}, {}, 'network.expansion is 2, but DiTTransformer2DModel always has 4'),
         ((8, 8, 1), {'second_time': True}, {}, 'it takes two times'),
-        ((8, 8, 1), {}, {'grey': Form('image', (8, 8, 1), 0)}, 'no conditions but one class, and this run has grey'),
+        (
+            (8, 8, 1),
+            {},
+            {'grey': Form('image', (8, 8, 1), 0)},
+            'takes only a class as a condition, but this run has grey',
+        ),
     ],
 )
 def test_what_the_layout_cannot_hold_is_said(shape, options, forms, words, network):
@@ -90,5 +95,5 @@ def test_a_run_with_a_dit_is_exported_with_the_lines_that_load_it():
     ]  # fmt: skip
     assert json.loads(files['transformer/config.json'])['out_channels'] == 2
     assert json.loads(files['scheduler/scheduler_config.json'])['variance_type'] == 'learned_range'
-    assert set(diffusers_dit.FREQUENCIES) <= {*lines} and '`class_labels` of zeros' in ' '.join(lines)
+    assert set(diffusers_dit.FREQUENCIES) <= {*lines} and 'zeros as `class_labels`' in ' '.join(lines)
     assert library == 'diffusers'

@@ -62,7 +62,7 @@ def test_the_card_says_data_training_results_and_licence(diffusion_copy, tmp_pat
     assert '8×8×1' in card and '17 levels' in card and run.sha256(4) in card and 'the average ema' in card
     rows = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
     assert rows and all(f'| {row["metric"]} |' in card and row['protocol_hash'] in card for row in rows)
-    assert 'These weights: cc-by-4.0.' in card
+    assert 'The licence of these weights is cc-by-4.0.' in card
     assert json.loads((out / 'config.json').read_text()) == json.loads(run.folder.config.read_text())
 
 
@@ -79,12 +79,12 @@ def test_what_is_borrowed_for_samples_goes_along():
 @pytest.mark.parametrize(
     ('family', 'more', 'words'),
     [
-        ('gan', ('--format=diffusers',), 'holds one network, and this run has'),
+        ('gan', ('--format=diffusers',), 'has one network, but this run has'),
         ('gaussian', ('--format=diffusers',), 'it is neither a unet nor a dit. Use --format=safetensors'),
         ('diffusion', ('--average=emma',), "--average is 'emma'; this run has"),
         ('diffusion', ('--step=3',), 'has no checkpoint 3'),
-        ('diffusion', ('--format=onnx',), 'No --format is called'),
-        (None, (), 'holds no run'),
+        ('diffusion', ('--format=onnx',), 'There is no --format'),
+        (None, (), 'is not a run'),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(family, more, words, trained, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(family, more, wo
 def test_a_folder_that_exists_stays_as_it_is(diffusion_run, tmp_path, capsys):
     (tmp_path / 'mine').write_text('mine')
     assert cli.main(['export', str(diffusion_run), '--out', str(tmp_path)]) == 2
-    assert 'exists; name a new folder' in capsys.readouterr().err
+    assert 'exists; choose a new folder' in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
@@ -109,7 +109,7 @@ def test_the_folder_of_the_run_itself_is_no_place_for_an_export(linked, diffusio
     out = (tmp_path / 'link' if linked else diffusion_run / 'checkpoints') / 'weights'
     before = sorted(diffusion_run.rglob('*'))
     assert cli.main(['export', str(diffusion_run), '--out', str(out)]) == 2
-    assert 'lies inside the run' in capsys.readouterr().err
+    assert 'is inside the run' in capsys.readouterr().err
     assert sorted(diffusion_run.rglob('*')) == before
 
 

@@ -122,6 +122,6 @@ def test_a_student_is_told_no_more_than_its_teacher_was():
 @pytest.mark.parametrize('name', ['gaussian', 'vae', 'gan', 'normalizing_flow'])
 @pytest.mark.parametrize('kind', ['caption', 'edges'])
 def test_a_family_whose_networks_take_classes_refuses_the_rest_before_anything_compiles(name, kind, make_family):
-    with pytest.raises(UserError, match=f'no way for the condition {kind} to enter') as found:
+    with pytest.raises(UserError, match=f'cannot take the condition {kind}: it takes class labels') as found:
         _ = Blueprint(make_family(name, spec=SPEC, conditions=(kind,))).shapes
     assert '\n' not in str(found.value)

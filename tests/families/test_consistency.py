@@ -131,7 +131,7 @@ FITTING = [
     (schedule, prediction)
     for schedule in schedules.SCHEDULES
     for prediction in BOUNDARY_PREDICTIONS
-    if (schedule, prediction) != ('straight', 'noise')  # refused: at pure noise it says nothing of the image
+    if (schedule, prediction) != ('straight', 'noise')  # refused: at pure noise it does not determine the image
     and (schedule != 'edm' or prediction == 'preconditioned')  # refused: nothing scales x_t
 ]
 

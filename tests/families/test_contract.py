@@ -136,7 +136,7 @@ def test_guidance_doubles_the_evaluations_and_changes_the_samples(built, keys):
 @every_family
 def test_a_conditional_model_of_unlabelled_data_is_refused(name, make_family):
     unlabelled = DataSpec('faces', (4, 4, 3), 5)
-    with pytest.raises(UserError, match='family.conditional needs labels, and faces has none'):
+    with pytest.raises(UserError, match='family.conditional needs labels, but faces has none'):
         make_family(name, True, spec=unlabelled)
 
 

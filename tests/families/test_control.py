@@ -125,22 +125,28 @@ def test_a_run_that_is_controlled_stays_as_it_was_and_is_not_in_the_checkpoint(d
 
 
 REFUSED = {
-    'no picture': (lambda: diffusion((), diffusion()), 'controlled by nothing'),
-    'a label': (lambda: diffusion(('label', 'edges'), diffusion()), 'label comes as classes, and a base is controlled'),
+    'no picture': (lambda: diffusion((), diffusion()), 'has nothing to control it'),
+    'a label': (
+        lambda: diffusion(('label', 'edges'), diffusion()),
+        'label comes as classes, but only pictures can control a base',
+    ),
     'other data': (
         lambda: diffusion(('edges',), diffusion(spec=DataSpec('other', (4, 4, 3), 5))),
         'trained on .*other',
     ),
-    'another path': (lambda: diffusion(('edges',), diffusion(schedule='linear')), 'another family.schedule.*linear'),
+    'another path': (
+        lambda: diffusion(('edges',), diffusion(schedule='linear')),
+        'family.schedule of the base differs.*linear',
+    ),
     'another network': (
         lambda: diffusion(('edges',), diffusion(network={**NETWORK, 'channels': 16})),
-        'another network than this config has: channels is 16 there and 8 here',
+        'The network of the base differs from this config: channels is 16 there, but 8 here',
     ),
     'a transformer': (
         lambda: diffusion(('edges',), diffusion(network={'name': 'dit'}), network={'name': 'dit'}).networks(
             nnx.Rngs(0)
         ),
-        'the network dit, which has no skips for a control to enter',
+        'the network dit, but a control needs skip connections',
     ),
     'a base of a base': (
         lambda: diffusion(('edges', 'low_resolution:2'), diffusion(('edges',), diffusion())),

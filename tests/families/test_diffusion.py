@@ -210,7 +210,7 @@ def test_a_prediction_tells_the_image_where_sampling_starts(prediction, schedule
 
 @pytest.mark.parametrize(('prediction', 'schedule'), sorted(REFUSED))
 def test_a_prediction_that_a_schedule_makes_senseless_is_refused(prediction, schedule, make_family):
-    why = 'says nothing of the image' if (prediction, schedule) in BLIND else 'prediction=preconditioned'
+    why = 'does not determine the image' if (prediction, schedule) in BLIND else 'prediction=preconditioned'
     with pytest.raises(UserError, match=why):
         make_family('diffusion', schedule=schedule, prediction=prediction)
 

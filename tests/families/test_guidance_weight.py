@@ -92,10 +92,10 @@ def test_pictures_of_samples_have_classes_in_turn_and_no_guidance(student):
 
 
 @pytest.mark.parametrize(('sampler', 'why'), [
-    ('heun:5:guidance=1,interval=0.2-2', 'takes the weight of guidance as a condition, and only the weight'),
-    ('heun:5:guidance=1,negative=label=1', 'takes the weight of guidance as a condition, and only the weight'),
-    ('heun:5:2.5', 'is 2.5; this model was trained with weights of guidance from 0 to 2'),
-    ('heun:5:-0.5', 'is -0.5; this model was trained with weights of guidance from 0 to 2'),
+    ('heun:5:guidance=1,interval=0.2-2', 'takes guidance only as a condition'),
+    ('heun:5:guidance=1,negative=label=1', 'takes guidance only as a condition'),
+    ('heun:5:2.5', 'is 2.5; this model was trained with guidance weights from 0 to 2'),
+    ('heun:5:-0.5', 'is -0.5; this model was trained with guidance weights from 0 to 2'),
 ])  # fmt: skip
 def test_samplers_that_ask_for_more_than_the_model_knows_are_refused(student, sampler, why):
     with pytest.raises(UserError, match=why):
@@ -113,5 +113,5 @@ def test_weights_that_nothing_distils_are_refused(student, make_family):
 
 def test_a_weight_is_said_once(student):
     family, _ = student()
-    with pytest.raises(UserError, match='say the same; leave one out'):
+    with pytest.raises(UserError, match='are the same; use only one'):
         draw.check_said(('label=1', 'guidance_weight=1'), samplers.parse('heun:5:1', family))

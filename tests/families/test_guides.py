@@ -102,13 +102,13 @@ def test_a_guide_is_in_protocols_by_what_it_is(diffusion_copy, trained, tmp_path
     capsys.readouterr()
     assert cli.main([*words, '--grid', f'guide={folder}']) == 2  # not there any more
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert 'guide: ' in said and 'holds no run' in said
+    assert 'guide: ' in said and 'is not a run' in said
 
 
 REFUSED = {
-    'gan': ({}, 'it is a gan model, which predicts no image'),
+    'gan': ({}, 'it is a gan model, which does not predict images'),
     'flow_matching': ({'spec': DataSpec('other', (4, 4, 3), 5, 3)}, 'it was trained on .*other'),
-    'diffusion': ({'conditional': True}, 'it needs the condition label, which this run was not trained with'),
+    'diffusion': ({'conditional': True}, 'it needs the condition label, which this run does not have'),
 }
 
 
@@ -123,9 +123,9 @@ def test_a_guide_takes_the_place_of_a_negative_condition(make_family):
     family = make_family('diffusion')
     wanted = Sampler('ddim', 2, 1.0, DdimOptions(guide='runs/a'))
     assert samplers.parse('ddim:2:guidance=1,guide=runs/a', family) == wanted
-    with pytest.raises(UserError, match='guide and negative; guidance moves away from one of them'):
+    with pytest.raises(UserError, match='both guide and negative; use only one'):
         samplers.parse('ddim:2:guidance=1,guide=runs/a,negative=label=1', make_family('diffusion', True))
     with pytest.raises(UserError, match='needs family.conditional .* or a guide: guide=RUN'):
         samplers.parse('ddim:2:guidance=1', family)
-    with pytest.raises(UserError, match='has guide, which changes nothing without guidance'):
+    with pytest.raises(UserError, match='has guide, which has no effect without guidance'):
         samplers.parse('ddim:2:guide=runs/a', family)

@@ -69,7 +69,7 @@ def test_the_loss_is_the_discrepancy_of_every_pair_in_a_group(make_family, keys)
     [
         (('family.group=3',), r'family\.group is 3, which does not divide train\.batch_size \(128\)'),
         (('train.accumulate=2',), 'whole batch at once: use train.accumulate=1'),
-        (('family.weight=elbo',), "No weight is called 'elbo'.*moments"),
+        (('family.weight=elbo',), "There is no weight 'elbo'.*moments"),
     ],
 )
 def test_groups_that_a_batch_does_not_hold_are_refused(overrides, why):

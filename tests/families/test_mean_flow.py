@@ -42,5 +42,5 @@ def test_one_step_of_the_exact_map_draws_the_data(make_family, keys):
 
 
 def test_what_is_no_velocity_is_refused(make_family):
-    with pytest.raises(UserError, match="family.prediction is 'x', and mean_flow learns a mean velocity; use velocity"):
+    with pytest.raises(UserError, match="family.prediction is 'x', but mean_flow learns a mean velocity; use velocity"):
         make_family('mean_flow', prediction='x')

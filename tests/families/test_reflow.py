@@ -79,7 +79,7 @@ def test_a_student_starts_as_its_teacher_where_both_are_built_alike(reflow, buil
 
 
 @pytest.mark.parametrize('coupling, message', [
-    ('pairs:solver=hein', "No sampler is called 'hein'. Did you mean heun"),
+    ('pairs:solver=hein', "There is no sampler 'hein'. Did you mean heun"),
     ('pairs:steps=0', 'steps of family.coupling is 0; it should be '),
     ('pairs:guidance=1', 'guidance=1, which needs a teacher with conditions'),
 ])  # fmt: skip

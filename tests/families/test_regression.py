@@ -35,16 +35,16 @@ def zero(x, t, given=None, key=None):
 @pytest.mark.parametrize(
     ('option', 'value', 'why'),
     [
-        ('time_sampler', 'logit_norm', "No time sampler is called 'logit_norm'.*Did you mean logit_normal"),
+        ('time_sampler', 'logit_norm', "There is no time sampler 'logit_norm'.*Did you mean logit_normal"),
         ('time_sampler', 'log_normal:mean', "where '' should be a number"),
         (
             'time_sampler',
             'logit_normal:deviation=-1',
             'deviation of family.time_sampler is -1.0',
         ),
-        ('weight', 'minsnr', "No weight is called 'minsnr'.*Did you mean min_snr"),
+        ('weight', 'minsnr', "There is no weight 'minsnr'.*Did you mean min_snr"),
         ('weight', 'min_snr:5', r'min_snr takes gamma; write family\.weight=NAME:key=number'),
-        ('coupling', 'optimal_trasport', "No coupling is called 'optimal_tr.*Did you mean optimal_transport"),
+        ('coupling', 'optimal_trasport', "There is no coupling 'optimal_tr.*Did you mean optimal_transport"),
     ],
 )
 def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_family):
@@ -58,7 +58,7 @@ def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_fam
         ({'weight': 'elbo', 'time_sampler': 'logit_normal'}, (), False, 'weight=elbo needs times that are even in t'),
         ({'weight': 'elbo'}, (), False, 'time_sampler=low_discrepancy'),  # over steps: no integral over time
         ({'time_sampler': 'by_weight', 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False,
-         'by_weight needs a loss at the times that are drawn and no others, and a schedule without a curve'),
+         'by_weight needs a loss that uses only the drawn times, and a schedule without a curve'),
         ({'weight': 'sigmoid', 'schedule': 'edm', 'prediction': 'preconditioned', 'time_sampler': 'low_discrepancy'},
          (), False, 'no schedule with a curve'),
         ({'coupling': 'optimal_transport'}, ('train.batch_size=4',), False, 'at least 8 images.*train.batch_size'),
@@ -93,7 +93,7 @@ def test_a_family_adds_choices_of_its_own_without_changing_the_others(batch, mak
     np.testing.assert_array_equal(images, same)
     np.testing.assert_array_equal(noise, straight[::-1])
     assert set(family.times(batch['key']).tolist()) == {1.0}
-    with pytest.raises(UserError, match="No coupling is called 'reversed'"):
+    with pytest.raises(UserError, match="There is no coupling 'reversed'"):
         make_family('flow_matching', coupling='reversed')
 
 
@@ -266,5 +266,5 @@ def test_times_by_weight_leave_the_expectation_as_it_is_and_lower_the_variance(m
 
 
 def test_times_by_weight_are_refused_where_a_loss_looks_at_other_times_too(make_family):
-    with pytest.raises(UserError, match='by_weight needs a loss at the times that are drawn and no others'):
+    with pytest.raises(UserError, match='by_weight needs a loss that uses only the drawn times'):
         make_family('shortcut', time_sampler='by_weight')

@@ -102,7 +102,7 @@ def test_known_pixels_come_out_as_they_are(text, built, keys):
         ('ddim:3:resample=2', (), 'resample needs an image to start from'),
         ('ddim:3', ('known',), 'known needs an image to start from'),
         ('ddim:3:resample=2', ('original',), 'resample needs --given known'),
-        ('ddim:3', ('original',), 'An original by itself changes nothing; write strength=SHARE'),
+        ('ddim:3', ('original',), '--given original has no effect alone; add strength=SHARE'),
     ],
 )
 def test_an_original_that_is_not_there_or_not_used_is_asked_for(text, names, why, built, keys):

@@ -167,7 +167,7 @@ SMALLER = DataSpec('smaller', (2, 2, 3), levels=5)
         (
             ('vae', {'latent_channels': 2, 'spec': SMALLER}),
             {},
-            r'trained on .*2×2×3.* and this run',
+            r'trained on .*2×2×3.* but this run',
         ),
         (('vae', {'latent_channels': 2, 'conditional': True}), {}, 'that is told of label; use one without conditions'),
         (('vae', {'latent_channels': 2}), {'dequantisation': 'none'}, 'which latents are not; use uniform'),

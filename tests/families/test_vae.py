@@ -144,7 +144,7 @@ def test_the_gradient_of_importance_weights(moved, resolve, keys):
 
 
 def test_an_objective_that_does_not_read_beta_is_refused_with_one(resolve):
-    with pytest.raises(UserError, match='objective=iwae does not read'):
+    with pytest.raises(UserError, match='objective=iwae ignores'):
         VAE(resolve('vae', objective='iwae', beta=4.0), SPEC)
 
 

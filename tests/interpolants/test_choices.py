@@ -24,12 +24,12 @@ def test_numbers_that_are_not_named_have_their_defaults(text, wanted):
 @pytest.mark.parametrize(
     ('text', 'why'),
     [
-        ('scale', "No size is called 'scale' \\(family.size\\). Did you mean scaled"),
+        ('scale', "There is no size 'scale' \\(family.size\\). Did you mean scaled"),
         ('plain:factor=2', 'plain takes no numbers'),
         ('scaled:2', 'scaled takes factor, times; write family.size=NAME:key=number'),
         ('scaled:factr=2', 'scaled takes factor, times'),
         ('scaled:factor=two', "'two' should be a number"),
-        ('scaled:times=1.5', "'1.5' should be a whole number"),
+        ('scaled:times=1.5', "'1.5' should be an integer"),
         ('scaled:factor=0', 'factor of family.size is 0.0; it should be above 0'),
         ('scaled:factor=nan', 'finite'),
     ],

@@ -40,7 +40,7 @@ def test_a_network_tells_how_far_back_it_is_asked_to_go(name):
 @both
 def test_a_network_without_a_second_time_does_not_take_one_and_has_no_more_parameters(name):
     plain, built = build(name), build(name, second_time=True)
-    with pytest.raises(ValueError, match='not built for a second time'):
+    with pytest.raises(ValueError, match='not built to take a second time'):
         plain(X, T, s=T)
     count = lambda network: len(jax.tree.leaves(nnx.state(network, nnx.Param)))  # noqa: E731
     assert count(built) == count(plain) + 2

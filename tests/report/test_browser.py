@@ -127,7 +127,7 @@ def test_models_and_metrics_can_be_chosen(visit):
     playwright.expect(place.locator('.mark-symbol path')).to_have_count(1)
     playwright.expect(place).to_contain_text('precision (higher is better)')
     tab.get_by_role('button', name='none', exact=True).click()
-    playwright.expect(place).to_contain_text('Nothing chosen')
+    playwright.expect(place).to_contain_text('None of the chosen')
     tab.get_by_role('button', name='all', exact=True).click()
     playwright.expect(place.locator('.mark-symbol path')).to_have_count(2)
 
@@ -214,7 +214,7 @@ def test_the_contest_is_not_squashed_and_can_be_zoomed_into(visit):
         return max(float(text.replace('−', '-')) for text in texts)
 
     assert highest() < 40  # the samplers that lie near 200 are marked at the edge
-    assert '1 beyond the axis, the furthest narrow · ddim · 4' in place.locator('xpath=..').inner_text()
+    assert '1 off the axis; the furthest is narrow · ddim · 4' in place.locator('xpath=..').inner_text()
     before = highest()
     tab.get_by_role('button', name='Zoom in on the best').click()
     tab.wait_for_timeout(300)

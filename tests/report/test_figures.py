@@ -143,7 +143,7 @@ def test_figures_for_papers_take_size_font_and_models(study, monkeypatch):
     assert spec['config']['axis']['labelFontSize'] == 8.0 and 'var(' not in json.dumps(spec)
     assert {point['variant'] for point in spec['datasets']['points']} == {'narrow'}
     assert spec['layer'][-2]['encoding']['color']['legend']['values'] == ['narrow']
-    with pytest.raises(UserError, match="no model 'wild' to draw. Did you mean wide"):
+    with pytest.raises(UserError, match="no model 'wild' .--models.. Did you mean wide"):
         papers.write(study.folder, models=['wild'])
     with pytest.raises(UserError, match='write WIDTHxHEIGHT'):
         papers.Paper.of('wide')
@@ -151,7 +151,7 @@ def test_figures_for_papers_take_size_font_and_models(study, monkeypatch):
 
 def test_a_study_without_numbers_says_so(tmp_path):
     (tmp_path / 'study.json').write_text(json.dumps({'title': '', 'trials': []}))
-    with pytest.raises(UserError, match='no numbers to draw yet'):
+    with pytest.raises(UserError, match='no numbers to plot yet'):
         papers.write(tmp_path)
 
 

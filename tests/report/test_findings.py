@@ -146,17 +146,17 @@ def test_metrics_that_disagree_are_flagged():
         return findings.Contest(metric, pairs, comparisons.ranks(found, pairs))
 
     said = findings.disagreements([contest('fd', [1.0, 2.0, 3.0]), contest('kd', [3.0, 2.0, 1.0])])
-    assert '0 is 1st by FD and 3rd by KD.' in said and '0 is better than 2 by FD and worse by KD; ' in ' '.join(said)
+    assert '0 is 1st by FD and 3rd by KD.' in said and '0 is better than 2 by FD but worse by KD; ' in ' '.join(said)
     assert findings.disagreements([contest('fd', [1.0, 2.0]), contest('precision', [0.9, 0.5])]) == []
 
 
 @pytest.mark.parametrize(
     ('test', 'message'),
     [
-        (less('fd', 'a', 'c'), "compares 'c'. Known: a, b."),
+        (less('fd', 'a', 'c'), "names the variant 'c'. Choose from: a, b."),
         (near('fd', 'a', 'b', 0.0), 'it should be above 0'),
         (less('fd', 'a', 'a'), "compares 'a' with itself"),
-        (less('fd', 'a', float('nan')), 'which is no number'),
+        (less('fd', 'a', float('nan')), 'which is not a number'),
         ('a is best', 'should be less'),
     ],
 )

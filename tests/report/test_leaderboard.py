@@ -72,14 +72,14 @@ def test_real_images_stand_beside_samples_of_as_many_images_only(board):
 def test_a_row_that_lacks_images_stands_there_and_says_how_many_would_do(board):
     missing = {'kind': 'none', 'details': {'images_at_most': 500}}
     html = board([fd('a', 9.0), fd(COPIES, 4.0), fd(HELD_OUT, None, **missing)])
-    assert re.search(f'{HELD_OUT}<span[^>]*>too few images for FD: needs evaluation.num_samples=500 or less<', html)
+    assert re.search(f'{HELD_OUT}<span[^>]*>too few images for FD: set evaluation.num_samples to at most 500<', html)
     other = board([fd('a', 9.0), fd(HELD_OUT, None, **missing, num_samples=50)])
     assert HELD_OUT not in other  # it says nothing of a table of another number of samples
 
 
 def test_a_ranking_across_protocols_is_labelled(board):
     html = board([fd('a', 9.0), fd('b', 2.0, num_samples=50)], across=True)
-    assert 'Ranked across 2 protocols, as asked' in html
+    assert 'Ranked across 2 protocols, as requested' in html
     assert html.count('<table') == 1
     assert html.count('<code>') == 2  # each row names its protocol
 
@@ -135,7 +135,7 @@ def test_seeds_that_agree_show_the_noise_of_the_samples_they_share(board):
     error = np.std([9.5, 10.0, 10.8], ddof=1) / 3**0.5
     assert f'10.10<span class="kind"> ± {error:.2f}</span>' in html
     (told,) = [tip['facts'] for tip in tips.texts if tip['title'] == 'gaussian · FD']
-    assert told['± includes'] == 'training and sampling; between seeds alone ± 0.00'
+    assert told['± includes'] == 'training and sampling; over seeds alone ± 0.00'
     low, high = stats.t.interval(0.95, 2, 10.1, error)
     assert told['95% interval of the mean'] == f'{low:.2f} to {high:.2f}'
 
@@ -144,10 +144,10 @@ def test_a_cell_says_what_its_error_leaves_out(board):
     tips = leaderboard.Tips()
     board([of_sets('alone', [2.0, 3.0]), fd('once', 9.0), fd(HELD_OUT, 1.0)], tips=tips)
     facts = {tip['title']: tip['facts'] for tip in tips.texts}
-    assert facts['alone · FD']['± includes'] == 'sampling' and facts['alone · FD']['± leaves out'] == 'training'
-    assert facts['once · FD']['not known is the noise of'] == 'training and sampling'
-    assert '± includes' not in facts['once · FD'] and '± leaves out' not in facts['once · FD']
-    assert facts[f'{HELD_OUT} · FD']['not known is the noise of'].startswith('random halves of this split')
+    assert facts['alone · FD']['± includes'] == 'sampling' and facts['alone · FD']['± excludes'] == 'training'
+    assert facts['once · FD']['unknown variation'] == 'training and sampling'
+    assert '± includes' not in facts['once · FD'] and '± excludes' not in facts['once · FD']
+    assert facts[f'{HELD_OUT} · FD']['unknown variation'].startswith('random halves of this split')
 
 
 def test_real_images_say_what_their_sets_are_and_have_no_interval(board):
@@ -159,12 +159,12 @@ def test_real_images_say_what_their_sets_are_and_have_no_interval(board):
     board(rows, tips=tips)
     facts = {tip['title'].removesuffix(' · FD'): tip['facts'] for tip in tips.texts}
     assert facts['a']['± includes'] == 'sampling and reference halves'
-    assert facts['a']['± leaves out'] == 'training and other held-out images'
+    assert facts['a']['± excludes'] == 'training and other held-out images'
     assert facts[HELD_OUT]['± includes'] == 'random halves of this split'
     assert facts[COPIES]['± includes'] == 'draws of training images and random halves of this split'
     assert {name for name in facts if '95% interval of the mean' in facts[name]} == {'a'}
     for name in BOUNDS:
-        assert facts[name]['± leaves out'] == 'other held-out images'
+        assert facts[name]['± excludes'] == 'other held-out images'
         assert facts[name]['images'] == '2 random sets of 1000'
 
 

@@ -117,7 +117,7 @@ def test_trials_that_failed_or_wait_are_named(read):
 
 
 def test_a_family_without_likelihood_is_named(read):
-    assert 'Without a likelihood: far.' in read.text
+    assert 'Models without a likelihood: far.' in read.text
 
 
 def test_text_is_text(read):
@@ -156,7 +156,7 @@ def test_the_page_is_the_same_when_written_again(folder, read):
 
 
 def test_a_folder_without_a_study_is_said(tmp_path):
-    with pytest.raises(UserError, match='holds no study'):
+    with pytest.raises(UserError, match='is neither a study'):
         page.write(tmp_path)
 
 
@@ -204,7 +204,9 @@ def test_one_run_has_a_page(make_study, tmp_path):
     (run / 'results.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in own))
     path = page.write(run)
     read = Reader(path.read_text())
-    assert path == run / 'report.html' and 'One training seed each.' in read.text and 'wide-1direct · 1' in read.text
+    assert (
+        path == run / 'report.html' and 'One training seed per model.' in read.text and 'wide-1direct · 1' in read.text
+    )
 
 
 def test_several_studies_have_one_page(make_study, tmp_path):
@@ -214,7 +216,7 @@ def test_several_studies_have_one_page(make_study, tmp_path):
     board = read.text[: read.text.index('How to read it')]
     assert all(f'{folder}/{name}' in board for folder in ('one', 'other') for name in ('wide', 'narrow'))
     assert page.write(one, other) == tmp_path / 'report.html'
-    with pytest.raises(UserError, match='named twice'):
+    with pytest.raises(UserError, match='given twice'):
         page.write(one, one)
 
 

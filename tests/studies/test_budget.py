@@ -54,7 +54,7 @@ def test_each_kind_of_budget_sets_the_steps_and_says_what_was_reached(tiny, budg
     [
         (Budget(images=10), (), 'one step costs more than the budget of 10 images'),
         (Budget(training_flops=3.0), (), 'one step costs more than the budget of 3 training_flops'),
-        (Budget(steps=50), ('optimizer.warmup_steps=50',), 'buys 50 steps, and optimizer.warmup_steps are 50'),
+        (Budget(steps=50), ('optimizer.warmup_steps=50',), 'buys 50 steps, but optimizer.warmup_steps is 50'),
         (Budget(parameters=20.0, width=''), (), "10 parameters and no key '' to scale, -50.0% of the 20"),
     ],
 )

@@ -106,7 +106,7 @@ def test_what_a_guide_says_runs(guide, project):
 @pytest.mark.parametrize('guide', [guide for guide in GUIDES if guide.startswith('studies/')])
 def test_the_studies_that_are_told_of_can_be_planned(guide, project):
     (line, *_) = [line for _, _, text in blocks(guide) for line in lines(text)]
-    assert 'would be run' in run(project, line, *command(line, '--dry-run'))
+    assert 'to run.' in run(project, line, *command(line, '--dry-run'))
 
 
 @pytest.mark.slow

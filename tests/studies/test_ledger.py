@@ -131,10 +131,10 @@ def test_rows_are_chosen_by_conditions(tmp_path, where, holds):
     [
         (('baselines', '--where', 'satus=reproduced'), 'Did you mean status?'),
         (('baselines', '--where', 'nfe<few'), "'few' is not a number"),
-        (('verify', 'ddpm-fed'), "No baseline is called 'ddpm-fed'. Did you mean ddpm-fid"),
+        (('verify', 'ddpm-fed'), "There is no baseline 'ddpm-fed'. Did you mean ddpm-fid"),
         (('verify', 'glow-bpd'), 'glow-bpd has no recipe yet'),
         (('verify', 'digits-gaussian', '--run=a', '--workdir=b'), 'not both'),
-        (('verify', 'digits-gaussian', '--run={tmp}/none'), 'holds no run'),
+        (('verify', 'digits-gaussian', '--run={tmp}/none'), 'is not a run'),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, message):

@@ -35,7 +35,7 @@ def test_a_trial_that_is_killed_is_marked_and_stops_only_those_that_build_on_it(
     assert (killed.status['state'], killed.status['phase']) == ('failed', '')
     assert killed.status['reason'] == 'its process was killed by SIGKILL (out of memory?)'
     assert any('train vae' in line for line in killed.status['last_lines'])
-    assert jobs[1].status['state'] == 'failed' and jobs[1].status['reason'] == 'killed failed, which it builds on'
+    assert jobs[1].status['state'] == 'failed' and jobs[1].status['reason'] == 'it builds on killed, which failed'
     assert jobs[2].done and jobs[2].status['attempts'] == 1
 
 
@@ -53,7 +53,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(tiny, study_file, start, 
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
-    assert 'the same command goes on from there' in out
+    assert 'Repeat the command to continue' in out
     seen = statuses(tmp_path / 'out')
     stopped = seen['a']['step']
     assert (seen['a']['state'], seen['b']['state']) == ('preempted', 'queued')
@@ -113,7 +113,7 @@ def test_two_commands_do_not_work_in_one_folder(tiny, study_file, capsys, tmp_pa
     with (out / '.lock').open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert cli.main(['run', study_file({'a': (tiny('gaussian'), {})}), '--out', str(out)]) == 2
-    assert 'Another genbench run works in' in capsys.readouterr().err
+    assert 'Another genbench run is working in' in capsys.readouterr().err
     assert not (out / 'study.json').exists()
 
 
@@ -143,7 +143,7 @@ def test_every_trial_gets_the_same_share_of_the_cores_and_lenders_go_first(tiny,
     assert pool._reap()
     pool._start()
     assert processes.started[2:] == [('b', '0,1')]
-    assert jobs[3].status['reason'] == 'teacher failed, which it builds on'
+    assert jobs[3].status['reason'] == 'it builds on teacher, which failed'
 
 
 def test_a_second_process_at_a_trial_leaves_its_status_alone(tiny, make_job, capsys):

@@ -71,7 +71,7 @@ def test_a_nursery_that_is_killed_is_one_line_and_its_trial_is_marked(tiny, make
         local.subprocess, 'Popen', lambda _, **more: stand_in(['sh', '-c', f"echo '{answer}'; kill -9 $$"], **more)
     )
     monkeypatch.setattr(local, 'SAVING_SECONDS', 0.3)
-    with pytest.raises(UserError, match='The process that forks trials is gone: .* SIGKILL.*the same command') as error:
+    with pytest.raises(UserError, match='The process that forks trials is gone: .* SIGKILL.*Repeat the') as error:
         local.Local(1).launch(jobs)
     assert trial.wait(10) == -9
     assert len(str(error.value).splitlines()) == 1

@@ -52,10 +52,10 @@ def test_a_project_passes_its_tests_and_has_its_own_name(project, capsys):
 @pytest.mark.parametrize(
     ('name', 'words'),
     [
-        ('My-Family', 'cannot name a module'),
-        ('class', 'cannot name a module'),
-        ('json', 'already has a module'),
-        ('diffusion', 'genbench uses the name'),
+        ('My-Family', 'is not a module name'),
+        ('class', 'is not a module name'),
+        ('json', 'is taken; choose another one'),
+        ('diffusion', 'is taken; choose another one'),
         ('outer', 'exists; choose another name'),
     ],
 )
@@ -132,9 +132,9 @@ def test_the_code_of_a_module_is_part_of_a_trial(project):
         ('import nowhere_to_be_found\n', r'The module wrong .* cannot be imported: ModuleNotFoundError: .*nowhere'),
         ('raise SystemExit\n', 'The module wrong .* cannot be imported: SystemExit'),
         ('def (:\n', 'cannot be imported: SyntaxError'),
-        ('from genbench.families.base import *\nregister("gan")(type("A", (Family,), {}))\n', "called 'gan'"),
-        ('x = 1\n', "No family is called 'wrong'; your own needs family.modules"),
-        (None, 'There is no module wrong .* among those that are installed, nor in .*Start genbench in the folder'),
+        ('from genbench.families.base import *\nregister("gan")(type("A", (Family,), {}))\n', "a family 'gan'"),
+        ('x = 1\n', "There is no family 'wrong'; your own family needs family.modules"),
+        (None, 'The module wrong .* is neither installed nor in .*Start genbench in the folder'),
     ],
 )
 def test_a_module_that_is_wrong_is_said_in_one_line(text, words, tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_module_whose_name_is_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'json.py').write_text('')
-    with pytest.raises(UserError, match='holds a module json .*but Python already has another one'):
+    with pytest.raises(UserError, match='has a module json .*but Python already has another one'):
         configs.resolve({'family': {'name': 'gaussian'}}, ['family.modules=json'])
     with pytest.raises(UserError, match='write a module as Python imports it'):
         configs.resolve({'family': {'name': 'gaussian'}}, ['family.modules=a-b.py'])

@@ -54,7 +54,7 @@ def test_what_is_finished_is_kept_and_the_rest_is_chosen(make):
 
 
 def test_a_pattern_that_fits_no_trial_is_refused(make):
-    with pytest.raises(UserError, match='--only first fits no trial of the study. Known: a'):
+    with pytest.raises(UserError, match='--only first matches no trial of the study. Choose from: a'):
         make(a=()).select(only='first')
 
 
@@ -63,7 +63,7 @@ def test_a_trial_of_another_config_is_set_aside_whole(make):
     old = identity.read(make(a=()).trials[0].folder.path)['trial_id']
     made = make(a=('train.seed=9',))
     assert states(made) == {'a': 'changed'}
-    assert plan.remarks(made, made.select()) == ['1 trial (a) changed; what was there is kept beside as NAME.old-ID.']
+    assert plan.remarks(made, made.select()) == ['1 trial (a) changed; the old results are kept as NAME.old-ID.']
     plan.begin(made, made.select())
     folder = made.trials[0].folder.path
     assert (folder.with_name(f'a.old-{old}') / 'results.jsonl').read_text() == '{"metric": "fd", "seed": 0}\n'
@@ -101,7 +101,7 @@ def test_a_plan_says_where_test_images_are_too_few_for_a_bound(make):
     assert list(preview.lines(made, []))[-1] == line
     many = 'evaluation.num_samples=361'
     found = plan.remarks(make(a=(many, 'evaluation.metrics=fd,fd_train')), [])
-    assert ['for fd of' in found[0], 'for fd_train of' in found[1]] == [True, True]
+    assert [line.partition(' on ')[0] for line in found] == ['fd', 'fd_train']
     assert 'Set evaluation.num_samples=360' in found[1]
 
 
@@ -182,11 +182,11 @@ def test_the_preview_shows_states_steps_and_costs_and_writes_nothing(matched, tm
 
 def test_the_folder_of_another_study_or_of_a_run_is_refused(tmp_path):
     (tmp_path / 'study.json').write_text('{"study": "experiments/other.py"}')
-    with pytest.raises(UserError, match='holds the study experiments/other.py, not mine.py'):
+    with pytest.raises(UserError, match='has the study experiments/other.py, not mine.py'):
         runner.check_folder(tmp_path, 'mine.py')
     runner.check_folder(tmp_path, 'elsewhere/other.py')
     (tmp_path / 'manifest.json').touch()
-    with pytest.raises(UserError, match='the folder of a run'):
+    with pytest.raises(UserError, match='is a run, not a study'):
         runner.check_folder(tmp_path, 'elsewhere/other.py')
 
 

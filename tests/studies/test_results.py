@@ -84,8 +84,8 @@ def test_the_halves_that_seeds_are_scored_against_are_in_the_deviation(study):
     (cell,) = cells.values()
     assert cell.sd_seeds == 0 and cell.sd == pytest.approx(sd / 3**0.5)
     assert [note for note in table.notes if note.startswith('±')] == [
-        '± of scores against held-out images includes the choice of the halves, which all seeds share.',
-        '± of scores against held-out images leaves out that another held-out split would shift them.',
+        '± of scores against held-out images includes the choice of halves, which all seeds share.',
+        '± of scores against held-out images excludes the effect of another held-out split.',
     ]
 
 
@@ -169,7 +169,7 @@ def test_a_baseline_without_the_sampler_of_a_family_stands_with_its_best_and_the
     (cell,) = [found['fd'] for labels, found in table.lines if labels[0] == 'a' and 'fd' in found]
     assert (cell.difference, cell.against, cell.pairs) == (-3.0, 'ddim 2', 2)
     assert ', Δ to ddim 2 −3' in formats.text(table)
-    assert 'No difference where base was not measured alike: bits_per_dim.' in table.notes
+    assert 'No difference: base was not measured the same way: bits_per_dim.' in table.notes
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_conditions_choose_rows(study, where, kept):
     ]  # fmt: skip
     folder = study(rows)
     if not kept:
-        with pytest.raises(UserError, match='No row fits'):
+        with pytest.raises(UserError, match='No row matches'):
             tables.build([folder], where=[where])
         return
     assert {labels[0] for labels, _ in tables.build([folder], where=[where], pivot='variant').lines} == set(kept)
@@ -214,10 +214,10 @@ def test_conditions_choose_rows(study, where, kept):
         ({'where': ['family']}, "does not understand 'family'"),
         ({'where': ['nfe<few']}, "'few' is not a number"),
         ({'where': ['nfe=few']}, 'nfe is a number'),
-        ({'metrics': ['df']}, "No row fits the metric 'df'. Known: fd."),
+        ({'metrics': ['df']}, "No row has the metric 'df'. Choose from: fd."),
         ({'pivot': 'varient'}, 'Did you mean variant'),
         ({'pivot': ':metric'}, 'write ROWS:COLUMNS'),
-        ({'baseline': 'b'}, "--baseline 'b' has no rows among those chosen. Known: a."),
+        ({'baseline': 'b'}, "--baseline 'b' has no rows in this selection. Choose from: a."),
     ],
 )
 def test_questions_that_are_wrong(study, options, words):
@@ -254,7 +254,7 @@ def test_an_older_format_and_numbers_that_are_none(study):
     folder = study([old, '{"trial": "b", "metric": "fd", "value": NaN}\n', {**old, 'trial': 'c', 'value': None}])
     table = tables.build([folder], pivot='variant')
     assert cells(table) == {('a', 'fd'): (2.0, 1), ('b', 'fd'): (None, 0), ('c', 'fd'): (None, 0)}
-    assert '2 values are no numbers and left out.' in table.notes
+    assert '2 values are not numbers and were excluded.' in table.notes
 
 
 def test_a_line_without_numbers_is_left_out_beside_others(study):
@@ -267,13 +267,13 @@ def test_a_half_written_last_line_is_left_out_with_a_word(study, capsys):
     folder = study([row()], tail='{"metric": "fd", "val')
     assert cells(tables.build([folder], pivot='variant')) == {('a', 'fd'): (1.0, 1)}
     assert capsys.readouterr().err.splitlines() == [
-        f'genbench: left out the half-written last line of {folder}/results.jsonl.'
+        f'genbench: ignored the half-written last line of {folder}/results.jsonl.'
     ]
 
 
 def test_a_broken_line_in_the_middle_is_named(study):
     folder = study([row(), '{"metric": "fd", "val\n', row(seed=1)])
-    with pytest.raises(UserError, match=f'{folder}/results.jsonl:2 is no JSON'):
+    with pytest.raises(UserError, match=f'{folder}/results.jsonl:2 is not a JSON'):
         tables.build([folder])
 
 
@@ -313,7 +313,7 @@ def test_the_spread_of_one_seed_is_that_of_its_sets_or_images(study):
     assert found[('fd',)].sd == pytest.approx(statistics.stdev(sets)) and found[('fd',)].sd_seeds is None
     assert found[('bits_per_dim',)].sd == 0.25 and found[('kd',)].sd is None
     text = formats.text(table)
-    assert '10.10 ± 0.66' in text and 'n = 1 seed each. ± is the standard deviation over its sets of samples' in text
+    assert '10.10 ± 0.66' in text and 'n = 1 seed each. ± is the standard deviation over sets of samples' in text
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_a_trial_that_fails_does_not_stop_the_others(failed):
     assert "No decoder is called 'poisson'" in message
     assert status(folder, 'bad')['state'] == 'failed'
     waiting = status(folder, 'waiting')
-    assert (waiting['state'], waiting['reason']) == ('failed', 'bad failed, which it builds on')
+    assert (waiting['state'], waiting['reason']) == ('failed', 'it builds on bad, which failed')
     assert status(folder, 'good')['state'] == 'done'
     assert {row['trial'] for row in read_rows(folder / 'results.jsonl')} == {*BOUNDS, 'good'}
 
@@ -152,7 +152,7 @@ def test_a_trial_builds_on_another_by_its_folder(tiny, tmp_path):
 @pytest.mark.parametrize(
     ('trials', 'words'),
     [
-        ("(Trial('a', 'x.py'), Trial('a', 'y.py'))", "two trials called 'a'"),
+        ("(Trial('a', 'x.py'), Trial('a', 'y.py'))", "two trials with the name 'a'"),
         ("(Trial('a', 'x.py', after=('b',)), Trial('b', 'y.py'))", "'a' waits for 'b', which is not listed before"),
     ],
 )

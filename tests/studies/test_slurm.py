@@ -93,7 +93,7 @@ def test_a_cancelled_job_is_marked_in_words(clean, tiny, make_job, wait, wait_fo
     launcher = slurm.Slurm(tmp_path)
     wait(lambda: launcher._settle(job, squeue.read(), 0), 'the end')
     assert job.status['state'] == 'failed'
-    assert job.status['reason'].startswith('its job was cancelled; the command of the study goes on from step ')
+    assert job.status['reason'].startswith('its job was cancelled; run the study again to continue from step ')
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_trial_that_fails_cancels_what_builds_on_it(clean, tiny, make_job, tmp
     jobs = [make_job('bad', tiny('vae', 'family.decoder=poisson')), make_job('next', tiny('gaussian'), after=('bad',))]
     assert slurm.Slurm(tmp_path).launch(jobs) is False
     assert jobs[0].status['state'] == 'failed' and 'poisson' in jobs[0].status['reason']
-    assert (jobs[1].status['state'], jobs[1].status['reason']) == ('failed', 'bad failed, which it builds on')
+    assert (jobs[1].status['state'], jobs[1].status['reason']) == ('failed', 'it builds on bad, which failed')
 
 
 @pytest.mark.slow
@@ -123,11 +123,11 @@ def test_a_job_that_never_starts_says_why(clean, tiny, study_file, start, status
     command = ('run', study_file({'a': (tiny('gaussian', *SHORT), {})}), '--out', out, '--launcher=slurm')
     code, said = finish(start(*command, '--partition=closed', '--start-timeout=0.05'))
     assert code == 2, said
-    assert 'did not start in 3 s and was cancelled: it waits for its partition, which is down' in said
+    assert 'did not start within 3 s and was cancelled: it waits for its partition, which is down' in said
     assert clean.ask('squeue', '--noheader', '--states=pending').strip() == ''
     assert statuses(out)['a']['state'] == 'failed'
     code, said = finish(start(*command, '--partition=nowhere'))
-    assert code == 2 and 'SLURM did not take the jobs: invalid partition specified: nowhere' in said, said
+    assert code == 2 and 'SLURM rejected the jobs: invalid partition specified: nowhere' in said, said
 
 
 def test_no_sbatch_on_the_path_is_one_line(tiny, study_file, monkeypatch, capsys, tmp_path):
@@ -165,3 +165,27 @@ def test_a_cluster_that_does_not_answer_is_not_taken_for_an_empty_one(tiny, make
     with pytest.raises(UserError, match='does not answer'):
         slurm.Slurm(tmp_path).launch([job])
     assert job.status == before
+
+
+@pytest.mark.slow
+def test_a_family_outside_the_repository_goes_through_a_study_and_its_page(clean, start, tmp_path, monkeypatch):
+    """The project of `genbench init`, submitted from a folder that knows nothing of it."""
+    empty, project, out = (tmp_path / name for name in ('empty', 'outer', 'out'))
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert finish(start('init', 'outer', '--out', project))[0] == 0
+    study = project / 'experiments' / 'learning_rates.py'
+    study.write_text(study.read_text().replace('seeds=(0, 1)', 'seeds=(0,)'))
+    words = ('--launcher=slurm', '--partition=main', '--time=10', '--cpus=1', '--config.train.num_steps=20',
+             '--config.evaluation.metrics=likelihood')  # fmt: skip
+    code, said = finish(start('run', study, '--out', out, *words))
+    assert code == 0 and '2 of 2 trials done' in said, said
+    trials = [out / 'trials' / f'learning_rate={rate}' for rate in ('0.03', '0.003')]
+    assert [state.read(trial)['job'].startswith('slurm:') for trial in trials] == [True, True]
+    for trial in trials:
+        manifest = json.loads((trial / 'manifest.json').read_text())
+        assert manifest['family'] == 'outer' and list(manifest['modules']) == ['outer']
+        rows = {row['metric']: row for row in read_rows(trial / 'results.jsonl')}
+        assert rows['bits_per_dim']['kind'] == 'exact'
+    page = (out / 'report.html').read_text()
+    assert 'learning_rate=0.003' in page and 'Bits per dimension' in page and 'failed' not in said

@@ -65,7 +65,7 @@ def test_a_table_shows_every_trial_and_exits_with_0(study, capsys):
 
 def test_a_folder_without_a_study_is_one_line(tmp_path, capsys):
     assert cli.main(['status', str(tmp_path)]) == 2
-    assert 'holds no study' in capsys.readouterr().err
+    assert 'is neither a study' in capsys.readouterr().err
 
 
 def test_a_status_of_an_older_format_is_read(study):
@@ -78,7 +78,7 @@ def test_a_process_of_this_machine_that_is_gone_is_told(study):
     here = {'state': 'running', 'host': state.host()}
     folder = study(gone={**here, 'job': f'local:{int(gone.stdout)}'}, alive={**here, 'job': f'local:{os.getpid()}'})
     gone_row, alive = status.of_study(folder)
-    assert gone_row.state == 'failed' and 'gone without a word' in gone_row.reason
+    assert gone_row.state == 'failed' and 'has disappeared' in gone_row.reason
     assert (alive.state, alive.reason) == ('running', '')
 
 
@@ -95,12 +95,12 @@ def test_a_trial_of_another_machine_that_is_silent_is_told_by_its_age(study):
         ('queued', ('PENDING', 'JobHeldUser'), 'queued', 'scontrol release 7_1'),
         ('queued', ('PENDING', 'QOSMaxCpuPerUserLimit'), 'queued', 'SLURM: QOSMaxCpuPerUserLimit'),
         ('queued', ('PENDING', 'DependencyNeverSatisfied'), 'failed', 'will never start'),
-        ('preempted', ('PENDING', 'BeginTime'), 'preempted', 'put back into the queue'),
-        ('running', ('PENDING', 'BeginTime'), 'preempted', 'put back into the queue'),
-        ('running', ('CANCELLED', 'None'), 'failed', 'its job was cancelled; the command of the study goes on from'),
+        ('preempted', ('PENDING', 'BeginTime'), 'preempted', 'requeued'),
+        ('running', ('PENDING', 'BeginTime'), 'preempted', 'requeued'),
+        ('running', ('CANCELLED', 'None'), 'failed', 'its job was cancelled; run the study again to continue from'),
         ('running', ('OUT_OF_MEMORY', 'OutOfMemory'), 'failed', 'out of memory'),
         ('running', ('TIMEOUT', 'TimeLimit'), 'failed', '--time'),
-        ('running', None, 'failed', 'no longer known to SLURM'),
+        ('running', None, 'failed', 'SLURM no longer knows its job'),
         ('running', ('RUNNING', 'None'), 'running', ''),
     ],
 )

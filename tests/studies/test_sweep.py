@@ -50,8 +50,8 @@ def test_a_condition_may_have_another_branch_and_may_be_nested():
 @pytest.mark.parametrize(
     ('sweep', 'message'),
     [
-        (product(when('a', 1, fixed({'b': 1}))), 'needs a part before it'),
-        (product(grid({'a': (1,)}), grid({'a': (2,)})), 'set a; a key can be chosen once'),
+        (product(when('a', 1, fixed({'b': 1}))), 'needs an earlier part'),
+        (product(grid({'a': (1,)}), grid({'a': (2,)})), 'set a; only one part may set a key'),
     ],
 )
 def test_a_product_that_makes_no_sense_says_why(sweep, message):

@@ -69,7 +69,7 @@ def test_the_variables_of_these_losses_move(name):
 
 
 def test_a_loss_that_needs_the_whole_batch_is_refused_micro_batches(tmp_path):
-    wanted = 'train.accumulate is 2, and the update network changes network/value by the whole batch'
+    wanted = 'train.accumulate is 2, but the update network changes network/value from a whole batch'
     with pytest.raises(UserError, match=wanted):
         train(auxiliary.config('strength', 'train.accumulate=2'), tmp_path / 'run', quiet=True)
 

@@ -122,7 +122,7 @@ def test_a_width_between_two_lies_between_them(run):
     ('average', 'words'),
     [
         ('power:wide', 'write power:WIDTH'),
-        ('power:0.9', 'a width above 0 and up to 0.2887'),
+        ('power:0.9', 'should be above 0 and at most 0.2887'),
         ('ema_0.9', 'this run has'),
     ],
 )

@@ -188,7 +188,7 @@ def again(config, folder):
 def test_a_run_whose_lender_has_moved_goes_on_where_the_config_names_it_anew(tiny, painter, tmp_path):
     whole = train(copying(tiny, painter), tmp_path / 'run', quiet=True).summary['state_sha256']
     moved = painter.rename(tmp_path / 'moved')
-    with pytest.raises(UserError, match=r'family.base: the run that was borrowed is not in .*painter any more'):
+    with pytest.raises(UserError, match=r'family.base: the borrowed run is no longer in .*painter'):
         again(copying(tiny, painter), tmp_path / 'run')
     assert train(copying(tiny, moved), tmp_path / 'run', quiet=True).summary['state_sha256'] == whole
     assert len(harness.evaluate(tmp_path / 'run', ['evaluation.metrics=likelihood'], quiet=True)) == 1
@@ -200,7 +200,7 @@ def test_a_lender_that_has_changed_since_is_refused_before_anything_compiles(tin
     shutil.rmtree(painter)
     train(tiny('painter', 'optimizer.learning_rate=0.2'), painter, quiet=True)
     monkeypatch.setattr('jax.jit', None)
-    changed = r'family.base: .*painter has changed since it was borrowed: it has no checkpoint 4 of the hash \w{12} '
+    changed = r'family.base: .*painter has changed since it was borrowed: no checkpoint 4 has the hash \w{12}'
     with pytest.raises(UserError, match=changed):
         again(config, tmp_path / 'run')
     for use in (lambda: harness.evaluate(tmp_path / 'run', quiet=True), lambda: list(replay(tmp_path / 'run', 3))):
@@ -228,9 +228,9 @@ def test_an_exported_run_needs_no_other(tiny, painter, tmp_path, capsys):
     assert len(harness.evaluate(out, ['evaluation.metrics=likelihood'], quiet=True)) == 1
     train(copying(tiny, out, 'train.num_steps=1'), tmp_path / 'third', quiet=True)
     assert cli.main(['checkpoint', 'export', str(out), '--out', str(tmp_path)]) == 2
-    assert 'exists; name a new folder' in capsys.readouterr().err
+    assert 'exists; choose a new folder' in capsys.readouterr().err
     assert cli.main(['checkpoint', 'export', str(out), '--out', str(out / 'inside')]) == 2
-    assert 'lies in the run itself' in capsys.readouterr().err
+    assert 'is inside the run' in capsys.readouterr().err
 
 
 def test_replay_dry_run_and_inventory_see_what_is_lent(tiny, painted, tmp_path, capsys):

@@ -113,9 +113,9 @@ def test_damage_twice_at_one_step_keeps_both(folder):
 @pytest.mark.parametrize(
     ('other', 'words'),
     [
-        (state_of(0, size=5), r'params/w has shape \(4,\) there and \(5,\) in this config'),
+        (state_of(0, size=5), r'params/w has shape \(4,\) there, but \(5,\) in this config'),
         ({**state_of(0), 'extra': jnp.zeros(1)}, 'it lacks extra'),
-        ({'step': jnp.zeros((), jnp.int32)}, 'it holds params/w, which this config does not have'),
+        ({'step': jnp.zeros((), jnp.int32)}, 'it has params/w, which this config does not'),
     ],
 )
 def test_what_does_not_fit_is_said_in_words(folder, other, words):
@@ -175,7 +175,7 @@ def test_a_disk_that_refuses_is_one_sentence(folder, monkeypatch, error, reason)
 
     monkeypatch.setattr(ocp.training.Checkpointer, 'save_async', refuse)
     checkpoints = Checkpoints(folder)
-    with pytest.raises(UserError, match=f'could not be saved in .*: {reason}. Kept so far: 1.'):
+    with pytest.raises(UserError, match=f'could be saved in .*: {reason}. Earlier checkpoints: 1.'):
         checkpoints.save(2, state_of(2))
     assert checkpoints.steps() == [1]
     checkpoints.close()
@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_the_older_checkpoints(small_disk):
     checkpoints = Checkpoints(small_disk / 'checkpoints')
     checkpoints.save(1, noise(100))
     checkpoints.wait()
-    with pytest.raises(UserError, match='the disk is full. Kept so far: 1.'):
+    with pytest.raises(UserError, match='the disk is full. Earlier checkpoints: 1.'):
         checkpoints.save(2, noise(2_000_000))
         checkpoints.wait()
     checkpoints.close()

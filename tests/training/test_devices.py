@@ -49,7 +49,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_one_sentence(tiny, config_fil
     done = train_on(8, config, tmp_path / 'run')
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line == 'genbench: train.batch_size is 36, which 8 devices do not divide; use for example 32.'
+    assert line == 'genbench: train.batch_size is 36, which is not divisible by 8 devices; use 32, for example.'
 
 
 @pytest.fixture

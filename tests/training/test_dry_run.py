@@ -51,11 +51,11 @@ def test_bytes_and_operations_are_those_of_the_run(said, diffusion_run):
 
 def test_without_a_workdir_only_a_dry_run_goes(config_file, tiny, capsys):
     assert cli.main(['train', f'--config={config_file(tiny("gaussian"))}']) == 2
-    assert capsys.readouterr().err == 'genbench: genbench train needs --workdir, the folder of the run.\n'
+    assert capsys.readouterr().err == 'genbench: genbench train needs a run folder: --workdir=DIR.\n'
 
 
 def test_a_mesh_that_does_not_fit_is_one_line(config_file, tiny, capsys):
     config = config_file(tiny('gaussian', 'mesh.data=1', 'mesh.fsdp=3', 'mesh.tensor=5'))
     assert cli.main(['train', f'--config={config}', '--dry-run']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('genbench: mesh is data=1, fsdp=3, tensor=5, which does not multiply')
+    assert line.startswith('genbench: mesh is data=1, fsdp=3, tensor=5, but its product should be')

@@ -15,8 +15,8 @@ from genbench.training.loop import train
 @pytest.mark.parametrize(('family', 'override', 'words'), [
     ('vae', 'family.decoder=logit', 'family.decoder'),
     ('diffusion', 'optimizer.name=adm', 'Did you mean adam'),
-    ('diffusion', 'evaluation.samplers=hoin:3', 'No sampler is called'),
-    ('flow_matching', 'family.time_sampler=logit', 'No time sampler'),
+    ('diffusion', 'evaluation.samplers=hoin:3', 'There is no sampler'),
+    ('flow_matching', 'family.time_sampler=logit', 'no time sampler'),
     ('gan', 'network.multipliers=1,1,1,1,1', 'divisible by 16'),
 ])  # fmt: skip
 def test_a_misnamed_value_is_found_before_the_folder_is_made(tiny, tmp_path, family, override, words):
@@ -53,7 +53,7 @@ def test_a_student_is_sampled_without_its_teacher_and_not_trained(tiny, diffusio
     train(tiny('consistency', 'train.num_steps=1', *options), tmp_path / 'student', quiet=True)
     shutil.rmtree(diffusion_copy)
     draw.draw_to_file(tmp_path / 'student', tmp_path / 'x.npz', count=2, sampler='', seed=0, given=())
-    with pytest.raises(UserError, match='family.teacher: the run that was borrowed is not in .*diffusion any more'):
+    with pytest.raises(UserError, match='family.teacher: the borrowed run is no longer in .*diffusion'):
         train(tiny('consistency', 'train.num_steps=2', *options), tmp_path / 'student', quiet=True)
 
 

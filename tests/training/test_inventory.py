@@ -32,7 +32,7 @@ def test_the_newest_the_best_and_every_fourth_are_kept(run, capsys):
     worst = max(losses, key=lambda step: losses[step])
     lines = {int(line.split(':')[0]): line for line in shown(folder, capsys) if line[0].isdigit()}
     assert sorted(lines) == sorted({4, 8, 10, worst})
-    assert 'kept for newest 1' in lines[10] and 'kept for every 4' in lines[8]
+    assert 'kept (newest 1)' in lines[10] and 'kept (every 4)' in lines[8]
     assert 'best 1 by elbo/loss' in lines[worst]
     assert all(re.search(r': [\d,]+ bytes, ', line) for line in lines.values())
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_read_is_found_and_left_where_it_is(tiny, tmp_path, capsy
 
 def test_a_folder_without_a_run(tmp_path, capsys):
     assert cli.main(['checkpoint', 'show', str(tmp_path)]) == 2
-    assert 'holds no run' in capsys.readouterr().err
+    assert 'is not a run' in capsys.readouterr().err
 
 
 def test_a_scalar_that_is_not_logged_is_named_at_the_first_save(tiny, tmp_path):

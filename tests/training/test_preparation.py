@@ -141,7 +141,7 @@ def test_an_interrupted_preparation_goes_on_and_a_finished_one_is_not_done_again
         train(config, tmp_path / 'run', quiet=True)
     found.stop = -1
     (tmp_path / 'run' / 'prepared' / 'sum.npy').open('ab').write(b'torn')  # as a write that was cut off leaves it
-    with pytest.raises(UserError, match=r'has 96 of \d+ rows of the data that this run prepares; genbench train goes'):
+    with pytest.raises(UserError, match=r'has only 96 of the \d+ rows that this run needs; genbench train prepares'):
         _ = prepare(config, folder=runs.Folder(tmp_path / 'run')).feed
     found.clear()
     assert train(config, tmp_path / 'run', quiet=True).summary['state_sha256'] == whole
@@ -162,7 +162,7 @@ def test_what_was_prepared_of_something_else_or_is_damaged_is_refused(tiny, tmp_
     manifest = json.loads((folder / 'prepared' / 'manifest.json').read_text())
     manifest['made_of']['borrowed'] = {'lamp': '01ab'}
     (folder / 'prepared' / 'manifest.json').write_text(json.dumps(manifest))
-    other = r'prepared was prepared for another run \(made_of: .*01ab.* there and .* here\). Remove .*prepared, and'
+    other = r'prepared was prepared for another run \(made_of: .*01ab.* there, .* here\). Delete .*prepared, and'
     with pytest.raises(UserError, match=other):
         again(config, folder)
     shutil.rmtree(folder / 'prepared')
@@ -176,10 +176,10 @@ def test_what_was_prepared_of_something_else_or_is_damaged_is_refused(tiny, tmp_
         shutil.rmtree(tmp_path / 'copy', ignore_errors=True)
         shutil.copytree(folder, tmp_path / 'copy')
         with pytest.raises(
-            UserError, match=r'dark.npy is damaged. Remove .*prepared, and training prepares the data ag'
+            UserError, match=r'dark.npy is damaged. Delete .*prepared, and training will prepare the data ag'
         ):
             use()
-    with pytest.raises(UserError, match='change images after data were prepared of them'):
+    with pytest.raises(UserError, match='would change images from which this run prepares data'):
         train(tiny('steward', 'data.flip=True'), tmp_path / 'flipped', quiet=True)
 
 

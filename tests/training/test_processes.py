@@ -106,8 +106,8 @@ def test_two_processes_see_the_global_batches_in_order_on_any_mesh():
 @pytest.mark.parametrize(
     'flags, message',
     [
-        (('127.0.0.1:1', None, None), 'together or not at all'),
-        (('', 2, 0), 'together or not at all'),
+        (('127.0.0.1:1', None, None), 'go together; give all three'),
+        (('', 2, 0), 'go together; give all three'),
         (('127.0.0.1:1', 2, 2), 'counts from 0'),
         (('127.0.0.1:1', 2, -1), 'counts from 0'),
     ],
@@ -132,7 +132,7 @@ def test_verbs_that_join_other_processes_check_their_flags(verb, rest, capsys):
     words = ['--config=digits/gaussian', *rest] if verb == 'train' else ['a', *rest]
     assert cli.main([verb, *words, '--coordinator=127.0.0.1:1', '--num-processes=2']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'together or not at all' in line
+    assert 'go together; give all three' in line
 
 
 @pytest.mark.parametrize('count, number', [(10, 3), (2, 4), (0, 2), (7, 1)])

@@ -166,7 +166,7 @@ def test_a_step_of_any_stage_is_replayed(run, digits, step):
     assert sum(line.startswith('images') for line in lines) == 1
     first = pipeline.Order(len(digits[1]), seed=0).indices(step * SMALL, 8)
     assert f'images {", ".join(map(str, first))}, …' in lines[1]
-    assert lines[-1] == 'pixels: finite, done'
+    assert lines[-1] == 'pixels: finite, applied'
     loss = read_rows(run / 'metrics.jsonl')[step]['pixels/loss']
     assert f'pixels/loss {loss:.6g}' in lines[-2]
 
@@ -178,8 +178,8 @@ def test_a_debugged_run_is_the_same(run, tmp_path):
 
 def test_a_dry_run_says_the_stages():
     said = '\n'.join(dry_run.describe(growing.config()))
-    assert 'stage small: steps 0 to 2, images of 4×4×1\nimages: 16 in a batch, 16 on a device' in said
-    assert 'stage large: steps 3 to 5, images of 8×8×1\nimages: 8 in a batch, 8 on a device' in said
+    assert 'stage small: steps 0 to 2, images of 4×4×1\nbatch: 16 images, 16 per device' in said
+    assert 'stage large: steps 3 to 5, images of 8×8×1\nbatch: 8 images, 8 per device' in said
     assert said.count('compiled step of pixels') == 2
 
 
@@ -211,18 +211,18 @@ SHORT = Stage('a', until=3)
     ('stages', 'words'),
     [
         ((), 'grown has no stage'),
-        ((Stage('a'), Stage('b')), "Stage 'a' does not end, and 'b' comes after it"),
-        ((SHORT, Stage('a')), "Two stages are called 'a'"),
+        ((Stage('a'), Stage('b')), "Stage 'a' has no end, but 'b' comes after it"),
+        ((SHORT, Stage('a')), "Two stages have the name 'a'"),
         ((SHORT, Stage('b', until=2), Stage('c')), "Stage 'b' is until step 2 and begins at step 3"),
         ((SHORT, Stage('b', images=0), Stage('c')), "Stage 'b' is 0 images long and begins at step 3"),
-        ((Stage('a', until=3, images=9), Stage('b')), "Stage 'a' says its end twice"),
-        ((SHORT, Stage('b', until=5)), "The last stage, 'b', ends at step 5, and the run at step 6"),
+        ((Stage('a', until=3, images=9), Stage('b')), "Stage 'a' has both until and images"),
+        ((SHORT, Stage('b', until=5)), "The last stage, 'b', ends at step 5, but the run at step 6"),
         ((SHORT, Stage('b', batch_size=0)), "Stage 'b' has batches of 0 images"),
-        ((SHORT, Stage('b', shape=(3, 4))), "Stage 'b': Images of 3×4 are not to be had from digits, whose 8×8"),
-        ((SHORT, Stage('b', shape=(16, 16))), "Stage 'b': Images of 16×16 are not to be had"),
+        ((SHORT, Stage('b', shape=(3, 4))), "Stage 'b': Images of 3×4 cannot be made from digits: .* divide its 8×8"),
+        ((SHORT, Stage('b', shape=(16, 16))), "Stage 'b': Images of 16×16 cannot be made"),
         ((SHORT, Stage('b', optimizer={'rate': 1.0})), "Stage 'b': There is no config key 'optimizer.rate'"),
         ((SHORT, Stage('b', optimizer={'learning_rate': -1.0})), "Stage 'b': optimizer.learning_rate"),
-        ((SHORT, Stage('b', optimizer={'name': 'adan'})), "Stage 'b': No optimizer is called 'adan'"),
+        ((SHORT, Stage('b', optimizer={'name': 'adan'})), "Stage 'b': There is no optimizer 'adan'"),
     ],
 )
 def test_stages_that_cannot_be_are_refused_at_the_start(monkeypatch, tmp_path, stages, words):
@@ -243,7 +243,7 @@ def test_a_later_stage_that_micro_batches_do_not_divide_ends_in_one_line(monkeyp
 def test_a_later_stage_whose_batch_the_devices_do_not_divide_is_refused(monkeypatch, digits):
     staged(monkeypatch, SHORT, Stage('b', batch_size=15))
     two = types.SimpleNamespace(shape={'data': 2, 'fsdp': 1})
-    with pytest.raises(UserError, match="Stage 'b': train.batch_size is 15, which 2 devices do not divide"):
+    with pytest.raises(UserError, match="Stage 'b': train.batch_size is 15, which is not divisible by 2 devices"):
         beginnings.check(growing.Grown(growing.config(), digits[0]), two)
 
 

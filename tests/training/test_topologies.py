@@ -163,10 +163,10 @@ def test_a_name_that_is_none_lists_those_that_are_known(tiny, config_file, capsy
     command = ['train', f'--config={config_file(tiny("gaussian"))}', '--dry-run']
     for flag, told in [
         ('--topology=v9:2x2', 'Examples: v2:2x2, v3:2x2, v4:2x2x1, v5p:2x2x1, v5e:4x8'),
-        ('--topology=v5e', 'names no size'),
-        ('--topology=h100:12', 'fill machines of 8'),
-        ('--slices=2', '--slices goes with --topology=NAME'),
-        ('--json', '--json goes with --topology=NAME'),
+        ('--topology=v5e', 'has no size'),
+        ('--topology=h100:12', 'use a multiple of 8'),
+        ('--slices=2', '--slices needs --topology=NAME'),
+        ('--json', '--json needs --topology=NAME'),
     ]:
         assert cli.main([*command, flag]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -176,13 +176,13 @@ def test_a_name_that_is_none_lists_those_that_are_known(tiny, config_file, capsy
 
 
 def test_a_mesh_that_does_not_multiply_is_one_line(tiny):
-    with pytest.raises(UserError, match='does not multiply to the number of devices, 4'):
+    with pytest.raises(UserError, match='its product should be the number of devices, 4'):
         forecast.ask(tiny('gaussian', 'mesh.data=1', 'mesh.fsdp=3'), target('v5e:2x2'))
 
 
 @pytest.mark.parametrize('versions, told', [
     ({}, r"Run: pip install 'genbench\[topology-tpu\]'"),
-    ({'libtpu': '0.0.1'}, 'and 0.0.1 is installed'),
+    ({'libtpu': '0.0.1'}, 'but 0.0.1 is installed'),
 ])  # fmt: skip
 def test_a_compiler_that_is_missing_or_of_another_version_is_one_line(versions, told, monkeypatch):
     real = metadata.version
@@ -237,6 +237,6 @@ def test_slices_lie_along_the_axis_of_the_data():
     devices = [Device(number) for number in range(8)]
     placed = meshes._over_slices((2, 4, 1), meshes._slices(devices), devices)
     assert [{device.slice_index for device in row.flat} for row in placed] == [{0}, {1}]
-    with pytest.raises(UserError, match='goes over 2 slices'):
+    with pytest.raises(UserError, match='number of slices, 2, should divide'):
         meshes._over_slices((1, 8, 1), 2, devices)
     assert math.prod(placed.shape) == 8

@@ -22,7 +22,7 @@ FOLLOWS_PAPERS = (
     *dinov2.ARCHITECTURES,
     *clip.ARCHITECTURES,
     'vgg16',
-)  # papers say which images are the reference: the train split
+)  # papers use the train split as the reference for these
 ALIASES = {'dinov2': 'dinov2-vitb14'}
 
 
@@ -54,16 +54,16 @@ def get(
     """
     chosen = ALIASES.get(name, name)
     if chosen not in NAMES:
-        raise UserError(f'No feature network is called {name!r} (evaluation.features.name or --features). '
+        raise UserError(f'There is no feature network {name!r} (evaluation.features.name or --features). '
                         f'{did_you_mean(name, (*NAMES, *ALIASES))}')  # fmt: skip
     convention = _convention(chosen, convention)
     if chosen in ('classifier', 'pixels') and (weights or weights_sha256):
-        raise UserError(f'The features {chosen!r} take no {FILE}.')
+        raise UserError(f'The features {chosen!r} do not use {FILE}.')
     if chosen == 'pixels':
         return pixels.open_network(batch_size=batch_size)
     if chosen == 'classifier':
         if spec is None or train is None or classifier_options is None:
-            raise UserError("The features 'classifier' are trained on a data set, and there is none here.")
+            raise UserError("The features 'classifier' need a data set to train on, but there is none here.")
         return classifier(spec, train, classifier_options, quiet=quiet)
     options: dict[str, Any] = {'batch_size': batch_size, 'quiet': quiet}
     if chosen == 'inception':

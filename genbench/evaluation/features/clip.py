@@ -15,9 +15,9 @@ from genbench.evaluation.features import network, resize, weights
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks.clip import ImageEncoder
 
-SIZE = 224  # of the input images
+SIZE = 224  # side of the input images
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-BESIDE = ('text_model.', 'text_projection.', 'logit_scale')  # what the files hold beside the image tower
+BESIDE = ('text_model.', 'text_projection.', 'logit_scale')  # what the files contain besides the image tower
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from genbench.evaluation.features import network, resize, weights
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks.vision_transformer import VisionTransformer
 
-SIZE = 224  # of the input images
+SIZE = 224  # side of the input images
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 OFFSET = 0.1  # DINOv2 adds it to the number of patches when it computes the scale of the position embedding
 

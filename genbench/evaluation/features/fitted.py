@@ -28,10 +28,10 @@ from genbench.training import processes
 from genbench.training.files import write_npz
 from genbench.training.metrics import Progress
 
-BATCH_SIZE = 128  # of training
+BATCH_SIZE = 128  # for training
 EXTRACTION_BATCH = 512
-PURPOSE = 'classifier'  # of its keys
-VERSION = 2  # raise when training changes: it is part of the hash
+PURPOSE = 'classifier'  # the purpose of its random keys
+VERSION = 2  # increment when training changes; it is part of the hash
 
 
 def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = False) -> FeatureNetwork:
@@ -43,8 +43,8 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
       UserError: the data set has no labels to train on.
     """
     if not spec.classes:
-        raise UserError(f'{spec.name} has no labels, so genbench cannot train its feature classifier on it; leave fd, '
-                        'kd, precision and recall out of evaluation.metrics, or name other features.')  # fmt: skip
+        raise UserError(f'{spec.name} has no labels, so genbench cannot train its feature classifier on it. Remove fd, '
+                        'kd, precision and recall from evaluation.metrics, or choose other features.')  # fmt: skip
     digest = _hash(spec, train, options)
     model = functools.partial(Classifier, spec.shape[2], spec.classes, options.channels)
     definition = nnx.split(nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0))))[0]
@@ -69,7 +69,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
 
     weights = hashlib.sha256(b''.join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:12]
     protocol = {
-        'weights': weights,  # the same recipe gives others on another device
+        'weights': weights,  # the same recipe gives different weights on another device
         'input': f'integers in [0, {spec.levels})',
         'dimensions': Classifier.FEATURES,
     }

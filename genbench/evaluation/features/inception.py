@@ -14,7 +14,7 @@ from genbench.evaluation.features import network, resize, weights
 from genbench.evaluation.features.network import FeatureNetwork
 from genbench.networks import inception as networks
 
-# Converted from the graph of 2015-12-05; pytorch-fid publishes the same file under another name.
+# Converted from the graph of 2015-12-05. pytorch-fid publishes the same file under another name.
 PUBLISHED = weights.Published(
     'the Inception of 2015-12-05',
     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth',

@@ -75,7 +75,7 @@ class FeatureNetwork:
           UserError: no images, not of one or three channels, or not of the shape that the network reads.
         """
         if images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
-            raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, and as '
+            raise UserError(f'The images have the shape {images.shape}; {self.name} needs at least one, with the shape '
                             '(n, height, width, 1 or 3).')  # fmt: skip
         self.check_shape(images.shape[1:])
         if images.dtype.kind not in ('iu' if self.alone is None else 'iuf'):
@@ -98,7 +98,7 @@ class FeatureNetwork:
         """Refuse images of a shape (height, width, channels) that the network was not made for."""
         if self.shape not in (None, tuple(shape)):
             read, given = ('×'.join(map(str, sizes)) for sizes in (self.shape or (), shape))
-            raise UserError(f'{self.name} reads images of {read} (height, width, channels); these are {given}.')
+            raise UserError(f'{self.name} needs images of {read} (height, width, channels); these are {given}.')
 
 
 def make(
@@ -136,7 +136,7 @@ def known_by_name(
     """A network that is known by its features or their moments alone, and computes nothing here."""
 
     def absent(*_: Any) -> dict[str, jax.Array]:
-        raise TypeError(f'the network {name} is not here')
+        raise TypeError(f'the network {name} is not available here')
 
     return FeatureNetwork(name, {'features': name, **protocol}, outputs, 256, published, 1, (), absent)
 

@@ -46,6 +46,6 @@ def _called(function: Any, images: np.ndarray, address: str) -> np.ndarray:
         raise UserError(f'{address} ({FLAG}) failed on {len(images)} images of the shape {images.shape[1:]}: '
                         f'{said(error)}.') from None  # fmt: skip
     if found.ndim != 2 or len(found) != len(images) or found.dtype.kind not in 'fiu':
-        raise UserError(f'{address} ({FLAG}) gave {found.dtype} of the shape {found.shape} for {len(images)} images; '
-                        f'features are numbers of the shape ({len(images)}, d).')  # fmt: skip
+        raise UserError(f'{address} ({FLAG}) returned {found.dtype} {found.shape} for {len(images)} images; '
+                        f'it should return numbers of the shape ({len(images)}, d).')  # fmt: skip
     return found.astype(np.float32)

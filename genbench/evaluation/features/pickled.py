@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, cast
 
-LONGEST = 4_000_000  # operations; torch writes about thirty for a tensor
+LONGEST = 4_000_000  # operations; torch writes about thirty per tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Built:
 
 
 Call = Callable[..., Any]
-SCALARS = (str, bytes, int, float, type(None))  # and bool, which is an int; what may be the key of a dictionary
+SCALARS = (str, bytes, int, float, type(None))  # the types of dictionary keys, and bool, which is an int
 _PUSHED = {
     'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
     'SHORT_BINSTRING', 'UNICODE', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES',
@@ -74,7 +74,7 @@ def load(
             machine.do(operation.name, argument)
         return machine.stack.pop()
     except IndexError:
-        raise ValueError('its pickle takes a value where none is left') from None
+        raise ValueError('its pickle takes a value from an empty stack') from None
 
 
 class _Machine:
@@ -122,11 +122,11 @@ class _Machine:
 
     def get(self, index: int) -> None:
         if index not in self._memo:
-            raise ValueError('its pickle recalls what it never kept')
+            raise ValueError('its pickle reads a memo that it never wrote')
         self.push(self._memo[index])
 
     def extend(self, values: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):  # what is added to an Unknown is left out
+        if isinstance(self.stack[-1], list):  # items that are added to an Unknown are ignored
             self.stack[-1].extend(values)
 
     def update(self, values: list[Any]) -> None:
@@ -135,7 +135,7 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError('its pickle names a module by something other than text')
+            raise ValueError('its pickle names a module by something that is not text')
         self.push(Global(module, name))
 
     def call(self, function: Any, arguments: Any, *_: Any) -> None:
@@ -146,7 +146,7 @@ class _Machine:
             self.push(Unknown(str(function) if isinstance(function, Global) else 'a function of its own'))
 
     def build(self, state: Any) -> None:
-        if isinstance(self.stack[-1], Built):  # of others, attributes beside the values
+        if isinstance(self.stack[-1], Built):  # for others, the attributes besides the values
             self.stack[-1].state = state
 
     def identify(self) -> None:
@@ -168,7 +168,7 @@ def ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     """What stands for `collections.OrderedDict`."""
     if not isinstance(pairs, list | tuple) or not all(isinstance(pair, list | tuple) and len(pair) == 2
                                                       for pair in pairs):  # fmt: skip
-        raise ValueError('its pickle makes a dictionary of something other than pairs')
+        raise ValueError('its pickle makes a dictionary from something that is not pairs')
     return _dict(pairs)
 
 

@@ -23,8 +23,8 @@ from genbench.evaluation.features import pickled
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older layout
 PROTOCOL = 1001  # and the second
-PICKLE_BYTES = 2**26  # a pickle holds no values of tensors, and is never that long
-LARGEST, DIMENSIONS = 2**48, 64  # of sizes, and of shapes as numpy has them
+PICKLE_BYTES = 2**26  # a pickle does not contain the values of tensors, so it is never this long
+LARGEST, DIMENSIONS = 2**48, 64  # the largest size, and the most dimensions that numpy allows
 
 DTYPES: dict[str, Any] = {
     'DoubleStorage': np.float64, 'FloatStorage': np.float32, 'HalfStorage': np.float16,
@@ -74,7 +74,7 @@ class _Refused(Exception):
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Choose = Callable[[Shapes], Collection[str]]  # the tensors that are wanted, of those that a file holds
+Choose = Callable[[Shapes], Collection[str]]  # the tensors that are wanted, among those in a file
 Read = Callable[[Storage, int], np.ndarray]  # (a storage, how many values its tensors have) → its values, flat
 
 
@@ -102,8 +102,8 @@ def read(path: pathlib.Path, key: Sequence[str] = (), choose: Choose = list) -> 
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        # of zipfile also: a way of packing it does not know, a password
-        raise UserError(f'{path} is no file of tensors that torch wrote, or is damaged ({error}).') from error
+        # zipfile also fails on an unknown compression and on a password
+        raise UserError(f'{path} is not a torch file of tensors, or is damaged ({error}).') from error
 
 
 def lone_storage(stream: bytes) -> tuple[Storage, np.ndarray]:
@@ -111,7 +111,7 @@ def lone_storage(stream: bytes) -> tuple[Storage, np.ndarray]:
     file = io.BytesIO(stream)
     storage, values = _read_stream(file, file, len(stream))
     if not isinstance(storage, Storage):
-        raise ValueError('it has something else where a storage belongs')
+        raise ValueError('it has something else in place of a storage')
     return storage, values(storage, storage.size)
 
 
@@ -120,10 +120,10 @@ def _rebuild_tensor(storage: Any = None, offset: Any = None, shape: Any = None, 
         raise ValueError('it has a tensor that is not a view of a storage')
     small = all(type(number) is int and 0 <= number < LARGEST for number in (offset, *shape, *stride))
     if not small or len(shape) != len(stride) or len(shape) > DIMENSIONS:
-        raise ValueError('it has a tensor whose offset, shape and stride cannot be')
+        raise ValueError('it has a tensor with an impossible offset, shape or stride')
     tensor = Tensor(storage, offset, shape, stride)
     if tensor.size and (tensor.end > storage.size or tensor.size > storage.size):
-        raise ValueError(f'a tensor reaches outside its storage {storage.key}')
+        raise ValueError(f'a tensor extends beyond its storage {storage.key}')
     return tensor
 
 
@@ -144,7 +144,7 @@ class _Storages(dict[str, Storage]):
 
     def add(self, identity: Any) -> Storage:
         if not isinstance(identity, tuple) or len(identity) < 5:
-            raise ValueError('it names no storage where one belongs')
+            raise ValueError('a storage is missing')
         word, kind, key, _, size, *view = identity
         known = isinstance(kind, pickled.Global) and kind.module == 'torch' and kind.name in DTYPES
         if word != 'storage' or not known or any(part is not None for part in view):
@@ -153,7 +153,7 @@ class _Storages(dict[str, Storage]):
             raise ValueError('it has a storage without a name or a size')
         storage = Storage(kind.name, str(key), size)
         if self.setdefault(storage.key, storage) != storage:
-            raise ValueError(f'it says two things of storage {_short(key)}')
+            raise ValueError(f'it describes storage {_short(key)} in two ways')
         return storage
 
 
@@ -165,7 +165,7 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Read]:
     if description is None or description.file_size > PICKLE_BYTES:
         raise ValueError('it has no data.pkl' if description is None else 'its data.pkl is too large for a pickle')
     if order is not None and (order.file_size > 8 or archive.read(order) != b'little'):
-        raise ValueError('its byte order is not little')
+        raise ValueError('its byte order is not little-endian')
 
     def values(storage: Storage, seen: int) -> np.ndarray:
         member = members.get(f'{prefix}data/{storage.key}')
@@ -174,8 +174,8 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Read]:
         if member.file_size != storage.nbytes:
             raise ValueError(f'storage {storage.key} has {member.file_size} bytes, not {storage.nbytes}')
         if member.compress_type != zipfile.ZIP_STORED and seen < storage.size:
-            raise ValueError(f'storage {storage.key} would unpack to {storage.nbytes} bytes, of which its tensors '
-                             f'show {seen * storage.dtype.itemsize}')  # fmt: skip
+            raise ValueError(f'storage {storage.key} would unpack to {storage.nbytes} bytes, but its tensors '
+                             f'use only {seen * storage.dtype.itemsize}')  # fmt: skip
         return np.frombuffer(archive.read(member), storage.dtype)
 
     return pickled.load(archive.read(description), CALLS, _Storages().add), values
@@ -186,7 +186,7 @@ def _open_stream(file: IO[bytes]) -> tuple[Any, Read]:
     size = file.seek(0, 2)
     if not size:
         raise ValueError('it is empty')
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:  # which never reads past the end
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:  # a map never reads past the end
         return _read_stream(memory, file, size)
 
 
@@ -195,15 +195,15 @@ def _read_stream(memory: mmap.mmap | io.BytesIO, file: IO[bytes], size: int) -> 
     magic, protocol, machine, loaded, keys = (pickled.load(memory, CALLS, storages.add) for _ in range(5))
     place = memory.tell()
     if (magic, protocol) != (MAGIC, PROTOCOL):
-        raise ValueError('it does not begin like one')
+        raise ValueError('it does not begin like a torch file')
     if not isinstance(machine, dict) or machine.get('little_endian') is not True:
-        raise ValueError('its byte order is not little')
+        raise ValueError('its byte order is not little-endian')
     if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
         raise ValueError('it does not list its storages')
     starts = {}
-    for key in map(str, keys):  # each stands behind its number of values, in eight bytes
+    for key in map(str, keys):  # eight bytes with its number of values precede each storage
         starts[key] = place + 8
-        place += 8 + (storages[key].nbytes if key in storages else size)  # those behind an unknown one cannot be found
+        place += 8 + (storages[key].nbytes if key in storages else size)  # an unknown storage hides those behind it
 
     def values(storage: Storage, seen: int) -> np.ndarray:
         start = starts.get(storage.key, size)
@@ -220,7 +220,7 @@ def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
     for depth, part in enumerate(key):
         if not isinstance(loaded, dict) or part not in loaded:
             there = ', '.join(map(_short, list(loaded)[:5])) if isinstance(loaded, dict) else type(loaded).__name__
-            raise _Refused(f'holds nothing under {"::".join(key[: depth + 1])}; there is: {there or "nothing"}.')
+            raise _Refused(f'has nothing under {"::".join(key[: depth + 1])}; it has: {there or "nothing"}.')
         loaded = loaded[part]
     if key and isinstance(loaded, list):
         loaded = {str(index): one for index, one in enumerate(loaded)}
@@ -231,7 +231,7 @@ def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
     others = {name: value for name, value in loaded.items() if not _is_named_tensor(name, value)}
     for name, value in others.items():
         if isinstance(value, dict) and any(_is_named_tensor(*item) for item in value.items()):
-            raise _Refused(f'holds dictionaries of tensors; name the one that is meant, for example as '
+            raise _Refused(f'has several dictionaries of tensors; choose one, for example '
                            f'FILE::{"::".join((*key, _short(name)))}.')  # fmt: skip
     for name, value in others.items():
         raise _no_tensors(_short(name), value)
@@ -240,7 +240,7 @@ def _at(loaded: Any, key: Sequence[str]) -> dict[str, Tensor]:
 
 def _no_tensors(name: str, value: Any) -> Exception:
     if isinstance(value, pickled.Unknown | pickled.Global):
-        return _Refused(f'asks for {_short(value)}, which is more than tensors; genbench runs nothing from a file of '
+        return _Refused(f'needs {_short(value)}, which is not a tensor; genbench never runs code from a file of '
                         'weights. Save the state dict alone, or as safetensors.')  # fmt: skip
     return ValueError(f'{name} is a {type(value).__name__}, neither a tensor nor a dictionary of tensors')
 

@@ -24,9 +24,9 @@ LINEAR = weights.Published(
     'https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth',
     'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868', file='lpips-v0.1-vgg.pth',
 )  # fmt: skip
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [−1, 1], for LPIPS
-EPSILON = 1e-10  # beside the length of a feature
-SMALLEST = 16  # side of the images of LPIPS, which the last stage sees as one pixel
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # normalises images in [−1, 1] for LPIPS
+EPSILON = 1e-10  # added to the length of a feature
+SMALLEST = 16  # side of the images for LPIPS; the last stage sees such an image as one pixel
 
 
 def open_network(
@@ -76,8 +76,8 @@ class Perceptual:
           UserError: the sets differ in shape, or are not images of at least 16 pixels a side.
         """
         if x.shape != y.shape or x.ndim != 4 or x.shape[-1] not in (1, 3) or min(x.shape[1:3]) < SMALLEST:
-            raise UserError('LPIPS compares images pair by pair, two arrays of the shape (n, height, width, 1 or 3) of '
-                            f'at least {SMALLEST} pixels a side; these are {x.shape} and {y.shape}.')  # fmt: skip
+            raise UserError('LPIPS compares pairs of images: two arrays of the shape (n, height, width, 1 or 3) with '
+                            f'at least {SMALLEST} pixels a side. These are {x.shape} and {y.shape}.')  # fmt: skip
         pair = (jnp.asarray(images, jnp.float32) / 127.5 - 1 for images in (x, y))
         return np.asarray(self._program(self.params, *pair))
 

@@ -26,7 +26,7 @@ from genbench.evaluation.features import torch_file
 from genbench.training.metrics import Progress
 
 MEBIBYTE = 2**20
-FILE = 'evaluation.features.weights or --weights'  # where a user names a file: in a config, or to genbench metrics
+FILE = 'evaluation.features.weights or --weights'  # where a user gives a file: in a config, or to genbench metrics
 HASH = 'evaluation.features.weights_sha256 or --weights-sha256'
 
 _SAFETENSORS: dict[str, Any] = {
@@ -74,7 +74,7 @@ class Weights:
     path: pathlib.Path
     sha256: str
     published: bool
-    key: tuple[str, ...] = ()  # where its state dict lies in the file, if there is more beside it
+    key: tuple[str, ...] = ()  # the place of its state dict in the file, if the file has more
 
     @property
     def identity(self) -> str:
@@ -90,7 +90,7 @@ class Weights:
         if self.path.suffix != '.safetensors':
             return torch_file.read(self.path, self.key, choose)
         if self.key:
-            raise UserError(f'{self.path} is a safetensors file, so ::{"::".join(self.key)} names nothing in it.')
+            raise UserError(f'{self.path} is a safetensors file, which has no ::{"::".join(self.key)}.')
         return read_safetensors(self.path, choose)
 
 
@@ -106,7 +106,7 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
     """
     if not path:
         if sha256 and sha256.lower() != published.sha256:
-            raise UserError(f'{HASH} is the hash of a file, which {FILE} should name.')
+            raise UserError(f'{HASH} is the hash of a file; also give the file with {FILE}.')
         if published.here is None:
             fetch(published, quiet=quiet)
     file, key = _parse(path) if path else (published.here or published.path, ())
@@ -115,10 +115,10 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
         whose = HASH if sha256 else published.title
         remedy = f'To use other weights, set {HASH} to {found}.'
         if not path:
-            remedy = 'Delete it to have it fetched again.'
+            remedy = 'Delete it, and genbench will fetch it again.'
         elif sha256:
             remedy = 'Correct one of them.'
-        raise UserError(f'{file} has the sha256 {found}, not {expected} of {whose}. {remedy}')
+        raise UserError(f'{file} has the sha256 {found}, but {whose} has {expected}. {remedy}')
     return Weights(file, found, found == published.sha256 and not key, key)
 
 
@@ -131,8 +131,8 @@ def _parse(text: str) -> tuple[pathlib.Path, tuple[str, ...]]:
 
 def _hash_of(path: pathlib.Path) -> str:
     try:
-        if path.exists() and not path.is_file():  # a folder, or a pipe, which might never end
-            raise UserError(f'The weights {path} ({FILE}) are no file.')
+        if path.exists() and not path.is_file():  # it may be a folder, or a pipe that never ends
+            raise UserError(f'The weights {path} ({FILE}) are not a file.')
         with path.open('rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:
@@ -148,7 +148,7 @@ def fetch(published: Published, *, quiet: bool = False) -> None:
         with partial.open('wb') as file:
             found = _download(published, file, quiet)
         if found != published.sha256:
-            raise UserError(f'{published.address} gave a file with the sha256 {found}, not {published.sha256}; fetch '
+            raise UserError(f'{published.address} gave a file with the sha256 {found}, not {published.sha256}. Fetch '
                             f'{published.title} elsewhere and put it at {published.path}.')  # fmt: skip
         os.replace(partial, published.path)
     finally:
@@ -171,7 +171,7 @@ def _download(published: Published, file: IO[bytes], quiet: bool) -> str:
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, 'reason', None) or error
         raise UserError(f'{published.title} cannot be fetched ({reason}). Put {published.address} (sha256 '
-                        f'{published.sha256}) at {published.path}, or name it with {FILE}.') from None  # fmt: skip
+                        f'{published.sha256}) at {published.path}, or give it with {FILE}.') from None  # fmt: skip
     return digest.hexdigest()
 
 
@@ -184,7 +184,7 @@ def read_safetensors(path: pathlib.Path, choose: torch_file.Choose = list) -> di
         header.pop('__metadata__', None)
         found = {name: _stored(entry, data[8 + length :]) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f'{path} is no safetensors file, or is damaged ({error}).') from None
+        raise UserError(f'{path} is not a safetensors file, or is damaged ({error}).') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from None
     return {name: found[name] for name in choose({name: value.shape for name, value in found.items()})}
@@ -194,7 +194,7 @@ def _stored(entry: Any, values: memoryview) -> np.ndarray:
     """The tensor that an entry of a safetensors header describes."""
     (begin, end), kind = entry['data_offsets'], np.dtype(_SAFETENSORS[entry['dtype']])
     if min(begin, *entry['shape'], 0) < 0 or end - begin != math.prod(entry['shape']) * kind.itemsize:
-        raise ValueError('a tensor has not the size of its shape')
+        raise ValueError('the size of a tensor does not match its shape')
     return np.frombuffer(values[begin:end], kind).reshape(entry['shape'])
 
 
@@ -215,12 +215,12 @@ def checked(
     def choose(held: torch_file.Shapes) -> Collection[str]:
         for name, shape in shapes.items():
             if name not in held:
-                raise UserError(f'{weights.path} has no tensor {name}, so it is not of this network.')
+                raise UserError(f'{weights.path} has no tensor {name}, so it does not belong to this network.')
             if held[name] != shape:
-                raise UserError(f'{name} in {weights.path} has the shape {held[name]}; this network needs {shape}.')
+                raise UserError(f'{name} in {weights.path} has the shape {held[name]}, but this network needs {shape}.')
         others = [name for name in held.keys() - shapes.keys() if not name.startswith(beside)]
         if unknown := sorted(name for name in others if name.rpartition('.')[2] not in unused):
-            raise UserError(f'{weights.path} holds {unknown[0]}, which this network does not have.')
+            raise UserError(f'{weights.path} has {unknown[0]}, which this network does not have.')
         return shapes.keys()
 
     return {name: np.asarray(value, np.float32) for name, value in weights.tensors(choose).items()}

@@ -19,7 +19,7 @@ from genbench.studies.launchers import base
 from genbench.studies.status import Display
 
 POLL_SECONDS = 0.1
-SAVING_SECONDS = 60  # time for a trial to save after the process that forked it has gone
+SAVING_SECONDS = 60  # time for a trial to save after the process that forked it is gone
 
 
 class Local:
@@ -31,7 +31,7 @@ class Local:
         launched jobs.
     """
 
-    interruption = 'Stopped and saved; the same command goes on from there.'
+    interruption = 'Stopped and saved. Repeat the command to continue.'
 
     def __init__(self, slots: int = 0, trials: int = 0):
         self._slots, self._trials = make_slots(slots), trials
@@ -40,7 +40,7 @@ class Local:
         if not floor and all(job.done for job in jobs):
             return False
         with _Processes() as processes:
-            if floor:  # alone and first, because it trains the network that scores trials
+            if floor:  # alone and first, because it trains the network that scores the trials
                 self._score_real(processes, floor)
             return _Pool(jobs, self._slots, processes, self._trials).work()
 
@@ -150,10 +150,12 @@ class _Pool:
             failed = [name for name, how in zip(job.after, before, strict=True) if how == 'failed']
             if failed:
                 self._waiting.remove(job)
-                state.fail(job.folder.path, f'{failed[0]} failed, which it builds on')
+                state.fail(job.folder.path, f'it builds on {failed[0]}, which failed')
             elif all(how == 'done' for how in before):
                 ready.append(job)
-        ready.sort(key=lambda job: not any(job.name in other.after for other in self._waiting))  # awaited jobs first
+        ready.sort(
+            key=lambda job: not any(job.name in other.after for other in self._waiting)
+        )  # awaited jobs come first
         free = [slot for slot in self._slots if slot.job is None]
         for slot, job in zip(free, ready, strict=False):
             self._launch(slot, job)
@@ -180,7 +182,7 @@ class _Pool:
         self._waiting.remove(job)
         kept = ','.join(map(str, slot.cores)) if self._share < len(self._cores) else ''
         path = job.folder.path
-        state.update(path, state='running', host=state.host())  # from here on its own process writes
+        state.update(path, state='running', host=state.host())  # from here on, its own process writes
         self._processes.start(job.name, path / 'log.txt', slot.environment, 'trial', kept, job.wanted, path)
 
     def _reap(self) -> bool:
@@ -213,7 +215,7 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    try:  # on Linux, an orphan that nobody waits for remains as a zombie
+    try:  # on Linux, an orphan without a waiting parent remains as a zombie
         return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return True
@@ -253,7 +255,7 @@ class _Processes:
 
     def ended(self) -> Iterator[tuple[str, int]]:
         """(name, exit status or minus the signal) of the trials that have ended since the last call."""
-        over = self._nursery.poll() is not None  # checked first, so that everything it said before is still read
+        over = self._nursery.poll() is not None  # check first, so that everything it said before is still read
         yield from self._hear()
         if over:
             self._give_up()
@@ -279,8 +281,8 @@ class _Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         raise UserError(f'The process that forks trials is gone: '
-                        f'{state.ended(self._nursery.wait())}. The trials that ran have stopped; the same command goes '
-                        'on from there.')  # fmt: skip
+                        f'{state.ended(self._nursery.wait())}. The running trials have stopped. Repeat the command '
+                        'to continue.')  # fmt: skip
 
     def _ask(self, **request: Any) -> None:
         self._requests.write((json.dumps(request) + '\n').encode())

@@ -22,7 +22,7 @@ import warnings
 from typing import Any, NoReturn
 
 POLL_SECONDS = 0.05
-# What every trial imports sooner or later. `genbench.families` finds its own modules.
+# Modules that every trial imports sooner or later. `genbench.families` finds its own modules.
 MODULES = (
     'genbench.evaluation.harness',
     'genbench.training.loop',
@@ -54,7 +54,7 @@ class Nursery:
         self._channel = channel
         self._children: dict[int, str] = {}
         self._buffer = b''
-        self._end, self._life = os.pipe()  # only this process holds the second end, so the first one ends with it
+        self._end, self._life = os.pipe()  # only this process has the second end, so the pipe closes when it dies
 
     def run(self) -> int:
         selector = selectors.DefaultSelector()
@@ -128,7 +128,7 @@ class Nursery:
         try:
             os.write(self._channel, (json.dumps(values) + '\n').encode())
         except BrokenPipeError:
-            return  # the process that started this one is gone; the end of the input says so too
+            return  # the process that started this one is gone; the end of the input also shows it
 
 
 def _stop_after(end: int) -> None:
@@ -138,12 +138,12 @@ def _stop_after(end: int) -> None:
 
 
 def main() -> int:
-    # From Python 3.12 on, forking warns if libraries hold threads. OpenBLAS's threads are made for it.
+    # From Python 3.12 on, forking warns if libraries have threads. OpenBLAS's threads survive a fork.
     warnings.filterwarnings('ignore', category=DeprecationWarning, message='.*fork')
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher handles Ctrl-C
     channel = os.dup(1)
     os.set_inheritable(channel, False)
-    os.dup2(2, 1)  # what an import prints is not an answer
+    os.dup2(2, 1)  # the output of an import is not an answer
     preload()
     return Nursery(channel).run()
 

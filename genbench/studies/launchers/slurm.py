@@ -17,7 +17,7 @@ from genbench.studies.launchers import base, squeue
 from genbench.studies.launchers.task import Task
 
 POLL_SECONDS = 2.0
-SIGNAL_SECONDS = 90  # a job is told to save this long before its time limit
+SIGNAL_SECONDS = 90  # SLURM signals a job to save this long before its time limit
 # Names in flags and studies → submitit's names. Other names go to sbatch unchanged.
 KEYS = {
     'partition': 'partition',
@@ -55,7 +55,7 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition('=')
         if not equals or not re.fullmatch(r'[a-z][a-z-]*', key):
-            raise UserError(f'--slurm is {word!r}; write KEY=VALUE with a long option of sbatch, for example mem=32G.')
+            raise UserError(f'--slurm is {word!r}; write KEY=VALUE for a long option of sbatch, for example mem=32G.')
         found[key] = value
     return found
 
@@ -74,8 +74,8 @@ class Slurm:
 
     def __init__(self, folder: pathlib.Path, options: Options | None = None):
         if shutil.which('sbatch') is None or shutil.which('srun') is None:
-            raise UserError('--launcher=slurm needs sbatch and srun on the PATH: start it on a login node of the '
-                            'cluster, or leave --launcher out to use this machine.')  # fmt: skip
+            raise UserError('--launcher=slurm needs sbatch and srun on the PATH. Start it on a login node of the '
+                            'cluster, or remove --launcher to use this machine.')  # fmt: skip
         try:
             import submitit  # noqa: F401
         except ImportError:
@@ -87,13 +87,13 @@ class Slurm:
         todo = [job for job in jobs if not job.done]
         known = squeue.read()
         if known is None:
-            raise UserError('SLURM does not answer (squeue) when asked which trials it has; try again later.')
+            raise UserError('SLURM does not answer (squeue); try again later.')
         there = [job for job in todo if squeue.holds(known.get(_number(job)))]
         missing = [job for job in todo if job not in there]
         self._submit(missing, {job.name: _number(job) for job in there}, {job.name: job for job in jobs})
-        self.interruption = (f'{len(there) + len(missing)} trials are in the queue of SLURM. They go on without this '
-                             f'command: genbench status {self._folder} shows them, and the same command waits for them '
-                             'and collects their results.')  # fmt: skip
+        self.interruption = (f'{len(there) + len(missing)} trials are in the SLURM queue. They continue without this '
+                             f'command: genbench status {self._folder} shows them. Repeat the command to wait for them '
+                             'and collect their results.')  # fmt: skip
         if not self._options.wait:  # the call that waits also scores real images
             return any(not job.done for job in todo)
         with _Floor(floor, self._options) as real:
@@ -111,7 +111,7 @@ class Slurm:
                     groups.setdefault(tuple(numbers[name] for name in before), []).append(job)
             if not groups:
                 for job in waiting:
-                    state.fail(job.folder.path, f'{job.after[0]} is not done, which it builds on')
+                    state.fail(job.folder.path, f'it builds on {job.after[0]}, which is not done')
                 return
             for needed, group in groups.items():
                 numbers |= self._submit_array(group, needed)
@@ -129,7 +129,7 @@ class Slurm:
             executor.update_parameters(**self._parameters(before))
             submitted = executor.map_array(Task.__call__, tasks)
         except (utils.FailedJobError, utils.FailedSubmissionError) as error:
-            raise UserError(f'SLURM did not take the jobs: {_said(error)}') from None
+            raise UserError(f'SLURM rejected the jobs: {_said(error)}') from None
         numbers = {job.name: one.job_id for job, one in zip(jobs, submitted, strict=True)}
         for job in jobs:
             if state.read(job.folder.path)['state'] == 'queued':  # otherwise the job has already recorded it
@@ -145,7 +145,7 @@ class Slurm:
             more |= {'dependency': f'afterok:{":".join(before)}', 'kill-on-invalid-dep': 'yes'}
         return {
             'job_name': f'genbench-{self._folder.name}',
-            'time': None,  # the partition's default
+            'time': None,  # the default of the partition
             'signal_delay_s': SIGNAL_SECONDS,
             'ntasks_per_node': per_node,
             'srun_args': ['--kill-on-bad-exit=1'],
@@ -175,7 +175,7 @@ class Slurm:
             return True
         changes = squeue.judge(now, known) if now['job'] else {}
         if changes.get('state') == 'failed':
-            time.sleep(0.5)  # its last write may still be on the way
+            time.sleep(0.5)  # its last write may still be in transit
             if state.read(path)['state'] not in ('done', 'failed'):
                 state.fail(path, self._builds_on(job) or changes['reason'])
             return True
@@ -183,14 +183,14 @@ class Slurm:
         limit = self._options.start_timeout
         if limit and seconds > limit and now['state'] == 'queued' and entry and _stuck(entry):
             _cancel(_number(job))
-            state.fail(path, f'its job did not start in {status.duration(limit)} and was cancelled: '
+            state.fail(path, f'its job did not start within {status.duration(limit)} and was cancelled: '
                              f'it {squeue.waiting(_number(job), entry)}')  # fmt: skip
             return True
         return False
 
     def _builds_on(self, job: Job) -> str:
         failed = [name for name in job.after if state.read(job.folder.path.parent / name)['state'] == 'failed']
-        return f'{failed[0]} failed, which it builds on' if failed else ''
+        return f'it builds on {failed[0]}, which failed' if failed else ''
 
 
 class _Floor:
@@ -263,7 +263,7 @@ class _Stop:
 def _check(resources: Mapping[str, str]) -> None:
     for key in _NUMBERS:
         if key in resources and not str(resources[key]).isdigit():
-            raise UserError(f'{key} of a SLURM job is {resources[key]!r}; it should be a whole number.')
+            raise UserError(f'{key} of a SLURM job is {resources[key]!r}; it should be an integer.')
 
 
 def _is_done(name: str, job: Job, known: Mapping[str, Job]) -> bool:

@@ -15,29 +15,28 @@ _PENDING = {
     'Priority': 'waits behind jobs of higher priority',
     'Dependency': 'waits for the trials it builds on',
     'DependencyNeverSatisfied': 'waits for a trial that failed, and will never start',
-    'BeginTime': 'was put back into the queue and starts again in a while',
+    'BeginTime': 'was requeued and will start again soon',
     'JobHeldUser': 'is held; release it with: scontrol release {job}',
     'JobHeldAdmin': 'is held by an administrator',
     'JobArrayTaskLimit': 'waits for other trials of its array',
     'PartitionDown': 'waits for its partition, which is down',
     'PartitionInactive': 'waits for its partition, which is inactive',
-    'PartitionNodeLimit': 'asks for more nodes than its partition gives a job',
-    'PartitionTimeLimit': 'asks for more time than its partition gives a job',
+    'PartitionNodeLimit': 'needs more nodes than its partition allows',
+    'PartitionTimeLimit': 'needs more time than its partition allows',
     'ReqNodeNotAvail': 'waits for nodes that are not available',
     'Licenses': 'waits for a licence',
-    'launch failed requeued held': 'could not be started on its node and is held; release it with: '
-    'scontrol release {job}',
-    'None': 'has just been submitted',
+    'launch failed requeued held': 'could not start on its node and is held; release it with: scontrol release {job}',
+    'None': 'was just submitted',
 }
 _ENDED = {
     'CANCELLED': 'its job was cancelled',
-    'TIMEOUT': 'its job ran into its time limit; give it more with --time',
-    'OUT_OF_MEMORY': 'its job ran out of memory; give it more with --slurm mem=…',
+    'TIMEOUT': 'its job reached its time limit; raise it with --time',
+    'OUT_OF_MEMORY': 'its job ran out of memory; ask for more with --slurm mem=…',
     'NODE_FAIL': 'a node of its job failed',
     'BOOT_FAIL': 'a node of its job failed to boot',
     'DEADLINE': 'its job missed its deadline',
     'FAILED': 'its job failed',
-    'COMPLETED': 'its job ended without finishing it',
+    'COMPLETED': 'its job ended before the trial was finished',
 }
 
 
@@ -81,7 +80,7 @@ def judge(status: Mapping[str, Any], jobs: Mapping[str, Entry]) -> dict[str, Any
     job = status['job'].partition(':')[2]
     entry = jobs.get(job)
     if entry is None:
-        return {'state': 'failed', 'reason': 'its job is no longer known to SLURM; ' + _again(status)}
+        return {'state': 'failed', 'reason': 'SLURM no longer knows its job; ' + _again(status)}
     if entry.state in ACTIVE:
         return {}
     if entry.state in WAITING:
@@ -93,5 +92,5 @@ def judge(status: Mapping[str, Any], jobs: Mapping[str, Entry]) -> dict[str, Any
 
 
 def _again(status: Mapping[str, Any]) -> str:
-    where = f'from step {status["step"]}' if status['step'] else 'from the start'
-    return f'the command of the study goes on {where}'
+    where = f'continue from step {status["step"]}' if status['step'] else 'start over'
+    return f'run the study again to {where}'

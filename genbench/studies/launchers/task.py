@@ -16,7 +16,7 @@ from typing import Any
 from genbench.errors import INTERRUPTED
 from genbench.studies import state
 
-LINGER_SECONDS = 10.0  # for the first task to record the reason, before SLURM ends the job because another task failed
+LINGER_SECONDS = 10.0  # for the first task to record the reason, before SLURM ends the job because another failed
 
 
 class Stopped(Exception):

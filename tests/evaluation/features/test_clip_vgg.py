@@ -128,7 +128,7 @@ def test_a_path_is_measured_in_lpips_of_real_valued_images(networks, lpips):
 def test_lpips_of_equal_images_is_nothing_and_of_others_an_error(networks, lpips):
     x = networks.images(networks.LPIPS_IMAGES['even'], 3)
     assert lpips(x, x).max() < 1e-12
-    with pytest.raises(UserError, match='pair by pair'):
+    with pytest.raises(UserError, match='pairs of images'):
         lpips(x, x[:2])
 
 
@@ -139,5 +139,5 @@ def test_the_linear_layers_have_one_weight_a_channel(networks):
 @pytest.mark.parametrize('name', ['clip-vitb32', 'vgg16'])
 def test_weights_of_another_network_are_one_sentence(write, name):
     path, sha256 = write('other', {'conv.weight': (2, 2)})
-    with pytest.raises(UserError, match='so it is not of this network'):
+    with pytest.raises(UserError, match='so it does not belong to this network'):
         features.get(name, weights=path, weights_sha256=sha256)

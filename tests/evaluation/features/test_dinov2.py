@@ -95,5 +95,5 @@ def test_names_and_shapes_are_those_of_the_published_files(vit_shapes_of, name, 
 
 def test_weights_of_another_size_are_one_sentence(tiny_vit):
     _, _, path, sha256 = tiny_vit
-    with pytest.raises(UserError, match=r'has the shape \(12,\); this network needs \(768,\)'):
+    with pytest.raises(UserError, match=r'has the shape \(12,\), but this network needs \(768,\)'):
         features.get('dinov2', weights=path, weights_sha256=sha256)

@@ -107,6 +107,6 @@ def test_weights_of_another_network_are_one_sentence(tensors, safetensors, tmp_p
     path = tmp_path / 'imagenet.safetensors'
     sha256 = safetensors(path, {**tensors, 'fc.weight': np.zeros((1000, 2048), np.float32)})
     with pytest.raises(
-        UserError, match=r'fc.weight in .* has the shape \(1000, 2048\); this network needs \(1008, 2048\)'
+        UserError, match=r'fc.weight in .* has the shape \(1000, 2048\), but this network needs \(1008, 2048\)'
     ):
         features.get('inception', weights=str(path), weights_sha256=sha256)

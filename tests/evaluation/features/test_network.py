@@ -91,12 +91,12 @@ def test_the_classifier_by_name_is_the_classifier(tiny, digits, tmp_path, monkey
 @pytest.mark.parametrize(
     ('name', 'options', 'words'),
     [
-        ('inceptoin', {}, 'No feature network is called .inceptoin.*Did you mean inception'),
+        ('inceptoin', {}, 'There is no feature network .inceptoin.*Did you mean inception'),
         ('inception', {'convention': 'tf'}, 'inception has ttur, pytorch-fid, clean, not the convention .tf.'),
         ('dinov2', {'convention': 'ttur'}, 'dinov2-vitb14 has dgm-eval, clean, not the convention .ttur.'),
         ('pixels', {'convention': 'ttur'}, 'pixels has none, not the convention'),
-        ('pixels', {'weights': 'a.pth'}, 'take no evaluation.features.weights'),
-        ('classifier', {}, 'trained on a data set, and there is none here'),
+        ('pixels', {'weights': 'a.pth'}, 'do not use evaluation.features.weights'),
+        ('classifier', {}, 'need a data set to train on, but there is none here'),
     ],
 )
 def test_features_that_cannot_be_say_why(name, options, words):
@@ -106,5 +106,5 @@ def test_features_that_cannot_be_say_why(name, options, words):
 
 @pytest.mark.parametrize('shape', [(0, 8, 8, 3), (4, 8, 8), (4, 8, 8, 4)])
 def test_images_that_cannot_be_say_why(shape):
-    with pytest.raises(UserError, match=r'pixels needs at least one, and as \(n, height, width, 1 or 3\)'):
+    with pytest.raises(UserError, match=r'pixels needs at least one, with the shape \(n, height, width, 1 or 3\)'):
         features.get('pixels')(np.zeros(shape, np.uint8))

@@ -131,7 +131,7 @@ def test_nothing_that_is_pickled_is_run(tmp_path, layout, function, name):
     ran = tmp_path / 'ran'
     command = f'touch {ran}' if function is os.system else f'__import__("pathlib").Path({str(ran)!r}).touch()'
     path = write(tmp_path / 'bad.pth', layout, {'weight': Call(function, command)})
-    with pytest.raises(UserError, match=rf'{re.escape(str(path))} asks for {name}, which is more than tensors'):
+    with pytest.raises(UserError, match=rf'{re.escape(str(path))} needs {name}, which is not a tensor'):
         torch_file.read(path)
     assert not ran.exists()
 
@@ -155,7 +155,7 @@ def test_nothing_that_is_pickled_is_run(tmp_path, layout, function, name):
 )
 def test_what_is_no_tensor_inside_its_storage_is_refused(tmp_path, layout, value):
     path = write(tmp_path / 'bad.pth', layout, value, SHARED[:6].tobytes())
-    with pytest.raises(UserError, match='is no file of tensors that torch wrote, or is damaged'):
+    with pytest.raises(UserError, match='is not a torch file of tensors, or is damaged'):
         torch_file.read(path)
 
 
@@ -191,12 +191,12 @@ def test_a_state_dict_beside_other_values_is_read_by_its_key(tmp_path, layout):
 @pytest.mark.parametrize(
     ('key', 'words'),
     [
-        ((), 'a.pth holds dictionaries of tensors; name the one that is meant, for example as FILE::state_dict'),
-        (('more',), 'for example as FILE::more::ema'),
-        (('model',), 'holds nothing under model; there is: epoch, best_prec1, args, optimizer, state_dict'),
+        ((), 'a.pth has several dictionaries of tensors; choose one, for example FILE::state_dict'),
+        (('more',), 'for example FILE::more::ema'),
+        (('model',), 'has nothing under model; it has: epoch, best_prec1, args, optimizer, state_dict'),
         (('state_dict', 'w'), 'it is a Tensor, neither a tensor nor'),
-        (('epoch', 'w'), 'holds nothing under epoch::w; there is: int'),
-        (('optimizer',), 'asks for builtins.set, which is more than tensors'),
+        (('epoch', 'w'), 'has nothing under epoch::w; it has: int'),
+        (('optimizer',), 'needs builtins.set, which is not a tensor'),
     ],
 )
 def test_a_key_that_is_missing_or_wrong_is_answered_with_those_that_are_there(tmp_path, key, words):
@@ -276,13 +276,13 @@ PACKED = 2**24  # numbers: 64 MiB that pack into 64 KiB
 def test_what_is_larger_than_its_tensors_is_not_unpacked(tmp_path, value):
     path = write(tmp_path / 'bad.pth', 'zip', value, bytes(4 * PACKED), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**17
-    refused(lambda: torch_file.read(path), 'storage 0 would unpack to 67108864 bytes, of which its tensors show')
+    refused(lambda: torch_file.read(path), 'storage 0 would unpack to 67108864 bytes, but its tensors use only')
 
 
 def test_tensors_of_another_network_are_not_unpacked(tmp_path):
     value = {'x': Tensor(PACKED, 0, (PACKED,), (1,))}
     path = write(tmp_path / 'bad.pth', 'zip', value, bytes(4 * PACKED), zipfile.ZIP_DEFLATED)
-    for shapes, words in (({'x': (3,)}, 'this network needs'), ({'y': (PACKED,)}, 'has no tensor y')):
+    for shapes, words in (({'x': (3,)}, 'but this network needs'), ({'y': (PACKED,)}, 'has no tensor y')):
         refused(lambda shapes=shapes: weights.checked(weights.Weights(path, '', False), shapes), words)
     assert torch_file.read(path)['x'].nbytes == 4 * PACKED
 

@@ -87,7 +87,7 @@ def test_a_file_put_into_the_cache_by_hand_is_used(cache):
 def test_a_damaged_file_in_the_cache_is_said(cache):
     cache.mkdir(parents=True)
     (cache / 'network.pth').write_bytes(CONTENT[:-1])
-    with pytest.raises(UserError, match=rf'network.pth has the sha256 \w+, not {SHA256} of a network. Delete it'):
+    with pytest.raises(UserError, match=rf'network.pth has the sha256 \w+, but a network has {SHA256}. Delete it'):
         weights.find(Published('a network', OFFLINE, SHA256))
 
 
@@ -98,13 +98,13 @@ def test_a_users_file_needs_its_hash_said_unless_it_is_the_published_one(tmp_pat
     digest, published = hashlib.sha256(b'other').hexdigest(), Published('a network', OFFLINE, SHA256)
     assert weights.find(published, str(mine)).published
     assert weights.find(published, str(other), digest) == weights.Weights(other, digest, False)
-    with pytest.raises(UserError, match=f'not {SHA256} of a network.*weights_sha256 or --weights-sha256 to {digest}'):
+    with pytest.raises(UserError, match=f'but a network has {SHA256}.*weights_sha256 or --weights-sha256 to {digest}'):
         weights.find(published, str(other))
-    with pytest.raises(UserError, match=f'has the sha256 {digest}, not {"1" * 64} of evaluation'):
+    with pytest.raises(UserError, match=f'has the sha256 {digest}, but evaluation.*has {"1" * 64}'):
         weights.find(published, str(other), '1' * 64)
     with pytest.raises(UserError, match='gone.pth .*features.weights or --weights. cannot be read: No such file'):
         weights.find(published, str(tmp_path / 'gone.pth'))
-    with pytest.raises(UserError, match='which evaluation.features.weights or --weights should name'):
+    with pytest.raises(UserError, match='also give the file with evaluation.features.weights or --weights'):
         weights.find(published, '', digest)
 
 
@@ -129,7 +129,7 @@ def test_half_a_safetensors_file_is_one_sentence(tmp_path, safetensors, share):
     safetensors(path, {'x': np.ones((5, 5), np.float32), 'y': np.ones(3, np.float32)})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UserError, match='a.safetensors is no safetensors file, or is damaged'):
+    with pytest.raises(UserError, match='a.safetensors is not a safetensors file, or is damaged'):
         weights.read_safetensors(path)
 
 
@@ -137,8 +137,8 @@ def test_half_a_safetensors_file_is_one_sentence(tmp_path, safetensors, share):
     ('change', 'words'),
     [
         ({'layer.bias': None}, 'a.safetensors has no tensor layer.bias'),
-        ({'layer.weight': np.zeros((2, 4))}, r'layer.weight in .* has the shape \(2, 4\); this network needs \(4, 2\)'),
-        ({'head.weight': np.zeros(3)}, 'a.safetensors holds head.weight, which this network does not have'),
+        ({'layer.weight': np.zeros((2, 4))}, r'has the shape \(2, 4\), but this network needs \(4, 2\)'),
+        ({'head.weight': np.zeros(3)}, 'a.safetensors has head.weight, which this network does not have'),
     ],
 )
 def test_tensors_of_another_network_are_one_sentence(tmp_path, safetensors, change, words):
@@ -163,14 +163,14 @@ def test_a_key_names_a_part_of_a_file(tmp_path):
     named = tmp_path / 'b::c.pth'
     named.write_bytes(CONTENT)
     assert (weights.find(published, str(named)).path, weights.find(published, str(named)).key) == (named, ())
-    with pytest.raises(UserError, match='is a safetensors file, so ::ema names nothing in it'):
+    with pytest.raises(UserError, match='is a safetensors file, which has no ::ema'):
         weights.Weights(tmp_path / 'a.safetensors', SHA256, False, ('ema',)).tensors()
 
 
 @pytest.mark.parametrize('make', [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to('/dev/zero')])
 def test_weights_are_a_file(tmp_path, make):
     make(tmp_path / 'a.pth')
-    with pytest.raises(UserError, match='a.pth .* are no file'):
+    with pytest.raises(UserError, match='a.pth .* are not a file'):
         weights.find(Published('a network', OFFLINE, SHA256), str(tmp_path / 'a.pth'))
 
 
@@ -199,6 +199,6 @@ def test_a_loop_of_links_is_one_sentence(tmp_path):
 def test_a_header_that_cannot_be_is_one_sentence(tmp_path, header):
     path = tmp_path / 'a.safetensors'
     path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(8))
-    with pytest.raises(UserError, match='a.safetensors is no safetensors file, or is damaged') as raised:
+    with pytest.raises(UserError, match='a.safetensors is not a safetensors file, or is damaged') as raised:
         weights.read_safetensors(path)
     assert len(str(raised.value).splitlines()) == 1
