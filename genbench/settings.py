@@ -42,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
     'optimizer': {
-        'name': 'adam',  # or 'adamw', 'lion', 'muon', 'sgd'
+        'name': 'adam',  # or 'adamw', 'adagrad', 'lion', 'muon', 'radam', 'sgd'
         'learning_rate': 1e-3,
         'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps'
         'warmup_steps': 0,
@@ -51,7 +51,7 @@ DEFAULTS: dict[str, Any] = {
         'drop_factor': 0.1,
         'b1': 0.9,
         'b2': 0.999,
-        'epsilon': 1e-8,  # of Adam's denominator
+        'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # of the gradient; 0: none
     },

@@ -112,8 +112,11 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension."""
-    metric = 'bits_per_dim' if row.metric == 'nats' else row.metric
+    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension.
+
+    `log_likelihood_nats` is the density of a dequantised image's logits, a part of the row of a likelihood.
+    """
+    metric = 'bits_per_dim' if row.metric in ('nats', 'log_likelihood_nats') else row.metric
     fitting = [
         entry for entry in found if entry['metric'] == metric
         and all(entry['protocol'].get(key) == value for key, value in row.measured.items())
@@ -125,6 +128,11 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
     if metric == row.metric or newest['value'] is None:
         return newest
     nats = runs.open_run(folder).family.spec.num_dims * math.log(2)
+    if row.metric == 'log_likelihood_nats':
+        bits = (newest.get('details') or {}).get('density_of_logits')
+        if bits is None:
+            raise UserError(f'{folder} has no density of logits; {row.id} needs a run with network.name=maf.')
+        return {**newest, 'metric': row.metric, 'value': -bits * nats, 'std_err': None}
     error = newest.get('std_err')
     return {**newest, 'metric': 'nats', 'value': newest['value'] * nats, 'std_err': error and error * nats}
 

@@ -151,7 +151,7 @@ def prepare(
     builder = None if on_noise else opening.open_data(config.data)
     spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
-    if spec.is_plane and config.network.name not in ('mlp', 'none'):
+    if spec.is_plane and config.network.name not in ('mlp', 'made', 'maf', 'none'):
         raise UserError(f'{spec.name} holds points in the plane, and network.name={config.network.name} is for images; '
                         'use network.name=mlp.')  # fmt: skip
     family = families.get(config.family.name)(config, spec, borrowed)
