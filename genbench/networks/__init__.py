@@ -144,9 +144,7 @@ def latent_size(config: Any, space: Shaped) -> int:
     return config.get('latent') or math.prod(space.shape)
 
 
-def autoregressor(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int
-) -> made.Made:
+def autoregressor(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int) -> made.Made:
     """A network (vectors, given, mask) → `outputs` per dimension, which see the dimensions before it.
 
     Raises:
@@ -158,9 +156,7 @@ def autoregressor(
     return made.Made(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
 
 
-def flow(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
-) -> couplings.Flow | mlp.Flow | maf.Flow:
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow | maf.Flow:
     """An invertible network, images ↔ vectors.
 
     Raises:

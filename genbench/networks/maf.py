@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks import layers
 from genbench.networks.couplings import Logit
 from genbench.networks.made import Made
 from genbench.ranges import COUNT, COUNT_OR_NONE, Range, each, one_of
@@ -41,7 +40,6 @@ RANGES = {
 MOMENTUM, EPSILON = 0.9, 1e-5  # of the batch normalisation
 HALVINGS = 40  # of the interval that is known to contain the inverse of a mixture
 FURTHEST = 5.2  # beyond this, the normal distribution function is one in float32
-
 
 
 def inversion(config: Any, dims: int) -> int:
@@ -165,8 +163,7 @@ class BatchNorm(nnx.Module):
             share = 1.0 if fit else 1 - MOMENTUM
             own, mean, variance = (mean, variance), x.mean(0), x.var(0)
             self.mean[...], self.variance[...] = (
-                old + share * (jax.lax.stop_gradient(new) - old)
-                for old, new in zip(own, (mean, variance), strict=True)
+                old + share * (jax.lax.stop_gradient(new) - old) for old, new in zip(own, (mean, variance), strict=True)
             )
         log_scale = self.log_scale[...] - jnp.log(variance + EPSILON) / 2
         log_det = jnp.broadcast_to(log_scale.sum(), len(x))

@@ -1,5 +1,6 @@
 """Check whether a recipe reproduces its published number, in full or only as far as is cheap."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -20,7 +21,9 @@ from genbench.studies import ledger
 from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
+from genbench.training.checkpoint import Checkpoints
 from genbench.training.files import write_atomically
+from genbench.training.metrics import ROW, read_rows
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
@@ -103,12 +106,26 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
-    harness.evaluate(folder, [*row.evaluation, *place])
-    found = _measured(row, folder, results.read(runs.Folder(folder).results))
+    step = _chosen(folder)
+    harness.evaluate(folder, [*row.evaluation, *place], step=step)
+    rows = results.read(runs.Folder(folder).results)
+    found = _measured(row, folder, [entry for entry in rows if step in (None, entry['checkpoint_step'])])
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
     return Comparison(row, found, differences, tuple(other))
+
+
+def _chosen(folder: pathlib.Path) -> int | None:
+    """The checkpoint that early stopping chooses, the best by a score (`checkpoint.keep_best`); None: the newest."""
+    run = runs.open_run(folder)
+    options = run.config.checkpoint
+    if not options.keep_best or not options.best_metric:
+        return None
+    logged = {row['step']: row.get(options.best_metric) for row in read_rows(run.folder.metrics, ROW)}
+    with contextlib.closing(Checkpoints(run.folder.checkpoints)) as checkpoints:
+        scores = {step: logged[step] for step in checkpoints.steps() if logged.get(step) is not None}
+    return (max if options.best_mode == 'max' else min)(scores, key=scores.__getitem__)
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from genbench.settings import DEFAULTS
 OPTIMIZERS = {
     'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2'], eps=o['epsilon']),
     'adamw': lambda rate, o: optax.adamw(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
-    'adagrad': lambda rate, o: optax.adagrad(rate, initial_accumulator_value=0.0, eps=o['epsilon']),  # Duchi et al. 2011
+    'adagrad': lambda rate, o: optax.adagrad(rate, initial_accumulator_value=0.0, eps=o['epsilon']),
     'lion': lambda rate, o: optax.lion(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
     'muon': lambda rate, o: optax.contrib.muon(
         rate, weight_decay=o['weight_decay'], adam_b1=o['b1'], adam_b2=o['b2'], consistent_rms=0.2,
