@@ -87,7 +87,7 @@ class NormalizingFlow(Family):
 
         def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
             """The bound, and the log-density of the same draw's logits, which MAF reports."""
-            total = first.log_prob(networks, images, given, keys)
+            total = dequantisation.bound(self.space, networks, density(networks, given), images, keys, 1)
             x, weight = dequantisation.draw(self.space, networks, images, keys, 0)
             return {'log_prob': total, LOGITS: total - weight - networks['flow'].logit(x)[1]}
 

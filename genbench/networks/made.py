@@ -65,6 +65,14 @@ def degrees(dims: int, hidden: tuple[int, ...], order: str, masks: int, seed: in
     return tuple(np.stack(layer).astype(np.int32) for layer in zip(*drawn, strict=True))
 
 
+class Masked(layers.Linear):
+    """A linear layer without the connections outside a mask (inputs, outputs)."""
+
+    def through(self, x: Array, mask: Array) -> Array:
+        y = x @ jnp.where(mask, self.kernel[...], 0)
+        return y if self.bias is None else y + self.bias[...]
+
+
 class Made(nnx.Module):
     """Vectors (batch, dims) → (batch, dims, outputs); conditions enter the first hidden layer.
 
@@ -76,16 +84,15 @@ class Made(nnx.Module):
         order: str, masks: int = 1, mask_seed: int = 0, direct: bool = False,
         kernel_init: layers.Initializer | None = None, biased: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
-        def layer(before: int, after: int) -> layers.Linear:
-            bias = _bias(before) if biased else layers.zeros
-            kernel = kernel_init or nnx.initializers.orthogonal()
-            return layers.Linear(before, after, kernel_init=kernel, bias_init=bias, rngs=rngs)
+        def layer(before: int, after: int, use_bias: bool = True) -> Masked:
+            kernel, bias = kernel_init or nnx.initializers.orthogonal(), _bias(before) if biased else layers.zeros
+            return Masked(before, after, kernel_init=kernel, bias_init=bias, use_bias=use_bias, rngs=rngs)
 
         self.dims, self.outputs, self.masks = dims, outputs, masks
         self._made_of = (dims, tuple(hidden), order, masks, mask_seed)
         self.layers = nnx.List([layer(*pair) for pair in zip((dims, *hidden[:-1]), hidden, strict=True)])
         self.output = layer(hidden[-1], dims * outputs)
-        self.direct = layer(dims, dims * outputs).kernel if direct else None
+        self.direct = layer(dims, dims * outputs, use_bias=False) if direct else None
         self.classes = layers.Classes(forms, hidden[0] if forms else 0, rngs=rngs)
         self.activation = ACTIVATIONS[activation]
 
@@ -98,13 +105,13 @@ class Made(nnx.Module):
         inputs, *units = (jnp.asarray(layer)[mask] for layer in self.degrees)
         h, below, condition = x, inputs, self.classes(given)
         for index, (layer, own) in enumerate(zip(self.layers, units, strict=True)):
-            h = h @ jnp.where(below[:, None] <= own, layer.kernel[...], 0) + layer.bias[...]
+            h = layer.through(h, below[:, None] <= own)
             h = self.activation(h if index or condition is None else h + condition)
             below = own
         own = jnp.repeat(inputs, self.outputs)
-        y = h @ jnp.where(below[:, None] < own, self.output.kernel[...], 0) + self.output.bias[...]
+        y = self.output.through(h, below[:, None] < own)
         if self.direct is not None:
-            y += x @ jnp.where(inputs[:, None] < own, self.direct[...], 0)
+            y += self.direct.through(x, inputs[:, None] < own)
         return y.reshape(len(x), self.dims, self.outputs)
 
 

@@ -24,7 +24,7 @@ Array = jax.Array
 
 DEFAULTS = {
     'layers': 5,  # affine layers, whose orderings alternate
-    'transform': 'autoregressive',  # or 'coupling'
+    'transform': 'masked',  # or 'coupling'
     'components': 0,  # of the mixtures of normals in a last, autoregressive layer; 0: no such layer
     'hidden': (1024, 1024),  # widths of the hidden layers of each network
     'normalise': True,  # batch normalisation after each affine layer
@@ -32,7 +32,7 @@ DEFAULTS = {
 }
 RANGES = {
     'layers': COUNT_OR_NONE,
-    'transform': one_of('autoregressive', 'coupling'),
+    'transform': one_of('masked', 'coupling'),
     'components': COUNT_OR_NONE,
     'hidden': each(COUNT, fewest=1),
     'margin': Range(0, 0.5, above=True, below=True),
@@ -139,7 +139,7 @@ class Mixture(nnx.Module):
             scale, weight = jnp.exp(log_scale), jnp.exp(log_weight)
 
             def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-                middle = sum(ends) / 2
+                middle = (ends[0] + ends[1]) / 2
                 inside = (weight * jax.scipy.special.ndtr((middle[..., None] - mean) / scale)).sum(-1)
                 return jnp.where(inside < share, middle, ends[0]), jnp.where(inside < share, ends[1], middle)
 
@@ -186,7 +186,7 @@ class Flow(nnx.Module):
         hidden: tuple[int, ...], normalise: bool, margin: float, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.shape, self.logit, dims = shape, Logit(margin), math.prod(shape)
-        orders = ('even', 'odd') if transform == 'coupling' else ('raster', 'reversed')
+        orders = ('odd', 'even') if transform == 'coupling' else ('raster', 'reversed')
         self.layers = nnx.List([
             Affine(dims, forms, order=orders[index % 2], hidden=hidden, rngs=rngs) for index in range(layers)
         ])  # fmt: skip

@@ -45,7 +45,7 @@ def test_the_last_of_several_masks_differs_in_its_connections_and_seeds_give_oth
 
 
 FLOWS = {
-    'autoregressive': {'layers': 2},
+    'masked': {'layers': 2},
     'without normalisation': {'layers': 1, 'normalise': False},
     'coupling': {'layers': 3, 'transform': 'coupling'},
     'mixture': {'layers': 0, 'components': 3},
@@ -78,7 +78,7 @@ class Same(nnx.Module):
         return x, jnp.zeros(len(x))
 
 
-@pytest.mark.parametrize('name', ['autoregressive', 'coupling', 'mixture after layers'])
+@pytest.mark.parametrize('name', ['masked', 'coupling', 'mixture after layers'])
 def test_a_density_in_the_plane_integrates_to_one(name):
     """The density of the logits, summed over a grid."""
     flow, line = make_flow((1, 2, 1), **FLOWS[name]), np.linspace(-40, 40, 1001, dtype=np.float32)
