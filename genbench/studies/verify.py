@@ -124,7 +124,7 @@ def _chosen(folder: pathlib.Path) -> int | None:
         return None
     logged = {row['step']: row.get(options.best_metric) for row in read_rows(run.folder.metrics, ROW)}
     with contextlib.closing(Checkpoints(run.folder.checkpoints)) as checkpoints:
-        scores = {step: float(logged[step]) for step in checkpoints.steps() if logged.get(step) is not None}
+        scores = {step: one for step in checkpoints.steps() if (one := logged.get(step)) is not None}
     return (max if options.best_mode == 'max' else min)(scores, key=scores.__getitem__)
 
 
