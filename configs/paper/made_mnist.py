@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
         {
             'data': {'name': 'mnist', 'train_split': 'train[:50000]'},
             'family': {'name': 'autoregressive', 'decoder': 'static_bernoulli'},
-            'network': {'hidden': (8000,)},
+            'network': {'hidden': (8000,), 'kernels': 'orthogonal'},
             'train': {
                 'num_steps': 50 * EPOCH,
                 'batch_size': 100,

@@ -29,6 +29,7 @@ DEFAULTS = {
     'masks': 1,  # orderings and connectivities, which training steps use in turn and likelihoods average over
     'mask_seed': 0,
     'direct': True,  # connect inputs to outputs, too
+    'kernels': 'glorot',  # how they start (Glorot & Bengio 2010); or 'orthogonal', as in the official code for MNIST
 }
 RANGES = {
     'hidden': each(COUNT, fewest=1),
@@ -36,6 +37,12 @@ RANGES = {
     'order': one_of('random', 'raster'),
     'masks': COUNT,
     'mask_seed': SEED,
+    'kernels': one_of('glorot', 'orthogonal'),
+}
+KERNELS = {
+    'glorot': nnx.initializers.glorot_uniform(),
+    'orthogonal': nnx.initializers.orthogonal(),
+    'as_pytorch': nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
 }
 
 
@@ -76,17 +83,18 @@ class Masked(layers.Linear):
 class Made(nnx.Module):
     """Vectors (batch, dims) → (batch, dims, outputs); conditions enter the first hidden layer.
 
-    Kernels start orthogonal and biases at zero, as in the official code, unless initialisers are given.
+    Biases start at zero, or uniform in ±1 / √inputs with kernels that are 'as_pytorch'.
     """
 
     def __init__(
         self, dims: int, outputs: int, forms: Mapping[str, Form], *, hidden: tuple[int, ...], activation: str,
         order: str, masks: int = 1, mask_seed: int = 0, direct: bool = False,
-        kernel_init: layers.Initializer | None = None, biased: bool = False, rngs: nnx.Rngs,
+        kernels: str = 'glorot', rngs: nnx.Rngs,
     ):  # fmt: skip
         def layer(before: int, after: int, use_bias: bool = True) -> Masked:
-            kernel, bias = kernel_init or nnx.initializers.orthogonal(), _bias(before) if biased else layers.zeros
-            return Masked(before, after, kernel_init=kernel, bias_init=bias, use_bias=use_bias, rngs=rngs)
+            bias = _uniform(before) if kernels == 'as_pytorch' else layers.zeros
+            options = {'kernel_init': KERNELS[kernels], 'bias_init': bias, 'use_bias': use_bias}
+            return Masked(before, after, rngs=rngs, **options)
 
         self.dims, self.outputs, self.masks = dims, outputs, masks
         self._made_of = (dims, tuple(hidden), order, masks, mask_seed)
@@ -115,7 +123,6 @@ class Made(nnx.Module):
         return y.reshape(len(x), self.dims, self.outputs)
 
 
-def _bias(inputs: int) -> layers.Initializer:
-    """Uniform in ±1 / √inputs, as PyTorch's linear layers start."""
+def _uniform(inputs: int) -> layers.Initializer:
     limit = inputs**-0.5
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)

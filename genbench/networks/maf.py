@@ -48,17 +48,13 @@ def inversion(config: Any, dims: int) -> int:
     return config.layers * each_layer + dims * (config.components > 0)
 
 
-uniform = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # as PyTorch's linear layers start
-
-
 def made(
     dims: int, outputs: int, forms: Mapping[str, Form], order: str, hidden: tuple[int, ...], rngs: nnx.Rngs,
     activation: str = 'relu',
 ) -> Made:  # fmt: skip
     return Made(
-        dims, outputs, forms, hidden=hidden, activation=activation, order=order, kernel_init=uniform, biased=True,
-        rngs=rngs,
-    )  # fmt: skip
+        dims, outputs, forms, hidden=hidden, activation=activation, order=order, kernels='as_pytorch', rngs=rngs
+    )
 
 
 class Affine(nnx.Module):
