@@ -83,19 +83,19 @@ def test_binary_images_are_drawn_once_for_an_image_and_keep_its_grey():
     """The same pixels at every use and in any batch, independent between images and as dark as the image."""
     spec = DataSpec('grey', (4, 4, 1), 256)
     static = observations.make('static_bernoulli', spec, 0.0)
-    levels = np.random.default_rng(0).integers(0, 256, (4000, 4, 4, 1))
+    levels = np.random.default_rng(0).integers(0, 256, (1500, 4, 4, 1))
     images = jnp.asarray(levels, jnp.uint8)
     keys = jax.random.split(jax.random.key(3), len(images))
     observe = jax.jit(static.observe)
     x = observe(images, keys)
     np.testing.assert_array_equal(static.observe(jnp.asarray(levels[5:9], jnp.int32), keys[:4]), x[5:9])
     share = np.corrcoef(np.asarray(x > 0).ravel(), levels.ravel() / 255)[0, 1]
-    assert share == pytest.approx(1 / np.sqrt(3), abs=0.01)  # of an indicator with a uniform probability, and that
-    assert abs(float((x > 0).mean()) - levels.mean() / 255) < 0.01
+    assert share == pytest.approx(1 / np.sqrt(3), abs=0.02)  # of an indicator with a uniform probability, and that
+    assert abs(float((x > 0).mean()) - levels.mean() / 255) < 0.02
     assert static.protocol['binarisation'] == 'drawn once for an image'
     changed = jnp.asarray(levels, jnp.uint8).at[:, 0, 0, 0].add(1)
     same = np.asarray(observe(changed, keys) == x)[:, 1:].mean()
-    assert same == pytest.approx(2 / 3, abs=0.01)  # one level elsewhere is another draw: ∫ p² + (1 − p)² dp
+    assert same == pytest.approx(2 / 3, abs=0.02)  # one level elsewhere is another draw: ∫ p² + (1 − p)² dp
 
 
 def test_keys_of_contents_differ_between_images():
