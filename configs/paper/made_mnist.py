@@ -6,7 +6,8 @@ This is one ordering. As in the authors' command for MNIST: 8,000 rectified unit
 from inputs to outputs, a random ordering, orthogonal initial weights, Adagrad with the rate 0.01, batches of 100. The
 last 10,000 training images choose the epoch that is scored.
 
-docs/reproductions/made.md lists the differences.
+Differs from the paper: the binary images are another draw, training ends after 50 epochs, and some settings are those
+of the authors' command for another row. docs/reproductions/made.md says more.
 """
 
 from ml_collections import ConfigDict

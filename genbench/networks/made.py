@@ -110,7 +110,8 @@ class Made(nnx.Module):
 
     def __call__(self, x: Array, given: Given = None, mask: Array | int = 0) -> Array:
         """The outputs under mask number `mask`."""
-        inputs, *units = (jnp.asarray(layer)[mask] for layer in self.degrees)
+        # The barrier keeps XLA from computing the masks while it compiles, which takes it minutes for wide layers.
+        inputs, *units = jax.lax.optimization_barrier([jnp.asarray(layer)[mask] for layer in self.degrees])
         h, below, condition = x, inputs, self.classes(given)
         for index, (layer, own) in enumerate(zip(self.layers, units, strict=True)):
             h = layer.through(h, below[:, None] <= own)
