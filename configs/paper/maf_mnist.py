@@ -13,8 +13,8 @@ As in the repeated suite: two hidden layers of 1,024 rectified units, orderings 
 its reverse, batch normalisation after each layer, logits with α = 1e-6 of images that are dequantised once, Adam with
 the rate 1e-4, batches of 100 and 50 epochs of all 60,000 training images.
 
-Differs from the repeated suite: there is no weight decay, and the last epoch is scored. docs/reproductions/maf.md says
-more.
+Differs from the paper: training ends after 50 epochs, as in the repeated suite, instead of by early stopping, and there
+is no weight decay. docs/reproductions/maf.md says more.
 """
 
 from ml_collections import ConfigDict

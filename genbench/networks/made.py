@@ -92,9 +92,8 @@ class Made(nnx.Module):
         kernels: str = 'glorot', rngs: nnx.Rngs,
     ):  # fmt: skip
         def layer(before: int, after: int, use_bias: bool = True) -> Masked:
-            bias = _uniform(before) if kernels == 'as_pytorch' else layers.zeros
-            options = {'kernel_init': KERNELS[kernels], 'bias_init': bias, 'use_bias': use_bias}
-            return Masked(before, after, rngs=rngs, **options)
+            bias, kernel = _uniform(before) if kernels == 'as_pytorch' else layers.zeros, KERNELS[kernels]
+            return Masked(before, after, kernel_init=kernel, bias_init=bias, use_bias=use_bias, rngs=rngs)
 
         self.dims, self.outputs, self.masks = dims, outputs, masks
         self._made_of = (dims, tuple(hidden), order, masks, mask_seed)
@@ -110,7 +109,7 @@ class Made(nnx.Module):
 
     def __call__(self, x: Array, given: Given = None, mask: Array | int = 0) -> Array:
         """The outputs under mask number `mask`."""
-        # The barrier keeps XLA from computing the masks while it compiles, which takes it minutes for wide layers.
+        # The barrier keeps XLA from computing the masks while it compiles, which is slow for wide layers.
         inputs, *units = jax.lax.optimization_barrier([jnp.asarray(layer)[mask] for layer in self.degrees])
         h, below, condition = x, inputs, self.classes(given)
         for index, (layer, own) in enumerate(zip(self.layers, units, strict=True)):
