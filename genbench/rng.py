@@ -16,6 +16,7 @@ in as 32 bits of its hash, far from any count:
          ├ 'likelihood' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
          ├ 'exploration' ─ training seed
+         ├ 'contents' ─ two sums of the pixels ─ a name for each draw      (draws made once for an image; seed 0)
          └ 'classifier' ─ 'networks'
                         └ 'shifts' ─ step
 
@@ -51,6 +52,18 @@ def numbered(key: Array, number: Any) -> Array:
 def of_images(key: Array, first: Any, count: int) -> Array:
     """Keys (count,) of the images `first`, `first` + 1, …. They do not depend on how images are batched or placed."""
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jax.numpy.arange(count))
+
+
+def of_contents(images: Array) -> Array:
+    """Keys (batch,) that depend on the integer images alone: what is drawn for an image is the same at every use.
+
+    A key is made of two random sums of the pixels, modulo 2^32, so different images almost surely have different keys.
+    """
+    whole = root(0, 'contents')
+    pixels = images.reshape(len(images), -1).astype(jax.numpy.uint32)
+    weights = jax.random.bits(named(whole, 'weights'), (2, pixels.shape[1]), jax.numpy.uint32)
+    first, second = ((pixels * row).sum(1, dtype=jax.numpy.uint32) for row in weights)
+    return jax.vmap(lambda a, b: numbered(numbered(named(whole, 'images'), a), b))(first, second)
 
 
 def normal(keys: Array, name: str, shape: tuple[int, ...] = ()) -> Array:

@@ -10,6 +10,7 @@ DEFAULTS: dict[str, Any] = {
     'data': {
         'name': 'digits',
         'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
+        'train_split': 'train',  # images to train on; 'train[:50000]' keeps the others for validation
         'flip': False,  # mirror training images at random
         'random_crop': 0,  # shift training images at random by up to this many pixels, filling in by reflection
         'resident_bytes': 2**30,  # larger data sets are streamed from disk
@@ -42,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
     'optimizer': {
-        'name': 'adam',  # or 'adamw', 'lion', 'muon', 'sgd'
+        'name': 'adam',  # or 'adamw', 'adagrad', 'lion', 'muon', 'radam', 'sgd'
         'learning_rate': 1e-3,
         'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps'
         'warmup_steps': 0,
@@ -51,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
         'drop_factor': 0.1,
         'b1': 0.9,
         'b2': 0.999,
-        'epsilon': 1e-8,  # of Adam's denominator
+        'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
     },

@@ -271,7 +271,8 @@ class Family:
 
         By default, `generate` turns one standard normal latent per key into images.
         """
-        return Samples(self.generate(networks, self.latents(keys, sampler), keys, given, sampler), 1)
+        images = self.generate(networks, self.latents(keys, sampler), keys, given, sampler)
+        return Samples(images, self.evaluations(sampler))
 
     def latents(self, keys: Array, sampler: Sampler) -> Array:
         """One latent z per key (batch,), standard normal at temperature 1."""

@@ -37,14 +37,19 @@ def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, k
       keys: one key per image.
       draws: K.
     """
-    keys_bins, keys_density = rng.named(keys, 'dequantisation'), rng.named(keys, 'density')
+    keys_density = rng.named(keys, 'density')
 
     def one_draw(index: Array) -> Array:
-        x, weight = space.draw(networks, images, rng.numbered(keys_bins, index))
+        x, weight = draw(space, networks, images, keys, index)
         return log_density(x, keys_density) + weight
 
     log_p = jax.scipy.special.logsumexp(jax.lax.map(one_draw, jnp.arange(draws)), axis=0)
     return log_p - math.log(draws)
+
+
+def draw(space: Space, networks: Any, images: Array, keys: Array, index: Array | int) -> tuple[Array, Array]:
+    """Draw number `index` of `bound`: x and its weight w."""
+    return space.draw(networks, images, rng.numbered(rng.named(keys, 'dequantisation'), index))
 
 
 def smoothing_cost(ratio: float, points: int = 10_000) -> float:

@@ -1,15 +1,19 @@
-"""Normalizing flow of affine couplings: an exact density of dequantised images, and samples in one pass.
+"""Normalizing flow: an exact density of dequantised images, and samples by the inverse of the network.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (RealNVP); D. Kingma, P. Dhariwal, Glow:
-Generative Flow with Invertible 1×1 Convolutions, 2018.
+Generative Flow with Invertible 1×1 Convolutions, 2018; G. Papamakarios, T. Pavlakou, I. Murray, Masked Autoregressive
+Flow for Density Estimation, 2017 (MAF).
 """
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
+from genbench import rng
 from genbench.data.conditions import Given
 from genbench.families import dequantisation
 from genbench.families.base import (
@@ -23,16 +27,22 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import flow
+from genbench.networks import flow, inversion
+from genbench.ranges import one_of
+
+LOGITS = 'density_of_logits'  # the name of this part of a likelihood
 
 
 @register('normalizing_flow')
 class NormalizingFlow(Family):
     """z = f(x) ~ N(0, I) for an invertible network f."""
 
+    ranges = {'noise': one_of('fresh', 'static')}
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        return {**super().defaults(), 'network': {'name': 'couplings'}}
+        # The noise that dequantises training images is drawn at each use ('fresh') or once for an image ('static').
+        return {'family': {**super().defaults()['family'], 'noise': 'fresh'}, 'network': {'name': 'couplings'}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'flow': flow(self.config.network, self.space, self.forms, rngs)}
@@ -47,7 +57,8 @@ class NormalizingFlow(Family):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) in bits per dimension, with x drawn uniformly from the image's bins (Glow, equations 1 and 2)."""
-        log_p = self._log_density(networks, self.space.encode(networks, batch), self.given(batch), key)
+        rows = {**batch, 'key': rng.of_contents(batch['image'])} if self.config.family.noise == 'static' else batch
+        log_p = self._log_density(networks, self.space.encode(networks, rows), self.given(batch), key)
         loss = self.spec.bits_per_dim((log_p + self.space.log_volume).mean())
         return loss, {'loss': loss}
 
@@ -63,10 +74,21 @@ class NormalizingFlow(Family):
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         return self.space.decode(networks, networks['flow'].inverse(latents, given))
 
+    def evaluations(self, sampler: Sampler) -> int:
+        return inversion(self.config.network, self.space)
+
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         def density(networks: Networks, given: Given) -> dequantisation.LogDensity:
             return lambda x, keys: self._log_density(networks, x, given)
 
         draws = self.config.evaluation.dequantisation_draws
-        return dequantisation.likelihoods('density', 'lower_bound', self.space, draws, density)
+        first, *more = dequantisation.likelihoods('density', 'lower_bound', self.space, draws, density)
+
+        def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
+            """The bound, and the log-density of the same draw's logits, which MAF reports."""
+            total = dequantisation.bound(self.space, networks, density(networks, given), images, keys, 1)
+            x, weight = dequantisation.draw(self.space, networks, images, keys, 0)
+            return {'log_prob': total, LOGITS: total - weight - networks['flow'].logit(x)[1]}
+
+        return (dataclasses.replace(first, log_prob=log_prob) if self.config.network.name == 'maf' else first, *more)

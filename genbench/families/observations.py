@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, LatentModel
@@ -92,13 +93,16 @@ class Categorical(Observation):
         return jax.vmap(jax.random.categorical)(keys, h)
 
 
+@dataclasses.dataclass(frozen=True)
 class Bernoulli(Observation):
     """The logit that a pixel is on, for binary images, in which x is 0 or the highest level.
 
-    Images with more levels are binarised afresh at each use: a pixel of level k is on with probability k / (L − 1)
-    (Salakhutdinov & Murray 2008). An encoder sees the binarised image as zeros and ones. Likelihoods are those of the
-    binary images.
+    Images with more levels are binarised: a pixel of level k is on with probability k / (L − 1) (Salakhutdinov &
+    Murray 2008). Pixels are drawn afresh at each use or, if `static`, once for an image, as a function of its pixels.
+    An encoder sees the binarised image as zeros and ones. Likelihoods are those of the binary images.
     """
+
+    static: bool = False
 
     @property
     def outputs(self) -> int:
@@ -106,12 +110,13 @@ class Bernoulli(Observation):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        drawn = {'binarisation': 'drawn at each use'} if self.spec.levels > 2 else {}
-        return {**super().protocol, **drawn}
+        drawn = f'drawn {"once for an image" if self.static else "at each use"}'
+        return {**super().protocol, **({'binarisation': drawn} if self.spec.levels > 2 else {})}
 
     def observe(self, images: Array, keys: Array) -> Array:
         if self.spec.levels == 2:
             return images
+        keys = rng.of_contents(images) if self.static else keys
         u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
         return jnp.where(u < self.encode(images), self.spec.levels - 1, 0)
 
@@ -201,6 +206,7 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
     models: dict[str, Observation] = {
         'categorical': Categorical(spec),
         'bernoulli': Bernoulli(spec),
+        'static_bernoulli': Bernoulli(spec, static=True),
         'logistic': Logistic(spec),
         'normal': Normal(spec, scale),
     }

@@ -54,7 +54,7 @@ class VAE(FirstStage, Family):
         options = {
             'latent': 16,  # number of dimensions of z
             'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
-            'decoder': 'categorical',  # or 'bernoulli'; or 'logistic', discretised; or 'normal', a density
+            'decoder': 'categorical',  # or '(static_)bernoulli'; or 'logistic', discretised; or 'normal', a density
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
             'beta': 1.0,  # weight of the KL term in training (small for a first stage); the reported bound uses 1
             'objective': 'elbo',  # with its KL in closed form; or 'iwae', the bound from `draws` importance weights

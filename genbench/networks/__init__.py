@@ -8,7 +8,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import adm, autoencoder, couplings, dit, mlp, ncsnpp, resnet, unet
+from genbench.networks import adm, autoencoder, couplings, dit, made, maf, mlp, ncsnpp, resnet, unet
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -20,6 +20,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
     'mlp': mlp.DEFAULTS,
+    'made': made.DEFAULTS,
+    'maf': maf.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -31,6 +33,8 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
     'mlp': mlp.RANGES,
+    'made': made.RANGES,
+    'maf': maf.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
@@ -140,7 +144,19 @@ def latent_size(config: Any, space: Shaped) -> int:
     return config.get('latent') or math.prod(space.shape)
 
 
-def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow:
+def autoregressor(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int) -> made.Made:
+    """A network (vectors, given, mask) → `outputs` per dimension, which see the dimensions before it.
+
+    Raises:
+      UserError: the network has no ordering.
+    """
+    if config.name != 'made':
+        raise UserError(f'network.name is {config.name!r}, which has no ordering of pixels; use made.')
+    options = {key: value for key, value in config.items() if key != 'name'}
+    return made.Made(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
+
+
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow | maf.Flow:
     """An invertible network, images ↔ vectors.
 
     Raises:
@@ -149,9 +165,16 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
     options = {key: value for key, value in config.items() if key != 'name'}
     if config.name == 'mlp':
         return mlp.Flow(space.shape, forms, rngs=rngs, **options)
+    if config.name == 'maf':
+        return maf.Flow(space.shape, forms, rngs=rngs, **options)
     if config.name != 'couplings':
-        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings or mlp.')
+        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings, maf or mlp.')
     return couplings.Flow(space.shape, forms, rngs=rngs, **options)
+
+
+def inversion(config: Any, space: Shaped) -> int:
+    """The number of network evaluations that the inverse of a `flow` takes, for each of its layers."""
+    return maf.inversion(config, math.prod(space.shape)) if config.name == 'maf' else 1
 
 
 def control(

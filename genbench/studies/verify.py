@@ -1,5 +1,6 @@
 """Check whether a recipe reproduces its published number, in full or only as far as is cheap."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -22,7 +23,9 @@ from genbench.studies import ledger, package, records
 from genbench.training import installed, loop, processes, runs
 from genbench.training import mesh as meshes
 from genbench.training import state as states
+from genbench.training.checkpoint import Checkpoints
 from genbench.training.files import write_atomically
+from genbench.training.metrics import ROW, read_rows
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
@@ -115,8 +118,10 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
-    seconds = _evaluate(folder, [*row.evaluation, *place])
-    found = _measured(row, folder, results.read(runs.Folder(folder).results))
+    step = _chosen(folder)
+    seconds = _evaluate(folder, [*row.evaluation, *place], step)
+    rows = results.read(runs.Folder(folder).results)
+    found = _measured(row, folder, [entry for entry in rows if step in (None, entry['checkpoint_step'])])
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
@@ -135,17 +140,32 @@ def by_this_code(folder: pathlib.Path) -> bool:
     return (manifest.get('commit', ''), manifest.get('versions', {}).get('genbench')) == here
 
 
-def _evaluate(folder: pathlib.Path, overrides: Sequence[str]) -> dict[str, float | None]:
+def _evaluate(folder: pathlib.Path, overrides: Sequence[str], step: int | None) -> dict[str, float | None]:
     """Score a run, and return what its training and this took, None if everything had been scored before."""
     began = time.monotonic()
-    scored = harness.evaluate(folder, overrides)
+    scored = harness.evaluate(folder, overrides, step=step)
     taken = round(time.monotonic() - began, 1) if scored else None
     return {'training': (runs.Folder(folder).read_summary() or {}).get('training_seconds'), 'evaluation': taken}
 
 
+def _chosen(folder: pathlib.Path) -> int | None:
+    """The checkpoint that early stopping chooses, the best by a score (`checkpoint.keep_best`); None: the newest."""
+    run = runs.open_run(folder)
+    options = run.config.checkpoint
+    if not options.keep_best or not options.best_metric:
+        return None
+    logged = {row['step']: row.get(options.best_metric) for row in read_rows(run.folder.metrics, ROW)}
+    with contextlib.closing(Checkpoints(run.folder.checkpoints)) as checkpoints:
+        scores = {step: one for step in checkpoints.steps() if (one := logged.get(step)) is not None}
+    return (max if options.best_mode == 'max' else min)(scores, key=scores.__getitem__)
+
+
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension."""
-    metric = 'bits_per_dim' if row.metric == 'nats' else row.metric
+    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension.
+
+    `log_likelihood_nats` is the density of a dequantised image's logits, a part of the row of a likelihood.
+    """
+    metric = 'bits_per_dim' if row.metric in ('nats', 'log_likelihood_nats') else row.metric
     fitting = [
         entry for entry in found if entry['metric'] == metric
         and all(entry['protocol'].get(key) == value for key, value in row.measured.items())
@@ -157,6 +177,11 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
     if metric == row.metric or newest['value'] is None:
         return newest
     nats = runs.open_run(folder).family.spec.num_dims * math.log(2)
+    if row.metric == 'log_likelihood_nats':
+        bits = (newest.get('details') or {}).get('density_of_logits')
+        if bits is None:
+            raise UserError(f'{folder} has no density of logits; {row.id} needs a run with network.name=maf.')
+        return {**newest, 'metric': row.metric, 'value': -bits * nats, 'std_err': None}
     error = newest.get('std_err')
     return {**newest, 'metric': 'nats', 'value': newest['value'] * nats, 'std_err': error and error * nats}
 

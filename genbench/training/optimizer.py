@@ -14,6 +14,7 @@ from genbench.settings import DEFAULTS
 OPTIMIZERS = {
     'adam': lambda rate, o: optax.adam(rate, b1=o['b1'], b2=o['b2'], eps=o['epsilon']),
     'adamw': lambda rate, o: optax.adamw(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
+    'adagrad': lambda rate, o: optax.adagrad(rate, initial_accumulator_value=0.0, eps=o['epsilon']),
     'lion': lambda rate, o: optax.lion(rate, b1=o['b1'], b2=o['b2'], weight_decay=o['weight_decay']),
     'muon': lambda rate, o: optax.contrib.muon(
         rate, weight_decay=o['weight_decay'], adam_b1=o['b1'], adam_b2=o['b2'], consistent_rms=0.2,
@@ -51,11 +52,12 @@ _SMOOTH = tuple(name for name in DECAYS if name != 'steps')
 UNREAD = {
     'weight_decay': (
         'name',
-        ('adam', 'radam', 'sgd'),
+        ('adagrad', 'adam', 'radam', 'sgd'),
         'use optimizer.name=adamw for decoupled weight decay, or set it to 0',
     ),
-    'b2': ('name', ('sgd',), 'its momentum is optimizer.b1'),
-    'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam'),
+    'b1': ('name', ('adagrad',), 'it has no momentum'),
+    'b2': ('name', ('adagrad', 'sgd'), 'the momentum of sgd is optimizer.b1'),
+    'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam or adagrad'),
     'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
     'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
     'decay_start': (

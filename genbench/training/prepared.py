@@ -44,7 +44,7 @@ class Prepared:
         if self.builder is None:
             rows = sources.noise(self.family.spec, 1, self.family.fields).columns()
         else:
-            rows = sources.stack([self.builder.as_data_source('train')[0]], self.family.fields)
+            rows = sources.stack([self.builder.as_data_source(self.config.data.train_split)[0]], self.family.fields)
         found = preparation.shapes(self.family, self._lent, rows)
         data = self.config.data
         if found and (data.flip or data.random_crop or 'augmentation' in self.family.conditions):
@@ -56,14 +56,15 @@ class Prepared:
     def store(self) -> preparation.Store:
         """Where the data that the family prepares are stored."""
         assert self.folder is not None
-        info, kept = self.builder.info, configs.lasting(self.config)
+        info, kept, split = self.builder.info, configs.lasting(self.config), self.config.data.train_split
         made_of = {
-            'data': {'name': info.full_name, 'bytes': info.splits['train'].num_bytes},
+            'data': {'name': info.full_name, 'bytes': info.splits['train'].num_bytes}
+            | ({'split': split} if split != 'train' else {}),
             'borrowed': {name: loan.description['state_sha256'] for name, loan in self.loans.items()},
             'seed': self.config.train.seed,
             'config': {key: value for key, value in kept.items() if key.startswith('family.')},
         }
-        return preparation.Store(self.folder.prepared, made_of, self.shapes, info.splits['train'].num_examples)
+        return preparation.Store(self.folder.prepared, made_of, self.shapes, sources.count(self.builder, split))
 
     def make_data(self, quiet: bool = False) -> float | None:
         """Let the family prepare what the run folder still lacks. The operations this took; None if unknown."""
@@ -94,12 +95,13 @@ class Prepared:
             size = max(span.batch_size for span in parts)
             arrays = sources.noise(self.family.spec, size, fields)
             return pipeline.ResidentFeed(arrays, pipeline.Order(size, seed), batches, place)
-        size = self.builder.info.splits['train'].num_examples
+        split = config.data.train_split
+        size = sources.count(self.builder, split)
         order = pipeline.Order(size, seed)
         kinds = [jax.ShapeDtypeStruct(self.family.spec.shape, np.uint8), *self.shapes.values()]
         if size * sum(math.prod(one.shape) * one.dtype.itemsize for one in kinds) <= config.data.resident_bytes:
-            return pipeline.ResidentFeed(sources.load(self.builder, 'train', fields), order, batches, place)
-        source = self.builder.as_data_source('train')
+            return pipeline.ResidentFeed(sources.load(self.builder, split, fields), order, batches, place)
+        source = self.builder.as_data_source(split)
         return pipeline.StreamedFeed(source, order, batches, place, workers=config.data.workers, fields=fields)
 
     @functools.cached_property
@@ -149,9 +151,11 @@ def prepare(
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
     builder = None if on_noise else opening.open_data(config.data)
+    if builder is not None:
+        sources.count(builder, config.data.train_split)  # a split that there is not is reported at once
     spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
-    if spec.is_plane and config.network.name not in ('mlp', 'none'):
+    if spec.is_plane and config.network.name not in ('mlp', 'made', 'maf', 'none'):
         raise UserError(f'{spec.name} holds points in the plane, and network.name={config.network.name} is for images; '
                         'use network.name=mlp.')  # fmt: skip
     family = families.get(config.family.name)(config, spec, borrowed)

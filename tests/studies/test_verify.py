@@ -9,7 +9,9 @@ import pytest
 
 from genbench import cli
 from genbench.errors import UserError
+from genbench.evaluation import monitor
 from genbench.studies import ledger, package, verify
+from genbench.training.metrics import read_rows
 
 RECIPES = [row for row in ledger.rows() if row.config]
 # Rows of one recipe have the same network and step.
@@ -21,8 +23,12 @@ def large(row):
     return row.config.startswith('configs/cifar10') and 'gaussian' not in row.config
 
 
+LIGHT = ('maf-suite-made-mnist',)  # of recipes whose other rows have up to 90M parameters
+
+
 def marked(row):
-    return pytest.param(row, id=row.id, marks=[pytest.mark.slow] if large(row) else [])
+    heavy = row.config in ('configs/paper/made_mnist.py', 'configs/paper/maf_mnist.py') and row.id not in LIGHT
+    return pytest.param(row, id=row.id, marks=[pytest.mark.slow] if large(row) or heavy else [])
 
 
 @pytest.mark.parametrize('row', map(marked, [*filter(large, DISTINCT[:1]), *itertools.filterfalse(large, DISTINCT)]))
@@ -85,6 +91,29 @@ def test_a_row_in_nats_is_compared_with_bits_per_dimension(gaussian):
     found = verify.compare(row, run=str(folder)).found
     assert found['value'] == pytest.approx(44.3614 * comparison.found['value'], rel=1e-5)
     assert found['std_err'] == pytest.approx(44.3614 * comparison.found['std_err'], rel=1e-5)
+
+
+def test_a_row_in_nats_of_logits_takes_that_part_of_the_bound(gaussian, monkeypatch):
+    """And a run that has no such part says so."""
+    _, folder = gaussian
+    row = dataclasses.replace(ledger.get('digits-gaussian'), metric='log_likelihood_nats', value=-100.0)
+    with pytest.raises(UserError, match='has no density of logits; digits-gaussian needs'):
+        verify.compare(row, run=str(folder))
+    rows = verify.results.read(folder / 'results.jsonl')
+    told = [{**entry, 'details': {'density_of_logits': 2.5}} for entry in rows]
+    monkeypatch.setattr(verify.results, 'read', lambda path: told)
+    assert verify.compare(row, run=str(folder)).found['value'] == pytest.approx(-2.5 * 44.3614, rel=1e-5)
+
+
+def test_a_recipe_that_keeps_its_best_checkpoint_is_scored_there(tiny, tmp_path):
+    best = ('checkpoint.every=2', 'checkpoint.keep_best=1', 'checkpoint.best_metric=evaluation/bits_per_dim',
+            'train.evaluate_every=2', 'train.evaluate_samples=0')  # fmt: skip
+    monitor.train(tiny('gaussian', *best), tmp_path, quiet=True)
+    rows = read_rows(tmp_path / 'metrics.jsonl')
+    for scores, expected in (({2: 3.0, 4: 2.0}, 4), ({2: 2.0, 4: 3.0}, 2), ({2: 2.0}, 2)):
+        kept = [{**row, 'evaluation/bits_per_dim': scores.get(row['step'])} for row in rows]
+        (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        assert verify._chosen(tmp_path) == expected
 
 
 def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):

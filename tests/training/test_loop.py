@@ -18,6 +18,7 @@ from genbench.networks import decoders
 from genbench.training import runs, sampling
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
+from genbench.training.prepared import prepare
 
 ONE_A_STEP = ('optimizer.name=sgd', 'optimizer.learning_rate=1', 'optimizer.b1=0', 'optimizer.clip_norm=0')
 
@@ -339,3 +340,11 @@ def test_samples_over_training_leave_the_run_as_it_is_and_share_a_program(tiny, 
     names = sorted(path.name for path in (tmp_path / '2' / 'samples').glob('step_*.png'))
     assert names == ['step_0000002.png', 'step_0000004.png', 'step_0000006.png']
     assert len(made) == 2  # one a run
+
+
+def test_a_run_trains_on_the_slice_that_the_config_names(tiny, digits):
+    """A slice that there is not is refused by its name."""
+    rows = prepare(tiny('histograms', 'data.train_split=train[40:72]')).feed.constants
+    np.testing.assert_array_equal(rows['image'], digits[1].images[40:72])
+    with pytest.raises(UserError, match="no split 'training'"):
+        _ = prepare(tiny('histograms', 'data.train_split=training')).feed
