@@ -144,6 +144,8 @@ def build(written: Written, family: Family) -> Sampler:
                 f'The sampler {shown(written.text)} names the times of {fixed} steps; leave their number out.'
             )
         steps = fixed or steps
+    if family.path is not None:
+        options.check(family.path)
     chosen = {'options': options} if options.changed else {}
     return Sampler(written.name, family.default_steps if steps is None else steps, guidance, **chosen)
 
