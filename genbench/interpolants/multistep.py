@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genbench.interpolants.schedules import LOUDEST, Schedule
+from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.spacings import LOUDEST
 from genbench.interpolants.steps import Step, posterior
 
 Array = jax.Array

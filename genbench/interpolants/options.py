@@ -12,7 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from genbench.errors import UserError
-from genbench.interpolants.schedules import Schedule, read_spacing
+from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.spacings import read_spacing
 from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range, check_path
 
 FULL = (0.0, math.inf)  # the interval of all noise levels
@@ -131,7 +132,7 @@ class PathOptions(NoiseOptions):
     """Options of every solver on a path.
 
     Attributes:
-      spacing: how the steps' times are spaced; see `schedules.SPACINGS` and `schedules.read_spacing`.
+      spacing: how the steps' times are spaced; see `spacings.read_spacing`.
       threshold: how the predicted image is clipped: 'none', 'static' (to [−1, 1]), or the fraction of its pixels that
         dynamic thresholding leaves unclipped (Saharia et al. 2022, section 2.3); '' follows `family.clip`.
       interval: the noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).

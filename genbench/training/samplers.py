@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
-from genbench.interpolants.schedules import check_spacing
+from genbench.interpolants.spacings import check_spacing
 from genbench.ranges import STEPS, Range, shown
 
 GUIDANCE = Range(-1000, 1000)

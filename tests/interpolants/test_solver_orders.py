@@ -1,0 +1,88 @@
+"""Orders of convergence on a mixture of two normal distributions, whose trajectories scipy follows in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import from_image
+from scipy import integrate
+
+from genbench.interpolants import options, schedules, solvers
+from genbench.interpolants.multistep import History
+from genbench.interpolants.steps import Step
+
+MEANS, STD = (0.6, -0.4), 0.3
+FIRST, LAST = 0.7, 0.25
+
+
+def image(x_t, alpha, sigma, module=np):
+    """E[x | x_t], with the responsibility of the first component."""
+    variance = (alpha * STD) ** 2 + sigma**2
+    one, other = ((x_t - alpha * mean) ** 2 / variance / 2 for mean in MEANS)
+    share = 1 / (1 + module.exp(one - other))
+    mean = share * MEANS[0] + (1 - share) * MEANS[1]
+    return mean + alpha * STD**2 / variance * (x_t - alpha * mean)
+
+
+def path(t):
+    log_alpha = -0.25 * 19.9 * t**2 - 0.05 * t
+    return np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
+
+
+@functools.cache
+def trajectory():
+    """Time → the states of four trajectories, by the probability-flow ODE of Y. Song et al. 2021, equation 13."""
+
+    def slope(t, x):
+        alpha, sigma = path(t)
+        beta, score = 0.1 + 19.9 * t, (alpha * image(x, alpha, sigma) - x) / sigma**2
+        return -beta / 2 * (x + score)
+
+    found = integrate.solve_ivp(
+        slope, (1, 0.2), [-1.1, -0.3, 0.2, 0.9], method='DOP853', rtol=1e-12, atol=1e-13, dense_output=True
+    )
+    return found.sol
+
+
+def error(name, record, count):
+    """At LAST, after this many even steps from FIRST, where multistep solvers know the exact past."""
+    solver, schedule, x = solvers.SOLVERS[name], schedules.vp(), trajectory()
+    denoise = from_image(
+        schedule, lambda x_t, t: image(x_t, schedule.alpha(t), schedule.sigma(t), jnp)
+    )  # fmt: skip
+    times = np.linspace(FIRST, LAST, count + 1)
+    shaped = lambda t: jnp.asarray(x(t)).reshape(4, 1, 1, 1)  # noqa: E731
+    memory = solver.memory and solver.memory(shaped(FIRST))
+    if isinstance(memory, History):
+        past = FIRST + (FIRST - LAST) / count * np.arange(1, len(memory.t) + 1)
+        seen = [denoise(shaped(t), jnp.full(4, t)) for t in past]
+        memory = History(jnp.stack([one.noise if name == 'deis' else one.x for one in seen]), jnp.asarray(past))
+
+    @jax.jit
+    def move(state, ends):
+        step = Step(schedule, denoise, state[0], *ends, lambda: 0, jnp.asarray(count), record, ahead=99)
+        return solver.move(step, state[1]), None
+
+    (end, _), _ = jax.lax.scan(move, (shaped(FIRST), memory), jnp.stack([times[:-1], times[1:]], 1))
+    return float(jnp.abs(end.ravel() - x(LAST)).max())
+
+
+@pytest.mark.parametrize(
+    ('name', 'record', 'order'),
+    [
+        ('dpmpp_2m', options.DEFAULT, 2),
+        ('dpmpp_3m', options.Dpmpp3mOptions(), 3),
+        ('dpmpp_3m', options.Dpmpp3mOptions(curvature='half'), 2),
+        ('dpmpp_2s', options.DEFAULT, 2),
+        ('dpmpp_3s', options.DEFAULT, 3),
+        *[('unipc', options.UnipcOptions(order=order), order + 1) for order in (1, 2, 3)],
+        *[('deis', options.DeisOptions(degree=degree), degree + 1) for degree in (1, 2, 3)],
+        ('deis', options.DeisOptions(degree=2, axis='log_rho'), 3),
+        ('heun', options.HeunOptions(), 2),
+    ],
+)
+def test_doubling_the_steps_divides_the_error_by_two_to_the_order(name, record, order):
+    with jax.enable_x64(True):
+        assert np.log2(error(name, record, 32) / error(name, record, 64)) == pytest.approx(order, abs=0.35)
