@@ -235,6 +235,7 @@ class PathFamily(Family):
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
         how = {'interval': options.interval, 'negative': negative, 'guide': guide}
+        how |= {'plain_noise': True} if getattr(options, 'renoise', '') == 'plain' else {}
         weight = 0.0 if self._knows_weight(sampler) else sampler.guidance
         return self.denoise(networks, self._told(given, sampler), weight, clip, **how)
 

@@ -36,7 +36,7 @@ def number(default: float, limits: Range, acts_with: str = '') -> Any:
     return option(default, read, acts_with)
 
 
-def choice(*names: str) -> Any:
+def choice(*names: str, acts_with: str = '') -> Any:
     """A field that holds one of these names. The first is the default."""
 
     def read(text: str) -> str:
@@ -44,7 +44,7 @@ def choice(*names: str) -> Any:
             raise ValueError(', '.join(names))
         return text
 
-    return option(names[0], read)
+    return option(names[0], read, acts_with)
 
 
 def option(default: Any, read: Callable[[str], Any], acts_with: str = '') -> Any:
@@ -177,9 +177,12 @@ class AncestralOptions(PathOptions):
 class DdimOptions(PathOptions):
     """Attributes:
     eta: the fraction of ancestral noise in a step (J. Song et al. 2021, equation 16); 0 is deterministic.
+    renoise: the noise that a guided step puts back, which is the 'guided' prediction's, or the 'plain' one of what
+      guidance moves away from (Chung et al. 2024, CFG++, algorithm 2). Their λ is 1 + w, from 0 to 1.
     """
 
     eta: float = number(0.0, PROBABILITY)
+    renoise: str = choice('guided', 'plain', acts_with='guidance')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,7 +90,7 @@ def euler(step: Step) -> Array:
 def ddim(step: Step) -> Array:
     """x_s = α_s x̂ + √(σ_s² − v²) ε̂ + v z, where v is η times the standard deviation of an ancestral step (J. Song et
     al. 2021, equations 12 and 16)."""
-    if not step.options.eta:
+    if not step.options.eta and step.options.renoise == 'guided':
         return euler(step)
     schedule, s = step.schedule, step.s
     prediction = step.predict(step.x_t, step.t)
