@@ -7,7 +7,7 @@ solver with its own options adds a subclass.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -151,6 +151,7 @@ class PathOptions(NoiseOptions):
     resample: int = option(1, read_count)
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
+    on_grid: ClassVar[bool] = True  # whether all images take the same steps
 
     @property
     def passes(self) -> int:
@@ -268,6 +269,21 @@ class CorrectorOptions(PathOptions):
         if self.predictor == 'reverse_diffusion' and _starts_in_noise(schedule):
             raise UserError(f'The predictor reverse_diffusion needs some signal at the start, and the schedule '
                             f'{schedule.name} starts at pure noise; use predictor=ancestral.')  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveOptions(PathOptions):
+    """Attributes:
+    tolerance: the relative and absolute tolerance of a step, as a root mean square over the pixels of an image.
+    """
+
+    tolerance: float = number(1e-3, Range(0, 1, above=True))
+    on_grid: ClassVar[bool] = False
+
+    def check(self, schedule: Schedule) -> None:
+        for name in {'spacing', 'strength', 'resample', 'interval'} & {*self.changed}:
+            raise UserError(f'The sampler rk45 chooses the steps of each image by itself, and {name} is for steps that '
+                            'are the same for all; leave it out.')  # fmt: skip
 
 
 def _starts_in_noise(schedule: Schedule) -> bool:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from genbench import rng
 from genbench.errors import UserError, did_you_mean
-from genbench.interpolants import multistep, options, singlestep, steps, stochastic
+from genbench.interpolants import adaptive, multistep, options, singlestep, steps, stochastic
 from genbench.interpolants.options import DEFAULT, FULL, PathOptions
 from genbench.interpolants.predictions import Denoiser, guided_at
 from genbench.interpolants.schedules import Schedule
@@ -71,6 +71,7 @@ SOLVERS = {
     'predictor_corrector': Solver(
         stochastic.predictor_corrector, lambda n: n, options=options.CorrectorOptions, times=stochastic.corrected_times
     ),
+    'rk45': Solver(adaptive.rk45, lambda n: 6 * n - 5, options=options.AdaptiveOptions, memory=adaptive.nothing_tried),
     'multistep_consistency': Solver(steps.multistep_consistency, lambda n: n, needs='endpoint'),
     'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
 }

@@ -99,6 +99,7 @@ def test_known_pixels_come_out_as_they_are(text, built, keys):
 @pytest.mark.parametrize(
     ('text', 'names', 'why'),
     [
+        ('rk45:3', ('original', 'known'), 'rk45 takes other steps for each image and cannot start from an original'),
         ('ddim:3:strength=0.5', (), 'strength needs an image to start from'),
         ('ddim:3:resample=2', (), 'resample needs an image to start from'),
         ('ddim:3', ('known',), 'known needs an image to start from'),

@@ -1,5 +1,6 @@
 """Orders of convergence on a mixture of two normal distributions, whose trajectories scipy follows in NumPy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -86,3 +87,24 @@ def error(name, record, count):
 def test_doubling_the_steps_divides_the_error_by_two_to_the_order(name, record, order):
     with jax.enable_x64(True):
         assert np.log2(error(name, record, 32) / error(name, record, 64)) == pytest.approx(order, abs=0.35)
+
+
+@pytest.mark.parametrize('tolerance', [1e-4, 1e-7])
+def test_the_adaptive_solver_keeps_its_tolerance_from_noise_to_data(tolerance):
+    """In the slope's own time, from t = 1 to t_min, by scipy with a tolerance of 1e-12; then Euler's step to zero."""
+    with jax.enable_x64(True):
+        schedule, start = dataclasses.replace(schedules.vp(), t_min=0.2), jnp.asarray(trajectory()(1.0))
+        denoise = from_image(schedule, lambda x_t, t: image(x_t, schedule.alpha(t), schedule.sigma(t), jnp))
+        solver, keys = solvers.SOLVERS['rk45'], jax.random.split(jax.random.key(0), 4)
+        record = options.AdaptiveOptions(tolerance=tolerance)
+        solve = jax.jit(lambda n: solvers.solve(
+            solver, schedule, denoise, start.reshape(4, 1, 1, 1), keys, n, record).x)  # fmt: skip
+        found, more = (np.asarray(solve(n)).ravel() for n in (60, 90))
+    end = trajectory()(0.2)
+    alpha, sigma = path(0.2)
+    kappa = (1 - path(1.0)[0]) / path(1.0)[1]
+    seen = image(end, alpha, sigma)
+    b, slope = sigma / (alpha + kappa * sigma), (end - alpha * seen) / sigma - kappa * seen
+    wanted = end / (alpha + kappa * sigma) - b * slope
+    assert 1e-12 < np.abs(found - wanted).max() < 100 * tolerance
+    np.testing.assert_allclose(found, more, rtol=1e-12)  # all have arrived, and wait
