@@ -42,7 +42,8 @@ def predictor_corrector(step: Step) -> Array:
         length = expand(2 * jnp.square(kept * ratio), x)
         return x + length * score + jnp.sqrt(2 * length) * z
 
-    x = jax.lax.fori_loop(0, step.options.corrections, corrected, x)
+    x = corrected(0, x)  # outside the loop, where a trace sees its prediction
+    x = jax.lax.fori_loop(1, step.options.corrections, corrected, x) if step.options.corrections > 1 else x
     if step.options.predictor == 'ancestral':
         mean, std = posterior(schedule, step.predict(x, t).x, x, t, s)
         return mean + std * step.noise()

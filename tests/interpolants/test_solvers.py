@@ -148,9 +148,9 @@ def test_the_price_is_the_number_of_network_evaluations(name, schedule, keys):
 def test_samples_do_not_depend_on_their_batch(name, keys):
     all_keys = keys(6)
     solve = jax.jit(lambda keys, n: run(name, curved, keys, n, schedules.cosine()).x)
-    whole = solve(all_keys, 3)
+    whole = solve(all_keys, 30)  # with few steps, Euler–Maruyama leaves the range in which images differ
     assert len(np.unique(whole)) == whole.size
-    np.testing.assert_allclose(solve(all_keys[2:4], 3), whole[2:4], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(solve(all_keys[2:4], 30), whole[2:4], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', [name for name in solvers.SOLVERS if solvers.SOLVERS[name].options.on_grid])
