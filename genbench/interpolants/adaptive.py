@@ -54,7 +54,7 @@ def rk45(step: Step, tried: Tried) -> tuple[Array, Tried]:
     u = step.x_t / expand(schedule.straightened(schedule.time_of(b))[0], step.x_t)
     last = slope(schedule, step.denoise(step.x_t, schedule.time_of(b)))
     size = step.options.tolerance * (1 + jnp.maximum(jnp.abs(u), jnp.abs(tried.u)))
-    error = (tried.error - RK45.E[6] * expand(tried.length, u) * last) / size
+    error = (tried.error - float(RK45.E[6]) * expand(tried.length, u) * last) / size
     norm = jnp.sqrt(jnp.square(error).reshape(len(u), -1).mean(1))
     taken = fresh | (norm <= 1)
     factor = jnp.clip(0.9 * jnp.maximum(norm, 1e-10) ** -0.2, 0.2, 10)
@@ -66,7 +66,7 @@ def rk45(step: Step, tried: Tried) -> tuple[Array, Tried]:
     def attempt():
         slopes = [k]
         for row, place in zip(RK45.A[1:], RK45.C[1:], strict=True):
-            slopes.append(slope_at(u - far * _sum(row, slopes), b - place * length))
+            slopes.append(slope_at(u - far * _sum(row, slopes), b - float(place) * length))
         after = schedule.straightened(schedule.time_of(b - length))[0]
         moved = expand(after, u) * (u - far * _sum(RK45.B, slopes))
         return moved, Tried(u, b, k, length, -far * _sum(RK45.E, slopes))
