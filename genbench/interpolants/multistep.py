@@ -20,8 +20,11 @@ Array = jax.Array
 Axis = Callable[[Array], Array]
 Rule = Callable[[Array, Sequence[Array | float]], list[Array]]  # (h, places of y_1, y_2, …) → c_1, c_2, …
 
-_NODES, _LENGTHS = (np.asarray(part) for part in np.polynomial.legendre.leggauss(16))
-_NODES, _LENGTHS = (1 + _NODES) / 2, _LENGTHS / 2  # Gauss's rule on [0, 1]
+
+def _gauss(like: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes and weights of Gauss's rule on [0, 1], in the precision of `like`."""
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    return ((1 + nodes) / 2).astype(like.dtype), (weights / 2).astype(like.dtype)
 
 
 class History(NamedTuple):
@@ -64,7 +67,7 @@ def dpmpp_2m_sde(step: Step, history: History) -> tuple[Array, History]:
 
 
 def unipc(step: Step, history: History) -> tuple[Array, History]:
-    """UniPC of the predicted image (Zhao et al. 2023, algorithms 3 and 4), with a predictor of the order p.
+    """UniPC of the predicted image (Zhao et al. 2023, algorithms 1 and 2), with a predictor of the order p.
 
     The prediction at t first corrects x_t, which the previous step guessed without it. The corrector therefore costs no
     evaluation, and raises the order to p + 1.
@@ -85,11 +88,11 @@ def deis(step: Step, history: History) -> tuple[Array, History]:
     predicted = step.predict(step.x_t, t)
 
     def mean_in_t(h, places):
-        alpha, sigma, alpha_dot, sigma_dot = schedule.coefficients(t + (s - t) * jnp.asarray(_NODES, t.dtype))
-        return _weigh(_LENGTHS * (sigma_dot * alpha - alpha_dot * sigma) / jnp.square(alpha), places)
+        alpha, sigma, alpha_dot, sigma_dot = schedule.coefficients(t + (s - t) * _gauss(t)[0])
+        return _weigh((sigma_dot * alpha - alpha_dot * sigma) / jnp.square(alpha), places)
 
     def mean_in_log_rho(h, places):
-        return _weigh(_LENGTHS * jnp.exp(-h * _NODES), places)
+        return _weigh(jnp.exp(-h * _gauss(h)[0]), places)
 
     rule, axis = (mean_in_t, lambda time: time) if step.options.axis == 't' else (mean_in_log_rho, None)
     mean, history = _mean(step, history, predicted.noise, (_alone, *[rule] * step.options.degree), axis)
@@ -112,7 +115,7 @@ def half_log_snr(schedule: Schedule, t: Array) -> Array:
 
 def exact(h: Array, places: Sequence[Array | float]) -> list[Array]:
     """Weights for the exact integral of the polynomial over λ, where images count in proportion to e^λ."""
-    return _weigh(_LENGTHS * jnp.exp(-h * (1 - _NODES)), places)
+    return _weigh(jnp.exp(-h * (1 - _gauss(h)[0])), places)
 
 
 def _alone(h: Array, places: Sequence[Array | float]) -> list[Array]:
@@ -126,9 +129,9 @@ def _middle(h: Array, places: Sequence[Array | float]) -> list[Array]:
 
 def _half_as_curved(h: Array, places: Sequence[Array | float]) -> list[Array]:
     """`exact` for the quadratic D_1 u + D_2 u² / 2 in place of D_1 u + D_2 u²."""
-    kernel, (p, q) = _LENGTHS * jnp.exp(-h * (1 - _NODES)), places
-    u = jnp.sum(kernel * _NODES) / jnp.sum(kernel)
-    square = jnp.sum(kernel * jnp.square(_NODES)) / jnp.sum(kernel) / 2
+    (nodes, lengths), (p, q) = _gauss(h), places
+    kernel = lengths * jnp.exp(-h * (1 - nodes))
+    u, square = (jnp.sum(kernel * nodes**power) / jnp.sum(kernel) / power for power in (1, 2))
     return [(square - q * u) / (p * (p - q)), (square - p * u) / (q * (q - p))]
 
 
@@ -142,13 +145,14 @@ _sizes = {'bh2': lambda h: 1.0, 'bh1': lambda h: h / -jnp.expm1(-h)}
 
 
 def _weigh(kernel: Array, places: Sequence[Array | float]) -> list[Array]:
-    """The means over the kernel (at Gauss's nodes) of Lagrange's polynomials for these places, beside the place 0."""
-    found = []
+    """The means of Lagrange's polynomials for these places, beside the place 0, with a kernel at Gauss's nodes."""
+    nodes, lengths = _gauss(kernel)
+    kernel, found = kernel * lengths, []
     for place in places:
         others = [other for other in places if other is not place]
-        shape = _NODES / place
+        shape = nodes / place
         for other in others:
-            shape = shape * (_NODES - other) / (place - other)
+            shape = shape * (nodes - other) / (place - other)
         found.append(jnp.sum(kernel * shape) / jnp.sum(kernel))
     return found
 

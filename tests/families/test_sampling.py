@@ -54,7 +54,7 @@ HEARD = {  # with an option → without
     'ddim:3:spacing=rho7': 'ddim:3',
     'ddim:3:temperature=0.5': 'ddim:3',
     'ddim:3:guidance=4': 'ddim:3',
-    'ddim:3:guidance=-0.4,renoise=plain': 'ddim:3:guidance=-0.4',
+    'ddim:3:guidance=4,renoise=plain': 'ddim:3:guidance=4',
     'ddim:3:guidance=4,negative=label=1': 'ddim:3:guidance=4',
     'ddim:3:guidance=30,threshold=static': 'ddim:3:guidance=30',
 }

@@ -86,7 +86,8 @@ def error(name, record, count):
 )
 def test_doubling_the_steps_divides_the_error_by_two_to_the_order(name, record, order):
     with jax.enable_x64(True):
-        assert np.log2(error(name, record, 32) / error(name, record, 64)) == pytest.approx(order, abs=0.35)
+        count = 64 if record == options.UnipcOptions(order=3) else 32  # with 32, its rate is still 3.6
+        assert np.log2(error(name, record, count) / error(name, record, 2 * count)) == pytest.approx(order, abs=0.35)
 
 
 @pytest.mark.parametrize('tolerance', [1e-4, 1e-7])

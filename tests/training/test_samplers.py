@@ -48,10 +48,10 @@ def test_a_text_is_the_sampler_it_names(text, family):
 
 
 REFUSED = {
-    'ddim:10:variance=large': "'variance'; ddim takes guidance, temperature, spacing, .*, eta\\.",
+    'ddim:10:variance=large': "'variance'; ddim takes guidance, temperature, spacing, .*, eta, renoise\\.",
     'ancestral:10:variance=huge': 'variance=huge; it can be small, large',
     'ancestral:10:variance': "guidance 'variance'; it should be a number",
-    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad, logsnr, rho7',
+    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad, logsnr, linspace, leading, rho7',
     'heun:10:spacing=rho-7': 'spacing=rho-7; it can be',
     'heun:10:spacing=0.9/0.5': 'begins at 0.9',
     'heun:10:spacing=0.995/0.5': 'names the times of 2 steps; leave their number out',
