@@ -18,7 +18,8 @@ from genbench.interpolants.steps import Step, posterior
 
 Array = jax.Array
 Axis = Callable[[Array], Array]
-Rule = Callable[[Array, Sequence[Array | float]], list[Array]]  # (h, places of y_1, y_2, …) → c_1, c_2, …
+Number = Array | float
+Rule = Callable[[Array, Sequence[Number]], list[Number]]  # (h, places of y_1, y_2, …) → c_1, c_2, …
 
 
 def _gauss(like: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -113,21 +114,21 @@ def half_log_snr(schedule: Schedule, t: Array) -> Array:
     return jnp.log(jnp.maximum(alpha, sigma / LOUDEST)) - jnp.log(_positive(sigma))
 
 
-def exact(h: Array, places: Sequence[Array | float]) -> list[Array]:
+def exact(h: Array, places: Sequence[Number]) -> list[Number]:
     """Weights for the exact integral of the polynomial over λ, where images count in proportion to e^λ."""
     return _weigh(jnp.exp(-h * (1 - _gauss(h)[0])), places)
 
 
-def _alone(h: Array, places: Sequence[Array | float]) -> list[Array]:
+def _alone(h: Array, places: Sequence[Number]) -> list[Number]:
     return []
 
 
-def _middle(h: Array, places: Sequence[Array | float]) -> list[Array]:
+def _middle(h: Array, places: Sequence[Number]) -> list[Number]:
     """The line's value half-way, the paper's 1 / 2r."""
     return [0.5 / places[0]]
 
 
-def _half_as_curved(h: Array, places: Sequence[Array | float]) -> list[Array]:
+def _half_as_curved(h: Array, places: Sequence[Number]) -> list[Number]:
     """`exact` for the quadratic D_1 u + D_2 u² / 2 in place of D_1 u + D_2 u²."""
     (nodes, lengths), (p, q) = _gauss(h), places
     kernel = lengths * jnp.exp(-h * (1 - nodes))
@@ -135,7 +136,7 @@ def _half_as_curved(h: Array, places: Sequence[Array | float]) -> list[Array]:
     return [(square - q * u) / (p * (p - q)), (square - p * u) / (q * (q - p))]
 
 
-def _and_after(h: Array, places: Sequence[Array | float]) -> list[Array]:
+def _and_after(h: Array, places: Sequence[Number]) -> list[Number]:
     """`exact` with the prediction at s, which comes first."""
     return exact(h, [1.0, *places])
 
@@ -144,10 +145,10 @@ def _and_after(h: Array, places: Sequence[Array | float]) -> list[Array]:
 _sizes = {'bh2': lambda h: 1.0, 'bh1': lambda h: h / -jnp.expm1(-h)}
 
 
-def _weigh(kernel: Array, places: Sequence[Array | float]) -> list[Array]:
+def _weigh(kernel: Array, places: Sequence[Number]) -> list[Number]:
     """The means of Lagrange's polynomials for these places, beside the place 0, with a kernel at Gauss's nodes."""
     nodes, lengths = _gauss(kernel)
-    kernel, found = kernel * lengths, []
+    kernel, found = kernel * lengths, list[Number]()
     for place in places:
         others = [other for other in places if other is not place]
         shape = nodes / place
@@ -194,7 +195,13 @@ def _tilt(weights: Sequence[Array], y: Array, others: Sequence[Array]) -> Array:
 
 
 def _weights(
-    schedule: Schedule, t: Array, s: Array, times: Array, ahead: Array, rules: Sequence[Rule], axis: Axis | None = None
+    schedule: Schedule,
+    t: Array,
+    s: Array,
+    times: Array,
+    ahead: Array | int,
+    rules: Sequence[Rule],
+    axis: Axis | None = None,
 ) -> list[Array]:
     """c_k of the predictions at `times` (k,), with the rule of the order that a step from t to s has."""
     axis = axis or (lambda time: half_log_snr(schedule, time))
@@ -205,7 +212,7 @@ def _weights(
     h = half_log_snr(schedule, s) - half_log_snr(schedule, t)
     found = [rule(h, places[:number]) for number, rule in enumerate(rules)]
     return [
-        sum(jnp.where(order == number + 1, c[k], 0) for number, c in enumerate(found) if k < len(c))
+        sum((jnp.where(order == number + 1, c[k], 0) for number, c in enumerate(found) if k < len(c)), jnp.zeros(()))
         for k in range(max(map(len, found)))
     ]
 

@@ -115,6 +115,9 @@ class Options:
         return {name: '-'.join(f'{x:g}' for x in value) if isinstance(value, tuple) else value
                 for name, (value, default) in values.items() if value != default}  # fmt: skip
 
+    def check(self, schedule: Schedule) -> None:
+        """Raise a UserError with the reason if the solver cannot follow this schedule with these options."""
+
 
 @dataclasses.dataclass(frozen=True)
 class NoiseOptions(Options):
@@ -157,9 +160,6 @@ class PathOptions(NoiseOptions):
     def passes(self) -> int:
         """Evaluations of the network where the solver usually makes one."""
         return 1
-
-    def check(self, schedule: Schedule) -> None:
-        """Raise a UserError with the reason if the solver cannot follow this schedule with these options."""
 
 
 DEFAULT = PathOptions()

@@ -47,27 +47,30 @@ def trajectory():
     return found.sol
 
 
-def error(name, record, count):
-    """At LAST, after this many even steps from FIRST, where multistep solvers know the exact past."""
+def convergence(name, record, count):
+    """log2 of the errors' ratio at LAST, after `count` and twice as many even steps from FIRST, where multistep solvers
+    know the exact past."""
     solver, schedule, x = solvers.SOLVERS[name], schedules.vp(), trajectory()
-    denoise = from_image(
-        schedule, lambda x_t, t: image(x_t, schedule.alpha(t), schedule.sigma(t), jnp)
-    )  # fmt: skip
-    times = np.linspace(FIRST, LAST, count + 1)
+    denoise = from_image(schedule, lambda x_t, t: image(x_t, schedule.alpha(t), schedule.sigma(t), jnp))
     shaped = lambda t: jnp.asarray(x(t)).reshape(4, 1, 1, 1)  # noqa: E731
-    memory = solver.memory and solver.memory(shaped(FIRST))
-    if isinstance(memory, History):
-        past = FIRST + (FIRST - LAST) / count * np.arange(1, len(memory.t) + 1)
-        seen = [denoise(shaped(t), jnp.full(4, t)) for t in past]
-        memory = History(jnp.stack([one.noise if name == 'deis' else one.x for one in seen]), jnp.asarray(past))
 
     @jax.jit
-    def move(state, ends):
-        step = Step(schedule, denoise, state[0], *ends, lambda: 0, jnp.asarray(count), record, ahead=99)
-        return solver.move(step, state[1]), None
+    def end(count, memory):
+        def move(index, state):
+            t, s = (FIRST + (LAST - FIRST) * one / count for one in (index, index + 1))
+            return solver.move(Step(schedule, denoise, state[0], t, s, lambda: 0, count, record, ahead=99), state[1])
 
-    (end, _), _ = jax.lax.scan(move, (shaped(FIRST), memory), jnp.stack([times[:-1], times[1:]], 1))
-    return float(jnp.abs(end.ravel() - x(LAST)).max())
+        return jax.lax.fori_loop(0, count, move, (shaped(FIRST), memory))[0]
+
+    def error(count):
+        memory = solver.memory and solver.memory(shaped(FIRST))
+        if isinstance(memory, History):
+            past = FIRST + (FIRST - LAST) / count * np.arange(1, len(memory.t) + 1)
+            seen = [denoise(shaped(t), jnp.full(4, t)) for t in past]
+            memory = History(jnp.stack([one.noise if name == 'deis' else one.x for one in seen]), jnp.asarray(past))
+        return float(jnp.abs(end(jnp.asarray(count), memory).ravel() - x(LAST)).max())
+
+    return np.log2(error(count) / error(2 * count))
 
 
 @pytest.mark.parametrize(
@@ -78,16 +81,15 @@ def error(name, record, count):
         ('dpmpp_3m', options.Dpmpp3mOptions(curvature='half'), 2),
         ('dpmpp_2s', options.DEFAULT, 2),
         ('dpmpp_3s', options.DEFAULT, 3),
-        *[('unipc', options.UnipcOptions(order=order), order + 1) for order in (1, 2, 3)],
-        *[('deis', options.DeisOptions(degree=degree), degree + 1) for degree in (1, 2, 3)],
+        *[('unipc', options.UnipcOptions(order=order), order + 1) for order in (2, 3)],
+        *[('deis', options.DeisOptions(degree=degree), degree + 1) for degree in (2, 3)],
         ('deis', options.DeisOptions(degree=2, axis='log_rho'), 3),
-        ('heun', options.HeunOptions(), 2),
     ],
 )
 def test_doubling_the_steps_divides_the_error_by_two_to_the_order(name, record, order):
     with jax.enable_x64(True):
         count = 64 if record == options.UnipcOptions(order=3) else 32  # with 32, its rate is still 3.6
-        assert np.log2(error(name, record, count) / error(name, record, 2 * count)) == pytest.approx(order, abs=0.35)
+        assert convergence(name, record, count) == pytest.approx(order, abs=0.35)
 
 
 @pytest.mark.parametrize('tolerance', [1e-4, 1e-7])
