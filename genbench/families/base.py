@@ -173,6 +173,7 @@ class Family:
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: ClassVar[int] = 1  # of a sampler if nobody sets its steps
+    most_steps: int | None = None  # of a sampler, where a model knows the times of so many steps and no others
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here

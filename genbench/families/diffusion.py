@@ -57,6 +57,8 @@ class Diffusion(RegressionFamily):
                             'depend on the schedule.')  # fmt: skip
         if self._learns and self._cells:
             raise UserError('family.time_sampler=by_weight needs a schedule that is fixed, and this one is learned.')
+        if 'steps' in self._offered:
+            self.most_steps = config.family.num_timesteps
         self.outputs = 2 if config.family.learned_variance else 1
         if self.outputs == 2:
             self.require('family.learned_variance', ('steps',))

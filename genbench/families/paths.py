@@ -174,6 +174,9 @@ class PathFamily(Family):
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         given, held = conditions.apart(given)
+        if held and not self.sampler_options(sampler.name).on_grid:
+            raise UserError(f'The sampler {sampler.name} takes other steps for each image and cannot start from an '
+                            'original; use ddim or heun.')  # fmt: skip
         kept = _kept(held, sampler, self.space)
         if kept is not None:
             kept = kept._replace(image=self.space.place(networks, kept.image))
@@ -235,6 +238,7 @@ class PathFamily(Family):
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
         how = {'interval': options.interval, 'negative': negative, 'guide': guide}
+        how |= {'plain_noise': True} if getattr(options, 'renoise', '') == 'plain' else {}
         weight = 0.0 if self._knows_weight(sampler) else sampler.guidance
         return self.denoise(networks, self._told(given, sampler), weight, clip, **how)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import networks as modules
+from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
@@ -25,7 +26,7 @@ from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import expand
 from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
-from genbench.ranges import PATH
+from genbench.ranges import NOT_NEGATIVE, PATH
 
 FEWEST = 8  # the smallest batch for which coupling is worthwhile
 _LACKING = {
@@ -47,7 +48,7 @@ class RegressionFamily(PathFamily):
     outputs: int = 1  # number of outputs of the network: 2 if it also predicts the variance of its steps
     second_time = False  # whether the network also takes the time to jump to
     control: Control | None = None  # set if `base` names a run
-    ranges = {'base': PATH}
+    ranges = {'base': PATH, 'offset_noise': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class RegressionFamily(PathFamily):
             'weight': 'none',  # weight over time, one of `weights.WEIGHTS`
             'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
             'base': '',  # frozen run, which conditions that it does not know steer (`families.control`)
+            'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -137,7 +139,11 @@ class RegressionFamily(PathFamily):
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
         x, noise, given = super().pairs(networks, rows, key)
-        return x, self._coupling(x, noise), given
+        noise = self._coupling(x, noise)
+        if self.config.family.offset_noise:
+            shared = rng.normal(rows['key'], 'offset', (1, 1, noise.shape[-1]))
+            noise += self.config.family.offset_noise * shared
+        return x, noise, given
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The regression loss, plus the loss of anything learned alongside it."""

@@ -7,9 +7,13 @@ solver with its own options adds a subclass.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from genbench.interpolants.schedules import read_spacing
+import jax.numpy as jnp
+
+from genbench.errors import UserError
+from genbench.interpolants.schedules import Schedule
+from genbench.interpolants.spacings import read_spacing
 from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range, check_path
 
 FULL = (0.0, math.inf)  # the interval of all noise levels
@@ -32,7 +36,7 @@ def number(default: float, limits: Range, acts_with: str = '') -> Any:
     return option(default, read, acts_with)
 
 
-def choice(*names: str) -> Any:
+def choice(*names: str, acts_with: str = '') -> Any:
     """A field that holds one of these names. The first is the default."""
 
     def read(text: str) -> str:
@@ -40,7 +44,7 @@ def choice(*names: str) -> Any:
             raise ValueError(', '.join(names))
         return text
 
-    return option(names[0], read)
+    return option(names[0], read, acts_with)
 
 
 def option(default: Any, read: Callable[[str], Any], acts_with: str = '') -> Any:
@@ -83,6 +87,17 @@ def read_count(text: str) -> int:
     return int(text)
 
 
+def read_from(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers between these."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= float(text) <= high:
+            raise ValueError(f'a whole number from {low} to {high}')
+        return int(text)
+
+    return read
+
+
 def read_run(text: str) -> str:
     if not text:
         raise ValueError('the folder of a finished run, RUN or RUN@AVERAGE')
@@ -99,6 +114,9 @@ class Options:
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         return {name: '-'.join(f'{x:g}' for x in value) if isinstance(value, tuple) else value
                 for name, (value, default) in values.items() if value != default}  # fmt: skip
+
+    def check(self, schedule: Schedule) -> None:
+        """Raise a UserError with the reason if the solver cannot follow this schedule with these options."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +135,7 @@ class PathOptions(NoiseOptions):
     """Options of every solver on a path.
 
     Attributes:
-      spacing: how the steps' times are spaced; see `schedules.SPACINGS` and `schedules.read_spacing`.
+      spacing: how the steps' times are spaced; see `spacings.read_spacing`.
       threshold: how the predicted image is clipped: 'none', 'static' (to [−1, 1]), or the fraction of its pixels that
         dynamic thresholding leaves unclipped (Saharia et al. 2022, section 2.3); '' follows `family.clip`.
       interval: the noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).
@@ -136,6 +154,12 @@ class PathOptions(NoiseOptions):
     resample: int = option(1, read_count)
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
+    on_grid: ClassVar[bool] = True  # whether all images take the same steps
+
+    @property
+    def passes(self) -> int:
+        """Evaluations of the network where the solver usually makes one."""
+        return 1
 
 
 DEFAULT = PathOptions()
@@ -154,9 +178,12 @@ class AncestralOptions(PathOptions):
 class DdimOptions(PathOptions):
     """Attributes:
     eta: the fraction of ancestral noise in a step (J. Song et al. 2021, equation 16); 0 is deterministic.
+    renoise: the noise that a guided step puts back, which is the 'guided' prediction's, or the 'plain' one of what
+      guidance moves away from (Chung et al. 2024, CFG++, algorithm 2). Their λ is 1 + w, from 0 to 1.
     """
 
     eta: float = number(0.0, PROBABILITY)
+    renoise: str = choice('guided', 'plain', acts_with='guidance')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,3 +200,91 @@ class HeunOptions(PathOptions):
     s_noise: float = number(1.0, Range(0, 1000, above=True), acts_with='churn')
     s_tmin: float = number(0.0, NOT_NEGATIVE, acts_with='churn')
     s_tmax: float = number(math.inf, POSITIVE, acts_with='churn')
+
+
+@dataclasses.dataclass(frozen=True)
+class Dpmpp3mOptions(PathOptions):
+    """Attributes:
+    curvature: whether the second derivative of the predicted image counts in 'full', which makes the solver one of
+      third order, or 'half', as in the official code and in diffusers.
+    """
+
+    curvature: str = choice('full', 'half')
+
+
+@dataclasses.dataclass(frozen=True)
+class UnipcOptions(PathOptions):
+    """Attributes:
+    order: of the predictor; the corrector's is one higher.
+    variant: B(h) of Zhao et al. 2023, which is e^h − 1 for 'bh2' and h for 'bh1'.
+    """
+
+    order: int = option(2, read_from(1, 3))
+    variant: str = choice('bh2', 'bh1')
+
+
+@dataclasses.dataclass(frozen=True)
+class DeisOptions(PathOptions):
+    """Attributes:
+    degree: of the polynomial through the predicted noise: the paper's r, so that 3 is tAB3.
+    axis: what it is a polynomial in: 't', or 'log_rho' for log σ / α.
+    """
+
+    degree: int = option(3, read_from(1, 3))
+    axis: str = choice('t', 'log_rho')
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerMaruyamaOptions(PathOptions):
+    """Attributes:
+    diffusion: the square of the SDE's diffusion coefficient: that of the 'forward' SDE (Y. Song et al. 2021), or
+      'sigma', which is σ (Ma et al. 2024, SiT).
+    """
+
+    diffusion: str = choice('forward', 'sigma')
+
+    def check(self, schedule: Schedule) -> None:
+        if self.diffusion == 'forward' and _starts_in_noise(schedule):
+            raise UserError(f'The sampler euler_maruyama follows the forward SDE, which the schedule {schedule.name} '
+                            'has none of where it starts, at pure noise; use diffusion=sigma.')  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class CorrectorOptions(PathOptions):
+    """Attributes:
+    snr: r, the signal-to-noise ratio of a Langevin step (Y. Song et al. 2021, algorithms 4 and 5).
+    corrections: M, the number of Langevin steps at each time.
+    predictor: 'reverse_diffusion' (their equation 46), or 'ancestral'.
+    """
+
+    snr: float = number(0.16, Range(0, 1000, above=True))
+    corrections: int = option(1, read_count)
+    predictor: str = choice('reverse_diffusion', 'ancestral')
+
+    @property
+    def passes(self) -> int:
+        return 1 + self.corrections
+
+    def check(self, schedule: Schedule) -> None:
+        if self.predictor == 'reverse_diffusion' and _starts_in_noise(schedule):
+            raise UserError(f'The predictor reverse_diffusion needs some signal at the start, and the schedule '
+                            f'{schedule.name} starts at pure noise; use predictor=ancestral.')  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveOptions(PathOptions):
+    """Attributes:
+    tolerance: the relative and absolute tolerance of a step, as a root mean square over the pixels of an image.
+    """
+
+    tolerance: float = number(1e-3, Range(0, 1, above=True))
+    on_grid: ClassVar[bool] = False
+
+    def check(self, schedule: Schedule) -> None:
+        for name in {'spacing', 'strength', 'resample', 'interval'} & {*self.changed}:
+            raise UserError(f'The sampler rk45 chooses the steps of each image by itself, and {name} is for steps that '
+                            'are the same for all; leave it out.')  # fmt: skip
+
+
+def _starts_in_noise(schedule: Schedule) -> bool:
+    return float(schedule.alpha(jnp.asarray(schedule.t_max))) <= 0

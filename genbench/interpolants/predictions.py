@@ -119,6 +119,7 @@ def denoiser(
     interval: tuple[float, float] = FULL,
     negative: Given = None,
     guide: Denoiser | None = None,
+    plain_noise: bool = False,
 ) -> Denoiser:
     """Wrap a network(x_t, t, given) in a function that predicts the clean image and the noise.
 
@@ -134,6 +135,7 @@ def denoiser(
       negative: the conditions that guidance moves away from; None stands for no conditions.
       guide: the weaker model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with
         a Bad Version of Itself, equation 3, whose weight is 1 + w).
+      plain_noise: give the noise of what guidance moves away from (Chung et al. 2024, CFG++), with the guided image.
     """
     several = isinstance(guidance, jax.Array)
     guided = (several or guidance != 0) and (given is not None or guide is not None)
@@ -147,16 +149,22 @@ def denoiser(
         def away(y):
             weight = expand(guidance, x_t) if several else guidance
             if guide is None:
-                return y + weight * (y - outputs(network(image, time, negative), x_t)[0])
-            return y + weight * (y - target(name, schedule, *guide(x_t, t)[:2], t))
+                plain = outputs(network(image, time, negative), x_t)[0]
+            else:
+                plain = target(name, schedule, *guide(x_t, t)[:2], t)
+            return y + weight * (y - plain), plain
 
-        if guided:
-            y = away(y) if interval == FULL else jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: y, y)
-        prediction = convert(name, schedule, y, x_t, t)._replace(variance=variance)
-        if clip is False:
-            return prediction
-        limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
-        return _with_image(schedule, limited, x_t, t)._replace(variance=variance)
+        plain = y
+        if guided and interval == FULL:
+            y, plain = away(y)
+        elif guided:
+            y, plain = jax.lax.cond(guided_at(schedule, t[0], interval), away, lambda y: (y, y), y)
+        prediction = convert(name, schedule, y, x_t, t)
+        if clip is not False:
+            limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
+            prediction = _with_image(schedule, limited, x_t, t)
+        noise = convert(name, schedule, plain, x_t, t).noise if plain_noise else prediction.noise
+        return Prediction(prediction.x, noise, variance)
 
     return apply
 

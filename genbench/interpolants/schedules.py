@@ -1,7 +1,6 @@
 """Schedules α(t), σ(t) of a Gaussian path, with derivatives by automatic differentiation."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench.errors import UserError, did_you_mean
+from genbench.interpolants import spacings
 
 Array = jax.Array
 EARLIEST = 1e-12  # the earliest time considered in a search for a time
-LOUDEST = 1000.0  # the highest σ / α of a first step if steps are spaced in noise levels, which some paths do not bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +60,9 @@ class Schedule:
         1 − n / n is not always zero.
 
         Args:
-          spacing: as `read_spacing` returns it.
+          spacing: as `spacings.read_spacing` returns it.
         """
-        return _spaced(spacing)(self, ahead, count)
+        return spacings.spaced(spacing)(self, ahead, count)
 
     def straightened(self, t: Array) -> tuple[Array, Array]:
         """(c, σ / c) with c = α + κ σ. The state x_t / c = (1 − κ b) x + b ε moves along a straight line in b = σ / c.
@@ -119,18 +118,21 @@ def linear(beta_1: float = 1e-4, beta_T: float = 0.02, steps: int = 1000) -> Sch
     """DDPM's linear βs (Ho et al. 2020, section 4), continued to real t.
 
     log ᾱ(n) = Σ log(1 − β_j) is expanded in powers of β, whose sums are polynomials in n. The schedule is therefore
-    smooth, and equals DDPM's table at t = n / 1000 up to Σ β⁴ / 4 < 1e-5.
+    smooth, and equals DDPM's table at t = n / 1000 up to Σ β⁵ / 5 < 2e-7.
     """
     slope = (beta_T - beta_1) / (steps - 1)
 
     def log_alpha_bar(t):
         n = steps * t
-        # Faulhaber's sums Σ j, Σ j², Σ j³ over j = 0 … n − 1
+        # Faulhaber's sums Σ j, Σ j², Σ j³, Σ j⁴ over j = 0 … n − 1
         s1, s2, s3 = n * (n - 1) / 2, (n - 1) * n * (2 * n - 1) / 6, (n * (n - 1) / 2) ** 2
+        s4 = s2 * (3 * n * (n - 1) - 1) / 5
         first = beta_1 * n + slope * s1
         second = beta_1**2 * n + 2 * beta_1 * slope * s1 + slope**2 * s2
         third = beta_1**3 * n + 3 * beta_1**2 * slope * s1 + 3 * beta_1 * slope**2 * s2 + slope**3 * s3
-        return -(first + second / 2 + third / 3)
+        fourth = beta_1**4 * n + 4 * beta_1**3 * slope * s1 + 6 * beta_1**2 * slope**2 * s2
+        fourth += 4 * beta_1 * slope**3 * s3 + slope**4 * s4
+        return -(first + second / 2 + third / 3 + fourth / 4)
 
     return Schedule(
         name='linear',
@@ -252,115 +254,6 @@ def learned(
     return Schedule('learned', alpha, sigma, t_min=first, t_max=1.0, condition=scaled)
 
 
-def _uniform(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Even steps along the schedule's own way: in t, or along its curve from t_max to the smallest noise, then zero."""
-    if schedule.curve is None:
-        return schedule.t_max * (ahead / jnp.asarray(count))
-    return _then_zero(ahead, schedule.curve(_share(ahead, count)))
-
-
-def _quadratic(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Steps from t_max to t_min with linearly changing lengths, then zero (J. Song et al. 2021, appendix D.2)."""
-    return _squares(schedule, ahead, count, schedule.t_max)
-
-
-def _ddim_quad(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """The same as in the official code of DDIM for CIFAR-10, which starts at step 801 of 1000 and treats it as noise.
-
-    That code rounds 1 + 800 ((i − 1) / (N − 1))² down to whole steps; here t is real.
-    """
-    return _squares(schedule, ahead, count, 0.801)
-
-
-def _squares(schedule: Schedule, ahead: Array, count: Array | int, last: float) -> Array:
-    first = schedule.t_min
-    return _then_zero(ahead, first + (last - first) * jnp.square(_share(ahead, count)))
-
-
-def _rho(rho: float, schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Even steps in (σ / α)^(1/ρ) from t_max to t_min, then zero (Karras et al. 2022, equation 5)."""
-    low, high = (jnp.power(level, 1 / rho) for level in _levels(schedule))
-    level = jnp.power(low + _share(ahead, count) * (high - low), rho)
-    return _from_start(schedule, ahead, count, schedule.time_at(level))
-
-
-def _logsnr(schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """Even steps in log α² / σ² from t_max to t_min, then zero (Lu et al. 2022)."""
-    low, high = (jnp.log(level) for level in _levels(schedule))
-    return _from_start(schedule, ahead, count, schedule.time_at(jnp.exp(low + _share(ahead, count) * (high - low))))
-
-
-def _levels(schedule: Schedule) -> tuple[Array, Array]:
-    """σ / α at the last step and at the first, where it is at most LOUDEST."""
-    ends = jnp.asarray([schedule.t_min, schedule.t_max])
-    low, high = schedule.sigma(ends) / jnp.maximum(schedule.alpha(ends), schedule.sigma(ends) / LOUDEST)
-    return low, high
-
-
-def _chosen(times: tuple[float, ...], schedule: Schedule, ahead: Array, count: Array | int) -> Array:
-    """These `count` times, then zero."""
-    ahead = jnp.asarray(ahead)
-    return _then_zero(ahead, jnp.asarray(times)[jnp.clip(len(times) - ahead, 0, len(times) - 1)])
-
-
-def _share(ahead: Array, count: Array | int) -> Array:
-    """1 if all `count` steps remain, 0 if one remains; a single step begins at 1."""
-    count = jnp.asarray(count)
-    return 1 - (count - ahead) / jnp.maximum(count - 1, 1)
-
-
-def _then_zero(ahead: Array, t: Array) -> Array:
-    return jnp.where(jnp.asarray(ahead) <= 0, 0.0, t)
-
-
-def _from_start(schedule: Schedule, ahead: Array, count: Array | int, t: Array) -> Array:
-    """t, but exactly t_max for the first step and zero after the last."""
-    return _then_zero(ahead, jnp.where(jnp.asarray(ahead) >= count, schedule.t_max, t))
-
-
-SPACINGS: dict[str, Callable[[Schedule, Array, Array | int], Array]] = {
-    'uniform': _uniform,
-    'quadratic': _quadratic,
-    'ddim_quad': _ddim_quad,
-    'logsnr': _logsnr,
-}
-
-
-def read_spacing(text: str) -> str:
-    """Read a spacing: one of `SPACINGS`, rhoN for a number N, or the times of all steps, T/T/….
-
-    Raises:
-      ValueError: the text is not a spacing; the message says what it can be.
-    """
-    try:
-        _spaced(text)
-    except ValueError:
-        names = ', '.join(SPACINGS)
-        raise ValueError(
-            f'{names}, rho7 or another rhoN with N from 0.1 to 1e6, or times that fall, such as 1/0.5/0.2'
-        ) from None
-    return text
-
-
-def _spaced(text: str) -> Callable[[Schedule, Array, Array | int], Array]:
-    if text in SPACINGS:
-        return SPACINGS[text]
-    if text.startswith('rho'):
-        rho = float(text.removeprefix('rho'))
-        if not 0.1 <= rho <= 1e6:  # outside these limits, powers exceed the range of 32-bit numbers
-            raise ValueError(text)
-        return functools.partial(_rho, rho)
-    return functools.partial(_chosen, times_of(text))
-
-
-def times_of(spacing: str) -> tuple[float, ...]:
-    """The times that a spacing lists as T/T/…, or a ValueError if it lists none."""
-    times = tuple(float(time) for time in spacing.split('/'))
-    if not all(1e6 > late > early > 0 for late, early in zip(times, (*times[1:], times[-1] / 2), strict=True)):
-        raise ValueError(spacing)
-    return times
-
-
 SCHEDULES: dict[str, Callable[[], Schedule]] = {
     'linear': linear,
     'cosine': cosine,
@@ -373,27 +266,59 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 SCORE_SDE: dict[str, Callable[[], Schedule]] = {'vp': vp, 'subvp': subvp, 've': ve}
 
 
-def check_spacing(schedule: Schedule, spacing: str) -> int | None:
-    """The number of steps that a spacing fixes, or None if it fixes none.
+def zero_snr(schedule: Schedule) -> Schedule:
+    """The schedule with √ᾱ moved and stretched so that it ends at zero (Lin et al. 2024, algorithm 1).
 
-    Raises:
-      UserError: this schedule does not allow this spacing.
+    They keep the value of the first step. Here that of the data, 1, is kept. The two differ by less than 1e-6.
     """
-    if spacing == 'ddim_quad' and schedule.name != 'linear':
-        raise UserError(f'spacing=ddim_quad begins at 0.801, where the schedule linear has reached noise and '
-                        f'{schedule.name} has not; use spacing=quadratic.')  # fmt: skip
-    if spacing in SPACINGS or spacing.startswith('rho'):
-        return None
-    times = times_of(spacing)
-    if not math.isclose(times[0], schedule.t_max, rel_tol=1e-6):
-        raise UserError(f'spacing={spacing} begins at {times[0]:g}, and the noise that samples of the schedule '
-                        f'{schedule.name} start from lies at {schedule.t_max:g}; write that time first.')  # fmt: skip
-    return len(times)
+
+    def last(t):
+        return schedule.alpha(jnp.full_like(t, schedule.t_max))
+
+    def alpha(t):
+        return (schedule.alpha(t) - last(t)) / (1 - last(t))
+
+    def sigma(t):  # √(1 − α²) without cancellation
+        return schedule.sigma(t) * jnp.sqrt((1 + alpha(t)) / ((1 + schedule.alpha(t)) * (1 - last(t))))
+
+    return dataclasses.replace(schedule, alpha=alpha, sigma=sigma)
 
 
-def get(name: str) -> Schedule:
-    """The schedule that configs call `name`. 'learned' gives it in its untrained form."""
+def shifted(schedule: Schedule, factor: float) -> Schedule:
+    """The schedule with `factor` times the noise level σ / α at each time.
+
+    For images of d pixels a side, the factor d / 64 is the shift by 2 log(64 / d) in log SNR of Hoogeboom et al. 2023
+    (simple diffusion, section 3.1). On `straight` it is the shift of Esser et al. 2024, equation 23.
+    """
+
+    def norm(t):
+        alpha, sigma = schedule.alpha(t), factor * schedule.sigma(t)
+        return alpha + sigma if schedule.name == 'straight' else jnp.sqrt(jnp.square(alpha) + jnp.square(sigma))
+
+    return dataclasses.replace(
+        schedule, alpha=lambda t: schedule.alpha(t) / norm(t), sigma=lambda t: factor * schedule.sigma(t) / norm(t)
+    )
+
+
+def get(text: str) -> Schedule:
+    """The schedule that configs call NAME, NAME:zero_snr or NAME:shift=FACTOR. 'learned' gives it untrained."""
+    name, _, change = text.partition(':')
     known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
     if name not in known:
         raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')
-    return known[name]()
+    schedule = known[name]()
+    if not change:
+        return schedule
+    if name not in ('linear', 'cosine', 'vp', 'straight') or (name, change) == ('straight', 'zero_snr'):
+        raise UserError(f'family.schedule is {text!r}, and {name} cannot be changed so; linear, cosine and vp take '
+                        'zero_snr and shift=FACTOR, and straight takes shift=FACTOR.')  # fmt: skip
+    if change == 'zero_snr':
+        return dataclasses.replace(zero_snr(schedule), name=text)
+    try:
+        factor = float(change.removeprefix('shift='))
+    except ValueError:
+        factor = math.nan
+    if not 1e-3 <= factor <= 1e3 or not change.startswith('shift='):
+        raise UserError(f'family.schedule is {text!r}; write {name}, {name}:zero_snr or {name}:shift=FACTOR with a '
+                        'factor from 0.001 to 1000.')  # fmt: skip
+    return dataclasses.replace(shifted(schedule, factor), name=text)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from genbench import rng
 from genbench.errors import UserError, did_you_mean
-from genbench.interpolants import steps
-from genbench.interpolants.options import DEFAULT, FULL, AncestralOptions, DdimOptions, HeunOptions, PathOptions
+from genbench.interpolants import adaptive, multistep, options, singlestep, steps, stochastic
+from genbench.interpolants.options import DEFAULT, FULL, PathOptions
 from genbench.interpolants.predictions import Denoiser, guided_at
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.steps import FlowMap, Step
@@ -30,7 +30,7 @@ class Solver:
 
     Attributes:
       step: Step → x_s; or, with memory, (Step, memory) → (x_s, memory).
-      evaluations: number of steps → network evaluations without guidance.
+      evaluations: number of steps → network evaluations without guidance, in multiples of the options' `passes`.
       needs: the kind of network that the step needs: 'denoiser', which gives E[x | x_t]; 'endpoint', which gives the
         end of the trajectory through x_t; or 'map', which gives any point of that trajectory.
       options: the record of the solver's options.
@@ -50,12 +50,28 @@ class Solver:
         return (self.step(step), None) if self.memory is None else self.step(step, memory)
 
 
+def _remembering(step: Callable[..., Any], count: int, record: type[PathOptions] = PathOptions) -> Solver:
+    """A multistep solver with this many previous predictions."""
+    return Solver(step, lambda n: n, options=record, memory=functools.partial(multistep.empty, count))
+
+
 SOLVERS = {
-    'ddim': Solver(steps.ddim, lambda n: n, options=DdimOptions),
-    'ancestral': Solver(steps.ancestral, lambda n: n, options=AncestralOptions),
-    'dpmpp_2m': Solver(steps.dpmpp_2m, lambda n: n, memory=steps.nothing_seen),
+    'ddim': Solver(steps.ddim, lambda n: n, options=options.DdimOptions),
+    'ancestral': Solver(steps.ancestral, lambda n: n, options=options.AncestralOptions),
+    'dpmpp_2m': _remembering(multistep.dpmpp_2m, 1),
     'euler': Solver(steps.euler, lambda n: n),  # flow matching's name for ddim
-    'heun': Solver(steps.heun, lambda n: 2 * n - 1, options=HeunOptions, times=steps.heun_times),
+    'heun': Solver(steps.heun, lambda n: 2 * n - 1, options=options.HeunOptions, times=steps.heun_times),
+    'dpmpp_3m': _remembering(multistep.dpmpp_3m, 2, options.Dpmpp3mOptions),
+    'dpmpp_2s': Solver(singlestep.dpmpp_2s, lambda n: 2 * n - 1, times=singlestep.dpmpp_2s_times),
+    'dpmpp_3s': Solver(singlestep.dpmpp_3s, lambda n: 3 * n - 2, times=singlestep.dpmpp_3s_times),
+    'unipc': _remembering(multistep.unipc, 3, options.UnipcOptions),
+    'deis': _remembering(multistep.deis, 3, options.DeisOptions),
+    'dpmpp_2m_sde': _remembering(multistep.dpmpp_2m_sde, 1),
+    'euler_maruyama': Solver(stochastic.euler_maruyama, lambda n: n, options=options.EulerMaruyamaOptions),
+    'predictor_corrector': Solver(
+        stochastic.predictor_corrector, lambda n: n, options=options.CorrectorOptions, times=stochastic.corrected_times
+    ),
+    'rk45': Solver(adaptive.rk45, lambda n: 6 * n - 5, options=options.AdaptiveOptions, memory=adaptive.nothing_tried),
     'multistep_consistency': Solver(steps.multistep_consistency, lambda n: n, needs='endpoint'),
     'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
 }
@@ -126,7 +142,8 @@ def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Ar
 
 def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array:
     """Network evaluations per image in `num_steps` steps (may be traced), without guidance."""
-    return options.resample * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
+    passes = options.resample * _own(solver, options).passes
+    return passes * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
@@ -254,10 +271,16 @@ def _step(
 ) -> Step:  # fmt: skip
     """Step number `index` of n. Without a state, it only gives access to times."""
 
-    def noise():
-        drawn = rng.normal(rng.numbered(rng.named(keys, 'steps'), index), 'noise', x.shape[1:])
+    def noise(number: Array | int = 0):
+        own = rng.numbered(rng.named(keys, 'steps'), index)
+        own = own if isinstance(number, int) and number == 0 else rng.numbered(rng.named(own, 'more'), number)
+        drawn = rng.normal(own, 'noise', x.shape[1:])
         return drawn if options.temperature == 1 else options.temperature * drawn
 
-    chosen = solver.options(**vars(options)) if type(options) is PathOptions else options
     t, s = (schedule.step(ahead, n, options.spacing) for ahead in (n - index, n - index - 1))
-    return Step(schedule, denoise, x, t, s, noise, n, chosen, flow_map)
+    return Step(schedule, denoise, x, t, s, noise, n, _own(solver, options), flow_map, n - index)
+
+
+def _own(solver: Solver, options: PathOptions) -> Any:
+    """The options as a record of the solver's."""
+    return solver.options(**vars(options)) if type(options) is PathOptions else options

@@ -20,10 +20,11 @@ class Step(NamedTuple):
 
     Attributes:
       denoise: the denoiser, for a network of the kind 'denoiser' or 'endpoint'.
-      noise: standard normal numbers shaped like x_t, multiplied by the temperature.
+      noise: standard normal numbers shaped like x_t, multiplied by the temperature; with a number, others.
       num_steps: the number of steps in the whole run.
       options: the record that the solver declares.
       flow_map: the flow map, for a network of the kind 'map'.
+      ahead: the number of steps that are left, this one included.
     """
 
     schedule: Schedule
@@ -31,10 +32,11 @@ class Step(NamedTuple):
     x_t: Array
     t: Array
     s: Array
-    noise: Callable[[], Array]
+    noise: Callable[..., Array]
     num_steps: Array
     options: Any
     flow_map: FlowMap | None = None
+    ahead: Array | int = 1
 
     def predict(self, x: Array, t: Array) -> Prediction:
         return self.denoise(x, jnp.full(x.shape[0], t))
@@ -88,7 +90,7 @@ def euler(step: Step) -> Array:
 def ddim(step: Step) -> Array:
     """x_s = α_s x̂ + √(σ_s² − v²) ε̂ + v z, where v is η times the standard deviation of an ancestral step (J. Song et
     al. 2021, equations 12 and 16)."""
-    if not step.options.eta:
+    if not step.options.eta and step.options.renoise == 'guided':
         return euler(step)
     schedule, s = step.schedule, step.s
     prediction = step.predict(step.x_t, step.t)
@@ -140,34 +142,6 @@ def _churned(step: Step, later: Array) -> Array:
     kept = jnp.where(later > step.t, step.schedule.alpha(later) / alpha, 1.0)
     variance = jnp.square(step.schedule.sigma(later)) - jnp.square(kept * step.schedule.sigma(step.t))
     return kept * step.x_t + step.options.s_noise * jnp.sqrt(jnp.maximum(variance, 0)) * step.noise()
-
-
-class Last(NamedTuple):
-    """What `dpmpp_2m` remembers of the previous step. A negative time means that there was none."""
-
-    x: Array
-    t: Array
-
-
-def nothing_seen(start: Array) -> Last:
-    return Last(jnp.zeros_like(start), -jnp.ones((), start.dtype))
-
-
-def dpmpp_2m(step: Step, last: Last) -> tuple[Array, Last]:
-    """DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, algorithm 2). The first and the last step are of first order.
-
-    The image is assumed to be linear in λ = log α / σ, through this step's prediction and the previous one.
-    """
-    schedule, t, s = step.schedule, step.t, step.s
-    x = step.predict(step.x_t, t).x
-    before, now, after = (schedule.log_snr(time) / 2 for time in (jnp.abs(last.t), t, s))
-    linear = (last.t > t) & (schedule.sigma(s) > 0)  # not if the same step is repeated
-    # the paper's 1 / 2r; λ is infinite at σ = 0 and at α = 0
-    ratio = jnp.where(linear, (after - now) / jnp.where(linear, 2 * (now - before), 1), 0.0)
-    image = x + ratio * (x - last.x)
-    kept = schedule.sigma(s) / schedule.sigma(t)
-    moved = kept * step.x_t + (schedule.alpha(s) - kept * schedule.alpha(t)) * image
-    return moved, Last(x, t)
 
 
 def flow_map(step: Step) -> Array:

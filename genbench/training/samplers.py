@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
-from genbench.interpolants.schedules import check_spacing
+from genbench.interpolants.spacings import check_spacing
 from genbench.ranges import STEPS, Range, shown
 
 GUIDANCE = Range(-1000, 1000)
@@ -142,8 +142,15 @@ def build(written: Written, family: Family) -> Sampler:
                 f'The sampler {shown(written.text)} lists the times of {fixed} steps; remove the number of steps.'
             )
         steps = fixed or steps
+    if family.path is not None:
+        options.check(family.path)
     chosen = {'options': options} if options.changed else {}
-    return Sampler(written.name, family.default_steps if steps is None else steps, guidance, **chosen)
+    usual, most = default(family).num_steps, family.most_steps
+    if most is not None and steps is not None and steps > most:
+        raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and this model was trained at the '
+                        f'times of {most}; take at most {most}, or train it with family.time_sampler=low_discrepancy.'
+                        )  # fmt: skip
+    return Sampler(written.name, usual if steps is None else steps, guidance, **chosen)
 
 
 def parse(text: str, family: Family) -> Sampler:
@@ -153,7 +160,7 @@ def parse(text: str, family: Family) -> Sampler:
 
 def default(family: Family) -> Sampler:
     """The sampler used by default: the family's first one, with its default number of steps."""
-    return Sampler(family.samplers[0], family.default_steps)
+    return Sampler(family.samplers[0], min(family.default_steps, family.most_steps or family.default_steps))
 
 
 def _number(text: str, value: str) -> float:

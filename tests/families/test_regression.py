@@ -130,6 +130,15 @@ def test_the_mean_of_the_bound_s_loss_is_its_diffusion_term(name, options, keys,
     assert found == pytest.approx(float(wanted), rel=0.02)
 
 
+def test_offset_noise_is_shared_by_the_pixels_of_a_channel(batch, make_family):
+    """ε + s δ with one δ for each image and channel (Guttenberg 2023)."""
+    plain, offset = (make_family('flow_matching', offset_noise=size).pairs({}, batch, jax.random.key(0))[1]
+                     for size in (0.0, 0.1))  # fmt: skip
+    added = np.asarray(offset - plain)
+    np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-6)
+    assert 0.05 < added[:, 0, 0].std() < 0.15
+
+
 def test_the_uncertainty_that_the_loss_looks_for_is_the_logarithm_of_the_error(batch, make_family):
     """d/du (e exp(−u) + u) = 0 where u = log e; the regression itself is logged beside it."""
     plain, family = make_family('flow_matching'), make_family('flow_matching', uncertainty=True)

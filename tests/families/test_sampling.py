@@ -54,6 +54,7 @@ HEARD = {  # with an option → without
     'ddim:3:spacing=rho7': 'ddim:3',
     'ddim:3:temperature=0.5': 'ddim:3',
     'ddim:3:guidance=4': 'ddim:3',
+    'ddim:3:guidance=4,renoise=plain': 'ddim:3:guidance=4',
     'ddim:3:guidance=4,negative=label=1': 'ddim:3:guidance=4',
     'ddim:3:guidance=30,threshold=static': 'ddim:3:guidance=30',
 }
@@ -98,6 +99,7 @@ def test_known_pixels_come_out_as_they_are(text, built, keys):
 @pytest.mark.parametrize(
     ('text', 'names', 'why'),
     [
+        ('rk45:3', ('original', 'known'), 'rk45 takes other steps for each image and cannot start from an original'),
         ('ddim:3:strength=0.5', (), 'strength needs an image to start from'),
         ('ddim:3:resample=2', (), 'resample needs an image to start from'),
         ('ddim:3', ('known',), 'known needs an image to start from'),

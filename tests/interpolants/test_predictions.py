@@ -132,3 +132,33 @@ def test_at_deviation_one_the_preconditioned_prediction_would_be_v(monkeypatch):
     x, noise = jnp.full((3, 2), 0.7), jnp.full((3, 2), -0.4)
     goal = predictions.target('preconditioned', path, x, noise, t)
     np.testing.assert_allclose(goal, -predictions.target('v', path, x, noise, t), rtol=1e-5)
+
+
+def test_preconditioning_is_table_1_of_karras():
+    """D = c_skip x + c_out F(c_in x; c_noise) at σ_data = 0.5."""
+    level, network = np.array([0.002, 0.3, 80.0])[:, None, None, None], lambda x: np.sin(3 * x)
+    x = np.random.default_rng(0).normal(size=(3, 2, 2, 1)) * level
+    total = level**2 + 0.25
+    skip, out, into = 0.25 / total, level * 0.5 / np.sqrt(total), 1 / np.sqrt(total)
+    with jax.enable_x64(True):
+        seen = []
+
+        def counted(x_t, t, given):
+            seen.append(t)
+            return jnp.sin(3 * x_t)
+
+        denoise = predictions.denoiser(counted, 'preconditioned', schedules.edm())
+        found = denoise(jnp.asarray(x), jnp.asarray(level.ravel())).x
+    np.testing.assert_allclose(found, skip * x + out * network(into * x), rtol=1e-6)
+    np.testing.assert_allclose(1000 * np.asarray(seen[0]), np.log(level.ravel()) / 4, rtol=1e-6)
+
+
+def test_plain_noise_is_what_guidance_moves_away_from():
+    """CFG++: the guided image and the unconditional noise, also if the image is clipped (Chung et al. 2024)."""
+    schedule, told = schedules.cosine(), jnp.arange(SHAPE[0], dtype=jnp.float32)
+    _, _, t, x_t = drawn(schedule)
+    build = lambda **how: predictions.denoiser(listening_network, 'noise', schedule, {'noise': told}, -0.4, **how)  # noqa: E731
+    found, usual = build(plain_noise=True)(x_t, t), build()(x_t, t)
+    np.testing.assert_allclose(found.noise, 1, rtol=1e-5)
+    np.testing.assert_allclose(found.x, usual.x, rtol=1e-5)
+    np.testing.assert_allclose(build(plain_noise=True, clip=True)(x_t, t).noise, 1, rtol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genbench.errors import UserError
-from genbench.interpolants import schedules
+from genbench.interpolants import schedules, spacings
 from genbench.networks.layers import timestep_embedding
 
 ALL = schedules.SCHEDULES
@@ -144,9 +144,9 @@ def test_quadratic_times_grow_with_the_square_of_the_index(schedule):
 
 
 def test_a_sequence_that_begins_before_noise_is_refused():
-    schedules.check_spacing(schedules.linear(), 'ddim_quad')
+    spacings.check_spacing(schedules.linear(), 'ddim_quad')
     with pytest.raises(UserError, match='begins at 0.801.*cosine has not; use spacing=quadratic'):
-        schedules.check_spacing(schedules.cosine(), 'ddim_quad')
+        spacings.check_spacing(schedules.cosine(), 'ddim_quad')
 
 
 @everywhere
@@ -183,3 +183,68 @@ def test_the_paths_of_score_sde_are_the_integrals_of_their_equations():
     levels = 2 * 0.01 * (50 / 0.01) ** np.linspace(0, 1, 7)
     np.testing.assert_allclose(ve.curve(jnp.linspace(0, 1, 7)), levels, rtol=1e-5)
     np.testing.assert_allclose(1000 * ve.condition(jnp.asarray(levels, jnp.float32)), np.log(levels / 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine', 'vp'])
+def test_zero_terminal_snr_is_algorithm_1_of_lin(name):
+    """From the table of √ᾱ over 1000 steps: minus its last value, then stretched to keep its first one."""
+    with jax.enable_x64(True):
+        schedule, rescaled = schedules.get(name), schedules.get(f'{name}:zero_snr')
+        t = schedule.t_max * jnp.arange(1, 1001) / 1000
+        found, table, sigma = (np.asarray(part(t)) for part in (rescaled.alpha, schedule.alpha, rescaled.sigma))
+    wanted = (table - table[-1]) * table[0] / (table[0] - table[-1])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(found**2 + sigma**2, 1, rtol=1e-10)
+    assert found[-1] == 0
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine', 'vp'])
+def test_a_shift_moves_log_snr_as_in_simple_diffusion(name):
+    """log SNR + 2 log(64 / d) for images of d = 256 pixels a side, with α² = sigmoid(log SNR)."""
+    with jax.enable_x64(True):
+        schedule, shifted = schedules.get(name), schedules.get(f'{name}:shift=4')
+        t = jnp.asarray(inner_times(schedule))
+        log_snr = np.asarray(schedule.log_snr(t)) + 2 * np.log(64 / 256)
+        np.testing.assert_allclose(shifted.alpha(t) ** 2, 1 / (1 + np.exp(-log_snr)), rtol=1e-9)
+        np.testing.assert_allclose(shifted.sigma(t) ** 2, 1 / (1 + np.exp(log_snr)), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ('text', 'why'),
+    [
+        ('edm:shift=2', 'edm cannot be changed so; linear, cosine and vp take zero_snr'),
+        ('straight:zero_snr', 'straight cannot be changed so'),
+        ('cosine:shift', 'cosine:zero_snr or cosine:shift=FACTOR'),
+        ('cosine:shift=0', 'a factor from 0.001 to 1000'),
+        ('cosin:shift=2', "'cosin'.*Did you mean cosine"),
+    ],
+)
+def test_a_change_that_a_schedule_does_not_allow_is_refused(text, why):
+    with pytest.raises(UserError, match=why):
+        schedules.get(text)
+
+
+def test_linear_is_ddpms_table_to_one_part_in_a_million():
+    with jax.enable_x64(True):
+        alpha = np.asarray(schedules.linear().alpha(jnp.arange(1, 1001) / 1000))
+    np.testing.assert_allclose(alpha**2, np.cumprod(1 - BETAS), rtol=1e-6)
+
+
+def test_the_other_schedules_are_their_formulas_to_one_part_in_a_million():
+    t = np.linspace(0.01, 0.99, 9)
+    log_alpha = -0.25 * t**2 * 19.9 - 0.05 * t
+    f = lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2  # noqa: E731
+    wanted = {
+        'cosine': (np.sqrt(f(t) / f(0)), np.sqrt(1 - f(t) / f(0))),
+        'straight': (1 - t, t),
+        'edm': (np.ones(9), t),
+        've': (np.ones(9), t),
+        'vp': (np.exp(log_alpha), np.sqrt(1 - np.exp(2 * log_alpha))),
+        'subvp': (np.exp(log_alpha), 1 - np.exp(2 * log_alpha)),
+    }
+    with jax.enable_x64(True):
+        for name, parts in wanted.items():
+            schedule = schedules.get(name)
+            np.testing.assert_allclose(
+                [schedule.alpha(jnp.asarray(t)), schedule.sigma(jnp.asarray(t))], parts, rtol=1e-6
+            )

@@ -115,7 +115,8 @@ def test_one_compiled_program_serves_every_number_of_steps(name, keys):
         traces.append(num_steps)
         return run(name, curved, keys, num_steps)
 
-    ends = [solve(keys(2), num_steps).x for num_steps in (1, 2, 7)]
+    counts = (1, 2, 7) if solvers.SOLVERS[name].options.on_grid else (1, 40)  # which begins with short steps
+    ends = [solve(keys(2), num_steps).x for num_steps in counts]
     assert len(traces) == 1
     assert all(np.abs(left - right).max() > 1e-3 for left, right in itertools.pairwise(ends))
 
@@ -148,12 +149,12 @@ def test_the_price_is_the_number_of_network_evaluations(name, schedule, keys):
 def test_samples_do_not_depend_on_their_batch(name, keys):
     all_keys = keys(6)
     solve = jax.jit(lambda keys, n: run(name, curved, keys, n, schedules.cosine()).x)
-    whole = solve(all_keys, 3)
+    whole = solve(all_keys, 30)  # with few steps, Euler–Maruyama leaves the range in which images differ
     assert len(np.unique(whole)) == whole.size
-    np.testing.assert_allclose(solve(all_keys[2:4], 3), whole[2:4], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(solve(all_keys[2:4], 30), whole[2:4], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', solvers.SOLVERS)
+@pytest.mark.parametrize('name', [name for name in solvers.SOLVERS if solvers.SOLVERS[name].options.on_grid])
 def test_a_trace_goes_from_the_noise_to_the_image_that_solve_gives(name, keys):
     trace = run(name, curved, keys(2), 4, solve=solvers.trace)
     assert trace.states.shape == (5, 2, 1, 1, 2) and trace.predictions.shape == (4, 2, 1, 1, 2)

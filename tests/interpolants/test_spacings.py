@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genbench.errors import UserError
-from genbench.interpolants import schedules
+from genbench.interpolants import schedules, spacings
 
 every_schedule = pytest.mark.parametrize('name', schedules.SCHEDULES)
 
@@ -73,19 +73,46 @@ def test_one_program_spaces_any_number_of_steps(name, spacing):
         assert (np.diff(found) < 0).all() and found[0] == np.float32(schedule.t_max) and found[-1] == 0
 
 
+@pytest.mark.parametrize('count', [1, 4, 10])
+def test_linspace_and_leading_are_those_of_the_official_codes(count):
+    """Steps of 1000, counted from 1: np.linspace (improved DDPM's `space_timesteps`), and DDIM's range(0, 1000, c)."""
+    spaced = np.linspace(1, 1000, count) if count > 1 else [1000]
+    np.testing.assert_allclose(1000 * times(schedules.linear(), count, 'linspace')[-2::-1], spaced, rtol=1e-9)
+    leading = np.arange(0, 1000, 1000 / count) + 1
+    np.testing.assert_allclose(1000 * times(schedules.linear(), count, 'leading')[-2::-1], leading, rtol=1e-9)
+
+
+@every_schedule
+@pytest.mark.parametrize('power', [1, 2, 3.5])
+def test_power_is_even_in_a_root_of_the_time(name, power):
+    """Zhang & Chen 2023, appendix H.3."""
+    schedule = schedules.get(name)
+    found = times(schedule, 9, f'power{power}')
+    wanted = np.linspace(schedule.t_max ** (1 / power), schedule.t_min ** (1 / power), 9) ** power
+    np.testing.assert_allclose(found, [*wanted, 0], rtol=1e-6)
+
+
+def test_shift_is_equation_23_of_esser():
+    t = np.linspace(1, 0, 7)
+    np.testing.assert_allclose(times(schedules.straight(), 6, 'shift3'), 3 * t / (1 + 2 * t), rtol=1e-6, atol=1e-12)
+    shifted = schedules.get('straight:shift=3')  # the same levels, at even times
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(shifted.sigma(jnp.asarray(t)), 3 * t / (1 + 2 * t), rtol=1e-6)
+
+
 def test_chosen_times_are_taken_as_they_are_and_end_at_zero():
     np.testing.assert_allclose(times(schedules.edm(), 3, '80/24.4/0.661'), [80, 24.4, 0.661, 0])
-    assert schedules.check_spacing(schedules.edm(), '80/24.4/0.661') == 3
-    assert schedules.check_spacing(schedules.edm(), 'rho7') is None
+    assert spacings.check_spacing(schedules.edm(), '80/24.4/0.661') == 3
+    assert spacings.check_spacing(schedules.edm(), 'rho7') is None
     with pytest.raises(UserError, match=r'begins at 1, .* schedule cosine start from lies at 0.995'):
-        schedules.check_spacing(schedules.cosine(), '1/0.5')
+        spacings.check_spacing(schedules.cosine(), '1/0.5')
 
 
 @pytest.mark.parametrize(
-    'text', ['cubic', 'rho', 'rho0', 'rho-2', 'rhonan', 'rhoinf', '0.5/1', '1/1', '1/0', '1//2', '']
+    'text', ['cubic', 'shift', 'power0', 'rho', 'rho0', 'rho-2', 'rhonan', 'rhoinf', '0.5/1', '1/1', '1/0', '1//2', '']
 )
 def test_what_is_no_spacing_says_what_could_be(text):
     with pytest.raises(
-        ValueError, match='uniform, quadratic, ddim_quad, logsnr, rho7 or another rhoN with N from 0.1 to 1e6, or times'
+        ValueError, match='uniform, quadratic, ddim_quad, logsnr, linspace, leading, rho7 or another rhoN .* or times'
     ):
-        schedules.read_spacing(text)
+        spacings.read_spacing(text)

@@ -59,9 +59,20 @@ def test_a_wrong_image_costs_the_same_whatever_is_predicted(name, schedule):
 def test_weights_are_what_papers_write_for_their_prediction(text, prediction, wanted, schedule):
     """On schedules with α² + σ² = 1, as functions of the signal-to-noise ratio."""
     schedule = schedules.get(schedule)
-    t = jnp.linspace(0.1, 0.9, 9)
-    snr = np.exp(np.asarray(schedule.log_snr(t), float))
-    np.testing.assert_allclose(weight(text, schedule, prediction, t), wanted(snr), rtol=2e-4)
+    with jax.enable_x64(True):
+        t = jnp.linspace(0.1, 0.9, 9)
+        snr = np.exp(np.asarray(schedule.log_snr(t)))
+        np.testing.assert_allclose(weight(text, schedule, prediction, t), wanted(snr), rtol=1e-6)
+
+
+@pytest.mark.parametrize(('text', 'bias'), [('elbo', np.inf), ('sigmoid', 2.0), ('sigmoid:bias=-1', -1.0)])
+def test_the_bound_s_weight_is_half_the_fall_of_the_signal_to_noise_ratio(text, bias):
+    """−½ dSNR/dt = (1 − t) / t³ on the straight path, times sigmoid(b − log SNR)."""
+    schedule = schedules.straight()
+    with jax.enable_x64(True):
+        t = np.linspace(0.1, 0.9, 9)
+        wanted = (schedule.t_max - schedule.t_min) * (1 - t) / t**3 / (1 + np.exp(2 * np.log((1 - t) / t) - bias))
+        np.testing.assert_allclose(weight(text, schedule, 'x', jnp.asarray(t)), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize('schedule', ['cosine', 'straight', 'linear'])

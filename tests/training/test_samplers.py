@@ -48,10 +48,10 @@ def test_a_text_is_the_sampler_it_names(text, family):
 
 
 REFUSED = {
-    'ddim:10:variance=large': "'variance'; ddim takes guidance, temperature, spacing, .*, eta\\.",
+    'ddim:10:variance=large': "'variance'; ddim takes guidance, temperature, spacing, .*, eta, renoise\\.",
     'ancestral:10:variance=huge': 'variance=huge; it can be small, large',
     'ancestral:10:variance': "guidance 'variance'; it should be a number",
-    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad, logsnr, rho7',
+    'heun:10:spacing=cubic': 'spacing=cubic; it can be uniform, quadratic, ddim_quad, logsnr, linspace, leading, rho7',
     'heun:10:spacing=rho-7': 'spacing=rho-7; it can be',
     'heun:10:spacing=0.9/0.5': 'begins at 0.9',
     'heun:10:spacing=0.995/0.5': 'lists the times of 2 steps; remove the number of steps',
@@ -72,6 +72,21 @@ REFUSED = {
     'ddim:10:guidance=1,negative=label=12': "'12' is not a label",
     'ddim:10:guidance=1,negative=caption=two': "'caption=two' is not a condition of this model, which takes label=…",
     'heun:10:spacing=ddim_quad': 'begins at 0.801',
+    'heun:10:spacing=leading': 'leading begins before t_max.*use spacing=linspace',
+    'ddim:1001': 'takes 1001 steps, and this model was trained at the times of 1000; take at most 1000',
+    'unipc:10:order=4': 'order=4; it can be a whole number from 1 to 3',
+    'unipc:10:variant=bh3': 'variant=bh3; it can be bh2, bh1',
+    'deis:10:degree=0': 'degree=0; it can be a whole number from 1 to 3',
+    'deis:10:axis=rho': 'axis=rho; it can be t, log_rho',
+    'dpmpp_3m:10:curvature=double': 'curvature=double; it can be full, half',
+    'dpmpp_2m:10:curvature=half': "'curvature'; dpmpp_2m takes",
+    'euler_maruyama:10:diffusion=none': 'diffusion=none; it can be forward, sigma',
+    'predictor_corrector:10:corrections=0': 'corrections=0; it can be a whole number, at least 1',
+    'predictor_corrector:10:snr=0': 'snr=0; it can be a number, above 0',
+    'rk45:10:spacing=rho7': 'chooses the steps of each image by itself, and spacing is for steps',
+    'rk45:10:guidance=1,interval=0.2-0.8': 'chooses the steps of each image by itself, and interval',
+    'rk45:10:tolerance=0': 'tolerance=0; it can be a number, above 0',
+    'ddim:10:renoise=plain': 'has renoise, which changes nothing without guidance',
     'heun:10:guidance=much': 'should be a number',
     'heun:10:nan': 'should be a number',
     'heun:10:spacing=uniform,spacing=quadratic': 'should be NAME',
@@ -87,6 +102,23 @@ REFUSED = {
 def test_a_text_that_is_no_sampler_says_why(text, family):
     with pytest.raises(UserError, match=REFUSED[text]):
         samplers.parse(text, family)
+
+
+def test_a_solver_that_cannot_follow_the_schedule_is_refused(tiny, digits):
+    flow = families.get('flow_matching')(tiny('flow_matching'), digits[0])
+    samplers.parse('euler_maruyama:10:diffusion=sigma', flow)
+    with pytest.raises(UserError, match='euler_maruyama follows the forward SDE.*straight.*use diffusion=sigma'):
+        samplers.parse('euler_maruyama:10', flow)
+    with pytest.raises(UserError, match='reverse_diffusion needs some signal.*use predictor=ancestral'):
+        samplers.parse('predictor_corrector:10', flow)
+
+
+def test_no_more_steps_are_taken_than_were_trained(tiny, digits):
+    """Unless times are continuous; the usual number of steps follows."""
+    short = families.get('diffusion')(tiny('diffusion', 'family.num_timesteps=4'), digits[0])
+    assert samplers.default(short).num_steps == samplers.parse('ddim', short).num_steps == 4
+    even = tiny('diffusion', 'family.num_timesteps=4', 'family.time_sampler=low_discrepancy')
+    assert samplers.parse('ddim:1001', families.get('diffusion')(even, digits[0])).num_steps == 1001
 
 
 def test_a_family_without_a_path_takes_no_options(tiny, digits):
