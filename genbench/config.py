@@ -32,7 +32,8 @@ _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', '
 # Keys added later. They do not count at these values, so that the hashes of older runs stay the same.
 _LATER = {
     'family.modules': (), 'data.random_crop': 0, 'family.objective': 'elbo', 'family.draws': 1,
-    'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
+    'family.scale': 1.0, 'family.source': '', 'family.path_noise': 0.0, 'family.data_noise': 0.0,
+    'network.time': 'sinusoids', 'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 

@@ -51,6 +51,7 @@ class Row:
     config: str = ''
     overrides: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
+    seeds: int = 1
     parameters: float | None = None
     parameters_tolerance: float = 0.005
     stated: Mapping[str, Any] = dataclasses.field(default_factory=dict)

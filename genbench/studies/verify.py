@@ -5,6 +5,7 @@ import datetime
 import json
 import math
 import pathlib
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -59,7 +60,8 @@ class Comparison:
             yield f'got       {self.found["metric"]} no number'
         else:
             noise = 'samples' if self.found.get('sd') else 'images'
-            told = f' ± {spread:.2g}, standard error over {noise}; training is not in it' if spread else ''
+            noise = f'{row.seeds} trainings' if row.seeds > 1 else f'{noise}; training is not in it'
+            told = f' ± {spread:.2g}, standard error over {noise}' if spread else ''
             yield f'got       {self.found["metric"]} {got:.4f}{told}'
         yield f'tolerance {row.tolerance:g}: {row.reason}'
         for key, (stated, here) in self.protocol.items():
@@ -82,7 +84,7 @@ def resolve(row: ledger.Row, *more: str) -> Config:
 
 
 def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str = '') -> Comparison | None:
-    """Train the recipe and evaluate it, or only evaluate a finished run.
+    """Train the recipe and evaluate it, or only evaluate a finished run; once for each seed of the row.
 
     Returns:
       None if training was interrupted. The same call then continues.
@@ -90,6 +92,8 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     Raises:
       UserError: there is no recipe, the run does not exist, or `train` or `evaluate` raised one.
     """
+    if row.seeds > 1:
+        return _over_seeds(row, bool(run), run or workdir or f'runs/baselines/{row.id}', data_dir)
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
@@ -109,6 +113,25 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
     return Comparison(row, found, differences, tuple(other))
+
+
+def _over_seeds(row: ledger.Row, finished: bool, folder: str, data_dir: str) -> Comparison | None:
+    """The mean over trainings in FOLDER/seed_0, seed_1, …, which differ in their seed alone."""
+    parts = []
+    for seed in range(row.seeds):
+        one = dataclasses.replace(row, seeds=1, overrides=(*row.overrides, f'train.seed={seed}'))
+        place = {'run' if finished else 'workdir': f'{folder}/seed_{seed}'}
+        part = compare(one, data_dir=data_dir, **place)
+        if part is None:
+            return None
+        parts.append(part)
+    values = [part.found['value'] for part in parts]
+    if None in values:
+        spread = {'value': None, 'sd': None, 'std_err': None}
+    else:
+        sd = statistics.stdev(values)
+        spread = {'value': statistics.fmean(values), 'sd': sd, 'std_err': sd / math.sqrt(row.seeds)}
+    return dataclasses.replace(parts[0], row=row, found={**parts[0].found, **spread, 'values': values})
 
 
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,6 +162,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'value': found['value'],
         'std_err': found.get('std_err'),
         'sd': found.get('sd'),
+        'values': found.get('values'),
         'n': found['n'],
         'checkpoint_step': found['checkpoint_step'],
         'config': row.config,
