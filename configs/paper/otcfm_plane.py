@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             'network': {'name': 'mlp', 'hidden': (64, 64, 64), 'activation': 'selu', 'time': 'input'},
             'train': {'num_steps': 20_000, 'batch_size': 128, 'log_every': 1000, 'steps_per_call': 200},
             'optimizer': {'name': 'adamw', 'weight_decay': 1e-5, 'clip_norm': 0.0},
-            'checkpoint': {'every': 20_000},
+            'checkpoint': {'every': 5000},
             'evaluation': {
                 'average': 'current',
                 'metrics': ('w2', 'path_energy', 'speed'),

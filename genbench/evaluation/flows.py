@@ -1,6 +1,7 @@
 """How a flow carries points: the distance of where they arrive from data, and the energy spent on the way.
 
-A. Tong et al., Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, 2024. Both numbers are in the space that the family models, before anything is rounded to levels.
+A. Tong et al., Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, 2024. Both
+numbers are in the space that the family models, before anything is rounded to levels.
 """
 
 import dataclasses
@@ -54,8 +55,9 @@ def score(weights: 'Weights') -> None:
     one, options = weights.evaluation, weights.options
     total, sets = options.sets * options.num_samples, options.sets
     if total > len(one.real.split):
-        raise UserError(f'{" and ".join(METRICS)} compare {total:,} samples with as many images of {options.split}, '
-                        f'which has {len(one.real.split):,}; lower evaluation.num_samples or evaluation.sets.')  # fmt: skip
+        held = f'{options.split}, which has {len(one.real.split):,}'
+        raise UserError(f'{" and ".join(METRICS)} compare {total:,} samples with as many images of {held}; lower '
+                        'evaluation.num_samples or evaluation.sets.')  # fmt: skip
     described = {'reference': {'dataset': one.spec.name, 'split': options.split, 'of': len(one.real.split),
                                'taken': 'without replacement', 'row_seed': sampling.NOISE}}  # fmt: skip
     for cell in (cell for cell in one.cells if cell.average == weights.chosen):

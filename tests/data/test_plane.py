@@ -51,15 +51,18 @@ def test_every_set_is_known_by_name():
 def test_the_sets_of_tong_et_al_have_their_moments():
     """Of scikit-learn's moons and S-curve, moved as the authors' code does, and of normals on a circle."""
     found = {name: reach * drawn(name, 40_000)[0] for name, reach in plane.REACH.items()}
-    moons, curve = datasets.make_moons(20_000, noise=0.05)[0], datasets.make_s_curve(20_000, noise=0.05)[0]
-    far = datasets.make_moons(20_000, noise=0.1)[0]
+    moons, curve = (
+        datasets.make_moons(20_000, noise=0.05, random_state=0)[0],
+        datasets.make_s_curve(20_000, noise=0.05, random_state=0)[0],
+    )
+    far = datasets.make_moons(20_000, noise=0.1, random_state=0)[0]
     wanted = {
         'otcfm_moons': 2 * moons - [1, 0],
         'otcfm_s_curve': 1.5 * curve[:, [0, 2]],
         'otcfm_far_moons': 7 * (far - far.mean()) / far.std(),
     }
     for name, points in wanted.items():
-        np.testing.assert_allclose(found[name].mean(0), points.mean(0), atol=0.02 * points.std())
+        np.testing.assert_allclose(found[name].mean(0), points.mean(0), atol=0.04 * points.std())
         np.testing.assert_allclose(np.cov(found[name].T), np.cov(points.T), atol=0.03 * points.var())
     for name, radius, deviation in (('otcfm_normals', 5, 1), ('otcfm_far_normals', 12, 1.5)):
         np.testing.assert_allclose(
