@@ -12,8 +12,8 @@ from genbench.errors import UserError
 from genbench.studies import ledger, verify
 
 RECIPES = [row for row in ledger.rows() if row.config]
-# Rows of one recipe have the same network and step.
-DISTINCT = list({(row.config, row.overrides): row for row in RECIPES}.values())
+# Rows of one recipe have the same network and step. A table over seeds varies little but its data.
+DISTINCT = list({(row.config, row.overrides if row.seeds == 1 else row.model): row for row in RECIPES}.values())
 
 
 def large(row):
