@@ -84,7 +84,7 @@ def denoiser(
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
-        kind = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]
+        kind: Any = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]
         return kind(space.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use '
                     f'{", ".join(DENOISERS[:-1])} or {DENOISERS[-1]}.')  # fmt: skip

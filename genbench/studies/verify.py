@@ -126,9 +126,8 @@ def _over_seeds(row: ledger.Row, finished: bool, folder: str, data_dir: str) -> 
             return None
         parts.append(part)
     values = [part.found['value'] for part in parts]
-    if None in values:
-        spread = {'value': None, 'sd': None, 'std_err': None}
-    else:
+    spread: dict[str, float | None] = {'value': None, 'sd': None, 'std_err': None}
+    if None not in values:
         sd = statistics.stdev(values)
         spread = {'value': statistics.fmean(values), 'sd': sd, 'std_err': sd / math.sqrt(row.seeds)}
     return dataclasses.replace(parts[0], row=row, found={**parts[0].found, **spread, 'values': values})
