@@ -121,7 +121,9 @@ class TimeAsInput(Perceptron):
             raise UserError('network.time=input is for models without conditions and with one time; use sinusoids.')
         super().__init__(math.prod(shape) + 1, math.prod(shape) * outputs, {}, **options)
 
-    def __call__(self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+    def __call__(  # type: ignore[override]
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None
+    ) -> jax.Array:
         return super().__call__(jnp.concatenate([x.reshape(len(x), -1), t[:, None]], 1)).reshape(*x.shape[:-1], -1)
 
 
