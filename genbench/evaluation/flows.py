@@ -112,4 +112,5 @@ def carry(
 
     keys = sampling.image_keys(family, 'flows', seed, 0, len(images))
     found = [np.asarray(part).reshape(len(images), -1) for part in run(state, images, keys, given)]
-    return Carried(*found[:3], found[3][:, 0])
+    starts, ends, data, energies = found
+    return Carried(starts, ends, data, energies[:, 0])

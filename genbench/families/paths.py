@@ -198,7 +198,7 @@ class PathFamily(Family):
         )  # fmt: skip
 
     @property
-    def path(self) -> schedules.Schedule:
+    def path(self) -> schedules.Schedule | None:
         return self.schedule
 
     def trace(
