@@ -32,8 +32,9 @@ _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', '
 # Keys added later. At these values they do not enter the hash, so older runs keep theirs.
 _LATER = {
     'family.modules': (), 'data.random_crop': 0, 'data.train_split': 'train', 'family.objective': 'elbo',
-    'family.draws': 1, 'family.noise': 'fresh', 'family.covariance': 'full', 'optimizer.drops': (),
-    'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
+    'family.draws': 1, 'family.noise': 'fresh', 'family.covariance': 'full', 'family.offset_noise': 0.0,
+    'family.scale': 1.0, 'family.source': '', 'family.path_noise': 0.0, 'family.data_noise': 0.0,
+    'network.time': 'sinusoids', 'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 

@@ -5,6 +5,9 @@ to train on and 2,000 to test, from fixed seeds. `ring`, `grid` and `checkerboar
 
 `ring` and `grid` are those of Lin et al. 2018 (PacGAN): eight normals on a circle, with a deviation of 0.01 of its
 radius, and 25 on a grid, with 0.05 of half their distance, here scaled into the square.
+
+The sets `otcfm_…` are those of Tong et al. 2024, as the authors' code draws them (runner/src/datamodules), divided by
+`REACH` to fit into the square. `family.scale` gives them back their size, which matters beside noise of deviation one.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,7 @@ MODES = {
     'grid': (0.4 * np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), -1).reshape(-1, 2), 0.01),
 }  # centres (modes, 2), and the standard deviation of each
 SQUARES = np.array([(row, column) for row in range(4) for column in range(4) if (row + column) % 2 == 0])
+REACH = {'otcfm_normals': 10, 'otcfm_moons': 4, 'otcfm_s_curve': 4, 'otcfm_far_moons': 24, 'otcfm_far_normals': 24}
 SIDE = 0.4  # the side of a square of the checkerboard, which fills [−0.8, 0.8]²
 
 
@@ -56,11 +60,43 @@ def _checkerboard(random: np.random.Generator, count: int) -> tuple[np.ndarray, 
     return (SQUARES[part] - 2 + random.uniform(size=(count, 2))) * SIDE, part
 
 
-def _two_moons(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _moons(random: np.random.Generator, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     part, angle = random.integers(2, size=count), np.pi * random.uniform(size=count)
     upper = np.stack([np.cos(angle), np.sin(angle)], -1)
-    x = np.where(part[:, None] == 0, upper, [1, 0.5] - upper) - [0.5, 0.25]
-    return (x + 0.05 * random.normal(size=(count, 2))) / 2, part
+    x = np.where(part[:, None] == 0, upper, [1, 0.5] - upper)
+    return x - [0.5, 0.25] + noise * random.normal(size=(count, 2)), part
+
+
+def _two_moons(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    points, part = _moons(random, count, 0.05)
+    return points / 2, part
+
+
+def _otcfm_moons(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    points, part = _moons(random, count, 0.05)
+    return (2 * points + [0, 0.5]) / REACH['otcfm_moons'], part
+
+
+def _otcfm_far_moons(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation, over both coordinates together, are 0 and 7."""
+    points, part = _moons(random, count, 0.1)
+    points = points + [0.5, 0.25]
+    return 7 * (points - points.mean()) / points.std(ddof=1) / REACH['otcfm_far_moons'], part
+
+
+def _otcfm_s_curve(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    angle = 3 * np.pi * (random.uniform(size=count) - 0.5)
+    x = np.stack([np.sin(angle), np.sign(angle) * (np.cos(angle) - 1)], -1) + 0.05 * random.normal(size=(count, 2))
+    return 1.5 * x / REACH['otcfm_s_curve'], np.zeros(count, int)
+
+
+def _otcfm_normals(name: str, radius: float, deviation: float) -> Draw:
+    def draw(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        part = random.integers(8, size=count)
+        centres = radius * np.stack([np.cos(_angles), np.sin(_angles)], -1)
+        return (centres[part] + deviation * random.normal(size=(count, 2))) / REACH[name], part
+
+    return draw
 
 
 def _pinwheel(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,3 +167,32 @@ class Pinwheel(Plane):
 
 class SwissRoll(Plane):
     """One part."""
+
+
+class OtcfmNormals(Plane):
+    parts, draw = 8, staticmethod(_otcfm_normals('otcfm_normals', 5, 1))
+
+
+class OtcfmFarNormals(Plane):
+    parts, draw = 8, staticmethod(_otcfm_normals('otcfm_far_normals', 12, 1.5))
+
+
+class OtcfmMoons(Plane):
+    parts, draw = 2, staticmethod(_otcfm_moons)
+
+
+class OtcfmFarMoons(Plane):
+    parts, draw = 2, staticmethod(_otcfm_far_moons)
+
+
+class OtcfmSCurve(Plane):
+    draw = staticmethod(_otcfm_s_curve)
+
+
+SETS: dict[str, type[Plane]] = {builder.name: builder for builder in Plane.__subclasses__()}
+
+
+def drawn(name: str, split: str) -> np.ndarray:
+    """32,768 points (n, 2) of a set in [−1, 1]²; the points of the two splits have nothing in common."""
+    random = np.random.default_rng([len(COUNTS), list(COUNTS).index(split)])
+    return np.asarray(SETS[name].draw(random, 2**15)[0])

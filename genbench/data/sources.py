@@ -17,7 +17,10 @@ from genbench.data.conditions import words
 from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
-POINTS = ('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll')
+POINTS = (
+    *('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll'),
+    *('otcfm_normals', 'otcfm_moons', 'otcfm_s_curve', 'otcfm_far_moons', 'otcfm_far_normals'),
+)
 EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation beforehand
 
 

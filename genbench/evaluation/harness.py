@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, grid, path_length, scoring
+from genbench.evaluation import ais, bounds, exploration, flows, grid, path_length, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -126,7 +126,8 @@ class Evaluation:
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
-        return drawn + len(self.averages) * (likelihoods + ('ais' in asked) + ('path_length' in asked))
+        others = ('ais' in asked) + ('path_length' in asked) + (not {*flows.METRICS}.isdisjoint(asked))
+        return drawn + len(self.averages) * (likelihoods + others)
 
     @property
     def explored(self) -> str:
@@ -237,6 +238,8 @@ class Weights:
             found.append(('ais', self.score_by_annealing))
         if 'path_length' in self.options.metrics:
             found.append(('path length', functools.partial(path_length.score, self)))
+        if not {*flows.METRICS}.isdisjoint(self.options.metrics):
+            found.append(('flow', functools.partial(flows.score, self)))
         return found
 
     def score_samples(self, cell: grid.Cell) -> None:

@@ -2,27 +2,30 @@
 
 Y. Lipman et al., Flow Matching for Generative Modeling, 2023; X. Liu et al., Flow Straight and Fast (rectified flow),
 2023; P. Esser et al., Scaling Rectified Flow Transformers, 2024 (logit-normal times); S. Lee et al., Improving the
-Training of Rectified Flows, 2024 (U-shaped times).
+Training of Rectified Flows, 2024 (U-shaped times); A. Tong et al., Improving and Generalizing Flow-Based Generative
+Models with Minibatch Optimal Transport, 2024 (paths between any two sets, with noise around them).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from genbench import rng
 from genbench.data import conditions
 from genbench.data.conditions import WEIGHT, Given
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError
-from genbench.families.base import Array, Batch, Borrowed, Networks, Sampler, register
+from genbench.errors import UserError, did_you_mean
+from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, register
 from genbench.families.paths import PathFamily
 from genbench.families.regression import RegressionFamily
 from genbench.interpolants import couplings
 from genbench.interpolants.choices import Choice
-from genbench.ranges import ANY, COUNT, PATH, Range
+from genbench.interpolants.schedules import Schedule
+from genbench.ranges import ANY, COUNT, NOT_NEGATIVE, PATH, POSITIVE, Range
 
 
 class Pairs(NamedTuple):
@@ -55,7 +58,7 @@ class FlowMatching(RegressionFamily):
 
     couplings = {**couplings.COUPLINGS, 'pairs': _PAIRS}
     only_to_train = ('teacher',)
-    ranges = {'teacher': PATH}
+    ranges = {'teacher': PATH, 'scale': POSITIVE, 'path_noise': NOT_NEGATIVE, 'data_noise': NOT_NEGATIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -64,6 +67,10 @@ class FlowMatching(RegressionFamily):
             'schedule': 'straight',
             'prediction': 'velocity',
             'teacher': '',  # run folder of a finished diffusion or flow-matching run, for coupling=pairs
+            'scale': 1.0,  # the images fill [−scale, scale]; the noise has the deviation one
+            'source': '',  # a set of points in the plane where paths start instead of noise; '': noise
+            'path_noise': 0.0,  # σ of the normal around each straight path (Tong et al. 2024, section 3.2)
+            'data_noise': 0.0,  # σ of the normal around an image where paths end (Lipman et al. 2023, equation 20)
         }
         return {**base, 'family': {**base['family'], **options}}
 
@@ -76,6 +83,10 @@ class FlowMatching(RegressionFamily):
         super().__init__(config, spec, borrowed)
         if config.family.teacher and 'teacher' not in self.borrows(config):
             raise UserError('family.teacher has no use without family.coupling=pairs.')
+        if config.family.path_noise and self.schedule.name != 'straight':
+            raise UserError('family.path_noise is for straight paths; use family.schedule=straight.')
+        if config.family.source:
+            self.draw = _points(config.family.source, spec, config.family.scale)
         self.made: Pairs | None = self._coupling() if 'teacher' in self.borrowed else None
         if self.made:
             self.teacher = _checked(self, self.borrowed['teacher'].family, self.made)
@@ -83,6 +94,15 @@ class FlowMatching(RegressionFamily):
     @property
     def distils(self) -> bool:
         return 'teacher' in self.borrowed
+
+    @property
+    def path(self) -> Schedule | None:
+        return None if self.config.family.source else super().path
+
+    @property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """None if the density where paths start is not normal."""
+        return () if self.config.family.source else super().likelihoods
 
     @property
     def told(self) -> dict[str, conditions.Form]:
@@ -103,7 +123,7 @@ class FlowMatching(RegressionFamily):
 
         def one(copy: Array) -> dict[str, Any]:
             keys = rng.numbered(rng.named(rows['key'], 'pairs'), copy)
-            noise, given = rng.normal(keys, 'noise', self.spec.shape), teacher.given(rows, rng.named(keys, 'given'))
+            noise, given = teacher.draw(keys, 'noise', self.spec.shape), teacher.given(rows, rng.named(keys, 'given'))
             start = teacher.schedule.sigma(jnp.asarray(teacher.schedule.t_max)) * noise
             weight = self._weights(rows, keys)
             sampler = Sampler(made.solver, made.steps, weight.get(WEIGHT, made.guidance))
@@ -121,11 +141,43 @@ class FlowMatching(RegressionFamily):
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
         if not self.made:
-            return super().pairs(networks, rows, key)
+            return self._smoothed(rows, *super().pairs(networks, rows, key))
         copy = rng.integers(rows['key'], 'copy', 0, self.made.copies)
         taken = {name: rows[f'pair_{name}'][jnp.arange(len(copy)), copy] for name in ('image', 'noise', *self.forms)}
         image, noise = taken.pop('image'), taken.pop('noise')
-        return image, noise, conditions.drop(self.conditions, taken or None, self.silent(rows))
+        return self._smoothed(rows, image, noise, conditions.drop(self.conditions, taken or None, self.silent(rows)))
+
+    def _smoothed(self, rows: Batch, x: Array, noise: Array, given: Given) -> tuple[Array, Array, Given]:
+        """Both ends of the paths, with the noise around the images and around the whole paths.
+
+        (1 − t) (x + σ e) + t (ε + σ e) is a point of the path plus σ e, and the shift leaves the velocity as it is.
+        """
+        options = self.config.family
+        if options.data_noise:
+            x = x + options.data_noise * noise
+        if options.path_noise:
+            shift = options.path_noise * rng.normal(rows['key'], 'path_noise', self.space.shape)
+            x, noise = x + shift, noise + shift
+        return x, noise, given
+
+
+def _points(name: str, spec: DataSpec, scale: float) -> Callable[..., Array]:
+    """A function (keys, name, shape) → points (batch, 1, 2, 1) of a set: test points to sample from ('start'), and
+    others to train on."""
+    from genbench.data import plane  # imports TFDS
+
+    if name not in plane.SETS:
+        raise UserError(f'No set of points is called {name!r} (family.source). {did_you_mean(name, plane.SETS)}')
+    if not spec.is_plane:
+        raise UserError(f'family.source={name} holds points in the plane, and {spec.name} holds images.')
+    split = {'start': 'test'}
+    drawn = {one: (scale * plane.drawn(name, one)).astype(np.float32) for one in ('train', 'test')}
+
+    def draw(keys: Array, purpose: str, shape: tuple[int, ...]) -> Array:
+        points = drawn[split.get(purpose, 'train')]
+        return jnp.asarray(points)[rng.integers(keys, purpose, 0, len(points))].reshape(-1, *shape)
+
+    return draw
 
 
 def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
@@ -139,6 +191,9 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
                         'other runs.')  # fmt: skip
     if teacher.spec != student.spec:
         raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {student.spec}.')
+    for key, own in (('scale', 1.0), ('source', '')):
+        if (other := teacher.config.family.get(key, own)) != student.config.family[key]:
+            raise UserError(f'The teacher has family.{key}={other!r}, and this run {student.config.family[key]!r}.')
     teacher.check_sampler(made.solver)
     if WEIGHT in student.forms and (WEIGHT in teacher.forms or not teacher.conditional or made.guidance):
         raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '

@@ -38,6 +38,7 @@ class PathFamily(Family):
     main_network = 'denoiser'
     learnable = False  # whether `schedule=learned` is allowed; every loss then takes the schedule from the networks
     ranges = {'condition_dropout': PROBABILITY, 'first_stage': PATH}
+    draw: Callable[..., Array] = staticmethod(rng.normal)  # (keys, name, shape) → ε (batch, *shape)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -98,10 +99,11 @@ class PathFamily(Family):
 
     def _check_latents(self) -> None:
         """Raise a UserError if a setting is for pixels but this model is one of latents."""
+        if self.path_config.clip and not self.space.bounded:
+            raise UserError(f'family.clip is True, which cuts x to [−1, 1], and {self.space.name} reach further; use '
+                            'False.')  # fmt: skip
         if isinstance(self.space, Pixels):
             return
-        if self.path_config.clip:
-            raise UserError('family.clip is True, and latents have no range to clip to; use False.')
         for name, form in self.forms.items():
             if form.type == 'image' and form.shape[:2] != self.space.shape[:2]:
                 size = '×'.join(map(str, self.space.shape[:2]))
@@ -139,7 +141,7 @@ class PathFamily(Family):
 
     def pairs(self, networks: Networks, rows: Batch, key: Array) -> tuple[Array, Array, Given]:
         """The image in the data space, the noise, both (batch, …), and the conditions of each row's training path."""
-        noise = rng.normal(rows['key'], 'noise', self.space.shape)
+        noise = self.draw(rows['key'], 'noise', self.space.shape)
         return self.space.encode(networks, rows), noise, self.dropped(rows)
 
     def dropped(self, batch: Batch) -> Given:
@@ -172,6 +174,10 @@ class PathFamily(Family):
     def sampler_options(cls, name: str) -> type[PathOptions]:
         return cls.solver(name).options
 
+    def starts(self, keys: Array) -> Array:
+        """x at t_max at temperature 1, where samplers start: one for each key."""
+        return solvers.initial_noise(self.schedule, keys, self.space.shape, self.draw)
+
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         given, held = conditions.apart(given)
         if held and not self.sampler_options(sampler.name).on_grid:
@@ -180,7 +186,7 @@ class PathFamily(Family):
         kept = _kept(held, sampler, self.space)
         if kept is not None:
             kept = kept._replace(image=self.space.place(networks, kept.image))
-        start = sampler.options.temperature * solvers.initial_noise(self.schedule, keys, self.space.shape)
+        start = sampler.options.temperature * self.starts(keys)
         path = self.carried(networks, start, keys, given, sampler, kept)
         images = self.space.decode(networks, path.x)
         return Samples(images, self._evaluations(sampler, guided=given is not None))
@@ -195,7 +201,7 @@ class PathFamily(Family):
         )  # fmt: skip
 
     @property
-    def path(self) -> schedules.Schedule:
+    def path(self) -> schedules.Schedule | None:
         return self.schedule
 
     def trace(
@@ -230,8 +236,8 @@ class PathFamily(Family):
     def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
         """The denoiser with this sampler's options applied."""
         options, negative = sampler.options, None
-        if options.threshold not in ('', 'none') and isinstance(self.space, Latents):
-            raise UserError('The option threshold is for pixels, and this model is one of latents; leave it out.')
+        if options.threshold not in ('', 'none') and not self.space.bounded:
+            raise UserError('The option threshold is for pixels in [−1, 1], and this model has none; leave it out.')
         guide = self._guide(networks, given, options.guide) if options.guide else None
         clip = {'': self.path_config.clip, 'none': False, 'static': True}.get(options.threshold, options.threshold)
         if options.negative and given is not None:

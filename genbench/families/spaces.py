@@ -77,14 +77,16 @@ def uniform_draw(spec: DataSpec, images: Array, keys: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Images in [−1, 1], with every value in the bin of its level (`DataSpec.dequantise`).
+    """Images in [−scale, scale], with every value in the bin of its level (`scale` times `DataSpec.dequantise`).
 
     Attributes:
       drawn: values are uniform in their bins. Otherwise they are at the centres, with a probability but no density.
+      scale: how far the values reach. Noise has the deviation one whatever the scale.
     """
 
     spec: DataSpec
     drawn: bool = True
+    scale: float = 1.0
 
     @property
     def name(self) -> str:
@@ -96,9 +98,14 @@ class Pixels:
         return self.spec.shape
 
     @property
+    def bounded(self) -> bool:
+        """Whether every x lies in [−1, 1]."""
+        return self.scale <= 1
+
+    @property
     def width(self) -> float:
         """The unit of the noise at which densities stop."""
-        return math.exp(self.spec.log_bin_width)
+        return self.scale * math.exp(self.spec.log_bin_width)
 
     @property
     def variance_of_draws(self) -> float:
@@ -108,7 +115,7 @@ class Pixels:
     @property
     def log_volume(self) -> float:
         """The part of a weight w that is the same for all images and does not depend on networks."""
-        return self.spec.num_dims * self.spec.log_bin_width
+        return self.spec.num_dims * (self.spec.log_bin_width + math.log(self.scale))
 
     def modules(self) -> dict[str, nnx.Module]:
         """Networks of the family that belong to the space. No optimizer changes them."""
@@ -124,23 +131,23 @@ class Pixels:
     def encode(self, networks: 'Networks', rows: Mapping[str, Array]) -> Array:
         """x to train on, (batch, *shape). Randomness comes from each row's key."""
         place = rng.uniform(rows['key'], 'bins', self.shape) if self.drawn else 0.5
-        return self.spec.dequantise(rows['image'], place)
+        return self.scale * self.spec.dequantise(rows['image'], place)
 
     def decode(self, networks: 'Networks', x: Array) -> Array:
         """Integer images from x."""
-        return self.spec.quantise(x)
+        return self.spec.quantise(x / self.scale)
 
     def centre(self, networks: 'Networks', images: Array) -> Array:
         """The x at the centre of an image's draws."""
-        return self.spec.dequantise(images)
+        return self.scale * self.spec.dequantise(images)
 
     def place(self, networks: 'Networks', shown: Array) -> Array:
         """x for images (batch, …) with real values in [−1, 1]."""
-        return shown
+        return self.scale * shown
 
     def draw(self, networks: 'Networks', images: Array, keys: Array) -> tuple[Array, Array]:
         """Draw x (batch, *shape) and its weight w (batch,), with one key per image."""
-        return uniform_draw(self.spec, images, keys), jnp.full(len(images), self.log_volume)
+        return self.scale * uniform_draw(self.spec, images, keys), jnp.full(len(images), self.log_volume)
 
     def method(self, name: str) -> str:
         """The name of a likelihood that comes from densities in this space."""
@@ -179,6 +186,7 @@ class Latents:
     cached: bool = False
 
     drawn: ClassVar[bool] = True
+    bounded: ClassVar[bool] = False
     variance_of_draws: ClassVar[float] = 0.0
     log_volume: ClassVar[float] = 0.0
 
@@ -268,7 +276,7 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     if not options.get('first_stage'):
         if options.get('cache_latents'):
             raise UserError('family.cache_latents is for a model of latents; name its family.first_stage.')
-        return Pixels(spec, options.dequantisation == 'uniform')
+        return Pixels(spec, options.dequantisation == 'uniform', options.get('scale', 1.0))
     stage = (borrowed or {})['first_stage'].family
     said = f'The first stage is a {stage.name} model'
     if not isinstance(stage, FirstStage):

@@ -134,9 +134,11 @@ class Kept(NamedTuple):
     known: Array | None = None
 
 
-def initial_noise(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> Array:
-    """x at t_max, which is σ(t_max) ε, one image per key."""
-    noise = rng.normal(keys, 'start', shape)
+def initial_noise(
+    schedule: Schedule, keys: Array, shape: tuple[int, ...], draw: Callable[..., Array] = rng.normal
+) -> Array:
+    """x at t_max, which is σ(t_max) ε, one image per key. `draw` gives ε."""
+    noise = draw(keys, 'start', shape)
     return schedule.sigma(jnp.asarray(schedule.t_max)) * noise
 
 

@@ -63,6 +63,11 @@ class Shaped(Protocol):
     def shape(self) -> tuple[int, int, int]: ...
 
 
+def _options(config: Any) -> dict[str, Any]:
+    """The keys of a network's config that its module takes. Only the choice of a denoiser reads `time`."""
+    return {key: value for key, value in config.items() if key not in ('name', 'time')}
+
+
 def denoiser(
     config: Any,
     space: Shaped,
@@ -77,14 +82,14 @@ def denoiser(
     Args:
       second_time: build the network to see t − s, so that it may be called with `s=`, times (batch,) before t.
     """
-    options = {key: value for key, value in config.items() if key != 'name'}
-    options |= {'second_time': second_time, 'outputs': outputs}
+    options = {**_options(config), 'second_time': second_time, 'outputs': outputs}
     if config.name in SQUARE:
         return SQUARE[config.name](square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
-        return mlp.Denoiser(space.shape, forms, rngs=rngs, **options)
+        kind: Any = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]
+        return kind(space.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use '
                     f'{", ".join(DENOISERS[:-1])} or {DENOISERS[-1]}.')  # fmt: skip
 
@@ -101,7 +106,7 @@ def encoder_and_decoder(
     Raises:
       UserError: the network is not an autoencoder, or its codes cannot be pictures.
     """
-    options: dict[str, Any] = {key: value for key, value in config.items() if key != 'name'}
+    options = _options(config)
     if config.name == 'mlp':
         if pictures:
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
@@ -123,7 +128,7 @@ def generator_and_discriminator(
     config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
 ) -> dict[str, nnx.Module]:
     """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', images → logits."""
-    options = {key: value for key, value in config.items() if key != 'name'}
+    options = _options(config)
     if config.name == 'mlp':
         return {
             'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
@@ -162,7 +167,7 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
     Raises:
       UserError: the network is not invertible, or it does not fit the images.
     """
-    options = {key: value for key, value in config.items() if key != 'name'}
+    options = _options(config)
     if config.name == 'mlp':
         return mlp.Flow(space.shape, forms, rngs=rngs, **options)
     if config.name == 'maf':
@@ -188,7 +193,7 @@ def control(
     if config.name != 'unet':
         raise UserError(f'The base has the network {config.name}, but a control needs skip connections; use a run '
                         'with a unet.')  # fmt: skip
-    options = {key: value for key, value in config.items() if key != 'name'}
+    options = _options(config)
     return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
 
 

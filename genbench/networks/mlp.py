@@ -14,12 +14,16 @@ from genbench.ranges import COUNT, POSITIVE, each, one_of
 
 DEFAULTS = {
     'hidden': (128, 128, 128),  # widths of the hidden layers
-    'activation': 'silu',  # or 'tanh', 'relu', 'gelu'
+    'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'
+    'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
 }
-ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu}
+ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
 TIME_FEATURES = 64  # number of sinusoids of a time
 COUPLINGS, MARGIN = 8, 0.01  # of a flow; α of its logits, as in `couplings`
-RANGES = {'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time_scale': POSITIVE}
+RANGES = {
+    'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
+    'time_scale': POSITIVE,
+}  # fmt: skip
 
 
 glorot = nnx.initializers.glorot_uniform()
@@ -104,6 +108,23 @@ class Denoiser(nnx.Module):
         for layer, entry in zip(self.layers, self.entries, strict=True):
             h = self.activation(layer(h) + entry(condition))
         return self.output(h).reshape(*x.shape[:-1], -1)
+
+
+class TimeAsInput(Perceptron):
+    """(x_t, t) → an array shaped like x_t, or with `outputs` times its channels; the time is one more input."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], forms: Mapping[str, Form], *,
+        time_scale: float = 1.0, second_time: bool = False, outputs: int = 1, **options,
+    ):  # fmt: skip
+        if forms or second_time:
+            raise UserError('network.time=input is for models without conditions and with one time; use sinusoids.')
+        super().__init__(math.prod(shape) + 1, math.prod(shape) * outputs, {}, **options)
+
+    def __call__(  # type: ignore[override]
+        self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        return super().__call__(jnp.concatenate([x.reshape(len(x), -1), t[:, None]], 1)).reshape(*x.shape[:-1], -1)
 
 
 class Generator(Perceptron):

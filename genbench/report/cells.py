@@ -47,6 +47,8 @@ METRICS = (
     Metric('FLD', 'fld', '{:.2f}', True),
     Metric('PPL', 'perceptual_path_length', '{:.1f}', True),
     Metric('path length', 'path_length', '{:.2f}', True),
+    Metric('W₂', 'w2', '{:.3f}', True),
+    Metric('path energy', 'path_energy', '{:.3f}', True),
     Metric('Vendi', 'vendi', '{:.2f}', False),
     Metric('precision', 'precision', '{:.2f}', False),
     Metric('recall', 'recall', '{:.2f}', False),

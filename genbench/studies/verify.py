@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import pathlib
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -71,7 +72,8 @@ class Comparison:
             yield f'got       {self.found["metric"]} no number'
         else:
             noise = 'samples' if self.found.get('sd') else 'images'
-            told = f' ± {spread:.2g}, standard error over {noise}; training is not in it' if spread else ''
+            noise = f'{row.seeds} trainings' if row.seeds > 1 else f'{noise}; training is not in it'
+            told = f' ± {spread:.2g}, standard error over {noise}' if spread else ''
             yield f'got       {self.found["metric"]} {got:.4f}{told}'
         yield f'tolerance {row.tolerance:g}: {row.reason}'
         for key, (stated, here) in self.protocol.items():
@@ -94,7 +96,7 @@ def resolve(row: ledger.Row, *more: str) -> Config:
 
 
 def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str = '') -> Comparison | None:
-    """Train the recipe and evaluate it, or only evaluate a finished run.
+    """Train the recipe and evaluate it, or only evaluate a finished run; once for each seed of the row.
 
     Returns:
       None if training was interrupted. The same call then continues.
@@ -102,6 +104,8 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     Raises:
       UserError: there is no recipe, the run does not exist, or `train` or `evaluate` raised one.
     """
+    if row.seeds > 1:
+        return _over_seeds(row, bool(run), run or workdir or f'runs/baselines/{row.id}', data_dir)
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
@@ -160,6 +164,34 @@ def _chosen(folder: pathlib.Path) -> int | None:
     return (max if options.best_mode == 'max' else min)(scores, key=scores.__getitem__)
 
 
+def _over_seeds(row: ledger.Row, finished: bool, folder: str, data_dir: str) -> Comparison | None:
+    """The mean over trainings in FOLDER/seed_0, seed_1, …, which differ in their seed alone."""
+    parts = []
+    for seed in range(row.seeds):
+        one = dataclasses.replace(row, seeds=1, overrides=(*row.overrides, f'train.seed={seed}'))
+        place = {'run' if finished else 'workdir': f'{folder}/seed_{seed}'}
+        part = compare(one, data_dir=data_dir, **place)
+        if part is None:
+            return None
+        parts.append(part)
+    values = [part.found['value'] for part in parts]
+    spread: dict[str, float | None] = {'value': None, 'sd': None, 'std_err': None}
+    if None not in values:
+        sd = statistics.stdev(values)
+        spread = {'value': statistics.fmean(values), 'sd': sd, 'std_err': sd / math.sqrt(row.seeds)}
+    first = parts[0]
+    code = first.code if all(part.code == first.code for part in parts) else ''
+    told = tuple(dict.fromkeys(words for part in parts for words in part.other))
+    found = {**first.found, **spread, 'values': values}
+    return dataclasses.replace(first, row=row, found=found, other=told, seconds=_summed(parts), code=code)
+
+
+def _summed(parts: Sequence[Comparison]) -> dict[str, float | None]:
+    """What the parts took together, None if one of them does not say."""
+    each = {key: [part.seconds.get(key) for part in parts] for key in parts[0].seconds}
+    return {key: None if None in taken else sum(one for one in taken if one is not None) for key, taken in each.items()}
+
+
 def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
     """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension.
 
@@ -196,6 +228,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'value': found['value'],
         'std_err': found.get('std_err'),
         'sd': found.get('sd'),
+        'values': found.get('values'),
         'n': found['n'],
         'checkpoint_step': found['checkpoint_step'],
         'config': row.config,

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn import datasets
 
 from genbench import cli
 from genbench.data import plane, sources
 
-BUILDERS = {
-    'ring': plane.Ring, 'grid': plane.Grid, 'checkerboard': plane.Checkerboard, 'two_moons': plane.TwoMoons,
-    'pinwheel': plane.Pinwheel, 'swiss_roll': plane.SwissRoll,
-}  # fmt: skip
+BUILDERS = plane.SETS
 ENTROPIES = {  # of modes that do not touch, and of squares
     'ring': np.log(8) + 1 + np.log(2 * np.pi * 0.008**2),
     'grid': np.log(25) + 1 + np.log(2 * np.pi * 0.01**2),
@@ -44,6 +42,32 @@ def test_points_lie_in_the_square_and_every_part_is_there(name):
     points, parts = drawn(name)
     assert (np.abs(points) < 1).mean() > 0.999
     assert set(parts) == set(range(BUILDERS[name].parts))
+
+
+def test_every_set_is_known_by_name():
+    assert {*plane.SETS} == {*sources.POINTS}
+
+
+def test_the_sets_of_tong_et_al_have_their_moments():
+    """Of scikit-learn's moons and S-curve, moved as the authors' code does, and of normals on a circle."""
+    found = {name: reach * drawn(name, 40_000)[0] for name, reach in plane.REACH.items()}
+    moons, curve = (
+        datasets.make_moons(20_000, noise=0.05, random_state=0)[0],
+        datasets.make_s_curve(20_000, noise=0.05, random_state=0)[0],
+    )
+    far = datasets.make_moons(20_000, noise=0.1, random_state=0)[0]
+    wanted = {
+        'otcfm_moons': 2 * moons - [1, 0],
+        'otcfm_s_curve': 1.5 * curve[:, [0, 2]],
+        'otcfm_far_moons': 7 * (far - far.mean()) / far.std(),
+    }
+    for name, points in wanted.items():
+        np.testing.assert_allclose(found[name].mean(0), points.mean(0), atol=0.04 * points.std())
+        np.testing.assert_allclose(np.cov(found[name].T), np.cov(points.T), atol=0.03 * points.var())
+    for name, radius, deviation in (('otcfm_normals', 5, 1), ('otcfm_far_normals', 12, 1.5)):
+        np.testing.assert_allclose(
+            np.cov(found[name].T), np.eye(2) * (radius**2 / 2 + deviation**2), rtol=0.03, atol=0.5
+        )
 
 
 def test_a_set_ships_by_name_and_keeps_points_to_half_a_cell():

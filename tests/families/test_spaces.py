@@ -171,7 +171,7 @@ SMALLER = DataSpec('smaller', (2, 2, 3), levels=5)
         ),
         (('vae', {'latent_channels': 2, 'conditional': True}), {}, 'that is told of label; use one without conditions'),
         (('vae', {'latent_channels': 2}), {'dequantisation': 'none'}, 'which latents are not; use uniform'),
-        (('vae', {'latent_channels': 2}), {'clip': True}, 'latents have no range to clip to'),
+        (('vae', {'latent_channels': 2}), {'clip': True}, 'the latents of vae reach further'),
         (('vae', {'latent_channels': 2, 'halved': True}), {'conditions': ('edges',)}, 'edges is a picture of pixels'),
     ],
     ids=['family', 'vectors', 'shape', 'conditions', 'dequantisation', 'clip', 'picture'],

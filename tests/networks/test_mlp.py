@@ -81,3 +81,18 @@ def test_codes_that_are_pictures_need_resolutions():
         networks.encoder_and_decoder(
             config, DataSpec('mnist', (28, 28, 1), 256), {}, nnx.Rngs(0), codes=4, latent=4, outputs=1, pictures=True
         )
+
+
+def test_time_as_an_input_is_a_plain_perceptron_of_both():
+    """The size of Tong et al.'s, 3·64 + 64 + 2 (64² + 64) + 2·64 + 2, and a function of x and t alone."""
+    options = {'hidden': (64, 64, 64), 'activation': 'selu', 'rngs': nnx.Rngs(0)}
+    network = mlp.TimeAsInput((1, 2, 1), {}, **options)
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))) == 8706
+    x, t = jax.random.normal(jax.random.key(0), (5, 1, 2, 1)), jnp.linspace(0, 1, 5)
+    h = jnp.concatenate([x.reshape(5, 2), t[:, None]], 1)
+    for index, layer in enumerate(network.layers):
+        h = h @ layer.kernel[...] + layer.bias[...]
+        h = 1.0507009873554805 * jnp.where(h > 0, h, 1.6732632423543772 * (jnp.exp(h) - 1)) if index < 3 else h
+    np.testing.assert_allclose(network(x, t), h.reshape(5, 1, 2, 1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match='network.time=input is for models without conditions'):
+        mlp.TimeAsInput((1, 2, 1), {}, second_time=True, **options)

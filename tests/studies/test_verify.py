@@ -14,8 +14,8 @@ from genbench.studies import ledger, package, verify
 from genbench.training.metrics import read_rows
 
 RECIPES = [row for row in ledger.rows() if row.config]
-# Rows of one recipe have the same network and step.
-DISTINCT = list({(row.config, row.overrides): row for row in RECIPES}.values())
+# Rows of one recipe have the same network and step. A table over seeds varies little but its data.
+DISTINCT = list({(row.config, row.overrides if row.seeds == 1 else row.model): row for row in RECIPES}.values())
 
 
 def large(row):
@@ -153,3 +153,18 @@ def test_an_unfinished_run_is_no_evidence(gaussian, tmp_path):
     (copy / 'summary.json').write_text(json.dumps({**summary, 'complete': False}))
     with pytest.raises(UserError, match='not finished'):
         verify.compare(ledger.get('digits-gaussian'), run=str(copy))
+
+
+def test_a_row_over_seeds_has_their_mean_and_spread(gaussian, tmp_path):
+    """Two trainings that differ in their seed; the first is the run of one seed, for its seed is 0."""
+    comparison, _ = gaussian
+    row = dataclasses.replace(ledger.get('digits-gaussian'), seeds=2)
+    found = verify.compare(row, workdir=str(tmp_path / 'runs')).found
+    first, second = found['values']
+    assert first == comparison.found['value'] != second
+    assert found['value'] == pytest.approx((first + second) / 2)
+    assert found['sd'] == pytest.approx(abs(first - second) / 2**0.5)
+    assert found['std_err'] == pytest.approx(abs(first - second) / 2)
+    again = verify.compare(row, run=str(tmp_path / 'runs'))
+    assert again.found == found and 'standard error over 2 trainings' in list(again.lines())[2]
+    assert json.loads(verify.record(again, tmp_path).read_text())['values'] == [first, second]
