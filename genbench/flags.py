@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 
 from genbench.errors import UserError, did_you_mean
 
-RESULTS = """Keys are those of a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …),
-protocol.KEY (or only KEY: steps, guidance, average, method, …) and settings.KEY, a config key."""
+RESULTS = """Keys come from a row (metric, value, n, family, dataset, trial, variant, seed, sampler, nfe, kind, …), its
+protocol (protocol.KEY, or just KEY: steps, guidance, average, method, …) and its config (settings.KEY)."""
 BASELINES = 'Keys: id, model, paper, data, metric, value, kind, nfe, confirmed, config, status, outdated.'
-COMPLETION = """To turn it on:
+COMPLETION = """To enable completion:
   bash  genbench completion bash > ~/.local/share/bash-completion/completions/genbench
   zsh   genbench completion zsh > ~/.zfunc/_genbench  (~/.zshrc: fpath+=~/.zfunc before compinit)
   fish  genbench completion fish > ~/.config/fish/completions/genbench.fish"""
@@ -178,12 +178,13 @@ def verify(parser: argparse.ArgumentParser) -> None:
                         'is not done by then is stopped and saved')  # fmt: skip
     parser.add_argument('--continue', dest='go_on', action='store_true', help='for --all: go on with unfinished runs '
                         'first, also if they do not fit')  # fmt: skip
-    parser.add_argument('--run', default='', metavar='WORKDIR', help='a finished run to evaluate, in place of training')
-    parser.add_argument('--workdir', default='', help='where to train (runs/baselines/ROW); it goes on there')
-    parser.add_argument('--data-dir', default='', help='where the data set is prepared')
-    parser.add_argument('--check', action='store_true', help='only what is cheap: the config resolves, the parameter '
-                        'count is the published one, one step runs')  # fmt: skip
-    parser.add_argument('--record', action='store_true', help='keep the result as evidence in docs/baselines')
+    parser.add_argument('--run', default='', metavar='WORKDIR', help='evaluate this finished run instead of training')
+    parser.add_argument('--workdir', default='', help='where to train, or resume training (default: '
+                        'runs/baselines/ROW)')  # fmt: skip
+    parser.add_argument('--data-dir', default='', help='the folder of prepared data sets')
+    parser.add_argument('--check', action='store_true', help='cheap checks only: the config resolves, the parameter '
+                        'count matches the published one, one step runs')  # fmt: skip
+    parser.add_argument('--record', action='store_true', help='save the result as evidence in docs/baselines')
 
 
 def _where(parser: argparse.ArgumentParser, example: str) -> None:

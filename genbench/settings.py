@@ -9,7 +9,7 @@ from genbench.ranges import COUNT, COUNT_OR_NONE, LARGEST, Range
 DEFAULTS: dict[str, Any] = {
     'data': {
         'name': 'digits',
-        'data_dir': '',  # '': the cache for embedded sets, TFDS's own folder for others
+        'data_dir': '',  # folder of prepared data; '': the cache for embedded sets, TFDS's own folder for others
         'train_split': 'train',  # images to train on; 'train[:50000]' keeps the others for validation
         'flip': False,  # mirror training images at random
         'random_crop': 0,  # shift training images at random by up to this many pixels, filling in by reflection

@@ -80,7 +80,7 @@ def test_an_override_that_is_wrong(complaint, gaussian_file, tmp_path, override,
 @pytest.mark.parametrize(
     ('family', 'override', 'words'),
     [
-        ('vae', 'family.decoder=poisson', "No decoder is called 'poisson' (family.decoder)"),
+        ('vae', 'family.decoder=poisson', "There is no decoder 'poisson' (family.decoder)"),
         ('vae', 'optimizer.name=adm', "There is no optimizer 'adm'"),
         ('diffusion', 'family.schedule=cosin', 'cosine'),
         ('diffusion', 'family.prediction=y', 'prediction'),

@@ -21,7 +21,7 @@ POINTS = (
     *('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll'),
     *('otcfm_normals', 'otcfm_moons', 'otcfm_s_curve', 'otcfm_far_moons', 'otcfm_far_normals'),
 )
-EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation beforehand
+EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,9 +53,9 @@ def compare(
     metrics = _default_metrics([*addresses, reference], options) if metrics is None else metrics
     names = scoring.resolve(metrics)
     if not names:
-        raise UserError('There are no metrics to compute; name some with --metrics.')
+        raise UserError('There are no metrics to compute; choose some with --metrics.')
     if named := next((name for name in names if name.endswith(tuple(f'_{split}' for split in REFERENCES))), ''):
-        raise UserError(f'{named} names its reference, which here is the second argument; ask for '
+        raise UserError(f'{named} implies a reference, but here the second argument is the reference; use '
                         f'{base(named)}.')  # fmt: skip
     if out:
         check_writable(out)

@@ -7,7 +7,7 @@ from scipy.spatial import distance
 from genbench.errors import UserError
 from genbench.evaluation.arrays import checked, checked_sets
 
-MOST_ROWS = 20_000  # size of the matrix whose eigenvalues the Vendi score needs; a larger one takes too long
+MOST_ROWS = 20_000  # the Vendi score needs the eigenvalues of such a matrix; a larger one takes too long
 MOST_ASSIGNED = 5_000  # points of each of two sets that are assigned to one another
 
 

@@ -56,7 +56,7 @@ class Diffusion(RegressionFamily):
             raise UserError('family.schedule=learned needs family.weight=elbo: with any other weight the loss would '
                             'depend on the schedule.')  # fmt: skip
         if self._learns and self._cells:
-            raise UserError('family.time_sampler=by_weight needs a schedule that is fixed, and this one is learned.')
+            raise UserError('family.time_sampler=by_weight needs a fixed schedule, but this one is learned.')
         if 'steps' in self._offered:
             self.most_steps = config.family.num_timesteps
         self.outputs = 2 if config.family.learned_variance else 1

@@ -82,7 +82,7 @@ class FlowMatching(RegressionFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         if config.family.teacher and 'teacher' not in self.borrows(config):
-            raise UserError('family.teacher has no use without family.coupling=pairs.')
+            raise UserError('family.teacher has no effect without family.coupling=pairs.')
         if config.family.path_noise and self.schedule.name != 'straight':
             raise UserError('family.path_noise is for straight paths; use family.schedule=straight.')
         if config.family.source:
@@ -190,7 +190,7 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
         raise UserError('Pairs need pixels and a teacher that stands alone: neither it nor this run may build on '
                         'other runs.')  # fmt: skip
     if teacher.spec != student.spec:
-        raise UserError(f'The teacher was trained on {teacher.spec}, and this run trains on {student.spec}.')
+        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {student.spec}.')
     for key, own in (('scale', 1.0), ('source', '')):
         if (other := teacher.config.family.get(key, own)) != student.config.family[key]:
             raise UserError(f'The teacher has family.{key}={other!r}, and this run {student.config.family[key]!r}.')

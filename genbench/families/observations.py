@@ -211,7 +211,7 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
         'normal': Normal(spec, scale),
     }
     if name not in models:
-        raise UserError(f'No decoder is called {name!r} (family.decoder). {did_you_mean(name, models)}')
+        raise UserError(f'There is no decoder {name!r} (family.decoder). {did_you_mean(name, models)}')
     if spec.levels == 2 and name in ('logistic', 'normal'):
         raise UserError(f'{spec.name} is binary, and family.decoder={name} is for grey values; use '
                         'family.decoder=bernoulli.')  # fmt: skip

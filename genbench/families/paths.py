@@ -107,7 +107,7 @@ class PathFamily(Family):
         for name, form in self.forms.items():
             if form.type == 'image' and form.shape[:2] != self.space.shape[:2]:
                 size = '×'.join(map(str, self.space.shape[:2]))
-                raise UserError(f'The condition {name} is a picture of pixels, and the latents of this first stage are '
+                raise UserError(f'The condition {name} is a picture in pixels, but the latents of this first stage are '
                                 f'{size}; use another condition.')  # fmt: skip
 
     @property

@@ -57,7 +57,7 @@ class RegressionFamily(PathFamily):
             'time_sampler': 'uniform',  # one of `times.SAMPLERS`, as NAME or NAME:key=value,…
             'weight': 'none',  # weight over time, one of `weights.WEIGHTS`
             'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
-            'base': '',  # frozen run, which conditions that it does not know steer (`families.control`)
+            'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
             'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
         }

@@ -275,7 +275,7 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     """
     if not options.get('first_stage'):
         if options.get('cache_latents'):
-            raise UserError('family.cache_latents is for a model of latents; name its family.first_stage.')
+            raise UserError('family.cache_latents needs a model of latents; set family.first_stage.')
         return Pixels(spec, options.dequantisation == 'uniform', options.get('scale', 1.0))
     stage = (borrowed or {})['first_stage'].family
     said = f'The first stage is a {stage.name} model'
@@ -284,10 +284,10 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
         raise UserError(f'The first stage was trained on {stage.spec}, but this run trains on {spec}.')
     if stage.conditional:
-        raise UserError(f'{said} that is told of {", ".join(stage.conditions)}; use one without conditions.')
+        raise UserError(f'{said} with the conditions {", ".join(stage.conditions)}; use one without conditions.')
     shape = stage.code_shape
     if len(shape) != 3:
         raise UserError(f'{said} whose latents are vectors; train one with family.latent_channels=4.')
     if options.dequantisation != 'uniform':
-        raise UserError(f'family.dequantisation is {options.dequantisation!r}, which latents are not; use uniform.')
+        raise UserError(f'family.dequantisation is {options.dequantisation!r}, but latents need uniform.')
     return Latents(spec, stage, (shape[0], shape[1], shape[2]), std, options.cache_latents)

@@ -12,7 +12,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.interpolants import spacings
 
 Array = jax.Array
-EARLIEST = 1e-12  # the earliest time considered in a search for a time
+EARLIEST = 1e-12  # the earliest time in a search for a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +305,7 @@ def get(text: str) -> Schedule:
     name, _, change = text.partition(':')
     known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
     if name not in known:
-        raise UserError(f'No schedule is called {name!r}. {did_you_mean(name, known)}')
+        raise UserError(f'There is no schedule {name!r}. {did_you_mean(name, known)}')
     schedule = known[name]()
     if not change:
         return schedule

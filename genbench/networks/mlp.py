@@ -18,8 +18,8 @@ DEFAULTS = {
     'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
-TIME_FEATURES = 64  # number of sinusoids of a time
-COUPLINGS, MARGIN = 8, 0.01  # of a flow; α of its logits, as in `couplings`
+TIME_FEATURES = 64  # number of sinusoids for a time
+COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
     'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
     'time_scale': POSITIVE,

@@ -83,4 +83,4 @@ def test_an_image_network_is_refused_in_one_line(tmp_path, capsys):
     words = ['train', '--config=configs/plane/points.py', f'--workdir={tmp_path}/run', '--config.data.name=ring']
     assert cli.main([*words, '--config.network.name=unet', '--config.network.multipliers=1']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'ring holds points in the plane' in line and 'network.name=mlp' in line
+    assert 'ring has points in the plane' in line and 'network.name=mlp' in line

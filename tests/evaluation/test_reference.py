@@ -183,7 +183,7 @@ def test_papers_say_what_the_reference_is_and_other_features_take_held_out_image
 def test_a_comparison_of_two_folders_takes_no_reference_in_the_name_of_a_metric(tmp_path):
     from genbench.evaluation import standalone
 
-    with pytest.raises(UserError, match='fd_train names its reference.*ask for fd'):
+    with pytest.raises(UserError, match='fd_train implies a reference.*use fd'):
         standalone.compare('a', 'b', ['fd_train'], standalone.Options())
 
 

@@ -182,7 +182,7 @@ def test_an_error_that_all_noise_levels_share_costs_the_density_more_than_the_bo
 
 @pytest.mark.parametrize('name, options, message', [
     ('diffusion', {**OPTIONS, 'weight': 'none'}, 'family.schedule=learned needs family.weight=elbo'),
-    ('diffusion', {**OPTIONS, 'time_sampler': 'by_weight'}, 'by_weight needs a schedule that is fixed'),
+    ('diffusion', {**OPTIONS, 'time_sampler': 'by_weight'}, 'by_weight needs a fixed schedule'),
     ('flow_matching', OPTIONS, 'family.schedule is learned, but flow_matching cannot learn one'),
 ])  # fmt: skip
 def test_what_cannot_be_learned_is_refused(make_family, name, options, message):

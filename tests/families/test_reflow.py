@@ -94,7 +94,7 @@ def test_teachers_that_cannot_make_pairs_are_refused(make_family):
     unconditional = {'teacher': Borrowed(make_family('flow_matching'))}
     with pytest.raises(UserError, match='The condition label needs a teacher that was trained with it'):
         make_family('flow_matching', True, borrowed=unconditional, coupling='pairs')
-    with pytest.raises(UserError, match='family.teacher has no use without family.coupling=pairs'):
+    with pytest.raises(UserError, match='family.teacher has no effect without family.coupling=pairs'):
         make_family('flow_matching', borrowed={}, teacher='runs/x')
 
 

@@ -169,10 +169,14 @@ SMALLER = DataSpec('smaller', (2, 2, 3), levels=5)
             {},
             r'trained on .*2×2×3.* but this run',
         ),
-        (('vae', {'latent_channels': 2, 'conditional': True}), {}, 'that is told of label; use one without conditions'),
-        (('vae', {'latent_channels': 2}), {'dequantisation': 'none'}, 'which latents are not; use uniform'),
+        (
+            ('vae', {'latent_channels': 2, 'conditional': True}),
+            {},
+            'with the conditions label; use one without conditions',
+        ),
+        (('vae', {'latent_channels': 2}), {'dequantisation': 'none'}, 'but latents need uniform'),
         (('vae', {'latent_channels': 2}), {'clip': True}, 'the latents of vae reach further'),
-        (('vae', {'latent_channels': 2, 'halved': True}), {'conditions': ('edges',)}, 'edges is a picture of pixels'),
+        (('vae', {'latent_channels': 2, 'halved': True}), {'conditions': ('edges',)}, 'edges is a picture in pixels'),
     ],
     ids=['family', 'vectors', 'shape', 'conditions', 'dequantisation', 'clip', 'picture'],
 )

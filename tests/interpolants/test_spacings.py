@@ -104,7 +104,7 @@ def test_chosen_times_are_taken_as_they_are_and_end_at_zero():
     np.testing.assert_allclose(times(schedules.edm(), 3, '80/24.4/0.661'), [80, 24.4, 0.661, 0])
     assert spacings.check_spacing(schedules.edm(), '80/24.4/0.661') == 3
     assert spacings.check_spacing(schedules.edm(), 'rho7') is None
-    with pytest.raises(UserError, match=r'begins at 1, .* schedule cosine start from lies at 0.995'):
+    with pytest.raises(UserError, match=r'begins at 1, .* schedule cosine start from noise at 0.995'):
         spacings.check_spacing(schedules.cosine(), '1/0.5')
 
 

@@ -104,7 +104,7 @@ def test_a_step_is_timed_after_compilation(answers):
 
 
 def test_a_run_that_cannot_be_built_says_why_and_spoils_no_other(answers):
-    assert "No decoder is called 'poisson'" in answers[4][1]
+    assert "There is no decoder 'poisson'" in answers[4][1]
 
 
 def test_what_was_estimated_is_not_estimated_again(answers, monkeypatch):

@@ -128,7 +128,7 @@ def status(folder, name):
 def test_a_trial_that_fails_does_not_stop_the_others(failed):
     folder, message = failed
     assert message.startswith('2 of 3 trials failed; bad: ')
-    assert "No decoder is called 'poisson'" in message
+    assert "There is no decoder 'poisson'" in message
     assert status(folder, 'bad')['state'] == 'failed'
     waiting = status(folder, 'waiting')
     assert (waiting['state'], waiting['reason']) == ('failed', 'it builds on bad, which failed')
@@ -138,7 +138,7 @@ def test_a_trial_that_fails_does_not_stop_the_others(failed):
 
 def test_a_trial_that_failed_stands_on_the_page(failed):
     page = (failed[0] / 'report.html').read_text()
-    assert '<b>bad failed:</b> No decoder is called &#x27;poisson&#x27;' in page
+    assert '<b>bad failed:</b> There is no decoder &#x27;poisson&#x27;' in page
 
 
 def test_a_trial_builds_on_another_by_its_folder(tiny, tmp_path):

@@ -86,7 +86,7 @@ REFUSED = {
     'rk45:10:spacing=rho7': 'chooses the steps of each image by itself, and spacing is for steps',
     'rk45:10:guidance=1,interval=0.2-0.8': 'chooses the steps of each image by itself, and interval',
     'rk45:10:tolerance=0': 'tolerance=0; it can be a number, above 0',
-    'ddim:10:renoise=plain': 'has renoise, which changes nothing without guidance',
+    'ddim:10:renoise=plain': 'has renoise, which has no effect without guidance',
     'heun:10:guidance=much': 'should be a number',
     'heun:10:nan': 'should be a number',
     'heun:10:spacing=uniform,spacing=quadratic': 'should be NAME',
