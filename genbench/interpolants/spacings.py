@@ -169,12 +169,12 @@ def check_spacing(schedule: 'Schedule', spacing: str) -> int | None:
     early = {'ddim_quad': ('at 0.801', 'quadratic'), 'leading': ('before t_max', 'linspace')}
     if spacing in early and schedule.name != 'linear':
         begins, other = early[spacing]
-        raise UserError(f'spacing={spacing} begins {begins}, where the schedule linear has reached noise and '
+        raise UserError(f'spacing={spacing} begins {begins}, where the schedule linear has reached noise, but '
                         f'{schedule.name} has not; use spacing={other}.')  # fmt: skip
     if spacing in SPACINGS or spacing.startswith(tuple(NUMBERED)):
         return None
     times = times_of(spacing)
     if not math.isclose(times[0], schedule.t_max, rel_tol=1e-6):
-        raise UserError(f'spacing={spacing} begins at {times[0]:g}, and the noise that samples of the schedule '
-                        f'{schedule.name} start from lies at {schedule.t_max:g}; write that time first.')  # fmt: skip
+        raise UserError(f'spacing={spacing} begins at {times[0]:g}, but samples of the schedule '
+                        f'{schedule.name} start from noise at {schedule.t_max:g}; write that time first.')  # fmt: skip
     return len(times)
