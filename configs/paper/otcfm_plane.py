@@ -27,14 +27,13 @@ def get_config() -> ConfigDict:
             'data': {'name': 'otcfm_normals'},
             'family': {'name': 'flow_matching', 'coupling': 'optimal_transport', 'path_noise': 0.1, 'scale': 10.0},
             'network': {'name': 'mlp', 'hidden': (64, 64, 64), 'activation': 'selu', 'time': 'input'},
-            'train': {'num_steps': 20_000, 'batch_size': 128, 'log_every': 1000, 'steps_per_call': 200},
+            'train': {'num_steps': 20_000, 'log_every': 1000, 'steps_per_call': 200},
             'optimizer': {'name': 'adamw', 'weight_decay': 1e-5, 'clip_norm': 0.0},
             'checkpoint': {'every': 5000},
             'evaluation': {
                 'average': 'current',
                 'metrics': ('w2', 'path_energy', 'speed'),
                 'samplers': ('euler:100',),
-                'num_samples': 1000,
                 'sets': 1,
             },
         }

@@ -38,17 +38,17 @@ def show(name: Name, split: str = 'train', out: str = '') -> list[str]:
     _sheet(np.round(arrays.images * (255 / (spec.levels - 1))).astype(np.uint8), rows).save(path)
     height, width, channels = spec.shape
     lines = [f'{spec.name}: {height}×{width}, {channels} channel{"s" if channels > 1 else ""}, {spec.levels} levels']
-    lines += [f'{one}: {info.num_examples:,} images' for one, info in builder.info.splits.items()]
+    lines += [f'{one}: {_number(info.num_examples)}' for one, info in builder.info.splits.items()]
     counts = np.bincount(arrays.labels, minlength=len(classes))
     lines += [
-        f'class {number} ({one}): {counts[number]:,} images of {split}' for number, one in enumerate(classes[:DOWN])
+        f'class {number} ({one}): {_number(counts[number])} of {split}' for number, one in enumerate(classes[:DOWN])
     ]
     lines += [f'and {len(classes) - DOWN:,} more classes'] if len(classes) > DOWN else []
     for field in texts:
         some = [record[field].decode() for record in _first(builder, split)]
         lines.append(f'{field}: ' + ' | '.join(some))
     ordered = ' Each class has a row.' if 1 < len(classes) <= DOWN else ''
-    return [*lines, f'{path}: {sum(map(len, rows))} images of {split}.{ordered}']
+    return [*lines, f'{path}: {_number(sum(map(len, rows)))} of {split}.{ordered}']
 
 
 def _first(builder: object, split: str) -> list[dict]:
@@ -67,6 +67,10 @@ def _rows(labels: np.ndarray, classes: int) -> list[np.ndarray]:
 
 def _spaced(numbers: np.ndarray, most: int) -> np.ndarray:
     return numbers if len(numbers) <= most else numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]
+
+
+def _number(images: int) -> str:
+    return f'{images:,} image{"s" * (images != 1)}'
 
 
 def _sheet(images: np.ndarray, rows: list[np.ndarray]) -> Image.Image:
