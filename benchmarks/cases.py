@@ -1,7 +1,10 @@
 """What genbench and PyTorch both train and sample: networks, shapes and process, from the configs of the project."""
 
+import collections
 import dataclasses
 import pathlib
+import re
+import tempfile
 import time
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMAGES = 1024  # random images, resident on the device on both sides
+MANY = 10  # arrays that a fusion reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +139,32 @@ class Genbench:
             self.number += 1
         self.jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / steps
+
+    def pieces(self) -> dict[str, float]:
+        """{kind of instruction: milliseconds of one step, summed over devices}, as jax's profiler sees them on CPU."""
+        jax, text = self.jax, self.step.as_text()
+        reads = {name: found.count('%') for name, found in re.findall(r'%([\w.-]+) = \S+ fusion\((.*?)\), kind', text)}
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                self.run(1)
+            (trace,) = pathlib.Path(folder).rglob('*.xplane.pb')
+            planes = jax.profiler.ProfileData.from_file(str(trace)).planes
+            events = [(event, dict(event.stats)) for plane in planes for line in plane.lines for event in line.events]
+        found: collections.Counter[str] = collections.Counter()
+        for event, stats in events:
+            if name := stats.get('hlo_op'):
+                found[_kind(str(name), reads.get(str(name), 0))] += event.duration_ns / 1e6
+        return dict(found.most_common())
+
+
+def _kind(name: str, reads: int) -> str:
+    """What an instruction of XLA's CPU compiler does, by its name and the number of arrays that it reads."""
+    if name.startswith(('ynn_fusion', 'dot')):
+        return 'matrix products'
+    for kind in ('convolution', 'all-reduce', 'add_select', 'copy.', 'transpose'):
+        if name.startswith(kind):
+            return {'add_select': 'optimizer and averages', 'copy.': 'copies'}.get(kind, kind)
+    return f'fusions that read {MANY} arrays or more' if reads >= MANY else 'other fusions'
 
 
 class GenbenchSampler(Genbench):

@@ -75,6 +75,17 @@ def compare(name: str, given: argparse.Namespace, sampling: bool) -> list[str]:
     return rows
 
 
+def pieces(name: str, given: argparse.Namespace) -> list[str]:
+    """Where the time of genbench's step goes on CPU, as a line."""
+    with turns.together({MINE: (Genbench, name, given.batch, given.dtype, given.cpu_devices)}) as sides:
+        sides[MINE].run(1)
+        found = sides[MINE].pieces()
+    whole = sum(found.values())
+    said = ', '.join(f'{kind} {taken / whole:.0%}' for kind, taken in found.items() if taken > whole / 200)
+    print(line := f'{name}: {whole:.0f} ms on all devices together: {said}.', flush=True)
+    return ['', line]
+
+
 def parse(description: str, steps: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--peer', default='torch', choices=('torch', 'none'), help='whom to compare with (torch)')
@@ -86,6 +97,7 @@ def parse(description: str, steps: int) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=steps, help=f'in one measurement ({steps})')
     parser.add_argument('--rounds', type=int, default=9, help='measurements of each side (9)')
     parser.add_argument('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')
+    parser.add_argument('--pieces', action='store_true', help='also say what a step spends its time on (CPU)')
     parser.add_argument('--out', default='', help='write the table to this Markdown file')
     given = parser.parse_args()
     unknown = set(given.case.split(',')) - set(CASES)
@@ -113,6 +125,9 @@ def table(title: str, unit: str, given: argparse.Namespace, sampling: bool) -> N
     print('\n'.join(lines), flush=True)
     for name in given.case.split(','):
         lines += compare(name, given, sampling)
+    if given.pieces and not sampling:
+        for name in given.case.split(','):
+            lines += pieces(name, given)
     if not given.compile and given.peer == 'torch':
         lines += ['', 'torch.compile was left out.']
     turns.write(given.out, lines)
