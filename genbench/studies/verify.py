@@ -109,12 +109,12 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
-    other, fresh = list(row.differs), not runs.Folder(folder).manifest.is_file()
+    other = list(row.differs)
     if not run:
-        outcome = monitor.train(recipe, folder)
-        if fresh:
+        if not runs.Folder(folder).manifest.is_file():  # before training, so that a run that is killed has it
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / CODE, json.dumps({'code': package.code()}) + '\n')
-        if not outcome.complete:
+        if not monitor.train(recipe, folder).complete:
             return None
     else:
         trained = configs.identity(runs.open_run(folder).config)
@@ -122,10 +122,9 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.identity(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
-    step = _chosen(folder)
-    seconds = _evaluate(folder, [*row.evaluation, *place], step)
-    rows = results.read(runs.Folder(folder).results)
-    found = _measured(row, folder, [entry for entry in rows if step in (None, entry['checkpoint_step'])])
+    step, overrides = _chosen(folder), [*row.evaluation, *place]
+    seconds = _evaluate(folder, overrides, step)
+    found = _measured(row, harness.opened(folder, overrides), step)
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
@@ -136,11 +135,13 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
 
 
 def by_this_code(folder: pathlib.Path) -> bool:
-    """Whether the present code started a run. Of one that `verify` did not start, the commit or the release tells."""
+    """Whether the present code started a run. Otherwise the commit or the release says so."""
     if kept := read_json_if_any(folder / CODE, {'code': str}):
         return kept['code'] == package.code()
     manifest = runs.Folder(folder).read_manifest()
     here = installed.commit(), installed.versions()['genbench']
+    if here[0].endswith('+'):  # changed since that commit, and not known how
+        return False
     return (manifest.get('commit', ''), manifest.get('versions', {}).get('genbench')) == here
 
 
@@ -174,6 +175,9 @@ def _over_seeds(row: ledger.Row, finished: bool, folder: str, data_dir: str) -> 
         if part is None:
             return None
         parts.append(part)
+    apart = {json.dumps(dict(part.found['protocol']), sort_keys=True) for part in parts}
+    if len(apart) > 1:
+        raise UserError(f'The runs in {folder} were not evaluated under one protocol; move it aside to train anew.')
     values = [part.found['value'] for part in parts]
     spread: dict[str, float | None] = {'value': None, 'sd': None, 'std_err': None}
     if None not in values:
@@ -192,15 +196,24 @@ def _summed(parts: Sequence[Comparison]) -> dict[str, float | None]:
     return {key: None if None in taken else sum(one for one in taken if one is not None) for key, taken in each.items()}
 
 
-def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result row of the newest checkpoint that the ledger asks for. Nats are computed from bits per dimension.
+def _measured(row: ledger.Row, run: runs.Run, step: int | None) -> dict[str, Any]:
+    """The result row that the ledger asks for, of this evaluation and no other of the same run.
 
-    `log_likelihood_nats` is the density of a dequantised image's logits, a part of the row of a likelihood.
+    Nats are computed from bits per dimension. `log_likelihood_nats` is the density of a dequantised image's logits, a
+    part of the row of a likelihood.
     """
     metric = 'bits_per_dim' if row.metric in ('nats', 'log_likelihood_nats') else row.metric
+    options, folder = run.config.evaluation, run.folder.path
+    average = options.average if run.family.averages else 'current'
+    wanted = {**{key: options[key] for key in ('num_samples', 'sets', 'seed')}, **row.measured}
+    found = [entry for entry in results.read(run.folder.results) if step in (None, entry['checkpoint_step'])]
     fitting = [
-        entry for entry in found if entry['metric'] == metric
-        and all(entry['protocol'].get(key) == value for key, value in row.measured.items())
+        entry for entry in found
+        if (entry['metric'], entry['split'], entry['config_hash'])
+        == (metric, options.split, configs.config_hash(run.config))
+        and entry['protocol'].get('average', average) == average
+        and all(entry['protocol'].get(key) == row.measured[key] for key in row.measured)
+        and all(entry['protocol'][key] == value for key, value in wanted.items() if key in entry['protocol'])
     ]  # fmt: skip
     if not fitting:
         names = ', '.join(sorted({entry['metric'] for entry in found}))
@@ -208,7 +221,7 @@ def _measured(row: ledger.Row, folder: pathlib.Path, found: list[dict[str, Any]]
     newest = max(enumerate(fitting), key=lambda pair: (pair[1]['checkpoint_step'] or 0, pair[0]))[1]
     if metric == row.metric or newest['value'] is None:
         return newest
-    nats = runs.open_run(folder).family.spec.num_dims * math.log(2)
+    nats = run.family.spec.num_dims * math.log(2)
     if row.metric == 'log_likelihood_nats':
         bits = (newest.get('details') or {}).get('density_of_logits')
         if bits is None:

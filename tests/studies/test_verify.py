@@ -9,7 +9,7 @@ import pytest
 
 from genbench import cli
 from genbench.errors import UserError
-from genbench.evaluation import monitor
+from genbench.evaluation import harness, monitor, results
 from genbench.studies import ledger, package, verify
 from genbench.training.metrics import read_rows
 
@@ -124,6 +124,25 @@ def test_evidence_is_recorded_with_its_protocol(gaussian, tmp_path):
     assert (described['status'], described['outdated']) == (ledger.REPRODUCED, '')
     assert kept['code'] == package.code() and kept['cores'] > 0
     assert kept['seconds']['training'] > 0 and kept['seconds']['evaluation'] > 0
+
+
+def test_what_else_was_measured_of_a_run_is_not_taken_for_the_recipe(gaussian):
+    """A later row with another seed of evaluation, as a hand-made evaluation leaves it, lies beside the recipe's."""
+    comparison, folder = gaussian
+    harness.evaluate(folder, ['evaluation.seed=7', 'evaluation.metrics=likelihood'], quiet=True)
+    newest = results.read(folder / 'results.jsonl')[-1]
+    assert newest['protocol']['seed'] == 7 and newest['value'] != comparison.found['value']
+    assert verify.compare(comparison.row, run=str(folder)).found['value'] == comparison.found['value']
+
+
+def test_a_run_that_is_killed_knows_which_code_began_it(tmp_path, monkeypatch):
+    def killed(recipe, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(monitor, 'train', killed)
+    with pytest.raises(KeyboardInterrupt):
+        verify.compare(ledger.get('digits-gaussian'), workdir=str(tmp_path / 'run'))
+    assert json.loads((tmp_path / 'run' / verify.CODE).read_text()) == {'code': package.code()}
 
 
 def test_a_run_that_other_code_trained_is_no_evidence_of_this_code(gaussian, tmp_path):
