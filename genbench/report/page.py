@@ -154,7 +154,7 @@ class _Page:
     def _chart(self, spec: figures.Spec, label: str) -> str:
         self._specs.append(spec)
         place = f'data-spec="spec-{len(self._specs) - 1}" style="min-height:{spec["height"] + 50}px"'
-        return f'<div class="chart" {place} aria-label="{escape(label, quote=True)}"></div>'
+        return f'<div class="chart" {place} role="group" aria-label="{escape(label, quote=True)}"></div>'
 
     def _leaderboard(self, across: bool) -> str:
         tips = leaderboard.Tips()

@@ -120,6 +120,13 @@ def test_a_family_without_likelihood_is_named(read):
     assert 'Models without a likelihood: far.' in read.text
 
 
+def test_what_has_a_label_for_screen_readers_has_a_role_that_may_have_one(read):
+    """ARIA 1.2 allows no name on a generic element such as a div without a role."""
+    labelled = [(tag, attributes) for tag, attributes in read.elements if 'aria-label' in attributes]
+    assert any(attributes.get('class') == 'chart' for _, attributes in labelled)
+    assert [tag for tag, attributes in labelled if tag in ('div', 'span', 'p') and 'role' not in attributes] == []
+
+
 def test_text_is_text(read):
     assert f'A {NASTY}' in read.text
     assert not any(script.startswith('alert') for script in read.scripts)
