@@ -105,7 +105,8 @@ class Source:
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:
     """The conditions of all images, as users write them; without any, those that sample pictures use."""
-    readable = {**family.conditions, **(conditions.kept(family.spec) if family.path is not None else {})}
+    noised = family.path is not None and family.from_noise
+    readable = {**family.conditions, **(conditions.kept(family.spec) if noised else {})}
     if not texts:
         return sampling.shown(family, count, lambda numbers: _train(run, family).rows(numbers), seed)
     found: dict[str, Any] = {}

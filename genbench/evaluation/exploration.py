@@ -95,9 +95,10 @@ class Explorer:
         pictures: dict[str, np.ndarray] = {}
         seen = sampling.to_uint8(real.split.rows(slice(0, REAL))['image'], family.spec)
         _save(folder / 'real.png', sampling.grid(seen, 10, scale=max(1, 256 // max(family.spec.shape[:2]) // 8)))
-        if family.path is not None and int(self.followed.num_steps) > 1:
+        on_path = family.path is not None and family.from_noise
+        if on_path and int(self.followed.num_steps) > 1:
             values['denoising'] = self._denoising(pictures, told, real)
-        if family.path is not None or family.latent_shape is not None:
+        if on_path or family.latent_shape is not None:
             rows = self._interpolation(told)
             _save(folder / 'interpolation.png', _enlarged(sampling.to_uint8(rows, family.spec)))
             values['interpolation'] = {'rows': ROWS, 'columns': IMAGES}

@@ -6,6 +6,7 @@ numbers are in the space that the family models, before anything is rounded to l
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,8 +16,9 @@ import numpy as np
 from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.evaluation.transport import wasserstein
-from genbench.families.base import Sampler
+from genbench.families.base import Family, Sampler
 from genbench.families.paths import PathFamily
+from genbench.interpolants import solvers
 from genbench.training import processes, sampling
 from genbench.training.state import Blueprint
 
@@ -54,6 +56,8 @@ def score(weights: 'Weights') -> None:
     """Add the rows that the evaluation asks for, for each sampler of these parameters."""
     one, options = weights.evaluation, weights.options
     total, sets = options.sets * options.num_samples, options.sets
+    for cell in one.cells:
+        check(weights.blueprint.family, cell.sampler, options.metrics)
     if total > len(one.real.split):
         held = f'{options.split}, which has {len(one.real.split):,}'
         raise UserError(f'{" and ".join(METRICS)} compare {total:,} samples with as many images of {held}; lower '
@@ -86,18 +90,42 @@ def score(weights: 'Weights') -> None:
             processes.first_does(functools.partial(one.add, name, float(np.mean(values)), protocol=protocol, **row))
 
 
+def check(family: Family, sampler: Sampler, metrics: Sequence[str]) -> None:
+    """Find out whether these metrics are right for the family's paths under this sampler.
+
+    Raises:
+      UserError: the family does not follow paths, or the sampler needs an original. For `path_energy` also: the states
+        are not those of an ODE at the same times for all images, or x does not move by the velocity times Δt.
+    """
+    if not isinstance(family, PathFamily) or family.kind != 'denoiser':
+        raise UserError(f'{family.name} does not follow paths from noise to data; leave {" and ".join(METRICS)} out of '
+                        'evaluation.metrics.')  # fmt: skip
+    if used := {'strength', 'resample'} & {*sampler.options.changed}:
+        raise UserError(f'{" and ".join(METRICS)} follow whole paths, and the sampler {sampler.name} has {min(used)}; '
+                        'leave it out.')  # fmt: skip
+    if 'path_energy' not in metrics:
+        return
+    why = ''
+    if not family.sampler_options(sampler.name).on_grid:
+        why = f'the sampler {sampler.name} takes other steps for each image'
+    elif solvers.draws(family.solver(sampler.name), sampler.options):
+        why = f'the sampler {sampler.name} draws noise'
+    elif family.schedule.name != 'straight':
+        why = f'this schedule is {family.schedule.name}'
+    if why:
+        raise UserError(f'path_energy needs an ODE on the schedule straight, in steps that all images share, but '
+                        f'{why}; leave it out of evaluation.metrics, or use euler.')  # fmt: skip
+
+
 def carry(
     blueprint: Blueprint, state: Any, sampler: Sampler, images: np.ndarray, given: conditions.Given, seed: int
 ) -> Carried:
     """Carry as many points as there are integer images (n, …), which become the data beside them.
 
-    Raises:
-      UserError: the family does not follow paths.
+    The energies are right only where `check` allows `path_energy`.
     """
     family = blueprint.family
-    if not isinstance(family, PathFamily) or family.kind != 'denoiser':
-        raise UserError(f'{family.name} does not follow paths from noise to data; leave {" and ".join(METRICS)} out of '
-                        'evaluation.metrics.')  # fmt: skip
+    assert isinstance(family, PathFamily), 'check comes first'
 
     @jax.jit
     def run(state: Any, images: jax.Array, keys: jax.Array, given: conditions.Given) -> tuple[jax.Array, ...]:

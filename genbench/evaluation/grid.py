@@ -33,7 +33,8 @@ class Cell:
 def cells(words: Sequence[str], family: Family, options: Any) -> list[Cell]:
     """Return the product of 'key=value,value' words; without words, the config's samplers.
 
-    A budget `nfe` gives each sampler the most steps that fit within it. Results record the evaluations really spent.
+    A budget `nfe` gives each sampler the most steps that fit within it, and no more than the model was trained with.
+    Results record the evaluations really spent.
 
     Raises:
       UserError: a malformed word, a sampler that does not fit, or a budget below one step.
@@ -112,7 +113,8 @@ def _sampler(choice: dict[str, str], family: Family) -> Sampler:
     def cost(steps: int) -> int:
         return family.evaluations(dataclasses.replace(sampler, num_steps=steps))
 
-    steps = bisect.bisect_right(range(1, budget + 1), budget, key=cost)
+    most = min(budget, family.most_steps or budget)
+    steps = bisect.bisect_right(range(1, most + 1), budget, key=cost)
     return dataclasses.replace(sampler, num_steps=steps)
 
 

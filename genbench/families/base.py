@@ -174,6 +174,7 @@ class Family:
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: ClassVar[int] = 1  # steps of a sampler if nobody sets them
     most_steps: int | None = None  # of a sampler, where a model knows the times of so many steps and no others
+    from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
@@ -302,7 +303,7 @@ class Family:
 
     @property
     def path(self) -> Schedule | None:
-        """The schedule of a family whose samplers step from noise to images. `trace` follows it."""
+        """The schedule of a family whose samplers step along paths to images. `trace` follows it."""
         return None
 
     def trace(

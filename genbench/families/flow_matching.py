@@ -22,9 +22,8 @@ from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, register
 from genbench.families.paths import PathFamily
 from genbench.families.regression import RegressionFamily
-from genbench.interpolants import couplings
+from genbench.interpolants import couplings, solvers
 from genbench.interpolants.choices import Choice
-from genbench.interpolants.schedules import Schedule
 from genbench.ranges import ANY, COUNT, NOT_NEGATIVE, PATH, POSITIVE, Range
 
 
@@ -85,8 +84,11 @@ class FlowMatching(RegressionFamily):
             raise UserError('family.teacher has no effect without family.coupling=pairs.')
         if config.family.path_noise and self.schedule.name != 'straight':
             raise UserError('family.path_noise is for straight paths; use family.schedule=straight.')
+        if config.family.offset_noise and (config.family.source or 'teacher' in self.borrows(config)):
+            other = 'family.source' if config.family.source else 'family.coupling=pairs'
+            raise UserError(f'family.offset_noise changes the noise where paths start, and {other} fixes it; use 0.')
         if config.family.source:
-            self.draw = _points(config.family.source, spec, config.family.scale)
+            self.draw, self.from_noise = _points(config.family.source, spec, config.family.scale), False
         self.made: Pairs | None = self._coupling() if 'teacher' in self.borrowed else None
         if self.made:
             self.teacher = _checked(self, self.borrowed['teacher'].family, self.made)
@@ -94,10 +96,6 @@ class FlowMatching(RegressionFamily):
     @property
     def distils(self) -> bool:
         return 'teacher' in self.borrowed
-
-    @property
-    def path(self) -> Schedule | None:
-        return None if self.config.family.source else super().path
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -194,7 +192,14 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
     for key, own in (('scale', 1.0), ('source', '')):
         if (other := teacher.config.family.get(key, own)) != student.config.family[key]:
             raise UserError(f'The teacher has family.{key}={other!r}, and this run {student.config.family[key]!r}.')
-    teacher.check_sampler(made.solver)
+    solver = teacher.solver(made.solver)
+    if solvers.draws(solver):
+        raise UserError(f'family.coupling has solver={made.solver}, which draws noise; pairs are the two ends of an '
+                        'ODE, so use heun.')  # fmt: skip
+    solver.options().check(teacher.schedule)
+    if teacher.most_steps is not None and made.steps > teacher.most_steps:
+        raise UserError(f'family.coupling has steps={made.steps}, and the teacher was trained at the times of '
+                        f'{teacher.most_steps}; take at most {teacher.most_steps}.')  # fmt: skip
     if WEIGHT in student.forms and (WEIGHT in teacher.forms or not teacher.conditional or made.guidance):
         raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '
                         'guidance in family.coupling.')  # fmt: skip

@@ -265,7 +265,7 @@ class PathFamily(Family):
 
     def _evaluations(self, sampler: Sampler, guided: bool) -> Array:
         solver, num_steps = self.solver(sampler.name), sampler.num_steps
-        doubled = sampler.guidance and not self._knows_weight(sampler)
+        doubled = sampler.options.guides(sampler.guidance) and not self._knows_weight(sampler)
         if not ((guided or sampler.options.guide) and doubled):
             return solvers.evaluations(solver, num_steps, sampler.options)
         if self.schedule.name == 'learned' and sampler.options.interval != FULL:

@@ -88,11 +88,11 @@ def read_count(text: str) -> int:
 
 
 def read_from(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers between these."""
+    """A reader of integers between these, ends included."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or not low <= float(text) <= high:
-            raise ValueError(f'a whole number from {low} to {high}')
+            raise ValueError(f'an integer from {low} to {high}')
         return int(text)
 
     return read
@@ -161,12 +161,30 @@ class PathOptions(NoiseOptions):
         """Evaluations of the network where the solver usually makes one."""
         return 1
 
+    @property
+    def draws(self) -> bool:
+        """Whether the solver's steps draw noise."""
+        return False
+
+    def guides(self, guidance: float) -> bool:
+        """Whether a sampler with this weight needs the prediction that guidance moves away from."""
+        return guidance != 0
+
 
 DEFAULT = PathOptions()
 
 
 @dataclasses.dataclass(frozen=True)
-class AncestralOptions(PathOptions):
+class NoisyOptions(PathOptions):
+    """Options of a solver whose steps draw noise."""
+
+    @property
+    def draws(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class AncestralOptions(NoisyOptions):
     """Attributes:
     variance: of a step: 'small' (β̃), 'large' (β), or 'learned' by the network between the two.
     """
@@ -179,11 +197,19 @@ class DdimOptions(PathOptions):
     """Attributes:
     eta: the fraction of ancestral noise in a step (J. Song et al. 2021, equation 16); 0 is deterministic.
     renoise: the noise that a guided step puts back, which is the 'guided' prediction's, or the 'plain' one of what
-      guidance moves away from (Chung et al. 2024, CFG++, algorithm 2). Their λ is 1 + w, from 0 to 1.
+      guidance moves away from (Chung et al. 2024, CFG++, algorithm 2). Their λ is 1 + w, from 0 to 1, so that w = 0
+      still needs both predictions. A λ above 1 is an extension of ours.
     """
 
     eta: float = number(0.0, PROBABILITY)
     renoise: str = choice('guided', 'plain', acts_with='guidance')
+
+    @property
+    def draws(self) -> bool:
+        return self.eta > 0
+
+    def guides(self, guidance: float) -> bool:
+        return guidance != 0 or self.renoise == 'plain'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +226,10 @@ class HeunOptions(PathOptions):
     s_noise: float = number(1.0, Range(0, 1000, above=True), acts_with='churn')
     s_tmin: float = number(0.0, NOT_NEGATIVE, acts_with='churn')
     s_tmax: float = number(math.inf, POSITIVE, acts_with='churn')
+
+    @property
+    def draws(self) -> bool:
+        return self.churn > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +265,7 @@ class DeisOptions(PathOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyamaOptions(PathOptions):
+class EulerMaruyamaOptions(NoisyOptions):
     """Attributes:
     diffusion: the square of the SDE's diffusion coefficient: that of the 'forward' SDE (Y. Song et al. 2021), or
       'sigma', which is σ (Ma et al. 2024, SiT).
@@ -250,7 +280,7 @@ class EulerMaruyamaOptions(PathOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class CorrectorOptions(PathOptions):
+class CorrectorOptions(NoisyOptions):
     """Attributes:
     snr: r, the signal-to-noise ratio of a Langevin step (Y. Song et al. 2021, algorithms 4 and 5).
     corrections: M, the number of Langevin steps at each time.

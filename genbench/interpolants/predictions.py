@@ -135,10 +135,11 @@ def denoiser(
       negative: the conditions that guidance moves away from; None stands for no conditions.
       guide: the weaker model that guidance moves away from instead (Karras et al. 2024, Guiding a Diffusion Model with
         a Bad Version of Itself, equation 3, whose weight is 1 + w).
-      plain_noise: give the noise of what guidance moves away from (Chung et al. 2024, CFG++), with the guided image.
+      plain_noise: give the noise of what guidance moves away from (Chung et al. 2024, CFG++), with the guided image,
+        which at a guidance of 0 is that of the conditions alone.
     """
     several = isinstance(guidance, jax.Array)
-    guided = (several or guidance != 0) and (given is not None or guide is not None)
+    guided = (several or guidance != 0 or plain_noise) and (given is not None or guide is not None)
     if key is not None:
         network = functools.partial(network, key=key)
 

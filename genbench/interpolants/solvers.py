@@ -66,13 +66,15 @@ SOLVERS = {
     'dpmpp_3s': Solver(singlestep.dpmpp_3s, lambda n: 3 * n - 2, times=singlestep.dpmpp_3s_times),
     'unipc': _remembering(multistep.unipc, 3, options.UnipcOptions),
     'deis': _remembering(multistep.deis, 3, options.DeisOptions),
-    'dpmpp_2m_sde': _remembering(multistep.dpmpp_2m_sde, 1),
+    'dpmpp_2m_sde': _remembering(multistep.dpmpp_2m_sde, 1, options.NoisyOptions),
     'euler_maruyama': Solver(stochastic.euler_maruyama, lambda n: n, options=options.EulerMaruyamaOptions),
     'predictor_corrector': Solver(
         stochastic.predictor_corrector, lambda n: n, options=options.CorrectorOptions, times=stochastic.corrected_times
     ),
     'rk45': Solver(adaptive.rk45, lambda n: 6 * n - 5, options=options.AdaptiveOptions, memory=adaptive.nothing_tried),
-    'multistep_consistency': Solver(steps.multistep_consistency, lambda n: n, needs='endpoint'),
+    'multistep_consistency': Solver(
+        steps.multistep_consistency, lambda n: n, needs='endpoint', options=options.NoisyOptions
+    ),
     'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
 }
 
@@ -132,6 +134,11 @@ class Kept(NamedTuple):
 
     image: Array
     known: Array | None = None
+
+
+def draws(solver: Solver, options: PathOptions = DEFAULT) -> bool:
+    """Whether the steps draw noise. The deterministic others follow an ODE."""
+    return _own(solver, options).draws
 
 
 def initial_noise(

@@ -1,5 +1,7 @@
 """Solvers of the reverse SDE besides `ancestral`. The last step, to σ = 0, gives the predicted image."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -28,8 +30,9 @@ def euler_maruyama(step: Step) -> Array:
 def predictor_corrector(step: Step) -> Array:
     """Steps of Langevin dynamics at t, then a step to s (Y. Song et al. 2021, algorithms 2 to 5).
 
-    The length of a Langevin step follows from the norms of an image's own score and noise, where the official code
-    takes means over the batch.
+    As in the official code, the Langevin steps come first. The length of one follows from the norm of an image's own
+    score and from √d, the norm of the noise in d dimensions, where the code takes means of both over the batch. With
+    the norm of the image's own noise, long draws would also be scaled up, which widens the law of small images.
     """
     schedule, t, s = step.schedule, step.t, step.s
     x = step.x_t
@@ -38,7 +41,8 @@ def predictor_corrector(step: Step) -> Array:
 
     def corrected(number, x):
         score, z = -step.predict(x, t).noise / schedule.sigma(t), step.noise(number + 1)
-        ratio = step.options.snr * _norm(z) / jnp.maximum(_norm(score), jnp.finfo(x.dtype).tiny)
+        size = math.sqrt(math.prod(x.shape[1:]))
+        ratio = step.options.snr * size / jnp.maximum(_norm(score), jnp.finfo(x.dtype).tiny)
         length = expand(2 * jnp.square(kept * ratio), x)
         return x + length * score + jnp.sqrt(2 * length) * z
 

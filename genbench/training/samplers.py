@@ -106,8 +106,9 @@ def build(written: Written, family: Family) -> Sampler:
     check(written, family)
     texts, taken = dict(written.options), fields(family, written.name)
     guidance = _number(written.text, texts.pop('guidance', '0'))
+    guided = guidance or ('guidance' in written.options and texts.get('renoise') == 'plain')
     distilled = conditions.WEIGHT in family.conditions
-    if guidance and not distilled and not (family.guidable and (family.conditional or 'guide' in texts)):
+    if guided and not distilled and not (family.guidable and (family.conditional or 'guide' in texts)):
         other = ', or a guide: guide=RUN' if family.guidable else ''
         raise UserError(f'The sampler {shown(written.text)} has guidance, which needs family.conditional or '
                         f'family.conditions, and family.condition_dropout in training{other}.'
@@ -118,13 +119,13 @@ def build(written: Written, family: Family) -> Sampler:
         conditions.check_weight(
             family.forms[conditions.WEIGHT], guidance, f'The guidance of the sampler {shown(written.text)}'
         )
-    if distilled and ('interval' in texts or 'negative' in texts):
+    if distilled and {'interval', 'negative', 'renoise'} & {*texts}:
         raise UserError(
-            f'The sampler {shown(written.text)} has interval or negative; this model takes guidance only as a '
+            f'The sampler {shown(written.text)} has interval, negative or renoise; this model takes guidance only as a '
             'condition.'
         )
     values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
-    acting = {**values, 'guidance': guidance}
+    acting = {**values, 'guidance': guided}
     for key in texts:
         needed = taken[key].metadata['acts_with']
         if needed and needed not in written.options:
@@ -144,6 +145,8 @@ def build(written: Written, family: Family) -> Sampler:
         steps = fixed or steps
     if family.path is not None:
         options.check(family.path)
+    if not family.from_noise:
+        _check_deterministic(written, options)
     chosen = {'options': options} if options.changed else {}
     usual, most = default(family).num_steps, family.most_steps
     if most is not None and steps is not None and steps > most:
@@ -151,6 +154,15 @@ def build(written: Written, family: Family) -> Sampler:
                         f'times of {most}; take at most {most}, or train it with family.time_sampler=low_discrepancy.'
                         )  # fmt: skip
     return Sampler(written.name, usual if steps is None else steps, guidance, **chosen)
+
+
+def _check_deterministic(written: Written, options: Any) -> None:
+    """Raise a UserError for a sampler that is not right where paths start at points other than noise."""
+    named = {'strength', 'resample', 'temperature'} & {*options.changed}
+    if options.draws or named:
+        what = f'has {min(named)}, which is' if named else 'draws noise, which is right only'
+        raise UserError(f'The sampler {shown(written.text)} {what} for paths that start from noise, and these start at '
+                        'family.source; use an ODE solver, for example heun.')  # fmt: skip
 
 
 def parse(text: str, family: Family) -> Sampler:

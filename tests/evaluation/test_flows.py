@@ -14,6 +14,7 @@ from genbench.errors import UserError
 from genbench.evaluation import flows, harness, wasserstein
 from genbench.families.base import Networks, Sampler
 from genbench.interpolants.schedules import expand
+from genbench.training import samplers
 
 RNG = np.random.default_rng(0)
 SPEC = DataSpec('points', (1, 2, 1), levels=2**20)
@@ -77,6 +78,34 @@ def carried(velocity, count=1000, steps=100):
     found = flows.carry(blueprint, {}, Sampler('euler', steps), images, None, 0)
     np.testing.assert_allclose(found.data, data.reshape(count, 2), atol=1e-3)  # in the units of the model
     return found
+
+
+@pytest.mark.parametrize(('text', 'schedule', 'why'), [
+    ('rk45:8', 'straight', 'rk45 takes other steps for each image'),
+    ('ancestral:8', 'straight', 'ancestral draws noise'),
+    ('dpmpp_2m_sde:8', 'straight', 'dpmpp_2m_sde draws noise'),
+    ('euler_maruyama:8:diffusion=sigma', 'straight', 'euler_maruyama draws noise'),
+    ('predictor_corrector:8:predictor=ancestral', 'straight', 'predictor_corrector draws noise'),
+    ('ddim:8:eta=0.5', 'straight', 'ddim draws noise'),
+    ('heun:8:churn=3', 'straight', 'heun draws noise'),
+    ('euler:8', 'cosine', 'this schedule is cosine'),
+    ('euler:8', 'straight:shift=2', 'this schedule is straight:shift=2'),
+])  # fmt: skip
+def test_the_energy_of_paths_that_it_does_not_describe_is_refused(text, schedule, why):
+    chosen = {'family': {'name': 'flow_matching', 'schedule': schedule}, 'network': {'name': 'mlp'}}
+    family = families.get('flow_matching')(config.resolve(chosen), SPEC)
+    sampler = samplers.parse(text, family)
+    flows.check(family, sampler, ('w2',))
+    with pytest.raises(UserError, match=f'path_energy needs an ODE .* but .*{why}'):
+        flows.check(family, sampler, flows.METRICS)
+
+
+@pytest.mark.parametrize('text', ['euler:8', 'ddim:8', 'heun:8', 'dpmpp_3m:8', 'unipc:8:spacing=rho7'])
+def test_the_energy_is_measured_under_every_ode_on_shared_steps(text):
+    family = families.get('flow_matching')(
+        config.resolve({'family': {'name': 'flow_matching'}, 'network': {'name': 'mlp'}}), SPEC
+    )
+    flows.check(family, samplers.parse(text, family), flows.METRICS)
 
 
 def test_optimal_transport_spends_the_squared_distance_and_no_more():

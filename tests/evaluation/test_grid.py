@@ -41,6 +41,11 @@ def test_a_budget_buys_the_most_steps_it_can(family, name, budget, steps):
     assert model.evaluations(cell.sampler) <= budget
 
 
+def test_a_budget_buys_no_more_steps_than_were_trained(family):
+    cells = grid.cells(['sampler=ddim,heun', 'nfe=3,2000'], *family('diffusion', 'family.num_timesteps=4'))
+    assert [int(cell.sampler.num_steps) for cell in cells] == [3, 4, 2, 4]
+
+
 def test_guidance_costs_twice(family):
     model, options = family('diffusion', 'family.conditional=True')
     cells = grid.cells(['sampler=ddim', 'nfe=10', 'guidance=0,2'], model, options)

@@ -10,6 +10,7 @@ from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.interpolants.schedules import expand
+from genbench.training import samplers
 
 
 def test_the_loss_is_the_squared_distance_to_noise_minus_image(make_family, batch):
@@ -105,8 +106,33 @@ def test_paths_start_at_points_of_the_source_and_have_no_density():
     for points in (noise, starts):
         np.testing.assert_allclose(np.linalg.norm(points.reshape(64, 2), axis=1), 2.4, atol=0.15)
     assert not np.isin(np.asarray(starts), np.asarray(noise)).any()
-    assert family.likelihoods == () and family.path is None
+    assert family.likelihoods == () and not family.from_noise
     assert len(plane_family().likelihoods) == 2
+
+
+NOISY = 'draws noise, which is right only for paths that start from noise, and these start at family.source'
+
+
+@pytest.mark.parametrize(('text', 'why'), [
+    ('ancestral:10', NOISY),
+    ('ddim:10:eta=0.5', NOISY),
+    ('dpmpp_2m_sde:10', NOISY),
+    ('heun:10:churn=5', NOISY),
+    ('euler_maruyama:10:diffusion=sigma', NOISY),
+    ('predictor_corrector:10:predictor=ancestral', NOISY),
+    ('heun:10:temperature=0.5', 'has temperature, which is for paths that start from noise'),
+    ('euler_maruyama:10', 'none of where it starts, at pure noise'),
+    ('euler:10:spacing=0.9/0.5', 'begins at 0.9'),
+    ('rk45:10:spacing=rho7', 'chooses the steps of each image by itself'),
+])  # fmt: skip
+def test_samplers_that_are_wrong_for_a_source_are_refused(text, why):
+    with pytest.raises(UserError, match=why):
+        samplers.parse(text, plane_family(source='ring'))
+
+
+@pytest.mark.parametrize('text', ['euler:10', 'heun:10:spacing=rho7', 'ddim:10', 'dpmpp_3m:10', 'rk45:10'])
+def test_samplers_that_follow_the_ode_start_at_a_source(text):
+    assert samplers.parse(text, plane_family(source='ring')).num_steps == 10
 
 
 def test_a_scale_stretches_the_space_and_its_densities():
@@ -123,6 +149,7 @@ def test_a_scale_stretches_the_space_and_its_densities():
     [
         ({'source': 'rings'}, 'No set of points is called .rings. .family.source.. Did you mean ring'),
         ({'path_noise': 0.1, 'schedule': 'cosine'}, 'path_noise is for straight paths'),
+        ({'source': 'ring', 'offset_noise': 0.1}, 'offset_noise changes .* family.source fixes it'),
         ({'scale': 2.0, 'clip': True}, 'points reach further'),
     ],
 )

@@ -94,6 +94,7 @@ def test_pictures_of_samples_have_classes_in_turn_and_no_guidance(student):
 @pytest.mark.parametrize(('sampler', 'why'), [
     ('heun:5:guidance=1,interval=0.2-2', 'takes guidance only as a condition'),
     ('heun:5:guidance=1,negative=label=1', 'takes guidance only as a condition'),
+    ('ddim:5:guidance=0,renoise=plain', 'takes guidance only as a condition'),
     ('heun:5:2.5', 'is 2.5; this model was trained with guidance weights from 0 to 2'),
     ('heun:5:-0.5', 'is -0.5; this model was trained with guidance weights from 0 to 2'),
 ])  # fmt: skip

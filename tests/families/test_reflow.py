@@ -81,11 +81,17 @@ def test_a_student_starts_as_its_teacher_where_both_are_built_alike(reflow, buil
 @pytest.mark.parametrize('coupling, message', [
     ('pairs:solver=hein', "There is no sampler 'hein'. Did you mean heun"),
     ('pairs:steps=0', 'steps of family.coupling is 0; it should be '),
+    ('pairs:solver=ancestral', 'solver=ancestral, which draws noise; pairs are the two ends of an ODE, so use heun'),
+    ('pairs:solver=dpmpp_2m_sde', 'draws noise'),
+    ('pairs:solver=euler_maruyama', 'draws noise'),
+    ('pairs:solver=predictor_corrector', 'draws noise'),
     ('pairs:guidance=1', 'guidance=1, which needs a teacher with conditions'),
 ])  # fmt: skip
 def test_pairs_that_cannot_be_made_are_refused(reflow, coupling, message):
     with pytest.raises(UserError, match=message):
         reflow(coupling)
+    with pytest.raises(UserError, match='offset_noise changes .* family.coupling=pairs fixes it'):
+        reflow(offset_noise=0.1)
 
 
 def test_teachers_that_cannot_make_pairs_are_refused(make_family):
@@ -94,6 +100,9 @@ def test_teachers_that_cannot_make_pairs_are_refused(make_family):
     unconditional = {'teacher': Borrowed(make_family('flow_matching'))}
     with pytest.raises(UserError, match='The condition label needs a teacher that was trained with it'):
         make_family('flow_matching', True, borrowed=unconditional, coupling='pairs')
+    short = {'teacher': Borrowed(make_family('diffusion', num_timesteps=4))}
+    with pytest.raises(UserError, match='steps=25, and the teacher was trained at the times of 4; take at most 4'):
+        make_family('flow_matching', borrowed=short, coupling='pairs')
     with pytest.raises(UserError, match='family.teacher has no effect without family.coupling=pairs'):
         make_family('flow_matching', borrowed={}, teacher='runs/x')
 

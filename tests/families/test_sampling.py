@@ -36,6 +36,7 @@ def drawn(built, keys, text, given=LABELS):
 
 PRICES = {
     'ddim:6:guidance=2': 12,
+    'ddim:6:guidance=0,renoise=plain': 12,  # CFG++ with λ = 1 needs the noise of both
     'heun:6:guidance=2': 22,
     'ddim:5:guidance=2,interval=0.2-0.8': 5 + 2,  # t = 0.199 … 0.995: σ / α is 0.33, 0.73, 1.4, 3.1 and 126
     'ddim:5:guidance=2,interval=0.2-inf': 5 + 5,
@@ -55,6 +56,7 @@ HEARD = {  # with an option → without
     'ddim:3:temperature=0.5': 'ddim:3',
     'ddim:3:guidance=4': 'ddim:3',
     'ddim:3:guidance=4,renoise=plain': 'ddim:3:guidance=4',
+    'ddim:3:guidance=0,renoise=plain': 'ddim:3',
     'ddim:3:guidance=4,negative=label=1': 'ddim:3:guidance=4',
     'ddim:3:guidance=30,threshold=static': 'ddim:3:guidance=30',
 }

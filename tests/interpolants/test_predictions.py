@@ -162,3 +162,16 @@ def test_plain_noise_is_what_guidance_moves_away_from():
     np.testing.assert_allclose(found.noise, 1, rtol=1e-5)
     np.testing.assert_allclose(found.x, usual.x, rtol=1e-5)
     np.testing.assert_allclose(build(plain_noise=True, clip=True)(x_t, t).noise, 1, rtol=1e-5)
+
+
+def test_plain_noise_without_a_weight_is_the_conditional_image_with_the_unconditional_noise():
+    """CFG++ with λ = 1."""
+    schedule, told = schedules.cosine(), jnp.arange(SHAPE[0], dtype=jnp.float32)
+    _, _, t, x_t = drawn(schedule)
+    found, alone, nothing = (
+        predictions.denoiser(listening_network, 'noise', schedule, given, **how)(x_t, t)
+        for given, how in (({'noise': told}, {'plain_noise': True}), ({'noise': told}, {}), (None, {}))
+    )
+    np.testing.assert_allclose(found.x, alone.x, rtol=1e-5)
+    np.testing.assert_allclose(found.noise, nothing.noise, rtol=1e-5)
+    assert np.abs(alone.noise - nothing.noise).max() > 0.5

@@ -65,7 +65,7 @@ def test_predictor_and_corrector_are_the_algorithms_of_song(predictor):
     norm = lambda values: np.sqrt((values**2).sum((1, 2, 3), keepdims=True))  # noqa: E731
     for z in NOISES[1:]:
         g = score(x, T)
-        length = 2 * (1 - beta) * (0.2 * norm(z) / norm(g)) ** 2
+        length = 2 * (1 - beta) * (0.2 * 2 / norm(g)) ** 2  # the noise of 4 pixels has the norm √4
         x = x + length * g + np.sqrt(2 * length) * z
     if predictor == 'ancestral':
         mean, deviation = (x + beta * score(x, T)) / np.sqrt(1 - beta), vp(S)[1] / vp(T)[1] * np.sqrt(beta)
@@ -75,6 +75,25 @@ def test_predictor_and_corrector_are_the_algorithms_of_song(predictor):
         record = options.CorrectorOptions(snr=0.2, corrections=2, predictor=predictor)
         found = moved('predictor_corrector', record, schedules.vp(), X, T, S, NOISES)
     np.testing.assert_allclose(found, mean + deviation * NOISES[0], rtol=1e-6)
+
+
+def test_a_langevin_step_adds_noise_of_one_length_whatever_is_drawn():
+    """√(2 l) z with l = 2 α² r² d / ‖score‖² for each image (algorithm 5 in expectation); the last step gives x̂ = c x.
+
+    If l followed from ‖z‖² itself, the deviation at 4×4 pixels would be greater by √((d + 2) / d), which is 6%.
+    """
+    count, t, schedule = 20_000, 0.3, schedules.vp()
+    x = np.random.default_rng(2).normal(size=(1, 4, 4, 1))
+    z = np.random.default_rng(3).normal(size=(count, 4, 4, 1))
+    step = Step(schedule, isotropic(schedule), jnp.repeat(jnp.asarray(x), count, 0), jnp.asarray(t), jnp.asarray(0.0),
+                lambda number=0: jnp.asarray(z), jnp.asarray(10), options.CorrectorOptions(snr=0.2))  # fmt: skip
+    found = np.asarray(solvers.SOLVERS['predictor_corrector'].move(step, None)[0])
+    alpha, sigma = vp(t)
+    variance = alpha**2 * STD**2 + sigma**2
+    length = 2 * alpha**2 * 0.2**2 * 16 / ((x / variance) ** 2).sum()
+    deviation = alpha * STD**2 / variance * np.sqrt(2 * length)
+    spread = (found - found.mean(0)).std()
+    assert spread == pytest.approx(deviation, rel=5 / np.sqrt(2 * found.size))
 
 
 LAWS = [

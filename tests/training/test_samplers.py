@@ -35,6 +35,7 @@ READ = {
     ),
     'euler:4:guidance=2,negative=label=3': Sampler('euler', 4, 2.0, PathOptions(negative='label=3')),
     'euler:spacing=0.995/0.5/0.2': Sampler('euler', 3, 0.0, PathOptions(spacing='0.995/0.5/0.2')),
+    'ddim:9:guidance=0,renoise=plain': Sampler('ddim', 9, 0.0, DdimOptions(renoise='plain')),  # CFG++ with λ = 1
     # What changes nothing leaves no trace.
     'heun:9:churn=0,s_noise=1.003': Sampler('heun', 9),
     'ddim:9:eta=0,temperature=1,guidance=0,interval=0.2-0.8': Sampler('ddim', 9),
@@ -74,14 +75,14 @@ REFUSED = {
     'heun:10:spacing=ddim_quad': 'begins at 0.801',
     'heun:10:spacing=leading': 'leading begins before t_max.*use spacing=linspace',
     'ddim:1001': 'takes 1001 steps, and this model was trained at the times of 1000; take at most 1000',
-    'unipc:10:order=4': 'order=4; it can be a whole number from 1 to 3',
+    'unipc:10:order=4': 'order=4; it can be an integer from 1 to 3',
     'unipc:10:variant=bh3': 'variant=bh3; it can be bh2, bh1',
-    'deis:10:degree=0': 'degree=0; it can be a whole number from 1 to 3',
+    'deis:10:degree=0': 'degree=0; it can be an integer from 1 to 3',
     'deis:10:axis=rho': 'axis=rho; it can be t, log_rho',
     'dpmpp_3m:10:curvature=double': 'curvature=double; it can be full, half',
     'dpmpp_2m:10:curvature=half': "'curvature'; dpmpp_2m takes",
     'euler_maruyama:10:diffusion=none': 'diffusion=none; it can be forward, sigma',
-    'predictor_corrector:10:corrections=0': 'corrections=0; it can be a whole number, at least 1',
+    'predictor_corrector:10:corrections=0': 'corrections=0; it can be an integer of at least 1',
     'predictor_corrector:10:snr=0': 'snr=0; it can be a number, above 0',
     'rk45:10:spacing=rho7': 'chooses the steps of each image by itself, and spacing is for steps',
     'rk45:10:guidance=1,interval=0.2-0.8': 'chooses the steps of each image by itself, and interval',
@@ -111,6 +112,11 @@ def test_a_solver_that_cannot_follow_the_schedule_is_refused(tiny, digits):
         samplers.parse('euler_maruyama:10', flow)
     with pytest.raises(UserError, match='reverse_diffusion needs some signal.*use predictor=ancestral'):
         samplers.parse('predictor_corrector:10', flow)
+
+
+def test_an_unconditional_model_has_no_second_noise(tiny, digits):
+    with pytest.raises(UserError, match='has guidance, which needs family.conditional'):
+        samplers.parse('ddim:9:guidance=0,renoise=plain', families.get('diffusion')(tiny('diffusion'), digits[0]))
 
 
 def test_no_more_steps_are_taken_than_were_trained(tiny, digits):
