@@ -1,8 +1,8 @@
-"""Records the states that the schedulers of diffusers pass through, as tests/interpolants/schedulers.npz.
+"""Records the states that the schedulers of diffusers pass through, as tests/interpolants/fixtures/schedulers.npz.
 
 It runs where torch and diffusers are installed; genbench is not needed:
 
-    python tests/interpolants/record_schedulers.py tests/interpolants/schedulers.npz
+    python tests/interpolants/record_schedulers.py tests/interpolants/fixtures/schedulers.npz
 
 Each scheduler gets the noise levels and the predicted images of `inputs`, and computes in double precision. Its own
 conventions about which levels to visit therefore play no part. The path is the variance-preserving SDE of Y. Song et
