@@ -93,7 +93,8 @@ def verify(given: argparse.Namespace) -> int:
     from genbench.studies import ledger
 
     if bool(given.row) == given.all:
-        raise UserError('genbench verify takes a row that genbench baselines lists, or --all; not both.')
+        both = ', and not both' if given.row else ''
+        raise UserError(f'genbench verify takes a row that genbench baselines lists, or --all{both}.')
     if given.all:
         return _verify_all(given)
     if given.go_on or given.max_minutes:
@@ -128,7 +129,8 @@ def _verify_all(given: argparse.Namespace) -> int:
         raise UserError('--all needs --max-minutes=N, the minutes that all runs may take together, above 0.')
     from genbench.studies import ledger, verify_all
 
+    say = functools.partial(print, flush=True)  # before what the processes print
     entries = verify_all.run(
-        ledger.rows(), given.max_minutes, print, go_on=given.go_on, record=given.record, data_dir=given.data_dir
+        ledger.rows(), given.max_minutes, say, go_on=given.go_on, record=given.record, data_dir=given.data_dir
     )
     return verify_all.status(entries)

@@ -1,6 +1,7 @@
 """`genbench verify --all`: run the recipes of the ledger that fit into some minutes, and say why others were not run.
 
-Each recipe runs as a process of its own, which is asked to stop and save when the time is over.
+Each recipe runs as a process of its own, which is asked to stop and save when the time is over or this process is told
+to end.
 """
 
 import contextlib
@@ -21,14 +22,17 @@ from genbench.errors import INTERRUPTED, UserError
 from genbench.reading import read_json_if_any
 from genbench.studies import costs, ledger, records, verify
 from genbench.studies.launchers import local
+from genbench.training import runs
 
 RUNS = pathlib.Path('runs/baselines')
 FASTEST = 2e11  # FLOP/s that one core of a CPU hardly exceeds; what is too long even so is not timed
 GRACE = 120.0  # seconds that a run has to save itself
 STOPPED = 'stopped and saved'
+MISSED = 3  # status of a process that ran through and missed the tolerance; Python's own for an exception is 1
+PROGRAM = f'import sys; from genbench import cli; sys.exit({{1: {MISSED}}}.get(status := cli.main(), status))'
 OUTCOMES = {
-    0: ledger.REPRODUCED, 1: ledger.GAP, 2: 'refused; the reason is above', INTERRUPTED: STOPPED,
-    -signal.SIGTERM: STOPPED,  # while it was scored
+    0: ledger.REPRODUCED, 1: 'failed; the error is above', MISSED: ledger.GAP,
+    2: 'refused; the reason is above', INTERRUPTED: STOPPED, -signal.SIGTERM: STOPPED,  # while it was scored
 }  # fmt: skip
 Say = Callable[[str], None]
 
@@ -81,7 +85,7 @@ def run(
     for entry in sorted(waiting, key=lambda one: (not (go_on and one.unfinished), one.seconds)):
         left = ends - time.monotonic()
         if stopped:
-            entry.why = entry.why or 'Ctrl-C came first'
+            entry.why = entry.why or 'Ctrl-C or SIGTERM came first'
         elif left <= 0 or (entry.seconds > left and not (go_on and entry.unfinished)):
             more = '; --continue goes on with its run' if entry.unfinished else ''
             entry.why = entry.why or f'needs {entry.about}, and {records.span(max(left, 0))} are left{more}'
@@ -94,12 +98,12 @@ def run(
 
 
 def _verify(entry: Entry, left: float, record: bool, data_dir: str) -> bool:
-    """Run a recipe for at most `left` seconds. True if it was stopped earlier, which only Ctrl-C does."""
+    """Run a recipe for at most `left` seconds. True if Ctrl-C or SIGTERM ended it earlier."""
     flags = [*(['--record'] if record else []), *(['--data-dir', data_dir] if data_dir else [])]
     began = time.monotonic()
-    status = start(['verify', entry.row.id, *flags], left)
+    status, told = start(['verify', entry.row.id, *flags], left)
     entry.done, entry.took = OUTCOMES.get(status, f'ended with status {status}'), time.monotonic() - began
-    return status == INTERRUPTED and entry.took < left
+    return told or (status == INTERRUPTED and entry.took < left)
 
 
 def status(entries: Sequence[Entry]) -> int:
@@ -129,9 +133,9 @@ def _entry(row: ledger.Row, data_dir: str) -> Entry:
         return entry
     finished = [bool(summary.get('complete')) for summary in _summaries(row)]
     entry.unfinished = sum(_steps(row)) > 0 and not all(finished)
-    old = [folder for folder, done in zip(_folders(row), finished, strict=True) if done]
-    if old and not all(map(verify.by_this_code, old)):
-        entry.why = f'{RUNS / row.id} was trained by other code; move it aside to train anew'
+    begun = [folder for folder in _folders(row) if runs.Folder(folder).manifest.is_file()]
+    if not all(map(verify.by_this_code, begun)):
+        entry.why = f'other code began {RUNS / row.id}; move it aside to train anew'
         return entry
     try:
         opening.open_data(_resolved(row, data_dir).data)
@@ -148,12 +152,14 @@ def _estimate(entries: Sequence[Entry], limit: float, data_dir: str) -> None:
     """Fill in `seconds`, or `why` if the costs cannot be found.
 
     A row takes as long as its evidence says, if that is from this kind of machine. For the others, steps are timed if
-    their number of operations does not rule them out. The time of an evaluation is only known from evidence.
+    their number of operations does not rule them out. The time of an evaluation is only known from evidence. Steps that
+    an unfinished run has behind it do not count.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     unknown = []
     for entry in entries:
-        entry.seconds = _recorded(ledger.evidence(entry.row), cores)
+        found = ledger.evidence(entry.row)
+        entry.seconds = _recorded(found, cores, _left(entry.row, data_dir) if found else 1.0)
         if not math.isfinite(entry.seconds):
             unknown.append(entry)
     requests = [costs.Request(_resolved(entry.row, data_dir)) for entry in unknown]
@@ -166,14 +172,21 @@ def _estimate(entries: Sequence[Entry], limit: float, data_dir: str) -> None:
         timed: Any = costs.estimate([dataclasses.replace(request, cores=cores)])[0] if least <= limit else ''
         entry.least = isinstance(timed, str)
         entry.seconds = least if isinstance(timed, str) else timed.seconds(steps)
-        entry.seconds *= sum(max(0.0, 1 - done / steps) for done in _steps(entry.row))
+        entry.seconds *= entry.row.seeds * _left(entry.row, data_dir)
 
 
-def _recorded(found: Mapping[str, Any] | None, cores: int) -> float:
-    """What training and evaluation took according to evidence of as many cores of the same processor."""
-    parts = [part for part in ((found or {}).get('seconds') or {}).values() if part is not None]
+def _recorded(found: Mapping[str, Any] | None, cores: int, left: float = 1.0) -> float:
+    """What this part of the training and the evaluation take, by evidence of as many cores of the same processor."""
+    seconds = (found or {}).get('seconds') or {}
+    parts = [part * (left if key == 'training' else 1.0) for key, part in seconds.items() if part is not None]
     same = found is not None and (found.get('cores'), found.get('processor')) == (cores, records.processor())
     return sum(parts) if parts and same else math.inf
+
+
+def _left(row: ledger.Row, data_dir: str) -> float:
+    """The part of a row's training that is still to do: 1 before it has begun."""
+    steps = _resolved(row, data_dir).train.num_steps
+    return sum(max(0.0, 1 - done / steps) for done in _steps(row)) / row.seeds
 
 
 def _summaries(row: ledger.Row) -> list[dict[str, Any]]:
@@ -191,9 +204,28 @@ def _steps(row: ledger.Row) -> list[int]:
     return [summary.get('step', 0) for summary in _summaries(row)]
 
 
-def start(words: Sequence[str], seconds: float) -> int:
-    """Run genbench with these words, ask it to stop after some seconds, and return its exit status."""
-    process = subprocess.Popen([sys.executable, '-m', 'genbench', *words])
+def start(words: Sequence[str], seconds: float) -> tuple[int, bool]:
+    """Run genbench with these words, and ask it to stop after some seconds.
+
+    Returns:
+      The exit status, MISSED where `genbench verify` has 1, and whether this process was told to end meanwhile. SIGTERM
+      goes on to the other process, which saves.
+    """
+    told: list[int] = []
+    process = subprocess.Popen([sys.executable, '-c', PROGRAM, *words])
+
+    def pass_on(number: int, frame: Any) -> None:
+        told.append(number)
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        return _end(process, seconds), bool(told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: 'subprocess.Popen[bytes]', seconds: float) -> int:
     for limit, ask in ((seconds, signal.SIGTERM), (GRACE, signal.SIGKILL)):
         with contextlib.suppress(subprocess.TimeoutExpired):
             return _wait(process, limit)

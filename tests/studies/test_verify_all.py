@@ -8,7 +8,7 @@ import pytest
 
 from genbench import cli
 from genbench.errors import INTERRUPTED
-from genbench.studies import costs, ledger, records, verify_all
+from genbench.studies import costs, ledger, package, records, verify_all
 
 QUICK, SLOW, LONG = 'digits-gaussian', 'digits-flow-matching', 'ddpm-fid'
 
@@ -37,7 +37,8 @@ def ran(tmp_path, monkeypatch):
 
         def start(words, seconds):
             started.append(words[1])
-            return (statuses or {}).get(words[1], 0)
+            status = (statuses or {}).get(words[1], 0)
+            return status if isinstance(status, tuple) else (status, False)
 
         monkeypatch.setattr(verify_all, 'start', start)
         monkeypatch.setattr(verify_all.opening, 'open_data', lambda data: None)
@@ -51,6 +52,8 @@ def unfinished(name, step, complete=False):
     folder = verify_all.RUNS / name
     folder.mkdir(parents=True)
     (folder / 'summary.json').write_text(json.dumps({'complete': complete, 'step': step}))
+    (folder / 'manifest.json').write_text('{}')
+    (folder / verify_all.verify.CODE).write_text(json.dumps({'code': package.code()}))
 
 
 def test_the_shortest_comes_first_and_what_does_not_fit_is_skipped_with_its_time(ran):
@@ -89,13 +92,14 @@ def test_an_unfinished_run_needs_only_what_is_left_of_it(ran):
     assert entries[SLOW].seconds == pytest.approx(10)
 
 
-def test_a_finished_run_of_other_code_is_neither_lost_nor_taken_for_ours(ran, monkeypatch):
-    unfinished(QUICK, 479, complete=True)
+@pytest.mark.parametrize('complete', [False, True])
+def test_a_run_that_other_code_began_is_neither_lost_nor_taken_for_ours(ran, monkeypatch, complete):
+    unfinished(QUICK, 479, complete)
     for same in (False, True):
         monkeypatch.setattr(verify_all.verify, 'by_this_code', lambda folder, same=same: same)
         entries, started, _ = ran(20, QUICK)
         assert started == [QUICK] * same
-        assert same or 'was trained by other code; move it aside' in entries[QUICK].why
+        assert same or 'other code began' in entries[QUICK].why
 
 
 def test_each_seed_of_a_row_takes_its_time(ran, monkeypatch):
@@ -117,14 +121,18 @@ def test_continue_goes_on_with_unfinished_runs_first_even_if_they_do_not_fit(ran
 def test_the_exit_status_tells_what_happened(ran):
     assert verify_all.status(ran(20, QUICK)[0].values()) == 0
     assert verify_all.status(ran(20, QUICK, statuses={QUICK: 1})[0].values()) == 1
+    missed = ran(20, QUICK, statuses={QUICK: verify_all.MISSED})[0]
+    assert missed[QUICK].done == ledger.GAP and verify_all.status(missed.values()) == 1
+    assert ran(20, QUICK, statuses={QUICK: 1})[0][QUICK].done == 'failed; the error is above'
     assert verify_all.status(ran(20, QUICK, statuses={QUICK: 2})[0].values()) == 1
     assert verify_all.status(ran(20, QUICK, statuses={QUICK: -signal.SIGTERM})[0].values()) == INTERRUPTED
 
 
-def test_ctrl_c_ends_the_others_too(ran):
-    entries, started, _ = ran(20, QUICK, SLOW, statuses={QUICK: INTERRUPTED})
+@pytest.mark.parametrize('end', [INTERRUPTED, (INTERRUPTED, True), (-signal.SIGTERM, True), (0, True)])
+def test_ctrl_c_and_sigterm_end_the_others_too(ran, end):
+    entries, started, _ = ran(20, QUICK, SLOW, statuses={QUICK: end})
     assert started == [QUICK]
-    assert entries[SLOW].why == 'Ctrl-C came first'
+    assert entries[SLOW].why == 'Ctrl-C or SIGTERM came first'
 
 
 def test_a_recipe_whose_data_are_not_prepared_is_skipped_with_the_command(tmp_path, monkeypatch):
@@ -136,24 +144,55 @@ def test_a_recipe_whose_data_are_not_prepared_is_skipped_with_the_command(tmp_pa
 def test_the_time_of_evidence_counts_on_the_same_kind_of_machine():
     found = {'seconds': {'training': 5.0, 'evaluation': None}, 'cores': 2, 'processor': records.processor()}
     assert verify_all._recorded(found, 2) == 5
+    both = {**found, 'seconds': {'training': 8.0, 'evaluation': 2.0}}
+    assert verify_all._recorded(both, 2, left=0.25) == 4
     assert verify_all._recorded(found, 4) == verify_all._recorded(None, 2) == float('inf')
 
 
-def test_a_process_that_runs_out_of_time_is_asked_to_stop(monkeypatch, tmp_path):
-    """By SIGTERM, after which it may save; here a stand-in for genbench answers with the status for that."""
-    (tmp_path / 'genbench.py').write_text(
-        'import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\ntime.sleep(60)\n'
-    )
-    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert verify_all.start([], 1.0) == INTERRUPTED
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """`stand_in(code)` makes this the body of genbench's `cli.main` in processes that `start` starts."""
+
+    def write(*lines):
+        (tmp_path / 'genbench').mkdir()
+        body = '\n    '.join(('def main():', 'import os, signal, sys, time', *lines))
+        (tmp_path / 'genbench' / 'cli.py').write_text(f'{body}\n')
+        monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+
+    return write
+
+
+SAVES = 'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))'
+
+
+def test_a_process_that_runs_out_of_time_is_asked_to_stop(stand_in):
+    """By SIGTERM, after which it may save."""
+    stand_in(SAVES, 'time.sleep(60)')
+    assert verify_all.start([], 1.0) == (INTERRUPTED, False)
+
+
+def test_sigterm_goes_on_to_the_process_which_saves(stand_in):
+    before = signal.getsignal(signal.SIGTERM)
+    stand_in(SAVES, 'os.kill(os.getppid(), signal.SIGTERM)', 'time.sleep(60)')
+    assert verify_all.start([], 50.0) == (INTERRUPTED, True)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ('line', 'outcome'), [('return 0', 'reproduced'), ('return 1', 'run with gap'), ('raise OSError', 'failed')]
+)
+def test_an_exception_is_not_taken_for_a_gap(stand_in, line, outcome):
+    stand_in(line)
+    status, _ = verify_all.start([], 60.0)
+    assert verify_all.OUTCOMES[status].split(';')[0] == outcome
 
 
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        ((), 'takes a row that genbench baselines lists, or --all'),
-        ((QUICK, '--all'), 'not both'),
+        ((), 'takes a row that genbench baselines lists, or --all.'),
+        ((QUICK, '--all'), 'or --all, and not both.'),
         (('--all',), '--all needs --max-minutes=N'),
         (('--all', '--max-minutes=0'), '--all needs --max-minutes=N'),
         (('--all', '--max-minutes=5', '--check'), 'takes no --run, --workdir or --check'),
@@ -166,3 +205,12 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, message):
     assert cli.main(['verify', *(word.format(tmp=tmp_path) for word in words)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message.format(tmp=tmp_path) in line
+
+
+def test_a_heading_comes_before_what_its_process_prints(monkeypatch):
+    """Also where the output is redirected, for which Python keeps lines back."""
+    flushed = []
+    monkeypatch.setattr('builtins.print', lambda *words, flush=False, **_: flushed.append(flush))
+    monkeypatch.setattr(verify_all, 'run', lambda rows, minutes, say, **_: say('heading') or [])
+    assert cli.main(['verify', '--all', '--max-minutes=5']) == 0
+    assert flushed == [True]
