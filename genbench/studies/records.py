@@ -3,7 +3,9 @@
 This reads files only, so that `genbench baselines` answers at once.
 """
 
+import ast
 import hashlib
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +18,20 @@ _CURVE = ('/loss', 'evaluation/')  # parts of the names of scalars that a curve 
 
 
 def recipe(row: Any) -> str:
-    """A hash of a row's recipe: its config file without the docstring, and what the row changes."""
-    code = row.path.read_text().split('"""')[-1]
-    return hashlib.sha256(repr([code, row.overrides, row.evaluation]).encode()).hexdigest()[:12]
+    """A hash of a row's recipe: its config file without docstrings, what the row changes, and what is measured."""
+    parts = [
+        _code(row.path.read_text()), row.overrides, row.evaluation, row.metric, dict(row.measured), row.seeds
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _code(text: str) -> str:
+    """A module's code without docstrings, comments and layout."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)
 
 
 def origin(row: Any) -> dict[str, str]:

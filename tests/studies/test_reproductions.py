@@ -83,13 +83,23 @@ def test_evidence_of_other_code_is_listed_with_the_command_that_renews_it(eviden
 def test_a_recipe_is_its_config_without_the_docstring_and_what_the_row_changes(tmp_path):
     path = tmp_path / 'config.py'
     row = dataclasses.replace(ROW, config=str(path))
-    path.write_text('"""One."""\n\nx = 1\n')
-    first = records.recipe(row)
-    path.write_text('"""Two, of\nmore lines."""\n\nx = 1\n')
-    assert records.recipe(row) == first
-    path.write_text('"""One."""\n\nx = 2\n')
-    changed = {records.recipe(row), records.recipe(dataclasses.replace(row, overrides=('train.seed=1',)))}
-    assert len(changed | {first}) == 3
+    body = 'EPOCH = {}\n\n\ndef get_config():\n    {}\n    return {{"steps": {} * EPOCH, "text": """kept"""}}\n'
+
+    def write(docstring, epoch, inner, times):
+        path.write_text(f'"""{docstring}"""\n\n{body.format(epoch, inner, times)}')
+        return records.recipe(row)
+
+    first = write('One.', 1, '"""Its config."""', 2)
+    assert write('Two, of\nmore lines.', 1, '"""Another\n    text."""  # a comment', 2) == first
+    assert write('One.', 1, '', 2) == first
+    others = [write('One.', 2, '"""Its config."""', 2), write('One.', 1, '"""Its config."""', 3)]
+    write('One.', 1, '', 2)
+    changes = (
+        {'overrides': ('train.seed=1',)}, {'evaluation': ('evaluation.sets=2',)}, {'metric': 'nats'},
+        {'measured': {'method': 'another'}}, {'seeds': 5},
+    )  # fmt: skip
+    others += [records.recipe(dataclasses.replace(row, **change)) for change in changes]
+    assert len({first, *others}) == 8
 
 
 def test_a_curve_is_thinned_and_ends_where_training_ended(tmp_path):
