@@ -25,7 +25,8 @@ LEGEND = """
 The ± after a published number is the tolerance, and the reasons for it are below. The ± after ours is the standard
 deviation over seeds where there are several, and otherwise the standard error over images or samples of one training.
 The time is that of training and evaluation. A row *measured by other code* comes from other sources than those of code
-`{code}`. The command in the last column measures it again.
+`{code}`. The command in the last column measures it again. *number unconfirmed* means that the published number is from
+memory.
 """
 
 
@@ -75,6 +76,7 @@ def _cells(row: ledger.Row, found: Mapping[str, Any] | None, code: str, pages: M
     link = next((f'[page]({name})' for name, text in pages.items() if row.id in _words(text)), '')
     status, outdated = ledger.status(row, found), records.outdated(row, found, code)
     status += f', measured by {outdated}' if outdated else ''
+    status += ' (number unconfirmed)' if row.confirmed == 'memory' else ''
     if found is None:
         return f'`{row.id}`', row.paper, published, '', status, '', '', link, f'`{records.renewal(row)}`'
     seconds = [part for part in (found.get('seconds') or {}).values() if part is not None]
@@ -101,4 +103,4 @@ def _pages() -> dict[str, str]:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r'[\w.-]+', text))
+    return {word.strip('.') for word in re.findall(r'[\w.-]+', text)}

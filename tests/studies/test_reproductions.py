@@ -73,6 +73,25 @@ def test_a_row_that_nobody_has_run_has_its_command(tmp_path):
     assert found[3:] == ['', 'not yet run', '', '', '[page](iwae.md)', f'`genbench verify {row.id} --record`']
 
 
+def test_the_status_says_if_the_published_number_is_from_memory(evidence):
+    unsure = dataclasses.replace(ROW, confirmed='memory')
+    for value, status in ((2.9433, 'reproduced'), (3.1, 'run with gap')):
+        found = cells(reproductions.page([unsure], folder=evidence(value=value)), ROW.id)
+        assert found[4] == f'{status} (number unconfirmed)'
+
+
+def test_a_row_with_a_gap_has_a_page_that_explains_it():
+    pages = reproductions._pages()
+    gaps = [row.id for row in ledger.rows() if ledger.status(row, ledger.evidence(row, ledger.EVIDENCE)) == ledger.GAP]
+    assert [name for name in gaps if not any(name in reproductions._words(text) for text in pages.values())] == []
+
+
+def test_a_page_names_a_row_by_its_whole_id():
+    text = 'See `made-mnist`, or made-2-layers.'
+    assert {'made-mnist', 'made-2-layers'} <= reproductions._words(text)
+    assert 'made' not in reproductions._words(text)
+
+
 def test_evidence_of_other_code_is_listed_with_the_command_that_renews_it(evidence, monkeypatch, capsys):
     monkeypatch.setattr(ledger, 'RECORDS', evidence(code='another'))
     assert cli.main(['baselines', '--where', 'id=digits-gaussian outdated="other code"']) == 0
