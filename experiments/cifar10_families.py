@@ -38,10 +38,10 @@ def get_study() -> Study:
             'evaluation.features.name': 'inception',
         },
         tests=(
-            near('fid', 'diffusion', 3.17, 0.3),  # Ho et al. 2020
-            near('fid', 'flow_matching', 3.66, 0.3),  # Tong et al. 2024, independent coupling
-            near('bits_per_dim', 'flow_matching', 3.11, 0.05, {'method': 'ode_1'}),  # Lipman et al. 2023
-            near('bits_per_dim', 'normalizing_flow', 3.35, 0.05, {'method': 'density_1'}),  # Kingma & Dhariwal 2018
+            # Margins are the ledger's tolerances. The ancestral sampler has the large variance.
+            near('fid', 'diffusion', 3.17, 0.16, {'sampler': 'ancestral', 'nfe': 1000}),  # Ho et al. 2020
+            near('fid', 'flow_matching', 4.461, 0.22, {'sampler': 'euler', 'nfe': 100}),  # Tong et al. 2024
+            near('bits_per_dim', 'normalizing_flow', 3.35, 0.03, {'method': 'density_1'}),  # Kingma & Dhariwal 2018
             *(less('fid', name, 'gaussian') for name in (*ALONE, 'consistency')),
         ),
         baseline='gaussian',

@@ -5,8 +5,9 @@ genbench run experiments/fashion_families.py --out runs/fashion_families
 Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared. The study can be stopped; the same command goes on.
 
 Each trained family may spend 2e13 operations, which is about one epoch of the U-Nets. The cost of the distilled model's
-teacher comes on top and is recorded separately. The Gaussian has a closed form and stays outside the budget. The VQ-VAE
-is left out, because it is a first stage for other models and has no prior worth sampling.
+teacher comes on top and is recorded separately. The Gaussian has a closed form and stays outside the budget. Two
+families are left out: the VQ-VAE, because it is a first stage for other models and has no prior worth sampling, and the
+autoregressive family.
 
 Samples are scored in the features of a classifier. `class_distance` compares the classes that it sees in samples with
 those of test images, and its details hold the histogram and the classifier's accuracy on test images.

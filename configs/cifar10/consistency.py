@@ -1,4 +1,4 @@
-"""Consistency distillation of the CIFAR-10 diffusion run: batch 512, 800,000 steps, RAdam at 4e-4, no dropout.
+"""Consistency distillation of the CIFAR-10 diffusion run: batch 512, 800,000 steps, RAdam at 4e-4.
 
 genbench train --config=configs/cifar10/consistency.py --workdir=runs/cifar10_consistency \
     --config.data.data_dir=DIR
