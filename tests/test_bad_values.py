@@ -139,7 +139,7 @@ def test_words_of_a_grid_that_no_sampler_can_follow_are_refused(word):
 def test_a_budget_takes_the_most_steps_that_it_pays_for(tiny):
     from genbench.data import sources
 
-    family = families.get('diffusion')(tiny('diffusion'), sources.spec_by_name('digits', ''))
+    family = families.get('flow_matching')(tiny('flow_matching'), sources.spec_by_name('digits', ''))
     (cell,) = grid.cells(
         ['sampler=heun', 'nfe=16000000'], family, family.config.evaluation
     )  # by one it would take hours

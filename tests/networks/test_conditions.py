@@ -161,5 +161,5 @@ CLASSES_ONLY = {
 @pytest.mark.parametrize('name', CLASSES_ONLY)
 @pytest.mark.parametrize('form', ['caption', 'grey', 'pose'])
 def test_a_network_of_classes_refuses_other_forms_and_says_what_takes_them(name, form):
-    with pytest.raises(UserError, match=f'condition {form} .*{FORMS[form].type}.*unet or a dit'):
+    with pytest.raises(UserError, match=f'condition {form}: .*{FORMS[form].type}.*unet or a dit'):
         CLASSES_ONLY[name]({'label': FORMS['label'], form: FORMS[form]})

@@ -69,10 +69,10 @@ def test_adamw_decays_weights_that_have_no_gradient():
     [
         (
             {'name': 'adam', 'weight_decay': 0.5},
-            'weight_decay is 0.5, and optimizer.name=adam ignores it; use .*adamw',
+            'weight_decay is 0.5, but optimizer.name=adam ignores it; use .*adamw',
         ),
         ({'name': 'sgd', 'weight_decay': 0.5}, 'optimizer.name=sgd ignores it'),
-        ({'name': 'sgd', 'b2': 0.9}, 'b2 is 0.9, and optimizer.name=sgd'),
+        ({'name': 'sgd', 'b2': 0.9}, 'b2 is 0.9, but optimizer.name=sgd'),
         ({'schedule': 'cosine', 'drops': (5,)}, 'belong to optimizer.schedule=steps'),
         ({'schedule': 'cosine', 'drop_factor': 0.5}, 'belongs to optimizer.schedule=steps'),
         ({'name': 'adamw', 'epsilon': 1e-4}, 'belongs to optimizer.name=adam'),
