@@ -70,7 +70,7 @@ def _spaced(numbers: np.ndarray, most: int) -> np.ndarray:
 
 
 def _number(images: int) -> str:
-    return f'{images:,} image{"s" * (images != 1)}'
+    return '1 image' if images == 1 else f'{images:,} images'
 
 
 def _sheet(images: np.ndarray, rows: list[np.ndarray]) -> Image.Image:
