@@ -128,8 +128,8 @@ def test_settings_are_the_keys_in_which_variants_differ(make):
 
 def test_words_of_a_grid_are_checked_before_anything_starts(tiny, tmp_path, config_file):
     path = str(config_file(tiny('gaussian')))
-    for words, message in ((('nfes=3',), 'no key .nfes.'), (('sampler=heun',), 'cannot use the sampler'),
-                           (('steps=few',), 'not a whole number')):  # fmt: skip
+    for words, message in ((('nfes=3',), 'no axis .nfes.'), (('sampler=heun',), 'cannot use the sampler'),
+                           (('steps=few',), 'is not an integer')):  # fmt: skip
         with pytest.raises(UserError, match=f"Trial 'a': .*{message}"):
             plan.make(Study('t', 'c', (Trial('a', path, grid=words),)), tmp_path / 'out')
 
