@@ -55,7 +55,7 @@ def test_each_kind_of_budget_sets_the_steps_and_says_what_was_reached(tiny, budg
         (Budget(images=10), (), 'one step costs more than the budget of 10 images'),
         (Budget(training_flops=3.0), (), 'one step costs more than the budget of 3 training_flops'),
         (Budget(steps=50), ('optimizer.warmup_steps=50',), 'buys 50 steps, but optimizer.warmup_steps is 50'),
-        (Budget(parameters=20.0, width=''), (), "10 parameters and no key '' to scale, -50.0% of the 20"),
+        (Budget(parameters=20.0, width=''), (), "10 parameters and no key '' to scale, -50.0% off the 20"),
     ],
 )
 def test_a_budget_that_cannot_be_kept_says_why(tiny, budget, overrides, words):

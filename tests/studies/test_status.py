@@ -65,7 +65,7 @@ def test_a_table_shows_every_trial_and_exits_with_0(study, capsys):
 
 def test_a_folder_without_a_study_is_one_line(tmp_path, capsys):
     assert cli.main(['status', str(tmp_path)]) == 2
-    assert 'is neither a study' in capsys.readouterr().err
+    assert 'is not a study' in capsys.readouterr().err
 
 
 def test_a_status_of_an_older_format_is_read(study):

@@ -166,7 +166,7 @@ def test_what_was_prepared_of_something_else_or_is_damaged_is_refused(tiny, tmp_
     with pytest.raises(UserError, match=other):
         again(config, folder)
     shutil.rmtree(folder / 'prepared')
-    with pytest.raises(UserError, match='has 0 of '):
+    with pytest.raises(UserError, match='has only 0 of '):
         list(replay(folder, 1))
     train(config, folder, quiet=True)  # makes them anew
     with (folder / 'prepared' / 'dark.npy').open('r+b') as file:
