@@ -125,7 +125,7 @@ def test_a_pickle_of_edm_is_read_and_its_code_is_not_run(tmp_path):
         ({'G_ema': module('Generator')}, {}, "has no network under 'ema'"),
         ({'ema': Call('os', 'system', 'true')}, {}, "has no network under 'ema'"),
         ({'ema': Call('torch.storage', '_load_from_bytes', 3)}, {}, 'a storage that is not bytes'),
-        ({'ema': module('EDMPrecond', **OPTIONS)}, {'network': {'name': 'unet'}}, 'network.name should be ncsnpp or adm, not unet'),
+        ({'ema': module('EDMPrecond', **OPTIONS)}, {'network': {'name': 'unet'}}, 'should be ncsnpp or adm, not unet'),
         (
             {'ema': module('EDMPrecond', **OPTIONS)}, {'network': {**SMALL, 'time_scale': 16.0}},
             'network.time_scale is 16, but published networks have 1000',
