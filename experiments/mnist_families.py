@@ -1,4 +1,4 @@
-"""Every family on MNIST, 28×28 and 256 levels, with the same training FLOPs and one seed, for two cores.
+"""Eleven families on MNIST, 28×28 and 256 levels, with the same training FLOPs and one seed, for two cores.
 
 genbench run experiments/mnist_families.py --out runs/mnist_families
 

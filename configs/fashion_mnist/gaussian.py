@@ -6,14 +6,12 @@ genbench train --config=configs/fashion_mnist/gaussian.py --workdir=runs/fashion
 No paper to differ from: the moments are the maximum-likelihood estimate.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from genbench import config
 
 
-def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            'data': {'name': 'fashion_mnist'},
-            'family': {'name': 'gaussian'},
-            'train': {'num_steps': 120, 'batch_size': 500},
-        }
-    )
+def get_config() -> dict[str, Any]:
+    values = config.read_file('mnist/gaussian')
+    values['data']['name'] = 'fashion_mnist'
+    return values

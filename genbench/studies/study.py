@@ -103,12 +103,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
       UserError: there is no such file, it has no get_study, it raises an error, or the study cannot be run.
     """
-    study = scripts.call(path, shipped.STUDIES, 'get_study', 'study file', _returned)
-    file = shipped.find(path, shipped.STUDIES)
+    study, file = read_file(path), shipped.find(path, shipped.STUDIES)
     try:
         return _overridden(_seeded(_checked(study, file)), overrides)
     except UserError as error:
         raise UserError(f'The study {path} cannot be run: {error}') from None
+
+
+def read_file(path: str) -> Study:
+    """The result of `get_study()` in a study file, as it is; another study may be a change of it.
+
+    Raises:
+      UserError: there is no such file, it has no get_study, or it raises an error.
+    """
+    return scripts.call(path, shipped.STUDIES, 'get_study', 'study file', _returned)
 
 
 def _returned(study: Any) -> Study:
