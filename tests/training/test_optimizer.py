@@ -147,6 +147,20 @@ def test_muon_moves_matrices_by_orthogonal_ones_of_the_size_of_adams_steps(shape
     np.testing.assert_allclose(steps['bias'], expected['bias'], rtol=1e-6)
 
 
+def test_adagrad_divides_by_the_root_of_all_squares_so_far():
+    """Duchi et al. 2011, figure 1, one coordinate in plain numbers; ε lies under the root, as in MADE's code."""
+    gradients, epsilon, x, squares = [3.0, -0.5, 2.0, 0.0, -1.0], 0.04, 1.5, 0.0
+    built = optimizer.build(options(name='adagrad', learning_rate=0.1, epsilon=epsilon, clip_norm=0.0), 20)
+    found = jnp.asarray([x])
+    state = built.init(found)
+    for gradient in gradients:
+        step, state = built.update(jnp.asarray([gradient]), state, found)
+        found = optax.apply_updates(found, step)
+        squares += gradient**2
+        x -= 0.1 * gradient / (squares + epsilon) ** 0.5
+        assert float(found[0]) == pytest.approx(x, rel=1e-6)
+
+
 def test_radam_is_algorithm_2_of_liu():
     """Without a variance of its own while that is not tractable (ρ ≤ 5), and rectified after."""
     gradients = np.random.default_rng(0).normal(size=(12, 3))
