@@ -152,7 +152,7 @@ def prepare(
     loans = runs.borrow(config) if loans is None else loans
     builder = None if on_noise else opening.open_data(config.data)
     if builder is not None:
-        sources.count(builder, config.data.train_split)  # reports a split that does not exist before anything is computed
+        sources.count(builder, config.data.train_split)  # reports at once that there is no such split
     spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     if spec.is_plane and config.network.name not in ('mlp', 'made', 'maf', 'none'):
