@@ -43,7 +43,7 @@ def _linspace(schedule: 'Schedule', ahead: Array, count: Array | int) -> Array:
 
 
 def _leading(schedule: 'Schedule', ahead: Array, count: Array | int) -> Array:
-    """Every so-manyth time from t_min on, which leaves out the noisiest ones (official code of DDIM; Lin et al. 2024,
+    """Every k-th time from t_min on, which leaves out the noisiest ones (official code of DDIM; Lin et al. 2024,
     table 2)."""
     return _then_zero(ahead, schedule.t_min + schedule.t_max * ((jnp.asarray(ahead) - 1) / jnp.asarray(count)))
 
