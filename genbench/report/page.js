@@ -6,10 +6,16 @@ const read = (name) => {
   return block ? JSON.parse(block.textContent) : null;
 };
 
+// On a phone, titles and long names take two lines, and numbers stand further apart.
 const narrow = (place, spec) => {
-  const drawn = spec.encoding || (spec.layer && spec.layer.map((layer) => layer.encoding).find((found) => found && found.y && found.y.type === 'nominal'));
-  const axis = drawn && drawn.y && drawn.y.axis; // long names leave little room on a phone
-  if (axis && axis.labelLimit && place.clientWidth < 500) axis.labelLimit = Math.min(axis.labelLimit, place.clientWidth / 2.2);
+  if (place.clientWidth >= 500) return spec;
+  for (const { x, y } of [spec, ...(spec.layer || [])].map((part) => part.encoding || {})) {
+    if (x && x.axis && x.axis.tickCount) x.axis.tickCount = Math.min(x.axis.tickCount, 4);
+    if (x && typeof x.title === 'string' && x.title.length > 30) x.title = x.title.split(/ (?=\()/);
+    if (!y || !y.axis || !y.axis.labelLimit) continue;
+    y.axis.labelLimit = Math.min(y.axis.labelLimit, place.clientWidth / 2.2);
+    if (!y.axis.labelExpr) Object.assign(y.axis, { labelExpr: "split(datum.label, ' · ')", labelFontSize: 10, labelLineHeight: 11, labelBaseline: 'middle' });
+  }
   return spec;
 };
 

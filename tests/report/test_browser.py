@@ -256,6 +256,26 @@ def test_a_narrow_screen_scrolls_tables_not_the_page(visit, width):
     assert tab.evaluate('document.documentElement.scrollWidth') <= width
 
 
+def test_a_figure_with_long_names_is_not_cut_on_a_phone(visit):
+    """The figure of likelihoods, with longer names: no text is shortened or lies beyond the picture."""
+    tab = visit(390)
+    cut = tab.evaluate("""async () => {
+        const old = document.querySelector('.chart[data-spec=spec-0]');
+        const spec = read(old.dataset.spec);
+        spec.data.values.forEach((point, number) => (point.name = `normalizing_flow · density_${number}`));
+        spec.encoding.y.sort = spec.data.values.map((point) => point.name);
+        const place = old.cloneNode();
+        old.replaceWith(place);
+        await draw(place, spec);
+        const picture = place.querySelector('svg').getBoundingClientRect();
+        return [...place.querySelectorAll('svg text')].filter((text) => {
+            const box = text.getBoundingClientRect();
+            return text.textContent.includes('…') || box.left < picture.left - 1 || box.right > picture.right + 1;
+        }).map((text) => text.textContent);
+    }""")
+    assert cut == []
+
+
 def test_dark_follows_the_system_and_the_button(visit):
     def ground(tab):
         colour = tab.evaluate('getComputedStyle(document.body).backgroundColor')
