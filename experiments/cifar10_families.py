@@ -1,13 +1,14 @@
-"""Every family on CIFAR-10, each at the settings of its paper as far as genbench has them, for an accelerator.
+"""Every family on CIFAR-10, each with its paper's settings as far as genbench supports them, for an accelerator.
 
 genbench run experiments/cifar10_families.py --out runs/cifar10_families
 
 Set TFDS_DATA_DIR to the folder where cifar10 is prepared. FID needs the weights of the 2015 Inception network
-(README.md, "Compare images that genbench did not make"). Each config's docstring has the numbers of its paper, and says
-what differs from it. The families do not spend the same: experiments/fashion_families.py matches their operations.
+(README.md, "Compare images that genbench did not make"). Each config's docstring gives the numbers of its paper and
+says what differs from it. The families do not spend the same number of FLOPs; experiments/fashion_families.py matches
+them.
 
-Cost: 35.7M parameters and 400,000 to 800,000 steps of 128 or 512 images for the largest, which take days on one current
-GPU. Not yet run.
+Cost: the largest families have 35.7M parameters and train for 400,000 to 800,000 steps of 128 or 512 images, which
+takes days on one current GPU. The study has not yet run.
 """
 
 from genbench.report.claims import less, near

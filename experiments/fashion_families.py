@@ -2,11 +2,11 @@
 
 genbench run experiments/fashion_families.py --out runs/fashion_families
 
-Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared. The study can be stopped; the same command goes on.
+Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared. You can stop the study; the same command resumes it.
 
-It is the study of experiments/mnist_families.py on other images, with a classifier that is trained for longer.
+This is the study of experiments/mnist_families.py on other images, with a classifier that trains for longer.
 
-Not yet run to its end.
+The study has not yet run to its end.
 """
 
 import dataclasses

@@ -2,17 +2,18 @@
 
 genbench run experiments/mnist_families.py --out runs/mnist_families
 
-Set TFDS_DATA_DIR to the folder where mnist is prepared. The study can be stopped; the same command goes on.
+Set TFDS_DATA_DIR to the folder where mnist is prepared. You can stop the study; the same command resumes it.
 
 Each trained family may spend 2e13 operations, which is about one epoch of the U-Nets. The cost of the distilled model's
-teacher comes on top and is recorded separately. The Gaussian has a closed form and stays outside the budget. Two
-families are left out: the VQ-VAE, because it is a first stage for other models and has no prior worth sampling, and the
-autoregressive family.
+teacher comes on top and is recorded separately. The Gaussian has a closed form and stays outside the budget. The study
+leaves out two families: the VQ-VAE, because it is a first stage for other models and has no prior worth sampling, and
+the autoregressive family.
 
 Samples are scored in the features of a classifier. `class_distance` compares the classes that it sees in samples with
-those of test images, and its details hold the histogram and the classifier's accuracy on test images.
+those that it sees in test images. The details of `class_distance` hold the histogram and the classifier's accuracy on
+test images.
 
-Not yet run to its end: docs/studies/mnist_families.md says what is measured.
+The study has not yet run to its end. docs/studies/mnist_families.md says what it measures.
 """
 
 from genbench.report.claims import less

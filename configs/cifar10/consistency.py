@@ -3,13 +3,13 @@
 genbench train --config=configs/cifar10/consistency.py --workdir=runs/cifar10_consistency \
     --config.data.data_dir=DIR
 
-Train the teacher first: configs/cifar10/diffusion.py. Song et al. 2023 report FID 3.55 with one and 2.93 with two
-evaluations for a teacher of 56.4M parameters. Not reproduced here yet.
+Train the teacher first: configs/cifar10/diffusion.py. Song et al. 2023 report an FID of 3.55 with one evaluation and
+2.93 with two, for a teacher of 56.4M parameters. We have not reproduced this yet.
 
-Differs from the paper: path and times are the teacher's, here DDPM's linear schedule and even in t, and not EDM's with
-ρ = 7. The trajectory ends at 0, where f(x, 0) = x, and not at 0.002 with c_skip and c_out. The distance is the
-pseudo-Huber distance of a later paper, not LPIPS. The network is the teacher's, with its dropout.
-docs/deviations.md gives the reasons.
+Differs from the paper: the path and the times are the teacher's. Here the path is DDPM's linear schedule and the times
+are even in t, instead of EDM's path with ρ = 7. The trajectory ends at 0, where f(x, 0) = x, not at 0.002 with c_skip
+and c_out. The distance is the pseudo-Huber distance of a later paper, not LPIPS. The network is the teacher's, with its
+dropout. docs/deviations.md gives the reasons.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,8 @@ genbench train --config=configs/cifar10/gan.py --workdir=runs/cifar10_gan \
 The paper has no FID for CIFAR-10.
 
 Differs from the paper: its networks resample by average pooling and nearest neighbour without convolutions, and narrow
-the middle of each block. It uses RMSProp, where this is Adam at the same rate of 1e-4, and adds no noise to real
-images. The length of training is a choice.
+the middle of each block. The paper uses RMSProp, whereas this config uses Adam at the same learning rate of 1e-4. The
+paper adds no noise to real images. The length of training is our choice.
 """
 
 from ml_collections import ConfigDict

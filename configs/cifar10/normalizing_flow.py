@@ -3,11 +3,11 @@
 genbench train --config=configs/cifar10/normalizing_flow.py --workdir=runs/cifar10_normalizing_flow \
     --config.data.data_dir=DIR
 
-Kingma & Dhariwal 2018 report 3.35 bits per dimension. Not reproduced here yet.
+Kingma & Dhariwal 2018 report 3.35 bits per dimension. We have not reproduced this yet.
 
 Differs from the paper: factored-out channels have no learned priors, the couplings' networks contain no normalisation,
 channel mixing starts as a reversal instead of a random rotation, and pixels pass through a logit as in RealNVP. The
-length of training and the batch are choices. docs/deviations.md lists the other differences.
+length of training and the batch size are our choices. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

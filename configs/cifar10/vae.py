@@ -5,9 +5,9 @@ genbench train --config=configs/cifar10/vae.py --workdir=runs/cifar10_vae \
 
 No number has been published for this model.
 
-Differs from the paper: Kingma & Welling 2014 have no images in colour. They use fully connected networks with one
-hidden layer, Adagrad, and a Bernoulli or normal decoder. Here networks are convolutional and residual, and the
-optimizer is Adam. Sizes and length of training are choices.
+Differs from the paper: Kingma & Welling 2014 use no colour images. They use fully connected networks with one hidden
+layer, Adagrad, and a Bernoulli or normal decoder. Here the networks are convolutional and residual, and the optimizer
+is Adam. The sizes and the length of training are our choices.
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,12 @@
 
 genbench train --config=configs/paper/made_mnist.py --workdir=runs/made --config.data.data_dir=DIR
 
-This is one ordering. As in the authors' command for MNIST: 8,000 rectified units in a hidden layer, masked connections
-from inputs to outputs, a random ordering, orthogonal initial weights, Adagrad with the rate 0.01, batches of 100. The
-last 10,000 training images choose the epoch that is scored.
+This config uses one ordering. It follows the authors' command for MNIST: 8,000 ReLU units in the hidden layer, masked
+connections from inputs to outputs, a random ordering, orthogonal initial weights, Adagrad with a learning rate of 0.01,
+and batches of 100. The last 10,000 training images select the epoch that is scored.
 
-Differs from the paper: the binary images are another draw, training ends after 50 epochs, and some settings are those
-of the authors' command for another row. docs/reproductions/made.md says more.
+Differs from the paper: the binary images are a different draw, training ends after 50 epochs, and some settings come
+from the authors' command for another row. docs/reproductions/made.md says more.
 """
 
 import math
@@ -15,7 +15,7 @@ import math
 from ml_collections import ConfigDict
 
 EPOCH = 50_000 // 100
-BITS = 1 / (784 * math.log(2))  # a nat in bits per dimension: the unit of the loss here, and nats are that of the paper
+BITS = 1 / (784 * math.log(2))  # one nat in bits per dimension, the unit of our loss; the paper's loss is in nats
 
 
 def get_config() -> ConfigDict:

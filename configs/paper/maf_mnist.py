@@ -9,15 +9,15 @@ This is MAF (5). The other models are
     RealNVP (5)   --config.network.transform=coupling
     MAF MoG (5)   --config.network.components=10
 
-As in the repeated suite: rectified units, orderings that alternate between raster order and its reverse, batch
-normalisation after each layer, logits with α = 1e-6 of images that are dequantised once, Adam with the rate 1e-4,
-batches of 100 and 50 epochs of all 60,000 training images. Two hidden layers of 1,024 are those of the authors' own
-code for MNIST, gpapamak/maf; the repeated suite does not state them for its table.
+As in the repeated suite, units are ReLUs, orderings alternate between raster order and its reverse, and batch
+normalisation follows each layer. Images are dequantised once and pass through a logit with α = 1e-6. Adam uses a
+learning rate of 1e-4, with batches of 100 and 50 epochs of all 60,000 training images. The two hidden layers of 1,024
+come from the authors' own code for MNIST, gpapamak/maf. The repeated suite does not state them for its table.
 
 Differs from the paper: training ends after 50 epochs, as in the repeated suite, instead of by early stopping, and there
-is no weight decay. Differs from the repeated suite: its batch normalisation has the unbiased variance and running
-statistics that start at 0 and 1, and its RealNVP's network of shifts starts as a copy of that of scales.
-docs/reproductions/maf.md says more.
+is no weight decay. Differs from the repeated suite: the suite's batch normalisation uses the unbiased variance, and its
+running statistics start at 0 and 1. In its RealNVP, the network for the shifts starts as a copy of the network for the
+scales. docs/reproductions/maf.md says more.
 """
 
 from ml_collections import ConfigDict
