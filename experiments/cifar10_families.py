@@ -1,4 +1,4 @@
-"""Every family on CIFAR-10, each with its paper's settings as far as genbench supports them, for an accelerator.
+"""Seven families on CIFAR-10, each with its paper's settings as far as genbench supports them, for an accelerator.
 
 genbench run experiments/cifar10_families.py --out runs/cifar10_families
 
