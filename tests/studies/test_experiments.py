@@ -18,7 +18,7 @@ def test_a_study_that_ships_plans_and_says_how_it_is_run(path, tmp_path, monkeyp
     assert len(shown) >= 1 + len(found.trials)
     text = path.read_text()
     assert f'genbench run experiments/{path.name} --out runs/{path.stem}' in text
-    assert 'Expect' in text or 'Not yet run' in text
+    assert 'Expect' in text or 'not yet run' in text.lower()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,7 +60,7 @@ def test_a_table_shows_every_trial_and_exits_with_0(study, capsys):
     assert 'killed by SIGKILL' in second and '3/200' in second
     assert third.split() == ['third', 'queued']
     assert counts == '1 queued, 1 running, 1 failed'
-    assert log == ['The log of second ends:', '  a', '  b']
+    assert log == ['The log of second ends with:', '  a', '  b']
 
 
 def test_a_folder_without_a_study_is_one_line(tmp_path, capsys):

@@ -102,7 +102,7 @@ def test_the_printed_command_replays_the_step(stopped, capsys):
     assert program == 'genbench' and cli.main(words) == 0
     said = capsys.readouterr().out
     assert f'from checkpoint 3, 2 steps to step {FIRST}' in said
-    assert 'second: gradient: 1 arrays are not finite, the first is second/brittle' in said
+    assert 'second: gradient: 1 arrays are not finite; the first is second/brittle' in said
     assert 'in sqrt' in said and 'test_nonfinite.py' in said and 'second: not finite, skipped' in said
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob('*')) == before
 

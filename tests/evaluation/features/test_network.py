@@ -83,7 +83,7 @@ def test_the_classifier_by_name_is_the_classifier(tiny, digits, tmp_path, monkey
     found = features.get('classifier', spec=spec, train=train, classifier_options=options, quiet=True)
     again = features.classifier(spec, train, options, quiet=True)
     assert found.name == again.name
-    assert (found.levels, found.outputs, found.published) == (17, ('features',), False)
+    assert (found.levels, found.outputs, found.published) == (17, ('features', 'logits'), False)
     assert found.weights == found.protocol['weights'] == again.weights
     np.testing.assert_array_equal(found(train.images[:20]), again(train.images[:20]))
 
