@@ -127,7 +127,7 @@ def status(folder, name):
 
 def test_a_trial_that_fails_does_not_stop_the_others(failed):
     folder, message = failed
-    assert message.startswith('2 of 3 trials failed; bad: ')
+    assert message.startswith('2 of 3 trials failed. bad: ')
     assert "There is no decoder 'poisson'" in message
     assert status(folder, 'bad')['state'] == 'failed'
     waiting = status(folder, 'waiting')
