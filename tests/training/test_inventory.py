@@ -71,7 +71,7 @@ def test_a_scalar_that_is_not_logged_is_named_at_the_first_save(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ('override', 'words'),
-    [('checkpoint.best_mode=least', 'it can be min or max'), ('checkpoint.keep_best=-1', 'at least 0')],
+    [('checkpoint.best_mode=least', 'it should be min or max'), ('checkpoint.keep_best=-1', 'at least 0')],
 )
 def test_a_choice_that_does_not_exist(tiny, override, words):
     with pytest.raises(UserError, match=words):
