@@ -3,7 +3,8 @@
 genbench run experiments/two_dimensions.py --out runs/two_dimensions
 
 The picture of a trial's samples is a map of where they are. The modes are narrow and far apart, so the map shows how a
-family gets from one to the next: threads between the modes, modes left out, or a disc.
+family gets from one to the next: threads between the modes, modes left out, or a disc. The page also shows the
+density of each model with a likelihood, and the paths of points through the steps of a sampler.
 
 A model has at least 7.581 bits/dim in the mean: with 4,096 levels along each side of [−1, 1]², the entropy of the ring
 is ln 8 + 1 + ln(2π · 0.008²) + 2 ln 2,048 = 10.510 nats. The density itself, in nats, is in `details.nats` of a row,

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             'checkpoint': {'every': 2000},
             'evaluation': {
                 'batch_size': 2000,
-                'metrics': ('sliced_wasserstein', 'likelihood', 'speed'),
+                'metrics': ('sliced_wasserstein', 'likelihood', 'speed', 'exploration'),
                 'features': {'name': 'pixels'},
                 'ode': {'probes': 0},
                 'refine_images': 0,

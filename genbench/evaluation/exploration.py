@@ -84,7 +84,7 @@ class Explorer:
           told: (shard, count) → conditions, as the evaluation draws them.
         """
         index = folder / 'exploration.json'
-        if _same(index, identity):
+        if same(index, identity):
             return
         family = self.blueprint.family
         values = {
@@ -94,21 +94,21 @@ class Explorer:
         }  # fmt: skip
         pictures: dict[str, np.ndarray] = {}
         seen = sampling.to_uint8(real.split.rows(slice(0, REAL))['image'], family.spec)
-        _save(folder / 'real.png', sampling.grid(seen, 10, scale=max(1, 256 // max(family.spec.shape[:2]) // 8)))
+        save(folder / 'real.png', sampling.grid(seen, 10, scale=max(1, 256 // max(family.spec.shape[:2]) // 8)))
         on_path = family.path is not None and family.from_noise
         if on_path and int(self.followed.num_steps) > 1:
             values['denoising'] = self._denoising(pictures, told, real)
         if on_path or family.latent_shape is not None:
             rows = self._interpolation(told)
-            _save(folder / 'interpolation.png', _enlarged(sampling.to_uint8(rows, family.spec)))
+            save(folder / 'interpolation.png', _enlarged(sampling.to_uint8(rows, family.spec)))
             values['interpolation'] = {'rows': ROWS, 'columns': IMAGES}
         if 'features' in real.outputs:
             found, distances = _neighbours(samples, real)
             above, below = (_enlarged(sampling.to_uint8(rows, family.spec)) for rows in (found[:1], found[1:]))
-            _save(folder / 'neighbours.png', np.concatenate([above, below]))
+            save(folder / 'neighbours.png', np.concatenate([above, below]))
             values['neighbours'] = {'distances': distances, 'features': real.network.name}
         for name, images in pictures.items():
-            _save(folder / f'{name}.png', _sprite(sampling.to_uint8(images, family.spec)))
+            save(folder / f'{name}.png', _sprite(sampling.to_uint8(images, family.spec)))
         write_atomically(index, json.dumps(values) + '\n')
 
     def _denoising(self, pictures: dict[str, np.ndarray], told: Told, real: RealSets) -> dict[str, Any]:
@@ -245,7 +245,8 @@ def _neighbours(samples: np.ndarray, real: RealSets) -> tuple[np.ndarray, list[l
     return np.stack(pictures), np.round(distances, 4).tolist()
 
 
-def _same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
+def same(index: pathlib.Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the pictures beside this exploration.json show this checkpoint, drawn in this way."""
     try:
         found = read_json_if_any(index, dict) or {}
     except UserError:
@@ -267,7 +268,8 @@ def _enlarged(images: np.ndarray) -> np.ndarray:
     return sampling.grid(images.reshape(-1, *images.shape[2:]), columns, scale=max(1, 40 // width))
 
 
-def _save(path: pathlib.Path, picture: np.ndarray) -> None:
+def save(path: pathlib.Path, picture: np.ndarray) -> None:
+    """Write a uint8 picture as a PNG."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, 'PNG', optimize=True)
     write_atomically(path, file.getvalue())

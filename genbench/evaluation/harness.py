@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, flows, grid, path_length, scoring
+from genbench.evaluation import ais, bounds, exploration, flows, grid, path_length, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -283,11 +283,16 @@ class Weights:
         followed = exploration.chosen(samplers, best)
         sampler = best or followed
         store = self.store(grid.Cell(self.average, sampler, self.options.seed))
-        samples = next(store.batches(0, exploration.IMAGES))
-        explorer = exploration.Explorer(self.blueprint, self.state, sampler, followed, self.options.seed)
         identity = {'config_hash': one.config_hash, 'step': one.step, 'average': self.average, 'seed': store.seed,
                     'noise': sampling.NOISE, 'best': dict(Protocol(sampler.protocol))}  # fmt: skip
-        explorer.write(one.run.folder.path / 'exploration', identity, samples, one.given, one.real)
+        folder, parameters = one.run.folder.path / 'exploration', (self.blueprint, self.state)
+        if one.spec.is_plane:
+            likelihood, options = next(iter(one.likelihoods), None), self.options
+            points = plane.Explorer(*parameters, sampler, followed, likelihood, options.seed, options.batch_size)
+            points.write(folder, identity, one.given, one.real, options.num_samples)
+            return
+        explorer = exploration.Explorer(*parameters, sampler, followed, self.options.seed)
+        explorer.write(folder, identity, next(store.batches(0, exploration.IMAGES)), one.given, one.real)
 
     def _distance(self, cell: grid.Cell) -> float:
         """The Fréchet distance used for ranking; infinite if it was not computed."""

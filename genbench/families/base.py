@@ -306,6 +306,10 @@ class Family:
         """The schedule of a family whose samplers step along paths to images. `trace` follows it."""
         return None
 
+    def starts(self, keys: Array) -> Array:
+        """States on `path` at temperature 1 where samplers start, (batch, …): one for each key."""
+        raise NotImplementedError
+
     def trace(
         self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, first: Array | int
     ) -> Trace:

@@ -175,7 +175,6 @@ class PathFamily(Family):
         return cls.solver(name).options
 
     def starts(self, keys: Array) -> Array:
-        """x at t_max at temperature 1, where samplers start: one for each key."""
         return solvers.initial_noise(self.schedule, keys, self.space.shape, self.draw)
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:

@@ -29,6 +29,8 @@ _EXPLORATION = {
     'sampler': str, 'steps': int, 'shape': [int], 'images': int,
     'denoising?': ({'reconstructions': [int], 'kept': [int], 'schedule': str}, None),
     'interpolation?': (_PICTURES, None), 'neighbours?': ({'distances': [[float]]}, None),
+    'paths?': ({'sampler': str, 'steps': int, 'points': int, 'reach': float}, None),
+    'density?': ({'method': str, 'kind': str, 'range': float}, None),
 }  # fmt: skip
 _STATUS = {'state?': (*STATES, *_OLDER_STATES), 'reason?': str, 'last_lines?': [str],
            'seconds?': {str: float}}  # fmt: skip
@@ -37,6 +39,7 @@ _SUMMARY = {
     'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,
     'config_hash?': str, 'images_seen?': int, 'training_flops?': _NUMBER, 'step_seconds?': _NUMBER,
 }  # fmt: skip
+RANKING = ('fid', 'fd', 'sliced_wasserstein', 'w2')  # points in the plane have no features
 LAST_LINES = 12  # how many lines of a failed trial's log to show
 
 
@@ -168,8 +171,8 @@ class StudyRecord:
 
     @property
     def main_metric(self) -> str:
-        """The Fréchet distance used for ranking: FID if there is one, else FD."""
-        return 'fid' if self.select('fid') else 'fd'
+        """The distance used for ranking: the first of `RANKING` that was measured."""
+        return next((name for name in RANKING if self.select(name)), 'fd')
 
     def silent(self) -> list[str]:
         """Variants that report that they have no likelihood."""

@@ -1,4 +1,4 @@
-"""The denoising explorer, interpolations and neighbours, from the files in each trial's exploration/."""
+"""The denoising explorer and pictures of how models sample, from the files in each trial's exploration/."""
 
 import base64
 import pathlib
@@ -95,6 +95,33 @@ def neighbours(study: StudyRecord) -> str:
     """A panel for each variant: samples in the first row, their nearest train images below."""
     panels = _panels(study, 'neighbours', 'Samples above their nearest training images, of')
     return f'<div class="panels">{panels}</div>' if panels else ''
+
+
+def paths(study: StudyRecord) -> str:
+    """A panel for each variant in the plane whose sampler has steps: where its points go."""
+    panels = ''
+    for variant in study.variants:
+        found = variant.shown.exploration.get('paths')
+        if found:
+            told = f'{found["points"]} points of {found["sampler"]}, {found["steps"]} steps'
+            panels += _plain_panel(variant, 'paths', 'Paths of', told)
+    return f'<div class="panels">{panels}</div>' if panels else ''
+
+
+def densities(study: StudyRecord) -> str:
+    """A panel for each variant in the plane that has a likelihood."""
+    panels = ''
+    for variant in study.variants:
+        found = variant.shown.exploration.get('density')
+        if found:
+            kind = found['kind'].replace('_', ' ')
+            panels += _plain_panel(variant, 'density', 'Log-density of', f'{found["method"]}, {kind}')
+    return f'<div class="panels">{panels}</div>' if panels else ''
+
+
+def _plain_panel(variant: Variant, name: str, words: str, told: str) -> str:
+    path = _folder(variant.shown) / f'{name}.png'
+    return panel(variant, path, f'{words} {variant.name}', told) if path.is_file() else ''
 
 
 def _panels(study: StudyRecord, name: str, words: str) -> str:

@@ -46,8 +46,9 @@ TITLES = {  # name of a section: (heading, heading in the navigation, what it sh
                  'that the two were not measured the same way. Each interval is for a single difference; Findings '
                  'corrects for the number of pairs.'),
     'samples': ('Samples', 'Samples',
-                'The first hundred samples of each model, unselected. Image i of every grid comes from the same '
-                'seed. Pictures here and below come from the first finished training seed.'),
+                'The first hundred samples of each model, unselected; of points, all of the first set. Image i of '
+                'every grid comes from the same seed. Pictures here and below come from the first finished training '
+                'seed.'),
     'training': ('Samples over training', 'Over training',
                  'Samples from the same seeds at several steps of training, with averaged weights and the default '
                  'sampler of each model.'),
@@ -60,6 +61,13 @@ TITLES = {  # name of a section: (heading, heading in the navigation, what it sh
     'denoising': ('From noise to image', 'Denoising',
                   'The steps of a sampler. Start from pure noise, or from test images with added noise, which the '
                   'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
+    'density': ('Densities in the plane', 'Densities',
+                'The log-density of each model over [−1, 1]², by the first of its likelihoods. White is the highest '
+                'density of that model, and black is 8 nats below it or lower. A model with no likelihood has no '
+                'panel.'),
+    'paths': ('From start to sample', 'Paths',
+              'The paths of points through the steps of a sampler, in a square twice as wide as that of the data. '
+              'Amber dots are where points start, and white dots where they end.'),
     'interpolation': ('Latent interpolations', 'Interpolations',
                       'Each row follows a great circle between two random latents or starting noises. Noise '
                       'that a sampler adds later is fixed along a row, and each row has its own.'),
@@ -225,6 +233,8 @@ class _Page:
             ('samples', sections.samples(study)),
             ('training', sections.over_training(study)),
             ('denoising', explorer.html(entries) if entries else ''),
+            ('density', explorer.densities(study)),
+            ('paths', explorer.paths(study)),
             ('interpolation', explorer.interpolations(study)),
             ('neighbours', explorer.neighbours(study)),
         ]

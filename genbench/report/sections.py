@@ -78,7 +78,7 @@ def leaderboard_notes(study: StudyRecord) -> str:
     named = f' ({escape(", ".join(features))})' if features else ''
     fd = (
         ''
-        if study.main_metric == 'fid'
+        if study.main_metric != 'fd'
         else f"""<p>FD and KD are the Fréchet and kernel distances to held-out images; "to train" marks
       distances to the whole train split. The features come from a network{named} other than the published
       Inception, so these numbers are not FID and KID.</p>"""

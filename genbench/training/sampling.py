@@ -178,15 +178,15 @@ def columns_for(count: int) -> int:
 def save_grid(path: pathlib.Path, images: np.ndarray, spec: DataSpec) -> None:
     """Save integer images as a PNG, enlarging small ones so that they can be seen. Points become a density map."""
     if spec.is_plane:
-        Image.fromarray(_map(images, spec)).save(path)
+        Image.fromarray(map_of_points(images, spec)).save(path)
         return
     scale = max(1, 256 // max(spec.shape[:2]) // 8)
     Image.fromarray(grid(to_uint8(images, spec), columns_for(len(images)), scale=scale)).save(path)
 
 
-def _map(points: np.ndarray, spec: DataSpec, cells: int = 96, scale: int = 4) -> np.ndarray:
+def map_of_points(points: np.ndarray, spec: DataSpec, cells: int = 96, scale: int = 4) -> np.ndarray:
     """Points (n, 1, 2, 1) → a grey picture of their square, y upwards. Cells with more points are brighter."""
-    x, y = (points.reshape(-1, 2).T * cells // spec.levels).astype(int)
+    x, y = points.reshape(-1, 2).T.astype(int) * cells // spec.levels  # 16 bits would overflow
     counts = np.zeros((cells, cells))
     np.add.at(counts, (cells - 1 - y, x), 1)
     picture = np.round(255 * np.sqrt(counts / max(counts.max(), 1))).astype(np.uint8)
