@@ -199,10 +199,10 @@ def _summed(parts: Sequence[Comparison]) -> dict[str, float | None]:
 def _measured(row: ledger.Row, run: runs.Run, step: int | None) -> dict[str, Any]:
     """The result row that the ledger asks for, of this evaluation and no other of the same run.
 
-    Nats are computed from bits per dimension. `log_likelihood_nats` is the density of a dequantised image's logits, a
-    part of the row of a likelihood.
+    Nats are computed from bits per dimension. `logit_log_likelihood_nats` is the density of a dequantised image's
+    logits, a part of the row of a likelihood.
     """
-    metric = 'bits_per_dim' if row.metric in ('nats', 'log_likelihood_nats') else row.metric
+    metric = 'bits_per_dim' if row.metric in ('nats', 'logit_log_likelihood_nats') else row.metric
     options, folder = run.config.evaluation, run.folder.path
     average = options.average if run.family.averages else 'current'
     wanted = {**{key: options[key] for key in ('num_samples', 'sets', 'seed')}, **row.measured}
@@ -222,7 +222,7 @@ def _measured(row: ledger.Row, run: runs.Run, step: int | None) -> dict[str, Any
     if metric == row.metric or newest['value'] is None:
         return newest
     nats = run.family.spec.num_dims * math.log(2)
-    if row.metric == 'log_likelihood_nats':
+    if row.metric == 'logit_log_likelihood_nats':
         bits = (newest.get('details') or {}).get('density_of_logits')
         if bits is None:
             raise UserError(f'{folder} has no density of logits; {row.id} needs a run with network.name=maf.')

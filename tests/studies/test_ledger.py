@@ -9,7 +9,7 @@ from genbench.errors import UserError
 from genbench.studies import ledger
 
 ROWS = ledger.rows()
-LIKELIHOODS = ('bits_per_dim', 'nats', 'log_likelihood_nats', 'ais_nats', 'parzen_nats')
+LIKELIHOODS = ('bits_per_dim', 'nats', 'log_likelihood_nats', 'logit_log_likelihood_nats', 'ais_nats', 'parzen_nats')
 
 
 def row(name):

@@ -101,7 +101,7 @@ def test_a_row_in_nats_is_compared_with_bits_per_dimension(gaussian):
 def test_a_row_in_nats_of_logits_takes_that_part_of_the_bound(gaussian, monkeypatch):
     """And a run that has no such part says so."""
     _, folder = gaussian
-    row = dataclasses.replace(ledger.get('digits-gaussian'), metric='log_likelihood_nats', value=-100.0)
+    row = dataclasses.replace(ledger.get('digits-gaussian'), metric='logit_log_likelihood_nats', value=-100.0)
     with pytest.raises(UserError, match='has no density of logits; digits-gaussian needs'):
         verify.compare(row, run=str(folder))
     rows = verify.results.read(folder / 'results.jsonl')
