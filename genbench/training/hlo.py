@@ -336,13 +336,14 @@ def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
 
 def _groups(rest: str, count: int) -> Sequence[Sequence[int]]:
     """The groups of devices of a collective, in any of the three notations that XLA uses."""
-    if found := re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', rest):
+    order = r'(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?'
+    if found := re.search(rf'replica_groups=mesh\[([^\]]*)\]{order} \{{([^}}]*)\}}', rest):
         sides = {name: int(length) for name, length in re.findall(r"'([\w.]+)'=(\d+)", found.group(1))}
-        numbers = np.arange(math.prod(sides.values())).reshape(tuple(sides.values()))
-        order = re.search(r'device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\)', rest)
-        if order:
-            numbers = _iota(order.group(1), order.group(2)).reshape(numbers.shape)
-        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(2))]
+        numbers = np.arange(math.prod(sides.values()))
+        if found.group(2):
+            numbers = _iota(found.group(2), found.group(3))
+        numbers = numbers.reshape(tuple(sides.values()))
+        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(4))]
         moved = np.moveaxis(numbers, chosen, range(numbers.ndim - len(chosen), numbers.ndim))
         return moved.reshape(-1, math.prod(numbers.shape[axis] for axis in chosen)).tolist()
     if found := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):

@@ -206,6 +206,8 @@ def test_each_number_counts_its_own_costliest_branch():
         ('replica_groups=[2,2]<=[2,2]T(1,0)', [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=1,'b'=4] {'b'}", [[0, 1, 2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, to_apply=%add", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([4]) {'b','c'}", [[0, 1, 2, 3]]),
         ('replica_groups={}', [[0, 1, 2, 3]]),
     ],
 )
