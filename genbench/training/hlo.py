@@ -16,6 +16,7 @@ _HEAD = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
 _CALLED = re.compile(r'(calls|to_apply|body|condition)=%?([\w.-]+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _TWO_BRANCHES = re.compile(r'(?:true|false)_computation=%?([\w.-]+)')
+_BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _FREE = (
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
     'opt-barrier', 'while', 'call', 'conditional', 'iota',
@@ -44,7 +45,7 @@ class Collective:
     """Collectives of one kind along the same axes of the mesh.
 
     Attributes:
-      axes: axes of the mesh, joined by '+'; 'other' if the groups do not follow its axes.
+      axes: axes of the mesh, joined by '+'; 'other' if the groups do not follow its axes; 'slices' between slices.
       count: how many run in one execution of the program. Arrays that a device sends together count once.
       bytes: size of the whole arrays on one device: the output of an all-gather, the input of a reduce-scatter.
       sent: bytes that one device sends around a ring.
@@ -71,6 +72,8 @@ class Program:
     def __init__(self, text: str, trips: int = 1):
         self._computations: dict[str, list[Instruction]] = {}
         self._entry, self._alias = '', _aliases(text)
+        partitions = re.search(r'num_partitions=(\d+)', text[: text.find('\n')])
+        self._devices = int(partitions.group(1)) if partitions else 0
         current: list[Instruction] = []
         for line in text.splitlines():
             if head := _HEAD.match(line):
@@ -122,7 +125,11 @@ class Program:
         return sum(bool(self._branches(one)) for name in self._order for one in self._computations[name])
 
     def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
-        """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order."""
+        """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order.
+
+        A program for several slices is that of one of them, which lie along the first axis of the mesh. Between slices,
+        the host exchanges arrays.
+        """
         found = list(self._exchanges(mesh))
         sends: dict[str, float] = collections.defaultdict(float)
         for name, _, _, _, sent in found:
@@ -140,8 +147,14 @@ class Program:
     def _exchanges(self, mesh: Mapping[str, int]) -> Iterator[tuple[str, str, str, int, float]]:
         """(computation, kind, axes, bytes, bytes sent) of each collective."""
         seen: set[str] = set()
+        size_of_mesh, (first, *_) = math.prod(mesh.values()), mesh
+        slices = size_of_mesh // self._devices if 0 < self._devices < size_of_mesh else 1
+        mesh = {**mesh, first: mesh[first] // slices}
         for name in self._order:
             for one in self._computations[name]:
+                if between := _BETWEEN.search(one.rest) if one.operation == 'recv' else None:
+                    kind, whole = between.group(1).lower().replace('_', '-'), _first(one.result)
+                    yield name, kind, 'slices', whole, whole * (2 if kind == 'all-reduce' else 1) * (1 - 1 / slices)
                 kind = one.operation.removesuffix('-start')
                 if kind not in COLLECTIVES:
                     continue
@@ -310,6 +323,12 @@ def _whole(one: Instruction) -> int:
         count = len(one.operands)
         parts = parts[count : 2 * count]
     return sum(size(f'{kind}[{sides}]') for kind, sides, _ in parts)
+
+
+def _first(result: str) -> int:
+    """Bytes of the first array of a tuple."""
+    found = _SHAPE.search(result)
+    return size(found.group(0)) if found else 0
 
 
 def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:

@@ -168,6 +168,28 @@ def test_scatters_may_share_a_channel_and_a_gather_may_be_spread_over_fusions():
     assert found == {'reduce-scatter': (2, 4 * (8 * 16 + 8)), 'all-gather': (1, 4 * 8)}
 
 
+SLICES = """HloModule slices, num_partitions=4
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %sum = f32[8]{0} all-reduce(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %begin = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="all-reduce.1"}
+  %sent = (f32[8]{0}, u32[], token[]) send(%sum, %begin), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %got = (f32[8]{0:T(8,128)S(1)}, u32[], token[]) recv(%begin), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %out = f32[8]{0} get-tuple-element(%got), index=0
+}
+"""  # noqa: E501
+
+
+def test_exchanges_between_slices_are_told_apart_from_those_within_one():
+    mesh = {'data': 6, 'fsdp': 2, 'tensor': 1}  # three slices, each with two of the six
+    found = {(one.kind, one.axes): (one.count, one.bytes, one.sent) for one in Program(SLICES).collectives(mesh)}
+    assert found == {
+        ('all-reduce', 'fsdp'): (1, 32, 32.0),
+        ('all-reduce', 'slices'): (1, 32, pytest.approx(2 * 32 * 2 / 3)),
+    }
+
+
 CONDITIONAL = """HloModule choice
 
 %dear (a: (f32[64])) -> f32[64] {
