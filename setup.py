@@ -89,7 +89,7 @@ setuptools.setup(
         'slurm': SLURM,
         'hf': HF,
         'remote': REMOTE,
-        'test-remote': [*REMOTE, 'moto[s3,server]>=5.1'],  # a local S3 server
+        'test-remote': [*REMOTE, 'moto[s3,server]>=5.1', 'gcp-storage-emulator>=2026.7'],  # local servers
         'gpu': ['jax[cuda12]>=0.10,<0.13'],
         'tpu': ['jax[tpu]>=0.10,<0.13'],
         'topology-tpu': ['jax[tpu]>=0.10,<0.13'],  # compilers of `--dry-run --topology`

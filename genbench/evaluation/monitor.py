@@ -22,7 +22,7 @@ from genbench.evaluation.reference import RealSets
 from genbench.evaluation.samples import SHARD, drawn_conditions
 from genbench.families import stages
 from genbench.families.base import Likelihood
-from genbench.training import loop, sampling
+from genbench.training import loop, processes, sampling
 from genbench.training import samplers as written
 from genbench.training.prepared import Prepared
 from genbench.training.state import Blueprint, State
@@ -93,30 +93,35 @@ class Monitor:
         return min(self._options.evaluate_images, len(self._real.split))
 
     def scores(self, blueprint: Blueprint, state: State) -> dict[str, float | None]:
-        """The scores of these parameters; none in a stage whose images differ in size from those of the last stage."""
+        """The scores of these parameters; none in a stage whose images differ in size from those of the last stage.
+
+        Each of several processes draws and scores its own part of the images, and all get the same scores.
+        """
         if blueprint.family.spec.shape != self._family.spec.shape:
             return {}
-        held = sampling.parts(state)
-        found = {}
+        held = sampling.own_copy(sampling.parts(state))
+        found: dict[str, float] = {}
         if self._options.evaluate_samples:
             found[self._distance] = self._frechet(blueprint, held)
         scorer = next((one for one in _likelihoods(blueprint) if self._likelihood
                        and one.method == self._likelihood.method), None)  # fmt: skip
         if scorer:
             found[BITS] = self._bits(blueprint, held, scorer)
-        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+        return processes.agreed({name: value if math.isfinite(value) else None for name, value in found.items()})
 
     def _frechet(self, blueprint: Blueprint, state: State) -> float:
         count, options = self._options.evaluate_samples, self._config.evaluation
         if blueprint not in self._drawers:
             self._drawers[blueprint] = sampling.Drawer(blueprint, options.batch_size)
-        drawer, images = self._drawers[blueprint], []
-        for shard in range(-(-count // SHARD)):  # the same images as `genbench evaluate` draws
-            size = min(SHARD, count - shard * SHARD)
+        drawer, (start, stop) = self._drawers[blueprint], processes.part(0, count)
+        images = [np.zeros((0, *blueprint.family.spec.shape), int)]
+        # The same images as `genbench evaluate` draws.
+        for shard in range(start // SHARD, -(-stop // SHARD) if start < stop else 0):
+            low, high = max(start - shard * SHARD, 0), min(stop - shard * SHARD, SHARD)
             given = drawn_conditions(blueprint.family, self._real.train, options.seed, shard, SHARD)
-            told = conditions.cut(given, 0, size)
-            images.append(drawer.draw(state, self._sampler, size, options.seed, told, first=shard * SHARD))
-        fake = self._real.extract(np.concatenate(images))
+            told, first = conditions.cut(given, low, high), shard * SHARD + low
+            images.append(drawer.draw(state, self._sampler, high - low, options.seed, told, first=first))
+        (fake,) = self._real.extract_sets(np.concatenate(images), 1)
         return scoring.score(self._real.scenes(['fd'], [fake]))['fd']['value']
 
     def _bits(self, blueprint: Blueprint, state: State, likelihood: Likelihood) -> float:

@@ -28,8 +28,9 @@ def measure(
     Returns:
       'memory' of one device: 'arrays' (arguments without padding), 'arguments' (with their layouts), 'temporaries',
       'peak', 'limit', and 'aliased' (bytes of arguments whose memory results reuse). 'fits', and 'over', the excess
-      bytes. 'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate'. If a program
-      exceeds the compiler's limit, only 'fits', 'over', 'flops' and the limit are given.
+      bytes. 'flops' of all devices, 'bytes_moved' of one, 'products' by type, 'collectives', 'estimate', and the number
+      of 'conditionals', of which the costliest branches count. If a program exceeds the compiler's limit, only 'fits',
+      'over', 'flops' and the limit are given.
     """
     limit, began = target.known.available, time.monotonic()
     found: dict[str, Any] = {'program': name, 'flops': flops, 'memory': {'limit': limit}}
@@ -50,7 +51,7 @@ def measure(
     return {
         **found, 'memory': memory, 'fits': not over, 'over': over,
         'products': read.products, 'collectives': [dataclasses.asdict(one) for one in collectives],
-        'bytes_moved': read.bytes_moved,
+        'bytes_moved': read.bytes_moved, 'conditionals': read.conditionals,
         'estimate': _estimate(target, mesh, dtype, flops, read.bytes_moved, sum(one.sent for one in collectives)),
         'compile_seconds': round(time.monotonic() - began, 2),
     }  # fmt: skip

@@ -201,6 +201,8 @@ def _told(program: Mapping[str, Any], devices: int) -> Iterator[str]:
     flops, estimate = program['flops'], program['estimate']
     known = 'unknown' if flops is None else f'{flops:.4g} on all {devices} devices'
     yield f'  FLOPs: {known}; bytes moved in the memory of each device: {program["bytes_moved"]:.4g}'
+    if program['conditionals']:
+        yield f'  conditionals: {program["conditionals"]}; the numbers above are those of their costliest branches'
     mfu = '' if estimate['mfu'] is None else f', MFU at most {estimate["mfu"]:.0%}'
     yield (f'  time: at least {estimate["seconds"] * 1000:.3g} ms, bound by {estimate["bound_by"]}{mfu} '
            '(an estimate, not a measurement)')  # fmt: skip

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,10 @@ COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'coll
 _BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
 _SHAPE = re.compile(r'([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?')
 _HEAD = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
-_CALLED = re.compile(r'(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)')
+_CALLED = re.compile(r'(calls|to_apply|body|condition)=%?([\w.-]+)')
+_BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
+_TWO_BRANCHES = re.compile(r'(?:true|false)_computation=%?([\w.-]+)')
+_BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _FREE = (
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id',
     'opt-barrier', 'while', 'call', 'conditional', 'iota',
@@ -42,7 +45,7 @@ class Collective:
     """Collectives of one kind along the same axes of the mesh.
 
     Attributes:
-      axes: axes of the mesh, joined by '+'; 'other' if the groups do not follow its axes.
+      axes: axes of the mesh, joined by '+'; 'other' if the groups do not follow its axes; 'slices' between slices.
       count: how many run in one execution of the program. Arrays that a device sends together count once.
       bytes: size of the whole arrays on one device: the output of an all-gather, the input of a reduce-scatter.
       sent: bytes that one device sends around a ring.
@@ -58,6 +61,9 @@ class Collective:
 class Program:
     """A compiled program, read from its text.
 
+    Of a conditional, only the costliest branch counts. For `collectives` it is the branch in which a device sends the
+    most, and for `bytes_moved` the one that moves the most. Neither number is then below that of a real execution.
+
     Args:
       text: of the optimised module, `compiled.as_text()`.
       trips: how often to count a loop whose length the text does not give.
@@ -66,6 +72,8 @@ class Program:
     def __init__(self, text: str, trips: int = 1):
         self._computations: dict[str, list[Instruction]] = {}
         self._entry, self._alias = '', _aliases(text)
+        partitions = re.search(r'num_partitions=(\d+)', text[: text.find('\n')])
+        self._devices = int(partitions.group(1)) if partitions else 0
         current: list[Instruction] = []
         for line in text.splitlines():
             if head := _HEAD.match(line):
@@ -73,7 +81,12 @@ class Program:
                 self._entry = head.group(2) if head.group(1) else self._entry
             elif ' = ' in line and line.startswith(' '):
                 current.append(_instruction(line))
-        self._runs = self._multiplicities(trips)
+        self._trips, self._order = trips, self._ordered()
+        self._inside = {  # what fusions and reductions call
+            name for lines in self._computations.values() for one in lines
+            for kind, name in _CALLED.findall(one.rest)
+            if one.operation == 'fusion' or (kind == 'to_apply' and one.operation != 'call')
+        }  # fmt: skip
         self._results = {
             name: {one.name: one.result for one in lines} for name, lines in self._computations.items()
         }  # fmt: skip
@@ -96,43 +109,69 @@ class Program:
     def products(self) -> dict[str, int]:
         """The number of matrix products, convolutions and fused attentions, by the type of their inputs."""
         found: collections.Counter[str] = collections.Counter()
-        for name, lines in self._computations.items():
-            for one in lines:
+        for name in self._order:
+            for one in self._computations[name]:
                 target = one.target
                 gpu = target.startswith(('__cublas', '__cudnn'))
-                if (one.operation in ('dot', 'convolution') or gpu) and self._runs[name]:
+                if one.operation in ('dot', 'convolution') or gpu:
                     read = _SHAPE.match(self._results[name].get(one.operands[0], ''))
                     fused = 'fused attention in ' if 'fmha' in target else ''
                     found[fused + (read.group(1) if read else 'unknown')] += 1
         return dict(sorted(found.items()))
 
+    @property
+    def conditionals(self) -> int:
+        """The number of conditionals in the program. Those in a loop count once."""
+        return sum(bool(self._branches(one)) for name in self._order for one in self._computations[name])
+
     def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
-        """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order."""
+        """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order.
+
+        A program for several slices is that of one of them, which lie along the first axis of the mesh. Between slices,
+        the host exchanges arrays.
+        """
+        found = list(self._exchanges(mesh))
+        sends: dict[str, float] = collections.defaultdict(float)
+        for name, _, _, _, sent in found:
+            sends[name] += sent
+        runs = self._runs(sends)
+        totals: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
+        for name, kind, axes, whole, sent in found:
+            for index, amount in enumerate((1, whole, sent)):
+                totals[kind, axes][index] += amount * runs[name]
+        return [
+            Collective(kind, axes, int(count), int(whole), sent)
+            for (kind, axes), (count, whole, sent) in sorted(totals.items()) if axes and count
+        ]  # fmt: skip
+
+    def _exchanges(self, mesh: Mapping[str, int]) -> Iterator[tuple[str, str, str, int, float]]:
+        """(computation, kind, axes, bytes, bytes sent) of each collective."""
         seen: set[str] = set()
-        found: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
-        for name, lines in self._computations.items():
-            for one in lines:
+        size_of_mesh, (first, *_) = math.prod(mesh.values()), mesh
+        slices = size_of_mesh // self._devices if 0 < self._devices < size_of_mesh else 1
+        mesh = {**mesh, first: mesh[first] // slices}
+        for name in self._order:
+            for one in self._computations[name]:
+                if between := _BETWEEN.search(one.rest) if one.operation == 'recv' else None:
+                    kind, whole = between.group(1).lower().replace('_', '-'), _first(one.result)
+                    yield name, kind, 'slices', whole, whole * (2 if kind == 'all-reduce' else 1) * (1 - 1 / slices)
                 kind = one.operation.removesuffix('-start')
-                if kind not in COLLECTIVES or not self._runs[name]:
+                if kind not in COLLECTIVES:
                     continue
-                # A TPU's compiler spreads one collective over the instructions that it overlaps with.
-                channel = re.search(r'channel_id=(\d+)', one.rest)
                 fused = kind == 'all-reduce' and name.startswith('all-reduce-scatter')
                 kind = 'reduce-scatter' if fused else kind
-                mark = f'{kind} {channel.group(1)}' if channel else f'{name} {one.name}'
-                if mark in seen:
-                    continue
-                seen.add(mark)
+                # A TPU's compiler spreads one collective over the fusions that it overlaps with. Elsewhere, programs
+                # that were written for each device and scatters reuse a channel for different collectives.
+                if name in self._inside and not fused:
+                    channel = re.search(r'channel_id=(\d+)', one.rest)
+                    mark = f'{kind} {channel.group(1)}' if channel else f'{name} {one.name}'
+                    if mark in seen:
+                        continue
+                    seen.add(mark)
                 axes, ways = _axes(one.rest, mesh)
                 whole = _whole(one) * (ways if kind == 'reduce-scatter' and not fused else 1)
                 sent = whole * {'all-reduce': 2, 'collective-permute': ways / max(ways - 1, 1)}.get(kind, 1)
-                total = found[kind, axes]
-                for index, amount in enumerate((1, whole, sent * (ways - 1) / max(ways, 1))):
-                    total[index] += amount * self._runs[name]
-        return [
-            Collective(kind, axes, int(count), int(whole), sent)
-            for (kind, axes), (count, whole, sent) in sorted(found.items()) if axes
-        ]  # fmt: skip
+                yield name, kind, axes, whole, sent * (ways - 1) / max(ways, 1)
 
     @property
     def bytes_moved(self) -> int:
@@ -140,15 +179,12 @@ class Program:
 
         A TPU's vector memory does not count. For an array that is only sliced, the slices count instead of the array.
         """
-        inside = {
-            name for lines in self._computations.values() for one in lines
-            for kind, name in _CALLED.findall(one.rest)
-            if one.operation == 'fusion' or (kind == 'to_apply' and one.operation != 'call')
+        moved = {
+            name: sum(self._moved(one, name) for one in self._computations[name])
+            for name in self._order if name not in self._inside
         }  # fmt: skip
-        return sum(
-            self._runs[name] * sum(self._moved(one, name) for one in lines)
-            for name, lines in self._computations.items() if name not in inside
-        )  # fmt: skip
+        runs = self._runs(moved)
+        return sum(runs[name] * amount for name, amount in moved.items())
 
     def _moved(self, one: Instruction, computation: str) -> int:
         if one.operation in _FREE or one.operation.endswith(('-done', '-update')):
@@ -179,16 +215,35 @@ class Program:
                     found[int(one.rest.split(')')[0])] = sum(size(user.result) for user in users)
         return found
 
-    def _multiplicities(self, trips: int) -> dict[str, int]:
-        """How often each computation runs in one execution of the program."""
+    def _runs(self, own: Mapping[str, float]) -> Mapping[str, int]:
+        """How often each computation runs in one execution of the program that takes the costliest branches.
+
+        Args:
+          own: cost of each computation, without those that it calls.
+        """
+        whole: dict[str, float] = {}
+        for name in reversed(self._order):
+            whole[name] = own.get(name, 0) + sum(
+                self._length(one) * sum(whole[called] for called in self._taken(one, whole))
+                for one in self._computations[name]
+            )  # fmt: skip
         runs = collections.Counter({self._entry: 1})
-        for name in self._ordered():
+        for name in self._order:
             for one in self._computations[name]:
-                known = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
-                length = (int(known.group(1)) if known else trips) if one.operation == 'while' else 1
-                for called in self._called(one):
-                    runs[called] += runs[name] * length
+                for called in self._taken(one, whole):
+                    runs[called] += runs[name] * self._length(one)
         return runs
+
+    def _length(self, one: Instruction) -> int:
+        """How often an instruction runs what it calls."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
+        return (int(known.group(1)) if known else self._trips) if one.operation == 'while' else 1
+
+    def _taken(self, one: Instruction, costs: Mapping[str, float]) -> list[str]:
+        """The computations that an instruction calls; of several branches, the costliest."""
+        branches = self._branches(one)
+        rest = [name for name in self._called(one) if name not in branches]
+        return [max(branches, key=costs.__getitem__), *rest] if branches else rest
 
     def _ordered(self) -> list[str]:
         """Computations, callers first."""
@@ -206,10 +261,20 @@ class Program:
         return [name for name in reversed(order) if name in self._computations]
 
     def _called(self, one: Instruction) -> list[str]:
-        named = [name for _, name in _CALLED.findall(one.rest)]
-        for listed in re.findall(r'(?:branch_computations|called_computations)=\{([^}]*)\}', one.rest):
-            named += [name.strip().lstrip('%') for name in listed.split(',')]
+        named = [*self._branches(one), *(name for _, name in _CALLED.findall(one.rest))]
+        for listed in re.findall(r'called_computations=\{([^}]*)\}', one.rest):
+            named += _names(listed)
         return [name for name in named if name in self._computations]
+
+    def _branches(self, one: Instruction) -> list[str]:
+        if one.operation != 'conditional':
+            return []
+        listed = _BRANCHES.search(one.rest)
+        return _names(listed.group(1)) if listed else _TWO_BRANCHES.findall(one.rest)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip().lstrip('%') for name in listed.split(',')]
 
 
 def _aliases(text: str) -> list[int]:
@@ -260,6 +325,12 @@ def _whole(one: Instruction) -> int:
     return sum(size(f'{kind}[{sides}]') for kind, sides, _ in parts)
 
 
+def _first(result: str) -> int:
+    """Bytes of the first array of a tuple."""
+    found = _SHAPE.search(result)
+    return size(found.group(0)) if found else 0
+
+
 def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
     """(axes of the mesh that a collective runs along, number of devices in one of its groups)."""
     shape, names = tuple(mesh.values()), tuple(mesh)
@@ -284,13 +355,14 @@ def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
 
 def _groups(rest: str, count: int) -> Sequence[Sequence[int]]:
     """The groups of devices of a collective, in any of the three notations that XLA uses."""
-    if found := re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', rest):
+    order = r'(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?'
+    if found := re.search(rf'replica_groups=mesh\[([^\]]*)\]{order} \{{([^}}]*)\}}', rest):
         sides = {name: int(length) for name, length in re.findall(r"'([\w.]+)'=(\d+)", found.group(1))}
-        numbers = np.arange(math.prod(sides.values())).reshape(tuple(sides.values()))
-        order = re.search(r'device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\)', rest)
-        if order:
-            numbers = _iota(order.group(1), order.group(2)).reshape(numbers.shape)
-        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(2))]
+        numbers = np.arange(math.prod(sides.values()))
+        if found.group(2):
+            numbers = _iota(found.group(2), found.group(3))
+        numbers = numbers.reshape(tuple(sides.values()))
+        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(4))]
         moved = np.moveaxis(numbers, chosen, range(numbers.ndim - len(chosen), numbers.ndim))
         return moved.reshape(-1, math.prod(numbers.shape[axis] for axis in chosen)).tolist()
     if found := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):

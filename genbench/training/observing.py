@@ -71,14 +71,18 @@ class Observer:
 
     def note_protocol(self, restored_step: int) -> None:
         """Record the step from which the scores follow this protocol. It may differ on another machine."""
-        if self.monitor is None:
+        monitor = self.monitor
+        if monitor is None:
             return
-        known = read_protocols(self._folder)
-        noted = [entry for entry in known if entry['step'] < restored_step]
-        now = json.loads(json.dumps(self.monitor.protocol))
-        if not noted or noted[-1]['protocol'] != now:
-            noted.append({'step': restored_step, 'protocol': now})
-        write_atomically(self._folder.path / runs.MONITOR, json.dumps(noted, indent=2) + '\n')
+
+        def note() -> None:
+            noted = [entry for entry in read_protocols(self._folder) if entry['step'] < restored_step]
+            now = json.loads(json.dumps(monitor.protocol))
+            if not noted or noted[-1]['protocol'] != now:
+                noted.append({'step': restored_step, 'protocol': now})
+            write_atomically(self._folder.path / runs.MONITOR, json.dumps(noted, indent=2) + '\n')
+
+        processes.first_does(note)
 
 
 def read_protocols(folder: runs.Folder) -> list[dict[str, Any]]:
@@ -101,7 +105,6 @@ def open_monitor(ready: Prepared, make: Maker | None) -> Monitor | None:
         return None
     if make is None:
         raise TypeError('train.evaluate_every needs a monitor; call genbench.evaluation.monitor.train')
-    processes.require_one('A run with train.evaluate_every')
     monitor, ranked = make(ready), config.best_metric
     if config.keep_best and ranked.startswith(PREFIX):
         if ranked.removeprefix(PREFIX) not in monitor.names:

@@ -17,6 +17,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.families.base import Family, Sampler
 from genbench.training import mesh as meshes
+from genbench.training import processes
 from genbench.training.state import Blueprint, State
 
 
@@ -28,6 +29,17 @@ def own_mesh() -> jax.sharding.Mesh:
 def replicate(state: State) -> State:
     """The state, copied to every device of this process."""
     return meshes.put(state, meshes.replicated(own_mesh()))
+
+
+def own_copy(state: State) -> State:
+    """The state on this process's own devices. Each of several processes, which must all call this, gets a whole copy.
+
+    A state of one process stays where it is.
+    """
+    if not processes.several():
+        return state
+    everywhere = meshes.replicated(mesh_of(state))
+    return replicate(jax.jit(lambda arrays: arrays, out_shardings=everywhere)(state))
 
 
 def mesh_of(state: State) -> jax.sharding.Mesh:

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from joined import finish, start
 
 from genbench.errors import UserError
 from genbench.evaluation import draw, harness, monitor
@@ -74,6 +75,20 @@ def test_the_likelihood_is_that_of_the_first_images_of_the_split(tiny, tmp_path)
     (noted,) = read_protocols(runs.Folder(tmp_path / 'run'))
     said = noted['protocol']['bits_per_dim']
     assert (said['method'], said['images'], said['average']) == ('density_1', 'the first 24', 'current')
+
+
+@pytest.mark.slow
+def test_two_processes_that_split_the_state_score_as_one(tiny, config_file, tmp_path):
+    changes = (*PIXELS, 'train.evaluate_every=2', 'train.evaluate_samples=75', 'train.evaluate_images=25')
+    config = tiny('gaussian', *changes, 'mesh.data=1', 'mesh.fsdp=-1')
+    monitor.train(config, tmp_path / 'alone', quiet=True)
+    words = ['-m', 'genbench', 'train', f'--config={config_file(config)}', f'--workdir={tmp_path}/pair']
+    finish(start(words, devices=1, number=2))
+    for name in ('fd', 'bits_per_dim'):
+        found, wanted = (scores(tmp_path / folder, name) for folder in ('pair', 'alone'))
+        assert list(found) == [2, 4] and found == pytest.approx(wanted, rel=2e-5), name
+    noted = [read_protocols(runs.Folder(tmp_path / folder)) for folder in ('pair', 'alone')]
+    assert noted[0] == noted[1]
 
 
 def test_a_score_ranks_the_checkpoints(scored):

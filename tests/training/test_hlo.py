@@ -1,6 +1,9 @@
 """What is read out of a compiled program, against programs written by hand and counted by hand."""
 
+import json
+
 import pytest
+from joined import finish, start
 
 from genbench.training.hlo import Program, _groups, size
 
@@ -79,6 +82,144 @@ def test_bytes_moved_count_cuts_loops_and_no_vector_memory():
     assert Program(TEXT).bytes_moved == picked + scattered + gathered + product + 5 * 2 * 8
 
 
+COMPILED = """
+import functools, json
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from genbench.training import mesh as meshes
+
+def summed(x):
+    return jax.lax.psum(x, 'data')
+
+def summed_twice(x):
+    return summed(jnp.sin(summed(x)))
+
+def chosen(*branches):
+    return lambda index, x: jax.lax.switch(index, branches, x)
+
+def repeated(index, x):
+    return jax.lax.scan(lambda x, _: (chosen(jnp.sin, summed)(index, x), None), x, None, length=5)[0]
+
+half, whole = PartitionSpec('data'), PartitionSpec()
+mesh = meshes.make_mesh()
+split = functools.partial(jax.shard_map, mesh=mesh, in_specs=(whole, half), out_specs=half, check_vma=False)
+programs = {
+    'first': chosen(summed, jnp.sin), 'second': chosen(jnp.sin, summed),
+    'four': chosen(jnp.sin, summed, summed_twice, summed), 'loop': repeated,
+}
+print(json.dumps({name: jax.jit(split(one)).lower(jnp.int32(0), jnp.ones((8, 16))).compile().as_text()
+                  for name, one in programs.items()}))
+"""
+
+
+@pytest.fixture(scope='module')
+def texts():
+    """Programs for two devices that choose between branches, each device with half of 8 × 16 numbers."""
+    (said,) = finish(start(['-c', COMPILED], devices=2))
+    return json.loads(said)
+
+
+@pytest.mark.parametrize('name, times', [('first', 1), ('second', 1), ('four', 2), ('loop', 5)])
+def test_of_a_conditional_the_branch_that_sends_most_counts(texts, name, times):
+    program = Program(texts[name])
+    found = [(one.kind, one.count, one.bytes) for one in program.collectives({'data': 2})]
+    assert found == [('all-reduce', times, times * 4 * 4 * 16)]
+    assert program.conditionals == 1
+
+
+SHARED = """HloModule scatters
+
+%all-reduce-scatter.1 (x: f32[8,16]) -> f32[4,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %all-reduce.1 = f32[8,16]{1,0} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  ROOT %part.1 = f32[4,16]{1,0} dynamic-slice(%all-reduce.1, %id, %id), dynamic_slice_sizes={4,16}
+}
+
+%all-reduce-scatter.2 (y: f32[8]) -> f32[4] {
+  %y = f32[8]{0} parameter(0)
+  %all-reduce.2 = f32[8]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  ROOT %part.2 = f32[4]{0} dynamic-slice(%all-reduce.2, %id), dynamic_slice_sizes={4}
+}
+
+%fused_computation.1 (z: f32[4]) -> f32[8] {
+  %z = f32[4]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+}
+
+%async_collective_fusion.2 (z: f32[4]) -> f32[8] {
+  %z = f32[4]{0} parameter(0)
+  ROOT %all-gather.2 = f32[8]{0} all-gather(%z), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+}
+
+ENTRY %main (p: f32[8,16], q: f32[8]) -> f32[8] {
+  %p = f32[8,16]{1,0} parameter(0)
+  %q = f32[8]{0} parameter(1)
+  %one = f32[4,16]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+  %two = f32[4]{0} fusion(%q), kind=kCustom, calls=%all-reduce-scatter.2
+  %begun = f32[8]{0} fusion(%two), kind=kCustom, calls=%fused_computation.1
+  ROOT %ended = f32[8]{0} fusion(%two), kind=kCustom, calls=%async_collective_fusion.2
+}
+"""
+
+
+def test_scatters_may_share_a_channel_and_a_gather_may_be_spread_over_fusions():
+    found = {one.kind: (one.count, one.bytes) for one in Program(SHARED).collectives({'data': 2})}
+    assert found == {'reduce-scatter': (2, 4 * (8 * 16 + 8)), 'all-gather': (1, 4 * 8)}
+
+
+SLICES = """HloModule slices, num_partitions=4
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %sum = f32[8]{0} all-reduce(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %begin = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="all-reduce.1"}
+  %sent = (f32[8]{0}, u32[], token[]) send(%sum, %begin), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %got = (f32[8]{0:T(8,128)S(1)}, u32[], token[]) recv(%begin), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %out = f32[8]{0} get-tuple-element(%got), index=0
+}
+"""  # noqa: E501
+
+
+def test_exchanges_between_slices_are_told_apart_from_those_within_one():
+    mesh = {'data': 6, 'fsdp': 2, 'tensor': 1}  # three slices, each with two of the six
+    found = {(one.kind, one.axes): (one.count, one.bytes, one.sent) for one in Program(SLICES).collectives(mesh)}
+    assert found == {
+        ('all-reduce', 'fsdp'): (1, 32, 32.0),
+        ('all-reduce', 'slices'): (1, 32, pytest.approx(2 * 32 * 2 / 3)),
+    }
+
+
+CONDITIONAL = """HloModule choice
+
+%dear (a: (f32[64])) -> f32[64] {
+  %a = (f32[64]{0}) parameter(0)
+  %x = f32[64]{0} get-tuple-element(%a), index=0
+  ROOT %all-reduce.1 = f32[64]{0} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
+%wide (b: (f32[64])) -> f32[64] {
+  %b = (f32[64]{0}) parameter(0)
+  %y = f32[64]{0} get-tuple-element(%b), index=0
+  %spread = f32[640]{0} broadcast(%y), dimensions={}
+  ROOT %part = f32[64]{0} slice(%spread), slice={[0:64]}
+}
+
+ENTRY %main (choice: pred[], p: f32[64]) -> f32[64] {
+  %choice = pred[] parameter(0)
+  %p = f32[64]{0} parameter(1)
+  %given = (f32[64]{0}) tuple(%p)
+  ROOT %out = f32[64]{0} conditional(%choice, %given, %given), true_computation=%dear, false_computation=%wide
+}
+"""
+
+
+def test_each_number_counts_its_own_costliest_branch():
+    program = Program(CONDITIONAL)
+    assert [one.bytes for one in program.collectives({'data': 2})] == [256]  # the branch dear; wide has none
+    assert program.bytes_moved == (256 + 2560) + (256 + 256)  # the branch wide; dear reads and writes 512
+
+
 @pytest.mark.parametrize(
     'text, expected',
     [
@@ -87,6 +228,8 @@ def test_bytes_moved_count_cuts_loops_and_no_vector_memory():
         ('replica_groups=[2,2]<=[2,2]T(1,0)', [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=1,'b'=4] {'b'}", [[0, 1, 2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, to_apply=%add", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([4]) {'b','c'}", [[0, 1, 2, 3]]),
         ('replica_groups={}', [[0, 1, 2, 3]]),
     ],
 )
