@@ -1,6 +1,7 @@
 """The pages in docs/families: one for each family, naming only what exists, with the costs that the programs have."""
 
 import functools
+import itertools
 import pathlib
 import re
 import shlex
@@ -14,6 +15,7 @@ import shipped
 from genbench import config as configs
 from genbench import families, flops
 from genbench.data.spec import DataSpec
+from genbench.evaluation import grid
 from genbench.families.base import Borrowed
 from genbench.training import samplers
 from genbench.training.state import Blueprint
@@ -129,7 +131,9 @@ def test_commands_name_configs_and_overrides_that_resolve(page):
                 cls(config, DIGITS)  # says whether the keys go together
         else:
             assert words[:2] in (['genbench', 'evaluate'], ['genbench', 'sample'])
-            configs.resolve({'family': {'name': family_of(page)}}, overrides)
+            config = configs.resolve({'family': {'name': family_of(page)}}, overrides)
+            axes = [word for before, word in itertools.pairwise(words) if before == '--grid']
+            grid.cells(axes, on_digits(page), config.evaluation)
 
 
 @pytest.mark.parametrize('page', [*PAGES, 'README'])
