@@ -18,6 +18,8 @@ from genbench.families.endpoints import EndpointFamily
 from genbench.families.regression import RegressionFamily
 from genbench.ranges import LARGEST, Range
 
+CLOSE = 1e-4  # times are the same up to this fraction: rounding must not decide to which step the earliest time belongs
+
 
 @register('consistency_training')
 class ConsistencyTraining(EndpointFamily, RegressionFamily):
@@ -55,7 +57,8 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
         """Times t > s (batch,): the ends of the step, of `count`, that contains the time that the time sampler drew."""
         number = jnp.arange(self.config.family.most + 1)
         times = jnp.where(number <= count, self.schedule.step(number, count), jnp.inf)
-        n = jnp.clip(jnp.searchsorted(times, self.times(keys)), 1, count)
+        drawn = (1 - CLOSE) * self.times(keys)
+        n = jnp.clip(jnp.searchsorted(times, drawn), 1, count)
         return times[n], times[n - 1]
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:

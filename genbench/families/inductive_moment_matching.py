@@ -17,6 +17,8 @@ from genbench.interpolants.predictions import SIGMA_DATA
 from genbench.interpolants.schedules import Schedule, expand
 from genbench.ranges import ANY, POSITIVE, Range
 
+SHORTEST = 1e-6  # length of a jump in the kernel: t is s in a group that is drawn at the earliest time
+
 
 def _moments(schedule: Schedule, prediction: str, t: Array, *, bias: float) -> Array:
     """½ sigmoid(b − λ) (−dλ/dt) α / (α² + σ²) with λ = log SNR (equation 13 with a = 1)."""
@@ -66,7 +68,8 @@ class InductiveMomentMatching(FlowMapFamily):
             return jumped.reshape(-1, self.config.family.group, x[0].size)
 
         ours, theirs = jump(t, key), jax.lax.stop_gradient(jump(r, None))
-        width = SIGMA_DATA * (t - s).reshape(-1, self.config.family.group)[:, :1, None]  # |c_out|
+        length = jnp.maximum(t - s, SHORTEST).reshape(-1, self.config.family.group)[:, :1, None]
+        width = SIGMA_DATA * length  # |c_out|
         kernel = lambda one, other: jnp.exp(-_distance(one, other) / width).mean((1, 2))  # noqa: E731
         squared = kernel(ours, ours) + kernel(theirs, theirs) - 2 * kernel(ours, theirs)
         return self.total(networks, jnp.repeat(squared, self.config.family.group) * self.weight(t), t)

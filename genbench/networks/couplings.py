@@ -121,7 +121,8 @@ class Mixing(nnx.Module):
 
 
 class Coupling(nnx.Module):
-    """y_a = x_a, y_b = (x_b + t(x_a)) · exp(s(x_a)) for the halves a, b of the channels (Glow, table 1).
+    """y_a = x_a, y_b = (x_b + t(x_a)) · exp(s(x_a)) for the halves a, b of the channels (Glow's code; its table 1 adds
+    t after the scaling).
 
     The network for s and t starts at zero, so a fresh layer is the identity.
     """

@@ -64,3 +64,13 @@ def test_neighbouring_times_have_the_discrete_law_of_the_paper(make_family, keys
     for low, high, wanted in zip(edges[:-2], edges[1:-1], share[:-1], strict=True):
         here = np.isclose(s, low, rtol=1e-3) & np.isclose(t, high, rtol=1e-3)
         assert here.mean() == pytest.approx(wanted, abs=5 * np.sqrt(wanted / count) + 1e-4)
+
+
+def test_the_step_to_the_image_is_trained_at_every_number_of_steps(make_family, keys):
+    """With the share of the noise levels below σ_min, which are moved there."""
+    family, count = make_family('consistency_training', fewest=10, most=1280), 20_000
+    wanted = special.ndtr((np.log(0.002) + 1.1) / 2)
+    neighbours = jax.jit(family.neighbours)
+    for number in (10, 160, 1280):
+        s = np.asarray(neighbours(keys(count), jnp.asarray(number))[1])
+        assert (s == 0).mean() == pytest.approx(wanted, abs=5 * np.sqrt(wanted / count))

@@ -64,6 +64,20 @@ def test_the_loss_is_the_discrepancy_of_every_pair_in_a_group(make_family, keys)
     assert loss(family, network, rows) == pytest.approx(total / 3, rel=1e-3, abs=1e-6)
 
 
+def test_a_group_at_the_earliest_time_has_no_way_to_go_and_moves_nothing(make_family, keys):
+    family = make_family('inductive_moment_matching', spec=SPEC, group=2)
+    t, _, s = family._three_times(keys(20_000))
+    earliest = int(jnp.argmax(t == s)) // 2 * 2
+    assert t[earliest] == s[earliest]
+    rows = {'image': jnp.full((2, 1, 1, 2), 40), 'key': keys(20_000)[earliest : earliest + 2]}
+
+    def found(scale):
+        network = lambda x_t, t, given=None, key=None, s=None: scale * x_t  # noqa: E731
+        return family.loss(Networks({'denoiser': network}), rows, jax.random.key(0), jnp.zeros(()))[0]
+
+    np.testing.assert_array_equal(jax.value_and_grad(found)(2.0), (0.0, 0.0))
+
+
 @pytest.mark.parametrize(
     ('overrides', 'why'),
     [
