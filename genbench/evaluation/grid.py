@@ -114,7 +114,8 @@ def _sampler(choice: dict[str, str], family: Family) -> Sampler:
         return family.evaluations(dataclasses.replace(sampler, num_steps=steps))
 
     most = min(budget, family.most_steps or budget)
-    steps = bisect.bisect_right(range(1, most + 1), budget, key=cost)
+    affordable = bisect.bisect_right(range(1, most + 1), budget, key=cost)
+    steps = next(steps for steps in range(affordable, 0, -1) if not family.why_not(steps))
     return dataclasses.replace(sampler, num_steps=steps)
 
 

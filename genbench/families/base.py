@@ -172,7 +172,7 @@ class Family:
 
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
-    default_steps: ClassVar[int] = 1  # steps of a sampler if nobody sets them
+    default_steps: int = 1  # steps of a sampler if nobody sets them
     most_steps: int | None = None  # of a sampler, where a model knows the times of so many steps and no others
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
@@ -289,6 +289,13 @@ class Family:
     def sampler_options(cls, name: str) -> type[Options]:
         """The options that this sampler has."""
         return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
+
+    def why_not(self, steps: int) -> str:
+        """Why samplers cannot take this number of steps; '' if they can."""
+        if self.most_steps is None or steps <= self.most_steps:
+            return ''
+        return (f'this model was trained at the times of {self.most_steps}; take at most {self.most_steps}, or train '
+                'it with family.time_sampler=low_discrepancy')  # fmt: skip
 
     @classmethod
     def check_sampler(cls, name: str) -> None:

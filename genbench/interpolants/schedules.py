@@ -224,6 +224,14 @@ def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Schedule:
     )  # fmt: skip
 
 
+def trig(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
+    """x_t = cos(t) x + sin(t) σ_d ε, between the noise levels of `edm` (Lu & Song 2025, TrigFlow, section 3)."""
+    return Schedule(
+        'trig', jnp.cos, lambda t: sigma_data * jnp.sin(t),
+        t_min=math.atan(sigma_min / sigma_data), t_max=math.atan(sigma_max / sigma_data),
+    )  # fmt: skip
+
+
 def learned(
     shape: Callable[[Array], Array] = lambda share: share, log_snrs: tuple[float, float] = (13.3, -10.0)
 ) -> Schedule:
@@ -303,7 +311,7 @@ def shifted(schedule: Schedule, factor: float) -> Schedule:
 def get(text: str) -> Schedule:
     """The schedule that configs call NAME, NAME:zero_snr or NAME:shift=FACTOR. 'learned' gives it untrained."""
     name, _, change = text.partition(':')
-    known = {**SCHEDULES, **SCORE_SDE, 'learned': learned}
+    known = {**SCHEDULES, **SCORE_SDE, 'trig': trig, 'learned': learned}
     if name not in known:
         raise UserError(f'There is no schedule {name!r}. {did_you_mean(name, known)}')
     schedule = known[name]()

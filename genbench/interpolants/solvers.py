@@ -110,6 +110,8 @@ _REASONS = {  # (the kind that a solver needs, the network's kind) → why the t
     ('denoiser', 'endpoint'): 'it follows the slope of a trajectory, but this network gives only its end point',
     ('denoiser', 'map'): 'it follows the slope of a trajectory, but this network jumps along it',
     ('map', 'denoiser'): 'it jumps from any time to any other, but this network knows only one time',
+    ('denoiser', 'fixed steps'): 'it follows the slope of a trajectory, but this network has learned steps of one '
+    'length',
     ('map', 'endpoint'): 'it jumps from any time to any other, but this network only to the end',
 }
 

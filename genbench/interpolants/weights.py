@@ -45,6 +45,16 @@ def _min_snr(schedule: Schedule, t: Array, *, gamma: float) -> Array:
     return jnp.minimum(_snr(schedule, t), gamma)
 
 
+def _truncated_snr(schedule: Schedule, t: Array) -> Array:
+    """max(SNR, 1), for the image's error (Salimans & Ho 2022, section 4)."""
+    return jnp.maximum(_snr(schedule, t), 1)
+
+
+def _snr_plus_one(schedule: Schedule, t: Array) -> Array:
+    """SNR + 1, for the image's error (Salimans & Ho 2022, section 4)."""
+    return _snr(schedule, t) + 1
+
+
 def _p2(schedule: Schedule, t: Array, *, k: float, gamma: float) -> Array:
     """1 / (k + SNR)^γ, for the noise's error (Choi et al. 2022, equation 8)."""
     return 1 / (k + _snr(schedule, t)) ** gamma
@@ -72,6 +82,8 @@ WEIGHTS: dict[str, Choice] = {
     'none': Choice(none),
     'edm': Choice(_stated('x', _edm)),
     'min_snr': Choice(_stated('x', _min_snr), {'gamma': (5.0, POSITIVE)}),
+    'truncated_snr': Choice(_stated('x', _truncated_snr)),
+    'snr_plus_one': Choice(_stated('x', _snr_plus_one)),
     'p2': Choice(_stated('noise', _p2), {'k': (1.0, POSITIVE), 'gamma': (1.0, NOT_NEGATIVE)}),
     'sigmoid': Choice(_stated('x', _sigmoid), {'bias': (2.0, ANY)}, needs=('even times',)),
     'elbo': Choice(_stated('x', _elbo), needs=('even times',)),

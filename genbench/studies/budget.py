@@ -23,6 +23,8 @@ class Budget:
       steps: number of updates.
       images: images seen in training, with repetitions.
       training_flops: operations of training, without those of borrowed runs, which are recorded separately.
+      with_borrowed: whether the operations include those of the trials that a run builds on, such as a teacher. Each
+        student then pays for the whole teacher, even if several share it.
       seconds: of training steps after compilation, from steps timed on this machine before the study starts.
       parameters: of the trained networks.
       width: the key to scale in order to reach `parameters`. If it is '' or the config has no such key, the number of
@@ -34,6 +36,7 @@ class Budget:
     steps: int | None = None
     images: int | None = None
     training_flops: float | None = None
+    with_borrowed: bool = False
     seconds: float | None = None
     parameters: float | None = None
     width: str = 'network.channels'
@@ -44,6 +47,8 @@ class Budget:
         named = [name for name in SPENT if getattr(self, name) is not None]
         if len(named) > 1:
             raise UserError(f'A budget has {" and ".join(named)}; use only one of them.')
+        if self.with_borrowed and self.training_flops is None:
+            raise UserError('A budget has with_borrowed, which is for training_flops; add training_flops or remove it.')
         if not named and self.parameters is None:
             raise UserError(f'A budget needs one of {", ".join((*SPENT, "parameters"))}.')
         for name in (*named, 'parameters', 'multiple', 'tolerance'):
@@ -68,7 +73,8 @@ class Budget:
         """The fields that were set, for study.json."""
         found = {name: getattr(self, name) for name in (*SPENT, 'parameters') if getattr(self, name) is not None}
         scaled = ('width', 'multiple', 'tolerance') if self.parameters is not None else ()
-        return {**found, **{name: getattr(self, name) for name in scaled}}
+        borrowed = {'with_borrowed': True} if self.with_borrowed else {}
+        return {**found, **borrowed, **{name: getattr(self, name) for name in scaled}}
 
     def request(self, config: Config, lent: Mapping[str, Config], cores: int) -> Request:
         """What to ask about a run in order to give it this budget. `cores` is how many a trial will have."""
@@ -79,11 +85,14 @@ class Budget:
         )  # fmt: skip
 
 
-def match(budget: Budget, name: str, config: Config, cost: Cost | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def match(
+    budget: Budget, name: str, config: Config, cost: Cost | None, borrowed: float = 0.0
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(values of config keys that give a trial its budget, the quantities matched).
 
     Args:
       cost: the answer to `budget.request`. Only budgets for which `needs_costs` is true use it.
+      borrowed: the operations of the trials that this one builds on, for a budget that includes them.
 
     Raises:
       UserError: one step costs more than the whole budget, the steps end within the warm-up, or the number of
@@ -94,11 +103,12 @@ def match(budget: Budget, name: str, config: Config, cost: Cost | None) -> tuple
     if budget.parameters is not None and cost is not None:
         values, found = _width(budget, name, cost)
         record |= found
+    borrowed = borrowed if budget.with_borrowed else 0.0
     if budget.by:
-        steps = _steps(budget, config, cost)
-        _check_steps(budget, name, config, steps)
+        steps = _steps(budget, config, cost, borrowed)
+        _check_steps(budget, name, config, steps, borrowed)
         values['train.num_steps'] = steps
-        record |= {'steps': steps, 'reached': _spent(budget, config, cost, steps)}
+        record |= {'steps': steps, 'reached': _spent(budget, config, cost, steps) + borrowed}
     else:
         record |= {'steps': config.train.num_steps, 'reached': record['parameters']}
     if budget.by == 'seconds' and cost is not None:
@@ -114,7 +124,7 @@ def apply(config: Config, values: Mapping[str, Any]) -> Config:
     return config
 
 
-def _steps(budget: Budget, config: Config, cost: Cost | None) -> int:
+def _steps(budget: Budget, config: Config, cost: Cost | None, borrowed: float) -> int:
     if budget.by == 'steps':
         return int(budget.steps or 0)
     if budget.by == 'images':
@@ -123,7 +133,7 @@ def _steps(budget: Budget, config: Config, cost: Cost | None) -> int:
     assert cost is not None
     if budget.by == 'seconds':
         return cost.steps_for(budget.seconds or 0.0, cost.seconds)
-    return cost.steps_for(budget.training_flops or 0.0)
+    return cost.steps_for((budget.training_flops or 0.0) - borrowed)
 
 
 def _spent(budget: Budget, config: Config, cost: Cost | None, steps: int) -> float:
@@ -136,8 +146,10 @@ def _spent(budget: Budget, config: Config, cost: Cost | None, steps: int) -> flo
     return steps
 
 
-def _check_steps(budget: Budget, name: str, config: Config, steps: int) -> None:
+def _check_steps(budget: Budget, name: str, config: Config, steps: int, borrowed: float) -> None:
     whole = f'the budget of {getattr(budget, budget.by):g} {budget.by}'
+    if borrowed:
+        whole += f', {borrowed:g} of which the trials that it builds on spend'
     if steps < 1:
         raise UserError(f'Trial {name!r}: one step costs more than {whole}; raise it, or exempt the trial '
                         'with matched=False.')  # fmt: skip

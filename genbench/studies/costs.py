@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from genbench import config as configs
 from genbench import flops
 from genbench.config import Config
-from genbench.data import sources
+from genbench.data import opening, sources
 from genbench.errors import UserError
 from genbench.families import stages
 from genbench.reading import read_json
@@ -74,7 +74,8 @@ class Cost:
       parameters: number of scalars that training updates.
       stages: for each stage, the step at which it ends (None for the end of the run) and the operations of each step in
         one period.
-      beginnings: for each stage, the operations that create its first state, such as sampling a teacher; () for none.
+      beginnings: for each stage, the operations that create its first state, and for the first one those that prepare
+        data, such as sampling a teacher; () for none.
       width: the value that the request's `width` key should have.
       step_seconds: for each stage, the mean time of a step over a period, after compilation; 0 if not timed.
       batches: for each stage, the batch size in images.
@@ -207,9 +208,12 @@ def _measure(request: Request) -> Cost:
         staged = family.at(span.stage.name)
         parts.append(_stage(ready, staged, span, before, bool(request.cores)))
         before = staged
+    beginnings = [part.beginning for part in parts]
+    if ready.shapes:
+        beginnings[0] += _preparing(ready)
     periods = [(None if span is spans[-1] else span.end, part.period) for span, part in zip(spans, parts, strict=True)]
     return Cost(
-        _parameters(family), periods, width, [part.seconds for part in parts], [part.beginning for part in parts],
+        _parameters(family), periods, width, [part.seconds for part in parts], beginnings,
         [span.batch_size for span in spans],
     )  # fmt: skip
 
@@ -229,6 +233,15 @@ def _prepared(request: Request) -> Any:
     config, loans = request.config, lending.promised(request.config, request.lent)
     mesh = meshes.make_mesh(config.mesh if request.cores else None)
     return prepare(config, loans, mesh=mesh, on_noise=True)
+
+
+def _preparing(ready: Any) -> float:
+    """Operations of the data that a run prepares for itself, which needs the number of rows of the data set."""
+    rows = sources.count(opening.open_data(ready.config.data), ready.config.data.train_split)
+    found = ready.preparing(rows)
+    if found is None:
+        raise UserError('the FLOPs of the data that it prepares cannot be counted.')
+    return found
 
 
 def _parameters(family: Any) -> int:

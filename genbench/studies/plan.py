@@ -186,7 +186,8 @@ def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str
             cost = answers.pop(0) if request is not None else None
             if isinstance(cost, str):
                 raise UserError(f'Trial {one.name!r}: {cost}')
-            records[keys[one.name]] = _record(budget, one, cost)
+            borrowed = sum(by_name[name].matched.get('training_flops', 0.0) for name in _all_lent(one, by_name))
+            records[keys[one.name]] = _record(budget, one, cost, borrowed)
         for one in ready:
             found = records[keys[one.name]]
             one.config = budgets.apply(one.config, found['values'])
@@ -194,6 +195,12 @@ def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str
             spent = {name: by_name[name].matched.get('training_flops') for name in one.lent.values()}
             if spent:
                 one.matched['builds_on'] = spent
+
+
+def _all_lent(one: Planned, by_name: Mapping[str, Planned]) -> set[str]:
+    """The trials that this one builds on, and those that they build on."""
+    own = set(one.lent.values())
+    return own.union(*(_all_lent(by_name[name], by_name) for name in own))
 
 
 def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]) -> str:
@@ -212,9 +219,9 @@ def _request(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config], c
     return budget.request(one.config, lent, cores) if one.trial.matched else costs.Request(one.config, lent)
 
 
-def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None) -> dict[str, Any]:
+def _record(budget: budgets.Budget, one: Planned, cost: costs.Cost | None, borrowed: float) -> dict[str, Any]:
     if one.trial.matched:
-        values, matched = budgets.match(budget, one.name, one.config, cost)
+        values, matched = budgets.match(budget, one.name, one.config, cost, borrowed)
     else:
         values, matched = {}, {'by': 'not matched', 'steps': one.config.train.num_steps}
     if cost is not None:

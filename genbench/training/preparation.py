@@ -61,6 +61,12 @@ def _prepare(
     return family.prepare(lender.lenders(lent), {**pipeline.widened(dict(rows)), 'key': keys})
 
 
+def operations(family: Family, lent: Tree, batch: Mapping[str, Any]) -> float | None:
+    """Operations of preparing one batch; None if unknown. `lent` may be shapes."""
+    program = jax.jit(lambda *arguments: _prepare(family, _lender(family), *arguments))
+    return telemetry.flops_of(program.trace(lent, rng.root(0, 'preparation'), np.int32(0), batch))
+
+
 def promised(shapes: Shapes, rows: int) -> dict[str, np.ndarray]:
     """Zeros in place of arrays that have not been made. They take no memory."""
     return {name: np.broadcast_to(np.zeros((), one.dtype), (rows, *one.shape)) for name, one in shapes.items()}

@@ -73,6 +73,15 @@ class Prepared:
         lent = jax.tree.map(lambda leaf, place: meshes.put(leaf, place.sharding), self._lent, self._places_lent)
         return preparation.compute_in(self.store, self.family, lent, self.mesh, self._rows.rows, quiet)
 
+    def preparing(self, rows: int) -> float | None:
+        """Operations of `make_data` for this many rows, without doing it; None if unknown."""
+        if not self.shapes:
+            return 0.0
+        size = self.config.train.batch_size
+        batch = sources.noise(self.family.spec, size, self.family.fields).columns()
+        once = preparation.operations(self.family, self._lent, batch)
+        return None if once is None else once * -(-rows // size)
+
     @functools.cached_property
     def feed(self) -> pipeline.Feed:
         """The rows to train on, with what the family has prepared for each."""

@@ -148,12 +148,10 @@ def build(written: Written, family: Family) -> Sampler:
     if not family.from_noise:
         _check_deterministic(written, options)
     chosen = {'options': options} if options.changed else {}
-    usual, most = default(family).num_steps, family.most_steps
-    if most is not None and steps is not None and steps > most:
-        raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and this model was trained at the '
-                        f'times of {most}; take at most {most}, or train it with family.time_sampler=low_discrepancy.'
-                        )  # fmt: skip
-    return Sampler(written.name, usual if steps is None else steps, guidance, **chosen)
+    steps = default(family).num_steps if steps is None else steps
+    if why_not := family.why_not(steps):
+        raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and {why_not}.')
+    return Sampler(written.name, steps, guidance, **chosen)
 
 
 def _check_deterministic(written: Written, options: Any) -> None:

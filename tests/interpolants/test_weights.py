@@ -49,6 +49,10 @@ def test_a_wrong_image_costs_the_same_whatever_is_predicted(name, schedule):
         ('min_snr', 'x', lambda snr: np.minimum(snr, 5)),
         ('min_snr:gamma=2', 'noise', lambda snr: np.minimum(snr, 2) / snr),  # Hang et al. 2023, section 3.4
         ('min_snr:gamma=2', 'v', lambda snr: np.minimum(snr, 2) / (snr + 1)),
+        ('truncated_snr', 'x', lambda snr: np.maximum(snr, 1)),
+        ('truncated_snr', 'noise', lambda snr: np.maximum(1, 1 / snr)),
+        ('snr_plus_one', 'x', lambda snr: snr + 1),
+        ('snr_plus_one', 'v', lambda snr: np.ones_like(snr)),  # Salimans & Ho 2022, appendix D
         ('p2', 'noise', lambda snr: 1 / (1 + snr)),
         ('p2:gamma=0.5,k=2', 'noise', lambda snr: (2 + snr) ** -0.5),
         ('edm', 'x', lambda snr: (1 / snr + 0.25) / (0.25 / snr)),  # λ(σ) = (σ² + σ_data²) / (σ σ_data)²

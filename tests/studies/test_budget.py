@@ -6,7 +6,7 @@ import pytest
 
 from genbench.errors import UserError
 from genbench.studies import budget as budgets
-from genbench.studies import costs
+from genbench.studies import costs, plan, study
 from genbench.studies.budget import Budget
 from genbench.studies.costs import Cost, Request
 from genbench.training.loop import train
@@ -116,3 +116,39 @@ def test_a_step_whose_operations_are_unknown_is_refused_in_one_line():
     traced = jax.jit(jnp.linalg.svd).trace(jnp.ones((3, 3)))
     with pytest.raises(UserError, match=r'^its FLOPs cannot be counted: it calls svd, which hides its operations\.$'):
         costs._counted(traced)
+
+
+def test_a_budget_may_include_what_a_trial_builds_on(tiny):
+    budget = Budget(training_flops=699.5, with_borrowed=True)
+    values, record = budgets.match(budget, 'a', tiny('vae'), RHYTHM, 400.0)
+    assert values['train.num_steps'] == RHYTHM.steps_for(299.5)
+    assert record['reached'] == 400 + RHYTHM.flops(record['steps']) <= 699.5
+    with pytest.raises(UserError, match='budget of 699.5 training_flops, 699 of which the trials that it builds on'):
+        budgets.match(budget, 'a', tiny('vae'), RHYTHM, 699.0)
+    apart = budgets.match(Budget(training_flops=699.5), 'a', tiny('vae'), RHYTHM, 400.0)
+    assert apart[1]['reached'] == RHYTHM.flops(RHYTHM.steps_for(699.5))
+    with pytest.raises(UserError, match='with_borrowed, which is for training_flops'):
+        Budget(steps=10, with_borrowed=True)
+
+
+def test_a_students_budget_is_what_its_teacher_leaves(tmp_path, monkeypatch):
+    """One step costs 1e9: the teacher's 500 steps leave half of 1e12."""
+    (tmp_path / 'mine.py').write_text(STUDENTS)
+    monkeypatch.setattr(costs, 'estimate', lambda requests: [Cost(10, [(None, [1e9])]) for _ in requests])
+    found = plan.make(study.load(str(tmp_path / 'mine.py')), tmp_path).by_name
+    assert [found[name].config.train.num_steps for name in ('teacher', 'alone', 'student')] == [500, 1000, 500]
+    assert found['student'].matched['reached'] == found['alone'].matched['reached'] == 1e12
+
+
+STUDENTS = """
+from genbench.studies.budget import Budget
+from genbench.studies.study import Study, Trial
+
+
+def get_study():
+    student = Trial('student', 'digits/consistency', ('family.teacher={trials}/teacher',), after=('teacher',))
+    teacher = Trial('teacher', 'digits/diffusion', ('data.flip=True',), matched=False)
+    trials = (teacher, Trial('alone', 'digits/diffusion'), student)
+    budget = Budget(training_flops=1e12, with_borrowed=True)
+    return Study(title='Students', claim='They pay for their teacher.', budget=budget, trials=trials)
+"""

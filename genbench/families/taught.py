@@ -1,0 +1,77 @@
+"""The basis of families that distil a finished run: a student that starts as the denoiser of its teacher."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Borrowed, Family, Networks, Update
+from genbench.families.paths import PathFamily
+from genbench.families.spaces import Latents
+from genbench.ranges import PATH
+
+
+class TaughtFamily(PathFamily):
+    """A 'student' with the data, schedule, prediction, network and first weights of the run 'teacher'.
+
+    A family adds `loss(networks, batch, key, step)`.
+    """
+
+    main_network = 'student'
+    only_to_train = ('teacher',)
+    ranges = {'teacher': PATH}
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        self.teacher = _checked((borrowed or {})['teacher'].family, spec)
+        super().__init__(config, spec, borrowed)
+        taught = self.teacher.conditions
+        if strange := [name for name, one in self.forms.items() if name not in taught or taught[name].form != one]:
+            raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was '
+                            'not.')  # fmt: skip
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        options = {'conditional': False, 'conditions': (), 'teacher': ''}  # a finished diffusion or flow-matching run
+        return {'family': options, 'network': {'name': 'none'}}
+
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        return {'teacher': config.family.teacher}
+
+    @property
+    def path_config(self) -> Any:
+        return self.teacher.config.family
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        return {'student': self.teacher.networks(rngs)[self.teacher.main_network]}
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        """Copy the teacher's weights into the student."""
+        taught = networks.borrowed('teacher')[self.teacher.main_network]
+        nnx.update(networks['student'], nnx.state(taught, nnx.Param))
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (Update('student', ('student',), self.loss),)
+
+    def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
+        raise NotImplementedError
+
+
+def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
+    """The teacher, once it is clear that a student on these data can follow its path."""
+    if teacher.spec != spec:
+        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {spec}.')
+    if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
+        raise UserError(
+            f'The teacher is a {teacher.config.family.name} model, which has no path from noise to data; '
+            'use a diffusion or flow_matching run.'
+        )
+    if isinstance(teacher.space, Latents):
+        raise UserError('The teacher models latents, but distillation needs a teacher that models pixels.')
+    if teacher.borrowed:
+        raise UserError('The teacher builds on other runs, but a student copies one network; use a run that stands '
+                        'alone.')  # fmt: skip
+    return teacher
