@@ -12,7 +12,6 @@ to its code, which this module follows.
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,8 +111,7 @@ class Pair(nnx.Module):
 
     def __init__(self, channels: int, forms: Mapping[str, Form], *, back: bool, dropout: float, rngs: nnx.Rngs):
         def block(window: tuple[int, int], centred: bool, shortcut: int) -> Block:
-            options: dict[str, Any] = {'window': window, 'centred': centred, 'shortcut': shortcut, 'dropout': dropout}
-            return Block(channels, forms, rngs=rngs, **options)
+            return Block(channels, forms, window=window, centred=centred, shortcut=shortcut, dropout=dropout, rngs=rngs)
 
         self.down = block((2, 3), True, channels * back)
         self.right = block((2, 2), False, channels * (1 + back))
