@@ -34,6 +34,9 @@ _LATER = {
     'family.modules': (), 'data.random_crop': 0, 'data.train_split': 'train', 'family.objective': 'elbo',
     'family.draws': 1, 'family.noise': 'fresh', 'family.covariance': 'full', 'family.offset_noise': 0.0,
     'family.scale': 1.0, 'family.source': '', 'family.path_noise': 0.0, 'family.data_noise': 0.0,
+    'family.components': 10, 'optimizer.decay_rate': 0.999995, 'network.pixels': 'logits', 'network.scale': 'tanh',
+    'network.mixing': 'reversal', 'network.normalised': False, 'network.prior': 'standard',
+    'family.kl_warmup': 0, 'family.free_nats': 0.0, 'family.pseudo_inputs': 0,
     'network.time': 'sinusoids', 'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip

@@ -45,11 +45,13 @@ DEFAULTS: dict[str, Any] = {
     'optimizer': {
         'name': 'adam',  # or 'adamw', 'adagrad', 'lion', 'muon', 'radam', 'sgd'
         'learning_rate': 1e-3,
-        'schedule': 'constant',  # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps'
+        # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps', 'exponential'
+        'schedule': 'constant',
         'warmup_steps': 0,
         'decay_start': 0,  # step from which 'inverse_sqrt' falls; 0: the end of warm-up
         'drops': (),  # steps, counted from the end of warm-up, at which 'steps' multiplies the rate by drop_factor
         'drop_factor': 0.1,
+        'decay_rate': 0.999995,  # 'exponential' multiplies the rate by this at every step after warm-up
         'b1': 0.9,
         'b2': 0.999,
         'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
@@ -154,6 +156,7 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'optimizer.decay_start': COUNT_OR_NONE,
     'optimizer.drops': ranges.each(COUNT, int),
     'optimizer.drop_factor': Range(0, 1, above=True),
+    'optimizer.decay_rate': Range(0, 1, above=True),
     'optimizer.epsilon': Range(0, 1, above=True),
     'optimizer.b1': ranges.SHARE,
     'optimizer.b2': ranges.SHARE,

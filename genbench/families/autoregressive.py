@@ -1,6 +1,7 @@
 """Autoregressive models: p(x) = Π p(x_d | the pixels before d), the exact probability of a discrete image.
 
-M. Germain, K. Gregor, I. Murray, H. Larochelle, MADE: Masked Autoencoder for Distribution Estimation, 2015 (MADE).
+M. Germain, K. Gregor, I. Murray, H. Larochelle, MADE: Masked Autoencoder for Distribution Estimation, 2015 (MADE);
+T. Salimans, A. Karpathy, X. Chen, D. Kingma, PixelCNN++, 2017.
 """
 
 import dataclasses
@@ -30,34 +31,53 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import autoregressor
+from genbench.networks import autoregressor, values_at_once
+from genbench.networks.in_order import InOrder
+from genbench.ranges import COUNT
 
 
 @register('autoregressive')
 class Autoregressive(Family):
-    """Each value has the distribution of `family.decoder`, with parameters that see the values before it.
+    """Each step draws a value, or a pixel, from the distribution of `family.decoder`, whose parameters see the others.
 
     A network with several orderings is a mixture of as many models with equal weights (MADE, section 4.2). Training
     steps take them in turn.
     """
 
+    ranges = {'components': COUNT}
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        options = {'decoder': 'categorical'}  # or 'bernoulli', 'static_bernoulli'; or 'logistic', discretised
+        options = {
+            # or 'bernoulli', 'static_bernoulli'; or 'logistic', 'logistic_mixture', discretised. The mixture couples
+            # the channels of a pixel; under a network that predicts pixels, the others make them independent.
+            'decoder': 'categorical',
+            'components': 10,  # of the mixture
+        }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'made'}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        decoder = config.family.decoder
+        decoder, components = config.family.decoder, config.family.components
         if decoder == 'normal':
             raise UserError('family.decoder is normal, a density; an autoregressive model of densities is '
                             'family.name=normalizing_flow with network.name=maf.')  # fmt: skip
-        self.observation = observations.make(decoder, spec, 0.0)
-        self.one_value = observations.make(decoder, dataclasses.replace(spec, shape=(1, 1, 1)), 0.0)
+        self.observation = observations.make(decoder, spec, 0.0, components)
+        together = values_at_once(config.network, self.space)
+        if self.observation.coupled and together < spec.shape[2]:
+            raise UserError(f'family.decoder is {decoder}, which couples the channels of a pixel, but network.name='
+                            f'{config.network.name} predicts them one by one; use network.name=pixel_cnn.')  # fmt: skip
+        self.steps = spec.num_dims // together
+        self.one_step = observations.make(decoder, dataclasses.replace(spec, shape=(1, 1, together)), 0.0, components)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        outputs = self.observation.outputs
-        return {'pixels': autoregressor(self.config.network, self.space, self.forms, rngs, outputs=outputs)}
+        outputs, levels = self.one_step.per_pixel, self.spec.levels
+        network: Any = autoregressor(self.config.network, self.space, self.forms, rngs, outputs=outputs, levels=levels)
+        return {'pixels': network}
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        network, x = networks['pixels'], self.observation.observe(batch['image'], rng.named(batch['key'], 'bins'))
+        network.fit(self._seen(network, x), self.given(batch), key)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -66,17 +86,18 @@ class Autoregressive(Family):
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) in bits per dimension, with the ordering of this step (MADE, equation 4)."""
         x = self.observation.observe(batch['image'], rng.named(batch['key'], 'bins'))
-        log_p = self._log_prob(networks, x, self.given(batch), step % networks['pixels'].masks)
+        mask = step % networks['pixels'].masks
+        log_p = self._log_prob(networks, x, self.given(batch), mask, rng.named(key, 'network'))
         loss = self.spec.bits_per_dim(log_p.mean())
         return loss, {'loss': loss}
 
-    def _outputs(self, networks: Networks, x: Array, given: Given, mask: Array) -> Array:
-        """What parametrises each value, (batch, height, width, channels, outputs)."""
-        flat = self.observation.encode(x).reshape(len(x), -1)
-        return networks['pixels'](flat, given, mask).reshape(*x.shape, -1)
+    def _seen(self, network: InOrder, x: Array) -> Array:
+        return x if network.discrete else self.observation.encode(x)
 
-    def _log_prob(self, networks: Networks, x: Array, given: Given, mask: Array) -> Array:
-        return self.observation.log_prob(self._outputs(networks, x, given, mask), x)
+    def _log_prob(self, networks: Networks, x: Array, given: Given, mask: Array, key: Array | None = None) -> Array:
+        network = networks['pixels']
+        h = network(self._seen(network, x), given, mask, key)
+        return self.observation.log_prob(self.observation.arrange(h), x)
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
@@ -94,24 +115,26 @@ class Autoregressive(Family):
         return self.config.network.get('masks', 1)
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
-        """Value after value. Of several orderings an image draws one; all are computed, and its own is kept."""
-        count = networks['pixels'].masks
-        orders = jnp.argsort(jnp.asarray(networks['pixels'].degrees[0]), axis=1)
-        chosen = rng.integers(keys, 'ordering', 0, count)
+        """Step after step. Of several orderings an image draws one; all are computed, and its own is kept."""
+        network, count = networks['pixels'], len(keys)
+        chosen = rng.integers(keys, 'ordering', 0, network.masks)
 
         def one(mask: Array) -> Array:
-            def draw(place: Array, x: Array) -> Array:
-                index = orders[mask, place]
-                h = self._outputs(networks, x, given, mask).reshape(len(x), self.spec.num_dims, -1)[:, index]
-                value = self.one_value.draw(h[:, None, None, None], rng.numbered(rng.named(keys, 'x'), place))
-                flat = x.reshape(len(x), -1).at[:, index].set(value[:, 0, 0, 0])
-                return flat.reshape(x.shape)
+            places = network.order(mask)
 
-            start = jnp.zeros((len(keys), *self.spec.shape), jnp.int32)
-            return jax.lax.fori_loop(0, self.spec.num_dims, draw, start)
+            def draw(number: Array, carry: Any) -> Any:
+                x, kept = carry
+                h, kept = network.step(self._seen(network, x), number, kept, given, mask)
+                value = self.one_step.draw(self.one_step.arrange(h), rng.numbered(rng.named(keys, 'x'), number))
+                x = x.reshape(count, self.steps, -1).at[:, places[number]].set(value.reshape(count, -1))
+                return x.reshape(count, *self.spec.shape), kept
 
-        drawn = jax.lax.map(one, jnp.arange(count))
-        return Samples(drawn[chosen, jnp.arange(len(keys))], self.evaluations(sampler))
+            start = jnp.zeros((count, *self.spec.shape), jnp.int32), network.start(count)
+            return jax.lax.fori_loop(0, self.steps, draw, start)[0]
+
+        drawn = jax.lax.map(one, jnp.arange(network.masks))
+        return Samples(drawn[chosen, jnp.arange(count)], self.evaluations(sampler))
 
     def evaluations(self, sampler: Sampler) -> int:
-        return self.spec.num_dims * self._orderings
+        """One for each step of each ordering, also where a network keeps what it computed for earlier steps."""
+        return self.steps * self._orderings

@@ -6,7 +6,7 @@ Decoder-Based Generative Models, 2017 (normal around a generator's output).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,27 @@ from genbench.networks import decoders
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """Independent pixels and channels, given the outputs h (batch, height, width, channels, outputs).
+    """Pixels that are independent given the outputs h, (batch, height, width, channels, outputs) from `arrange`.
 
     x is the variable of p(x | z). For discrete distributions, x is the integer image itself.
     """
 
     spec: DataSpec
+    coupled: ClassVar[bool] = False  # whether the channels of a pixel depend on each other, given the outputs
 
     @property
     def outputs(self) -> int:
         """The number of decoder outputs per pixel and channel."""
         raise NotImplementedError
+
+    @property
+    def per_pixel(self) -> int:
+        """The number of decoder outputs per pixel."""
+        return self.spec.shape[2] * self.outputs
+
+    def arrange(self, h: Array) -> Array:
+        """A decoder's outputs (batch, …), `per_pixel` for each pixel, in the shape that the other methods take."""
+        return h.reshape(len(h), *self.spec.shape, self.outputs)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -157,6 +167,52 @@ class Logistic(Observation):
 
 
 @dataclasses.dataclass(frozen=True)
+class LogisticMixture(Observation):
+    """A mixture of discretised logistics over the channels of each pixel (Salimans et al. 2017, section 2.1 and 2.2).
+
+    Its parameters h are (batch, height, width, outputs per pixel), since the channels of a pixel share them. Values are
+    drawn channel by channel and rounded to levels, so that draws have exactly the probabilities of `log_prob`.
+    """
+
+    components: int = 10
+    coupled = True
+
+    @property
+    def per_pixel(self) -> int:
+        return decoders.mixture_size(self.spec.shape[2], self.components)
+
+    def arrange(self, h: Array) -> Array:
+        return h.reshape(len(h), *self.spec.shape[:2], self.per_pixel)
+
+    def _parts(self, h: Array) -> decoders.MixtureParts:
+        return decoders.split_mixture(h, self.spec.shape[2], self.components)
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        return decoders.logistic_mixture(self._parts(h), self.encode(x), x, self.spec.levels).sum((1, 2))
+
+    def mean(self, h: Array) -> Array:
+        parts, values = self._parts(h), list[Array]()
+        for channel in range(self.spec.shape[2]):
+            before = sum((parts.slope[..., channel, i, :] * one for i, one in enumerate(values)), jnp.zeros(()))
+            values.append(parts.mean[..., channel, :] + before)
+        mixed = (jnp.stack(values, axis=-2) * jax.nn.softmax(parts.logits)[..., None, :]).sum(-1)
+        return self.spec.decode(mixed)
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        parts, images = self._parts(h), list[Array]()
+        chosen = jax.vmap(jax.random.categorical)(rng.named(keys, 'component'), parts.logits)
+        noise = jax.vmap(lambda key: jax.random.logistic(key, self.spec.shape))(rng.named(keys, 'noise'))
+        own = lambda part: jnp.take_along_axis(part, chosen[..., None], axis=-1)[..., 0]  # noqa: E731
+        for channel in range(self.spec.shape[2]):
+            mean = own(parts.mean[..., channel, :])
+            for index, one in enumerate(images):
+                mean += own(parts.slope[..., channel, index, :]) * self.encode(one)
+            value = mean + jnp.exp(own(parts.log_scale[..., channel, :])) * noise[..., channel]
+            images.append(self.spec.decode(value))
+        return jnp.stack(images, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Normal(Observation):
     """N(x; mean, σ²) for dequantised images. The decoder outputs mean and log σ, or only the mean if `scale` is given.
 
@@ -195,8 +251,12 @@ class Normal(Observation):
         return self.scale or jnp.exp(_log_scale(h))
 
 
-def make(name: str, spec: DataSpec, scale: float) -> Observation:
-    """The observation model that `family.decoder` calls `name`. The normal uses `scale`, `family.observation_scale`.
+def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observation:
+    """The observation model that `family.decoder` calls `name`.
+
+    Args:
+      scale: of the normal, `family.observation_scale`.
+      components: of the mixture, `family.components`.
 
     Raises:
       UserError: there is no such decoder, the scale is negative, or the images are binary and the decoder is not.
@@ -208,11 +268,12 @@ def make(name: str, spec: DataSpec, scale: float) -> Observation:
         'bernoulli': Bernoulli(spec),
         'static_bernoulli': Bernoulli(spec, static=True),
         'logistic': Logistic(spec),
+        'logistic_mixture': LogisticMixture(spec, components),
         'normal': Normal(spec, scale),
     }
     if name not in models:
         raise UserError(f'There is no decoder {name!r} (family.decoder). {did_you_mean(name, models)}')
-    if spec.levels == 2 and name in ('logistic', 'normal'):
+    if spec.levels == 2 and name in ('logistic', 'logistic_mixture', 'normal'):
         raise UserError(f'{spec.name} is binary, and family.decoder={name} is for grey values; use '
                         'family.decoder=bernoulli.')  # fmt: skip
     return models[name]

@@ -1,7 +1,7 @@
 """Variational autoencoder.
 
 D. Kingma, M. Welling, Auto-Encoding Variational Bayes, 2014 (VAE); Y. Burda, R. Grosse, R. Salakhutdinov, Importance
-Weighted Autoencoders, 2016 (IWAE).
+Weighted Autoencoders, 2016 (IWAE). `evidence` has the papers of its other objectives and of the VampPrior.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,7 @@ from flax import nnx
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError
-from genbench.families import observations
+from genbench.families import evidence, observations
 from genbench.families.base import (
     Array,
     Batch,
@@ -31,12 +30,12 @@ from genbench.families.base import (
 )
 from genbench.families.spaces import FirstStage
 from genbench.networks import encoder_and_decoder
-from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, one_of
+from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
 
 
 @register('vae')
 class VAE(FirstStage, Family):
-    """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I), and p(x | z) independent over pixels and channels."""
+    """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) or a VampPrior, and p(x | z) independent over pixels."""
 
     samplers = ('mean', 'direct')
 
@@ -44,9 +43,9 @@ class VAE(FirstStage, Family):
         'latent': COUNT,
         'latent_channels': COUNT_OR_NONE,
         'observation_scale': NOT_NEGATIVE,
-        'beta': NOT_NEGATIVE,
-        'objective': one_of('elbo', 'iwae'),
+        'components': COUNT,
         'draws': COUNT,
+        **evidence.RANGES,
     }
 
     @classmethod
@@ -54,37 +53,49 @@ class VAE(FirstStage, Family):
         options = {
             'latent': 16,  # number of dimensions of z
             'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
-            'decoder': 'categorical',  # or '(static_)bernoulli'; or 'logistic', discretised; or 'normal', a density
+            # or '(static_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal', a density
+            'decoder': 'categorical',
+            'components': 10,  # of the mixture
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
-            'beta': 1.0,  # weight of the KL term in training (small for a first stage); the reported bound uses 1
-            'objective': 'elbo',  # with its KL in closed form; or 'iwae', the bound from `draws` importance weights
             'draws': 1,  # draws of z per image in training, the k of IWAE
+            **evidence.DEFAULTS,
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
-        if config.family.objective == 'iwae' and config.family.beta != 1:
-            raise UserError(f'family.beta is {config.family.beta}, which objective=iwae ignores; set it to 1.')
+        options = config.family
+        self.observation = observations.make(
+            options.decoder, spec, options.observation_scale, components=options.components
+        )
+        evidence.check(options, config.train.accumulate, self.conditional)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent
-        return encoder_and_decoder(
+        pseudo = self.config.family.pseudo_inputs
+        own = {'prior': evidence.PseudoInputs(pseudo, self.space.shape)} if pseudo else {}
+        return own | encoder_and_decoder(
             self.config.network, self.space, self.forms, rngs, codes=2 * latent, latent=latent,
-            outputs=self.space.shape[2] * self.observation.outputs, pictures=self.config.family.latent_channels > 0,
+            outputs=self.observation.per_pixel, pictures=self.config.family.latent_channels > 0,
         )  # fmt: skip
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        return (Update('elbo', ('encoder', 'decoder'), self.loss),)
+        prior = ('prior',) if self.config.family.pseudo_inputs else ()
+        return (Update('elbo', ('encoder', 'decoder', *prior), self.loss),)
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        if 'prior' in networks:
+            x = self.observation.observe(batch['image'], rng.named(batch['key'], 'bins'))
+            networks['prior'].start(self.observation.encode(self.observation.seen(batch['image'], x)), key)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """−ELBO in bits per dimension (VAE, equation 10) with the KL term weighted by β, or IWAE's bound (equation 8).
+        """−ELBO in bits per dimension (VAE, equation 10) with the KL term weighted by β, or a bound from weights.
 
-        With several draws of z, the ELBO uses the mean of log p(x | z).
+        With several draws of z, the ELBO uses the mean of log p(x | z), and of log p(z) under a VampPrior.
         """
-        images, given, draws = batch['image'], self.given(batch), self.config.family.draws
+        images, given, options = batch['image'], self.given(batch), self.config.family
+        draws, objective, bits = options.draws, options.objective, self.spec.bits_per_dim
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
         seen = self.observation.seen(images, x)
         mean, log_std = self._encode(networks, seen, given, rng.named(key, 'encoder'))
@@ -92,27 +103,49 @@ class VAE(FirstStage, Family):
         z = mean[:, None] + jnp.exp(log_std)[:, None] * noise
         if draws > 1:
             x, given = jax.tree.map(lambda rows: jnp.repeat(rows, draws, 0), (x, given))
-        flat = z.reshape(-1, *mean.shape[1:])
-        log_p = self._log_observation(networks, flat, x, given, rng.named(key, 'decoder')).reshape(-1, draws)
-        bits = self.spec.bits_per_dim
-        if self.config.family.objective == 'iwae':
-            log_ratio = ((jnp.square(noise) - jnp.square(z)) / 2 + log_std[:, None]).reshape(-1, draws, flat[0].size)
-            log_weights = log_p + log_ratio.sum(-1)
-            loss = bits((jax.nn.logsumexp(log_weights, axis=1) - jnp.log(draws)).mean())
-            return loss, {'loss': loss, 'elbo': bits(log_weights.mean()), 'kl': bits(log_ratio.sum(-1).mean())}
-        kl, log_p = _summed(jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std), log_p.mean(1)
-        loss = bits((log_p - self.config.family.beta * kl).mean())
-        return loss, {'loss': loss, 'elbo': bits((log_p - kl).mean()), 'kl': -bits(kl.mean())}
+
+        def log_weights(z: Array) -> tuple[Array, Array]:
+            """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws)."""
+            flat = z.reshape(-1, *mean.shape[1:])
+            log_p = self._log_observation(networks, flat, x, given, rng.named(key, 'decoder')).reshape(-1, draws)
+            log_q = evidence.log_posterior(z, mean, log_std, noise, objective in evidence.STOPPED)
+            log_ratio = self._log_prior(networks, flat).reshape(-1, draws) - log_q
+            return log_p + log_ratio, log_ratio
+
+        found, (log_weight, log_ratio) = evidence.bound(objective, log_weights, z)
+        kl = cost = -log_ratio.mean()
+        if objective == 'elbo':
+            log_p = (log_weight - log_ratio).mean()
+            if not options.pseudo_inputs:
+                kl, cost = evidence.divergence(mean, log_std, options.free_nats)
+            found = log_p - evidence.annealed(options.beta, options.kl_warmup, step) * cost
+            log_weight = log_p - kl
+        loss = bits(found.mean())
+        return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl)}
+
+    def _log_prior(self, networks: Networks, z: Array) -> Array:
+        """log p(z) + ½ log 2π per dimension, (batch,)."""
+        if 'prior' not in networks:
+            return -evidence.summed(jnp.square(z)) / 2
+        return evidence.log_mixture(z, *self._components(networks))
+
+    def _components(self, networks: Networks) -> tuple[Array, Array]:
+        """Means and log standard deviations of a VampPrior's normals, (K, *latent_shape)."""
+        lowest = self.observation.encode(jnp.zeros(()))
+        return self._posterior(networks, networks['prior'](lowest), None)
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> tuple[Array, Array]:
         """Mean and log standard deviation of q(z | x), each (batch, *latent_shape)."""
-        mean, log_std = jnp.split(networks['encoder'](self.observation.encode(images), given, key), 2, axis=-1)
+        return self._posterior(networks, self.observation.encode(images), given, key)
+
+    def _posterior(self, networks: Networks, encoded: Array, given: Given, key: Array | None = None):
+        mean, log_std = jnp.split(networks['encoder'](encoded, given, key), 2, axis=-1)
         return mean, jnp.clip(log_std, -7, 7)
 
     def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
         """The decoder's outputs (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](z, given, key)
-        return h.reshape(len(z), *self.spec.shape, self.observation.outputs)
+        return self.observation.arrange(h)
 
     def _log_observation(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None) -> Array:
         """log p(x | z), (batch,)."""
@@ -132,6 +165,10 @@ class VAE(FirstStage, Family):
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """'mean' returns the mean of p(x | z) (for a logistic, its location); 'direct' draws from p(x | z)."""
+        if 'prior' in networks:  # latents become noise around the mean of a component
+            mean, log_std = self._components(networks)
+            chosen = rng.integers(keys, 'component', 0, len(mean))
+            latents = mean[chosen] + jnp.exp(log_std[chosen]) * latents
         h = self._decode(networks, latents, given)
         if sampler.name == 'mean':
             return self.observation.mean(h)
@@ -154,21 +191,18 @@ class VAE(FirstStage, Family):
         mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
         keys_z = rng.named(keys, 'draws')
 
-        def add(index, found):  # the largest weight and the sum relative to it: memory holds only one draw
+        def log_weight(index: Array) -> Array:
             noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
-            log_ratio = _summed((jnp.square(noise) - jnp.square(z)) / 2 + log_std)  # log p(z) − log q(z | x)
-            log_weight = self._log_observation(networks, z, x, given) + log_ratio
-            largest = jnp.maximum(found[0], log_weight)
-            total = found[1] * jnp.exp(found[0] - largest) + jnp.exp(log_weight - largest)
-            return largest, total
+            log_ratio = self._log_prior(networks, z) + evidence.summed(jnp.square(noise) / 2 + log_std)
+            return self._log_observation(networks, z, x, given) + log_ratio
 
-        nothing = jnp.full(len(images), -jnp.inf), jnp.zeros(len(images))
-        largest, total = jax.lax.fori_loop(0, draws, add, nothing)
-        return largest + jnp.log(total / draws)
+        return evidence.log_mean_of_draws(log_weight, draws, len(images))
 
-    def latent_model(self, networks: Networks, given: Given) -> LatentModel:
+    def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
         options = self.config.family
+        if options.pseudo_inputs:
+            return None  # its z is not standard normal
         return self.observation.latent_model(
             lambda z: self._decode(networks, z, given), self.latent_shape, decoder=options.decoder
         )
@@ -186,8 +220,3 @@ class VAE(FirstStage, Family):
 
     def log_likelihood(self, networks: Networks, z: Array, images: Array, keys: Array) -> Array:
         return self._log_observation(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)
-
-
-def _summed(values: Array) -> Array:
-    """The sum over all axes except the batch axis."""
-    return values.reshape(len(values), -1).sum(-1)

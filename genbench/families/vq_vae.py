@@ -100,7 +100,7 @@ class VQVAE(FirstStage, Family):
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         height, width, depth = self.code_shape
-        outputs = self.space.shape[2] * self.observation.outputs
+        outputs = self.observation.per_pixel
         pair = encoder_and_decoder(
             self.config.network, self.space, self.forms, rngs, codes=depth, latent=depth, outputs=outputs, pictures=True
         )
@@ -152,7 +152,7 @@ class VQVAE(FirstStage, Family):
     def _decode(self, networks: Networks, code: Array, given: Given, key: Array | None = None) -> Array:
         """The decoder's outputs (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](code, given, key)
-        return h.reshape(len(code), *self.spec.shape, self.observation.outputs)
+        return self.observation.arrange(h)
 
     def _log_observation(self, networks: Networks, code: Array, x: Array, given: Given, key: Array | None) -> Array:
         """log p(x | z), (batch,)."""

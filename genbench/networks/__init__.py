@@ -8,7 +8,21 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import adm, autoencoder, couplings, dit, made, maf, mlp, ncsnpp, resnet, unet
+from genbench.networks import (
+    adm,
+    autoencoder,
+    couplings,
+    dit,
+    made,
+    maf,
+    mlp,
+    ncsnpp,
+    pixel_cnn,
+    pixel_transformer,
+    resnet,
+    unet,
+)
+from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -22,6 +36,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
+    'pixel_cnn': pixel_cnn.DEFAULTS,
+    'pixel_transformer': pixel_transformer.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -35,6 +51,8 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'mlp': mlp.RANGES,
     'made': made.RANGES,
     'maf': maf.RANGES,
+    'pixel_cnn': pixel_cnn.RANGES,
+    'pixel_transformer': pixel_transformer.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
@@ -149,16 +167,31 @@ def latent_size(config: Any, space: Shaped) -> int:
     return config.get('latent') or math.prod(space.shape)
 
 
-def autoregressor(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int) -> made.Made:
-    """A network (vectors, given, mask) → `outputs` per dimension, which see the dimensions before it.
+def autoregressor(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int, levels: int
+) -> InOrder:
+    """A network images → `outputs` for each step, which see the steps before it.
+
+    Args:
+      levels: the number of levels of the images.
 
     Raises:
       UserError: the network has no ordering.
     """
-    if config.name != 'made':
-        raise UserError(f'network.name is {config.name!r}, which has no ordering of pixels; use made.')
-    options = {key: value for key, value in config.items() if key != 'name'}
-    return made.Made(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
+    options = _options(config)
+    if config.name == 'made':
+        return made.MadeOfImages(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
+    if config.name == 'pixel_cnn':
+        return pixel_cnn.PixelCNN(space.shape, outputs, forms, rngs=rngs, **options)
+    if config.name == 'pixel_transformer':
+        return pixel_transformer.PixelTransformer(space.shape, outputs, levels, forms, rngs=rngs, **options)
+    raise UserError(f'network.name is {config.name!r}, which has no ordering of pixels; use made, pixel_cnn or '
+                    'pixel_transformer.')  # fmt: skip
+
+
+def values_at_once(config: Any, space: Shaped) -> int:
+    """The number of values of an image in one step of an `autoregressor`: one, or the channels of a pixel."""
+    return space.shape[2] if config.name == 'pixel_cnn' else 1
 
 
 def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow | maf.Flow:

@@ -170,9 +170,11 @@ class Conditioning(nnx.Module):
 class Classes(nnx.Module):
     """The sum (batch, size) of the vectors of an image's classes, one class per condition; None without any."""
 
-    def __init__(self, forms: Mapping[str, Form], size: int, *, rngs: nnx.Rngs):
+    def __init__(self, forms: Mapping[str, Form], size: int, *, rngs: nnx.Rngs, **options: Any):
         check_classes(forms)
-        self.entries = nnx.Dict({name: nnx.Embed(form.size, size, rngs=rngs) for name, form in forms.items()})
+        self.entries = nnx.Dict(
+            {name: nnx.Embed(form.size, size, rngs=rngs, **options) for name, form in forms.items()}
+        )
 
     def __call__(self, given: Given) -> Array | None:
         if given is None or not self.entries:
@@ -264,17 +266,19 @@ def compiled_for(platform: str) -> Iterator[None]:
         _platform.reset(token)
 
 
-def attend(qkv: Array) -> Array:
+def attend(qkv: Array, causal: bool = False) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
-    On NVIDIA GPUs in half precision it uses cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and
-    otherwise XLA.
+    With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
+    cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
     platform = _platform.get() or jax.default_backend()
     fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
-    return jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation=implementation)
+    return jax.nn.dot_product_attention(
+        qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=causal, implementation=implementation
+    )
 
 
 class Attention(nnx.Module):

@@ -17,6 +17,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
+from genbench.networks.in_order import InOrder
 from genbench.networks.mlp import ACTIVATIONS
 from genbench.ranges import COUNT, SEED, each, one_of
 
@@ -121,6 +122,22 @@ class Made(nnx.Module):
         if self.direct is not None:
             y += self.direct.through(x, inputs[:, None] < own)
         return y.reshape(len(x), self.dims, self.outputs)
+
+
+class MadeOfImages(InOrder, Made):
+    """Made for encoded images (batch, height, width, channels); a step is a value."""
+
+    def __call__(  # type: ignore[override]
+        self, x: Array, given: Given = None, mask: Array | int = 0, key: Array | None = None
+    ) -> Array:
+        return Made.__call__(self, x.reshape(len(x), -1), given, mask).reshape(*x.shape[:3], -1)
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self.dims
+
+    def order(self, mask: Array | int) -> Array:
+        return jnp.argsort(jnp.asarray(self.degrees[0]), axis=1)[mask]
 
 
 def _uniform(inputs: int) -> layers.Initializer:

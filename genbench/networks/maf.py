@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks.couplings import Logit
+from genbench.networks.invertible import Logit
 from genbench.networks.made import Made
 from genbench.ranges import COUNT, COUNT_OR_NONE, Range, each, one_of
 

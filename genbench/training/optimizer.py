@@ -43,10 +43,11 @@ DECAYS = {
     'linear': lambda o, steps: optax.linear_schedule(o['learning_rate'], 0.0, max(steps, 1)),
     'inverse_sqrt': lambda o, steps: _inverse_sqrt(o),
     'steps': lambda o, steps: _steps(o),
+    'exponential': lambda o, steps: optax.exponential_decay(o['learning_rate'], 1, o['decay_rate']),
 }
 
-
 _SMOOTH = tuple(name for name in DECAYS if name != 'steps')
+_OTHERS = tuple(name for name in DECAYS if name != 'exponential')
 
 # Options that some optimizers and schedules ignore, and what to set instead.
 UNREAD = {
@@ -60,9 +61,10 @@ UNREAD = {
     'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam or adagrad'),
     'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
     'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
+    'decay_rate': ('schedule', _OTHERS, 'it belongs to optimizer.schedule=exponential'),
     'decay_start': (
         'schedule',
-        ('constant', 'cosine', 'linear', 'steps'),
+        ('constant', 'cosine', 'linear', 'steps', 'exponential'),
         'it belongs to optimizer.schedule=inverse_sqrt',
     ),
 }

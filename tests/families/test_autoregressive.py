@@ -1,5 +1,6 @@
 """Autoregressive models against all images of a space that is small enough to list, and fixed binary images."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -14,19 +15,27 @@ from genbench.errors import UserError
 from genbench.families import observations
 from genbench.families.base import Networks, Sampler
 
-KINDS = {
-    'bernoulli': (DataSpec('tiny', (3, 3, 1), 2), 2),
-    'categorical': (DataSpec('tiny', (2, 2, 1), 3), 1),
-    'logistic': (DataSpec('tiny', (1, 2, 2), 4), 1),
+MADE = {'name': 'made', 'hidden': (24,)}
+CNN = {'name': 'pixel_cnn', 'channels': 4, 'blocks': 1, 'scales': 2}
+TRANSFORMER = {'name': 'pixel_transformer', 'depth': 2, 'width': 8, 'heads': 2}
+KINDS = {  # decoder, data and network
+    'bernoulli': ('bernoulli', DataSpec('tiny', (3, 3, 1), 2), {**MADE, 'masks': 2}),
+    'categorical': ('categorical', DataSpec('tiny', (2, 2, 1), 3), MADE),
+    'logistic': ('logistic', DataSpec('tiny', (1, 2, 2), 4), MADE),
+    'pixel_cnn': ('logistic_mixture', DataSpec('tiny', (1, 2, 2), 3), {**CNN, 'scales': 1}),
+    'pixel_cnn of two scales': ('categorical', DataSpec('tiny', (2, 2, 1), 3), CNN),
+    'pixel_transformer': ('categorical', DataSpec('tiny', (1, 2, 2), 3), TRANSFORMER),
 }
+NEW = [name for name in KINDS if name.startswith('pixel')]
 
 
-def make(name, masks=1, spec=None):
+def make(kind, masks=None, **changes):
     """(family, networks with random parameters)."""
-    network = {'hidden': (24,), 'masks': masks}
-    resolved = config.resolve({'family': {'name': 'autoregressive', 'decoder': name}, 'network': network})
-    family = families.get('autoregressive')(resolved, spec or KINDS[name][0])
-    return family, scrambled(family)
+    decoder, spec, network = KINDS[kind]
+    network = network if masks is None else {**network, 'masks': masks}
+    family = {'name': 'autoregressive', 'decoder': decoder, 'components': 2, **changes}
+    built = families.get('autoregressive')(config.resolve({'family': family, 'network': network}), spec)
+    return built, scrambled(built)
 
 
 def scrambled(family, scale=0.7):
@@ -51,23 +60,24 @@ def probabilities(family, networks):
 
 @pytest.mark.parametrize('name', KINDS)
 def test_the_probabilities_of_all_images_sum_to_one(name):
-    found = probabilities(*make(name, KINDS[name][1]))
+    found = probabilities(*make(name))
     assert found.sum() == pytest.approx(1, abs=1e-5) and found.max() > 2 / len(found)
 
 
-def test_samples_have_the_probabilities_of_their_images():
-    family, networks = make('bernoulli', 2)
-    expected, count = probabilities(family, networks), 20_000
+@pytest.mark.parametrize('name', ['bernoulli', *NEW])
+def test_samples_have_the_probabilities_of_their_images(name):
+    family, networks = make(name)
+    expected, count, levels, dims = probabilities(family, networks), 20_000, family.spec.levels, family.spec.num_dims
     keys = jax.random.split(jax.random.key(1), count)
     samples = jax.jit(lambda keys: family.sample(networks, keys, None, Sampler('direct', 1)).images)(keys)
-    index = np.asarray(samples).reshape(count, -1) @ (2 ** np.arange(8, -1, -1))
-    observed = np.bincount(index, minlength=512)
+    index = np.asarray(samples).reshape(count, -1) @ (levels ** np.arange(dims - 1, -1, -1))
+    observed = np.bincount(index, minlength=levels**dims)
     likely = expected * count > 5
-    rest = [observed[~likely].sum()], [expected[~likely].sum() * count]
+    rest = ([], []) if likely.all() else ([observed[~likely].sum()], [expected[~likely].sum() * count])
     o, e = (np.concatenate([part, more]) for part, more in zip((observed[likely], expected[likely] * count), rest,
                                                                strict=True))  # fmt: skip
     squared = ((o - e) ** 2 / e).sum()
-    assert likely.sum() > 50 and abs(squared - len(o)) < 5 * np.sqrt(2 * len(o))  # χ², 5 standard deviations
+    assert likely.sum() > 15 and abs(squared - len(o)) < 5 * np.sqrt(2 * len(o))  # χ², 5 standard deviations
 
 
 def test_steps_take_the_orderings_in_turn():
@@ -139,9 +149,52 @@ def test_the_density_of_logits_is_that_of_the_same_draw_by_hand():
     assert bound - log_p == pytest.approx(np.log(0.9 / 8 / (x * (1 - x))), abs=1e-4)
 
 
+@pytest.mark.parametrize('name', NEW[1:])
+def test_training_reaches_every_parameter_and_hears_the_label(name):
+    decoder, spec, network = KINDS[name]
+    spec = dataclasses.replace(spec, classes=2)
+    options = {'name': 'autoregressive', 'decoder': decoder, 'conditional': True}
+    family = families.get('autoregressive')(config.resolve({'family': options, 'network': network}), spec)
+    networks, images = scrambled(family), everything(spec)[:8]
+    batch = {'image': images, 'key': jax.random.split(jax.random.key(0), 8), 'label': jnp.arange(8) % 2}
+
+    def loss(network, batch):
+        return family.loss(Networks({'pixels': network}), batch, jax.random.key(0), 0)[0]
+
+    both = nnx.jit(nnx.value_and_grad(loss))
+    value, slopes = both(networks['pixels'], batch)
+    assert all(np.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes))
+    assert abs(value - both(networks['pixels'], {**batch, 'label': 1 - batch['label']})[0]) > 1e-4
+
+
+def test_evaluations_are_pixels_or_values():
+    found = {name: make(name)[0].evaluations(Sampler('direct')) for name in ('bernoulli', *NEW)}
+    assert list(found.values()) == [2 * 9, 2, 4, 4]
+
+
+def test_a_pixel_cnn_starts_from_normalised_features():
+    """Outputs of the last layer then have mean 0 and deviation 1 on the first batch, here without dropout."""
+    family, networks = make('pixel_cnn')
+    batch = {'image': everything(family.spec)[::2], 'key': jax.random.split(jax.random.key(0), 41)}
+
+    @nnx.jit
+    def outputs(network):
+        family.initialise(Networks({'pixels': network}), batch, jax.random.key(1))
+        return network(family.spec.encode(batch['image']))
+
+    h = np.reshape(outputs(networks['pixels']), (-1, 12))
+    np.testing.assert_allclose(h.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(h.std(0), 1, rtol=1e-3)
+
+
+def test_a_mixture_over_colours_is_refused_for_a_network_that_predicts_them_one_by_one():
+    with pytest.raises(UserError, match='couples the channels .* network.name=pixel_transformer .*use .*pixel_cnn'):
+        make('pixel_transformer', decoder='logistic_mixture')
+
+
 def test_a_density_and_a_network_without_an_ordering_are_refused():
     with pytest.raises(UserError, match='normal, a density'):
-        make('normal', spec=KINDS['bernoulli'][0])
+        make('bernoulli', decoder='normal')
     resolved = config.resolve({'family': {'name': 'autoregressive'}, 'network': {'name': 'mlp'}})
     with pytest.raises(UserError, match="'mlp', which has no ordering of pixels; use made"):
-        families.get('autoregressive')(resolved, KINDS['bernoulli'][0]).networks(nnx.Rngs(0))
+        families.get('autoregressive')(resolved, KINDS['bernoulli'][1]).networks(nnx.Rngs(0))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError
-from genbench.networks import couplings
+from genbench.networks import couplings, glow, invertible
 
 FLOW = {'channels': 8, 'multipliers': (1, 2), 'steps': 2, 'margin': 0.01, 'dropout': 0.0}
 
@@ -29,14 +29,17 @@ def images(shape, count=3):
     return jax.random.uniform(jax.random.key(2), (count, *shape), minval=-1, maxval=1)
 
 
+GLOW = {'pixels': 'plain', 'mixing': 'rotation', 'scale': 'sigmoid', 'normalised': True, 'prior': 'learned'}
 LAYERS = {
     'logit': (lambda: couplings.Logit(0.05), (2, 2, 3)),
     'normalisation': (lambda: couplings.Normalisation(3), (2, 2, 3)),
     'mixing': (lambda: couplings.Mixing(6), (2, 1, 6)),
+    'mixing from a rotation': (lambda: couplings.Mixing(6, 3), (2, 1, 6)),
     'coupling': (lambda: couplings.Coupling(4, {}, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 4)),
     'coupling of odd channels': (lambda: couplings.Coupling(3, {}, width=8, dropout=0.0, rngs=nnx.Rngs(0)), (2, 2, 3)),
     'step': (lambda: couplings.Step(4, {}, width=8, rngs=nnx.Rngs(0)), (2, 2, 4)),
     'flow': (make_flow, (4, 4, 2)),
+    'flow of Glow': (lambda: make_flow((4, 4, 1), **GLOW), (4, 4, 1)),
     'flow of odd sides': (lambda: make_flow((6, 2, 1), multipliers=(1,)), (6, 2, 1)),
 }
 every_layer = pytest.mark.parametrize('name', LAYERS)
@@ -122,3 +125,75 @@ def test_dropout_happens_with_a_key_only():
 def test_images_that_cannot_be_halved_are_refused(shape):
     with pytest.raises(UserError, match='2 scales.*divisible by 4; these have [68]×[68]'):
         make_flow(shape)
+
+
+def test_a_fresh_mixing_is_a_rotation_and_its_numbers_differ():
+    x = images((2, 2, 6))
+    one, other = (couplings.Mixing(6, number)(x)[0] for number in (0, 1))
+    np.testing.assert_allclose(np.linalg.norm(one, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    assert np.abs(one - other).max() > 0.1
+    place, sign, rest = invertible.rotation(6, 0)
+    lower, upper = np.tril(rest, -1) + np.eye(6), np.triu(rest, 1) + np.diag(sign * np.exp(np.diag(rest)))
+    np.testing.assert_allclose(one, x @ (np.eye(6)[:, place] @ lower @ upper), atol=1e-5)
+
+
+def test_the_depth_of_glow_returns_to_the_image_in_single_precision():
+    """Three scales of 32 steps after data-dependent initialisation, with couplings that move what they see."""
+    flow = couplings.Flow((8, 8, 1), {}, rngs=nnx.Rngs(0), **{**FLOW, **GLOW, 'multipliers': (1, 1, 1), 'steps': 32})
+    x, rng = images((8, 8, 1), 16), np.random.default_rng(0)
+    for steps in flow.scales:
+        for step in steps:
+            kernel = step.coupling.network.output.conv.kernel
+            kernel[...] = jnp.asarray(0.05 * rng.normal(size=kernel.shape), jnp.float32)
+    flow(x, fit=True)
+    z, _ = flow(x)
+    assert np.isfinite(z).all()
+    np.testing.assert_allclose(flow.inverse(z), x, atol=1e-4)
+
+
+def test_fitting_normalises_inside_the_networks_of_couplings():
+    network, x = glow.Normalised(3, 4, width=8, rngs=nnx.Rngs(0)), images((4, 4, 3), 16)
+    network(x, fit=True)
+    h = np.asarray(network.norms[0](network.conv_in(x))[0])
+    np.testing.assert_allclose(h.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(h.std((0, 1, 2)), 1, rtol=1e-3)
+    np.testing.assert_array_equal(network(x, fit=False), 0)
+
+
+def test_a_convolution_sees_the_edges():
+    """Of a black image only the channel beyond the edges counts: 3 of 9 pixels of a window at a side, 5 at a corner."""
+    conv = glow.EdgeConv(2, 1, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(conv(jnp.zeros((1, 3, 3, 2)))[0, :, :, 0], [[5, 3, 5], [3, 0, 3], [5, 3, 5]])
+
+
+def test_the_prior_of_glow_is_normal_with_mean_and_scale_from_what_stays_and_from_the_label(double):
+    """log N(ε) + log |det| is the log-density of the normal, whose parameters are read off by hand."""
+    prior = scrambled(lambda: glow.SplitPrior(0, 2, {'label': Form('classes', (), 3)}, rngs=nnx.Rngs(0)))
+    moved, label = images((2, 2, 2)), jnp.array([0, 1, 2])
+    z, change = prior(moved, None, {'label': label})
+    table = prior.own[...] + prior.classes.entries['label'].embedding[...][label]
+    wanted = jax.scipy.stats.norm.logpdf(
+        moved, *(part[:, None, None] for part in (table[:, :2], jnp.exp(table[:, 2:])))
+    )
+    found = jax.scipy.stats.norm.logpdf(z).sum((1, 2, 3)) + change
+    np.testing.assert_allclose(found, wanted.sum((1, 2, 3)), rtol=1e-6)
+
+
+def official_count(width, steps):
+    """Parameters of Glow's official code on 32×32 colours in three scales, without and with its learned top."""
+
+    def step(c):
+        first, middle = 9 * (c // 2 + 1) * width + 2 * width, width * width + 2 * width
+        return 2 * c + c * c + first + middle + 9 * (width + 1) * c + 2 * c
+
+    split = sum(9 * (c // 2 + 1) * c + 2 * c for c in (12, 24))
+    return steps * sum(step(c) for c in (12, 24, 48)) + split, 9 * (2 * 48 + 1) * 2 * 48 + 4 * 48
+
+
+def test_the_size_of_glow_on_cifar_10_is_that_of_the_official_code():
+    """Except for the top: there, the code convolves zeros, which leaves 96 numbers of 84,000 and the edges' weights."""
+    options = {**FLOW, **GLOW, 'channels': 512, 'multipliers': (1, 1, 1), 'steps': 32}
+    shapes = nnx.eval_shape(lambda: couplings.Flow((32, 32, 3), {}, rngs=nnx.Rngs(0), **options))
+    found = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes, nnx.Param)))
+    below, top = official_count(512, 32)
+    assert (found, below + top) == (44_519_700, 44_603_604) and found == below + 96

@@ -47,6 +47,32 @@ def test_a_discretised_decoder_integrates_its_density_over_each_bin(kind):
     np.testing.assert_allclose(np.exp(found), np.diff(cdf(edges)), rtol=1e-4, atol=1e-7)
 
 
+def test_a_mixture_couples_the_channels_of_a_pixel_as_the_paper_says_and_sums_to_one():
+    """Equations 2 and 3 of Salimans et al. 2017 with differences of scipy's distribution functions, for all colours."""
+    levels, components = 4, 2
+    h = np.random.default_rng(0).normal(size=decoders.mixture_size(3, components))
+    parts = decoders.split_mixture(jnp.asarray(h), 3, components)
+    images = np.stack(np.meshgrid(*[np.arange(levels)] * 3, indexing='ij'), axis=-1).reshape(-1, 3)
+    values = 2 * images / (levels - 1) - 1
+    found = np.exp(decoders.logistic_mixture(parts, jnp.asarray(values), jnp.asarray(images), levels))
+    pi, mu, log_s, slopes = h[:2], h[2:8].reshape(3, 2), h[8:14].reshape(3, 2), np.tanh(h[14:].reshape(3, 2))
+    alpha, beta, gamma = slopes
+    wanted = np.zeros(len(images))
+    for k in range(components):
+        red, green, _ = values.T
+        means = mu[0, k], mu[1, k] + alpha[k] * red, mu[2, k] + beta[k] * red + gamma[k] * green
+        product = np.exp(pi[k]) / np.exp(pi).sum()
+        for channel in range(3):
+            edges = values[:, channel, None] + np.array([-1, 1]) / (levels - 1)
+            edges[images[:, channel] == 0, 0], edges[images[:, channel] == levels - 1, 1] = -np.inf, np.inf
+            cdf = stats.logistic.cdf(edges, means[channel] if channel == 0 else means[channel][:, None],
+                                     np.exp(log_s[channel, k]))  # fmt: skip
+            product = product * (cdf[:, 1] - cdf[:, 0])
+        wanted += product
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
 @each_kind
 @each_size
 def test_gradients_of_a_discretised_decoder_are_finite_everywhere(kind, levels):

@@ -41,6 +41,12 @@ def test_warm_up_is_linear_and_the_decay_fills_the_rest(schedule):
     assert rate(100, schedule=schedule, warmup_steps=20) == pytest.approx(rate(100, schedule=schedule), abs=1e-6)
 
 
+def test_an_exponential_decay_multiplies_the_rate_at_every_step_whatever_the_length_of_the_run():
+    for num_steps in (10, 1000):
+        assert rate(3, num_steps, schedule='exponential', decay_rate=0.5) == pytest.approx(2.0 / 8)
+    assert rate(100_000, schedule='exponential') == pytest.approx(2 * np.exp(100_000 * np.log(0.999995)), rel=1e-3)
+
+
 @pytest.mark.parametrize('changes', [{'name': 'adm'}, {'schedule': 'cosin'}])
 def test_an_unknown_name_brings_a_suggestion(changes):
     with pytest.raises(UserError, match='Did you mean'):
@@ -75,6 +81,7 @@ def test_adamw_decays_weights_that_have_no_gradient():
         ({'name': 'sgd', 'b2': 0.9}, 'b2 is 0.9, but optimizer.name=sgd'),
         ({'schedule': 'cosine', 'drops': (5,)}, 'belong to optimizer.schedule=steps'),
         ({'schedule': 'cosine', 'drop_factor': 0.5}, 'belongs to optimizer.schedule=steps'),
+        ({'schedule': 'steps', 'decay_rate': 0.5}, 'belongs to optimizer.schedule=exponential'),
         ({'name': 'adamw', 'epsilon': 1e-4}, 'belongs to optimizer.name=adam'),
         ({'schedule': 'cosine', 'decay_start': 5}, 'belongs to optimizer.schedule=inverse_sqrt'),
     ],
