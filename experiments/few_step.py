@@ -24,7 +24,7 @@ JUMPS = ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consis
 # The times of two steps are those of the papers; those of four are a choice of ours, σ / α = 80, 4, 1, 0.2.
 TIMES = {
     'consistency_training': ('80/0.821', '80/4/0.821/0.2'),
-    'continuous_consistency': ('1.56455/1.1', '1.56455/1.446/1.1/0.381'),
+    'continuous_consistency': ('1.5645464/1.1', '1.5645464/1.446/1.1/0.381'),
 }
 SAMPLERS = {
     name: ('multistep_consistency:1', *(f'multistep_consistency:spacing={times}' for times in levels))

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             'evaluation': {
                 'num_samples': 180,
                 'sets': 8,
-                'samplers': ('multistep_consistency:1', 'multistep_consistency:spacing=1.56455/1.1'),
+                'samplers': ('multistep_consistency:1', 'multistep_consistency:spacing=1.5645464/1.1'),
             },
         }
     )
