@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
                 'ema_decay': 0.99929,
                 'ema_warmup': False,
             },
-            'optimizer': {'learning_rate': 1e-3, 'warmup_steps': 19_531, 'clip_norm': 0.0},
+            'optimizer': {'warmup_steps': 19_531, 'clip_norm': 0.0},
             'checkpoint': {'every': 5000},
             'evaluation': {'samplers': ('heun:18',), 'likelihoods': ('ode_1',)},
         }

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
                 'pyramid': True,
                 'dropout': 0.1,
             },
-            'train': {'num_steps': 1_300_000, 'sample_every': 100_000, 'ema_decay': 0.999, 'ema_warmup': False},
+            'train': {'num_steps': 1_300_000, 'sample_every': 100_000, 'ema_warmup': False},
             'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
             'checkpoint': {'every': 10_000},
             'evaluation': {'samplers': ('predictor_corrector:1000',)},

@@ -21,9 +21,9 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'digits'},
-            'family': {'name': 'progressive_distillation', 'teacher': 'runs/diffusion', 'first': 16, 'last': 4},
+            'family': {'name': 'progressive_distillation', 'teacher': 'runs/diffusion', 'first': 16},
             'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.9},
-            'optimizer': {'learning_rate': 1e-3, 'schedule': 'linear'},
+            'optimizer': {'schedule': 'linear'},
             'evaluation': {'num_samples': 180, 'sets': 8, 'samplers': ('ddim:4', 'ddim:2', 'ddim:1')},
         }
     )
