@@ -5,6 +5,9 @@ genbench train --config=configs/digits/continuous_consistency.py --workdir=runs/
 This follows C. Lu, Y. Song, Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, 2025, except as
 noted below. The intermediate time of two steps is t = 1.1, where σ / α = 0.982.
 
+With seed 0, `fd` is 9.94 at one evaluation and 9.79 at two, and `fd_train` 7.08 and 6.70. The eight sets of 180 samples
+vary with a standard deviation of 0.7 to 1.1.
+
 Differs from the paper: the data set is different, and the U-Net is small, without attention, adaptive double
 normalisation and dropout. The tangent grows in over 100 updates instead of 10,000. The trajectory ends at 0, where
 f(x, 0) = x. Pixels have uniform noise in their bins. The batch size is 128 instead of 512. The optimizer is Adam at
@@ -25,7 +28,7 @@ def get_config() -> ConfigDict:
             'evaluation': {
                 'num_samples': 180,
                 'sets': 8,
-                'samplers': ('multistep_consistency:1', 'multistep_consistency:spacing=1.56455/1.1'),
+                'samplers': ('multistep_consistency:1', 'multistep_consistency:spacing=1.5645464/1.1'),
             },
         }
     )

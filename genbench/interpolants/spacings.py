@@ -176,5 +176,5 @@ def check_spacing(schedule: 'Schedule', spacing: str) -> int | None:
     times = times_of(spacing)
     if not math.isclose(times[0], schedule.t_max, rel_tol=1e-6):
         raise UserError(f'spacing={spacing} begins at {times[0]:g}, but samples of the schedule '
-                        f'{schedule.name} start from noise at {schedule.t_max:g}; write that time first.')  # fmt: skip
+                        f'{schedule.name} start from noise at {schedule.t_max:.8g}; write it first.')  # fmt: skip
     return len(times)

@@ -21,6 +21,7 @@ from genbench.networks import (
     pixel_transformer,
     resnet,
     unet,
+    vdm,
 )
 from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'dit': dit.DEFAULTS,
     'ncsnpp': ncsnpp.DEFAULTS,
     'adm': adm.DEFAULTS,
+    'vdm': vdm.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'couplings': couplings.DEFAULTS,
@@ -45,6 +47,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'dit': dit.RANGES,
     'ncsnpp': ncsnpp.RANGES,
     'adm': adm.RANGES,
+    'vdm': vdm.RANGES,
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'couplings': couplings.RANGES,
@@ -55,7 +58,9 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'pixel_transformer': pixel_transformer.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
-SQUARE: dict[str, Callable[..., nnx.Module]] = {'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM}
+SQUARE: dict[str, Callable[..., nnx.Module]] = {
+    'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'vdm': vdm.VDM,
+}  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 
 
@@ -237,10 +242,11 @@ def square_size(config: Any, space: Shaped) -> int:
       UserError: the images are not square, or they cannot be halved that often.
     """
     height, width, _ = space.shape
-    factor = 2 ** (len(config.multipliers) - 1)
+    resolutions = len(config.get('multipliers', (1,)))
+    factor = 2 ** (resolutions - 1)
     if height != width or height % factor:
         raise UserError(
-            f'A network with {len(config.multipliers)} resolutions (network.multipliers) needs square images whose '
+            f'A network with {resolutions} resolutions (network.multipliers) needs square images whose '
             f'height is divisible by {factor}, but these are {height}×{width} ({space.name}).'
         )
     return height

@@ -78,7 +78,8 @@ class Encoder(nnx.Module):
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
-        groups: int, dropout: float, time_scale: float, dtype: str, remat: str, second_time: bool, rngs: nnx.Rngs,
+        groups: int, dropout: float, time_scale: float, dtype: str, remat: str, second_time: bool,
+        features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
         tokens = any(form.type == 'tokens' for form in forms.values())
@@ -92,7 +93,7 @@ class Encoder(nnx.Module):
             kernel_init=layers.fan_average, class_init=CLASS_INIT, time_scale=time_scale, second_time=second_time,
             rngs=rngs,
         )  # fmt: skip
-        inputs = image_channels + layers.channels_of(forms)
+        inputs = image_channels + features + layers.channels_of(forms)
         self.conv_in = layers.Conv(inputs, channels, kernel_init=layers.fan_average, rngs=rngs)
         down: list[Any] = []
         width, skips = channels, [channels]
@@ -106,7 +107,7 @@ class Encoder(nnx.Module):
                 skips.append(width)
         self.down, self.widths = nnx.List(down), (*skips, width)  # widths of the skips and the middle
         self.middle = nnx.List([
-            self.level(width, width, bool(attention), rngs), self.level(width, width, False, rngs),
+            self.level(width, width, bool(attention) or attend_middle, rngs), self.level(width, width, False, rngs),
         ])  # fmt: skip
 
     def level(self, inputs: int, outputs: int, attend: bool, rngs: nnx.Rngs) -> Level:
@@ -146,18 +147,20 @@ class UNet(Encoder):
       image_channels: the number of channels of the images.
       forms: the forms of the conditions, by name.
       second_time: build the network for calls with a time s before t.
+      features: the number of further channels of x, which a subclass computes.
+      attend_middle: attend in the middle even if no resolution is in `attention`.
     """
 
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, time_scale: float = 1000.0, dtype: str = 'float32', remat: str = 'none',
-        second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs,
+        second_time: bool = False, outputs: int = 1, features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         super().__init__(
             size, image_channels, forms, channels=channels, multipliers=multipliers, blocks=blocks,
             attention=attention, heads=heads, groups=groups, dropout=dropout, time_scale=time_scale, dtype=dtype,
-            remat=remat, second_time=second_time, rngs=rngs,
+            remat=remat, second_time=second_time, features=features, attend_middle=attend_middle, rngs=rngs,
         )  # fmt: skip
         *skips, width = self.widths
         up: list[Any] = []

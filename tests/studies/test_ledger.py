@@ -96,9 +96,9 @@ def test_the_status_follows_from_the_recorded_value(tmp_path, value, expected):
 
 
 def test_a_row_without_a_recipe_says_so(tmp_path):
-    assert ledger.describe(row('edm-fid'), tmp_path)['status'] == ledger.NO_RECIPE
-    with pytest.raises(UserError, match='edm-fid has no recipe yet: a config'):
-        _ = row('edm-fid').path
+    assert ledger.describe(row('edm-a-vp-fid'), tmp_path)['status'] == ledger.NO_RECIPE
+    with pytest.raises(UserError, match='edm-a-vp-fid has no recipe yet: a config'):
+        _ = row('edm-a-vp-fid').path
 
 
 def test_recorded_evidence_is_whole():

@@ -202,6 +202,8 @@ def test_its_operations_are_part_of_what_training_took(tiny, tmp_path):
     spent = json.loads((tmp_path / 'run' / 'prepared' / 'manifest.json').read_text())['flops']
     flops = [row['train/flops'] for row in read_rows(tmp_path / 'run' / 'metrics.jsonl')]
     assert flops[0] - (flops[1] - flops[0]) >= spent > 0
+    ready = prepare(tiny('steward'))
+    assert prepare(tiny('steward'), on_noise=True).preparing(ready.feed.taken.order.size) == spent
 
 
 def test_an_array_on_its_way_to_another_process_is_mapped_there(tmp_path):
