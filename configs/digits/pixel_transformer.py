@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'autoregressive'},
             'network': {'name': 'pixel_transformer', 'dropout': 0.2},
-            'train': {'num_steps': 1000, 'sample_every': 500, 'ema_decay': 0.99},
+            'train': {'sample_every': 500, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
         }
     )
