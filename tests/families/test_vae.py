@@ -263,6 +263,13 @@ def test_the_mean_sampler_shows_the_level_nearest_to_the_mean_of_a_logistic(draw
     np.testing.assert_array_equal(drawn('logistic', 'mean'), np.tile([3, 0], (20_000, 1)))
 
 
+def test_the_mean_of_a_mixture_weighs_its_components_and_follows_the_channel_before():
+    """Two components with weights ¼ and ¾: red −1 and 1, green 0 and 1 − 0.9 red; the means are 0.5 and 0.075."""
+    model = observations.make('logistic_mixture', DataSpec('pixels', (1, 1, 2), levels=5), 0.0, 2)
+    h = jnp.array([[0, np.log(3)], [-1, 1], [0, 1], [-2, -2], [-2, -2], [0, np.arctanh(-0.9)]])
+    np.testing.assert_array_equal(model.mean(model.arrange(h[None]))[0, 0, 0], [3, 2])
+
+
 def test_the_mean_sampler_shows_the_bin_of_the_mean_of_a_normal(drawn):
     """0.5 and −0.9 among bins of width 2 / 5 from −1."""
     np.testing.assert_array_equal(drawn('normal', 'mean'), np.tile([3, 0], (20_000, 1)))
