@@ -126,7 +126,6 @@ def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
     """Apply one update. The state stays unchanged if the loss or the gradient is not finite."""
-
     mesh, parts = places['step'].mesh, blueprint.family.config.train.accumulate
     split = mesh.shape['fsdp'] > 1
 
