@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError, did_you_mean
@@ -76,7 +77,7 @@ class Conv(nnx.Conv):
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
         kernel = self.kernel[...].astype(x.dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, strides, 'SAME', dimension_numbers=layout)
+        y = _split(jax.lax.conv_general_dilated(_split(x), kernel, strides, 'SAME', dimension_numbers=layout))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -251,6 +252,33 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         _fused.reset(token)
+
+
+_places = contextvars.ContextVar[NamedSharding | None]('sharding of images', default=None)
+
+
+@contextlib.contextmanager
+def images_split(places: NamedSharding | None) -> Iterator[None]:
+    """Keep the images of convolutions traced inside, and their gradients, split over devices as `places` says.
+
+    Left to itself, XLA's partitioner splits channels wherever the gradient of a kernel is split, and moves the images.
+
+    Args:
+      places: axes of the mesh for the first axis of the images. None leaves the choice to the partitioner.
+    """
+    token = _places.set(places)
+    try:
+        yield
+    finally:
+        _places.reset(token)
+
+
+def _split(x: Array) -> Array:
+    places = _places.get()
+    if places is None or len(x) % math.prod(places.mesh.shape[axis] for axis in places.spec[0]):
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(places.mesh, PartitionSpec(*places.spec, *rest)))
 
 
 _platform = contextvars.ContextVar('platform', default='')

@@ -140,24 +140,32 @@ def shardings(placed: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
-def gather(tree: Tree, places: Tree) -> Tree:
+def gather(tree: Tree, places: Tree, types: Tree) -> Tree:
     """Parameters as a loss uses them: no longer split over 'fsdp'. Their gradients are split again.
 
     Left to itself, the compiler also moves activations, and it moves parameters twice.
+
+    Args:
+      types: the type in which each parameter travels; its gradient has its own.
     """
-    return jax.tree.map(_gather, tree, places)
+    return jax.tree.map(_gather, tree, places, types)
 
 
-def _gather(leaf: jax.Array, place: NamedSharding) -> jax.Array:
+def _gather(leaf: jax.Array, place: NamedSharding, dtype: Any) -> jax.Array:
     if 'fsdp' not in place.spec:
         return leaf
     whole = NamedSharding(place.mesh, PartitionSpec(*(None if axis == 'fsdp' else axis for axis in place.spec)))
+    own = leaf.dtype
 
     @jax.custom_vjp
     def moved(x: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, whole)
+        cast = jax.lax.with_sharding_constraint(x.astype(dtype), place)
+        return jax.lax.with_sharding_constraint(cast, whole)
 
-    moved.defvjp(lambda x: (moved(x), None), lambda _, g: (jax.lax.with_sharding_constraint(g, place),))
+    def back(_: None, g: jax.Array) -> tuple[jax.Array]:
+        return (jax.lax.with_sharding_constraint(g.astype(own), place),)
+
+    moved.defvjp(lambda x: (moved(x), None), back)
     return moved(leaf)
 
 

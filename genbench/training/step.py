@@ -11,7 +11,8 @@ from genbench import rng
 from genbench.data import conditions, pipeline
 from genbench.errors import UserError
 from genbench.families.base import Average, Scalars, Update
-from genbench.training import averages, placement
+from genbench.networks import layers
+from genbench.training import averages, placement, precision
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
 
@@ -125,15 +126,22 @@ def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
     """Apply one update. The state stays unchanged if the loss or the gradient is not finite."""
+    mesh, parts = places['step'].mesh, blueprint.family.config.train.accumulate
+    split = mesh.shape['fsdp'] > 1
+
+    def on_whole(held: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
+        networks = blueprint.bind_state({**held, 'aux': aux})
+        with layers.images_split(meshes.split_batch(mesh) if split else None):
+            value, scalars = update.loss(networks, batch, key, state['step'])
+        return value, (scalars, blueprint.aux(networks))
 
     def loss(moved: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
         held = {'params': {**state['params'], **moved}, 'averages': state['averages'], 'lent': lent}
-        used = placement.gather(held, {name: places[name] for name in held})
-        networks = blueprint.bind_state({**used, 'aux': aux})
-        value, scalars = update.loss(networks, batch, key, state['step'])
-        return value, (scalars, blueprint.aux(networks))
+        if split:
+            types = precision.read_types(on_whole, held, aux, batch, key)
+            held = placement.gather(held, {name: places[name] for name in held}, types)
+        return on_whole(held, aux, batch, key)
 
-    parts = blueprint.family.config.train.accumulate
     if update.optimizer is None:
         value, (scalars, aux) = loss({}, state['aux'], batch, key)
         finite = jnp.isfinite(value)
@@ -144,7 +152,6 @@ def _apply(
     if parts == 1:
         (value, (scalars, aux)), gradient = differentiated(moved, state['aux'], batch, key)
     else:
-        mesh = places['step'].mesh
         value, scalars, aux, gradient = _accumulated(differentiated, moved, state['aux'], batch, key, parts, mesh)
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)

@@ -1,5 +1,6 @@
 """`--dry-run --topology`: programs compiled for accelerators that are not there."""
 
+import collections
 import functools
 import json
 import math
@@ -16,7 +17,7 @@ from genbench.errors import UserError
 from genbench.families import stages
 from genbench.training import compiled, dry_run, forecast, placement, prepared, topologies
 from genbench.training import mesh as meshes
-from genbench.training.state import Blueprint
+from genbench.training.state import Blueprint, flatten
 
 WORKING = [  # on which libtpu 0.0.42 compiles without a TPU
     ('v2:2x2', 1, 8), ('v3:2x2', 1, 8), ('v4:2x2x1', 1, 4), ('v5p:2x2x1', 1, 4), ('v5e:1x1', 1, 1), ('v5e:2x2', 1, 4),
@@ -83,12 +84,30 @@ def test_fsdp_gathers_parameters_once_and_scatters_gradients(name):
     assert {one['axes'] for one in program['collectives']} == {'fsdp'}
     assert exchanged.keys() <= {'all-gather', 'all-reduce', 'reduce-scatter', 'collective-permute'}
     parameters = state  # four arrays as large as the parameters, each a quarter of them
-    assert exchanged['all-gather'] <= parameters  # in float32 each once, less in bfloat16
+    family = families.get('diffusion')(config, sources.spec_by_name('digits', ''))
+    shapes = flatten(Blueprint(family).shapes['params'])
+    split = {path: leaf.size for path, leaf in shapes.items() if leaf.size >= placement.SMALL}
+    gathered = sum(size * (4 if 'conditioning/' in path else 2) for path, size in split.items())  # each once
+    assert exchanged['all-gather'] == gathered if name == 'h100:4' else exchanged['all-gather'] <= gathered
     scattered = exchanged['reduce-scatter'] + 4 * exchanged.get('collective-permute', 0)
     assert exchanged['all-reduce'] < 0.1 * parameters < scattered
     products = program['products']
     assert products['bf16'] > 3 * products.get('f32', 0)
     assert ('fused attention in bf16' in products) == (name == 'h100:4')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('axis', ['data', 'tensor'])
+def test_a_gan_moves_parameters_and_gradients_but_no_images(axis, tiny):
+    config = tiny('gan', 'network.channels=16', 'network.latent=64', 'mesh.data=1', 'mesh.fsdp=2', f'mesh.{axis}=2')
+    (program,) = asked('h100:4', json.dumps(configs.plain(config)))['programs']
+    exchanged = collections.Counter()
+    for one in program['collectives']:
+        exchanged[one['kind']] += one['bytes']
+    family = families.get('gan')(config, sources.spec_by_name('digits', ''))
+    parameters = sum(4 * leaf.size for leaf in flatten(Blueprint(family).shapes['params']).values())
+    assert not exchanged['all-to-all'] and exchanged['collective-permute'] < 0.1 * parameters
+    assert exchanged['all-gather'] <= 2 * parameters  # the discriminator's before and after its own update
 
 
 @pytest.mark.slow
@@ -106,6 +125,8 @@ def test_every_topology_compiles_the_u_net_of_digits(name, slices, devices, tiny
     report = forecast.ask(tiny('diffusion'), target(name, slices), advise=False)
     (program,) = report['programs']
     assert (report['devices'], report['fits']) == (devices, True)
+    axes = {one['axes'] for one in program['collectives']}
+    assert axes <= {'data', 'slices'} and ('slices' in axes) == (slices > 1)
     assert program['compile_seconds'] < 60
 
 
