@@ -97,16 +97,15 @@ def test_fsdp_gathers_parameters_once_and_scatters_gradients(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('axis', ['data', 'tensor'])
-def test_a_gan_moves_parameters_and_gradients_but_no_images(axis, tiny):
-    config = tiny('gan', 'network.channels=16', 'network.latent=64', 'mesh.data=1', 'mesh.fsdp=2', f'mesh.{axis}=2')
+def test_a_gan_moves_parameters_and_gradients_but_no_images(tiny):
+    config = tiny('gan', 'network.channels=16', 'network.latent=64', 'mesh.data=2', 'mesh.fsdp=2')
     (program,) = asked('h100:4', json.dumps(configs.plain(config)))['programs']
     exchanged = collections.Counter()
     for one in program['collectives']:
         exchanged[one['kind']] += one['bytes']
     family = families.get('gan')(config, sources.spec_by_name('digits', ''))
     parameters = sum(4 * leaf.size for leaf in flatten(Blueprint(family).shapes['params']).values())
-    assert not exchanged['all-to-all'] and exchanged['collective-permute'] < 0.1 * parameters
+    assert exchanged.keys() <= {'all-gather', 'all-reduce', 'reduce-scatter'}
     assert exchanged['all-gather'] <= 2 * parameters  # the discriminator's before and after its own update
 
 
