@@ -29,7 +29,7 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
     prediction `preconditioned` is −F.
     """
 
-    weights = {'none': weights.WEIGHTS['none']}  # the tangent contains the weight 1 / tan(t) of the paper
+    weights = {'none': weights.WEIGHTS['none']}  # the tangent contains the paper's weight, 1 / (σ_d tan t)
     ranges = {'tangent_warmup': NOT_NEGATIVE, 'tangent_constant': POSITIVE}
 
     @classmethod
@@ -41,8 +41,8 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
             'condition_dropout': 0.0,
             'time_sampler': 'log_normal:mean=-1,deviation=1.4',  # of σ_d tan(t) (section 4.2)
             'uncertainty': True,  # the adaptive weight of section 4.2
-            'tangent_warmup': 10_000,  # updates over which the unstable part of the tangent grows in (section 4.1)
-            'tangent_constant': 0.1,  # c of the normalised tangent g / (‖g‖ + c) (section 4.1)
+            'tangent_warmup': 10_000,  # updates over which the unstable part of the tangent grows in (section 4.2)
+            'tangent_constant': 0.1,  # c of the normalised tangent g / (‖g‖ + c) (section 4.2)
         }
         # Derivatives with respect to time grow with the sinusoids' frequencies.
         return {**base, 'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 1.0}}
@@ -78,7 +78,7 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
         """F and g = cos(t) df/dt where x_t moves with `velocity` (batch, …).
 
         g = −cos²(t) (σ_d F − dx/dt) − r cos(t) sin(t) (x_t + σ_d dF/dt), where r is `ramp` (algorithm 1). The factors
-        of dF/dt enter its derivative before it is taken, which keeps it small near both ends (section 4.1).
+        of dF/dt enter its derivative before it is taken, which keeps it small near both ends (section 5.1).
         """
         cos, sin = jnp.cos(t), jnp.sin(t)
         both, squared = expand(cos * sin, x_t), expand(jnp.square(cos), x_t)

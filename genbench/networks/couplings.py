@@ -148,7 +148,7 @@ class Flow(nnx.Module):
     of the channels that the last coupling transformed is factored out.
 
     Raises:
-      UserError: the images cannot be halved that often.
+      UserError: the images cannot be halved that often, or the networks of Glow are asked for what they lack.
     """
 
     def __init__(
@@ -163,6 +163,12 @@ class Flow(nnx.Module):
                 f'A flow of {len(multipliers)} scales (network.multipliers) needs images whose height and width are '
                 f'divisible by {factor}; these have {shape[0]}×{shape[1]}.'
             )
+        if normalised and dropout:
+            raise UserError(f'network.normalised is True, and the couplings of Glow have no dropout, but network.dropout '
+                            f'is {dropout:g}; use 0.')  # fmt: skip
+        if normalised and forms and prior != 'learned':
+            raise UserError('network.normalised is True, and the couplings of Glow do not see conditions; use '
+                            'network.prior=learned, which does.')  # fmt: skip
         self.logit = Logit(margin) if pixels == 'logits' else Halved()
         scales, priors, depth, learned = [], [], shape[2], prior == 'learned'
         self.shapes: list[tuple[int, int, int]] = []  # the shapes after the squeeze of each scale

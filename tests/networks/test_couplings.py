@@ -127,6 +127,18 @@ def test_images_that_cannot_be_halved_are_refused(shape):
         make_flow(shape)
 
 
+@pytest.mark.parametrize(
+    ('forms', 'options', 'message'),
+    [
+        ({}, {'dropout': 0.5}, 'Glow have no dropout, but network.dropout is 0.5'),
+        ({'label': Form('classes', (), 3)}, {'prior': 'standard'}, 'do not see conditions; use network.prior=learned'),
+    ],
+)
+def test_couplings_of_glow_refuse_what_they_would_ignore(forms, options, message):
+    with pytest.raises(UserError, match=message):
+        make_flow((4, 4, 2), forms, **{**GLOW, **options})
+
+
 def test_a_fresh_mixing_is_a_rotation_and_its_numbers_differ():
     x = images((2, 2, 6))
     one, other = (couplings.Mixing(6, number)(x)[0] for number in (0, 1))
