@@ -164,8 +164,8 @@ class Flow(nnx.Module):
                 f'divisible by {factor}; these have {shape[0]}×{shape[1]}.'
             )
         if normalised and dropout:
-            raise UserError(f'network.normalised is True, and the couplings of Glow have no dropout, but network.dropout '
-                            f'is {dropout:g}; use 0.')  # fmt: skip
+            raise UserError('network.normalised is True, and the couplings of Glow have no dropout, but '
+                            f'network.dropout is {dropout:g}; use 0.')  # fmt: skip
         if normalised and forms and prior != 'learned':
             raise UserError('network.normalised is True, and the couplings of Glow do not see conditions; use '
                             'network.prior=learned, which does.')  # fmt: skip
