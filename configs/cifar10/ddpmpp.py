@@ -34,6 +34,10 @@ def get_config() -> ConfigDict:
             'train': {'num_steps': 1_300_000, 'sample_every': 100_000, 'ema_decay': 0.9999, 'ema_warmup': False},
             'optimizer': {'learning_rate': 2e-4, 'warmup_steps': 5000},
             'checkpoint': {'every': 10_000},
-            'evaluation': {'samplers': ('euler_maruyama:1000', 'rk45'), 'likelihoods': ('ode_1',)},
+            'evaluation': {
+                'samplers': ('euler_maruyama:1000', 'rk45:60:tolerance=1e-5'),
+                'likelihoods': ('ode_1',),
+                'ode': {'solver': 'dopri5', 'tolerance': 1e-5},
+            },
         }
     )

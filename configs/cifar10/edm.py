@@ -6,10 +6,9 @@ The paper reports FID 1.97 at 35 evaluations, as the minimum of three runs, and 
 network.embedding=fourier, network.taps=1,3,3,1 and network.pyramid=True, the network is NCSN++ (56.4M parameters, FID
 1.98). This has not been run here.
 
-Differs from the paper: augmentation interpolates bilinearly and rounds to levels, and mirrors half of the images. The
-average has a decay of 0.99929, which is a half-life of 0.5M images, without a ramp at the start. Layers that start near
-zero in the paper start at zero. An update with a non-finite gradient is left out;
-the paper replaces the non-finite parts.
+Differs from the paper: augmentation interpolates bilinearly and rounds to levels. The average has a decay of 0.99929,
+which is a half-life of 0.5M images, without a ramp at the start. Layers that start near zero in the paper start at
+zero. An update with a non-finite gradient is left out; the paper replaces the non-finite parts.
 """
 
 from ml_collections import ConfigDict

@@ -5,10 +5,11 @@ genbench train --config=configs/cifar10/ncsnpp.py --workdir=runs/cifar10_ncsnpp 
 The paper reports FID 2.38 with 1000 steps of predictor and corrector, which are 2000 evaluations. This has not been run
 here.
 
-Differs from the paper: times are spread evenly over each batch. Pixels are at the centres of
-their bins in [−1, 1], with noise levels doubled. The corrector comes before the predictor, and its step follows each
-image's own score (docs/deviations.md). Layers that start near zero in the paper start at zero. The paper scores the
-checkpoint with the best FID.
+Differs from the paper: times are spread evenly over each batch. Pixels are at the centres of their bins in [−1, 1],
+with noise levels doubled. The corrector comes before the predictor, and its step follows each image's own score
+(docs/deviations.md). Layers that start near zero in the paper start at zero. The paper scores the checkpoint with the
+best FID. The loss is a mean over values; that of the code is half their sum, so its clipping at a norm of 1 acts more
+often.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,8 @@ and the largest number of epochs, 5,000, come from the official code. According 
 about five days.
 
 Differs from the paper: the first batch, which initialises the weights, has 128 images instead of 16, and ε = 1e-8 is
-added to the root in Adam's denominator instead of under it. docs/deviations.md lists the other differences.
+added to the root in Adam's denominator instead of under it. The code's loss is a sum of nats over the batch, so
+relative to the gradients, ε counts about 27 times as much here. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

@@ -21,7 +21,7 @@ from genbench.evaluation.parts import Parts
 from genbench.evaluation.protocol import Protocol, picture
 from genbench.evaluation.publishing import publish
 from genbench.evaluation.reference import RealSets, sample_metrics
-from genbench.evaluation.results import Results
+from genbench.evaluation.results import RANKING, Results
 from genbench.evaluation.samples import SampleStore, drawn_conditions, slug
 from genbench.families.base import Likelihood
 from genbench.reading import read_rows
@@ -295,13 +295,13 @@ class Weights:
         explorer.write(folder, identity, next(store.batches(0, exploration.IMAGES)), one.given, one.real)
 
     def _distance(self, cell: grid.Cell) -> float:
-        """The Fréchet distance used for ranking; infinite if it was not computed."""
+        """The distance used for ranking, the first of `RANKING` that was computed; infinite if there is none."""
         one, drawn = self.evaluation, Protocol(self.evaluation.sampling_protocol(cell, self.average))
-        found = [row['value'] for row in one.results.rows
-                 if row['metric'] in ('fid', 'fd') and row['value'] is not None
+        found = {row['metric']: row['value'] for row in one.results.rows
+                 if row['value'] is not None
                  and (row['checkpoint_step'], row['config_hash']) == (one.step, one.config_hash)
-                 and all(row['protocol'].get(key) == value for key, value in drawn.items())]  # fmt: skip
-        return found[-1] if found else np.inf
+                 and all(row['protocol'].get(key) == value for key, value in drawn.items())}  # fmt: skip
+        return next((found[name] for name in RANKING if name in found), np.inf)
 
     def add_no_likelihood(self) -> None:
         none = {'likelihood': 'none'}

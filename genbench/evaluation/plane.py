@@ -73,7 +73,7 @@ class Explorer:
         points = real.split.rows(slice(0, count))['image']
         exploration.save(folder / 'real.png', sampling.map_of_points(points, family.spec))
         if family.path is not None and int(self.followed.num_steps) > 1:
-            reach = WINDOW * family.config.family.get('scale', 1.0)
+            reach = WINDOW * getattr(family.space, 'scale', 1.0)
             exploration.save(folder / 'paths.png', lines(self._states(told), reach))
             values['paths'] = {**self.followed.protocol, 'points': PATHS, 'reach': reach}
         if self.likelihood is not None and not family.forms:
@@ -116,18 +116,23 @@ def shades(log_density: np.ndarray) -> np.ndarray:
     White is the highest density. A cell whose density is e^RANGE times lower, or less, is black.
     """
     finite = np.where(np.isfinite(log_density), log_density, -np.inf)
-    light = np.clip(1 + (finite - finite.max()) / RANGE, 0, 1)
+    top = finite.max() if np.isfinite(finite).any() else 0.0
+    light = np.clip(1 + (finite - top) / RANGE, 0, 1)
     scale = PIXELS // len(light)
     return np.round(255 * light[::-1]).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
 
 
 def lines(states: np.ndarray, reach: float) -> np.ndarray:
-    """Paths (steps + 1, n, 2) in [−reach, reach]² → a picture, y upwards: amber starts, blue lines, white ends."""
+    """Paths (steps + 1, n, 2) in [−reach, reach]² → a picture, y upwards: amber starts, blue lines, white ends.
+
+    Paths that are not finite are left out.
+    """
+    states = states[:, np.isfinite(states).all((0, 2))]
     side = 2 * PIXELS  # twice as fine, then averaged
     picture = Image.new('RGB', (side, side))
     draw = ImageDraw.Draw(picture)
     at = (states * [1, -1] / reach + 1) * (side / 2)
-    at = np.clip(np.nan_to_num(at), -side, 2 * side)
+    at = np.clip(at, -side, 2 * side)
     for path in at.swapaxes(0, 1):
         draw.line([tuple(point) for point in path], LINE, 2)
     for points, colour, size in ((at[0], START, 3), (at[-1], END, 4)):

@@ -12,6 +12,7 @@ from genbench.training import processes
 from genbench.training.files import write_atomically
 
 HELD_OUT, COPIES = 'held-out real images', 'copies of training images'
+RANKING = ('fid', 'fd', 'sliced_wasserstein', 'w2')  # models are ranked by the first of these that was measured
 BOUNDS = (HELD_OUT, COPIES)  # the family of rows without a model: new images, and memorised ones
 
 KEYS = (

@@ -64,7 +64,8 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
             seen = predictions.seen(self.prediction, self.schedule, x_t, t)
             return -networks['denoiser'](seen, self.schedule.condition(t), given, key=key)
 
-        ramp = jnp.minimum(step / max(self.config.family.tangent_warmup, 1), 1)
+        warmup = self.config.family.tangent_warmup
+        ramp = jnp.minimum(step / warmup, 1) if warmup else 1.0
         value, tangent = self.tangent(flow, x_t, t, velocity, ramp)
         size = jnp.sqrt(jnp.square(tangent).sum((1, 2, 3), keepdims=True))
         target = value + tangent / (size + self.config.family.tangent_constant)

@@ -153,9 +153,13 @@ class PseudoInputs(nnx.Module):
         self.images = nnx.Param(jnp.zeros((count, *shape)))
 
     def start(self, encoded: Array, key: Array) -> None:
-        """Begin with encoded images (batch, …), repeated if there are too few, plus a little noise."""
+        """Begin with encoded images (batch, …), repeated if there are too few, plus a little noise.
+
+        The noise points to the middle of the values, since `__call__` gives no gradient to values out of range.
+        """
         chosen = encoded[jnp.arange(len(self.images[...])) % len(encoded)]
-        self.images[...] = chosen + 0.01 * jax.random.normal(key, chosen.shape)
+        noise = 0.01 * jnp.abs(jax.random.normal(key, chosen.shape))
+        self.images[...] = chosen + jnp.where(chosen > encoded.mean(), -noise, noise)
 
     def __call__(self, lowest: Array) -> Array:
         """The inputs within the range of encoded images, from `lowest` to 1."""

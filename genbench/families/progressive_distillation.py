@@ -44,8 +44,9 @@ class ProgressiveDistillation(TaughtFamily):
     """A student that takes in one DDIM step what its teacher takes in two, and then becomes the teacher (algorithm 2).
 
     A stage is a round. The teacher of the first round is the run 'teacher', and each round halves the number of steps
-    N. Its student learns the times of N steps and no others, so samplers take N steps of the last round, or fewer
-    steps that divide N. `optimizer.schedule=linear` lowers the learning rate to zero in each round, as in the paper.
+    N. Its student learns the times of N steps and no others, so samplers take N steps, or fewer that divide N. In an
+    earlier round, and in a run with fewer updates than rounds, N is that of the round reached.
+    `optimizer.schedule=linear` lowers the learning rate to zero in each round, as in the paper.
     """
 
     kind = 'fixed steps'
@@ -54,7 +55,8 @@ class ProgressiveDistillation(TaughtFamily):
     }
     guidable = False  # the student has no null condition of its own
     weights: ClassVar[Mapping[str, Choice]] = {
-        name: weights.WEIGHTS[name] for name in ('truncated_snr', 'snr_plus_one', 'min_snr')
+        name: weights.WEIGHTS[name]
+        for name in ('truncated_snr', 'snr_plus_one')  # others vanish at pure noise, where one step starts
     }
     ranges = {'first': Range(1, 2**20), 'last': Range(1, 2**20)}
 
@@ -86,7 +88,6 @@ class ProgressiveDistillation(TaughtFamily):
             raise UserError(f'family.first is {first}, so the teacher would take {2 * first} steps, but it was trained '
                             f'at the times of {most}; use at most {most // 2}.')  # fmt: skip
         self._weight = choose('family.weight', config.family.weight, self.weights).function
-        self.most_steps = self.default_steps = last
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -110,10 +111,18 @@ class ProgressiveDistillation(TaughtFamily):
         """N in this stage."""
         return self.rounds[-1] if self.span is None else int(self.span.stage.name.split()[0])
 
+    @property
+    def most_steps(self) -> int:  # type: ignore[override]  # it changes with the round
+        return self.count
+
+    @property
+    def default_steps(self) -> int:  # type: ignore[override]
+        return self.count
+
     def why_not(self, steps: int) -> str:
-        if steps <= self.rounds[-1] and self.rounds[-1] % steps == 0:
+        if steps <= self.count and self.count % steps == 0:
             return ''
-        return f'this model learned to take {self.rounds[-1]}; take so many, or fewer that divide them'
+        return f'this model learned to take {self.count}; take so many, or fewer that divide them'
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {name: super(ProgressiveDistillation, self).networks(rngs)['student'] for name in ('student', 'teacher')}

@@ -66,11 +66,14 @@ def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
         raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {spec}.')
     if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
         raise UserError(
-            f'The teacher is a {teacher.config.family.name} model, which has no path from noise to data; '
-            'use a diffusion or flow_matching run.'
+            f'The teacher is a {teacher.config.family.name} model, which has no path from noise to data that a student '
+            'could follow; use a diffusion or flow_matching run.'
         )
     if isinstance(teacher.space, Latents):
         raise UserError('The teacher models latents, but distillation needs a teacher that models pixels.')
+    if not teacher.from_noise:
+        raise UserError('The teacher starts from points (family.source), but a student starts from noise; use a '
+                        'teacher that starts from noise.')  # fmt: skip
     if teacher.borrowed:
         raise UserError('The teacher builds on other runs, but a student copies one network; use a run that stands '
                         'alone.')  # fmt: skip

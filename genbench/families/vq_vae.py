@@ -72,14 +72,19 @@ class VQVAE(FirstStage, Family):
             # Replace codes whose share is below this fraction of an even share by vectors from the batch. 0: never, as
             # train.accumulate requires.
             'revive': 0.03,
-            'decoder': 'categorical',  # or 'logistic', discretised; 'bernoulli', binary; or 'normal', a density
+            # or 'logistic', 'logistic_mixture', discretised; 'bernoulli', binary; or 'normal', a density
+            'decoder': 'categorical',
+            'components': 10,  # of the mixture
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        self.observation = observations.make(config.family.decoder, spec, config.family.observation_scale)
+        options = config.family
+        self.observation = observations.make(
+            options.decoder, spec, options.observation_scale, components=options.components
+        )
         self.learned = config.family.quantiser == 'codebook'
         if 'multipliers' not in config.network:
             raise UserError(f'network.name is {config.network.name!r}, which has no resolutions; use autoencoder.')

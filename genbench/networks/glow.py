@@ -61,7 +61,7 @@ class Normalised(nnx.Module):
             x = layer(x)
             if fit:
                 norm.fit(x)
-            x = nnx.relu(norm(x)[0])
+            x = nnx.relu(norm(x)[0].astype(x.dtype))  # the normalisation itself is float32
         return self.output(x)
 
 

@@ -125,7 +125,7 @@ class Mixing(nnx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         weight = jnp.matmul(*self._factors(), precision='highest')
-        y = jnp.matmul(x[..., self.order], weight, precision='highest')
+        y = jnp.matmul(x, weight[np.argsort(self.order)], precision='highest')  # permutes the small matrix
         log_det = 0.0 if self.number is None else x.shape[1] * x.shape[2] * jnp.diagonal(self.kernel[...]).sum()
         return y, jnp.broadcast_to(log_det, len(x))
 

@@ -1,7 +1,7 @@
 """A decoder-only transformer over the values of an image, in raster order and channel by channel.
 
 R. Child, S. Gray, A. Radford, I. Sutskever, Generating Long Sequences with Sparse Transformers, 2019 (embeddings of
-row, column and channel; initialisation), with dense attention; A. Vaswani et al., Attention Is All You Need, 2017.
+row, column and channel), with dense attention; A. Vaswani et al., Attention Is All You Need, 2017.
 
 Keys and values of earlier steps are kept while an image is sampled, so a step processes one value only.
 """

@@ -10,7 +10,7 @@ from typing import Any
 from genbench import config as configs
 from genbench.errors import UserError
 from genbench.evaluation import results
-from genbench.evaluation.results import BOUNDS, KEYS
+from genbench.evaluation.results import BOUNDS, KEYS, RANKING
 from genbench.ranges import check_path
 from genbench.reading import read_json_if_any, read_rows
 from genbench.report.description import read_study
@@ -39,7 +39,6 @@ _SUMMARY = {
     'goodput?': _NUMBER, 'skipped_updates?': _NUMBER, 'starts?': _NUMBER, 'state_sha256?': str, 'device?': str,
     'config_hash?': str, 'images_seen?': int, 'training_flops?': _NUMBER, 'step_seconds?': _NUMBER,
 }  # fmt: skip
-RANKING = ('fid', 'fd', 'sliced_wasserstein', 'w2')  # points in the plane have no features
 LAST_LINES = 12  # how many lines of a failed trial's log to show
 
 

@@ -63,8 +63,8 @@ TITLES = {  # name of a section: (heading, heading in the navigation, what it sh
                   'model then reconstructs. States are scaled by 1/√(α² + σ²) for display.'),
     'density': ('Densities in the plane', 'Densities',
                 'The log-density of each model over [−1, 1]², by the first of its likelihoods. White is the highest '
-                'density of that model, and black is 8 nats below it or lower. A model with no likelihood has no '
-                'panel.'),
+                'density of that model, and black is 8 nats below it or lower. A model with no likelihood or with '
+                'conditions has no panel.'),
     'paths': ('From start to sample', 'Paths',
               'The paths of points through the steps of a sampler, in a square twice as wide as that of the data. '
               'Amber dots are where points start, and white dots where they end.'),

@@ -105,10 +105,12 @@ def test_white_is_the_highest_density_and_black_lies_eight_nats_below_with_y_upw
     assert picture.shape == (plane.PIXELS, plane.PIXELS)
     corners = picture[half:, :half], picture[half:, half:], picture[:half, :half], picture[:half, half:]
     assert [{*corner.ravel().tolist()} for corner in corners] == [{255}, {128}, {0}, {0}]
+    assert not plane.shades(np.full((2, 2), np.nan)).any()
 
 
 def test_a_path_goes_from_an_amber_start_along_a_blue_line_to_a_white_end():
-    states = np.array([[[-1.0, -1.0]], [[1.0, 1.0]]])  # from the lower left to the upper right
+    # From the lower left to the upper right, and one that leaves the numbers.
+    states = np.array([[[-1.0, -1.0], [0.0, 1.0]], [[1.0, 1.0], [np.nan, 1.0]]])
     picture = plane.lines(states, 2.0)
     quarter, middle = plane.PIXELS // 4, plane.PIXELS // 2
     assert picture[3 * quarter, quarter].tolist() == list(plane.START)

@@ -101,6 +101,15 @@ def test_free_nats_and_warm_up_change_the_cost_of_the_divergence_as_the_papers_s
     np.testing.assert_allclose(np.diff(steps), [each.sum(), each.sum(), 0], atol=1e-4)
 
 
+def test_free_nats_are_of_the_mean_over_the_batch_and_stop_the_gradient_below():
+    """Two images with a divergence of 0 and of 2 nats, so of 1 in the mean."""
+    mean = jnp.array([[0.0], [2.0]])
+    cost = lambda mean, free: evidence.divergence(mean, jnp.zeros((2, 1)), free)[1]  # noqa: E731
+    assert [float(cost(mean, free)) for free in (0.0, 0.5, 1.5)] == [1.0, 1.0, 1.5]
+    slopes = [jax.grad(cost)(mean, free)[:, 0].tolist() for free in (0.5, 1.5)]
+    assert slopes == [[0.0, 1.0], [0.0, 0.0]]
+
+
 def test_the_learned_prior_is_a_mixture_of_posteriors():
     mean, log_std = (jnp.asarray(np.random.default_rng(seed).normal(size=(3, 2))) for seed in (0, 1))
     z = jnp.asarray(np.random.default_rng(2).normal(size=(5, 2)))

@@ -1,5 +1,6 @@
 """Progressive distillation of a teacher whose predictions are known: isotropic Gaussian data."""
 
+import copy
 import itertools
 
 import jax
@@ -173,7 +174,7 @@ REFUSED = {
     'too few times': ({'teaching': {'num_timesteps': 10}, 'first': 8}, 'take 16 steps.*times of 10; use at most 5'),
     'learned schedule': ({'schedule': 'learned', 'teaching': {'weight': 'elbo', 'time_sampler': 'low_discrepancy'}},
                          'family.schedule is learned, but progressive_distillation'),
-    'unknown weight': ({'weight': 'snr'}, "no weight 'snr'.*Did you mean min_snr"),
+    'unknown weight': ({'weight': 'snr'}, "no weight 'snr'.*snr_plus_one, truncated_snr"),
 }  # fmt: skip
 
 
@@ -189,6 +190,20 @@ def test_a_teacher_that_does_not_denoise_is_refused(lender, make_family):
         make_family('progressive_distillation', borrowed={'teacher': Borrowed(make_family(lender))})
 
 
-def test_rounds_of_a_short_run_still_come_in_order(make_family):
-    lengths = [span.first for span in stages.spans(make_family('progressive_distillation', first=16, last=1))]
-    assert all(one < other for one, other in itertools.pairwise(lengths))
+def test_samplers_take_the_steps_of_the_round_that_was_reached(make_family):
+    """Also in a run with fewer updates than rounds, which ends in an earlier one."""
+    whole = make_family('progressive_distillation', first=16, last=1)
+    spans = list(stages.spans(whole))
+    assert all(one.first < other.first for one, other in itertools.pairwise(spans))
+    for span, steps in zip(spans, (16, 8, 4, 2, 1), strict=True):
+        family = copy.copy(whole)
+        family.span = span
+        assert (family.default_steps, samplers.default(family).num_steps) == (steps, steps)
+        assert not family.why_not(steps) and family.why_not(2 * steps)
+
+
+def test_a_teacher_that_starts_from_points_is_refused(make_family):
+    teacher = make_family('flow_matching')
+    teacher.from_noise = False  # as with family.source
+    with pytest.raises(UserError, match='starts from points'):
+        make_family('progressive_distillation', borrowed={'teacher': Borrowed(teacher)})

@@ -139,6 +139,22 @@ def test_couplings_of_glow_refuse_what_they_would_ignore(forms, options, message
         make_flow((4, 4, 2), forms, **{**GLOW, **options})
 
 
+def test_rotations_are_the_same_in_every_version_of_the_libraries():
+    """Their permutation and signs are in no checkpoint. Recorded with NumPy 2.4 and SciPy 1.17."""
+    order, signs, rest = invertible.rotation(6, 3)
+    assert order.tolist() == [3, 0, 1, 5, 4, 2] and signs.tolist() == [1, -1, -1, -1, -1, -1]
+    np.testing.assert_allclose(np.diag(rest), [-0.4513, -0.2893, 0.29104, 0.18394, -0.11817, 0.38379], atol=1e-5)
+
+
+def test_networks_of_glow_compute_in_the_type_that_is_asked():
+    """And the values that they transform stay in float32."""
+    layer = couplings.Coupling(4, {}, width=8, dtype='bfloat16', normalised=True, rngs=nnx.Rngs(0))
+    program = str(jax.make_jaxpr(lambda x: layer(x))(images((2, 2, 4))))
+    products = [line for line in program.splitlines() if 'conv_general_dilated' in line or 'dot_general' in line]
+    assert len(products) == 3 and all(':bf16[' in line.split('=')[0] for line in products)
+    assert layer(images((2, 2, 4)))[0].dtype == jnp.float32
+
+
 def test_a_fresh_mixing_is_a_rotation_and_its_numbers_differ():
     x = images((2, 2, 6))
     one, other = (couplings.Mixing(6, number)(x)[0] for number in (0, 1))

@@ -193,7 +193,9 @@ def test_an_unknown_precision_or_rematerialisation_is_refused_by_name(name, opti
 def test_fused_attention_is_for_gpus_and_not_for_forward_derivatives(monkeypatch):
     chosen = []
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    monkeypatch.setattr(jax.nn, 'dot_product_attention', lambda q, k, v, implementation: chosen.append(implementation))
+    monkeypatch.setattr(
+        jax.nn, 'dot_product_attention', lambda q, k, v, implementation, is_causal: chosen.append(implementation)
+    )
     qkv = jnp.zeros((1, 4, 3, 2, 8), jnp.bfloat16)
     layers.attend(qkv)
     with layers.plain_attention():
