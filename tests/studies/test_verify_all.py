@@ -69,7 +69,8 @@ def test_the_shortest_comes_first_and_what_does_not_fit_is_skipped_with_its_time
 
 
 def test_a_row_without_a_recipe_is_no_candidate(ran):
-    entries, started, _ = ran(20, 'edm-fid', QUICK)
+    assert not ledger.get('nice-tfd-nats').config
+    entries, started, _ = ran(20, 'nice-tfd-nats', QUICK)
     assert list(entries) == started == [QUICK]
 
 
