@@ -13,8 +13,8 @@ Samples are scored in the features of a classifier. `class_distance` compares th
 those that it sees in test images. The details of `class_distance` hold the histogram and the classifier's accuracy on
 test images.
 
-Expect about 96 minutes on one core, and half of that on two. The trained families have FD between 7 and 37 with their
-best samplers, and the Gaussian has 55. docs/studies/mnist_families.md has the numbers and what they mean.
+Expect about 96 minutes on one core. The trained families have FD between 7 and 37 with their best samplers, and the
+Gaussian has 55. docs/studies/mnist_families.md has the numbers and what they mean.
 """
 
 from genbench.report.claims import less
