@@ -56,6 +56,7 @@ class VQVAE(FirstStage, Family):
         'codebook_decay': SHARE,
         'revive': SHARE,
         'observation_scale': NOT_NEGATIVE,
+        'components': COUNT,
     }
 
     @classmethod
