@@ -4,7 +4,7 @@ genbench run experiments/fashion_families.py --out runs/fashion_families
 
 Set TFDS_DATA_DIR to the folder where fashion_mnist is prepared. You can stop the study; the same command resumes it.
 
-This is the study of experiments/mnist_families.py on other images, with a classifier that trains for longer.
+This is the study of experiments/mnist_families.py on other images.
 
 The study has not yet run to its end.
 """
@@ -19,7 +19,6 @@ def get_study() -> study.Study:
     return dataclasses.replace(
         mnist,
         title='Generative families on Fashion-MNIST',
-        evaluation={**dict(mnist.evaluation), 'evaluation.classifier.num_steps': 4000},
         trials=[
             dataclasses.replace(trial, config=trial.config.replace('configs/mnist/', 'configs/fashion_mnist/'))
             for trial in mnist.trials

@@ -13,8 +13,8 @@ Samples are scored in the features of a classifier. `class_distance` compares th
 those that it sees in test images. The details of `class_distance` hold the histogram and the classifier's accuracy on
 test images.
 
-Expect about 96 minutes on one core. The trained families have FD between 7 and 37 with their best samplers, and the
-Gaussian has 55. docs/studies/mnist_families.md has the numbers and what they mean.
+Expect about 105 minutes on one core. The trained families have FD between 10 and 43 with their best samplers, and the
+Gaussian has 72. docs/studies/mnist_families.md has the numbers and what they mean.
 """
 
 from genbench.report.claims import less
@@ -41,7 +41,7 @@ def get_study() -> Study:
             'evaluation.metrics': (
                 'fd', 'precision', 'recall', 'coverage', 'class_distance', 'likelihood', 'speed', 'exploration'
             ),
-            'evaluation.classifier.num_steps': 2000,
+            'evaluation.classifier.num_steps': 5000,
             'evaluation.likelihoods': ('ode_1', 'elbo', 'density_1'),
             'evaluation.ode.num_steps': 8,
         },
