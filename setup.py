@@ -76,7 +76,7 @@ setuptools.setup(
             'mypy>=1.15',
             'playwright>=1.65',
             'pytest>=8.3',
-            'pytest-xdist>=3.6',
+            'pytest-xdist>=3.8',
             'ruff>=0.14',
             *ODE,
             *SLURM,
