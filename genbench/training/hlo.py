@@ -94,16 +94,20 @@ class Program:
     @property
     def arguments(self) -> dict[int, int]:
         """Bytes of each argument on a device, without the padding of layouts."""
+        return {number: size(result) for number, result in self._parameters.items()}
+
+    @property
+    def _parameters(self) -> dict[int, str]:
         return {
-            int(one.rest.split(')')[0]): size(one.result)
+            int(one.rest.split(')')[0]): one.result
             for one in self._computations[self._entry] if one.operation == 'parameter'
         }  # fmt: skip
 
     @property
     def aliased(self) -> int:
-        """Bytes of the arguments whose memory results reuse."""
-        arguments = self.arguments
-        return sum(arguments[number] for number in self._alias)
+        """Bytes of the arguments whose memory results reuse. TPUs take thousands of arguments as a single tuple."""
+        arrays = {number: _SHAPE.findall(result) for number, result in self._parameters.items()}
+        return sum(_bytes(*arrays[number][int(place or 0)][:2]) for number, place in self._alias)
 
     @property
     def products(self) -> dict[str, int]:
@@ -277,10 +281,11 @@ def _names(listed: str) -> list[str]:
     return [name.strip().lstrip('%') for name in listed.split(',')]
 
 
-def _aliases(text: str) -> list[int]:
-    """Numbers of the arguments whose memory results reuse."""
+def _aliases(text: str) -> list[tuple[int, str]]:
+    """Numbers of the arguments whose memory results reuse, each with its place in a tuple ('' for an array)."""
     head = text[: text.find('\n')]
-    return [int(number) for number in re.findall(r'\{[\d, ]*\}: \((\d+), \{[\d, ]*\}, (?:may|must)-alias\)', head)]
+    found = re.findall(r'\{[\d, ]*\}: \((\d+), \{([\d, ]*)\}, (?:may|must)-alias\)', head)
+    return [(int(number), place) for number, place in found]
 
 
 def _instruction(line: str) -> Instruction:
@@ -303,10 +308,14 @@ def _instruction(line: str) -> Instruction:
 def size(result: str, apart: bool = False) -> int:
     """Bytes of an array or a tuple of arrays. `apart` leaves out arrays in a separate memory space ('S(1)')."""
     return sum(
-        math.prod(int(side) for side in sides.split(',') if side) * _bits(kind) // 8
+        _bytes(kind, sides)
         for kind, sides, layout in _SHAPE.findall(result)
         if not (apart and re.search(r'S\([1-9]\d*\)', layout))
     )
+
+
+def _bytes(kind: str, sides: str) -> int:
+    return math.prod(int(side) for side in sides.split(',') if side) * _bits(kind) // 8
 
 
 def _bits(kind: str) -> int:

@@ -77,6 +77,20 @@ def test_arguments_aliases_and_types():
     assert program.products == {'f32': 1}
 
 
+def test_only_parts_of_a_tuple_of_arguments_are_aliased():
+    """The form of a TPU program with thousands of arguments."""
+    program = Program("""HloModule step, input_output_alias={ {0}: (0, {0}, may-alias), {1}: (0, {2}, may-alias) }, n=8
+
+ENTRY %main (all: (f32[8,16], u8[50], s32[2])) -> (f32[8,16], s32[2]) {
+  %all = (f32[8,16]{1,0:T(8,128)}, u8[50]{0}, s32[2]{0:T(128)}) parameter(0)
+  %x = f32[8,16]{1,0:T(8,128)} get-tuple-element(%all), index=0
+  %n = s32[2]{0:T(128)} get-tuple-element(%all), index=2
+  ROOT %both = (f32[8,16]{1,0:T(8,128)}, s32[2]{0:T(128)}) tuple(%x, %n)
+}
+""")
+    assert program.arguments == {0: 512 + 50 + 8} and program.aliased == 512 + 8
+
+
 def test_bytes_moved_count_cuts_loops_and_no_vector_memory():
     picked, scattered, gathered, product = 32 + 32 + 4, 512 + 128, 128 + 512, 512 + 512 + 256
     assert Program(TEXT).bytes_moved == picked + scattered + gathered + product + 5 * 2 * 8
