@@ -132,7 +132,7 @@ def lines(states: np.ndarray, reach: float) -> np.ndarray:
     picture = Image.new('RGB', (side, side))
     draw = ImageDraw.Draw(picture)
     at = (states * [1, -1] / reach + 1) * (side / 2)
-    at = np.clip(at, -side, 2 * side)
+    at = np.clip(at, -1e5, 1e5)  # far enough that no direction changes
     for path in at.swapaxes(0, 1):
         draw.line([tuple(point) for point in path], LINE, 2)
     for points, colour, size in ((at[0], START, 3), (at[-1], END, 4)):

@@ -116,3 +116,6 @@ def test_a_path_goes_from_an_amber_start_along_a_blue_line_to_a_white_end():
     assert picture[3 * quarter, quarter].tolist() == list(plane.START)
     assert picture[quarter, 3 * quarter].tolist() == list(plane.END)
     assert picture[middle, middle].any() and not picture[quarter, quarter].any()
+    far = plane.lines(np.array([[[80.0, 20.0]], [[0.0, 0.0]]]), 2.0)  # enters at the right, above the middle
+    row = plane.PIXELS * 3 // 8
+    assert far[row - 3 : row + 4, -2].any() and not far[: row - 3, -2].any()
