@@ -133,7 +133,7 @@ class MadeOfImages(InOrder, Made):
         return Made.__call__(self, x.reshape(len(x), -1), given, mask).reshape(*x.shape[:3], -1)
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:  # type: ignore[override]  # here a function of `dims`
         return self.dims
 
     def order(self, mask: Array | int) -> Array:
