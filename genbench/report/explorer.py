@@ -2,6 +2,7 @@
 
 import base64
 import pathlib
+import re
 from html import escape
 from typing import Any
 
@@ -17,6 +18,7 @@ STRIPS = {
     'clean': 'Predicted clean image',
     'target': 'Clean target',
 }
+_TAG = re.compile('<[^>]+>')
 
 
 def data_uri(path: pathlib.Path) -> str:
@@ -57,7 +59,9 @@ def html(entries: list[dict[str, Any]]) -> str:
     if len(together) > 1:
         options += '<option value="all">all, from the same noise</option>'
     strips = ''.join(
-        f'<figure id="strip-{name}"><figcaption>{title}</figcaption><canvas role="img"></canvas></figure>'
+        f'<figure id="strip-{name}"><figcaption>{title}</figcaption>'
+        # The script replaces the label when it draws, which is when the strips come into view.
+        f'<canvas role="img" aria-label="{_TAG.sub("", title)}"></canvas></figure>'
         for name, title in STRIPS.items()
     )
     return f"""

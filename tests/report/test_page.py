@@ -179,6 +179,7 @@ def test_a_study_with_seeds_has_every_section(make_study, tmp_path):
     assert len(set(names)) == len(names) and not {page.TITLES[one][0] for one in sections} & set(names)
     others = ('progress', 'density', 'paths')  # nothing was scored while it trained, and images are not points
     assert sections == [name for name in page.TITLES if name not in others]
+    assert all(a.get('aria-label') for _, a in read.elements if a.get('role') == 'img')
     assert 'no more numbers' in read.text  # the last lines of the trial that failed
     assert '75%' in read.text  # goodput
 
