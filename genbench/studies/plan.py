@@ -172,6 +172,10 @@ def _check_different(planned: Sequence[Planned]) -> None:
 
 def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str, Any], cores: int) -> None:
     """Give every trial its budget, as recorded earlier or from its cost. Trials come after those they build on."""
+    for one in planned:
+        if budget.with_borrowed and one.trial.matched and len(one.lent) < len(configs.borrowed(one.config)):
+            raise UserError(f'Trial {one.name!r} borrows a run that is no trial of the study, so the budget cannot '
+                            'count it (with_borrowed). Make it a trial.')  # fmt: skip
     by_name = {one.name: one for one in planned}
     waiting = list(planned)
     while waiting:
@@ -182,10 +186,6 @@ def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str
         new = [one for one in ready if keys[one.name] not in records]
         requests = [_request(budget, one, lent[one.name], cores) for one in new]
         answers = costs.estimate([request for request in requests if request is not None])
-        for one in new:
-            if budget.with_borrowed and one.trial.matched and len(one.lent) < len(configs.borrowed(one.config)):
-                raise UserError(f'Trial {one.name!r} borrows a run that is no trial of the study, so the budget cannot '
-                                'count it (with_borrowed). Make it a trial.')  # fmt: skip
         for one, request in zip(new, requests, strict=True):
             cost = answers.pop(0) if request is not None else None
             if isinstance(cost, str):

@@ -101,6 +101,10 @@ def test_the_loss_is_that_of_a_normalised_tangent_that_grows_in(make_family, key
     size = np.abs(np.asarray(tangent, float)).ravel()
     assert loss == pytest.approx(np.mean((size / (size + 0.1)) ** 2), rel=1e-4)
     assert logged['tangent'] == pytest.approx(size.mean(), rel=1e-4)
+    at_once = make_family('continuous_consistency', spec=SPEC, uncertainty=False, tangent_warmup=0)
+    whole = family.tangent(flow_of(0.5), x_t, t, velocity)[1]
+    _, logged = at_once.loss(Networks({'denoiser': network}), batch, jax.random.key(0), jnp.asarray(0))
+    assert logged['tangent'] == pytest.approx(np.abs(whole).mean(), rel=1e-4)
 
 
 def test_other_paths_and_predictions_are_refused(make_family):

@@ -131,6 +131,7 @@ def test_images_that_cannot_be_halved_are_refused(shape):
     ('forms', 'options', 'message'),
     [
         ({}, {'dropout': 0.5}, 'Glow have no dropout, but network.dropout is 0.5'),
+        ({}, {'margin': 0.2}, 'only network.pixels=logits has a margin'),
         ({'label': Form('classes', (), 3)}, {'prior': 'standard'}, 'do not see conditions; use network.prior=learned'),
     ],
 )

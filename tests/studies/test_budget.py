@@ -1,5 +1,7 @@
 """Budgets give step counts whose cost is what was asked for, and the same ones ever after."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -152,3 +154,10 @@ def get_study():
     budget = Budget(training_flops=1e12, with_borrowed=True)
     return Study(title='Students', claim='They pay for their teacher.', budget=budget, trials=trials)
 """
+
+
+def test_a_teacher_outside_the_study_cannot_be_counted(tiny):
+    config, matched = tiny('consistency', 'family.teacher=elsewhere/diffusion'), types.SimpleNamespace(matched=True)
+    one = types.SimpleNamespace(name='a', trial=matched, config=config, lent={})
+    with pytest.raises(UserError, match="'a' borrows a run that is no trial of the study"):
+        plan._match(Budget(training_flops=1e9, with_borrowed=True), [one], {}, 1)
