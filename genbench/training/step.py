@@ -1,7 +1,7 @@
 """One training step, the same for any family: every update in order, then the averages."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,14 +155,26 @@ def _apply(
         value, scalars, aux, gradient = _accumulated(differentiated, moved, state['aux'], batch, key, parts, mesh)
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    changes, opt = blueprint.optimizers[update.name].update(gradient, state['opt'][update.name], moved)
+    kept = {'params': moved, 'aux': state['aux'], 'opt': state['opt'][update.name]}
+
+    def change(kept: Tree, aux: Tree, gradient: Tree) -> Tree:
+        changes, opt = blueprint.optimizers[update.name].update(gradient, kept['opt'], kept['params'])
+        return {'params': optax.apply_updates(kept['params'], changes), 'aux': aux, 'opt': opt}
+
+    if _on_cpu(mesh):  # a selection would copy the optimizer's state, and take four times as long
+        new = jax.lax.cond(finite, change, lambda kept, aux, gradient: kept, kept, aux, gradient)
+    else:  # a conditional would hold up the device
+        new = _select(finite, change(kept, aux, gradient), kept)
     changed = {
-        'params': {**state['params'], **_moved(moved, changes)},
-        'aux': aux,
-        'opt': {**state['opt'], update.name: opt},
+        'params': {**state['params'], **new['params']},
+        'aux': new['aux'],
+        'opt': {**state['opt'], update.name: new['opt']},
     }
-    kept = {name: state[name] for name in changed}
-    return {**state, **_select(finite, changed, kept)}, {**scalars, 'gradient_norm': norm}, finite
+    return {**state, **changed}, {**scalars, 'gradient_norm': norm}, finite
+
+
+def _on_cpu(mesh: Any) -> bool:
+    return mesh.devices.flat[0].platform == 'cpu'
 
 
 def _accumulated(
@@ -182,9 +194,10 @@ def _accumulated(
         changes = jax.tree.map(_change, left, aux)
         return jax.tree.map(jnp.add, total, (gradient, changes)), (value, scalars)
 
-    on_cpu = mesh.devices.flat[0].platform == 'cpu'
     start = jax.tree.map(jnp.zeros_like, moved), jax.tree.map(lambda leaf: _change(leaf, leaf), aux)
-    (total, changes), found = jax.lax.scan(part, start, (batches, jnp.arange(parts)), unroll=parts if on_cpu else 1)
+    (total, changes), found = jax.lax.scan(
+        part, start, (batches, jnp.arange(parts)), unroll=parts if _on_cpu(mesh) else 1
+    )
     value, scalars = jax.tree.map(lambda leaf: leaf.mean(0), found)
     aux = jax.tree.map(lambda old, change: old + (change / parts).astype(old.dtype), aux, changes)
     return value, scalars, aux, jax.tree.map(lambda leaf: leaf / parts, total)
@@ -225,10 +238,6 @@ def check_splits(blueprint: Blueprint, feed: pipeline.Feed) -> None:
                     f'{jax.tree_util.keystr(path, simple=True, separator="/")} from a whole batch, which micro-batches '
                     'do not see. Set train.accumulate=1.'
                 )
-
-
-def _moved(params: Tree, changes: Tree) -> dict[str, Tree]:
-    return cast(dict[str, Tree], optax.apply_updates(params, changes))
 
 
 def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
