@@ -17,12 +17,11 @@ batches of 512). Sampling takes 100 Euler steps from new starts. The results are
 with 512 from moons to normals.
 
 Differs from the paper: OT-CFM uses batches of 128 points, because assigning 512 takes thirty times as long, and the
-paper is said to find 64 enough. The ledger's rows of I-CFM use batches of 256. From moons to normals the authors make
-19,000 updates. They draw pairs from the plan with replacement, whereas our pairs are a permutation. They
-start from 10,000 fixed moons, and we start from 32,768. Their moons, S-curve and test points are the same for all
-seeds. We evaluate the last state, not the state with the lowest validation loss. Weights are initialised as in Glorot &
-Bengio 2010 and biases at zero, whereas PyTorch's Linear draws both. Data are stored in 4,096 levels per coordinate, and
-training sees each point anywhere within its level.
+paper is said to find 64 enough. From moons to normals the authors make 19,000 updates. They draw pairs from the plan
+with replacement, whereas our pairs are a permutation. They start from 10,000 fixed moons, and we start from 32,768.
+Their moons, S-curve and test points are the same for all seeds. We evaluate the last state, not the state with the
+lowest validation loss. Weights are initialised as in Glorot & Bengio 2010 and biases at zero, whereas PyTorch's Linear
+draws both. Data are stored in 4,096 levels per coordinate, and training sees each point anywhere within its level.
 """
 
 from ml_collections import ConfigDict
