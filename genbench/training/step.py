@@ -125,7 +125,10 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
-    """Apply one update. The state stays unchanged if the loss or the gradient is not finite."""
+    """Apply one update. The state stays unchanged if the loss or the gradient is not finite, or the gradient too long.
+
+    A gradient longer than `optimizer.skip_norm` is no error and does not count among the skipped updates.
+    """
     mesh, parts = places['step'].mesh, blueprint.family.config.train.accumulate
     split = mesh.shape['fsdp'] > 1
 
@@ -161,8 +164,13 @@ def _apply(
         'aux': aux,
         'opt': {**state['opt'], update.name: opt},
     }
-    kept = {name: state[name] for name in changed}
-    return {**state, **_select(finite, changed, kept)}, {**scalars, 'gradient_norm': norm}, finite
+    kept, limit = {name: state[name] for name in changed}, blueprint.options(update)['skip_norm']
+    scalars = {**scalars, 'gradient_norm': norm}
+    if not limit:
+        return {**state, **_select(finite, changed, kept)}, scalars, finite
+    short = norm <= limit
+    scalars['too_long'] = 1.0 - short  # logged as the share of steps
+    return {**state, **_select(finite & short, changed, kept)}, scalars, finite
 
 
 def _accumulated(
