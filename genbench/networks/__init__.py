@@ -20,6 +20,7 @@ from genbench.networks import (
     pixel_cnn,
     pixel_transformer,
     resnet,
+    top_down,
     unet,
     vdm,
 )
@@ -40,6 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'maf': maf.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
+    'top_down': top_down.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -56,6 +58,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'maf': maf.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
+    'top_down': top_down.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
@@ -144,6 +147,24 @@ def encoder_and_decoder(
     return {
         'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **options),
         'decoder': autoencoder.Decoder(size, latent, outputs, forms, rngs=rngs, **options),
+    }
+
+
+def hierarchy(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int
+) -> dict[str, nnx.Module]:
+    """'encoder', images → features by resolution, and 'decoder', layers of latents → `outputs` per pixel.
+
+    Raises:
+      UserError: the network has no layers of latents, or its blocks do not fit the images.
+    """
+    if config.name != 'top_down':
+        raise UserError(f'network.name is {config.name!r}, which has no layers of latents; use top_down.')
+    options, size = _options(config), square_size(config, space)
+    seen = {key: value for key, value in options.items() if key not in ('decoder', 'latent_channels')}
+    return {
+        'encoder': top_down.Encoder(size, space.shape[2], forms, rngs=rngs, **seen),
+        'decoder': top_down.Decoder(size, outputs, forms, rngs=rngs, **options),
     }
 
 
