@@ -194,12 +194,14 @@ def latent_size(config: Any, space: Shaped) -> int:
 
 
 def autoregressor(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int, levels: int
-) -> InOrder:
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int, levels: int,
+    depth: int = 0,
+) -> InOrder:  # fmt: skip
     """A network images → `outputs` for each step, which see the steps before it.
 
     Args:
       levels: the number of levels of the images.
+      depth: the channels of an image as real numbers; 0: those of its shape.
 
     Raises:
       UserError: the network has no ordering.
@@ -208,11 +210,25 @@ def autoregressor(
     if config.name == 'made':
         return made.MadeOfImages(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
     if config.name == 'pixel_cnn':
-        return pixel_cnn.PixelCNN(space.shape, outputs, forms, rngs=rngs, **options)
+        return pixel_cnn.PixelCNN((*space.shape[:2], depth or space.shape[2]), outputs, forms, rngs=rngs, **options)
     if config.name == 'pixel_transformer':
         return pixel_transformer.PixelTransformer(space.shape, outputs, levels, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which has no ordering of pixels; use made, pixel_cnn or '
                     'pixel_transformer.')  # fmt: skip
+
+
+def masked_predictor(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, levels: int
+) -> pixel_transformer.MaskedTransformer:
+    """A network (integers, which are hidden, given) → logits of the levels for each value.
+
+    Raises:
+      UserError: the network does not see values in all directions.
+    """
+    if config.name != 'pixel_transformer':
+        raise UserError(f'network.name is {config.name!r}, which does not fill in masked values; use '
+                        'pixel_transformer.')  # fmt: skip
+    return pixel_transformer.MaskedTransformer(space.shape, levels, levels, forms, rngs=rngs, **_options(config))
 
 
 def values_at_once(config: Any, space: Shaped) -> int:
