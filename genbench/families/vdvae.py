@@ -21,7 +21,7 @@ from genbench.networks.top_down import Draw
 
 @register('vdvae')
 class VDVAE(Inferred):
-    """p(z) = Π p(z_l | z_<l) and q(z | x) = Π q(z_l | z_<l, x), all independent normals (VDVAE, section 2.2).
+    """p(z) = Π p(z_l | z_<l) and q(z | x) = Π q(z_l | z_<l, x), all independent normals (VDVAE, section 2).
 
     The z of `generate` is the noise ε of all layers, z_l = μ_l(z_<l) + σ_l(z_<l) ε_l, in their order and flattened.
     Its temperature scales the standard deviations of all priors.
@@ -42,7 +42,7 @@ class VDVAE(Inferred):
         return (Update('elbo', ('encoder', 'decoder'), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """−ELBO in bits per dimension, with the KL terms in closed form given the layers before (VDVAE, equation 1).
+        """−ELBO in bits per dimension, with the KL terms in closed form given the layers before (VDVAE, section 2).
 
         `kl_3` is the term of the fourth layer. A layer whose term stays at 0 is not used.
         """

@@ -1,7 +1,7 @@
 """The encoder and the hierarchical decoder of a very deep VAE, whose layers of latents go from coarse to fine.
 
-R. Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021 (VDVAE, section 3 and
-figure 3).
+R. Child, Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images, 2021 (VDVAE), and its
+official code.
 
 Blocks are written as in the paper's code, separated by commas. '32x11' are eleven blocks at 32×32. '32d2' is a block of
 the encoder that then averages over 2×2 windows. '16m8' is a layer of the decoder at 16×16 that begins with the features
@@ -148,7 +148,7 @@ def _kernel(scale: float = 1.0) -> layers.Initializer:
 
 
 class Block(nnx.Module):
-    """A 1×1 convolution, two 3×3 and a 1×1, each after a GELU (figure 3). At 1×1 and 2×2 all are 1×1.
+    """A 1×1 convolution, two 3×3 and a 1×1, each after a GELU. At 1×1 and 2×2 all are 1×1.
 
     Args:
       scale: of the last kernel at the start.
