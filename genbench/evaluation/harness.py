@@ -31,8 +31,7 @@ from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-# Further metrics, of parameters and not of a set of samples.
-OTHERS = {'active_units': units.score, 'path_length': path_length.score}
+OTHERS = {'active_units': units.score, 'path_length': path_length.score}  # which need no set of samples
 SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
 
 

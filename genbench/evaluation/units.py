@@ -74,11 +74,12 @@ def program(blueprint: Blueprint) -> Any:
 
     def run(state: State, images: Any, given: Any, keys: Any, mask: Any) -> tuple[jax.Array, ...]:
         networks = blueprint.bind_state(state)
-        found = [blueprint.family.units(networks, images, given, rng.named(keys, name)) for name in ('one', 'other')]
-        if found[0] is None or found[1] is None:
+        drawn = lambda name: blueprint.family.units(networks, images, given, rng.named(keys, name))  # noqa: E731
+        first, second = drawn('one'), drawn('other')
+        if first is None or second is None:
             raise UserError(f'active_units needs an encoder into normal latents with a standard normal prior, which '
                             f'this {blueprint.family.name} model does not have.')  # fmt: skip
-        (one, divergence), (other, _) = found
+        (one, divergence), (other, _) = first, second
         return tuple(jnp.where(mask[:, None], part, 0).sum(0) for part in (one, other, one * other, divergence))
 
     return jax.jit(run)

@@ -68,7 +68,7 @@ def divergences(mean: Array, log_std: Array) -> Array:
     return jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std
 
 
-def active(variance: Array) -> Array:
+def active(variance: Any) -> Any:
     """Whether a unit is used: the variance over images of its posterior mean is above 0.01 (IWAE, appendix C)."""
     return variance > ACTIVE
 

@@ -87,7 +87,7 @@ class Inferred(Family):
             lambda z: self._decode(networks, z, given), self.latent_shape, decoder=self.config.family.decoder
         )
 
-    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array]:
+    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array] | None:
         x = self.observation.observe(images, rng.named(keys, 'bins'))
         _, place, divergence = self._weigh(networks, self.observation.seen(images, x), x, given)(keys)
         return place, divergence

@@ -250,8 +250,9 @@ class Decoder(nnx.Module):
         for index, (one, layer) in enumerate(zip(self.entries, self.layers, strict=True)):
             at = one.resolution
             drawn = noise(index, self.shapes[index])
-            x = features.get(at)
-            if x is None:
+            if at in features:
+                x = features[at]
+            else:
                 start = self.starts[str(at)][...] if at <= BIAS_UP_TO else jnp.zeros((at, at, self.width))
                 x = _told(jnp.broadcast_to(start, (len(drawn), *start.shape)), classes)
             if one.kind == 'm':
