@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'autoregressive', 'tokeniser': 'runs/vq_vae'},
             'network': {'name': 'pixel_cnn', 'scales': 1, 'blocks': 3, 'dropout': 0.5},
-            'train': {'num_steps': 1000, 'sample_every': 250, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'train': {'sample_every': 250, 'ema_decay': 0.99},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 50},
         }
     )

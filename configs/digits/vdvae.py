@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
             'data': {'name': 'digits'},
             'family': {'name': 'vdvae', 'decoder': 'categorical'},
             'network': {'latent_channels': 4},
-            'train': {'num_steps': 1000, 'sample_every': 250, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 100},
+            'train': {'sample_every': 250, 'ema_decay': 0.99},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 100},
             'evaluation': {'num_samples': 180, 'sets': 8, 'samplers': ('mean', 'direct')},
         }
     )

@@ -17,18 +17,16 @@ def get_config() -> ConfigDict:
             'data': {'name': 'mnist'},
             'family': {'name': 'vdvae', 'decoder': 'bernoulli'},
             'network': {
-                'width': 64,
                 'encoder': '28x1,28d2,14x2,14d2,7x2,7d7,1x2',
                 'decoder': '1x2,7m1,7x5,14m7,14x4,28m14',
             },
-            'train': {'num_steps': 20_000, 'batch_size': 64, 'sample_every': 4000, 'ema_decay': 0.999},
+            'train': {'num_steps': 20_000, 'batch_size': 64, 'sample_every': 4000},
             'optimizer': {
                 'name': 'adamw',
                 'schedule': 'cosine',
                 'warmup_steps': 200,
                 'weight_decay': 0.01,
                 'b2': 0.9,
-                'clip_norm': 1.0,
             },
             'evaluation': {'samplers': ('mean', 'direct'), 'iwae_draws': 100},
         }
