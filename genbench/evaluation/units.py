@@ -55,10 +55,10 @@ def measure(
     family, sums, count = blueprint.family, None, len(split)
     if count < 2:
         raise UserError('active_units needs a variance over images; score two or more with evaluation.split.')
-    run = program(blueprint)
-    for rows, mask, indices in pipeline.padded_batches(split, batch_size):
+    run, size = program(blueprint), sampling.whole_batches(min(batch_size, count))
+    for rows, mask, indices in pipeline.padded_batches(split, size):
         first = int(indices[0])
-        keys = sampling.image_keys(family, 'likelihood', seed, first, batch_size)
+        keys = sampling.image_keys(family, 'likelihood', seed, first, size)
         given = sampling.given(family, rows, 'conditions', seed, first)
         parts = jax.device_get(run(state, *sampling.split_over_devices((rows['image'], given, keys, mask))))
         parts = [np.asarray(part, np.float64) for part in parts]
