@@ -1,4 +1,4 @@
-"""A small very deep VAE of digits: eight layers of latents from 1×1 to 8×8.
+"""A small very deep VAE of digits: six layers of latents from 1×1 to 8×8.
 
 genbench train --config=configs/digits/vdvae.py --workdir=runs/vdvae
 

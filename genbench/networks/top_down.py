@@ -27,7 +27,7 @@ Noise = Callable[[int, tuple[int, int, int]], Array]  # number of a layer, shape
 DEFAULTS = {
     'width': 64,
     'latent_channels': 8,  # of the latents of each layer
-    'depth': 2,  # blocks at each resolution of encoder and decoder, where these are not written out
+    'depth': 2,  # blocks of the encoder and layers of the decoder at each resolution, where these are not written out
     'encoder': '',  # blocks such as '8x2,8d2,4x2,4d4,1x2'; '': `depth` at each of the resolutions
     'decoder': '',  # layers such as '1x2,4m1,4x2,8m4,8x2'
     'bottleneck': 0.25,  # width inside the blocks, in units of `width`
@@ -107,8 +107,8 @@ def decoder_layers(text: str, size: int, depth: int) -> list[Entry]:
     """The decoder's layers, for images of this size. A UserError says what does not fit."""
     steps = resolutions(size)[::-1]
     if not text:
-        middle = [f'{fine}m{coarse},{fine}x{depth}' for coarse, fine in zip(steps, steps[1:], strict=False)]
-        text = ','.join([f'{steps[0]}x{depth}', *middle])
+        rest = [f'{fine}m{coarse}' + f',{fine}' * (depth - 1) for coarse, fine in zip(steps, steps[1:], strict=False)]
+        text = ','.join([f'{steps[0]}x{depth}', *rest])
     found, made = _read(text, 'decoder', 'm'), set[int]()
     for resolution, kind, number in found:
         if kind == 'm' and (number not in made or resolution % number):
