@@ -3,6 +3,8 @@
 genbench train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
 genbench train --config=configs/digits/code_transformer.py --workdir=runs/code_transformer
 
+It has no measured results yet.
+
 Differs from the paper: van den Oord et al. 2017 use a PixelCNN, larger images and 512 codes. Here an image is 4×4 codes
 of 128.
 """

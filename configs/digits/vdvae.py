@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/vdvae.py --workdir=runs/vdvae
 
+It has no measured results yet.
+
 Differs from the paper: Child 2021 has 43 layers and a mixture of logistics for 256 levels on CIFAR-10. Here images have
 64 pixels of 17 levels, the decoder is categorical, and the optimizer is Adam.
 """
