@@ -57,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
         'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
+        'skip_norm': 0.0,  # leave out updates whose gradient has a larger norm than this; 0: none
     },
     'mesh': {  # lengths of the mesh axes; one may be -1, which takes the remaining devices
         'data': -1,  # each device processes its part of the batch
@@ -162,6 +163,7 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'optimizer.b2': ranges.SHARE,
     'optimizer.weight_decay': ranges.NOT_NEGATIVE,
     'optimizer.clip_norm': ranges.NOT_NEGATIVE,
+    'optimizer.skip_norm': ranges.NOT_NEGATIVE,
     'mesh.data': Range(1, LARGEST, also=(-1,)),
     'mesh.fsdp': Range(1, LARGEST, also=(-1,)),
     'mesh.tensor': Range(1, LARGEST, also=(-1,)),

@@ -21,6 +21,7 @@ Array = jax.Array
 Weights = Callable[[Array], tuple[Array, Array]]
 
 IMPORTANCE = ('iwae', 'stl', 'dreg')  # objectives made of the weights p(x, z) / q(z | x) of draws z
+ACTIVE, COLLAPSED = 0.01, 0.01  # least variance over images of an active unit; most nats of a collapsed one
 STOPPED = ('stl', 'dreg')  # those whose gradient leaves out that of log q(z | x) by the parameters of q
 
 
@@ -62,12 +63,22 @@ def summed(values: Array, kept: int = 1) -> Array:
     return values.reshape(*values.shape[:kept], -1).sum(-1)
 
 
+def divergences(mean: Array, log_std: Array) -> Array:
+    """KL(N(mean, std²) ‖ N(0, 1)) of each dimension in nats."""
+    return jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std
+
+
+def active(variance: Any) -> Any:
+    """Whether a unit is used: the variance over images of its posterior mean is above 0.01 (IWAE, appendix C)."""
+    return variance > ACTIVE
+
+
 def divergence(mean: Array, log_std: Array, free: float = 0.0) -> tuple[Array, Array]:
     """The batch's mean of KL(N(mean, std²) ‖ N(0, I)) in nats, and its cost with `free` nats λ in each dimension.
 
     The cost is Σ_j max(λ, mean KL of dimension j) (Kingma et al. 2016, equation 15).
     """
-    each = jnp.square(mean) / 2 + jnp.exp(2 * log_std) / 2 - 0.5 - log_std
+    each = divergences(mean, log_std)
     kl = summed(each).mean()
     return kl, jnp.maximum(each.mean(0), free).sum() if free else kl
 

@@ -64,6 +64,23 @@ class FirstStage:
         """log p(image | z) in nats, (batch,), or an estimate whose mean over keys is a lower bound on it."""
         raise NotImplementedError
 
+    @property
+    def num_codes(self) -> int:
+        """The number of different codes at a position; 0 if z is continuous. The rest is for discrete z only."""
+        return 0
+
+    def codes(self, networks: 'Networks', images: Array) -> Array:
+        """The indices (batch, height, width) of an image's codes."""
+        raise NotImplementedError
+
+    def vectors(self, networks: 'Networks', index: Array) -> Array:
+        """The codes z (batch, *code_shape) of indices."""
+        raise NotImplementedError
+
+    def log_of_image(self, networks: 'Networks', index: Array, images: Array, keys: Array) -> Array:
+        """log p(image | codes) in nats, (batch,), as `log_likelihood`."""
+        raise NotImplementedError
+
 
 def draw(mean: Array, log_variance: Array | None, keys: Array) -> Array:
     """One draw per key from the normal distribution."""

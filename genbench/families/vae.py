@@ -4,7 +4,7 @@ D. Kingma, M. Welling, Auto-Encoding Variational Bayes, 2014 (VAE); Y. Burda, R.
 Weighted Autoencoders, 2016 (IWAE). `evidence` has the papers of its other objectives and of the VampPrior.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,49 +14,25 @@ from flax import nnx
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
-from genbench.families import evidence, observations
-from genbench.families.base import (
-    Array,
-    Batch,
-    Borrowed,
-    Family,
-    LatentModel,
-    Likelihood,
-    Networks,
-    Sampler,
-    Scalars,
-    Update,
-    register,
-)
+from genbench.families import evidence
+from genbench.families.base import Array, Batch, Borrowed, LatentModel, Networks, Sampler, Scalars, Update, register
+from genbench.families.inferred import Inferred, monitors
 from genbench.families.spaces import FirstStage
 from genbench.networks import encoder_and_decoder
-from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
+from genbench.ranges import COUNT, COUNT_OR_NONE
 
 
 @register('vae')
-class VAE(FirstStage, Family):
+class VAE(FirstStage, Inferred):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) or a VampPrior, and p(x | z) independent over pixels."""
 
-    samplers = ('mean', 'direct')
-
-    ranges = {
-        'latent': COUNT,
-        'latent_channels': COUNT_OR_NONE,
-        'observation_scale': NOT_NEGATIVE,
-        'components': COUNT,
-        'draws': COUNT,
-        **evidence.RANGES,
-    }
+    ranges = {'latent': COUNT, 'latent_channels': COUNT_OR_NONE, 'draws': COUNT, **evidence.RANGES}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
             'latent': 16,  # number of dimensions of z
             'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
-            # or '(static_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal', a density
-            'decoder': 'categorical',
-            'components': 10,  # of the mixture
-            'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
             'draws': 1,  # draws of z per image in training, the k of IWAE
             **evidence.DEFAULTS,
         }
@@ -64,11 +40,7 @@ class VAE(FirstStage, Family):
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        options = config.family
-        self.observation = observations.make(
-            options.decoder, spec, options.observation_scale, components=options.components
-        )
-        evidence.check(options, config.train.accumulate, self.conditional)
+        evidence.check(config.family, config.train.accumulate, self.conditional)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent
@@ -120,8 +92,9 @@ class VAE(FirstStage, Family):
                 kl, cost = evidence.divergence(mean, log_std, options.free_nats)
             found = log_p - evidence.annealed(options.beta, options.kl_warmup, step) * cost
             log_weight = log_p - kl
-        loss = bits(found.mean())
-        return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl)}
+        loss, units = bits(found.mean()), evidence.divergences(mean, log_std)
+        used = {} if options.pseudo_inputs else monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
+        return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl), **used}
 
     def _log_prior(self, networks: Networks, z: Array) -> Array:
         """log p(z) + ½ log 2π per dimension, (batch,)."""
@@ -164,48 +137,32 @@ class VAE(FirstStage, Family):
         return self.latent_shape
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        """'mean' returns the mean of p(x | z) (for a logistic, its location); 'direct' draws from p(x | z)."""
         if 'prior' in networks:  # latents become noise around the mean of a component
             mean, log_std = self._components(networks)
             chosen = rng.integers(keys, 'component', 0, len(mean))
             latents = mean[chosen] + jnp.exp(log_std[chosen]) * latents
-        h = self._decode(networks, latents, given)
-        if sampler.name == 'mean':
-            return self.observation.mean(h)
-        return self.observation.images(self.observation.draw(h, rng.named(keys, 'x')))
+        return super().generate(networks, latents, keys, given, sampler)
 
-    @property
-    def likelihoods(self) -> tuple[Likelihood, ...]:
-        def bound(draws):
-            def log_prob(networks, images, given, keys):
-                return self._importance_bound(networks, images, given, keys, draws)
+    def _weigh(
+        self, networks: Networks, seen: Array, x: Array, given: Given
+    ) -> Callable[[Array], tuple[Array, Array, Array]]:
+        mean, log_std = self._encode(networks, seen, given)
 
-            name = 'elbo' if draws == 1 else f'iwae_{draws}'
-            return Likelihood(name, 'lower_bound', log_prob, {**self.observation.protocol, 'draws': draws})
-
-        return tuple(bound(draws) for draws in dict.fromkeys((1, self.config.evaluation.iwae_draws)))
-
-    def _importance_bound(self, networks: Networks, images: Array, given: Given, keys: Array, draws: int) -> Array:
-        """log (1/K) Σ p(x, z_k) / q(z_k | x), (batch,) (IWAE, equation 8). K = 1 gives the ELBO."""
-        x = self.observation.observe(images, rng.named(keys, 'bins'))
-        mean, log_std = self._encode(networks, self.observation.seen(images, x), given)
-        keys_z = rng.named(keys, 'draws')
-
-        def log_weight(index: Array) -> Array:
-            noise = rng.normal(rng.numbered(keys_z, index), 'z', mean.shape[1:])
+        def weigh(keys: Array) -> tuple[Array, Array, Array]:
+            noise = rng.normal(keys, 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = self._log_prior(networks, z) + evidence.summed(jnp.square(noise) / 2 + log_std)
-            return self._log_observation(networks, z, x, given) + log_ratio
+            log_weight = self._log_observation(networks, z, x, given) + log_ratio
+            flat = len(mean), -1
+            return log_weight, mean.reshape(flat), evidence.divergences(mean, log_std).reshape(flat)
 
-        return evidence.log_mean_of_draws(log_weight, draws, len(images))
+        return weigh
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
-        options = self.config.family
-        if options.pseudo_inputs:
-            return None  # its z is not standard normal
-        return self.observation.latent_model(
-            lambda z: self._decode(networks, z, given), self.latent_shape, decoder=options.decoder
-        )
+        return None if self.config.family.pseudo_inputs else super().latent_model(networks, given)
+
+    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array] | None:
+        return None if self.config.family.pseudo_inputs else super().units(networks, images, given, keys)
 
     @property
     def observed(self) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 A. van den Oord, O. Vinyals, K. Kavukcuoglu, Neural Discrete Representation Learning, 2017 (VQ-VAE); F. Mentzer et al.,
 Finite Scalar Quantization, 2024 (FSQ).
 
-Both papers train a strong prior over the codes afterwards. The prior here is a table of code probabilities at each
-position, independent of other positions and of conditions. It gives the family its own samples and bound. The main use
-of the family is as a first stage for others.
+Both papers train a strong prior over the codes afterwards, which is a run of another family here (`discrete`). The
+prior of this family is a table of code probabilities at each position, independent of other positions and of
+conditions. It gives the family its own samples and bound. The main use of the family is as a first stage for others.
 """
 
 import math
@@ -197,6 +197,20 @@ class VQVAE(FirstStage, Family):
     def posterior(self, networks: Networks, images: Array) -> tuple[Array, None]:
         """The encoder's output before quantisation; `decode` quantises it (Rombach et al. 2022, section 3.1)."""
         return self._encode(networks, images, None), None
+
+    @property
+    def num_codes(self) -> int:
+        return self.config.family.codes if self.learned else math.prod(self.config.family.levels)
+
+    def codes(self, networks: Networks, images: Array) -> Array:
+        return networks['quantiser'].assign(self._encode(networks, images, None))
+
+    def vectors(self, networks: Networks, index: Array) -> Array:
+        return networks['quantiser'].lookup(index)
+
+    def log_of_image(self, networks: Networks, index: Array, images: Array, keys: Array) -> Array:
+        x = self.observation.observe(images, rng.named(keys, 'bins'))
+        return self._log_observation(networks, networks['quantiser'].lookup(index), x, None, None)
 
     def decode(self, networks: Networks, z: Array) -> Array:
         quantiser = networks['quantiser']

@@ -131,6 +131,18 @@ class NoiseOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskedOptions(Options):
+    """Options of parallel decoding.
+
+    Attributes:
+      temperature: of the Gumbel noise that is added to the logarithms of confidences, at the start; it falls linearly
+        to 0. A high one fills in values in random order (Chang et al. 2022, MaskGIT, and its code).
+    """
+
+    temperature: float = number(4.5, Range(0, 1e6))
+
+
+@dataclasses.dataclass(frozen=True)
 class PathOptions(NoiseOptions):
     """Options of every solver on a path.
 

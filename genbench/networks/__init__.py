@@ -20,6 +20,7 @@ from genbench.networks import (
     pixel_cnn,
     pixel_transformer,
     resnet,
+    top_down,
     unet,
     vdm,
 )
@@ -40,6 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'maf': maf.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
+    'top_down': top_down.DEFAULTS,
     'none': {},
 }
 RANGES: dict[str, Mapping[str, Range]] = {
@@ -56,6 +58,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'maf': maf.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
+    'top_down': top_down.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
@@ -147,6 +150,24 @@ def encoder_and_decoder(
     }
 
 
+def hierarchy(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int
+) -> dict[str, nnx.Module]:
+    """'encoder', images → features by resolution, and 'decoder', layers of latents → `outputs` per pixel.
+
+    Raises:
+      UserError: the network has no layers of latents, or its blocks do not fit the images.
+    """
+    if config.name != 'top_down':
+        raise UserError(f'network.name is {config.name!r}, which has no layers of latents; use top_down.')
+    options, size = _options(config), square_size(config, space)
+    seen = {key: value for key, value in options.items() if key not in ('decoder', 'latent_channels')}
+    return {
+        'encoder': top_down.Encoder(size, space.shape[2], forms, rngs=rngs, **seen),
+        'decoder': top_down.Decoder(size, outputs, forms, rngs=rngs, **options),
+    }
+
+
 def generator_and_discriminator(
     config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
 ) -> dict[str, nnx.Module]:
@@ -173,12 +194,14 @@ def latent_size(config: Any, space: Shaped) -> int:
 
 
 def autoregressor(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int, levels: int
-) -> InOrder:
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, outputs: int, levels: int,
+    depth: int = 0,
+) -> InOrder:  # fmt: skip
     """A network images → `outputs` for each step, which see the steps before it.
 
     Args:
       levels: the number of levels of the images.
+      depth: the channels of an image as real numbers; 0: those of its shape.
 
     Raises:
       UserError: the network has no ordering.
@@ -187,11 +210,25 @@ def autoregressor(
     if config.name == 'made':
         return made.MadeOfImages(math.prod(space.shape), outputs, forms, rngs=rngs, **options)
     if config.name == 'pixel_cnn':
-        return pixel_cnn.PixelCNN(space.shape, outputs, forms, rngs=rngs, **options)
+        return pixel_cnn.PixelCNN((*space.shape[:2], depth or space.shape[2]), outputs, forms, rngs=rngs, **options)
     if config.name == 'pixel_transformer':
         return pixel_transformer.PixelTransformer(space.shape, outputs, levels, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which has no ordering of pixels; use made, pixel_cnn or '
                     'pixel_transformer.')  # fmt: skip
+
+
+def masked_predictor(
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, *, levels: int
+) -> pixel_transformer.MaskedTransformer:
+    """A network (integers, which are hidden, given) → logits of the levels for each value.
+
+    Raises:
+      UserError: the network does not see values in all directions.
+    """
+    if config.name != 'pixel_transformer':
+        raise UserError(f'network.name is {config.name!r}, which does not fill in masked values; use '
+                        'pixel_transformer.')  # fmt: skip
+    return pixel_transformer.MaskedTransformer(space.shape, levels, levels, forms, rngs=rngs, **_options(config))
 
 
 def values_at_once(config: Any, space: Shaped) -> int:

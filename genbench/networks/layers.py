@@ -41,7 +41,7 @@ def compute_dtype(name: str) -> Any:
     return DTYPES[name]
 
 
-def rematerialise(name: str, block: Callable[..., Array]) -> Callable[..., Array]:
+def rematerialise(name: str, block: Callable[..., Any]) -> Callable[..., Any]:
     """The block, rematerialised as `network.remat` says (Chen et al. 2016, Training Deep Nets with Sublinear Memory).
 
     This changes what is kept for the gradient, not what is computed.

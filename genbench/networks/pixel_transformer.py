@@ -37,22 +37,28 @@ def _kernel(inputs: int) -> layers.Initializer:
 
 
 class Block(nnx.Module):
-    """Residual attention and perceptron, each with a layer normalisation before it (Child et al., section 5.2)."""
+    """Residual attention and perceptron, each with a layer normalisation before it (Child et al., section 5.2).
 
-    def __init__(self, width: int, heads: int, expansion: int, depth: int, dropout: float, *, rngs: nnx.Rngs):
+    Args:
+      causal: a token attends to itself and to those before it; otherwise to all.
+    """
+
+    def __init__(
+        self, width: int, heads: int, expansion: int, depth: int, dropout: float, causal: bool = True, *, rngs: nnx.Rngs
+    ):
         def linear(before: int, after: int, scale: float = 1.0) -> layers.Linear:
             init = nnx.initializers.normal(scale * SPREAD / math.sqrt(before))
             return layers.Linear(before, after, kernel_init=init, rngs=rngs)
 
         last = 1 / math.sqrt(2 * depth)  # so that the sum of all residuals does not grow with the depth
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.causal = heads, dropout, causal
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
         self.inputs, self.output = linear(width, 3 * width), linear(width, width, last)
         self.hidden, self.shrunk = linear(width, expansion * width), linear(expansion * width, width, last)
 
     def __call__(self, x: Array, key: Array | None) -> Array:
-        """x (batch, tokens, width); a token attends to itself and to those before it."""
-        return self._rest(x, layers.attend(self._qkv(x), causal=True), key)
+        """x (batch, tokens, width) → the same shape."""
+        return self._rest(x, layers.attend(self._qkv(x), causal=self.causal), key)
 
     def step(self, x: Array, number: Array, kept: Array) -> tuple[Array, Array]:
         """The same for token `number` alone, x (batch, 1, width), with the keys and values of those before it.
@@ -76,14 +82,16 @@ class Block(nnx.Module):
         return x + layers.dropout(h, self.dropout, keys[1])
 
 
-class PixelTransformer(InOrder, nnx.Module):
-    """Integer images (batch, *shape) → `outputs` per value; a step is a value. Fresh outputs are zero.
+class _Transformer(nnx.Module):
+    """Embeddings of values, rows, columns, channels and classes, blocks, and outputs that are zero when fresh.
+
+    `first` is the vector of what is not known: the value before the first, or a masked value.
 
     Raises:
       UserError: the heads do not divide the width.
     """
 
-    discrete = True
+    causal = True
 
     def __init__(
         self, shape: tuple[int, int, int], outputs: int, levels: int, forms: Mapping[str, Form], *,
@@ -96,7 +104,9 @@ class PixelTransformer(InOrder, nnx.Module):
         self.values, self.first = entry(levels), entry()
         self.rows, self.columns, self.channels = (entry(size) for size in shape)
         self.classes = layers.Classes(forms, width, rngs=rngs)
-        self.blocks = nnx.List([Block(width, heads, expansion, depth, dropout, rngs=rngs) for _ in range(depth)])
+        self.blocks = nnx.List([
+            Block(width, heads, expansion, depth, dropout, self.causal, rngs=rngs) for _ in range(depth)
+        ])  # fmt: skip
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.output = layers.Linear(width, outputs, kernel_init=layers.zeros, rngs=rngs)
 
@@ -106,13 +116,36 @@ class PixelTransformer(InOrder, nnx.Module):
         places, classes = places.reshape(self.steps, -1), self.classes(given)
         return places if classes is None else places + classes[:, None]
 
+    def _through(self, h: Array, given: Given, key: Array | None) -> Array:
+        """Outputs (batch, steps, outputs) of the vectors of values, (batch, steps, width)."""
+        h = h + self._places(given)
+        for index, block in enumerate(self.blocks):
+            h = block(h, None if key is None else jax.random.fold_in(key, index))
+        return self.output(self.norm(h))
+
+
+class MaskedTransformer(_Transformer):
+    """Integers (batch, steps) and which of them are hidden, (batch, steps) → `outputs` per value.
+
+    Every value sees all that are not hidden (H. Chang et al., MaskGIT, 2022, section 3.1).
+    """
+
+    causal = False
+
+    def __call__(self, x: Array, hidden: Array, given: Given = None, key: Array | None = None) -> Array:
+        return self._through(jnp.where(hidden[..., None], self.first[...], self.values[...][x]), given, key)
+
+
+class PixelTransformer(InOrder, _Transformer):
+    """Integer images (batch, *shape) → `outputs` per value; a step is a value, which sees those before it."""
+
+    discrete = True
+
     def __call__(self, x: Array, given: Given = None, mask: Array | int = 0, key: Array | None = None) -> Array:
         before = self.values[...][x.reshape(len(x), -1)[:, :-1]]
         first = jnp.broadcast_to(self.first[...], (len(x), 1, before.shape[-1]))
-        h = jnp.concatenate([first, before], axis=1) + self._places(given)
-        for index, block in enumerate(self.blocks):
-            h = block(h, None if key is None else jax.random.fold_in(key, index))
-        return self.output(self.norm(h)).reshape(*x.shape[:3], -1)
+        h = jnp.concatenate([first, before], axis=1)
+        return self._through(h, given, key).reshape(*x.shape[:3], -1)
 
     def start(self, count: int) -> list[Array]:
         size = self.first[...].size // self.heads

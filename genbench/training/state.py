@@ -25,7 +25,7 @@ from flax import nnx
 
 from genbench import rng
 from genbench.families import stages
-from genbench.families.base import Average, Family, Networks
+from genbench.families.base import Average, Family, Networks, Update
 from genbench.settings import DEFAULTS
 from genbench.training import optimizer
 
@@ -77,6 +77,10 @@ class Blueprint:
     def aux(self, networks: Mapping[str, Any]) -> Tree:
         return {name: _split(networks[name])[2] for name in self._definitions}
 
+    def options(self, update: Update) -> dict[str, Any]:
+        """`config.optimizer` as this update has it."""
+        return {**self.family.config.optimizer, **(update.optimizer or {})}
+
     @functools.cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """One for each update that has one. Its learning rate follows the number of steps on which the update ran."""
@@ -84,7 +88,7 @@ class Blueprint:
         steps = config.train.num_steps if span is None else max(span.stop - span.first, 1)
         usual = {**DEFAULTS['optimizer'], **self.family.defaults().get('optimizer', {})}
         return {
-            update.name: optimizer.build({**config.optimizer, **update.optimizer}, -(-steps // update.every), usual)
+            update.name: optimizer.build(self.options(update), -(-steps // update.every), usual)
             for update in self.family.updates
             if update.optimizer is not None
         }

@@ -1,5 +1,6 @@
 """One training step, the same for any family: every update in order, then the averages."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -125,7 +126,10 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
-    """Apply one update. The state stays unchanged if the loss or the gradient is not finite."""
+    """Apply one update. The state stays unchanged if the loss or the gradient is not finite, or the gradient too long.
+
+    A gradient longer than `optimizer.skip_norm` is no error and does not count among the skipped updates.
+    """
     mesh, parts = places['step'].mesh, blueprint.family.config.train.accumulate
     split = mesh.shape['fsdp'] > 1
 
@@ -155,22 +159,34 @@ def _apply(
         value, scalars, aux, gradient = _accumulated(differentiated, moved, state['aux'], batch, key, parts, mesh)
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    scalars, limit = {**scalars, 'gradient_norm': norm}, blueprint.options(update)['skip_norm']
+    taken = finite & (norm <= limit) if limit else finite
+    if limit:
+        scalars['too_long'] = 1.0 - (norm <= limit)  # logged as the share of steps
     kept = {'params': moved, 'aux': state['aux'], 'opt': state['opt'][update.name]}
-
-    def change(kept: Tree, aux: Tree, gradient: Tree) -> Tree:
-        changes, opt = blueprint.optimizers[update.name].update(gradient, kept['opt'], kept['params'])
-        return {'params': optax.apply_updates(kept['params'], changes), 'aux': aux, 'opt': opt}
-
-    if _on_cpu(mesh):  # a selection would copy the optimizer's state, and take four times as long
-        new = jax.lax.cond(finite, change, lambda kept, aux, gradient: kept, kept, aux, gradient)
-    else:  # a conditional would hold up the device
-        new = _select(finite, change(kept, aux, gradient), kept)
+    new = _take(taken, functools.partial(_changed, blueprint, update), kept, aux, gradient, mesh)
     changed = {
         'params': {**state['params'], **new['params']},
         'aux': new['aux'],
         'opt': {**state['opt'], update.name: new['opt']},
     }
-    return {**state, **changed}, {**scalars, 'gradient_norm': norm}, finite
+    return {**state, **changed}, scalars, finite
+
+
+def _changed(blueprint: Blueprint, update: Update, kept: Tree, aux: Tree, gradient: Tree) -> Tree:
+    changes, opt = blueprint.optimizers[update.name].update(gradient, kept['opt'], kept['params'])
+    return {'params': optax.apply_updates(kept['params'], changes), 'aux': aux, 'opt': opt}
+
+
+def _take(taken: jax.Array, change: Callable[..., Tree], kept: Tree, aux: Tree, gradient: Tree, mesh: Any) -> Tree:
+    """The changed state if `taken`, else the kept one.
+
+    On CPU a selection would copy the moments of Adam first and run four times as long as this conditional. On
+    accelerators a conditional would hold up the device.
+    """
+    if _on_cpu(mesh):
+        return jax.lax.cond(taken, change, lambda kept, aux, gradient: kept, kept, aux, gradient)
+    return _select(taken, change(kept, aux, gradient), kept)
 
 
 def _on_cpu(mesh: Any) -> bool:

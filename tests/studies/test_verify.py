@@ -28,6 +28,7 @@ NARROW = {  # by network
     'pixel_cnn': ('network.channels=8', 'network.blocks=1', 'network.scales=1'),
     'made': ('network.hidden=(32, 32)',),
     'maf': ('network.hidden=(32, 32)',),
+    'top_down': ('network.width=16', 'network.encoder=32d2,16d2,8d2,4d4,1x1', 'network.decoder=1x1,4m1,8m4,16m8,32m16'),
 }
 
 

@@ -129,6 +129,15 @@ class Poisoned(Toy):
         return value + jnp.sqrt(hidden), {'loss': value}
 
 
+@register('steep')
+class Steep(Toy):
+    """Its gradient has the norm 10 at one step, and 1 at all others."""
+
+    def loss(self, networks, batch, key, step):
+        value = networks['line']()
+        return jnp.where(step == 2, 10.0, 1.0) * value, {'loss': value}
+
+
 @register('growing')
 class Growing(Toy):
     """Two weights and one network for three steps, then four weights and another network beside them."""
@@ -299,6 +308,15 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path, poi
     assert state['skipped'] == {'total': 1, 'in_a_row': 0}
     assert outcome.summary['skipped_updates'] == 1
     assert [row['skipped/total'] for row in read_rows(tmp_path / 'metrics.jsonl')] == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(('limit', 'end'), [(0, -14), (10, -14), (9, -4)])
+def test_an_update_with_a_longer_gradient_than_the_limit_is_left_out(tiny, tmp_path, limit, end):
+    train(tiny('steep', f'optimizer.skip_norm={limit}', 'train.num_steps=5', *ONE_A_STEP), tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert weight(state) == end and state['skipped'] == {'total': 0, 'in_a_row': 0}
+    told = [row.get('line/too_long') for row in read_rows(tmp_path / 'metrics.jsonl')]
+    assert told == ([None] * 5 if not limit else [0, 0, float(limit < 10), 0, 0])
 
 
 def test_updates_that_stay_not_finite_stop_the_run(tiny, tmp_path):

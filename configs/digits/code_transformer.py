@@ -1,0 +1,25 @@
+"""A decoder-only transformer over the codes of configs/digits/vq_vae.py.
+
+genbench train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
+genbench train --config=configs/digits/code_transformer.py --workdir=runs/code_transformer
+
+It has no measured results yet.
+
+Differs from the paper: van den Oord et al. 2017 use a PixelCNN, larger images and 512 codes. Here an image is 4×4 codes
+of 128.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'evaluation': {'num_samples': 180, 'sets': 8},
+            'family': {'name': 'autoregressive', 'tokeniser': 'runs/vq_vae'},
+            'network': {'name': 'pixel_transformer', 'dropout': 0.2},
+            'train': {'num_steps': 1500, 'sample_every': 500, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+        }
+    )
