@@ -92,8 +92,11 @@ class Linear(nnx.Linear):
         """x (…, inputs) → (…, *shape), where the product of `shape` is the number of outputs.
 
         This reshapes the kernel and not the result. If outputs and result are sharded over devices in different ways,
-        only the small kernel then moves between devices, and not a batch of activations.
+        only the small kernel then moves between devices, and not a batch of activations. Where only the inputs or the
+        batch are sharded, it reshapes the result, so that the kernel's gradient can be scattered like the kernel.
         """
+        if (places := _places.get()) is not None and places.mesh.shape['tensor'] == 1:
+            return self(x).reshape(*x.shape[:-1], *shape)
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape)
         y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(shape)
@@ -300,13 +303,11 @@ def attend(qkv: Array, causal: bool = False) -> Array:
     With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
     cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
-    platform = _platform.get() or jax.default_backend()
-    fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and (_platform.get() or jax.default_backend()) == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
-    return jax.nn.dot_product_attention(
-        qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=causal, implementation=implementation
-    )
+    queries, keys, values = (qkv[:, :, place] for place in range(3))
+    return jax.nn.dot_product_attention(queries, keys, values, is_causal=causal, implementation=implementation)
 
 
 class Attention(nnx.Module):
@@ -388,8 +389,7 @@ class ResidualBlock(nnx.Module):
         self.condition = Linear(condition, outputs, kernel_init=fan_average, rngs=rngs) if condition else None
         self.norm_out = GroupNorm(outputs, groups=groups)
         self.conv_out = Conv(outputs, outputs, kernel_init=zeros, rngs=rngs)
-        projected = inputs != outputs
-        self.shortcut = Linear(inputs, outputs, kernel_init=fan_average, rngs=rngs) if projected else None
+        self.shortcut = Linear(inputs, outputs, kernel_init=fan_average, rngs=rngs) if inputs != outputs else None
         self.dropout = dropout
 
     def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:

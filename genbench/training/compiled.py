@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax
 from genbench.training import hlo, telemetry
 from genbench.training.topologies import Target
 
-ESTIMATE = 'an estimate, not a measurement: the longest of three times at the peak rates of the data sheets'
+ESTIMATE = 'an estimate, not a measurement: the longest of four times at the peak rates of the data sheets'
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -46,13 +46,13 @@ def measure(
     memory = _memory(program.memory_analysis()) | {
         'arrays': sum(read.arguments.values()), 'aliased': read.aliased, 'limit': limit,
     }  # fmt: skip
-    collectives = read.collectives(mesh.shape)
+    collectives = read.collectives(mesh.shape, target.machine)
     over = max(memory['peak'] - limit, 0)
     return {
         **found, 'memory': memory, 'fits': not over, 'over': over,
         'products': read.products, 'collectives': [dataclasses.asdict(one) for one in collectives],
         'bytes_moved': read.bytes_moved, 'conditionals': read.conditionals,
-        'estimate': _estimate(target, mesh, dtype, flops, read.bytes_moved, sum(one.sent for one in collectives)),
+        'estimate': _estimate(target, mesh, dtype, flops, read.bytes_moved, collectives),
         'compile_seconds': round(time.monotonic() - began, 2),
     }  # fmt: skip
 
@@ -75,13 +75,19 @@ def too_large(message: str) -> int | None:
 
 
 def _estimate(
-    target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, moved: int, sent: float
-) -> dict[str, Any]:
-    """The roofline (Williams et al. 2009): a step takes at least as long as its operations, its memory traffic or its
-    communication.
+    target: Target, mesh: jax.sharding.Mesh, dtype: str, flops: float | None, moved: int,
+    collectives: Sequence[hlo.Collective],
+) -> dict[str, Any]:  # fmt: skip
+    """The roofline (Williams et al. 2009): a step takes at least as long as its operations, its memory traffic, its
+    exchanges within a slice or a machine, or those over the network.
     """
+    crossing = sum(one.crossing for one in collectives)
+    inside = sum(one.sent for one in collectives) - crossing
     peak = telemetry.peak_flops(mesh.devices.flat[0].device_kind, dtype)
-    times: dict[str, float] = {'memory': moved / target.known.bandwidth, 'exchange': sent / target.known.link}
+    times: dict[str, float] = {
+        'memory': moved / target.known.bandwidth, 'exchange': inside / target.known.link,
+        'network': crossing / target.known.network,
+    }  # fmt: skip
     if flops is not None and peak:
         times['operations'] = flops / mesh.size / peak
     seconds = max(times.values())

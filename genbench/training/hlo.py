@@ -2,12 +2,11 @@
 
 import collections
 import dataclasses
-import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-import numpy as np
+from genbench.training import groups
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'ragged-all-to-all')
 _BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
@@ -49,6 +48,7 @@ class Collective:
       count: how many run in one execution of the program. Arrays that a device sends together count once.
       bytes: size of the whole arrays on one device: the output of an all-gather, the input of a reduce-scatter.
       sent: bytes that one device sends around a ring.
+      crossing: those of them that leave its slice or machine. All its devices share what a group sends to others.
     """
 
     kind: str
@@ -56,6 +56,7 @@ class Collective:
     count: int
     bytes: int
     sent: float
+    crossing: float
 
 
 class Program:
@@ -128,28 +129,31 @@ class Program:
         """The number of conditionals in the program. Those in a loop count once."""
         return sum(bool(self._branches(one)) for name in self._order for one in self._computations[name])
 
-    def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
+    def collectives(self, mesh: Mapping[str, int], machine: int = 0) -> list[Collective]:
         """Communication between devices, by kind and axes of the mesh. Devices are numbered in mesh order.
 
         A program for several slices is that of one of them, which lie along the first axis of the mesh. Between slices,
         the host exchanges arrays.
+
+        Args:
+          machine: number of devices in a machine, if exchanges between machines take another way; 0 if they do not.
         """
-        found = list(self._exchanges(mesh))
+        found = list(self._exchanges(mesh, machine))
         sends: dict[str, float] = collections.defaultdict(float)
-        for name, _, _, _, sent in found:
-            sends[name] += sent
+        for name, one in found:
+            sends[name] += one.sent
         runs = self._runs(sends)
-        totals: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
-        for name, kind, axes, whole, sent in found:
-            for index, amount in enumerate((1, whole, sent)):
-                totals[kind, axes][index] += amount * runs[name]
+        totals: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0, 0.0])
+        for name, one in found:
+            for index, amount in enumerate((one.count, one.bytes, one.sent, one.crossing)):
+                totals[one.kind, one.axes][index] += amount * runs[name]
         return [
-            Collective(kind, axes, int(count), int(whole), sent)
-            for (kind, axes), (count, whole, sent) in sorted(totals.items()) if axes and count
+            Collective(kind, axes, int(count), int(whole), sent, crossing)
+            for (kind, axes), (count, whole, sent, crossing) in sorted(totals.items()) if axes and count
         ]  # fmt: skip
 
-    def _exchanges(self, mesh: Mapping[str, int]) -> Iterator[tuple[str, str, str, int, float]]:
-        """(computation, kind, axes, bytes, bytes sent) of each collective."""
+    def _exchanges(self, mesh: Mapping[str, int], machine: int) -> Iterator[tuple[str, Collective]]:
+        """Each collective once, with the name of its computation."""
         seen: set[str] = set()
         size_of_mesh, (first, *_) = math.prod(mesh.values()), mesh
         slices = size_of_mesh // self._devices if 0 < self._devices < size_of_mesh else 1
@@ -158,7 +162,8 @@ class Program:
             for one in self._computations[name]:
                 if between := _BETWEEN.search(one.rest) if one.operation == 'recv' else None:
                     kind, whole = between.group(1).lower().replace('_', '-'), _first(one.result)
-                    yield name, kind, 'slices', whole, whole * (2 if kind == 'all-reduce' else 1) * (1 - 1 / slices)
+                    sent = whole * (2 if kind == 'all-reduce' else 1) * (1 - 1 / slices)
+                    yield name, Collective(kind, 'slices', 1, whole, sent, sent)
                 kind = one.operation.removesuffix('-start')
                 if kind not in COLLECTIVES:
                     continue
@@ -172,10 +177,12 @@ class Program:
                     if mark in seen:
                         continue
                     seen.add(mark)
-                axes, ways = _axes(one.rest, mesh)
+                axes, ways = groups.axes(one.rest, mesh)
                 whole = _whole(one) * (ways if kind == 'reduce-scatter' and not fused else 1)
-                sent = whole * {'all-reduce': 2, 'collective-permute': ways / max(ways - 1, 1)}.get(kind, 1)
-                yield name, kind, axes, whole, sent * (ways - 1) / max(ways, 1)
+                times = {'all-reduce': 2, 'collective-permute': ways / max(ways - 1, 1)}.get(kind, 1)
+                share = groups.share_between(one.rest, math.prod(mesh.values()), machine, alone='all-to-all' in kind)
+                crossing = whole * (2 if kind == 'all-reduce' else 1) * share
+                yield name, Collective(kind, axes, 1, whole, whole * times * (ways - 1) / max(ways, 1), crossing)
 
     @property
     def bytes_moved(self) -> int:
@@ -338,51 +345,3 @@ def _first(result: str) -> int:
     """Bytes of the first array of a tuple."""
     found = _SHAPE.search(result)
     return size(found.group(0)) if found else 0
-
-
-def _axes(rest: str, mesh: Mapping[str, int]) -> tuple[str, int]:
-    """(axes of the mesh that a collective runs along, number of devices in one of its groups)."""
-    shape, names = tuple(mesh.values()), tuple(mesh)
-    places = np.arange(math.prod(shape)).reshape(shape)
-    split = [axis for axis, length in enumerate(shape) if length > 1]
-    subsets = [chosen for count in range(len(split) + 1) for chosen in itertools.combinations(split, count)]
-    if pairs := re.search(r'source_target_pairs=\{(.*?\})\}', rest):
-        moved = [tuple(map(int, pair.split(','))) for pair in re.findall(r'\{([\d,]+)\}?', pairs.group(1))]
-        away = {axis for pair in moved for axis in split
-                if np.unravel_index(pair[0], shape)[axis] != np.unravel_index(pair[1], shape)[axis]}  # fmt: skip
-        return '+'.join(names[axis] for axis in sorted(away)), math.prod(shape[axis] for axis in away)
-    groups = _groups(rest, places.size)
-    ways = len(groups[0])
-    wanted = {frozenset(group) for group in groups}
-    for chosen in subsets:
-        along = np.moveaxis(places, chosen, range(len(shape) - len(chosen), len(shape)))
-        along = along.reshape(-1, math.prod(shape[axis] for axis in chosen))
-        if {frozenset(map(int, group)) for group in along} == wanted:
-            return '+'.join(names[axis] for axis in chosen), ways
-    return 'other', ways
-
-
-def _groups(rest: str, count: int) -> Sequence[Sequence[int]]:
-    """The groups of devices of a collective, in any of the three notations that XLA uses."""
-    order = r'(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?'
-    if found := re.search(rf'replica_groups=mesh\[([^\]]*)\]{order} \{{([^}}]*)\}}', rest):
-        sides = {name: int(length) for name, length in re.findall(r"'([\w.]+)'=(\d+)", found.group(1))}
-        numbers = np.arange(math.prod(sides.values()))
-        if found.group(2):
-            numbers = _iota(found.group(2), found.group(3))
-        numbers = numbers.reshape(tuple(sides.values()))
-        chosen = [list(sides).index(name) for name in re.findall(r"'([\w.]+)'", found.group(4))]
-        moved = np.moveaxis(numbers, chosen, range(numbers.ndim - len(chosen), numbers.ndim))
-        return moved.reshape(-1, math.prod(numbers.shape[axis] for axis in chosen)).tolist()
-    if found := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):
-        shape = [int(side) for side in found.group(1).split(',')]
-        return _iota(found.group(2), found.group(3)).reshape(shape).tolist()
-    if found := re.search(r'replica_groups=\{(\{.*?\})\}', rest):
-        return [[int(one) for one in group.split(',')] for group in re.findall(r'\{([\d,]+)\}', found.group(1))]
-    return [list(range(count))]
-
-
-def _iota(sides: str, order: str | None) -> np.ndarray:
-    shape = [int(side) for side in sides.split(',')]
-    numbers = np.arange(math.prod(shape)).reshape(shape)
-    return numbers.transpose([int(axis) for axis in order.split(',')]) if order else numbers

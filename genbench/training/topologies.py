@@ -31,6 +31,9 @@ class Kind:
       link: bytes per second that a device sends around a ring. For a TPU this counts both directions of one link, for a
         GPU all links. TPUs: Austin et al. 2025, How to Scale Your Model, part 2, and Jouppi et al. 2020 (v2); GPUs: the
         data sheets.
+      network: bytes per second that a device sends to other slices or machines, its share of the network cards. Google
+        Cloud's documentation of each TPU (v5e, v5p, v6e, tpu7x); How to Scale Your Model, part 2, has 25 GB/s per host
+        for older ones. NVIDIA DGX systems have one card of 200 (A100) or 400 Gbit/s (H100, H200) for each GPU.
       options: further arguments of libtpu, or fields of XLA's description of a GPU.
     """
 
@@ -38,6 +41,7 @@ class Kind:
     memory: int
     bandwidth: float
     link: float
+    network: float
     options: Mapping[str, Any]
 
     @property
@@ -62,16 +66,16 @@ _AMPERE = {
 
 # On v2, v3 and tpu7x a device is one of two cores of a chip. v4 joins its two cores into one device (megacore).
 KINDS = {
-    'v2': Kind('v2:2x2', int(7.48 * GIB), 3.5e11, 1.24e11, {}),
-    'v3': Kind('v3:2x2', int(15.48 * GIB), 4.5e11, 2e11, {}),
-    'v4': Kind('v4:2x2x1', int(30.75 * GIB), 1.2e12, 9e10, {'chip_config_name': 'megacore'}),
-    'v5p': Kind('v5p:2x2x1', int(95.74 * GIB), 2.8e12, 2e11, {}),
-    'v5e': Kind('v5e:4x8', int(15.75 * GIB), 8.1e11, 1e11, {}),
-    'v6e': Kind('v6e:2x4', int(31.25 * GIB), 1.6e12, 2e11, {}),
-    'tpu7x': Kind('tpu7x:2x2x1', int(94.75 * GIB), 3.685e12, 2e11, {}),
-    'a100': Kind('a100:8', 85100068864, 2.039e12, 3e11, {**_AMPERE, 'name': 'NVIDIA A100-SXM4-80GB'}),
-    'h100': Kind('h100:8', 84942979072, 3.352e12, 4.5e11, {**_HOPPER, 'name': 'NVIDIA H100 80GB HBM3'}),
-    'h200': Kind('h200:8', 151397597184, 4.8e12, 4.5e11, {**_HOPPER, 'name': 'NVIDIA H200'}),
+    'v2': Kind('v2:2x2', int(7.48 * GIB), 3.5e11, 1.24e11, 3.125e9, {}),
+    'v3': Kind('v3:2x2', int(15.48 * GIB), 4.5e11, 2e11, 3.125e9, {}),
+    'v4': Kind('v4:2x2x1', int(30.75 * GIB), 1.2e12, 9e10, 6.25e9, {'chip_config_name': 'megacore'}),
+    'v5p': Kind('v5p:2x2x1', int(95.74 * GIB), 2.8e12, 2e11, 6.25e9, {}),
+    'v5e': Kind('v5e:4x8', int(15.75 * GIB), 8.1e11, 1e11, 3.125e9, {}),
+    'v6e': Kind('v6e:2x4', int(31.25 * GIB), 1.6e12, 2e11, 1.25e10, {}),
+    'tpu7x': Kind('tpu7x:2x2x1', int(94.75 * GIB), 3.685e12, 2e11, 6.25e9, {}),
+    'a100': Kind('a100:8', 85100068864, 2.039e12, 3e11, 2.5e10, {**_AMPERE, 'name': 'NVIDIA A100-SXM4-80GB'}),
+    'h100': Kind('h100:8', 84942979072, 3.352e12, 4.5e11, 5e10, {**_HOPPER, 'name': 'NVIDIA H100 80GB HBM3'}),
+    'h200': Kind('h200:8', 151397597184, 4.8e12, 4.5e11, 5e10, {**_HOPPER, 'name': 'NVIDIA H200'}),
 }
 _ALIASES = {'v5': 'v5p', 'v7x': 'tpu7x'}
 
@@ -97,6 +101,11 @@ class Target:
     def name(self) -> str:
         many = f', {self.slices} slices' if self.slices > 1 else ''
         return f'{self.kind}:{"x".join(map(str, self.sides))}{many}'
+
+    @property
+    def machine(self) -> int:
+        """Devices in one machine, if there are several and XLA makes one program for all; otherwise 0."""
+        return GPUS_IN_MACHINE if self.known.platform == 'cuda' and self.sides[0] > GPUS_IN_MACHINE else 0
 
     @property
     def environment(self) -> dict[str, str]:

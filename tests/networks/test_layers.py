@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from genbench.networks import layers
+from genbench.training import mesh as meshes
 
 
 def images(*shape, seed=0):
@@ -103,3 +104,13 @@ def test_similarity_of_two_timestep_embeddings_depends_on_their_difference_alone
     similarity = np.asarray((here * later).sum(-1))
     np.testing.assert_allclose(similarity, similarity[0], atol=0.01)
     assert similarity[0] < 15
+
+
+def test_outputs_are_reshaped_alike_through_the_kernel_and_through_the_result():
+    linear = layers.Linear(8, 24, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
+    x = images(2, 5, 8)
+    kernel, bias = linear.kernel[...].reshape(8, 3, 2, 4), linear.bias[...].reshape(3, 2, 4)
+    wanted = np.einsum('bti,ipqr->btpqr', x, kernel) + bias
+    np.testing.assert_allclose(linear.into(x, 3, 2, 4), wanted, rtol=1e-5, atol=1e-5)
+    with layers.images_split(meshes.split_batch(meshes.make_mesh())):
+        np.testing.assert_allclose(linear.into(x, 3, 2, 4), wanted, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,7 @@ import json
 import pytest
 from joined import finish, start
 
-from genbench.training.hlo import Program, _groups, size
+from genbench.training.hlo import Program, size
 
 MESH = {'data': 2, 'fsdp': 4, 'tensor': 1}
 TEXT = """HloModule step, is_scheduled=true, input_output_alias={ {0}: (1, {}, may-alias), {1}: (0, {}, may-alias) }, n=8
@@ -197,11 +197,9 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 def test_exchanges_between_slices_are_told_apart_from_those_within_one():
     mesh = {'data': 6, 'fsdp': 2, 'tensor': 1}  # three slices, each with two of the six
-    found = {(one.kind, one.axes): (one.count, one.bytes, one.sent) for one in Program(SLICES).collectives(mesh)}
-    assert found == {
-        ('all-reduce', 'fsdp'): (1, 32, 32.0),
-        ('all-reduce', 'slices'): (1, 32, pytest.approx(2 * 32 * 2 / 3)),
-    }
+    found = {(one.kind, one.axes): (one.bytes, one.sent, one.crossing) for one in Program(SLICES).collectives(mesh)}
+    between = pytest.approx(2 * 32 * 2 / 3)
+    assert found == {('all-reduce', 'fsdp'): (32, 32.0, 0.0), ('all-reduce', 'slices'): (32, between, between)}
 
 
 CONDITIONAL = """HloModule choice
@@ -232,23 +230,6 @@ def test_each_number_counts_its_own_costliest_branch():
     program = Program(CONDITIONAL)
     assert [one.bytes for one in program.collectives({'data': 2})] == [256]  # the branch dear; wide has none
     assert program.bytes_moved == (256 + 2560) + (256 + 256)  # the branch wide; dear reads and writes 512
-
-
-@pytest.mark.parametrize(
-    'text, expected',
-    [
-        ('replica_groups={{0,2},{1,3}}', [[0, 2], [1, 3]]),
-        ('replica_groups=[2,2]<=[4]', [[0, 1], [2, 3]]),
-        ('replica_groups=[2,2]<=[2,2]T(1,0)', [[0, 2], [1, 3]]),
-        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
-        ("replica_groups=mesh['a'=1,'b'=4] {'b'}", [[0, 1, 2, 3]]),
-        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, to_apply=%add", [[0, 2], [1, 3]]),
-        ("replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([4]) {'b','c'}", [[0, 1, 2, 3]]),
-        ('replica_groups={}', [[0, 1, 2, 3]]),
-    ],
-)
-def test_groups_in_each_notation(text, expected):
-    assert _groups(text, 4) == expected
 
 
 @pytest.mark.parametrize(
