@@ -77,7 +77,7 @@ class Conv(nnx.Conv):
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
         kernel = self.kernel[...].astype(x.dtype)
-        y = _split(jax.lax.conv_general_dilated(_split(x), kernel, strides, 'SAME', dimension_numbers=layout))
+        y = placed(jax.lax.conv_general_dilated(placed(x), kernel, strides, 'SAME', dimension_numbers=layout))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -273,7 +273,8 @@ def images_split(places: NamedSharding | None) -> Iterator[None]:
         _places.reset(token)
 
 
-def _split(x: Array) -> Array:
+def placed(x: Array) -> Array:
+    """x (batch, …), split over devices as `images_split` says."""
     places = _places.get()
     if places is None or len(x) % math.prod(places.mesh.shape[axis] for axis in places.spec[0]):
         return x
@@ -300,8 +301,7 @@ def attend(qkv: Array, causal: bool = False) -> Array:
     With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
     cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
-    platform = _platform.get() or jax.default_backend()
-    fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and (_platform.get() or jax.default_backend()) == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     return jax.nn.dot_product_attention(

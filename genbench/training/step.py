@@ -157,7 +157,7 @@ def _apply(
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     changes, opt = blueprint.optimizers[update.name].update(gradient, state['opt'][update.name], moved)
     changed = {
-        'params': {**state['params'], **_moved(moved, changes)},
+        'params': {**state['params'], **blueprint.constrained(_moved(moved, changes), aux)},
         'aux': aux,
         'opt': {**state['opt'], update.name: opt},
     }
