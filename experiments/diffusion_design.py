@@ -20,9 +20,7 @@ CONFIG = 'configs/digits/diffusion.py'
 SPACED = 'spacing=rho7'
 HEUN = tuple(f'heun:{steps}:{SPACED}' for steps in (5, 10, 25))
 SOLVERS = tuple(
-    sampler
-    for steps in (10, 20, 50)
-    for sampler in (f'ancestral:{steps}', f'ddim:{steps}', f'ddim:{steps}:{SPACED}')
+    sampler for steps in (10, 20, 50) for sampler in (f'ancestral:{steps}', f'ddim:{steps}', f'ddim:{steps}:{SPACED}')
 )
 DDPM = {'family.schedule': 'linear', 'family.prediction': 'noise'}
 PRECONDITIONED = {**DDPM, 'family.prediction': 'preconditioned', 'family.weight': 'p2:gamma=0'}
@@ -67,9 +65,6 @@ def get_study() -> Study:
         baseline='ddpm',
         trials=(
             Trial('ddpm', CONFIG, {**DDPM, 'evaluation.samplers': (*SOLVERS, *HEUN)}),
-            *(
-                Trial(name, CONFIG, {**changes, 'evaluation.samplers': HEUN})
-                for name, changes in TRAINED.items()
-            ),
+            *(Trial(name, CONFIG, {**changes, 'evaluation.samplers': HEUN}) for name, changes in TRAINED.items()),
         ),
     )

@@ -72,6 +72,6 @@ class ADM(resampled.ResampledUNet):
             time_scale=time_scale, second_time=second_time, rngs=rngs,
         )  # fmt: skip
         super().__init__(
-            size, image_channels, forms, conditioning, style=STYLE, channels=channels, heads=functools.partial(heads, head_width), taps=(1, 1),
-            pyramid=False, outputs=outputs, rngs=rngs, **options,
+            size, image_channels, forms, conditioning, style=STYLE, channels=channels,
+            heads=functools.partial(heads, head_width), taps=(1, 1), pyramid=False, outputs=outputs, rngs=rngs, **options,
         )  # fmt: skip
