@@ -7,7 +7,7 @@ The other rows each train another model: with EDM's preconditioning, then its we
 path, and its augmentation. Until the weight changes, all of them have the weight of L_simple. They have the same
 network and the same training FLOPs.
 
-Cost: stated in docs/studies/diffusion_design.md.
+Cost: seven minutes of CPU time (docs/studies/diffusion_design.md).
 
 Expect every row to have better samples than the row before it, at the same number of evaluations.
 """

@@ -54,7 +54,7 @@ class ConsistencyTuning(TaughtFamily, EndpointFamily):
     def earlier(self, level: Array, step: Array) -> Array:
         """The noise level r (batch,) that is compared with `level`: r / t = 1 − n(t) / qᵃ, or 0, in part a = 1, 2, ….
 
-        Section 3.3; n(t) = 1 + 8 sigmoid(−t).
+        n(t) = 1 + 8 sigmoid(−t), as in the official code.
         """
         options = self.config.family
         part = max(self.config.train.num_steps // options.tuning_stages, 1)
@@ -63,7 +63,7 @@ class ConsistencyTuning(TaughtFamily, EndpointFamily):
         return level * jnp.maximum(1 - share, 0)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """d(f(x_t, t), sg f(x_r, r)) / (t − r) in noise levels σ / α, with one dropout mask (algorithm 1)."""
+        """d(f(x_t, t), sg f(x_r, r)) / (t − r) in noise levels σ / α, with one dropout mask."""
         late = self._draw_times(self.schedule, batch['key'])
         sigma = self.schedule.sigma(late)
         level = sigma / jnp.maximum(self.schedule.alpha(late), sigma / LOUDEST)

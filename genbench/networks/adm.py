@@ -73,5 +73,6 @@ class ADM(resampled.ResampledUNet):
         )  # fmt: skip
         super().__init__(
             size, image_channels, forms, conditioning, style=STYLE, channels=channels,
-            heads=functools.partial(heads, head_width), taps=(1, 1), pyramid=False, outputs=outputs, rngs=rngs, **options,
+            heads=functools.partial(heads, head_width), taps=(1, 1), pyramid=False, outputs=outputs, rngs=rngs,
+            **options,
         )  # fmt: skip

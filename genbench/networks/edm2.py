@@ -1,5 +1,5 @@
 """EDM2's magnitude-preserving U-Net: T. Karras et al., Analyzing and Improving the Training Dynamics of Diffusion
-Models, 2024, config G (appendix B and figure 21).
+Models, 2024, config G (figure 21).
 
 Activations keep the variance one from layer to layer without normalisations of groups. Weights have the same norm
 after every update, so that the learning rate alone says how fast they turn. Only the blocks' gains and that of the
@@ -30,14 +30,14 @@ DEFAULTS = dict(adm.DEFAULTS)
 RANGES = dict(adm.RANGES)
 
 EPSILON = 1e-4
-SILU_SCALE = 0.596  # √E silu(z)² for normal z (equation 80)
-BRANCH, CONDITION = 0.3, 0.5  # t of the sum with a block's branch, and with a condition (table 6 and figure 21)
+SILU_SCALE = 0.596  # √E silu(z)² for normal z (equation 81)
+BRANCH, CONDITION = 0.3, 0.5  # t of the sum with a block's branch, and with a condition (figure 21)
 LIMIT = 256.0  # of activations, which half precision needs
 EMBEDDED = ('classes', 'vector')  # types of conditions that are added to the embedding of time
 
 
 def unit(x: Array, axis: int | tuple[int, ...]) -> Array:
-    """x divided by its root mean square over these axes, with statistics in float32 (equations 30 and 53)."""
+    """x divided by its root mean square over these axes, with statistics in float32."""
     square = jnp.square(x.astype(jnp.float32)).mean(axis, keepdims=True)
     size = EPSILON + jnp.sqrt(jnp.maximum(square, 1e-20))  # the slope of √ is finite, even at zero
     return x / size.astype(x.dtype)
@@ -135,7 +135,7 @@ class Embedding(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention with queries, keys and values of length √size per head (cosine attention, section 2.3)."""
+    """Self-attention with queries, keys and values of length √size per head (cosine attention, figure 21)."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads = heads
