@@ -26,7 +26,10 @@ from genbench.networks.unet import numbered
 
 Array = jax.Array
 
-DEFAULTS = dict(adm.DEFAULTS)
+DEFAULTS = {
+    **adm.DEFAULTS,
+    'time_scale': 1000.0,  # of the times of the schedule `edm`, which become ¼ ln σ; for times up to 1 use about 1
+}
 RANGES = dict(adm.RANGES)
 
 EPSILON = 1e-4
