@@ -224,7 +224,9 @@ class EDM2(nnx.Module):
 
         width, skips = widths[0], [widths[0]]
         self.conv_in = Weights(image_channels + layers.channels_of(forms) + 1, width, window=3, rngs=rngs)
-        down, up, joins = [], [], []
+        down: list[Block] = []
+        up: list[Block] = []
+        joins: list[bool] = []
         for depth, wider in enumerate(widths):
             attend = size >> depth in attention
             down += [block(width, width, True, resample='down')] if depth else []
