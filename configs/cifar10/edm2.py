@@ -26,7 +26,6 @@ def get_config() -> ConfigDict:
                 'time_sampler': 'log_normal:mean=-0.8,deviation=1.6',
                 'uncertainty': True,
                 'conditional': True,
-                'condition_dropout': 0.1,
                 'dequantisation': 'none',
             },
             'network': {

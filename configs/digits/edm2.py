@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
                 'time_sampler': 'log_normal:mean=-0.8,deviation=1.6',
                 'uncertainty': True,
             },
-            'network': {'name': 'edm2', 'channels': 32, 'multipliers': (1, 1)},
+            'network': {'name': 'edm2', 'multipliers': (1, 1)},
             'train': {'num_steps': 500, 'sample_every': 100, 'ema_decay': 0.99, 'power_widths': (0.1,)},
             'optimizer': {
                 'learning_rate': 1e-2,
