@@ -20,7 +20,8 @@ from genbench.training.state import Blueprint
 from genbench.training.step import Constants, seen, take_batch
 
 SIZE = 4
-ONE_DROPOUT = {'consistency_training'}  # a loss evaluates its network twice with one dropout, as its paper asks
+# A loss evaluates its network twice with one dropout, as its paper asks.
+ONE_DROPOUT = {'consistency_training', 'consistency_tuning'}
 
 
 def words(key):

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -23,7 +24,7 @@ from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import couplings, predictions, times, weights
 from genbench.interpolants.choices import Choice, choose
 from genbench.interpolants.predictions import Prediction
-from genbench.interpolants.schedules import expand
+from genbench.interpolants.schedules import Schedule, expand
 from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
 from genbench.ranges import NOT_NEGATIVE, PATH
@@ -108,7 +109,7 @@ class RegressionFamily(PathFamily):
         denoiser = self.control.network(rngs) if self.control else modules.denoiser(
             self.config.network, self.space, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
         )  # fmt: skip
-        uncertain = {'uncertainty': Uncertainty(rngs)} if self.config.family.uncertainty else {}
+        uncertain = {'uncertainty': Uncertainty(rngs, self.schedule)} if self.config.family.uncertainty else {}
         return {**self.space.modules(), self.main_network: denoiser, **uncertain}
 
     def network(self, networks: Networks) -> Callable[..., Array]:
@@ -226,11 +227,17 @@ class FlowMapFamily(RegressionFamily):
 
 
 class Uncertainty(nnx.Module):
-    """log E[loss | t] at times (batch,), used in training only and initially zero (Karras et al. 2024, equation 14)."""
+    """log E[loss | t] at times (batch,), used in training only and initially zero (Karras et al. 2024, equation 14).
 
-    def __init__(self, rngs: nnx.Rngs, features: int = 128):
+    Times are those that networks see on this schedule. The fastest sinusoid has an angle of at least 100 over them.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, schedule: Schedule, features: int = 128):
         self.features = features
+        with jax.ensure_compile_time_eval():
+            low, high = schedule.condition(jnp.asarray([schedule.t_min, schedule.t_max]))
+            self.scale = 100.0 / min(1.0, float(high - low))
         self.output = layers.Linear(features, 1, kernel_init=layers.zeros, rngs=rngs)
 
     def __call__(self, t: Array) -> Array:
-        return self.output(layers.timestep_embedding(t, self.features, scale=100.0))[:, 0]
+        return self.output(layers.timestep_embedding(t, self.features, scale=self.scale))[:, 0]

@@ -13,6 +13,7 @@ from genbench.networks import (
     autoencoder,
     couplings,
     dit,
+    edm2,
     made,
     maf,
     mlp,
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'dit': dit.DEFAULTS,
     'ncsnpp': ncsnpp.DEFAULTS,
     'adm': adm.DEFAULTS,
+    'edm2': edm2.DEFAULTS,
     'vdm': vdm.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
@@ -49,6 +51,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'dit': dit.RANGES,
     'ncsnpp': ncsnpp.RANGES,
     'adm': adm.RANGES,
+    'edm2': edm2.RANGES,
     'vdm': vdm.RANGES,
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
@@ -62,7 +65,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
-    'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'vdm': vdm.VDM,
+    'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
 }  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 

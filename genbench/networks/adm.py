@@ -5,6 +5,7 @@ The paper's model for ImageNet-64 has 192 channels times (1, 2, 3, 4), 3 blocks,
 The initialisation is EDM's (Karras et al. 2022): that of PyTorch's layers, with zero at the end of a branch.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,14 @@ STYLE = resampled.Style(
 )
 
 
+def heads(head_width: int, width: int) -> int:
+    """The number of attention heads of a block with this many channels; a UserError if they do not divide."""
+    if width % head_width:
+        raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of an '
+                        'attention block.')  # fmt: skip
+    return width // head_width
+
+
 class ADM(resampled.ResampledUNet):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; see `ResampledUNet`.
 
@@ -57,18 +66,13 @@ class ADM(resampled.ResampledUNet):
         if channels % 2:
             raise UserError(f'network.channels is {channels}; it should be even.')
 
-        def heads(width: int) -> int:
-            if width % head_width:
-                raise UserError(f'network.head_width is {head_width}; it should divide {width}, the channels of an '
-                                'attention block.')  # fmt: skip
-            return width // head_width
-
         conditioning = layers.Conditioning(
             channels, 4 * channels, forms, endpoint=False, kernel_init=_KERNEL, bias_init=STYLE.bias_init,
             class_init=resampled.silent_null(lambda n: nnx.initializers.normal(1.0)), early=('vector',),
             time_scale=time_scale, second_time=second_time, rngs=rngs,
         )  # fmt: skip
         super().__init__(
-            size, image_channels, forms, conditioning, style=STYLE, channels=channels, heads=heads, taps=(1, 1),
-            pyramid=False, outputs=outputs, rngs=rngs, **options,
+            size, image_channels, forms, conditioning, style=STYLE, channels=channels,
+            heads=functools.partial(heads, head_width), taps=(1, 1), pyramid=False, outputs=outputs, rngs=rngs,
+            **options,
         )  # fmt: skip

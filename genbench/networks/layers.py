@@ -77,7 +77,7 @@ class Conv(nnx.Conv):
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
         kernel = self.kernel[...].astype(x.dtype)
-        y = _split(jax.lax.conv_general_dilated(_split(x), kernel, strides, 'SAME', dimension_numbers=layout))
+        y = placed(jax.lax.conv_general_dilated(placed(x), kernel, strides, 'SAME', dimension_numbers=layout))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -276,7 +276,8 @@ def images_split(places: NamedSharding | None) -> Iterator[None]:
         _places.reset(token)
 
 
-def _split(x: Array) -> Array:
+def placed(x: Array) -> Array:
+    """x (batch, …), split over devices as `images_split` says."""
     places = _places.get()
     if places is None or len(x) % math.prod(places.mesh.shape[axis] for axis in places.spec[0]):
         return x

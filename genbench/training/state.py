@@ -26,6 +26,7 @@ from flax import nnx
 from genbench import rng
 from genbench.families import stages
 from genbench.families.base import Average, Family, Networks, Update
+from genbench.networks import constraints
 from genbench.settings import DEFAULTS
 from genbench.training import optimizer
 
@@ -40,6 +41,7 @@ class Blueprint:
         self.family = family
         abstract = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
         self._definitions = {name: _split(module)[0] for name, module in abstract.items()}
+        self._constrained = {name for name, module in abstract.items() if constraints.within(module)}
         self._shapes = self.params(abstract), self.aux(abstract)
         self.averages: tuple[Average, ...] = family.averages
 
@@ -59,6 +61,17 @@ class Blueprint:
             for average, networks in (averages or {}).items()
         }
         return Networks(modules, averaged, self._borrowed(lent or {}))
+
+    def constrained(self, params: Tree, aux: Tree) -> dict[str, Tree]:
+        """These networks' parameters after the constraints of the modules inside them (`networks.constraints`)."""
+
+        def moved(name: str) -> Tree:
+            network = nnx.merge(self._definitions[name], params[name], aux[name])
+            for module in constraints.within(network):
+                module.constrain()
+            return _split(network)[1]
+
+        return {name: moved(name) if name in self._constrained else values for name, values in params.items()}
 
     def bind_state(self, state: State) -> Networks:
         """Modules that hold a state, or its parts 'params' and 'aux', together with what is 'lent' if present."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -175,7 +175,8 @@ def _apply(
 
 def _changed(blueprint: Blueprint, update: Update, kept: Tree, aux: Tree, gradient: Tree) -> Tree:
     changes, opt = blueprint.optimizers[update.name].update(gradient, kept['opt'], kept['params'])
-    return {'params': optax.apply_updates(kept['params'], changes), 'aux': aux, 'opt': opt}
+    params = cast(dict[str, Tree], optax.apply_updates(kept['params'], changes))
+    return {'params': blueprint.constrained(params, aux), 'aux': aux, 'opt': opt}
 
 
 def _take(taken: jax.Array, change: Callable[..., Tree], kept: Tree, aux: Tree, gradient: Tree, mesh: Any) -> Tree:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import stats
 
 from genbench import config as configs
@@ -11,12 +12,14 @@ from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Networks, Sampler
+from genbench.families.regression import Uncertainty
 from genbench.interpolants import couplings, schedules
 from genbench.interpolants.choices import Choice
 from genbench.interpolants.options import AncestralOptions
 from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import expand
 from genbench.interpolants.steps import Step, ancestral
+from genbench.networks import layers
 
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 STEPS = 6
@@ -277,3 +280,16 @@ def test_times_by_weight_leave_the_expectation_as_it_is_and_lower_the_variance(m
 def test_times_by_weight_are_refused_where_a_loss_looks_at_other_times_too(make_family):
     with pytest.raises(UserError, match='by_weight needs a loss that uses only the drawn times'):
         make_family('shortcut', time_sampler='by_weight')
+
+
+@pytest.mark.parametrize('name', ['cosine', 'straight', 'edm', 've', 'trig'])
+def test_the_uncertainty_can_follow_the_noise_level_on_every_schedule(name):
+    """A wave over the schedule's way to noise is a sum of its features with moderate coefficients."""
+    schedule = schedules.get(name)
+    uncertainty = Uncertainty(nnx.Rngs(0), schedule)
+    seen = schedule.condition(schedule.time(jnp.linspace(0.01, 1, 400)))
+    features = np.asarray(layers.timestep_embedding(seen, uncertainty.features, scale=uncertainty.scale))
+    share = np.asarray((seen - seen[0]) / (seen[-1] - seen[0]))
+    wanted = np.cos(6 * share)
+    ridge = np.linalg.solve(features.T @ features + 1e-2 * np.eye(len(features.T)), features.T @ wanted)
+    assert np.abs(features @ ridge - wanted).max() < 0.05

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from genbench import config as configs
 from genbench.errors import UserError
 from genbench.settings import DEFAULTS
 from genbench.training import optimizer
@@ -120,6 +121,14 @@ def test_the_inverse_square_root_falls_from_its_reference():
     values = [rate(step, schedule='inverse_sqrt', warmup_steps=10, decay_start=20) for step in (5, 10, 20, 80)]
     assert values == pytest.approx([1.0, 2.0, 2.0, 1.0])
     assert rate(40, schedule='inverse_sqrt', warmup_steps=10) == pytest.approx(1.0)
+
+
+def test_a_config_in_images_has_the_rates_of_the_official_code():
+    """Recorded from learning_rate_schedule of NVlabs/edm2 (4bf8162), with a batch of 512 and t_ref = 35,000."""
+    chosen = {**DEFAULTS['optimizer'], **configs.load('cifar10/edm2').optimizer}
+    schedule = optimizer.learning_rate(chosen, 390_625)
+    found = [float(schedule(step)) for step in (10_000, 19_531, 34_000, 35_000, 140_000, 390_000)]
+    assert found == pytest.approx([0.006144, 0.01199985, 0.012, 0.012, 0.006, 0.00359487], rel=1e-4)
 
 
 def test_steps_fall_at_the_drops():

@@ -9,6 +9,7 @@ from flax import nnx
 from genbench import config as configs
 from genbench.errors import UserError
 from genbench.families.base import Family, Samples, Update, register
+from genbench.networks.constraints import Constrained
 from genbench.training import runs
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
@@ -89,3 +90,40 @@ def test_micro_batches_that_do_not_divide_the_batch_are_refused(tiny):
 def test_steps_in_a_call_make_no_other_experiment(tiny):
     assert configs.config_hash(tiny('regression')) == configs.config_hash(tiny('regression', 'train.steps_per_call=4'))
     assert configs.config_hash(tiny('regression')) != configs.config_hash(tiny('regression', 'train.accumulate=2'))
+
+
+class Free(nnx.Module):
+    def __init__(self):
+        self.direction = nnx.Param(jnp.array([1.0, 0.0]))
+
+
+class Unit(Free, Constrained):
+    def constrain(self):
+        self.direction[...] = self.direction[...] / jnp.linalg.norm(self.direction[...])
+
+
+@register('directions')
+class Directions(Regression):
+    """Two vectors that move the same way, one of them on the unit circle."""
+
+    def networks(self, rngs):
+        return {'regressor': Unit(), 'free': Free()}
+
+    @property
+    def updates(self):
+        return (Update('both', ('regressor', 'free'), self.loss),)
+
+    def loss(self, networks, batch, key, step):
+        loss = -networks['regressor'].direction[1] - networks['free'].direction[1]
+        return loss, {'loss': loss}
+
+
+def test_a_constraint_holds_after_every_update_of_the_networks_that_have_it(tiny, tmp_path):
+    options = ('optimizer.name=sgd', 'optimizer.b1=0.0', 'optimizer.learning_rate=0.1', 'optimizer.clip_norm=0.0')
+    state, _ = trained(tiny('directions', 'train.num_steps=3', *options), tmp_path / 'run')
+    wanted = np.array([1.0, 0.0])
+    for _ in range(3):
+        wanted = wanted + [0, 0.1]
+        wanted /= np.linalg.norm(wanted)
+    np.testing.assert_allclose(state['params']['regressor']['direction'], wanted, rtol=1e-5)
+    np.testing.assert_allclose(state['params']['free']['direction'], [1, 0.3], rtol=1e-5)
