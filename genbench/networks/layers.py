@@ -77,7 +77,9 @@ class Conv(nnx.Conv):
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
         kernel = self.kernel[...].astype(x.dtype)
-        y = _split(jax.lax.conv_general_dilated(_split(x), kernel, strides, 'SAME', dimension_numbers=layout))
+        y = _split(jax.lax.conv_general_dilated(
+            _split(x), kernel, strides, 'SAME', dimension_numbers=layout, feature_group_count=self.feature_group_count
+        ))  # fmt: skip
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
