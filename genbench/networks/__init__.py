@@ -71,7 +71,7 @@ DENOISERS = (*SQUARE, 'dit', 'mlp')
 # modules with Generator and Discriminator
 ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
 # keys of a network that only one of the two has
-GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual')
+GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual', 'spectral')
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -75,10 +75,14 @@ class Conv(nnx.Conv):
         super().__init__(inputs, outputs, (kernel, kernel), strides=(stride, stride), rngs=rngs, **options)
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        return self.apply(x, self.kernel[...])
+
+    def apply(self, x: Array, kernel: Array) -> Array:
+        """The convolution with this kernel in place of the layer's own."""
         strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
-        kernel = self.kernel[...].astype(x.dtype)
         y = _split(jax.lax.conv_general_dilated(
-            _split(x), kernel, strides, 'SAME', dimension_numbers=layout, feature_group_count=self.feature_group_count
+            _split(x), kernel.astype(x.dtype), strides, 'SAME', dimension_numbers=layout,
+            feature_group_count=self.feature_group_count,
         ))  # fmt: skip
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -87,7 +91,11 @@ class Linear(nnx.Linear):
     """x (…, inputs) → (…, outputs)."""
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        y = x @ self.kernel[...].astype(x.dtype)
+        return self.apply(x, self.kernel[...])
+
+    def apply(self, x: Array, kernel: Array) -> Array:
+        """The product with this kernel in place of the layer's own."""
+        y = x @ kernel.astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
     def into(self, x: Array, *shape: int) -> Array:
