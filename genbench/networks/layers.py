@@ -304,14 +304,18 @@ def compiled_for(platform: str) -> Iterator[None]:
         _platform.reset(token)
 
 
+def platform() -> str:
+    """What the code is traced for: 'cpu', 'gpu' or 'tpu'."""
+    return _platform.get() or jax.default_backend()
+
+
 def attend(qkv: Array, causal: bool = False) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
     With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
     cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
-    platform = _platform.get() or jax.default_backend()
-    fused = _fused.get() and platform == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and platform() == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     return jax.nn.dot_product_attention(

@@ -11,7 +11,7 @@ from genbench import networks
 from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.networks import r3gan
+from genbench.networks import layers, r3gan
 
 CIFAR10 = {'channels': 768, 'multipliers': (1, 1, 1, 1), 'group': 8}
 IMAGENET64 = {'channels': 1536, 'multipliers': (1, 1, 1, 1, 1), 'group': 16}
@@ -73,8 +73,9 @@ def test_layers_start_as_in_the_code(fresh):
     assert not block.narrow.kernel[...].any() and not block.widen.bias[...].any()
 
 
-def test_a_block_is_two_products_around_a_convolution_of_each_group():
-    """By numpy, a group and a place of the window at a time."""
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+def test_a_block_is_two_products_around_a_convolution_of_each_group(platform):
+    """As it is traced for each, by numpy, a group and a place of the window at a time."""
     rng = np.random.default_rng(0)
     block = r3gan.Block(8, 4, group=4, expansion=2, rngs=nnx.Rngs(0))
     draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / 4, jnp.float32)  # noqa: E731
@@ -87,23 +88,23 @@ def test_a_block_is_two_products_around_a_convolution_of_each_group():
         own, places = slice(8 * group, 8 * group + 8), [(i, j) for i in range(3) for j in range(3)]
         wide.append(sum(h[:, i : i + 5, j : j + 5, own] @ kernel[i, j][:, own] for i, j in places))
     wanted = x + leaky(np.concatenate(wide, -1) + block.conv.bias[...]) @ block.narrow.kernel[...]
-    np.testing.assert_allclose(block(x), wanted, rtol=1e-4, atol=1e-5)
+    with layers.compiled_for(platform):
+        found = nnx.jit(block)(x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_class_is_projected():
-    """D(x, c) is the product of one feature vector with the vector of the class."""
-    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+def test_logits_are_linear_in_the_vector_of_the_class():
+    """So the logit of a class whose vector is the sum of two others is the sum of theirs (Miyato & Koyama 2018)."""
 
-    def run():
+    def run(x):
         one = players(8, 3, **TINY)['discriminator']
-        logits = one(jnp.repeat(x, 3, axis=0), {'label': jnp.tile(jnp.arange(3), 2)})
-        return one.classes.entries['label'].embedding[...], logits.reshape(2, 3)
+        vectors = one.classes.entries['label'].embedding
+        vectors[...] = vectors[...].at[2].set(vectors[0] + vectors[1])
+        return one(x, {'label': jnp.arange(3)})
 
-    vectors, logits = map(np.asarray, nnx.jit(run)())
-    features, rest = np.linalg.lstsq(vectors, logits.T, rcond=None)[:2]
-    assert not rest.size or rest.max() < 1e-6
-    np.testing.assert_allclose(vectors @ features, logits.T, rtol=1e-3, atol=1e-5)
-    assert np.std(logits, axis=1).min() > 0
+    image = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    first, second, both = nnx.jit(run)(jnp.repeat(image, 3, axis=0))
+    assert float(both) == pytest.approx(float(first + second), rel=1e-4) and abs(first - second) > 1e-3
 
 
 def test_groups_that_do_not_divide_the_channels_and_networks_without_players_are_refused():
