@@ -28,7 +28,6 @@ def get_config() -> ConfigDict:
             },
             'network': {'name': 'r3gan', 'channels': 768, 'multipliers': (1, 1, 1, 1)},
             'train': {'num_steps': 39_062, 'batch_size': 512, 'sample_every': 5_000, 'ema_decay': 0.9999},
-            'optimizer': {'learning_rate': 2e-4},
             'checkpoint': {'every': 2_000},
         }
     )

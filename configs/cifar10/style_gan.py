@@ -32,7 +32,6 @@ def get_config() -> ConfigDict:
                 'residual': False,
             },
             'train': {'num_steps': 1_562_500, 'batch_size': 64, 'sample_every': 50_000, 'ema_decay': 0.99991},
-            'optimizer': {'learning_rate': 2.5e-3},
             'checkpoint': {'every': 10_000},
         }
     )

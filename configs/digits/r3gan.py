@@ -20,10 +20,9 @@ def get_config() -> ConfigDict:
                 'name': 'gan',
                 'loss': 'relativistic',
                 'penalty': 'r1_r2',
-                'penalty_weight': 1.0,
                 'penalty_falls_to': 0.1,
             },
-            'network': {'name': 'r3gan', 'channels': 32, 'multipliers': (1, 1), 'blocks': 1, 'label_features': 16},
+            'network': {'name': 'r3gan', 'channels': 32, 'blocks': 1, 'label_features': 16},
             'train': {'num_steps': 600, 'sample_every': 120, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'linear'},
         }

@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
         {
             'data': {'name': 'digits'},
             'evaluation': {'num_samples': 180, 'sets': 8},
-            'family': {'name': 'style_gan', 'penalty_weight': 1.0, 'penalty_every': 4},
-            'network': {'channels': 16, 'multipliers': (1, 2)},
+            'family': {'name': 'style_gan', 'penalty_every': 4},
+            'network': {'channels': 16},
             'train': {'num_steps': 1200, 'sample_every': 300, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 2.5e-3, 'schedule': 'linear'},
+            'optimizer': {'schedule': 'linear'},
         }
     )
