@@ -1,5 +1,7 @@
 """StyleGAN2's networks: published sizes, modulated convolutions by their grouped definition, rates and styles."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,3 +170,17 @@ def test_classes_are_heard_by_both_players():
 
     images, logits = nnx.jit(run)()
     assert np.std(images, 0).max() > 1e-3 and np.std(logits) > 1e-4
+
+
+@pytest.mark.parametrize('name', ['stylegan2', 'r3gan'])
+def test_players_in_bfloat16_have_outputs_in_float32(name):
+    config = ConfigDict({**networks.defaults(name), 'channels': 8, 'latent': 6, 'dtype': 'bfloat16'})
+
+    def run():
+        both = networks.generator_and_discriminator(config, DataSpec('images', (8, 8, 3), 256), {}, nnx.Rngs(0))
+        image = both['generator'](jnp.ones((4, 6)))
+        return image, both['discriminator'](image)
+
+    text = str(jax.make_jaxpr(run)())
+    assert [(one.shape, one.dtype) for one in jax.eval_shape(run)] == [((4, 8, 8, 3), 'float32'), ((4,), 'float32')]
+    assert re.search(r'bf16\[4,8,8,8\] = (conv_general_dilated|dot_general)', text)
