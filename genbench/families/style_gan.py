@@ -97,9 +97,7 @@ class StyleGAN(GAN):
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The loss on the logits of its images, plus the penalty of path lengths on half of the batch."""
         loss, scalars = super().generator_loss(networks, batch, key, step)
-        generator, given, keys = networks['generator'], self.given(batch), batch['key']
-        w = jax.lax.stop_gradient(generator.mapping(self._z(keys, 'z'), given)).mean(0)
-        generator.centre[...] = CENTRE_DECAY * generator.centre[...] + (1 - CENTRE_DECAY) * w
+        given, keys = self.given(batch), rng.named(batch['key'], 'path')
         weight, every = self.config.family.path_length_weight, self.config.family.path_length_every
         if not weight:
             return loss, scalars
@@ -108,34 +106,39 @@ class StyleGAN(GAN):
 
         def penalty(modules: tuple[Any, ...]) -> Array:
             generator, lengths = modules
-            y = rng.normal(half, 'path', self.space.shape) / (self.space.shape[0] * self.space.shape[1]) ** 0.5
-            w = self._styles(generator, half, cut)
+            y = rng.normal(half, 'y', self.space.shape) / (self.space.shape[0] * self.space.shape[1]) ** 0.5
+            w = self._styles(generator, half, cut)[0]
             return lengths.penalty(path_lengths(lambda w: generator.synthesise(w, half), w, y))
 
         paid = adversarial.sometimes(
-            step, every, penalty, lambda modules: jnp.zeros(()), (generator, networks['lengths'])
+            step, every, penalty, lambda modules: jnp.zeros(()), (networks['generator'], networks['lengths'])
         )
         return loss + every * weight * paid, {**scalars, 'path_length': networks['lengths'].mean[...]}
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
+        """Images as in training. The mean of their styles, before mixing, moves the running mean."""
         generator = networks['generator']
-        return generator.synthesise(self._styles(generator, keys, given), keys)
+        mixed, w = self._styles(generator, keys, given)
+        mean = jax.lax.stop_gradient(w).mean(0)
+        generator.centre[...] = CENTRE_DECAY * generator.centre[...] + (1 - CENTRE_DECAY) * mean
+        return generator.synthesise(mixed, keys)
 
     def _z(self, keys: Array, name: str) -> Array:
         return rng.normal(keys, name, (latent_size(self.config.network, self.space),))
 
-    def _styles(self, generator: Any, keys: Array, given: Given) -> Array:
-        """Styles (batch, places, features) as in training. With probability `mixing` another z's begin at some place.
+    def _styles(self, generator: Any, keys: Array, given: Given) -> tuple[Array, Array]:
+        """Styles as in training (batch, places, features), and those of the first z alone (batch, features).
 
-        The place is uniform among all but the first (Karras et al. 2019, section 3.1).
+        With probability `mixing` another z's styles begin at some place, which is uniform among all but the first
+        (Karras et al. 2019, section 3.1).
         """
         w, places = generator.mapping(self._z(keys, 'z'), given), generator.styles
         mixing = self.config.family.mixing
         if not mixing:
-            return jnp.repeat(w[:, None], places, axis=1)
+            return jnp.repeat(w[:, None], places, axis=1), w
         other = generator.mapping(self._z(keys, 'other z'), given)
         first = jnp.where(rng.uniform(keys, 'mixing') < mixing, rng.integers(keys, 'place', 1, places), places)
-        return jnp.where((jnp.arange(places) < first[:, None])[..., None], w[:, None], other[:, None])
+        return jnp.where((jnp.arange(places) < first[:, None])[..., None], w[:, None], other[:, None]), w
 
     @classmethod
     def sampler_options(cls, name: str) -> type[Options]:

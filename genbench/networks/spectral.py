@@ -42,7 +42,7 @@ class Conv(layers.Conv):
         super().__init__(inputs, outputs, rngs=rngs, **options)
         self.left = Singular(unit(jax.random.normal(rngs.params(), (outputs,))))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
         kernel, self.left[...] = normalised(self.kernel[...], self.left[...])
         return self.apply(x, kernel)
 
@@ -54,7 +54,7 @@ class Linear(layers.Linear):
         super().__init__(inputs, outputs, rngs=rngs, **options)
         self.left = Singular(unit(jax.random.normal(rngs.params(), (outputs,))))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
         kernel, self.left[...] = normalised(self.kernel[...], self.left[...])
         return self.apply(x, kernel)
 
