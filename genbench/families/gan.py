@@ -114,7 +114,7 @@ class GAN(Family):
         chosen = LOSSES[self.config.family.loss]
         loss, accuracy = chosen.discriminator(real_logits, fake_logits), chosen.accuracy(real_logits, fake_logits)
         told = augmented.heard(self.config.family, networks.get('augmentation'), real_logits, step)
-        told |= {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
+        told |= {'loss': loss, 'penalty': every * penalty, 'accuracy': accuracy}  # logs are means over steps
         return loss + every * self._share(step) * weighted, told
 
     def _critic(self, networks: Networks, keys: Array, step: Array, kind: str) -> Any:
