@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genbench import config, families
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import adversarial
 from genbench.families.base import Networks, Sampler
@@ -120,10 +122,7 @@ def test_the_running_mean_of_styles_follows_them(built, batch):
     np.testing.assert_allclose(after, 0.995 * before + 0.005 * np.asarray(w).mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_networks_without_styles_are_refused(resolve):
-    from genbench import config, families
-    from genbench.data.spec import DataSpec
-
+def test_networks_without_styles_are_refused():
     values = config.resolve({'family': {'name': 'style_gan'}, 'network': {'name': 'resnet'}})
     with pytest.raises(UserError, match="'resnet', whose generator has no styles"):
         families.get('style_gan')(values, DataSpec('images', (4, 4, 3), 5))
