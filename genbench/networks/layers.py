@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError, did_you_mean
+from genbench.networks import platforms
 
 Array = jax.Array
 Initializer = nnx.initializers.Initializer
@@ -79,10 +80,10 @@ class Conv(nnx.Conv):
 
     def apply(self, x: Array, kernel: Array) -> Array:
         """The convolution with this kernel in place of the layer's own."""
-        strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
+        strides, layout, groups = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC'), self.feature_group_count
+        x, kernel = _split(x), kernel.astype(x.dtype)
         y = _split(jax.lax.conv_general_dilated(
-            _split(x), kernel.astype(x.dtype), strides, 'SAME', dimension_numbers=layout,
-            feature_group_count=self.feature_group_count,
+            x, kernel, strides, 'SAME', dimension_numbers=layout, feature_group_count=groups
         ))  # fmt: skip
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -91,11 +92,7 @@ class Linear(nnx.Linear):
     """x (…, inputs) → (…, outputs)."""
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        return self.apply(x, self.kernel[...])
-
-    def apply(self, x: Array, kernel: Array) -> Array:
-        """The product with this kernel in place of the layer's own."""
-        y = x @ kernel.astype(x.dtype)
+        y = x @ self.kernel[...].astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
     def into(self, x: Array, *shape: int) -> Array:
@@ -291,31 +288,13 @@ def _split(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(places.mesh, PartitionSpec(*places.spec, *rest)))
 
 
-_platform = contextvars.ContextVar('platform', default='')
-
-
-@contextlib.contextmanager
-def compiled_for(platform: str) -> Iterator[None]:
-    """Trace the code inside for 'tpu' or 'gpu', even though jax has other devices here."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
-
-
-def platform() -> str:
-    """What the code is traced for: 'cpu', 'gpu' or 'tpu'."""
-    return _platform.get() or jax.default_backend()
-
-
 def attend(qkv: Array, causal: bool = False) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
     With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
     cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
-    fused = _fused.get() and platform() == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and platforms.platform() == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     return jax.nn.dot_product_attention(

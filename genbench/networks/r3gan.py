@@ -18,7 +18,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
-from genbench.networks import layers, resampled
+from genbench.networks import layers, platforms, resampled
 from genbench.ranges import COUNT, each
 
 DEFAULTS = {
@@ -64,7 +64,7 @@ class GroupedConv(layers.Conv):
     """
 
     def apply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if layers.platform() != 'cpu':
+        if platforms.platform() != 'cpu':
             return super().apply(x, kernel)
         (_, height, width, _), (_, _, inputs, outputs) = x.shape, kernel.shape
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

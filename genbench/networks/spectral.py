@@ -56,7 +56,8 @@ class Linear(layers.Linear):
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         kernel, self.left[...] = normalised(self.kernel[...], self.left[...])
-        return self.apply(x, kernel)
+        y = x @ kernel.astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 class Downsample(nnx.Module):

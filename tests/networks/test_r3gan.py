@@ -11,7 +11,7 @@ from genbench import networks
 from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.networks import layers, r3gan
+from genbench.networks import platforms, r3gan
 
 CIFAR10 = {'channels': 768, 'multipliers': (1, 1, 1, 1), 'group': 8}
 IMAGENET64 = {'channels': 1536, 'multipliers': (1, 1, 1, 1, 1), 'group': 16}
@@ -88,7 +88,7 @@ def test_a_block_is_two_products_around_a_convolution_of_each_group(platform):
         own, places = slice(8 * group, 8 * group + 8), [(i, j) for i in range(3) for j in range(3)]
         wide.append(sum(h[:, i : i + 5, j : j + 5, own] @ kernel[i, j][:, own] for i, j in places))
     wanted = x + leaky(np.concatenate(wide, -1) + block.conv.bias[...]) @ block.narrow.kernel[...]
-    with layers.compiled_for(platform):
+    with platforms.compiled_for(platform):
         found = nnx.jit(block)(x)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
