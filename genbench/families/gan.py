@@ -2,14 +2,15 @@
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger, S. Nowozin, Which Training Methods
 for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
-al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge).
+al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); N. Huang et al., The GAN is dead; long live the GAN!, 2024
+(R3GAN). `adversarial.py` has the losses.
 
 The penalties follow the papers' equations. Mescheder et al.'s code omits the ½ of R1, so its weight of 10 is γ = 20
 here. Gulrajani et al. use five critic steps (`critic_steps`), λ = 10, and Adam with decays 0 and 0.9. They also give
 the generator twice as many images as the critic; no config key sets this.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
+from genbench.families import adversarial, augmented
+from genbench.families.adversarial import LOSSES
 from genbench.families.base import (
     Array,
     Batch,
@@ -35,32 +38,31 @@ from genbench.families.base import (
 from genbench.families.observations import Normal
 from genbench.networks import generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
-from genbench.ranges import COUNT, NOT_NEGATIVE
+from genbench.ranges import COUNT, NOT_NEGATIVE, Range
 
-# The discriminator's loss on real logits, its loss on fake logits, and the generator's loss on fake logits: Goodfellow
-# et al. 2014, section 3; Arjovsky et al. 2017, equations 2 and 3; Lim & Ye 2017, section 4.
-LOSSES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array], Array]]] = {
-    'non_saturating': (lambda real: nnx.softplus(-real), nnx.softplus, lambda fake: nnx.softplus(-fake)),
-    'wasserstein': (jnp.negative, jnp.asarray, jnp.negative),
-    'hinge': (lambda real: nnx.relu(1 - real), lambda fake: nnx.relu(1 + fake), jnp.negative),
-}
-PENALTIES = ('r1', 'gradient_penalty', 'none')
+PENALTIES = ('r1', 'r1_r2', 'gradient_penalty', 'none')
 
 
 @register('gan')
 class GAN(Family):
     """Each step trains the discriminator first, then the generator. There is no likelihood."""
 
-    ranges = {'penalty_weight': NOT_NEGATIVE, 'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE}
+    ranges = {
+        'penalty_weight': NOT_NEGATIVE, 'penalty_falls_to': Range(0, 1), 'penalty_every': COUNT,
+        'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, **augmented.RANGES,
+    }  # fmt: skip
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            'loss': 'non_saturating',  # or 'wasserstein', 'hinge'
-            'penalty': 'r1',  # or 'gradient_penalty' (WGAN-GP), 'none'
-            'penalty_weight': 1.0,  # γ of R1, λ of WGAN-GP (10 in the paper)
+            'loss': 'non_saturating',  # or 'wasserstein', 'hinge', 'relativistic'
+            'penalty': 'r1',  # or 'r1_r2' (R3GAN), 'gradient_penalty' (WGAN-GP), 'none'
+            'penalty_weight': 1.0,  # γ of R1 and R2, λ of WGAN-GP (10 in the paper)
+            'penalty_falls_to': 1.0,  # fraction of the weight at the end of the run, reached along half a cosine
+            'penalty_every': 1,  # steps from one penalty to the next, which then counts as often (StyleGAN2: 16)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
+            **augmented.OPTIONS,
         }
         return {
             'family': {**super().defaults()['family'], **options},
@@ -76,15 +78,18 @@ class GAN(Family):
                 raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
+        players = generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
+        return players | ({'augmentation': augmented.Controller()} if augmented.controlled(self.config.family) else {})
 
     @property
     def updates(self) -> tuple[Update, ...]:
         rate, every = self.config.family.discriminator_learning_rate, self.config.family.critic_steps
         options = {'learning_rate': rate} if rate else {}
+        # Micro-batches share the singular vectors of spectral normalisation, but not the signs that a controller sees.
+        splits = not augmented.controlled(self.config.family)
         return (
-            Update('discriminator', ('discriminator',), self.discriminator_loss, options),
-            Update('generator', ('generator',), self.generator_loss, every=every),
+            Update('discriminator', ('discriminator',), self.discriminator_loss, options, splits=splits),
+            Update('generator', ('generator',), self.generator_loss, every=every, splits=True),
         )
 
     @property
@@ -99,23 +104,44 @@ class GAN(Family):
         given = self.given(batch)
         real = self.space.encode(networks, batch)
         fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
-        fake_logits = networks['discriminator'](fake, given)
-        real_logits, penalty, weighted = self._penalty(networks['discriminator'], given, real, fake, batch['key'])
-        pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
-        loss = pay_fake(fake_logits).mean() + pay_real(real_logits).mean()
-        accuracy = ((real_logits > 0).mean() + (fake_logits < 0).mean()) / 2
-        return loss + weighted, {'loss': loss, 'penalty': penalty, 'accuracy': accuracy}
+        critics = tuple(self._critic(networks, batch['key'], step, kind) for kind in ('real', 'fake'))
+        fake_logits = critics[1](fake, given)
+        every = self.config.family.penalty_every
+        real_logits, penalty, weighted = adversarial.sometimes(
+            step, every, lambda critics: self._penalty(critics, given, real, fake, batch['key']),
+            lambda critics: (critics[0](real, given), jnp.zeros(()), jnp.zeros(())), critics,
+        )  # fmt: skip
+        chosen = LOSSES[self.config.family.loss]
+        loss, accuracy = chosen.discriminator(real_logits, fake_logits), chosen.accuracy(real_logits, fake_logits)
+        told = augmented.heard(self.config.family, networks.get('augmentation'), real_logits, step)
+        told |= {'loss': loss, 'penalty': every * penalty, 'accuracy': accuracy}  # logs are means over steps
+        return loss + every * self._share(step) * weighted, told
 
-    def _penalty(self, critic: Any, given: Given, real: Array, fake: Array, keys: Array) -> tuple[Array, Array, Array]:
+    def _critic(self, networks: Networks, keys: Array, step: Array, kind: str) -> Any:
+        """The discriminator as it sees 'real' or 'fake' images."""
+        return augmented.seen(
+            self.config.family, networks['discriminator'], networks.get('augmentation'), rng.named(keys, kind), step,
+            self.config.train.num_steps,
+        )  # fmt: skip
+
+    def _share(self, step: Array) -> Array | float:
+        """The fraction of the penalty's weight that is left at this step."""
+        end = self.config.family.penalty_falls_to
+        return 1.0 if end == 1 else 1 - (1 - end) * adversarial.annealed(step, self.config.train.num_steps)
+
+    def _penalty(self, critics: Any, given: Given, real: Array, fake: Array, keys: Array) -> tuple[Array, Array, Array]:
         """Logits of the real images (batch,), the penalty, and its weighted contribution to the loss.
 
-        R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9). WGAN-GP: λ E (‖∇D(x̂)‖ − 1)² at random points
-        on the lines between real and fake images (Gulrajani et al. 2017, equation 3).
+        R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9), to which R2 adds the same at fake x. WGAN-GP:
+        λ E (‖∇D(x̂)‖ − 1)² at random points on the lines between real and fake images (Gulrajani et al. 2017, equation
+        3).
         """
-        kind, weight = self.config.family.penalty, self.config.family.penalty_weight
-        if kind == 'r1':
+        kind, weight, critic = self.config.family.penalty, self.config.family.penalty_weight, critics[0]
+        if kind in ('r1', 'r1_r2'):
             logits, gradient = value_and_input_gradient(critic, real, given)
-            penalty = jnp.square(gradient).sum((1, 2, 3)).mean()
+            penalty = adversarial.squared_slope(gradient)
+            if kind == 'r1_r2':
+                penalty += adversarial.squared_slope(value_and_input_gradient(critics[1], fake, given)[1])
             return logits, penalty, weight / 2 * penalty
         if kind == 'none':
             return critic(real, given), jnp.zeros(()), jnp.zeros(())
@@ -129,7 +155,11 @@ class GAN(Family):
         """The generator's loss on the logits of its images."""
         given = self.given(batch)
         fake = self._generate(networks, batch['key'], given)
-        loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, given)).mean()
+        chosen = LOSSES[self.config.family.loss]
+        logits = real = self._critic(networks, batch['key'], step, 'fake')(fake, given)
+        if chosen.pairs:
+            real = self._critic(networks, batch['key'], step, 'real')(self.space.encode(networks, batch), given)
+        loss = chosen.generator(real, logits)
         return loss, {'loss': loss}
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:

@@ -20,7 +20,9 @@ from genbench.networks import (
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
+    r3gan,
     resnet,
+    stylegan2,
     top_down,
     unet,
     vdm,
@@ -37,6 +39,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'vdm': vdm.DEFAULTS,
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
+    'r3gan': r3gan.DEFAULTS,
+    'stylegan2': stylegan2.DEFAULTS,
     'couplings': couplings.DEFAULTS,
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
@@ -55,6 +59,8 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'vdm': vdm.RANGES,
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
+    'r3gan': r3gan.RANGES,
+    'stylegan2': stylegan2.RANGES,
     'couplings': couplings.RANGES,
     'mlp': mlp.RANGES,
     'made': made.RANGES,
@@ -68,6 +74,10 @@ SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
 }  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
+# modules with Generator and Discriminator
+ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
+# keys of a network that only one of the two has
+GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual', 'spectral')
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -181,13 +191,15 @@ def generator_and_discriminator(
             'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
             'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **options),
         }
-    size, channels = square_size(config, space), space.shape[2]
-    shared = {key: config[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
+    if config.name not in ADVERSARIES:
+        raise UserError(f'network.name is {config.name!r}, which has no generator and discriminator; use '
+                        f'{", ".join(ADVERSARIES)} or mlp.')  # fmt: skip
+    size, channels, kind = square_size(config, space), space.shape[2], ADVERSARIES[config.name]
+    first = {key: value for key, value in options.items() if key not in DISCRIMINATOR}
+    second = {key: value for key, value in options.items() if key not in GENERATOR}
     return {
-        'generator': resnet.Generator(
-            size, channels, forms, latent=config.latent, label_features=config.label_features, rngs=rngs, **shared
-        ),
-        'discriminator': resnet.Discriminator(size, channels, forms, rngs=rngs, **shared),
+        'generator': kind.Generator(size, channels, forms, rngs=rngs, **first),
+        'discriminator': kind.Discriminator(size, channels, forms, rngs=rngs, **second),
     }
 
 

@@ -8,8 +8,9 @@ from flax import nnx
 def value_and_input_gradient(module: nnx.Module, x: jax.Array, *others: object) -> tuple[jax.Array, jax.Array]:
     """A network's values (batch,) for images x, and each value's gradient with respect to its own image, like x.
 
-    The network must treat images independently. Variables that it changes, such as the vectors of spectral
-    normalisation, are updated once per call. Both results can be differentiated with respect to its parameters.
+    If the network compares the images of a batch, the gradient is that of the sum of all values. Variables that it
+    changes, such as the vectors of spectral normalisation, are updated once per call. Both results can be
+    differentiated with respect to its parameters.
     """
     definition, state = nnx.split(module)
     arrays = nnx.to_pure_dict(state)

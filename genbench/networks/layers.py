@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError, did_you_mean
+from genbench.networks import platforms
 
 Array = jax.Array
 Initializer = nnx.initializers.Initializer
@@ -75,9 +76,15 @@ class Conv(nnx.Conv):
         super().__init__(inputs, outputs, (kernel, kernel), strides=(stride, stride), rngs=rngs, **options)
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
-        strides, layout = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC')
-        kernel = self.kernel[...].astype(x.dtype)
-        y = placed(jax.lax.conv_general_dilated(placed(x), kernel, strides, 'SAME', dimension_numbers=layout))
+        return self.apply(x, self.kernel[...])
+
+    def apply(self, x: Array, kernel: Array) -> Array:
+        """The convolution with this kernel in place of the layer's own."""
+        strides, layout, groups = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC'), self.feature_group_count
+        x, kernel = placed(x), kernel.astype(x.dtype)
+        y = placed(jax.lax.conv_general_dilated(
+            x, kernel, strides, 'SAME', dimension_numbers=layout, feature_group_count=groups
+        ))  # fmt: skip
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -285,26 +292,13 @@ def placed(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(places.mesh, PartitionSpec(*places.spec, *rest)))
 
 
-_platform = contextvars.ContextVar('platform', default='')
-
-
-@contextlib.contextmanager
-def compiled_for(platform: str) -> Iterator[None]:
-    """Trace the code inside for 'tpu' or 'gpu', even though jax has other devices here."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
-
-
 def attend(qkv: Array, causal: bool = False) -> Array:
     """Scaled dot-product attention of qkv (batch, tokens, 3, heads, size) → (batch, tokens, heads, size).
 
     With `causal`, a token attends to itself and to the tokens before it. On NVIDIA GPUs in half precision this uses
     cuDNN's fused kernel (Dao et al. 2022) if that supports the shape, and otherwise XLA.
     """
-    fused = _fused.get() and (_platform.get() or jax.default_backend()) == 'gpu' and qkv.dtype == jnp.bfloat16
+    fused = _fused.get() and platforms.platform() == 'gpu' and qkv.dtype == jnp.bfloat16
     fits = qkv.shape[-1] % 8 == 0 and qkv.shape[-1] <= 128
     implementation: Literal['cudnn', 'xla'] = 'cudnn' if fused and fits else 'xla'
     queries, keys, values = (qkv[:, :, place] for place in range(3))

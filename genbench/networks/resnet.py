@@ -8,6 +8,7 @@ Gulrajani et al. 2017 use ReLU, batch normalisation in the generator, blocks tha
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given, combinations, combined
 from genbench.networks import layers
+from genbench.networks import spectral as spectral_layers
 from genbench.ranges import COUNT, each
 
 DEFAULTS = {
@@ -23,6 +25,7 @@ DEFAULTS = {
     'blocks': 1,  # residual blocks at each resolution
     'latent': 64,  # number of dimensions of the generator's input
     'label_features': 16,  # width of the generator's label embedding
+    'spectral': False,  # whether the discriminator's kernels have a largest singular value of 1
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
 RANGES = {
@@ -35,12 +38,16 @@ RANGES = {
 
 
 class Block(nnx.Module):
-    """x + h/10, where h is two convolutions, each after a leaky ReLU (Mescheder et al. 2018, appendix E.1)."""
+    """x + h/10, where h is two convolutions, each after a leaky ReLU (Mescheder et al. 2018, appendix E.1).
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.conv_in = layers.Conv(inputs, outputs, rngs=rngs)
-        self.conv_out = layers.Conv(outputs, outputs, rngs=rngs)
-        self.shortcut = layers.Linear(inputs, outputs, use_bias=False, rngs=rngs) if inputs != outputs else None
+    Args:
+      kind: the module of its layers, `layers` or `spectral`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, kind: Any = layers, rngs: nnx.Rngs):
+        self.conv_in = kind.Conv(inputs, outputs, rngs=rngs)
+        self.conv_out = kind.Conv(outputs, outputs, rngs=rngs)
+        self.shortcut = kind.Linear(inputs, outputs, use_bias=False, rngs=rngs) if inputs != outputs else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         h = self.conv_out(_activate(self.conv_in(_activate(x))))
@@ -91,21 +98,23 @@ class Discriminator(nnx.Module):
 
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
-        channels: int, multipliers: tuple[int, ...], blocks: int, dtype: str = 'float32', rngs: nnx.Rngs,
+        channels: int, multipliers: tuple[int, ...], blocks: int, dtype: str = 'float32', spectral: bool = False,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
-        self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
+        kind: Any = spectral_layers if spectral else layers
+        self.conv_in = kind.Conv(image_channels, channels, rngs=rngs)
         width = channels
         body: list[nnx.Module] = []
         for depth, multiplier in enumerate(multipliers):
             if depth:
-                body.append(layers.Downsample(width, rngs=rngs))
+                body.append(kind.Downsample(width, rngs=rngs))
             for _ in range(blocks):
-                body.append(Block(width, channels * multiplier, rngs=rngs))
+                body.append(Block(width, channels * multiplier, kind=kind, rngs=rngs))
                 width = channels * multiplier
         self.body = nnx.List(body)
         bottom = size >> (len(multipliers) - 1)
-        self.output = layers.Linear(bottom * bottom * width, combinations(forms), rngs=rngs)
+        self.output = kind.Linear(bottom * bottom * width, combinations(forms), rngs=rngs)
 
     def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
         h = self.conv_in(x.astype(self.dtype))

@@ -15,7 +15,7 @@ import tempfile
 from typing import Any
 
 from genbench.errors import UserError
-from genbench.networks import layers
+from genbench.networks import platforms
 from genbench.training import topologies
 from genbench.training.topologies import Target
 
@@ -77,7 +77,7 @@ def main(asked: str, answered: str) -> None:
     if platform == 'gpu':
         _promise_cudnn()
     try:
-        with layers.compiled_for(platform):
+        with platforms.compiled_for(platform):
             answer = {'answer': getattr(importlib.import_module(module), name)(question['arguments'], target)}
     except UserError as error:
         answer = {'error': str(error)}

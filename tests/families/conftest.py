@@ -15,7 +15,8 @@ from genbench.training.state import Blueprint
 
 SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
 # Two channels in a group: with one, the normalisation would take every bias before it away.
-SIZES = {**shipped.SIZES, 'groups': 4, 'latent': 4, 'steps': 2}
+SIZES = {**shipped.SIZES, 'groups': 4, 'latent': 4, 'steps': 2, 'features': 4, 'mapping_rate': 1.0}
+UNIT = ('style_gan',)  # equalised learning rates: these scale parameters of variance 1 as they use them
 
 
 def _resolve(name, conditional=False, **options):
@@ -41,10 +42,10 @@ def _batch(size=8):
     return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(size) % SPEC.classes, 'key': keys}
 
 
-def _scrambled(tree, seed=1):
+def _scrambled(tree, seed=1, scale=0.2):
     """Random parameters everywhere, for fresh networks end in zeros."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32), tree)
 
 
 @functools.cache
@@ -61,8 +62,9 @@ def _built(name, conditional=False):
             if update.optimizer is None:
                 update.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
         state = {**state, 'aux': blueprint.aux(networks)}
-    state = {**state, 'step': 0, 'params': _scrambled(state['params']), 'lent': lent}
-    averages = {average: _scrambled(tree, seed=2) for average, tree in state['averages'].items()}
+    scale = 1.0 if name in UNIT else 0.2
+    state = {**state, 'step': 0, 'params': _scrambled(state['params'], scale=scale), 'lent': lent}
+    averages = {average: _scrambled(tree, 2, scale) for average, tree in state['averages'].items()}
     return family, blueprint, {**state, 'averages': averages}
 
 

@@ -1,0 +1,74 @@
+"""What the two players of a GAN pay.
+
+I. Goodfellow et al., Generative Adversarial Nets, 2014, section 3; M. Arjovsky, S. Chintala, L. Bottou, Wasserstein
+GAN, 2017, equations 2 and 3; J. Lim, J. Ye, Geometric GAN, 2017, section 4; A. Jolicoeur-Martineau, The Relativistic
+Discriminator, 2018, and N. Huang et al., The GAN is dead; long live the GAN!, 2024, equation 2 (relativistic pairing).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A loss of logits (batch,).
+
+    Attributes:
+      discriminator: (real, fake) → scalar.
+      generator: (real, fake) → scalar; it gets the real ones only if `pairs`.
+      pairs: the generator's loss compares each of its images with a real one.
+    """
+
+    discriminator: Callable[[Array, Array], Array]
+    generator: Callable[[Array, Array], Array]
+    pairs: bool = False
+
+    def accuracy(self, real: Array, fake: Array) -> Array:
+        """The fraction of images, or of pairs, that the discriminator tells apart rightly."""
+        return (real > fake).mean() if self.pairs else ((real > 0).mean() + (fake < 0).mean()) / 2
+
+
+def apart(real: Callable[[Array], Array], fake: Callable[[Array], Array], generator: Callable[[Array], Array]) -> Loss:
+    """A loss that is a sum of one for real logits and one for fake logits."""
+    return Loss(lambda x, y: fake(y).mean() + real(x).mean(), lambda _, y: generator(y).mean())
+
+
+LOSSES = {
+    'non_saturating': apart(lambda real: nnx.softplus(-real), nnx.softplus, lambda fake: nnx.softplus(-fake)),
+    'wasserstein': apart(jnp.negative, jnp.asarray, jnp.negative),
+    'hinge': apart(lambda real: nnx.relu(1 - real), lambda fake: nnx.relu(1 + fake), jnp.negative),
+    'relativistic': Loss(
+        lambda real, fake: nnx.softplus(fake - real).mean(), lambda real, fake: nnx.softplus(real - fake).mean(), True
+    ),
+}
+
+
+def squared_slope(gradient: Array) -> Array:
+    """E ‖∇D‖² of gradients (batch, height, width, channels): R1 on real and R2 on fake images (Mescheder et al. 2018).
+
+    R1 is their equation 9 and R2 their equation 10, both without γ / 2.
+    """
+    return jnp.square(gradient).sum((1, 2, 3)).mean()
+
+
+def annealed(step: Array, steps: int) -> Array:
+    """How much of a change over `steps` steps has happened: from 0 to 1 along half a cosine."""
+    return (1 - jnp.cos(jnp.pi * jnp.clip(step / max(steps, 1), 0, 1))) / 2
+
+
+def sometimes(
+    step: Array, every: int, yes: Callable[[Any], Any], no: Callable[[Any], Any], modules: tuple[nnx.Module, ...]
+) -> Any:
+    """What `yes` returns for the modules on steps divisible by `every`, and on others what `no` returns, shaped alike.
+
+    This is lazy regularisation (T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020, section
+    3.1), with the penalty in the loss of the step and not in a step of its own.
+    """
+    return yes(modules) if every == 1 else nnx.cond(step % every == 0, yes, no, modules)

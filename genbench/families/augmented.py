@@ -1,0 +1,91 @@
+"""Discriminators that see augmented images, and the controller of the probability (`data.differentiable`).
+
+T. Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, section 3: r = E[sign D(x)] over
+real images measures overfitting, and p rises while r is above its target and falls while it is below.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench.data import differentiable
+from genbench.families import adversarial
+from genbench.ranges import COUNT, PROBABILITY, Range, one_of
+
+Array = jax.Array
+OPTIONS = {
+    'augmentation': 'none',  # or 'bgc' (ADA), 'bgc_cutout' (R3GAN), 'diffaugment': what the discriminator sees
+    'augmentation_target': 0.6,  # of the mean sign of real logits, which moves the probability
+    'augmentation_images': 500_000,  # images in which the probability moves by 1
+    'augmentation_probability': 0.0,  # above 0: no target; it rises to this by half a cosine over the run
+}
+RANGES = {
+    'augmentation': one_of('none', *differentiable.AUGMENTATIONS),
+    'augmentation_target': Range(-1, 1),
+    'augmentation_images': COUNT,
+    'augmentation_probability': PROBABILITY,
+}
+INTERVAL = 4  # updates of the discriminator between two changes of the probability (the paper's, and its code's)
+
+
+class Controlled(nnx.Variable):
+    """A number that the controller keeps. It is part of the state and of checkpoints, and no optimizer moves it."""
+
+
+class Controller(nnx.Module):
+    """The probability of the augmentation, and the sum of the signs seen since it last changed."""
+
+    def __init__(self) -> None:
+        self.probability = Controlled(jnp.zeros(()))
+        self.signs = Controlled(jnp.zeros(()))
+
+    def hear(self, logits: Array, step: Array, target: float, images: int) -> None:
+        """Take in the logits (batch,) of real images, and every `INTERVAL` steps move p towards the target's side."""
+        signs = self.signs[...] + jnp.sign(logits).mean()
+        due = step % INTERVAL == INTERVAL - 1
+        change = jnp.sign(signs / INTERVAL - target) * len(logits) * INTERVAL / images
+        moved = jnp.clip(self.probability[...] + change, 0, 1)
+        self.probability[...] = jnp.where(due, moved, self.probability[...])
+        self.signs[...] = jnp.where(due, 0.0, signs)
+
+
+class Augmented(nnx.Module):
+    """A discriminator of augmented images, called like the discriminator itself."""
+
+    def __init__(self, critic: Any, augment: differentiable.Augment, keys: Array, probability: Array):
+        self.critic, self.augment = critic, augment
+        self.keys, self.probability = nnx.Variable(keys), nnx.Variable(probability)
+
+    def __call__(self, x: Array, *given: Any) -> Array:
+        return self.critic(self.augment(x, self.keys[...], self.probability[...]), *given)
+
+
+def controlled(options: Any) -> bool:
+    """Whether a controller moves the probability."""
+    named, fixed = options.augmentation, options.augmentation_probability
+    return named not in ('none', *differentiable.ALWAYS) and not fixed
+
+
+def seen(options: Any, critic: Any, controller: Any, keys: Array, step: Array, num_steps: int) -> Any:
+    """The discriminator, behind the augmentation if the config names one.
+
+    Args:
+      options: `config.family`.
+      controller: the controller of the probability, or None.
+      keys: one key per image.
+    """
+    if options.augmentation == 'none':
+        return critic
+    rising = options.augmentation_probability * adversarial.annealed(step, num_steps)
+    p = rising if controller is None else controller.probability[...]
+    return Augmented(critic, differentiable.AUGMENTATIONS[options.augmentation], keys, p)
+
+
+def heard(options: Any, controller: Any, logits: Array, step: Array) -> dict[str, Array]:
+    """Tell the controller, if there is one, the logits of real images. Returns its probability as a scalar to log."""
+    if controller is None:
+        return {}
+    controller.hear(logits, step, options.augmentation_target, options.augmentation_images)
+    return {'augmentation': controller.probability[...]}

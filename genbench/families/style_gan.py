@@ -1,0 +1,155 @@
+"""StyleGAN2 with adaptive discriminator augmentation.
+
+T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020 (path length regularisation, lazy
+regularisation); T. Karras, S. Laine, T. Aila, A Style-Based Generator Architecture for GANs, 2019 (mixing, truncation);
+T. Karras et al., Training Generative Adversarial Networks with Limited Data, 2020 (ADA).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from genbench import rng
+from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families import adversarial
+from genbench.families.base import Array, Batch, Borrowed, Networks, Sampler, Scalars, register
+from genbench.families.gan import GAN
+from genbench.interpolants.options import Options, number
+from genbench.networks import latent_size
+from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY, Range
+
+CENTRE_DECAY, LENGTH_DECAY = 0.995, 0.99  # of the running mean of w, as in StyleGAN2-ADA's code, and of path lengths
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleOptions(Options):
+    """Attributes:
+    truncation: ψ, the factor of a w's distance from the mean of all w (Karras et al. 2019, appendix B).
+    """
+
+    temperature: ClassVar[float] = 1.0  # no other has an effect, because the mapping network normalises z
+    truncation: float = number(1.0, Range(0, 10))
+
+
+class Length(nnx.Variable):
+    """The running mean a of path lengths. It is part of the state, and no optimizer moves it."""
+
+
+class PathLength(nnx.Module):
+    """Path length regularisation: (‖J_wᵀ y‖ − a)², whose a is the running mean of the norms (equation 4)."""
+
+    def __init__(self) -> None:
+        self.mean = Length(jnp.zeros(()))
+
+    def penalty(self, lengths: Array) -> Array:
+        """The mean penalty of lengths (batch,). Before, they are taken into the running mean."""
+        mean = LENGTH_DECAY * self.mean[...] + (1 - LENGTH_DECAY) * lengths.mean()
+        self.mean[...] = jax.lax.stop_gradient(mean)
+        return jnp.square(lengths - mean).mean()
+
+
+def path_lengths(synthesise: Callable[[Array], Array], w: Array, y: Array) -> Array:
+    """‖J_wᵀ y‖ (batch,) of images synthesise(w), for normal images y of standard deviation 1 / √(height · width).
+
+    Args:
+      w: (batch, places, features). The norm is the root of the mean over places of the squared norm over features.
+    """
+    _, pull = jax.vjp(synthesise, w)
+    return jnp.sqrt(jnp.square(pull(y)[0]).sum(2).mean(1))
+
+
+@register('style_gan')
+class StyleGAN(GAN):
+    """A GAN whose generator has styles w, which are mixed in training and may be truncated in sampling."""
+
+    ranges = {'mixing': PROBABILITY, 'path_length_weight': NOT_NEGATIVE, 'path_length_every': COUNT}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        options = {
+            'penalty_every': 16,
+            'mixing': 0.9,  # probability that an image has two styles
+            'path_length_weight': 2.0,
+            'path_length_every': 4,  # steps from one path length penalty to the next, which then counts as often
+        }
+        return {
+            'family': {**super().defaults()['family'], **options},
+            'network': {'name': 'stylegan2'},
+            'optimizer': {'b1': 0.0, 'b2': 0.99, 'clip_norm': 0.0, 'learning_rate': 2.5e-3},
+        }
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        if config.network.name != 'stylegan2':
+            raise UserError(f'network.name is {config.network.name!r}, whose generator has no styles; use stylegan2, '
+                            'or family.name=gan for other networks.')  # fmt: skip
+
+    def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        lengths = {'lengths': PathLength()} if self.config.family.path_length_weight else {}
+        return super().networks(rngs) | lengths
+
+    def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """The loss on the logits of its images, plus the penalty of path lengths on half of the batch."""
+        loss, scalars = super().generator_loss(networks, batch, key, step)
+        given, keys = self.given(batch), rng.named(batch['key'], 'path')
+        weight, every = self.config.family.path_length_weight, self.config.family.path_length_every
+        if not weight:
+            return loss, scalars
+        half = keys[: max(len(keys) // 2, 1)]
+        cut = None if given is None else {name: values[: len(half)] for name, values in given.items()}
+
+        def penalty(modules: tuple[Any, ...]) -> Array:
+            generator, lengths = modules
+            y = rng.normal(half, 'y', self.space.shape) / (self.space.shape[0] * self.space.shape[1]) ** 0.5
+            w = self._styles(generator, half, cut)[0]
+            return lengths.penalty(path_lengths(lambda w: generator.synthesise(w, half), w, y))
+
+        paid = adversarial.sometimes(
+            step, every, penalty, lambda modules: jnp.zeros(()), (networks['generator'], networks['lengths'])
+        )
+        return loss + every * weight * paid, {**scalars, 'path_length': networks['lengths'].mean[...]}
+
+    def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
+        """Images as in training. The mean of their styles, before mixing, moves the running mean."""
+        generator = networks['generator']
+        mixed, w = self._styles(generator, keys, given)
+        mean = jax.lax.stop_gradient(w).mean(0)
+        generator.centre[...] = CENTRE_DECAY * generator.centre[...] + (1 - CENTRE_DECAY) * mean
+        return generator.synthesise(mixed, keys)
+
+    def _z(self, keys: Array, name: str) -> Array:
+        return rng.normal(keys, name, (latent_size(self.config.network, self.space),))
+
+    def _styles(self, generator: Any, keys: Array, given: Given) -> tuple[Array, Array]:
+        """Styles as in training (batch, places, features), and those of the first z alone (batch, features).
+
+        With probability `mixing` another z's styles begin at some place, which is uniform among all but the first
+        (Karras et al. 2019, section 3.1).
+        """
+        w, places = generator.mapping(self._z(keys, 'z'), given), generator.styles
+        mixing = self.config.family.mixing
+        if not mixing:
+            return jnp.repeat(w[:, None], places, axis=1), w
+        other = generator.mapping(self._z(keys, 'other z'), given)
+        first = jnp.where(rng.uniform(keys, 'mixing') < mixing, rng.integers(keys, 'place', 1, places), places)
+        return jnp.where((jnp.arange(places) < first[:, None])[..., None], w[:, None], other[:, None]), w
+
+    @classmethod
+    def sampler_options(cls, name: str) -> type[Options]:
+        return StyleOptions
+
+    def latents(self, keys: Array, sampler: Sampler) -> Array:
+        """One latent z per key (batch,), standard normal."""
+        return self._z(keys, 'z')
+
+    def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        generator = networks['generator']
+        w, centre = generator.mapping(latents, given), generator.centre[...]
+        w = centre + getattr(sampler.options, 'truncation', 1.0) * (w - centre)
+        return self.space.decode(networks, generator.synthesise(jnp.repeat(w[:, None], generator.styles, axis=1), keys))
