@@ -53,7 +53,7 @@ class VAE(FirstStage, Family):
         options = {
             'latent': 16,  # number of dimensions of z
             'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
-            # or '(static_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal', a density
+            # or '(static_, threshold_, grey_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal'
             'decoder': 'categorical',
             'components': 10,  # of the mixture
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value

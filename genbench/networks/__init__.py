@@ -88,7 +88,12 @@ class Shaped(Protocol):
 
 def _options(config: Any) -> dict[str, Any]:
     """The keys of a network's config that its module takes. Only the choice of a denoiser reads `time`."""
-    return {key: value for key, value in config.items() if key not in ('name', 'time')}
+    return {key: value for key, value in config.items() if key not in ('name', 'time', 'decoder_hidden')}
+
+
+def _second(config: Any) -> dict[str, Any]:
+    """The options of the second of two perceptrons, a decoder or a discriminator."""
+    return {**_options(config), 'hidden': config.decoder_hidden or config.hidden}
 
 
 def denoiser(
@@ -135,7 +140,7 @@ def encoder_and_decoder(
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         return {
             'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
-            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
+            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **_second(config)),
         }
     if config.name != 'autoencoder':
         raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
@@ -155,7 +160,7 @@ def generator_and_discriminator(
     if config.name == 'mlp':
         return {
             'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
-            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **options),
+            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **_second(config)),
         }
     size, channels = square_size(config, space), space.shape[2]
     shared = {key: config[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}

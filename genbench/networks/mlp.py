@@ -15,6 +15,7 @@ from genbench.ranges import COUNT, POSITIVE, each, one_of
 DEFAULTS = {
     'hidden': (128, 128, 128),  # widths of the hidden layers
     'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'
+    'decoder_hidden': (),  # of a pair of networks, the widths of the decoder or discriminator; (): those of `hidden`
     'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
@@ -22,7 +23,7 @@ TIME_FEATURES = 64  # number of sinusoids for a time
 COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
     'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
-    'time_scale': POSITIVE,
+    'time_scale': POSITIVE, 'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
 
 

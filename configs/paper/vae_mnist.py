@@ -1,0 +1,45 @@
+"""The VAE of PyTorch's examples on MNIST, and a deeper one: re-runs of Kingma & Welling 2014 that state a test loss.
+
+genbench train --config=configs/paper/vae_mnist.py --workdir=runs/vae --config.data.data_dir=DIR
+
+This is pytorch/examples (vae/main.py). The others are those of kaiqi-ken/planar-flow-pytorch without its flows:
+
+    grey values      --config.network.hidden=(512,256) --config.network.decoder_hidden=(256,512)
+    binary values    the same with --config.family.decoder=threshold_bernoulli
+
+As there: ReLUs, 20 latents, Adam with a learning rate of 1e-3, batches of 128, ten epochs, the last state, and one draw
+for each test image. The loss of grey values is their cross-entropy, which bounds the mean log-likelihood of binary
+images that are drawn with the pixels as probabilities. Binary values are those of at least one half.
+
+Differs from the repeated code: weights start as in Glorot & Bengio 2010 and biases at zero, whereas PyTorch's Linear
+draws both. An epoch has 468.75 batches instead of 469. docs/reproductions/vae.md gives the results.
+"""
+
+from ml_collections import ConfigDict
+
+EPOCH = 469
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'mnist'},
+            'family': {'name': 'vae', 'latent': 20, 'decoder': 'grey_bernoulli'},
+            'network': {'name': 'mlp', 'hidden': (400,), 'activation': 'relu'},
+            'train': {
+                'num_steps': 10 * EPOCH,
+                'batch_size': 128,
+                'log_every': EPOCH,
+                'steps_per_call': 35,
+                'ema_decay': 0.0,
+            },
+            'optimizer': {'learning_rate': 1e-3, 'clip_norm': 0.0},
+            'checkpoint': {'every': 5 * EPOCH},
+            'evaluation': {
+                'average': 'current',
+                'metrics': ('likelihood',),
+                'likelihoods': ('elbo',),
+                'batch_size': 500,
+            },
+        }
+    )
