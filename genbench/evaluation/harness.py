@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, flows, grid, path_length, plane, scoring
+from genbench.evaluation import ais, bounds, exploration, flows, grid, modes, path_length, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -32,6 +32,12 @@ from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
 SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
+# Further parts of an evaluation: a title, the metrics that it measures, and what adds their rows for `Weights`.
+FURTHER: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
+    ('path length', ('path_length',), path_length.score),
+    ('flow', flows.METRICS, flows.score),
+    ('modes', modes.METRICS, modes.score),
+)
 
 
 @explained_disk_errors()
@@ -126,7 +132,7 @@ class Evaluation:
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
-        others = ('ais' in asked) + ('path_length' in asked) + (not {*flows.METRICS}.isdisjoint(asked))
+        others = ('ais' in asked) + sum(not {*names}.isdisjoint(asked) for _, names, _ in FURTHER)
         return drawn + len(self.averages) * (likelihoods + others)
 
     @property
@@ -236,11 +242,8 @@ class Weights:
                 found.append(('no likelihood', self.add_no_likelihood))
         if 'ais' in self.options.metrics:
             found.append(('ais', self.score_by_annealing))
-        if 'path_length' in self.options.metrics:
-            found.append(('path length', functools.partial(path_length.score, self)))
-        if not {*flows.METRICS}.isdisjoint(self.options.metrics):
-            found.append(('flow', functools.partial(flows.score, self)))
-        return found
+        asked = [part for part in FURTHER if not {*part[1]}.isdisjoint(self.options.metrics)]
+        return found + [(title, functools.partial(work, self)) for title, _, work in asked]
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real

@@ -2,7 +2,8 @@
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger, S. Nowozin, Which Training Methods
 for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
-al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge).
+al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); J. Lim, J. Ye, Geometric GAN, 2017 (hinge); Z. Lin et al.,
+PacGAN: The power of two samples in generative adversarial networks, 2018 (packs).
 
 The penalties follow the papers' equations. Mescheder et al.'s code omits the ½ of R1, so its weight of 10 is γ = 20
 here. Gulrajani et al. use five critic steps (`critic_steps`), λ = 10, and Adam with decays 0 and 0.9. They also give
@@ -33,7 +34,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.families.observations import Normal
-from genbench.networks import generator_and_discriminator, latent_size
+from genbench.networks import NORMALISED, generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE
 
@@ -51,7 +52,10 @@ PENALTIES = ('r1', 'gradient_penalty', 'none')
 class GAN(Family):
     """Each step trains the discriminator first, then the generator. There is no likelihood."""
 
-    ranges = {'penalty_weight': NOT_NEGATIVE, 'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE}
+    ranges = {
+        'penalty_weight': NOT_NEGATIVE, 'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE,
+        'pack': COUNT,
+    }  # fmt: skip
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -61,6 +65,7 @@ class GAN(Family):
             'penalty_weight': 1.0,  # γ of R1, λ of WGAN-GP (10 in the paper)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
+            'pack': 1,  # images that the discriminator judges together, all real or all fake (PacGAN)
         }
         return {
             'family': {**super().defaults()['family'], **options},
@@ -74,9 +79,13 @@ class GAN(Family):
             name = config.family[key]
             if name not in known:
                 raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
+        pack, size = config.family.pack, config.train.batch_size // config.train.accumulate
+        if pack > 1 and (self.conditional or size % pack):
+            why = 'has no common condition' if self.conditional else f'does not divide a (micro-)batch of {size}'
+            raise UserError(f'family.pack is {pack}, and a pack of so many images {why}; set it to 1.')
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
+        return generator_and_discriminator(self.config.network, self.space, self.forms, rngs, self.config.family.pack)
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -97,10 +106,11 @@ class GAN(Family):
         Real images are dequantised uniformly. Otherwise their grid of levels would give them away.
         """
         given = self.given(batch)
-        real = self.space.encode(networks, batch)
-        fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
+        real = self._packed(self.space.encode(networks, batch))
+        fake = jax.lax.stop_gradient(self._packed(self._generate(networks, batch['key'], given)))
+        keys = batch['key'][:: self.config.family.pack]
         fake_logits = networks['discriminator'](fake, given)
-        real_logits, penalty, weighted = self._penalty(networks['discriminator'], given, real, fake, batch['key'])
+        real_logits, penalty, weighted = self._penalty(networks['discriminator'], given, real, fake, keys)
         pay_real, pay_fake, _ = LOSSES[self.config.family.loss]
         loss = pay_fake(fake_logits).mean() + pay_real(real_logits).mean()
         accuracy = ((real_logits > 0).mean() + (fake_logits < 0).mean()) / 2
@@ -128,12 +138,18 @@ class GAN(Family):
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The generator's loss on the logits of its images."""
         given = self.given(batch)
-        fake = self._generate(networks, batch['key'], given)
+        fake = self._packed(self._generate(networks, batch['key'], given))
         loss = LOSSES[self.config.family.loss][2](networks['discriminator'](fake, given)).mean()
         return loss, {'loss': loss}
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
-        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given)
+        training = {'training': True} if self.config.network.name in NORMALISED else {}
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **training)
+
+    def _packed(self, images: Array) -> Array:
+        """Packs of images as channels, (batch / pack, height, width, pack · channels) (PacGAN, section 2)."""
+        packs = images.reshape(-1, self.config.family.pack, *images.shape[1:])
+        return jnp.moveaxis(packs, 1, 3).reshape(len(packs), *images.shape[1:3], -1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from genbench.networks import (
     dit,
     made,
     maf,
+    maxout,
     mlp,
     ncsnpp,
     pixel_cnn,
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
+    'maxout': maxout.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'none': {},
@@ -54,6 +56,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'mlp': mlp.RANGES,
     'made': made.RANGES,
     'maf': maf.RANGES,
+    'maxout': maxout.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
 }
@@ -62,6 +65,7 @@ SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'vdm': vdm.VDM,
 }  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
+NORMALISED = ('maxout',)  # whose generators take `training`, for statistics of the batch
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -153,22 +157,33 @@ def encoder_and_decoder(
 
 
 def generator_and_discriminator(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, pack: int = 1
 ) -> dict[str, nnx.Module]:
-    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', images → logits."""
+    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', packs of images → logits.
+
+    Args:
+      pack: images in a pack, which follow each other as channels.
+    """
     options = _options(config)
+    size, packed = latent_size(config, space), (*space.shape[:2], pack * space.shape[2])
     if config.name == 'mlp':
         return {
-            'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
-            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **_second(config)),
+            'generator': mlp.Generator(space.shape, size, forms, rngs=rngs, **options),
+            'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_second(config)),
         }
-    size, channels = square_size(config, space), space.shape[2]
+    if config.name == 'maxout':
+        own, others = ({key: options[key] for key in keys} for keys in (maxout.GENERATOR, maxout.DISCRIMINATOR))
+        return {
+            'generator': maxout.Generator(space.shape, size, forms, rngs=rngs, **own),
+            'discriminator': maxout.Discriminator(packed, forms, rngs=rngs, **others),
+        }
+    side = square_size(config, space)
     shared = {key: config[key] for key in ('channels', 'multipliers', 'blocks', 'dtype')}
     return {
         'generator': resnet.Generator(
-            size, channels, forms, latent=config.latent, label_features=config.label_features, rngs=rngs, **shared
+            side, space.shape[2], forms, latent=config.latent, label_features=config.label_features, rngs=rngs, **shared
         ),
-        'discriminator': resnet.Discriminator(size, channels, forms, rngs=rngs, **shared),
+        'discriminator': resnet.Discriminator(side, packed[2], forms, rngs=rngs, **shared),
     }
 
 

@@ -49,6 +49,8 @@ METRICS = (
     Metric('path length', 'path_length', '{:.2f}', True),
     Metric('W₂', 'w2', '{:.3f}', True),
     Metric('path energy', 'path_energy', '{:.3f}', True),
+    Metric('modes', 'modes', '{:.1f}', False),
+    Metric('near a mode', 'high_quality', '{:.3f}', False),
     Metric('Vendi', 'vendi', '{:.2f}', False),
     Metric('precision', 'precision', '{:.2f}', False),
     Metric('recall', 'recall', '{:.2f}', False),

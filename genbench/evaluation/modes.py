@@ -1,0 +1,71 @@
+"""How many modes of a data set samples find, and the share of samples that are near one.
+
+A. Srivastava et al., VEEGAN, 2017, section 4.1; Z. Lin et al., PacGAN, 2018, section 4.1, with their code's choice of
+the nearest mode and the Euclidean distance.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genbench.data import plane
+from genbench.errors import UserError
+from genbench.training import processes
+
+if TYPE_CHECKING:
+    from genbench.evaluation.harness import Weights
+
+METRICS = ('modes', 'high_quality')
+REACH = 3.0  # deviations within which a sample is near a mode
+
+
+def found(points: np.ndarray, centres: np.ndarray, deviation: float) -> np.ndarray:
+    """The number of points (n, d) that are near each mode (modes, d): within `REACH` deviations of it.
+
+    A point that is near several modes counts for the nearest.
+    """
+    distances = np.linalg.norm(points[:, None] - centres, axis=-1) / deviation
+    nearest = distances.argmin(1)[distances.min(1) < REACH]
+    return np.bincount(nearest, minlength=len(centres))
+
+
+def summary(counts: np.ndarray, total: int) -> dict[str, float]:
+    """`modes`, with at least one of `total` points near them; `high_quality`, the share of points near a mode; and `kl`.
+
+    The latter is KL(p ‖ uniform) in nats of the shares p of the modes among the points that are near one, NaN if there
+    are none.
+    """
+    shares = counts / max(counts.sum(), 1)
+    present = shares[shares > 0]
+    kl = float((present * np.log(present * len(counts))).sum()) if len(present) else float('nan')
+    return {'modes': float(len(present)), 'high_quality': float(counts.sum() / total), 'kl': kl}
+
+
+def score(weights: 'Weights') -> None:
+    """Add the rows that the evaluation asks for, for each sampler of these parameters.
+
+    Raises:
+      UserError: the modes of the data set are not known.
+    """
+    one, options = weights.evaluation, weights.options
+    if one.spec.name not in plane.MODES:
+        raise UserError(f'The modes of {one.spec.name} are not known, as those of {" and ".join(plane.MODES)} are; leave '
+                        f'{" and ".join(METRICS)} out of evaluation.metrics.')  # fmt: skip
+    centres, deviation = plane.MODES[one.spec.name]
+    for cell in (cell for cell in one.cells if cell.average == weights.chosen):
+        drawn = {**one.sampling_protocol(cell, weights.average), 'reach': f'{REACH:g} deviations'}
+        wanted = [name for name in METRICS if name in options.metrics and not one.has(name, drawn)]
+        if not processes.agreed(wanted):
+            continue
+        images = weights.store(cell).images(0, options.sets * options.num_samples)
+        sets = np.split(plane.points_of(images), options.sets)
+        each = [summary(found(points, centres, deviation), len(points)) for points in sets]
+        columns = {'sampler': cell.sampler.name, 'nfe': drawn['nfe'], 'seed': cell.seed, 'kind': 'diversity',
+                   'n': options.num_samples}  # fmt: skip
+        for name in wanted:
+            values = [entry[name] for entry in each]
+            sd = float(np.std(values, ddof=1)) if len(sets) > 1 else None
+            row = {'sd': sd, 'std_err': None if sd is None else sd / len(sets) ** 0.5, 'values': values,
+                   'details': {'of': float(len(centres)), 'kl': [entry['kl'] for entry in each]}, **columns}  # fmt: skip
+            processes.first_does(functools.partial(one.add, name, float(np.mean(values)), protocol=drawn, **row))
