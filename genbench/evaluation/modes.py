@@ -31,10 +31,10 @@ def found(points: np.ndarray, centres: np.ndarray, deviation: float) -> np.ndarr
 
 
 def summary(counts: np.ndarray, total: int) -> dict[str, float]:
-    """`modes`, with at least one of `total` points near them; `high_quality`, the share of points near a mode; and `kl`.
+    """`modes`, with at least one of `total` points near them; `high_quality`, the share of points near one; and `kl`.
 
-    The latter is KL(p ‖ uniform) in nats of the shares p of the modes among the points that are near one, NaN if there
-    are none.
+    The last is KL(p ‖ uniform) in nats. p are the shares of the modes among the points that are near one. Without such
+    points it is NaN.
     """
     shares = counts / max(counts.sum(), 1)
     present = shares[shares > 0]
@@ -50,8 +50,9 @@ def score(weights: 'Weights') -> None:
     """
     one, options = weights.evaluation, weights.options
     if one.spec.name not in plane.MODES:
-        raise UserError(f'The modes of {one.spec.name} are not known, as those of {" and ".join(plane.MODES)} are; leave '
-                        f'{" and ".join(METRICS)} out of evaluation.metrics.')  # fmt: skip
+        raise UserError(f'{" and ".join(METRICS)} need the modes of the data, which are known for '
+                        f'{" and ".join(plane.MODES)}, not for {one.spec.name}; leave them out of '
+                        'evaluation.metrics.')  # fmt: skip
     centres, deviation = plane.MODES[one.spec.name]
     for cell in (cell for cell in one.cells if cell.average == weights.chosen):
         drawn = {**one.sampling_protocol(cell, weights.average), 'reach': f'{REACH:g} deviations'}
@@ -66,6 +67,7 @@ def score(weights: 'Weights') -> None:
         for name in wanted:
             values = [entry[name] for entry in each]
             sd = float(np.std(values, ddof=1)) if len(sets) > 1 else None
+            details = {'of': float(len(centres)), 'kl': [entry['kl'] for entry in each]}
             row = {'sd': sd, 'std_err': None if sd is None else sd / len(sets) ** 0.5, 'values': values,
-                   'details': {'of': float(len(centres)), 'kl': [entry['kl'] for entry in each]}, **columns}  # fmt: skip
+                   'details': details, **columns}  # fmt: skip
             processes.first_does(functools.partial(one.add, name, float(np.mean(values)), protocol=drawn, **row))

@@ -49,7 +49,7 @@ class Autoregressive(Family):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            # or 'bernoulli', 'static_bernoulli', 'threshold_bernoulli'; or 'logistic', 'logistic_mixture', discretised. The mixture couples
+            # or '(static_, threshold_)bernoulli'; or 'logistic', 'logistic_mixture', discretised. The mixture couples
             # the channels of a pixel; under a network that predicts pixels, the others make them independent.
             'decoder': 'categorical',
             'components': 10,  # of the mixture
@@ -63,8 +63,8 @@ class Autoregressive(Family):
             raise UserError('family.decoder is normal, a density; an autoregressive model of densities is '
                             'family.name=normalizing_flow with network.name=maf.')  # fmt: skip
         if decoder == 'grey_bernoulli':
-            raise UserError('family.decoder is grey_bernoulli, whose grey values would tell the network what they should '
-                            'be; use bernoulli or static_bernoulli.')  # fmt: skip
+            raise UserError('family.decoder is grey_bernoulli, whose network would see the grey values that it predicts; '
+                            'use bernoulli or static_bernoulli.')  # fmt: skip
         self.observation = observations.make(decoder, spec, 0.0, components)
         together = values_at_once(config.network, self.space)
         if self.observation.coupled and together < spec.shape[2]:

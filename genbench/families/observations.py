@@ -159,7 +159,7 @@ BINARISATIONS = {
 
 
 class Grey(Bernoulli):
-    """As a Bernoulli of pixels that are drawn at each use, but x is the grey image, and log p(x | z) the mean over draws.
+    """As with pixels that are drawn at each use, but x is the grey image, and log p(x | z) the mean over its draws.
 
     This is the cross-entropy with grey values. Since the logarithm of a mean of exponentials is convex in the
     exponents, bounds made of it bound the mean log-likelihood of the binary images from below.

@@ -59,7 +59,11 @@ UNREAD = {
     ),
     'b1': ('name', ('adagrad', 'rmsprop'), 'it has no momentum'),
     'b2': ('name', ('adagrad', 'sgd'), 'the momentum of sgd is optimizer.b1'),
-    'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam, adagrad or rmsprop'),
+    'epsilon': (
+        'name',
+        ('adamw', 'lion', 'muon', 'radam', 'sgd'),
+        'it belongs to optimizer.name=adam, adagrad or rmsprop',
+    ),
     'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
     'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
     'decay_rate': ('schedule', _OTHERS, 'it belongs to optimizer.schedule=exponential'),
