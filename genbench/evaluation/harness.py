@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, flows, grid, modes, path_length, plane, scoring
+from genbench.evaluation import ais, bounds, exploration, flows, grid, modes, parzen, path_length, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -37,6 +37,7 @@ FURTHER: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
     ('path length', ('path_length',), path_length.score),
     ('flow', flows.METRICS, flows.score),
     ('modes', modes.METRICS, modes.score),
+    ('Parzen windows', parzen.METRICS, parzen.score),
 )
 
 

@@ -28,7 +28,8 @@ BATCH = 1024
 HALF_SEED, COPY_SEED = 0, 1  # seeds for the halves of the held-out split, and for the copies
 # Metrics besides those of samples.
 OTHER_METRICS = (
-    'likelihood', 'ais', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'speed', 'exploration',
+    'likelihood', 'ais', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'parzen_nats', 'speed',
+    'exploration',
 )  # fmt: skip
 
 

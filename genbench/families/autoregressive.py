@@ -63,7 +63,7 @@ class Autoregressive(Family):
             raise UserError('family.decoder is normal, a density; an autoregressive model of densities is '
                             'family.name=normalizing_flow with network.name=maf.')  # fmt: skip
         if decoder == 'grey_bernoulli':
-            raise UserError('family.decoder is grey_bernoulli, whose network would see the grey values that it predicts; '
+            raise UserError('family.decoder is grey_bernoulli, whose network would see what it predicts; '
                             'use bernoulli or static_bernoulli.')  # fmt: skip
         self.observation = observations.make(decoder, spec, 0.0, components)
         together = values_at_once(config.network, self.space)

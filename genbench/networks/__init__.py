@@ -91,13 +91,15 @@ class Shaped(Protocol):
 
 
 def _options(config: Any) -> dict[str, Any]:
-    """The keys of a network's config that its module takes. Only the choice of a denoiser reads `time`."""
-    return {key: value for key, value in config.items() if key not in ('name', 'time', 'decoder_hidden')}
+    """The keys of a network's config that its module takes. The others choose a module, or its shape."""
+    taken_here = ('name', 'time', 'decoder_hidden', 'initial', *(('latent',) if config.name == 'mlp' else ()))
+    return {key: value for key, value in config.items() if key not in taken_here}
 
 
-def _second(config: Any) -> dict[str, Any]:
-    """The options of the second of two perceptrons, a decoder or a discriminator."""
-    return {**_options(config), 'hidden': config.decoder_hidden or config.hidden}
+def _two(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of two perceptrons, of which the second is a decoder or a discriminator."""
+    first = {**_options(config), 'initial': config.initial}
+    return first, {**first, 'hidden': config.decoder_hidden or config.hidden}
 
 
 def denoiser(
@@ -140,11 +142,14 @@ def encoder_and_decoder(
     """
     options = _options(config)
     if config.name == 'mlp':
+        if config.latent:
+            raise UserError(f'network.latent is {config.latent}, which is for generators; set it to 0, and use '
+                            'family.latent.')  # fmt: skip
         if pictures:
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         return {
-            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
-            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **_second(config)),
+            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **_two(config)[0]),
+            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **_two(config)[1]),
         }
     if config.name != 'autoencoder':
         raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
@@ -168,8 +173,8 @@ def generator_and_discriminator(
     size, packed = latent_size(config, space), (*space.shape[:2], pack * space.shape[2])
     if config.name == 'mlp':
         return {
-            'generator': mlp.Generator(space.shape, size, forms, rngs=rngs, **options),
-            'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_second(config)),
+            'generator': mlp.Generator(space.shape, size, forms, rngs=rngs, **_two(config)[0]),
+            'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_two(config)[1]),
         }
     if config.name == 'maxout':
         own, others = ({key: options[key] for key in keys} for keys in (maxout.GENERATOR, maxout.DISCRIMINATOR))
@@ -188,7 +193,7 @@ def generator_and_discriminator(
 
 
 def latent_size(config: Any, space: Shaped) -> int:
-    """The number of dimensions of a generator's input. A perceptron has as many as its images."""
+    """The number of dimensions of a generator's input. By default a perceptron has as many as its images."""
     return config.get('latent') or math.prod(space.shape)
 
 

@@ -51,6 +51,7 @@ METRICS = (
     Metric('path energy', 'path_energy', '{:.3f}', True),
     Metric('modes', 'modes', '{:.1f}', False),
     Metric('near a mode', 'high_quality', '{:.3f}', False),
+    Metric('Parzen nats', 'parzen_nats', '{:.1f}', False),
     Metric('Vendi', 'vendi', '{:.2f}', False),
     Metric('precision', 'precision', '{:.2f}', False),
     Metric('recall', 'recall', '{:.2f}', False),
