@@ -25,7 +25,8 @@ TIME_FEATURES = 64  # number of sinusoids for a time
 COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
     'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
-    'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of('glorot', 'as_pytorch'), 'decoder_hidden': each(COUNT, int),
+    'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of('glorot', 'as_pytorch'),
+    'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
 
 
