@@ -53,10 +53,10 @@ def test_a_recipe_passes_its_check(row, capsys):
 
 @pytest.mark.parametrize('row', filter(narrowed, DISTINCT), ids=lambda row: row.id)
 def test_the_other_large_recipes_have_their_size_and_take_a_step_with_a_narrow_network(row):
-    held, words = verify._count(row, verify._ready(row, verify.ENOUGH).family)
+    held, words = verify._count(row, verify._ready(row, verify.SIZES[1]).family)
     assert held, words
     narrow = dataclasses.replace(row, overrides=(*row.overrides, *NARROW[verify.resolve(row).network.name]))
-    held, words = verify._one_step(verify._ready(narrow, verify.ENOUGH))
+    held, words = verify._one_step(verify._ready(narrow, verify.SIZES[1]))
     assert held, words
 
 
