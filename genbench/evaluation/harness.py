@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, flows, grid, modes, parzen, path_length, plane, scoring
+from genbench.evaluation import ais, bounds, exploration, further, grid, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -32,13 +32,6 @@ from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
 SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
-# Further parts of an evaluation: a title, the metrics that it measures, and what adds their rows for `Weights`.
-FURTHER: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
-    ('path length', ('path_length',), path_length.score),
-    ('flow', flows.METRICS, flows.score),
-    ('modes', modes.METRICS, modes.score),
-    ('Parzen windows', parzen.METRICS, parzen.score),
-)
 
 
 @explained_disk_errors()
@@ -99,6 +92,7 @@ class Evaluation:
         self.family = run.after(step)
         self.spec = self.family.spec
         sample_metrics(self.options.metrics)
+        further.check(self.options.metrics, self.spec)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # report a missing average before computing anything
@@ -133,7 +127,7 @@ class Evaluation:
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
-        others = ('ais' in asked) + sum(not {*names}.isdisjoint(asked) for _, names, _ in FURTHER)
+        others = ('ais' in asked) + len(further.asked(asked))
         return drawn + len(self.averages) * (likelihoods + others)
 
     @property
@@ -243,8 +237,7 @@ class Weights:
                 found.append(('no likelihood', self.add_no_likelihood))
         if 'ais' in self.options.metrics:
             found.append(('ais', self.score_by_annealing))
-        asked = [part for part in FURTHER if not {*part[1]}.isdisjoint(self.options.metrics)]
-        return found + [(title, functools.partial(work, self)) for title, _, work in asked]
+        return found + [(title, functools.partial(work, self)) for title, work in further.asked(self.options.metrics)]
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real

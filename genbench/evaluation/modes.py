@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genbench.data import plane
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.training import processes
 
@@ -42,18 +43,23 @@ def summary(counts: np.ndarray, total: int) -> dict[str, float]:
     return {'modes': float(len(present)), 'high_quality': float(counts.sum() / total), 'kl': kl}
 
 
-def score(weights: 'Weights') -> None:
-    """Add the rows that the evaluation asks for, for each sampler of these parameters.
+def known(spec: DataSpec) -> tuple[np.ndarray, float]:
+    """The centres of the modes of a data set, (modes, d), and their standard deviation.
 
     Raises:
-      UserError: the modes of the data set are not known.
+      UserError: they are not known.
     """
-    one, options = weights.evaluation, weights.options
-    if one.spec.name not in plane.MODES:
+    if spec.name not in plane.MODES:
         raise UserError(f'{" and ".join(METRICS)} need the modes of the data, which are known for '
-                        f'{" and ".join(plane.MODES)}, not for {one.spec.name}; leave them out of '
+                        f'{" and ".join(plane.MODES)}, not for {spec.name}; leave them out of '
                         'evaluation.metrics.')  # fmt: skip
-    centres, deviation = plane.MODES[one.spec.name]
+    return plane.MODES[spec.name]
+
+
+def score(weights: 'Weights') -> None:
+    """Add the rows that the evaluation asks for, for each sampler of these parameters."""
+    one, options = weights.evaluation, weights.options
+    centres, deviation = known(one.spec)
     for cell in (cell for cell in one.cells if cell.average == weights.chosen):
         drawn = {**one.sampling_protocol(cell, weights.average), 'reach': f'{REACH:g} deviations'}
         wanted = [name for name in METRICS if name in options.metrics and not one.has(name, drawn)]

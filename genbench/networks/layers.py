@@ -81,11 +81,6 @@ class Conv(nnx.Conv):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def uniform(limit: float) -> Initializer:
-    """Uniform in ±limit."""
-    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
 class Linear(nnx.Linear):
     """x (…, inputs) → (…, outputs)."""
 

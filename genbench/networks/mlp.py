@@ -33,6 +33,11 @@ RANGES = {
 glorot = nnx.initializers.glorot_uniform()
 
 
+def uniform(limit: float) -> layers.Initializer:
+    """Uniform in ±limit."""
+    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
 def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:
     pairs = zip(sizes[:-1], sizes[1:], strict=True)
     return nnx.List([_linear(before, after, initial, rngs) for before, after in pairs])
@@ -40,7 +45,7 @@ def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> 
 
 def _linear(before: int, after: int, initial: str, rngs: nnx.Rngs) -> layers.Linear:
     if initial == 'as_pytorch':
-        within = layers.uniform(before**-0.5)
+        within = uniform(before**-0.5)
         return layers.Linear(before, after, kernel_init=within, bias_init=within, rngs=rngs)
     return layers.Linear(before, after, kernel_init=layers.zeros if initial == 'zero' else glorot, rngs=rngs)
 
