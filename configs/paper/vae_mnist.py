@@ -14,8 +14,8 @@ images that are drawn with the pixels as probabilities. Binary values are those 
 Weights and biases start as PyTorch's. Adam's ε is in the units of the repeated loss, which is a sum over the batch in
 nats here, and its mean for the others (--config.optimizer.epsilon=1.84e-11).
 
-Differs from the repeated code: the encoder gives log σ instead of log σ². An epoch has 468.75 batches instead of 469.
-docs/reproductions/vae.md gives the results.
+Differs from the paper: it shows no such numbers, and the recipe follows the repeated code. There, the encoder gives
+log σ², here log σ, and an epoch has 469 batches, here 468.75. docs/reproductions/vae.md gives the results.
 """
 
 import math
@@ -34,12 +34,11 @@ def get_config() -> ConfigDict:
             'network': {'name': 'mlp', 'hidden': (400,), 'activation': 'relu', 'initial': 'as_pytorch'},
             'train': {
                 'num_steps': 10 * EPOCH,
-                'batch_size': 128,
                 'log_every': EPOCH,
                 'steps_per_call': 35,
                 'ema_decay': 0.0,
             },
-            'optimizer': {'learning_rate': 1e-3, 'epsilon': 1e-8 * BITS / 128, 'clip_norm': 0.0},
+            'optimizer': {'epsilon': 1e-8 * BITS / 128, 'clip_norm': 0.0},
             'checkpoint': {'every': 5 * EPOCH},
             'evaluation': {
                 'average': 'current',

@@ -194,9 +194,9 @@ def test_the_latent_model_is_a_normal_around_the_generators_image(make_family, b
 
 
 def test_a_pack_has_the_images_that_follow_each_other_as_channels(make_family):
-    packed = make_family('gan', pack=3)._packed
+    packed = make_family('gan', pack=2)._packed
     images = np.random.default_rng(0).normal(size=(6, 4, 4, 2))
-    wanted = [np.concatenate(images[start : start + 3], axis=-1) for start in (0, 3)]
+    wanted = [np.concatenate(images[start : start + 2], axis=-1) for start in (0, 2, 4)]
     np.testing.assert_allclose(packed(jnp.asarray(images)), wanted, rtol=1e-6)
 
 
