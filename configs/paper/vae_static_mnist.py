@@ -7,7 +7,7 @@ ReLUs, there are 128 latents, RMSProp has a learning rate of 1e-3 and a decay of
 50,000 images, and the state after 30,000 updates is scored. The KL term of the ELBO is estimated from the draws, and
 log p(x) from 1,000 of them.
 
-Differs from the paper, which shows no such numbers, and from the repeated code: the binary images are a different draw
+Differs from the paper: it shows no such numbers. Differs from the repeated code: the binary images are a different draw
 than those of Larochelle, weights start as in Glorot & Bengio 2010, σ of q(z | x) is an exponential instead of a
 softplus, and the KL term in training is in closed form. docs/reproductions/vae.md gives the results.
 """
