@@ -43,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
         'skip_limit': 20,  # stop after this many non-finite updates in a row
     },
     'optimizer': {
-        'name': 'adam',  # or 'adamw', 'adagrad', 'lion', 'muon', 'radam', 'sgd'
+        'name': 'adam',  # or 'adamw', 'adagrad', 'lion', 'muon', 'radam', 'rmsprop', 'sgd'
         'learning_rate': 1e-3,
         # or 'cosine', 'linear': decay to zero over the run; or 'inverse_sqrt', 'steps', 'exponential'
         'schedule': 'constant',

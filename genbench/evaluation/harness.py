@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, flows, grid, path_length, plane, scoring, units
+from genbench.evaluation import ais, bounds, exploration, further, grid, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -31,7 +31,6 @@ from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-OTHERS = {'active_units': units.score, 'path_length': path_length.score}  # which need no set of samples
 SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
 
 
@@ -93,6 +92,7 @@ class Evaluation:
         self.family = run.after(step)
         self.spec = self.family.spec
         sample_metrics(self.options.metrics)
+        further.check(self.options.metrics, self.spec)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # report a missing average before computing anything
@@ -127,7 +127,7 @@ class Evaluation:
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
-        others = ('ais' in asked) + len(OTHERS.keys() & set(asked)) + (not {*flows.METRICS}.isdisjoint(asked))
+        others = ('ais' in asked) + len(further.asked(asked))
         return drawn + len(self.averages) * (likelihoods + others)
 
     @property
@@ -237,11 +237,7 @@ class Weights:
                 found.append(('no likelihood', self.add_no_likelihood))
         if 'ais' in self.options.metrics:
             found.append(('ais', self.score_by_annealing))
-        found += [(name, functools.partial(score, self)) for name, score in OTHERS.items()
-                  if name in self.options.metrics]  # fmt: skip
-        if not {*flows.METRICS}.isdisjoint(self.options.metrics):
-            found.append(('flow', functools.partial(flows.score, self)))
-        return found
+        return found + [(title, functools.partial(work, self)) for title, work in further.asked(self.options.metrics)]
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real

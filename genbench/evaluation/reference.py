@@ -27,7 +27,10 @@ from genbench.training.sampling import to_uint8
 BATCH = 1024
 HALF_SEED, COPY_SEED = 0, 1  # seeds for the halves of the held-out split, and for the copies
 # Metrics besides those of samples.
-OTHER_METRICS = ('likelihood', 'ais', 'active_units', 'path_length', 'w2', 'path_energy', 'speed', 'exploration')
+OTHER_METRICS = (
+    'likelihood', 'ais', 'active_units', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'parzen_nats',
+    'speed', 'exploration',
+)  # fmt: skip
 
 
 def network_images(images: np.ndarray, spec: DataSpec, network: FeatureNetwork) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014, section 3; M. Arjovsky, S. Chintala, L. Bottou, Wasserstein
 GAN, 2017, equations 2 and 3; J. Lim, J. Ye, Geometric GAN, 2017, section 4; A. Jolicoeur-Martineau, The Relativistic
-Discriminator, 2018, and N. Huang et al., The GAN is dead; long live the GAN!, 2024, equation 2 (relativistic pairing).
+Discriminator, 2018, and N. Huang et al., The GAN is dead; long live the GAN!, 2024, equation 2 (relativistic pairing);
+Z. Lin et al., PacGAN: The power of two samples in generative adversarial networks, 2018 (packs).
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from genbench.errors import UserError
 
 Array = jax.Array
 
@@ -56,6 +59,22 @@ def squared_slope(gradient: Array) -> Array:
     R1 is their equation 9 and R2 their equation 10, both without γ / 2.
     """
     return jnp.square(gradient).sum((1, 2, 3)).mean()
+
+
+def packed(images: Array, pack: int) -> Array:
+    """Packs of images as channels, (batch / pack, height, width, pack · channels) (PacGAN, section 2)."""
+    packs = images.reshape(-1, pack, *images.shape[1:])
+    return jnp.moveaxis(packs, 1, 3).reshape(len(packs), *images.shape[1:3], -1)
+
+
+def check_packs(config: Any, conditional: bool) -> None:
+    """Raise a UserError for packs that the batches, conditions or augmentation of this config do not allow."""
+    pack, size = config.family.pack, config.train.batch_size // config.train.accumulate
+    if pack > 1 and (conditional or size % pack):
+        why = 'has no common condition' if conditional else f'does not divide a (micro-)batch of {size}'
+        raise UserError(f'family.pack is {pack}, and a pack of so many images {why}; set it to 1.')
+    if pack > 1 and config.family.augmentation != 'none':
+        raise UserError('Packs are not augmented: set family.pack=1 or family.augmentation=none.')
 
 
 def annealed(step: Array, steps: int) -> Array:

@@ -48,7 +48,7 @@ class Autoregressive(Discrete):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            # or 'bernoulli', 'static_bernoulli'; or 'logistic', 'logistic_mixture', discretised. The mixture couples
+            # or '(static_, threshold_)bernoulli'; or 'logistic', 'logistic_mixture', discretised. The mixture couples
             # the channels of a pixel; under a network that predicts pixels, the others make them independent.
             'decoder': 'categorical',
             'components': 10,  # of the mixture
@@ -64,6 +64,9 @@ class Autoregressive(Discrete):
         if config.family.tokeniser and (decoder != 'categorical' or config.network.name == 'made'):
             raise UserError(f'Codes have no order: a model of {spec.name} needs family.decoder=categorical and '
                             'network.name=pixel_transformer or pixel_cnn.')  # fmt: skip
+        if decoder == 'grey_bernoulli':
+            raise UserError('family.decoder is grey_bernoulli, whose network would see what it predicts; '
+                            'use bernoulli or static_bernoulli.')  # fmt: skip
         self.observation = observations.make(decoder, spec, 0.0, components)
         together = values_at_once(config.network, spec)
         if self.observation.coupled and together < spec.shape[2]:

@@ -2,8 +2,9 @@
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014; L. Mescheder, A. Geiger, S. Nowozin, Which Training Methods
 for GANs do actually Converge?, 2018 (R1); M. Arjovsky, S. Chintala, L. Bottou, Wasserstein GAN, 2017; I. Gulrajani et
-al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); N. Huang et al., The GAN is dead; long live the GAN!, 2024
-(R3GAN). `adversarial.py` has the losses.
+al., Improved Training of Wasserstein GANs, 2017 (WGAN-GP); Z. Lin et al., PacGAN: The power of two samples in
+generative adversarial networks, 2018 (packs); N. Huang et al., The GAN is dead; long live the GAN!, 2024 (R3GAN).
+`adversarial.py` has the losses.
 
 The penalties follow the papers' equations. Mescheder et al.'s code omits the ½ of R1, so its weight of 10 is γ = 20
 here. Gulrajani et al. use five critic steps (`critic_steps`), λ = 10, and Adam with decays 0 and 0.9. They also give
@@ -36,7 +37,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.families.observations import Normal
-from genbench.networks import generator_and_discriminator, latent_size
+from genbench.networks import NORMALISED, generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE, Range
 
@@ -49,7 +50,8 @@ class GAN(Family):
 
     ranges = {
         'penalty_weight': NOT_NEGATIVE, 'penalty_falls_to': Range(0, 1), 'penalty_every': COUNT,
-        'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, **augmented.RANGES,
+        'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, 'pack': COUNT,
+        **augmented.RANGES,
     }  # fmt: skip
 
     @classmethod
@@ -62,6 +64,7 @@ class GAN(Family):
             'penalty_every': 1,  # steps from one penalty to the next, which then counts as often (StyleGAN2: 16)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
+            'pack': 1,  # images that the discriminator judges together, all real or all fake (PacGAN)
             **augmented.OPTIONS,
         }
         return {
@@ -76,10 +79,12 @@ class GAN(Family):
             name = config.family[key]
             if name not in known:
                 raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
+        adversarial.check_packs(config, self.conditional)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        players = generator_and_discriminator(self.config.network, self.space, self.forms, rngs)
-        return players | ({'augmentation': augmented.Controller()} if augmented.controlled(self.config.family) else {})
+        options, pack = self.config.family, self.config.family.pack
+        players = generator_and_discriminator(self.config.network, self.space, self.forms, rngs, pack)
+        return players | ({'augmentation': augmented.Controller()} if augmented.controlled(options) else {})
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -102,13 +107,14 @@ class GAN(Family):
         Real images are dequantised uniformly. Otherwise their grid of levels would give them away.
         """
         given = self.given(batch)
-        real = self.space.encode(networks, batch)
-        fake = jax.lax.stop_gradient(self._generate(networks, batch['key'], given))
-        critics = tuple(self._critic(networks, batch['key'], step, kind) for kind in ('real', 'fake'))
+        real = self._packed(self.space.encode(networks, batch))
+        fake = jax.lax.stop_gradient(self._packed(self._generate(networks, batch['key'], given)))
+        keys = batch['key'][:: self.config.family.pack]
+        critics = tuple(self._critic(networks, keys, step, kind) for kind in ('real', 'fake'))
         fake_logits = critics[1](fake, given)
         every = self.config.family.penalty_every
         real_logits, penalty, weighted = adversarial.sometimes(
-            step, every, lambda critics: self._penalty(critics, given, real, fake, batch['key']),
+            step, every, lambda critics: self._penalty(critics, given, real, fake, keys),
             lambda critics: (critics[0](real, given), jnp.zeros(()), jnp.zeros(())), critics,
         )  # fmt: skip
         chosen = LOSSES[self.config.family.loss]
@@ -154,16 +160,23 @@ class GAN(Family):
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The generator's loss on the logits of its images."""
         given = self.given(batch)
-        fake = self._generate(networks, batch['key'], given)
+        fake, keys = (
+            self._packed(self._generate(networks, batch['key'], given)),
+            batch['key'][:: self.config.family.pack],
+        )
         chosen = LOSSES[self.config.family.loss]
-        logits = real = self._critic(networks, batch['key'], step, 'fake')(fake, given)
+        logits = real = self._critic(networks, keys, step, 'fake')(fake, given)
         if chosen.pairs:
-            real = self._critic(networks, batch['key'], step, 'real')(self.space.encode(networks, batch), given)
+            real = self._critic(networks, keys, step, 'real')(self._packed(self.space.encode(networks, batch)), given)
         loss = chosen.generator(real, logits)
         return loss, {'loss': loss}
 
+    def _packed(self, images: Array) -> Array:
+        return adversarial.packed(images, self.config.family.pack)
+
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
-        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given)
+        training = {'training': True} if self.config.network.name in NORMALISED else {}
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **training)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ class Inferred(Family):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            # or '(static_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal', a density
+            # or '(static_, threshold_, grey_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal'
             'decoder': 'categorical',
             'components': 10,  # of the mixture
             'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value

@@ -107,12 +107,11 @@ class Categorical(Observation):
 class Bernoulli(Observation):
     """The logit that a pixel is on, for binary images, in which x is 0 or the highest level.
 
-    Images with more levels are binarised: a pixel of level k is on with probability k / (L − 1) (Salakhutdinov &
-    Murray 2008). Pixels are drawn afresh at each use or, if `static`, once for an image, as a function of its pixels.
-    An encoder sees the binarised image as zeros and ones. Likelihoods are those of the binary images.
+    Images with more levels are binarised (`BINARISATIONS`). An encoder sees the binarised image as zeros and ones.
+    Likelihoods are those of the binary images.
     """
 
-    static: bool = False
+    binarisation: str = 'drawn at each use'
 
     @property
     def outputs(self) -> int:
@@ -120,13 +119,14 @@ class Bernoulli(Observation):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        drawn = f'drawn {"once for an image" if self.static else "at each use"}'
-        return {**super().protocol, **({'binarisation': drawn} if self.spec.levels > 2 else {})}
+        return {**super().protocol, **({'binarisation': self.binarisation} if self.spec.levels > 2 else {})}
 
     def observe(self, images: Array, keys: Array) -> Array:
         if self.spec.levels == 2:
             return images
-        keys = rng.of_contents(images) if self.static else keys
+        if self.binarisation == 'at half':
+            return jnp.where(2 * images >= self.spec.levels, self.spec.levels - 1, 0)
+        keys = rng.of_contents(images) if self.binarisation == 'drawn once for an image' else keys
         u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
         return jnp.where(u < self.encode(images), self.spec.levels - 1, 0)
 
@@ -146,6 +146,31 @@ class Bernoulli(Observation):
     def draw(self, h: Array, keys: Array) -> Array:
         on = jax.vmap(jax.random.bernoulli)(keys, jax.nn.sigmoid(h[..., 0]))
         return jnp.where(on, self.spec.levels - 1, 0)
+
+
+# How images become binary, by the name of the decoder. A pixel of level k is on with probability k / (L − 1)
+# (Salakhutdinov & Murray 2008), drawn afresh at each use, or once for an image as a function of its pixels; or it is on
+# from the middle of the levels on.
+BINARISATIONS = {
+    'bernoulli': 'drawn at each use',
+    'static_bernoulli': 'drawn once for an image',
+    'threshold_bernoulli': 'at half',
+}
+
+
+class Grey(Bernoulli):
+    """As with pixels that are drawn at each use, but x is the grey image, and log p(x | z) the mean over its draws.
+
+    This is the cross-entropy with grey values. Since the logarithm of a mean of exponentials is convex in the
+    exponents, bounds made of it bound the mean log-likelihood of the binary images from below.
+    """
+
+    def observe(self, images: Array, keys: Array) -> Array:
+        return images
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        logits = h[..., 0]
+        return (self.encode(x) * logits - jax.nn.softplus(logits)).sum((1, 2, 3))
 
 
 class Logistic(Observation):
@@ -265,8 +290,8 @@ def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observ
         raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
     models: dict[str, Observation] = {
         'categorical': Categorical(spec),
-        'bernoulli': Bernoulli(spec),
-        'static_bernoulli': Bernoulli(spec, static=True),
+        **{decoder: Bernoulli(spec, binarisation) for decoder, binarisation in BINARISATIONS.items()},
+        'grey_bernoulli': Grey(spec, 'mean over draws'),
         'logistic': Logistic(spec),
         'logistic_mixture': LogisticMixture(spec, components),
         'normal': Normal(spec, scale),

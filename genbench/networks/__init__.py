@@ -16,6 +16,7 @@ from genbench.networks import (
     edm2,
     made,
     maf,
+    maxout,
     mlp,
     ncsnpp,
     pixel_cnn,
@@ -45,6 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
+    'maxout': maxout.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'top_down': top_down.DEFAULTS,
@@ -65,6 +67,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'mlp': mlp.RANGES,
     'made': made.RANGES,
     'maf': maf.RANGES,
+    'maxout': maxout.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
     'top_down': top_down.RANGES,
@@ -78,6 +81,7 @@ DENOISERS = (*SQUARE, 'dit', 'mlp')
 ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
 # keys of a network that only one of the two has
 GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual', 'spectral')
+NORMALISED = ('maxout',)  # whose generators take `training`, for statistics of the batch
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -103,8 +107,15 @@ class Shaped(Protocol):
 
 
 def _options(config: Any) -> dict[str, Any]:
-    """The keys of a network's config that its module takes. Only the choice of a denoiser reads `time`."""
-    return {key: value for key, value in config.items() if key not in ('name', 'time')}
+    """The keys of a network's config that its module takes. The others choose a module, or its shape."""
+    taken_here = ('name', 'time', 'decoder_hidden', 'initial', *(('latent',) if config.name == 'mlp' else ()))
+    return {key: value for key, value in config.items() if key not in taken_here}
+
+
+def _two(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of two perceptrons, of which the second is a decoder or a discriminator."""
+    first = {**_options(config), 'initial': config.initial}
+    return first, {**first, 'hidden': config.decoder_hidden or config.hidden}
 
 
 def denoiser(
@@ -147,11 +158,14 @@ def encoder_and_decoder(
     """
     options = _options(config)
     if config.name == 'mlp':
+        if config.latent:
+            raise UserError(f'network.latent is {config.latent}, which is for generators; set it to 0, and use '
+                            'family.latent.')  # fmt: skip
         if pictures:
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         return {
-            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **options),
-            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **options),
+            'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **_two(config)[0]),
+            'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **_two(config)[1]),
         }
     if config.name != 'autoencoder':
         raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
@@ -182,29 +196,40 @@ def hierarchy(
 
 
 def generator_and_discriminator(
-    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs
+    config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs, pack: int = 1
 ) -> dict[str, nnx.Module]:
-    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', images → logits."""
+    """'generator', `latent_size` numbers → images in [−1, 1], and 'discriminator', packs of images → logits.
+
+    Args:
+      pack: images in a pack, which follow each other as channels.
+    """
     options = _options(config)
+    size, packed = latent_size(config, space), (*space.shape[:2], pack * space.shape[2])
     if config.name == 'mlp':
         return {
-            'generator': mlp.Generator(space.shape, latent_size(config, space), forms, rngs=rngs, **options),
-            'discriminator': mlp.Discriminator(space.shape, forms, rngs=rngs, **options),
+            'generator': mlp.Generator(space.shape, size, forms, rngs=rngs, **_two(config)[0]),
+            'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_two(config)[1]),
+        }
+    if config.name == 'maxout':
+        own, others = ({key: options[key] for key in keys} for keys in (maxout.GENERATOR, maxout.DISCRIMINATOR))
+        return {
+            'generator': maxout.Generator(space.shape, size, forms, rngs=rngs, **own),
+            'discriminator': maxout.Discriminator(packed, forms, rngs=rngs, **others),
         }
     if config.name not in ADVERSARIES:
         raise UserError(f'network.name is {config.name!r}, which has no generator and discriminator; use '
-                        f'{", ".join(ADVERSARIES)} or mlp.')  # fmt: skip
-    size, channels, kind = square_size(config, space), space.shape[2], ADVERSARIES[config.name]
+                        f'{", ".join(ADVERSARIES)}, maxout or mlp.')  # fmt: skip
+    side, kind = square_size(config, space), ADVERSARIES[config.name]
     first = {key: value for key, value in options.items() if key not in DISCRIMINATOR}
     second = {key: value for key, value in options.items() if key not in GENERATOR}
     return {
-        'generator': kind.Generator(size, channels, forms, rngs=rngs, **first),
-        'discriminator': kind.Discriminator(size, channels, forms, rngs=rngs, **second),
+        'generator': kind.Generator(side, space.shape[2], forms, rngs=rngs, **first),
+        'discriminator': kind.Discriminator(side, packed[2], forms, rngs=rngs, **second),
     }
 
 
 def latent_size(config: Any, space: Shaped) -> int:
-    """The number of dimensions of a generator's input. A perceptron has as many as its images."""
+    """The number of dimensions of a generator's input. By default a perceptron has as many as its images."""
     return config.get('latent') or math.prod(space.shape)
 
 

@@ -18,7 +18,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
 from genbench.networks.in_order import InOrder
-from genbench.networks.mlp import ACTIVATIONS
+from genbench.networks.mlp import ACTIVATIONS, uniform
 from genbench.ranges import COUNT, SEED, each, one_of
 
 Array = jax.Array
@@ -93,7 +93,7 @@ class Made(nnx.Module):
         kernels: str = 'glorot', rngs: nnx.Rngs,
     ):  # fmt: skip
         def layer(before: int, after: int, use_bias: bool = True) -> Masked:
-            bias, kernel = _uniform(before) if kernels == 'as_pytorch' else layers.zeros, KERNELS[kernels]
+            bias, kernel = uniform(before**-0.5) if kernels == 'as_pytorch' else layers.zeros, KERNELS[kernels]
             return Masked(before, after, kernel_init=kernel, bias_init=bias, use_bias=use_bias, rngs=rngs)
 
         self.dims, self.outputs, self.masks = dims, outputs, masks
@@ -138,8 +138,3 @@ class MadeOfImages(InOrder, Made):
 
     def order(self, mask: Array | int) -> Array:
         return jnp.argsort(jnp.asarray(self.degrees[0]), axis=1)[mask]
-
-
-def _uniform(inputs: int) -> layers.Initializer:
-    limit = inputs**-0.5
-    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)

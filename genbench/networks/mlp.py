@@ -10,11 +10,14 @@ from flax import nnx
 from genbench.data.conditions import Form, Given, combinations, combined
 from genbench.errors import UserError
 from genbench.networks import couplings, layers
-from genbench.ranges import COUNT, POSITIVE, each, one_of
+from genbench.ranges import COUNT, COUNT_OR_NONE, POSITIVE, each, one_of
 
 DEFAULTS = {
     'hidden': (128, 128, 128),  # widths of the hidden layers
     'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'
+    'latent': 0,  # dimensions of a generator's z; 0: as many as an image has
+    'initial': 'glorot',  # how a pair of networks starts (Glorot & Bengio 2010); or 'as_pytorch'
+    'decoder_hidden': (),  # of a pair of networks, the widths of the decoder or discriminator; (): those of `hidden`
     'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
@@ -22,31 +25,45 @@ TIME_FEATURES = 64  # number of sinusoids for a time
 COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
     'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
-    'time_scale': POSITIVE,
+    'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of('glorot', 'as_pytorch'),
+    'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
 
 
 glorot = nnx.initializers.glorot_uniform()
 
 
-def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs) -> nnx.List:
+def uniform(limit: float) -> layers.Initializer:
+    """Uniform in ±limit."""
+    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:
     pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    return nnx.List([layers.Linear(before, after, kernel_init=glorot, rngs=rngs) for before, after in pairs])
+    return nnx.List([_linear(before, after, initial, rngs) for before, after in pairs])
+
+
+def _linear(before: int, after: int, initial: str, rngs: nnx.Rngs) -> layers.Linear:
+    if initial == 'as_pytorch':
+        within = uniform(before**-0.5)
+        return layers.Linear(before, after, kernel_init=within, bias_init=within, rngs=rngs)
+    return layers.Linear(before, after, kernel_init=layers.zeros if initial == 'zero' else glorot, rngs=rngs)
 
 
 class Perceptron(nnx.Module):
     """Vectors (batch, inputs) → (batch, outputs); conditions enter the first layer.
 
     Each layer's weights are uniform with variance 2 / (inputs + outputs), and biases start at zero (Glorot & Bengio
-    2010). With `zero`, the last layer starts at zero.
+    2010). With `zero`, the last layer starts at zero. `initial` may be 'as_pytorch': all uniform in ±1 / √inputs.
     """
 
     def __init__(
         self, inputs: int, outputs: int, forms: Mapping[str, Form], *,
         hidden: tuple[int, ...], activation: str, rngs: nnx.Rngs, zero: bool = False,
+        initial: str = 'glorot',
     ):  # fmt: skip
-        self.layers = _layers((inputs, *hidden), rngs)
-        self.layers.append(layers.Linear(hidden[-1], outputs, kernel_init=layers.zeros if zero else glorot, rngs=rngs))
+        self.layers = _layers((inputs, *hidden), rngs, initial)
+        self.layers.append(_linear(hidden[-1], outputs, 'zero' if zero else initial, rngs))
         self.classes = layers.Classes(forms, hidden[0] if forms else 0, rngs=rngs)
         self.activation = ACTIVATIONS[activation]
 

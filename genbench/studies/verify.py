@@ -31,7 +31,8 @@ from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
 CODE = 'code.json'  # in the folder of a run: the code that started it
-FEW, ENOUGH = 2, 8  # images in the step of a check; the larger number for losses computed over the batch
+DENSITIES = ('ais_nats', 'log_likelihood_nats')  # log-densities of images with values in [0, 1]
+SIZES = (2, 8, 24)  # images in the step of a check, the first that the family allows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,10 +200,10 @@ def _summed(parts: Sequence[Comparison]) -> dict[str, float | None]:
 def _measured(row: ledger.Row, run: runs.Run, step: int | None) -> dict[str, Any]:
     """The result row that the ledger asks for, of this evaluation and no other of the same run.
 
-    Nats are computed from bits per dimension. `logit_log_likelihood_nats` is the density of a dequantised image's
-    logits, a part of the row of a likelihood.
+    Nats are computed from bits per dimension, and those of `DENSITIES` are of images with values in [0, 1].
+    `logit_log_likelihood_nats` is the density of a dequantised image's logits, a part of the row of a likelihood.
     """
-    metric = 'bits_per_dim' if row.metric in ('nats', 'logit_log_likelihood_nats') else row.metric
+    metric = 'bits_per_dim' if row.metric in ('nats', 'logit_log_likelihood_nats', *DENSITIES) else row.metric
     options, folder = run.config.evaluation, run.folder.path
     average = options.average if run.family.averages else 'current'
     wanted = {**{key: options[key] for key in ('num_samples', 'sets', 'seed')}, **row.measured}
@@ -227,8 +228,11 @@ def _measured(row: ledger.Row, run: runs.Run, step: int | None) -> dict[str, Any
         if bits is None:
             raise UserError(f'{folder} has no density of logits; {row.id} needs a run with network.name=maf.')
         return {**newest, 'metric': row.metric, 'value': -bits * nats, 'std_err': None}
-    error = newest.get('std_err')
-    return {**newest, 'metric': 'nats', 'value': newest['value'] * nats, 'std_err': error and error * nats}
+    error, value = newest.get('std_err'), newest['value'] * nats
+    if row.metric in DENSITIES:  # the bins of values in [0, 1] are 1 / levels wide
+        value = run.family.spec.num_dims * math.log(run.family.spec.levels) - value
+    name = row.metric if row.metric in DENSITIES else 'nats'
+    return {**newest, 'metric': name, 'value': value, 'std_err': error and error * nats}
 
 
 def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pathlib.Path:
@@ -275,10 +279,12 @@ def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
     """
     config = resolve(row)
     yield True, f'{row.config} resolves, {config.train.num_steps:,} steps of {config.train.batch_size} images'
-    try:
-        ready = _ready(row, FEW)
-    except UserError:
-        ready = _ready(row, ENOUGH)
+    for images in SIZES[:-1]:
+        with contextlib.suppress(UserError):
+            ready = _ready(row, images)
+            break
+    else:
+        ready = _ready(row, SIZES[-1])
     yield _count(row, ready.family)
     yield _one_step(ready)
 

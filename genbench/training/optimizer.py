@@ -20,6 +20,7 @@ OPTIMIZERS = {
         rate, weight_decay=o['weight_decay'], adam_b1=o['b1'], adam_b2=o['b2'], consistent_rms=0.2,
         adam_weight_decay=o['weight_decay'], muon_weight_dimension_numbers=_matrices,
     ),
+    'rmsprop': lambda rate, o: optax.rmsprop(rate, decay=o['b2'], eps=o['epsilon']),
     'radam': lambda rate, o: optax.radam(rate, b1=o['b1'], b2=o['b2']),  # Liu et al. 2020
     'sgd': lambda rate, o: optax.sgd(rate, momentum=o['b1'] or None),
 }  # fmt: skip
@@ -53,12 +54,16 @@ _OTHERS = tuple(name for name in DECAYS if name != 'exponential')
 UNREAD = {
     'weight_decay': (
         'name',
-        ('adagrad', 'adam', 'radam', 'sgd'),
+        ('adagrad', 'adam', 'radam', 'rmsprop', 'sgd'),
         'use optimizer.name=adamw for decoupled weight decay, or set it to 0',
     ),
-    'b1': ('name', ('adagrad',), 'it has no momentum'),
+    'b1': ('name', ('adagrad', 'rmsprop'), 'it has no momentum'),
     'b2': ('name', ('adagrad', 'sgd'), 'the momentum of sgd is optimizer.b1'),
-    'epsilon': ('name', ('adamw', 'lion', 'muon', 'radam', 'sgd'), 'it belongs to optimizer.name=adam or adagrad'),
+    'epsilon': (
+        'name',
+        ('adamw', 'lion', 'muon', 'radam', 'sgd'),
+        'it belongs to optimizer.name=adam, adagrad or rmsprop',
+    ),
     'drops': ('schedule', _SMOOTH, 'they belong to optimizer.schedule=steps'),
     'drop_factor': ('schedule', _SMOOTH, 'it belongs to optimizer.schedule=steps'),
     'decay_rate': ('schedule', _OTHERS, 'it belongs to optimizer.schedule=exponential'),

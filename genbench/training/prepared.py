@@ -164,7 +164,7 @@ def prepare(
         sources.count(builder, config.data.train_split)  # reports at once that there is no such split
     spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
-    if spec.is_plane and config.network.name not in ('mlp', 'made', 'maf', 'none'):
+    if spec.is_plane and config.network.name not in ('mlp', 'maxout', 'made', 'maf', 'none'):
         raise UserError(f'{spec.name} has points in the plane, but network.name={config.network.name} is for images; '
                         'use network.name=mlp.')  # fmt: skip
     family = families.get(config.family.name)(config, spec, borrowed)

@@ -195,6 +195,8 @@ def test_a_mixture_over_colours_is_refused_for_a_network_that_predicts_them_one_
 def test_a_density_and_a_network_without_an_ordering_are_refused():
     with pytest.raises(UserError, match='normal, a density'):
         make('bernoulli', decoder='normal')
+    with pytest.raises(UserError, match='would see what it predicts'):
+        make('bernoulli', decoder='grey_bernoulli')
     resolved = config.resolve({'family': {'name': 'autoregressive'}, 'network': {'name': 'mlp'}})
     with pytest.raises(UserError, match="'mlp', which has no ordering of pixels; use made"):
         families.get('autoregressive')(resolved, KINDS['bernoulli'][1]).networks(nnx.Rngs(0))

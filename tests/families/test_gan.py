@@ -191,3 +191,35 @@ def test_the_latent_model_is_a_normal_around_the_generators_image(make_family, b
     np.testing.assert_allclose(model.log_likelihood(z, x), wanted, rtol=1e-5)
     residual = np.asarray(model.draw(z, keys(8))) - np.tanh(z[:, None, None, :3])
     assert residual.std() == pytest.approx(scale, rel=0.15) and abs(residual.mean()) < 5 * scale / np.sqrt(384)
+
+
+def test_a_pack_has_the_images_that_follow_each_other_as_channels(make_family):
+    packed = make_family('gan', pack=2)._packed
+    images = np.random.default_rng(0).normal(size=(6, 4, 4, 2))
+    wanted = [np.concatenate(images[start : start + 2], axis=-1) for start in (0, 2, 4)]
+    np.testing.assert_allclose(packed(jnp.asarray(images)), wanted, rtol=1e-6)
+
+
+def test_a_packed_discriminator_judges_several_images_by_one_logit(make_family, batch):
+    """Oracle: the loss of packs of real images and of packs of zeros, by numpy."""
+    family = make_family('gan', pack=2, penalty='none')
+    weights = np.linspace(-1, 1, 96).reshape(4, 4, 6)
+    critic = players(lambda x, given: (x * weights).sum((1, 2, 3)) + 0.3)
+    loss, scalars = family.discriminator_loss(critic, batch, jax.random.key(0), jnp.zeros(()))
+    real = np.asarray(family.space.encode(critic, batch))
+    logits = [(np.concatenate(pair, axis=-1) * weights).sum() + 0.3 for pair in real.reshape(4, 2, 4, 4, 3)]
+    assert loss == pytest.approx(softplus(-np.array(logits)).mean() + softplus(0.3), rel=1e-4)
+    paid, _ = family.generator_loss(critic, batch, jax.random.key(0), jnp.zeros(()))
+    assert paid == pytest.approx(softplus(-0.3), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('options', 'why'),
+    [
+        ({'pack': 7}, 'a pack of so many images does not divide a .micro-.batch of'),
+        ({'pack': 2, 'conditional': True}, 'has no common condition'),
+    ],
+)
+def test_packs_that_cannot_be_formed_are_refused(options, why, make_family):
+    with pytest.raises(UserError, match=why):
+        make_family('gan', **options)

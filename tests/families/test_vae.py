@@ -1,5 +1,7 @@
 """The VAE's bound on probabilistic PCA, whose marginal is known, and its decoders' draws."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,6 +163,22 @@ def test_binary_images_are_drawn_anew_with_the_pixels_as_probabilities_and_score
     on = stats.logistic.cdf([0.7, -1.2])
     wanted = [np.prod(np.where(x, on, 1 - on)) for x in [(0, 0), (0, 1), (1, 0), (1, 1)]]
     np.testing.assert_allclose(np.exp(model.log_prob(h, every)), wanted, rtol=1e-5)
+
+
+def test_grey_images_score_the_mean_over_their_binary_draws_and_a_threshold_has_one(keys):
+    """Oracle: every binary image of two pixels with its probability."""
+    spec = DataSpec('pixels', (1, 1, 2), levels=256)
+    grey, drawn, halved = (observations.make(f'{name}bernoulli', spec, 0.0) for name in ('grey_', '', 'threshold_'))
+    image, h = jnp.array([51, 204]).reshape(1, 1, 1, 2), jnp.array([0.7, -1.2]).reshape(1, 1, 1, 2, 1)
+    wanted = 0.0
+    for x in itertools.product((0, 1), repeat=2):
+        probability = np.prod(np.where(x, [0.2, 0.8], [0.8, 0.2]))
+        wanted += probability * float(drawn.log_prob(h, 255 * jnp.array(x).reshape(1, 1, 1, 2))[0])
+    observed = grey.observe(image, keys(1))
+    assert float(grey.log_prob(h, observed)[0]) == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(grey.encode(grey.seen(image, observed)), [[[[0.2, 0.8]]]], rtol=1e-6)
+    np.testing.assert_array_equal(halved.observe(jnp.array([0, 127, 128, 255]), None), [0, 0, 255, 255])
+    assert (grey.protocol['binarisation'], halved.protocol['binarisation']) == ('mean over draws', 'at half')
 
 
 def test_a_bound_of_many_draws_needs_no_more_memory_than_one_of_few(ppca, keys):

@@ -37,6 +37,29 @@ def test_the_autoencoder_of_iwae_has_the_parameters_of_the_paper():
     assert count(lambda: build()['decoder']) == 51 * 200 + 201 * 200 + 201 * 784
 
 
+def test_a_decoder_and_a_discriminator_may_have_widths_of_their_own():
+    network = configs.resolve({
+        'family': {'name': 'vae'}, 'network': {'name': 'mlp', 'hidden': (7, 5), 'decoder_hidden': (5, 7)}
+    }).network  # fmt: skip
+    spec = DataSpec('points', POINT, 256)
+    coded = networks.encoder_and_decoder(network, spec, {}, nnx.Rngs(0), codes=6, latent=3, outputs=1, pictures=False)
+    played = networks.generator_and_discriminator(network, spec, {}, nnx.Rngs(0))
+    for first, second in (('encoder', 'decoder'), ('generator', 'discriminator')):
+        made = coded | played
+        assert [layer.kernel.shape[1] for layer in made[first].layers][:-1] == [7, 5]
+        assert [layer.kernel.shape[1] for layer in made[second].layers][:-1] == [5, 7]
+
+
+def test_a_generator_may_have_fewer_latents_than_values_and_a_vae_refuses_that_key():
+    network = configs.resolve({'family': {'name': 'gan'}, 'network': {'name': 'mlp', 'latent': 1}}).network
+    spec = DataSpec('points', POINT, 256)
+    assert (
+        networks.generator_and_discriminator(network, spec, {}, nnx.Rngs(0))['generator'].layers[0].kernel.shape[0] == 1
+    )
+    with pytest.raises(UserError, match='set it to 0, and use family.latent'):
+        networks.encoder_and_decoder(network, spec, {}, nnx.Rngs(0), codes=2, latent=1, outputs=1, pictures=False)
+
+
 def moved(module):
     """With random numbers in place of zeros."""
     graph, state = nnx.split(module)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 
 import pytest
@@ -53,10 +54,10 @@ def test_a_recipe_passes_its_check(row, capsys):
 
 @pytest.mark.parametrize('row', filter(narrowed, DISTINCT), ids=lambda row: row.id)
 def test_the_other_large_recipes_have_their_size_and_take_a_step_with_a_narrow_network(row):
-    held, words = verify._count(row, verify._ready(row, verify.ENOUGH).family)
+    held, words = verify._count(row, verify._ready(row, verify.SIZES[1]).family)
     assert held, words
     narrow = dataclasses.replace(row, overrides=(*row.overrides, *NARROW[verify.resolve(row).network.name]))
-    held, words = verify._one_step(verify._ready(narrow, verify.ENOUGH))
+    held, words = verify._one_step(verify._ready(narrow, verify.SIZES[1]))
     assert held, words
 
 
@@ -106,6 +107,14 @@ def test_a_row_in_nats_is_compared_with_bits_per_dimension(gaussian):
     found = verify.compare(row, run=str(folder)).found
     assert found['value'] == pytest.approx(44.3614 * comparison.found['value'], rel=1e-5)
     assert found['std_err'] == pytest.approx(44.3614 * comparison.found['std_err'], rel=1e-5)
+
+
+def test_a_density_in_nats_is_that_of_images_with_values_in_the_unit_interval(gaussian):
+    """64 bins of 1 / 17 each."""
+    comparison, folder = gaussian
+    row = dataclasses.replace(ledger.get('digits-gaussian'), metric='ais_nats', value=50.0)
+    found = verify.compare(row, run=str(folder)).found
+    assert found['value'] == pytest.approx(64 * math.log(17) - 44.3614 * comparison.found['value'], rel=1e-5)
 
 
 def test_a_row_in_nats_of_logits_takes_that_part_of_the_bound(gaussian, monkeypatch):

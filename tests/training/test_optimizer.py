@@ -58,6 +58,12 @@ def test_sgd_is_the_rate_times_the_gradient():
     assert moved([3.0, 4.0], name='sgd', clip_norm=0.0) == pytest.approx([-0.3, -0.4])
 
 
+def test_rmsprop_divides_by_the_root_of_a_running_mean_of_squares():
+    gradient = np.array([3.0, -4.0])
+    wanted = -0.1 * gradient / np.sqrt(0.25 * gradient**2 + 1e-3)
+    assert moved(list(gradient), name='rmsprop', b2=0.75, epsilon=1e-3, clip_norm=0.0) == pytest.approx(wanted)
+
+
 def test_the_norm_of_all_gradients_together_is_clipped():
     assert moved([3.0, 4.0], name='sgd', clip_norm=1.0) == pytest.approx([-0.06, -0.08])
     assert moved([0.3, 0.4], name='sgd', clip_norm=1.0) == pytest.approx([-0.03, -0.04])

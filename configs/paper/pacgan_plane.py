@@ -1,0 +1,46 @@
+"""Mode collapse of GANs in the plane: Lin et al. 2018 (PacGAN), table 1, here GAN on the ring of eight normals.
+
+genbench train --config=configs/paper/pacgan_plane.py --workdir=runs/pacgan
+
+The others are
+
+    PacGAN2, 3, 4    --config.family.pack=2 --config.train.batch_size=200, and so on
+    grid             --config.data.name=grid --config.network.scale=5
+
+As in the authors' code (synthetic_data_experiments): four layers of 400 ReLUs with batch normalisation in the
+generator, three layers of 200 maxout units with five pieces in the discriminator, two latents, first weights with a
+deviation of 0.02, Adam with a learning rate of 1e-4 and β₁ = 0.8, 100 packs in a batch, and 2,500 samples. The networks
+compute with points of the size that they have there.
+
+Differs from the paper: there are 400,000 updates, 400 epochs of 100,000 points; here as many updates, but of 10,000
+points, and the rows of the ledger stop after STEPS. The authors update both networks from the same samples, here the
+discriminator moves first. docs/reproductions/pacgan.md gives the results.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'ring'},
+            'family': {'name': 'gan', 'penalty': 'none'},
+            'network': {'name': 'maxout', 'scale': 1.25},
+            'train': {
+                'num_steps': 400_000,
+                'batch_size': 100,
+                'log_every': 1000,
+                'steps_per_call': 100,
+                'ema_decay': 0.0,
+            },
+            'optimizer': {'learning_rate': 1e-4, 'b1': 0.8, 'b2': 0.999},
+            'checkpoint': {'every': 5000, 'keep': 1},
+            'evaluation': {
+                'average': 'current',
+                'metrics': ('modes', 'high_quality'),
+                'num_samples': 2500,
+                'sets': 1,
+                'batch_size': 2500,
+            },
+        }
+    )
