@@ -15,6 +15,7 @@ from flax import nnx
 
 from genbench import rng
 from genbench.data.conditions import Given
+from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
@@ -28,7 +29,7 @@ from genbench.families.base import (
     register,
 )
 from genbench.networks import flow, inversion
-from genbench.ranges import one_of
+from genbench.ranges import NOT_NEGATIVE, one_of
 
 LOGITS = 'density_of_logits'  # the name of this part of a likelihood
 
@@ -37,15 +38,24 @@ LOGITS = 'density_of_logits'  # the name of this part of a likelihood
 class NormalizingFlow(Family):
     """z = f(x) ~ N(0, I) for an invertible network f."""
 
-    ranges = {'noise': one_of('fresh', 'static')}
+    ranges = {
+        'noise': one_of('fresh', 'static'),
+        'scale_penalty': NOT_NEGATIVE,
+    }
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         # The noise that dequantises training images is drawn at each use ('fresh') or once for an image ('static').
-        return {'family': {**super().defaults()['family'], 'noise': 'fresh'}, 'network': {'name': 'couplings'}}
+        # `scale_penalty` weighs the squares of the scales that a network wants small, in nats of an image.
+        own = {'noise': 'fresh', 'scale_penalty': 0.0}
+        return {'family': {**super().defaults()['family'], **own}, 'network': {'name': 'couplings'}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {'flow': flow(self.config.network, self.space, self.forms, rngs)}
+        found = flow(self.config.network, self.space, self.forms, rngs)
+        if self.config.family.scale_penalty and not hasattr(found, 'penalty'):
+            raise UserError(f'family.scale_penalty is set, but network.name={self.config.network.name} has no scales '
+                            'to penalise; use network.name=real_nvp, or 0.')  # fmt: skip
+        return {'flow': found}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Set the activation normalisations from the first batch (Glow, section 3.1)."""
@@ -60,7 +70,10 @@ class NormalizingFlow(Family):
         rows = {**batch, 'key': rng.of_contents(batch['image'])} if self.config.family.noise == 'static' else batch
         log_p = self._log_density(networks, self.space.encode(networks, rows), self.given(batch), key)
         loss = self.spec.bits_per_dim((log_p + self.space.log_volume).mean())
-        return loss, {'loss': loss}
+        if not self.config.family.scale_penalty:
+            return loss, {'loss': loss}
+        penalty = self.config.family.scale_penalty * networks['flow'].penalty()
+        return loss + self.spec.bits_per_dim(-penalty), {'loss': loss, 'penalty': penalty}
 
     def _log_density(self, networks: Networks, x: Array, given: Given, key: Array | None = None) -> Array:
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""

@@ -19,6 +19,7 @@ from genbench.networks import (
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
+    real_nvp,
     resnet,
     unet,
     vdm,
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
+    'real_nvp': real_nvp.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'none': {},
@@ -54,12 +56,16 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'mlp': mlp.RANGES,
     'made': made.RANGES,
     'maf': maf.RANGES,
+    'real_nvp': real_nvp.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
 }
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'vdm': vdm.VDM,
+}  # fmt: skip
+FLOWS: dict[str, Callable[..., nnx.Module]] = {
+    'couplings': couplings.Flow, 'maf': maf.Flow, 'mlp': mlp.Flow, 'real_nvp': real_nvp.Flow,
 }  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 
@@ -199,20 +205,18 @@ def values_at_once(config: Any, space: Shaped) -> int:
     return space.shape[2] if config.name == 'pixel_cnn' else 1
 
 
-def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow | maf.Flow:
-    """An invertible network, images ↔ vectors.
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> Any:
+    """An invertible network, images ↔ vectors: one of FLOWS, whose calls have the form of those to `couplings.Flow`.
 
     Raises:
       UserError: the network is not invertible, or it does not fit the images.
     """
-    options = _options(config)
-    if config.name == 'mlp':
-        return mlp.Flow(space.shape, forms, rngs=rngs, **options)
-    if config.name == 'maf':
-        return maf.Flow(space.shape, forms, rngs=rngs, **options)
-    if config.name != 'couplings':
-        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings, maf or mlp.')
-    return couplings.Flow(space.shape, forms, rngs=rngs, **options)
+    if config.name not in FLOWS:
+        *others, last = FLOWS
+        raise UserError(
+            f'network.name is {config.name!r}, which cannot be inverted; use {", ".join(others)} or {last}.'
+        )
+    return FLOWS[config.name](space.shape, forms, rngs=rngs, **_options(config))
 
 
 def inversion(config: Any, space: Shaped) -> int:
