@@ -21,6 +21,7 @@ from genbench.networks import (
     pixel_transformer,
     real_nvp,
     resnet,
+    tarflow,
     unet,
     vdm,
 )
@@ -40,6 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
     'real_nvp': real_nvp.DEFAULTS,
+    'tarflow': tarflow.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'none': {},
@@ -57,6 +59,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'made': made.RANGES,
     'maf': maf.RANGES,
     'real_nvp': real_nvp.RANGES,
+    'tarflow': tarflow.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
 }
@@ -66,6 +69,7 @@ SQUARE: dict[str, Callable[..., nnx.Module]] = {
 }  # fmt: skip
 FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'couplings': couplings.Flow, 'maf': maf.Flow, 'mlp': mlp.Flow, 'real_nvp': real_nvp.Flow,
+    'tarflow': tarflow.Flow,
 }  # fmt: skip
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 

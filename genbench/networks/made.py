@@ -93,7 +93,7 @@ class Made(nnx.Module):
         kernels: str = 'glorot', rngs: nnx.Rngs,
     ):  # fmt: skip
         def layer(before: int, after: int, use_bias: bool = True) -> Masked:
-            bias, kernel = _uniform(before) if kernels == 'as_pytorch' else layers.zeros, KERNELS[kernels]
+            bias, kernel = uniform(before) if kernels == 'as_pytorch' else layers.zeros, KERNELS[kernels]
             return Masked(before, after, kernel_init=kernel, bias_init=bias, use_bias=use_bias, rngs=rngs)
 
         self.dims, self.outputs, self.masks = dims, outputs, masks
@@ -140,6 +140,7 @@ class MadeOfImages(InOrder, Made):
         return jnp.argsort(jnp.asarray(self.degrees[0]), axis=1)[mask]
 
 
-def _uniform(inputs: int) -> layers.Initializer:
+def uniform(inputs: int) -> layers.Initializer:
+    """PyTorch's initialiser of the biases of a layer with this many inputs: uniform in ±1 / √inputs."""
     limit = inputs**-0.5
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)
