@@ -42,6 +42,7 @@ class NoisedFlow(NormalizingFlow):
     guidable = True
     ranges = {
         'noise': one_of('fresh'),
+        'dequantisation': one_of('uniform'),
         'noise_std': Range(0, 10, above=True),
         'condition_dropout': PROBABILITY,
     }

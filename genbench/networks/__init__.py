@@ -13,6 +13,7 @@ from genbench.networks import (
     autoencoder,
     couplings,
     dit,
+    flowpp,
     made,
     maf,
     mlp,
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'maf': maf.DEFAULTS,
     'real_nvp': real_nvp.DEFAULTS,
     'tarflow': tarflow.DEFAULTS,
+    'flowpp': flowpp.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'none': {},
@@ -60,6 +62,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'maf': maf.RANGES,
     'real_nvp': real_nvp.RANGES,
     'tarflow': tarflow.RANGES,
+    'flowpp': flowpp.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
 }
@@ -69,8 +72,9 @@ SQUARE: dict[str, Callable[..., nnx.Module]] = {
 }  # fmt: skip
 FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'couplings': couplings.Flow, 'maf': maf.Flow, 'mlp': mlp.Flow, 'real_nvp': real_nvp.Flow,
-    'tarflow': tarflow.Flow,
+    'tarflow': tarflow.Flow, 'flowpp': flowpp.Flow,
 }  # fmt: skip
+DEQUANTISER_HEADS = 4
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 
 
@@ -221,6 +225,14 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
             f'network.name is {config.name!r}, which cannot be inverted; use {", ".join(others)} or {last}.'
         )
     return FLOWS[config.name](space.shape, forms, rngs=rngs, **_options(config))
+
+
+def dequantiser(config: Any, space: Shaped, rngs: nnx.Rngs) -> flowpp.Dequantiser:
+    """A network (images, noise) → places of the pixels in their bins and their log-density, of the section `family`."""
+    return flowpp.Dequantiser(
+        space.shape, channels=config.dequantiser_channels, blocks=config.dequantiser_blocks,
+        components=config.dequantiser_components, heads=DEQUANTISER_HEADS, rngs=rngs,
+    )  # fmt: skip
 
 
 def inversion(config: Any, space: Shaped) -> int:
