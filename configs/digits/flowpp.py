@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/flowpp.py --workdir=runs/flowpp
 
+It has not been run at this length.
+
 Differs from the paper: a small network and a short run. docs/deviations.md lists the other differences.
 """
 

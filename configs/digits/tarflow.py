@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/tarflow.py --workdir=runs/tarflow
 
+It has not been run at this length.
+
 Differs from the paper: a small network and a short run with Adam. docs/deviations.md lists the other differences.
 """
 
