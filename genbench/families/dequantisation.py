@@ -1,9 +1,10 @@
-"""Turn a density in a data space into a probability of integer images, by uniform dequantisation or a first stage.
+"""Turn a density in a data space into a probability of integer images, by dequantisation or a first stage.
 
 L. Theis, A. van den Oord, M. Bethge, A note on the evaluation of generative models, 2016, section 3.1 (one draw);
 Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016 (K draws tighten the bound).
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,11 +16,29 @@ import numpy as np
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.families.base import Likelihood, Networks
-from genbench.families.spaces import Space
+from genbench.families.spaces import Pixels, Space
 
 Array = jax.Array
 LogDensity = Callable[[Array, Array], Array]  # (x (batch, …) in a data space, keys) → nats (batch,)
 Density = Callable[[Networks, Given], LogDensity]  # the density given these conditions; all draws share the first call
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalPixels(Pixels):
+    """Pixels whose places in their bins are drawn by the network 'dequantiser', which sees the image.
+
+    J. Ho et al., Flow++, 2019, equation 12: log P(image) ≥ E log p(x) − log q(x | image).
+    """
+
+    def encode(self, networks: Any, rows: Mapping[str, Any]) -> Array:
+        return self.draw(networks, rows['image'], rows['key'])[0]
+
+    def draw(self, networks: Any, images: Array, keys: Array) -> tuple[Array, Array]:
+        places, log_q = networks['dequantiser'](self.spec.dequantise(images), rng.normal(keys, 'places', self.shape))
+        return self.spec.dequantise(images, places), self.log_volume - log_q
+
+    def protocol(self, draws: int) -> dict[str, Any]:
+        return {**super().protocol(draws), 'dequantisation': 'variational'}
 
 
 def bound(space: Space, networks: Any, log_density: LogDensity, images: Array, keys: Array, draws: int) -> Array:

@@ -15,6 +15,8 @@ from flax import nnx
 
 from genbench import rng
 from genbench.data.conditions import Given
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families import dequantisation
 from genbench.families.base import (
     Array,
@@ -27,8 +29,8 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import flow, inversion
-from genbench.ranges import one_of
+from genbench.networks import dequantiser, flow, inversion
+from genbench.ranges import COUNT, NOT_NEGATIVE, one_of
 
 LOGITS = 'density_of_logits'  # the name of this part of a likelihood
 
@@ -37,30 +39,64 @@ LOGITS = 'density_of_logits'  # the name of this part of a likelihood
 class NormalizingFlow(Family):
     """z = f(x) ~ N(0, I) for an invertible network f."""
 
-    ranges = {'noise': one_of('fresh', 'static')}
+    ranges = {
+        'noise': one_of('fresh', 'static'),
+        'scale_penalty': NOT_NEGATIVE,
+        'dequantisation': one_of('uniform', 'variational'),
+        'dequantiser_channels': COUNT,
+        'dequantiser_blocks': COUNT,
+        'dequantiser_components': COUNT,
+    }
+
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Any = None):
+        super().__init__(config, spec, borrowed)
+        self.variational = config.family.dequantisation == 'variational'
+        if self.variational:
+            self.space = dequantisation.VariationalPixels(spec)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         # The noise that dequantises training images is drawn at each use ('fresh') or once for an image ('static').
-        return {'family': {**super().defaults()['family'], 'noise': 'fresh'}, 'network': {'name': 'couplings'}}
+        # `scale_penalty` weighs the squares of the scales that a network wants small, in nats of an image.
+        # The sizes of `dequantiser` are those of the network that `dequantisation=variational` trains beside the flow.
+        sizes = {'dequantiser_channels': 32, 'dequantiser_blocks': 2, 'dequantiser_components': 8}
+        own = {'noise': 'fresh', 'scale_penalty': 0.0, 'dequantisation': 'uniform', **sizes}
+        return {'family': {**super().defaults()['family'], **own}, 'network': {'name': 'couplings'}}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        return {'flow': flow(self.config.network, self.space, self.forms, rngs)}
+        found = flow(self.config.network, self.space, self.forms, rngs)
+        if self.config.family.scale_penalty and not hasattr(found, 'penalty'):
+            raise UserError(f'family.scale_penalty is set, but network.name={self.config.network.name} has no scales '
+                            'to penalise; use network.name=real_nvp, or 0.')  # fmt: skip
+        if not self.variational:
+            return {'flow': found}
+        return {'flow': found, 'dequantiser': dequantiser(self.config.family, self.space, rngs)}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Set the activation normalisations from the first batch (Glow, section 3.1)."""
+        if self.variational:
+            noise = rng.normal(batch['key'], 'places', self.space.shape)
+            networks['dequantiser'](self.spec.dequantise(batch['image']), noise, fit=True)
         networks['flow'](self.space.encode(networks, batch), self.given(batch), fit=True)
 
     @property
     def updates(self) -> tuple[Update, ...]:
-        return (Update('likelihood', ('flow',), self.loss),)
+        moved = ('flow', 'dequantiser') if self.variational else ('flow',)
+        return (Update('likelihood', moved, self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x) in bits per dimension, with x drawn uniformly from the image's bins (Glow, equations 1 and 2)."""
         rows = {**batch, 'key': rng.of_contents(batch['image'])} if self.config.family.noise == 'static' else batch
-        log_p = self._log_density(networks, self.space.encode(networks, rows), self.given(batch), key)
-        loss = self.spec.bits_per_dim((log_p + self.space.log_volume).mean())
-        return loss, {'loss': loss}
+        x, weight = (
+            self.space.draw(networks, rows['image'], rows['key']) if self.variational
+            else (self.space.encode(networks, rows), self.space.log_volume)
+        )  # fmt: skip
+        log_p = self._log_density(networks, x, self.given(batch), key)
+        loss = self.spec.bits_per_dim((log_p + weight).mean())
+        if not self.config.family.scale_penalty:
+            return loss, {'loss': loss}
+        penalty = self.config.family.scale_penalty * networks['flow'].penalty()
+        return loss + self.spec.bits_per_dim(-penalty), {'loss': loss, 'penalty': penalty}
 
     def _log_density(self, networks: Networks, x: Array, given: Given, key: Array | None = None) -> Array:
         """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""

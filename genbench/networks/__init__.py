@@ -14,6 +14,7 @@ from genbench.networks import (
     couplings,
     dit,
     edm2,
+    flowpp,
     made,
     maf,
     maxout,
@@ -22,8 +23,10 @@ from genbench.networks import (
     pixel_cnn,
     pixel_transformer,
     r3gan,
+    real_nvp,
     resnet,
     stylegan2,
+    tarflow,
     top_down,
     unet,
     vdm,
@@ -47,6 +50,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'made': made.DEFAULTS,
     'maf': maf.DEFAULTS,
     'maxout': maxout.DEFAULTS,
+    'real_nvp': real_nvp.DEFAULTS,
+    'tarflow': tarflow.DEFAULTS,
+    'flowpp': flowpp.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'top_down': top_down.DEFAULTS,
@@ -68,6 +74,9 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'made': made.RANGES,
     'maf': maf.RANGES,
     'maxout': maxout.RANGES,
+    'real_nvp': real_nvp.RANGES,
+    'tarflow': tarflow.RANGES,
+    'flowpp': flowpp.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
     'top_down': top_down.RANGES,
@@ -76,6 +85,11 @@ RANGES: dict[str, Mapping[str, Range]] = {
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
 }  # fmt: skip
+FLOWS: dict[str, Callable[..., nnx.Module]] = {
+    'couplings': couplings.Flow, 'maf': maf.Flow, 'mlp': mlp.Flow, 'real_nvp': real_nvp.Flow,
+    'tarflow': tarflow.Flow, 'flowpp': flowpp.Flow,
+}  # fmt: skip
+DEQUANTISER_HEADS = 4
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 # modules with Generator and Discriminator
 ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
@@ -276,20 +290,26 @@ def values_at_once(config: Any, space: Shaped) -> int:
     return space.shape[2] if config.name == 'pixel_cnn' else 1
 
 
-def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> couplings.Flow | mlp.Flow | maf.Flow:
-    """An invertible network, images ↔ vectors.
+def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) -> Any:
+    """An invertible network, images ↔ vectors: one of FLOWS, whose calls have the form of those to `couplings.Flow`.
 
     Raises:
       UserError: the network is not invertible, or it does not fit the images.
     """
-    options = _options(config)
-    if config.name == 'mlp':
-        return mlp.Flow(space.shape, forms, rngs=rngs, **options)
-    if config.name == 'maf':
-        return maf.Flow(space.shape, forms, rngs=rngs, **options)
-    if config.name != 'couplings':
-        raise UserError(f'network.name is {config.name!r}, which cannot be inverted; use couplings, maf or mlp.')
-    return couplings.Flow(space.shape, forms, rngs=rngs, **options)
+    if config.name not in FLOWS:
+        *others, last = FLOWS
+        raise UserError(
+            f'network.name is {config.name!r}, which cannot be inverted; use {", ".join(others)} or {last}.'
+        )
+    return FLOWS[config.name](space.shape, forms, rngs=rngs, **_options(config))
+
+
+def dequantiser(config: Any, space: Shaped, rngs: nnx.Rngs) -> flowpp.Dequantiser:
+    """A network (images, noise) → places of the pixels in their bins and their log-density, of the section `family`."""
+    return flowpp.Dequantiser(
+        space.shape, channels=config.dequantiser_channels, blocks=config.dequantiser_blocks,
+        components=config.dequantiser_components, heads=DEQUANTISER_HEADS, rngs=rngs,
+    )  # fmt: skip
 
 
 def inversion(config: Any, space: Shaped) -> int:

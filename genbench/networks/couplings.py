@@ -26,6 +26,7 @@ from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.networks.glow import SPEED, Normalised, SplitPrior
 from genbench.networks.invertible import Halved, Logit, Mixing, Normalisation, squeeze, unsqueeze
+from genbench.networks.reversible import through
 from genbench.ranges import COUNT, SHARE, Range, each, one_of
 
 Array = jax.Array
@@ -43,6 +44,7 @@ DEFAULTS = {
     # Activation normalisation inside the couplings' networks, and log-scales of all normalisations that learn three
     # times as fast, as in Glow's code.
     'normalised': False,
+    'reversible': False,  # compute activations for the gradient by inverting the steps, instead of keeping them
     'prior': 'standard',  # of factored-out channels; or 'learned' from those that stay, with classes in the last one
 }
 RANGES = {
@@ -157,7 +159,7 @@ class Flow(nnx.Module):
         self, shape: tuple[int, int, int], forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], steps: int, margin: float, dropout: float,
         dtype: str = 'float32', pixels: str = 'logits', mixing: str = 'reversal', scale: str = 'tanh',
-        normalised: bool = False, prior: str = 'standard', rngs: nnx.Rngs,
+        normalised: bool = False, reversible: bool = False, prior: str = 'standard', rngs: nnx.Rngs,
     ):  # fmt: skip
         factor = 2 ** len(multipliers)
         if shape[0] % factor or shape[1] % factor:
@@ -173,6 +175,10 @@ class Flow(nnx.Module):
         if normalised and forms and prior != 'learned':
             raise UserError('network.normalised is True, and the couplings of Glow do not see conditions; use '
                             'network.prior=learned, which does.')  # fmt: skip
+        if reversible and dropout:
+            raise UserError('network.reversible is True, and steps with dropout have no inverse; use '
+                            'network.dropout=0.')  # fmt: skip
+        self.reversible = reversible
         self.logit = Logit(margin) if pixels == 'logits' else Halved()
         scales, priors, depth, learned = [], [], shape[2], prior == 'learned'
         self.shapes: list[tuple[int, int, int]] = []  # the shapes after the squeeze of each scale
@@ -203,7 +209,10 @@ class Flow(nnx.Module):
         (x, log_det), factored = self.logit(x), []
         for scale, steps in enumerate(self.scales):
             x = squeeze(x)
-            for index, step in enumerate(steps):
+            if self.reversible and not fit:
+                x, change = through(steps, x, given)
+                log_det += change
+            for index, step in enumerate(() if self.reversible and not fit else steps):
                 x, change = step(x, given, None if key is None else jax.random.fold_in(key, 1000 * scale + index), fit)
                 log_det += change
             last = scale == len(self.scales) - 1

@@ -84,6 +84,30 @@ class Normalisation(nnx.Module):
         return y * jnp.exp(-self.speed * self.log_scale[...]) + self.shift[...]
 
 
+class Running(nnx.Module):
+    """Mean and variance (channels,) of batches, and their moving averages for use after training."""
+
+    MOMENTUM = 0.9
+
+    def __init__(self, channels: int):
+        self.mean, self.variance = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+
+    def moments(self, x: Array, training: bool, fit: bool) -> tuple[Array, Array]:
+        """Mean and variance of x (…, channels) in training or with `fit`, and otherwise the moving averages.
+
+        Training moves the averages towards those of x; `fit` sets them.
+        """
+        own = self.mean[...], self.variance[...]
+        if not (training or fit):
+            return own
+        share, axes = 1.0 if fit else 1 - self.MOMENTUM, tuple(range(x.ndim - 1))
+        found = x.mean(axes), x.var(axes)
+        self.mean[...], self.variance[...] = (
+            old + share * (jax.lax.stop_gradient(new) - old) for old, new in zip(own, found, strict=True)
+        )
+        return found
+
+
 @functools.lru_cache(maxsize=256)
 def rotation(channels: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A random rotation or reflection P L U: the permutation, the signs of U's diagonal, and a matrix of the rest.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks.invertible import Logit
+from genbench.networks.invertible import Logit, Running
 from genbench.networks.made import Made
 from genbench.ranges import COUNT, COUNT_OR_NONE, Range, each, one_of
 
@@ -37,7 +37,7 @@ RANGES = {
     'hidden': each(COUNT, fewest=1),
     'margin': Range(0, 0.5, above=True, below=True),
 }
-MOMENTUM, EPSILON = 0.9, 1e-5  # of the batch normalisation
+EPSILON = 1e-5  # of the batch normalisation
 HALVINGS = 40  # of the interval that is known to contain the inverse of a mixture
 FURTHEST = 5.2  # beyond this, the normal distribution function is one in float32
 
@@ -146,21 +146,15 @@ class Mixture(nnx.Module):
         return jax.lax.fori_loop(0, self.evaluations, fill, jnp.zeros_like(u))
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(Running):
     """Batch normalisation as an invertible layer (RealNVP, section 3.7), with running statistics after training."""
 
     def __init__(self, dims: int):
-        self.mean, self.variance = nnx.BatchStat(jnp.zeros(dims)), nnx.BatchStat(jnp.ones(dims))
+        super().__init__(dims)
         self.log_scale, self.shift = nnx.Param(jnp.zeros(dims)), nnx.Param(jnp.zeros(dims))
 
     def __call__(self, x: Array, training: bool, fit: bool) -> tuple[Array, Array]:
-        mean, variance = self.mean[...], self.variance[...]
-        if training or fit:
-            share = 1.0 if fit else 1 - MOMENTUM
-            own, mean, variance = (mean, variance), x.mean(0), x.var(0)
-            self.mean[...], self.variance[...] = (
-                old + share * (jax.lax.stop_gradient(new) - old) for old, new in zip(own, (mean, variance), strict=True)
-            )
+        mean, variance = self.moments(x, training, fit)
         log_scale = self.log_scale[...] - jnp.log(variance + EPSILON) / 2
         log_det = jnp.broadcast_to(log_scale.sum(), len(x))
         return (x - mean) * jnp.exp(log_scale) + self.shift[...], log_det

@@ -8,6 +8,7 @@ Keys and values of earlier steps are kept while an image is sampled, so a step p
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.networks.in_order import InOrder
+from genbench.networks.made import KERNELS
+from genbench.networks.mlp import uniform
 from genbench.ranges import COUNT, SHARE
 
 Array = jax.Array
@@ -36,23 +39,34 @@ def _kernel(inputs: int) -> layers.Initializer:
     return nnx.initializers.normal(SPREAD / math.sqrt(inputs))
 
 
+def linear_as_pytorch(before: int, after: int, rngs: nnx.Rngs, **options: Any) -> layers.Linear:
+    """A linear layer whose kernel and bias start as PyTorch's."""
+    options = {'kernel_init': KERNELS['as_pytorch'], 'bias_init': uniform(before**-0.5), **options}
+    return layers.Linear(before, after, rngs=rngs, **options)
+
+
 class Block(nnx.Module):
     """Residual attention and perceptron, each with a layer normalisation before it (Child et al., section 5.2).
 
     Args:
       causal: a token attends to itself and to those before it; otherwise to all.
+      as_pytorch: layers start as PyTorch's, normalisations add 1e-5 to variances, and GELU is exact.
     """
 
     def __init__(
-        self, width: int, heads: int, expansion: int, depth: int, dropout: float, causal: bool = True, *, rngs: nnx.Rngs
-    ):
+        self, width: int, heads: int, expansion: int, depth: int, dropout: float, causal: bool = True, *,
+        as_pytorch: bool = False, rngs: nnx.Rngs,
+    ):  # fmt: skip
         def linear(before: int, after: int, scale: float = 1.0) -> layers.Linear:
+            if as_pytorch:
+                return linear_as_pytorch(before, after, rngs)
             init = nnx.initializers.normal(scale * SPREAD / math.sqrt(before))
             return layers.Linear(before, after, kernel_init=init, rngs=rngs)
 
         last = 1 / math.sqrt(2 * depth)  # so that the sum of all residuals does not grow with the depth
-        self.heads, self.dropout, self.causal = heads, dropout, causal
-        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
+        self.heads, self.dropout, self.causal, self.approximate = heads, dropout, causal, not as_pytorch
+        epsilon = 1e-5 if as_pytorch else 1e-6
+        self.norms = nnx.List([nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs) for _ in range(2)])
         self.inputs, self.output = linear(width, 3 * width), linear(width, width, last)
         self.hidden, self.shrunk = linear(width, expansion * width), linear(expansion * width, width, last)
 
@@ -73,12 +87,12 @@ class Block(nnx.Module):
         return self._rest(x, found, None), kept
 
     def _qkv(self, x: Array) -> Array:
-        return self.inputs.into(self.norms[0](x), 3, self.heads, x.shape[-1] // self.heads)
+        return self.inputs.into(self.norms[0](x).astype(x.dtype), 3, self.heads, x.shape[-1] // self.heads)
 
     def _rest(self, x: Array, found: Array, key: Array | None) -> Array:
         keys = (None, None) if key is None else jax.random.split(key)
         x = x + layers.dropout(self.output(found.reshape(x.shape)), self.dropout, keys[0])
-        h = self.shrunk(nnx.gelu(self.hidden(self.norms[1](x))))
+        h = self.shrunk(nnx.gelu(self.hidden(self.norms[1](x).astype(x.dtype)), approximate=self.approximate))
         return x + layers.dropout(h, self.dropout, keys[1])
 
 

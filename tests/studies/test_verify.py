@@ -19,7 +19,8 @@ RECIPES = [row for row in ledger.rows() if row.config]
 DISTINCT = list({(row.config, row.overrides if row.seeds == 1 else row.model): row for row in RECIPES}.values())
 
 
-WIDE = ('configs/paper/made_mnist.py', 'configs/paper/maf_mnist.py')  # up to 90M parameters
+# up to 460M parameters
+WIDE = ('configs/paper/made_mnist.py', 'configs/paper/maf_mnist.py', 'configs/imagenet64/tarflow.py')
 WHOLE = ('ddpm-bpd', 'maf-suite-made-mnist')  # large recipes that take a step at their full size
 NARROW = {  # by network
     'unet': ('network.channels=32', 'network.multipliers=(1,)'),
@@ -30,6 +31,9 @@ NARROW = {  # by network
     'made': ('network.hidden=(32, 32)',),
     'maf': ('network.hidden=(32, 32)',),
     'top_down': ('network.width=16', 'network.encoder=32d2,16d2,8d2,4d4,1x1', 'network.decoder=1x1,4m1,8m4,16m8,32m16'),
+    'flowpp': ('network.channels=8', 'network.blocks=1', 'network.components=2', 'family.dequantiser_channels=8'),
+    'real_nvp': ('network.channels=8', 'network.blocks=1'),
+    'tarflow': ('network.width=32', 'network.heads=2', 'network.blocks=2', 'network.depth=1', 'network.patch=8'),
 }
 
 
