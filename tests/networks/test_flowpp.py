@@ -7,11 +7,8 @@ import pytest
 from flax import nnx
 from scipy import integrate, stats
 
-from genbench import config as configs
 from genbench.data.conditions import Form
-from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import dequantisation, normalizing_flow
 from genbench.networks import flowpp
 
 SIZES = {'channels': 4, 'blocks': 1, 'components': 3, 'heads': 2}
@@ -120,31 +117,6 @@ def test_places_in_the_bins_have_the_density_that_the_dequantiser_states():
     jacobians = jax.jit(jax.vmap(jax.jacfwd(one, 1)))(x, noise.reshape(5, 4))
     wanted = stats.norm.logpdf(noise).sum((1, 2, 3)) - np.linalg.slogdet(np.asarray(jacobians, np.float64))[1]
     np.testing.assert_allclose(log_q, wanted, atol=1e-4)
-
-
-def test_the_mean_weight_over_all_noise_is_the_probability_of_the_image(monkeypatch):
-    """By the midpoint rule for the noise of two pixels, whose logits are independent and normal."""
-    levels, margin, image = 5, 0.02, np.array([0, 3]).reshape(1, 1, 2, 1)
-    resolved = configs.resolve({
-        'family': {'name': 'normalizing_flow', 'dequantisation': 'variational', 'dequantiser_channels': 4,
-                   'dequantiser_blocks': 1, 'dequantiser_components': 2},
-        'network': {'name': 'maf', 'layers': 0, 'margin': margin},
-    })  # fmt: skip
-    family = normalizing_flow.NormalizingFlow(resolved, DataSpec('pixels', (1, 2, 1), levels=levels))
-    found = family.networks(nnx.Rngs(0))
-    scrambled(found['dequantiser'], 0.1)
-    ticks = (np.arange(200) + 0.5) / 200 * 40 - 20
-    noise = jnp.asarray(np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 1, 2, 1), jnp.float32)
-    monkeypatch.setattr(dequantisation.rng, 'normal', lambda keys, name, shape: noise)
-    (likelihood,), keys = family.likelihoods, jax.random.split(jax.random.key(0), len(noise))
-    images = jnp.broadcast_to(image, noise.shape)
-    log_p = jax.jit(lambda keys: likelihood.log_prob(found, images, None, keys)['log_prob'])(keys)
-    density = np.exp(np.asarray(log_p, np.float64) + stats.norm.logpdf(noise).sum((1, 2, 3)))
-    edges = margin + (1 - 2 * margin) * np.arange(levels + 1) / levels
-    masses = np.diff(stats.norm.cdf(np.log(edges / (1 - edges))))[image.ravel()]
-    assert density.sum() * (40 / 200) ** 2 == pytest.approx(masses.prod(), rel=1e-3)
-    assert likelihood.protocol['dequantisation'] == 'variational' and likelihood.kind == 'lower_bound'
-    assert family.updates[0].networks == ('flow', 'dequantiser')
 
 
 @pytest.mark.parametrize(
