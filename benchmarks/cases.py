@@ -161,9 +161,9 @@ def _kind(name: str, reads: int) -> str:
     """What an instruction of XLA's CPU compiler does, by its name and the number of arrays that it reads."""
     if name.startswith(('ynn_fusion', 'dot')):
         return 'matrix products'
-    for kind in ('convolution', 'all-reduce', 'add_select', 'copy.', 'transpose'):
+    for kind in ('convolution', 'all-reduce', 'cond', 'copy.', 'transpose'):
         if name.startswith(kind):
-            return {'add_select': 'optimizer and averages', 'copy.': 'copies'}.get(kind, kind)
+            return {'cond': 'optimizer', 'copy.': 'copies'}.get(kind, kind)
     return f'fusions that read {MANY} arrays or more' if reads >= MANY else 'other fusions'
 
 
