@@ -24,4 +24,4 @@ def test_a_benchmark_writes_its_table(script, options, told, tmp_path):
     done = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert told in out.read_text()
-    assert ('optimizer' in out.read_text()) == ('--pieces' in options)
+    assert ('matrix products' in out.read_text()) == ('--pieces' in options)
