@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from genbench import rng
 from genbench.data import conditions
@@ -22,6 +21,7 @@ from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, register
 from genbench.families.paths import PathFamily
 from genbench.families.regression import RegressionFamily
+from genbench.families.taught import copy
 from genbench.interpolants import couplings, solvers
 from genbench.interpolants.choices import Choice
 from genbench.ranges import ANY, COUNT, NOT_NEGATIVE, PATH, POSITIVE, Range
@@ -111,7 +111,7 @@ class FlowMatching(RegressionFamily):
         super().initialise(networks, batch, key)
         if self.made and self.config.network == self.teacher.config.network and self.told == self.teacher.forms:
             taught = networks.borrowed('teacher')[self.teacher.main_network]
-            nnx.update(networks['denoiser'], nnx.state(taught, nnx.Param))
+            copy(taught, networks['denoiser'])
 
     def prepare(self, networks: Networks, rows: Batch) -> Mapping[str, Array]:
         """`copies` pairs per row, (batch, copies, …), straight from the teacher's ODE: not rounded to integers."""

@@ -17,7 +17,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Scalars, Stage, register
 from genbench.families.paths import scalars
-from genbench.families.taught import TaughtFamily
+from genbench.families.taught import TaughtFamily, copy
 from genbench.interpolants import predictions, steps, weights
 from genbench.interpolants.choices import Choice, choose
 from genbench.interpolants.options import PathOptions
@@ -129,13 +129,13 @@ class ProgressiveDistillation(TaughtFamily):
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)
-        _copy(networks['student'], networks['teacher'])
+        copy(networks['student'], networks['teacher'])
 
     def carry(self, old: Networks, new: Networks) -> None:
         """Start a round with the averaged student of the last round as the teacher and the student."""
         super().carry(old, new)
         for name in ('student', 'teacher'):
-            _copy(old.averaged('ema')['student'], new[name])
+            copy(old.averaged('ema')['student'], new[name])
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """w(t) ‖x̃ − x̂(x_t, t)‖² / d at t = 1/N, 2/N, …, 1 of the way to noise (algorithm 2); without dropout."""
@@ -167,6 +167,3 @@ class ProgressiveDistillation(TaughtFamily):
         """None, since a student's prediction is not the mean of the images that x_t may come from."""
         return ()
 
-
-def _copy(source: nnx.Module, into: nnx.Module) -> None:
-    nnx.update(into, nnx.state(source, nnx.Param))

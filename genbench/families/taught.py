@@ -50,7 +50,7 @@ class TaughtFamily(PathFamily):
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Copy the teacher's weights into the student."""
         taught = networks.borrowed('teacher')[self.teacher.main_network]
-        nnx.update(networks['student'], nnx.state(taught, nnx.Param))
+        copy(taught, networks['student'])
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -58,6 +58,11 @@ class TaughtFamily(PathFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
         raise NotImplementedError
+
+
+def copy(source: nnx.Module, into: nnx.Module) -> None:
+    """Copy all variables of a network, also those that were drawn once and never trained, such as frequencies."""
+    nnx.update(into, nnx.state(source))
 
 
 def _checked(teacher: Family, spec: DataSpec) -> PathFamily:

@@ -222,7 +222,7 @@ class Control(Encoder):
     def begin_as(self, network: UNet) -> None:
         """Copy the parameters of this U-Net's first half."""
         for name in ('conditioning', 'conv_in', 'down', 'middle', 'words'):
-            nnx.update(getattr(self, name), nnx.state(getattr(network, name), nnx.Param))
+            nnx.update(getattr(self, name), nnx.state(getattr(network, name)))
 
     def __call__(
         self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None
