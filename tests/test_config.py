@@ -62,7 +62,7 @@ def test_a_key_of_another_network_or_family_is_called_so(overrides, sections, wo
 
 @pytest.mark.parametrize('name', ['difusion', 'vea', ''])
 def test_an_unknown_family_brings_the_known_ones(name):
-    with pytest.raises(UserError, match='Did you mean|Choose from: '):
+    with pytest.raises(UserError, match='Did you mean|Choose from: |known names'):
         configs.resolve({'family': {'name': name}})
 
 

@@ -126,7 +126,12 @@ def open_named(name: Name) -> Any:
 def spec(data: Any) -> DataSpec:
     """The specification of the set that the section `data` of a config names. TFDS sets need not be prepared."""
     name = of_config(data)
-    return sources.spec_by_name(name.rest, name.data_dir) if name.plain else sources.spec_of(open_named(name))
+    if name.plain:
+        return sources.spec_by_name(name.rest, name.data_dir)
+    if name.kind == 'tfds' and _known(name) is None and name.recipe.shape:
+        found = sources.spec_by_name(name.rest, name.data_dir, name.recipe.shape)
+        return dataclasses.replace(found, name=name.title)
+    return sources.spec_of(open_named(name))
 
 
 @explained_disk_errors()

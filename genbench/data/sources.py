@@ -206,12 +206,18 @@ def _check_files(name: str, files: Iterable[pathlib.Path]) -> None:
             raise UserError(f'{file} should be a file of the data set {name}, but is not. Prepare the data set again.')
 
 
-def spec_of(builder: Any) -> DataSpec:
-    """The specification of a prepared builder. Images have 8 bits unless its metadata has `levels`."""
+def spec_of(builder: Any, size: tuple[int, int] | None = None) -> DataSpec:
+    """The specification of a builder's images. They have 8 bits unless its metadata has `levels`.
+
+    Args:
+      size: height and width of the images once they are prepared; None: they keep those of the builder.
+    """
     features = builder.info.features
     if 'image' not in features:
         raise UserError(f'{builder.name} has no feature "image"; genbench reads image data sets only.')
     shape = features['image'].shape
+    if size and len(shape) == 3:
+        shape = (*size, shape[2])
     if len(shape) != 3 or None in shape:
         raise UserError(f'The images of {builder.name} have no fixed shape ({shape}); choose one with data.size.')
     levels, content = _metadata(builder)
@@ -242,9 +248,9 @@ def _metadata(builder: Any) -> tuple[int, str]:
     return levels, content
 
 
-def spec_by_name(name: str, data_dir: str = '') -> DataSpec:
-    """The specification of a data set that need not be prepared."""
-    return spec_of(_builder(name, data_dir if pathlib.Path(data_dir).expanduser().is_dir() else ''))
+def spec_by_name(name: str, data_dir: str = '', size: tuple[int, int] | None = None) -> DataSpec:
+    """The specification of a data set that need not be prepared, with the `size` that preparing it gives."""
+    return spec_of(_builder(name, data_dir if pathlib.Path(data_dir).expanduser().is_dir() else ''), size)
 
 
 def count(builder: Any, split: str) -> int:

@@ -10,7 +10,7 @@ from genbench.data.spec import DataSpec
 from genbench.families.base import Borrowed, Networks
 
 SPEC = DataSpec('images', (4, 4, 1), levels=5)
-SMALL = {'channels': 8, 'multipliers': (1,), 'blocks': 1, 'attention': ()}
+SMALL = {'channels': 32, 'multipliers': (1,), 'blocks': 1, 'attention': ()}
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,9 @@ def test_a_student_of_another_seed_predicts_what_its_teacher_does(name, network)
     kind = {'consistency': 'diffusion', 'flow_matching': 'flow_matching'}[name]
     options = {'name': kind, 'schedule': 'cosine'} if kind == 'diffusion' else {'name': kind}
     teacher = families.get(kind)(config.resolve({'family': options, 'network': network}), SPEC)
-    asked = config.resolve({'family': {'name': name, 'teacher': 'a run'}, 'network': network if kind == name else {}})
-    student = families.get(name)(asked, SPEC, {'teacher': Borrowed(teacher)})
+    reflow = {'coupling': 'pairs'} if kind == name else {}
+    asked = {'family': {'name': name, 'teacher': 'a run', **reflow}, 'network': network if reflow else {}}
+    student = families.get(name)(config.resolve(asked), SPEC, {'teacher': Borrowed(teacher)})
     taught, own = teacher.networks(nnx.Rngs(0)), student.networks(nnx.Rngs(1))
     student.initialise(Networks(own, borrowed={'teacher': Networks(taught)}), {}, jax.random.key(0))
     x, t = jax.random.normal(jax.random.key(2), (3, 4, 4, 1)), np.array([0.1, 0.5, 0.9], np.float32)
