@@ -2,13 +2,13 @@
 
 genbench train --config=configs/cifar10/edm2.py --workdir=runs/cifar10_edm2 --config.data.data_dir=DIR
 
-The paper has no number for CIFAR-10: it trains on ImageNet. This is the training of its size XS for pixels of
-ImageNet-64, with three resolutions instead of four. This has not been run here.
+The paper has no number for CIFAR-10: it trains on ImageNet. The noise levels, the rate and the width are those of the
+official code's size XS for pixels of ImageNet-64, with three resolutions instead of four. This has not been run here.
 
-Differs from the paper: the data set is different, and the batch size is 512 instead of 2048. Lengths in images are the
-same: the rate rises over 10M images, and falls from 18M on as 35,000 batches of 512. u(σ) sees other features of the
-noise level and starts at zero. An update with a non-finite gradient is left out; the paper replaces the non-finite
-parts. The official code averages weights before it forces their norm.
+Differs from the paper: the data set is different, and the batch size is 512 instead of 2048. The rate rises over 10M
+images as in the paper and falls after 35,000 updates, which are 18M images here and 72M there. Training has 200M images
+instead of 1,074M. u(σ) sees other features of the noise level and starts at zero. An update with a non-finite gradient
+is left out; the paper replaces the non-finite parts. The official code averages weights before it forces their norm.
 """
 
 from ml_collections import ConfigDict
@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
                 'time_sampler': 'log_normal:mean=-0.8,deviation=1.6',
                 'uncertainty': True,
                 'conditional': True,
+                'condition_dropout': 0.0,
                 'dequantisation': 'none',
             },
             'network': {
@@ -35,7 +36,6 @@ def get_config() -> ConfigDict:
                 'blocks': 3,
                 'attention': (16, 8),
                 'head_width': 64,
-                'dropout': 0.1,
                 'dtype': 'bfloat16',
             },
             'train': {

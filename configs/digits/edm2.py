@@ -6,7 +6,7 @@ This has not been run here.
 
 Differs from the paper: pixels replace latents, there are no classes, the noise levels are those of the official code
 for pixels of ImageNet-64, and the U-Net is small. The batch size is 128 instead of 2048, the rate rises over 6,400
-images instead of 10M and falls from 25,600 instead of 143M on. Pixels have uniform noise in their bins. u(σ) sees other
+images instead of 10M and falls from 25,600 instead of 72M on. Pixels have uniform noise in their bins. u(σ) sees other
 features of the noise level and starts at zero. Sampling uses the power-function average of width 0.1.
 """
 

@@ -12,9 +12,10 @@ generator, three layers of 200 maxout units with five pieces in the discriminato
 deviation of 0.02, Adam with a learning rate of 1e-4 and β₁ = 0.8, 100 packs in a batch, and 2,500 samples. The networks
 compute with points of the size that they have there.
 
-Differs from the paper: there are 400,000 updates, 400 epochs of 100,000 points; here as many updates, but of 10,000
-points, and the rows of the ledger stop after STEPS. The authors update both networks from the same samples, here the
-discriminator moves first. docs/reproductions/pacgan.md gives the results.
+Differs from the paper: an epoch has 10,000 points instead of 100,000, so 400,000 updates are 4,000 epochs. The authors
+update both networks from the same samples, and here the discriminator moves first. The generator normalises over all
+points of a batch, and in the authors' code over the first points of all packs, then over the second, and so on.
+docs/reproductions/pacgan.md gives the results.
 """
 
 from ml_collections import ConfigDict

@@ -34,10 +34,10 @@ def score(weights: 'Weights') -> None:
                 'noise': sampling.NOISE, **one.told("each image's own row"), **one.real.resized}  # fmt: skip
     if processes.agreed(one.has('active_units', protocol)):
         return
-    variance, divergence = measure(weights.blueprint, weights.state, split, options.seed, options.batch_size)
-    details = {'units': len(variance), 'collapsed': int((divergence < evidence.COLLAPSED).sum()),
+    variance, error, divergence = measure(weights.blueprint, weights.state, split, options.seed, options.batch_size)
+    value, sure = (int(evidence.active(least).sum()) for least in (variance, variance - 2 * error))
+    details = {'units': len(variance), 'sure': sure, 'collapsed': int((divergence < evidence.COLLAPSED).sum()),
                'kl_nats': float(divergence.sum())}  # fmt: skip
-    value = int(evidence.active(variance).sum())
     processes.first_does(functools.partial(
         one.add, 'active_units', value, protocol=protocol, kind='score', n=len(split), seed=options.seed,
         details=details,
@@ -46,8 +46,10 @@ def score(weights: 'Weights') -> None:
 
 def measure(
     blueprint: Blueprint, state: State, split: Arrays, seed: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The variance over images of each unit's posterior mean, and its mean divergence in nats, (units,) each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each unit the variance over images of its posterior mean, the error of that, and its mean divergence in nats.
+
+    All are (units,). The error is that of the mean product of two draws, as if the means were centred at zero.
 
     Raises:
       UserError: the family has no encoder into latents that are standard normal under the prior, or there is one image.
@@ -64,8 +66,9 @@ def measure(
         parts = [np.asarray(part, np.float64) for part in parts]
         sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
     assert sums is not None
-    one, other, both, divergence = sums
-    return (both - one * other / count) / (count - 1), divergence / count
+    one, other, both, squares, divergence = sums
+    error = np.sqrt(np.maximum(squares / count - np.square(both / count), 0) / count)
+    return (both - one * other / count) / (count - 1), error, divergence / count
 
 
 @functools.lru_cache(maxsize=4)
@@ -74,12 +77,13 @@ def program(blueprint: Blueprint) -> Any:
 
     def run(state: State, images: Any, given: Any, keys: Any, mask: Any) -> tuple[jax.Array, ...]:
         networks = blueprint.bind_state(state)
-        drawn = lambda name: blueprint.family.units(networks, images, given, rng.named(keys, name))  # noqa: E731
+        drawn = lambda name: blueprint.family.units(networks, images, given, keys, rng.named(keys, name))  # noqa: E731
         first, second = drawn('one'), drawn('other')
         if first is None or second is None:
             raise UserError(f'active_units needs an encoder into normal latents with a standard normal prior, which '
                             f'this {blueprint.family.name} model does not have.')  # fmt: skip
         (one, divergence), (other, _) = first, second
-        return tuple(jnp.where(mask[:, None], part, 0).sum(0) for part in (one, other, one * other, divergence))
+        parts = (one, other, one * other, jnp.square(one * other), divergence)
+        return tuple(jnp.where(mask[:, None], part, 0).sum(0) for part in parts)
 
     return jax.jit(run)

@@ -341,10 +341,13 @@ class Family:
         """The decoder p(x | z) for images with these conditions, or None if the family has no decoder."""
         return None
 
-    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array] | None:
+    def units(
+        self, networks: Networks, images: Array, given: Given, keys: Array, draws: Array
+    ) -> tuple[Array, Array] | None:
         """What an encoder tells of integer images by each latent, (batch, latents); None without such an encoder.
 
         The first is the mean of q(z | x), for a z that is standard normal under the prior, and the second the latent's
-        part of KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q by one key per image.
+        part of KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q by one key per image,
+        `draws`. `keys` draw what the encoder sees, such as binary images.
         """
         return None

@@ -83,21 +83,28 @@ class Inferred(Family):
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
         assert self.latent_shape is not None
+        if not self.observation.normalised:
+            return None
         return self.observation.latent_model(
             lambda z: self._decode(networks, z, given), self.latent_shape, decoder=self.config.family.decoder
         )
 
-    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array] | None:
+    def units(
+        self, networks: Networks, images: Array, given: Given, keys: Array, draws: Array
+    ) -> tuple[Array, Array] | None:
         x = self.observation.observe(images, rng.named(keys, 'bins'))
-        _, place, divergence = self._weigh(networks, self.observation.seen(images, x), x, given)(keys)
+        _, place, divergence = self._weigh(networks, self.observation.seen(images, x), x, given)(draws)
         return place, divergence
 
 
-def monitors(place: Array, divergence: Array) -> dict[str, Array]:
+def monitors(place: Array | None, divergence: Array) -> dict[str, Array]:
     """How many latents a batch uses: the means (batch, latents) and divergences of `_weigh` → named scalars.
 
     `active_units` has a variance of its mean over the batch above 0.01 (IWAE, appendix C). `collapsed_units` has a mean
     divergence below 0.01 nats.
+
+    Args:
+      place: None if the means depend on draws of other latents, whose variance is not one between images.
     """
-    active = evidence.active(place.var(0))
-    return {'active_units': active.sum(), 'collapsed_units': (divergence.mean(0) < evidence.COLLAPSED).sum()}
+    found = {'collapsed_units': (divergence.mean(0) < evidence.COLLAPSED).sum()}
+    return found if place is None else {**found, 'active_units': evidence.active(place.var(0)).sum()}

@@ -28,6 +28,7 @@ class Observation:
 
     spec: DataSpec
     coupled: ClassVar[bool] = False  # whether the channels of a pixel depend on each other, given the outputs
+    normalised: ClassVar[bool] = True  # whether `log_prob` is a probability or a density of x
 
     @property
     def outputs(self) -> int:
@@ -125,7 +126,7 @@ class Bernoulli(Observation):
         if self.spec.levels == 2:
             return images
         if self.binarisation == 'at half':
-            return jnp.where(2 * images >= self.spec.levels, self.spec.levels - 1, 0)
+            return jnp.where(2 * images >= self.spec.levels - 1, self.spec.levels - 1, 0)
         keys = rng.of_contents(images) if self.binarisation == 'drawn once for an image' else keys
         u = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
         return jnp.where(u < self.encode(images), self.spec.levels - 1, 0)
@@ -150,7 +151,7 @@ class Bernoulli(Observation):
 
 # How images become binary, by the name of the decoder. A pixel of level k is on with probability k / (L − 1)
 # (Salakhutdinov & Murray 2008), drawn afresh at each use, or once for an image as a function of its pixels; or it is on
-# from the middle of the levels on.
+# from one half on.
 BINARISATIONS = {
     'bernoulli': 'drawn at each use',
     'static_bernoulli': 'drawn once for an image',
@@ -164,6 +165,8 @@ class Grey(Bernoulli):
     This is the cross-entropy with grey values. Since the logarithm of a mean of exponentials is convex in the
     exponents, bounds made of it bound the mean log-likelihood of the binary images from below.
     """
+
+    normalised: ClassVar[bool] = False
 
     def observe(self, images: Array, keys: Array) -> Array:
         return images

@@ -166,4 +166,3 @@ class ProgressiveDistillation(TaughtFamily):
     def likelihoods(self) -> tuple[Likelihood, ...]:
         """None, since a student's prediction is not the mean of the images that x_t may come from."""
         return ()
-

@@ -161,8 +161,10 @@ class VAE(FirstStage, Inferred):
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
         return None if self.config.family.pseudo_inputs else super().latent_model(networks, given)
 
-    def units(self, networks: Networks, images: Array, given: Given, keys: Array) -> tuple[Array, Array] | None:
-        return None if self.config.family.pseudo_inputs else super().units(networks, images, given, keys)
+    def units(
+        self, networks: Networks, images: Array, given: Given, keys: Array, draws: Array
+    ) -> tuple[Array, Array] | None:
+        return None if self.config.family.pseudo_inputs else super().units(networks, images, given, keys, draws)
 
     @property
     def observed(self) -> Mapping[str, Any]:

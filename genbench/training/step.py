@@ -162,7 +162,7 @@ def _apply(
     scalars, limit = {**scalars, 'gradient_norm': norm}, blueprint.options(update)['skip_norm']
     taken = finite & (norm <= limit) if limit else finite
     if limit:
-        scalars['too_long'] = 1.0 - (norm <= limit)  # logged as the share of steps
+        scalars['too_long'] = jnp.where(finite & ~taken, 1.0, 0.0)  # logged as the share of steps
     kept = {'params': moved, 'aux': state['aux'], 'opt': state['opt'][update.name]}
     new = _take(taken, functools.partial(_changed, blueprint, update), kept, aux, gradient, mesh)
     changed = {

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from genbench import config
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import observations
-from genbench.families.base import Sampler
+from genbench.families.base import Networks, Sampler
 from genbench.families.vae import VAE
 from genbench.networks import decoders
 
@@ -178,6 +179,10 @@ def test_grey_images_score_the_mean_over_their_binary_draws_and_a_threshold_has_
     assert float(grey.log_prob(h, observed)[0]) == pytest.approx(wanted, rel=1e-5)
     np.testing.assert_allclose(grey.encode(grey.seen(image, observed)), [[[[0.2, 0.8]]]], rtol=1e-6)
     np.testing.assert_array_equal(halved.observe(jnp.array([0, 127, 128, 255]), None), [0, 0, 255, 255])
+    odd = observations.make('threshold_bernoulli', DataSpec('digits', (1, 1, 2), levels=17), 0.0)
+    np.testing.assert_array_equal(odd.observe(jnp.array([7, 8, 9]), None), [0, 16, 16])  # 8 / 16 is one half
+    family = VAE(config.resolve({'family': {'name': 'vae', 'decoder': 'grey_bernoulli'}}), spec)
+    assert family.latent_model(Networks({}), None) is None  # annealing would take the mean for a probability
     assert (grey.protocol['binarisation'], halved.protocol['binarisation']) == ('mean over draws', 'at half')
 
 

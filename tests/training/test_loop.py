@@ -16,6 +16,7 @@ from genbench.evaluation import draw, harness
 from genbench.families.base import Average, Family, Likelihood, Samples, Stage, Update, register
 from genbench.networks import decoders
 from genbench.training import runs, sampling
+from genbench.training import step as step_module
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 from genbench.training.prepared import prepare
@@ -298,6 +299,13 @@ def test_a_run_resumes_across_the_boundary_of_stages(tiny, tmp_path, stop):
     assert resumed.summary['state_sha256'] == unbroken.summary['state_sha256']
 
 
+@pytest.fixture(params=['conditional', 'selection'])
+def taken(request, monkeypatch):
+    """The two ways of leaving out an update: CPUs use the first, accelerators the second."""
+    monkeypatch.setattr(step_module, '_on_cpu', lambda mesh: request.param == 'conditional')
+
+
+@pytest.mark.usefixtures('taken')
 @pytest.mark.parametrize('poison', ['loss', 'gradient'])
 def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path, poison):
     config = tiny('poisoned', f'family.poison={poison}', 'train.num_steps=5', *ONE_A_STEP)
@@ -310,6 +318,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tiny, tmp_path, poi
     assert [row['skipped/total'] for row in read_rows(tmp_path / 'metrics.jsonl')] == [0, 0, 1, 1, 1]
 
 
+@pytest.mark.usefixtures('taken')
 @pytest.mark.parametrize(('limit', 'end'), [(0, -14), (10, -14), (9, -4)])
 def test_an_update_with_a_longer_gradient_than_the_limit_is_left_out(tiny, tmp_path, limit, end):
     train(tiny('steep', f'optimizer.skip_norm={limit}', 'train.num_steps=5', *ONE_A_STEP), tmp_path, quiet=True)
