@@ -79,7 +79,8 @@ class GAN(Family):
             name = config.family[key]
             if name not in known:
                 raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
-        adversarial.check_packs(config, self.conditional)
+        adversarial.check(config, self.conditional)
+        augmented.check(config.family)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         options, pack = self.config.family, self.config.family.pack
