@@ -25,8 +25,9 @@ def get_config() -> ConfigDict:
                 'critic_steps': 5,
             },
             'network': {'channels': 128, 'multipliers': (1, 1, 1, 1), 'latent': 128},
-            'train': {'num_steps': 500_000, 'batch_size': 64, 'sample_every': 50_000},
+            'train': {'num_steps': 500_000, 'batch_size': 64, 'sample_every': 50_000, 'ema_decay': 0.0},
             'optimizer': {'b2': 0.9, 'schedule': 'linear'},
             'checkpoint': {'every': 10_000},
+            'evaluation': {'average': 'current'},
         }
     )

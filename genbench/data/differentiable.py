@@ -157,7 +157,7 @@ def diffaugment(x: Array, keys: Array, p: Array) -> Array:
     x = grey + (x - grey) * 2 * uniform('saturation')
     whole = x.mean((1, 2, 3), keepdims=True)
     x = whole + (x - whole) * (uniform('contrast') + 0.5)
-    most = [round(side / 8) for side in x.shape[1:3]]
+    most = [(side + 4) // 8 for side in x.shape[1:3]]  # an eighth, and halves upwards
     padded = jnp.pad(x, ((0, 0), (most[0], most[0]), (most[1], most[1]), (0, 0)))
     starts = jnp.stack([rng.integers(keys, f'shift {axis}', 0, 2 * most[axis] + 1) for axis in (0, 1)], -1)
     crop = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), x.shape[1:])  # noqa: E731

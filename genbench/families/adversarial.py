@@ -67,8 +67,12 @@ def packed(images: Array, pack: int) -> Array:
     return jnp.moveaxis(packs, 1, 3).reshape(len(packs), *images.shape[1:3], -1)
 
 
-def check_packs(config: Any, conditional: bool) -> None:
-    """Raise a UserError for packs that the batches, conditions or augmentation of this config do not allow."""
+def check(config: Any, conditional: bool) -> None:
+    """Raise a UserError for options of a penalty that is not paid, and for packs that this config does not allow."""
+    for key in ('penalty_falls_to', 'penalty_every') if config.family.penalty == 'none' else ():
+        if config.family[key] != 1:
+            raise UserError(f'family.{key} is {config.family[key]}, but family.penalty=none pays nothing; use another '
+                            'penalty, or 1.')  # fmt: skip
     pack, size = config.family.pack, config.train.batch_size // config.train.accumulate
     if pack > 1 and (conditional or size % pack):
         why = 'has no common condition' if conditional else f'does not divide a (micro-)batch of {size}'

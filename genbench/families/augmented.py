@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data import differentiable
+from genbench.errors import UserError
 from genbench.families import adversarial
 from genbench.ranges import COUNT, PROBABILITY, Range, one_of
 
@@ -60,6 +61,13 @@ class Augmented(nnx.Module):
 
     def __call__(self, x: Array, *given: Any) -> Array:
         return self.critic(self.augment(x, self.keys[...], self.probability[...]), *given)
+
+
+def check(options: Any) -> None:
+    """Raise a UserError for a probability of an augmentation that takes none."""
+    if options.augmentation_probability and options.augmentation in ('none', *differentiable.ALWAYS):
+        raise UserError(f'family.augmentation_probability is set, but family.augmentation={options.augmentation} has '
+                        'none; use bgc or bgc_cutout, or 0.')  # fmt: skip
 
 
 def controlled(options: Any) -> bool:

@@ -79,7 +79,8 @@ class GAN(Family):
             name = config.family[key]
             if name not in known:
                 raise UserError(f'A GAN has no {key} {name!r} (family.{key}). {did_you_mean(name, known)}')
-        adversarial.check_packs(config, self.conditional)
+        adversarial.check(config, self.conditional)
+        augmented.check(config.family)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         options, pack = self.config.family, self.config.family.pack
@@ -90,11 +91,12 @@ class GAN(Family):
     def updates(self) -> tuple[Update, ...]:
         rate, every = self.config.family.discriminator_learning_rate, self.config.family.critic_steps
         options = {'learning_rate': rate} if rate else {}
-        # Micro-batches share the singular vectors of spectral normalisation, but not the signs that a controller sees.
-        splits = not augmented.controlled(self.config.family)
+        # Micro-batches share singular vectors of spectral normalisation, but no controller's signs or batch statistics.
+        whole = self.config.network.name in NORMALISED
+        splits = not whole and not augmented.controlled(self.config.family)
         return (
             Update('discriminator', ('discriminator',), self.discriminator_loss, options, splits=splits),
-            Update('generator', ('generator',), self.generator_loss, every=every, splits=True),
+            Update('generator', ('generator',), self.generator_loss, every=every, splits=not whole),
         )
 
     @property
@@ -160,10 +162,8 @@ class GAN(Family):
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The generator's loss on the logits of its images."""
         given = self.given(batch)
-        fake, keys = (
-            self._packed(self._generate(networks, batch['key'], given)),
-            batch['key'][:: self.config.family.pack],
-        )
+        fake = self._packed(self._generate(networks, batch['key'], given))
+        keys = batch['key'][:: self.config.family.pack]
         chosen = LOSSES[self.config.family.loss]
         logits = real = self._critic(networks, keys, step, 'fake')(fake, given)
         if chosen.pairs:

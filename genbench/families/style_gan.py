@@ -76,7 +76,7 @@ class StyleGAN(GAN):
             'penalty_every': 16,
             'mixing': 0.9,  # probability that an image has two styles
             'path_length_weight': 2.0,
-            'path_length_every': 4,  # steps from one path length penalty to the next, which then counts as often
+            'path_length_every': 4,  # generator updates from one penalty to the next, which then counts as often
         }
         return {
             'family': {**super().defaults()['family'], **options},
@@ -110,9 +110,8 @@ class StyleGAN(GAN):
             w = self._styles(generator, half, cut)[0]
             return lengths.penalty(path_lengths(lambda w: generator.synthesise(w, half), w, y))
 
-        paid = adversarial.sometimes(
-            step, every, penalty, lambda modules: jnp.zeros(()), (networks['generator'], networks['lengths'])
-        )
+        updates, modules = step // self.config.family.critic_steps, (networks['generator'], networks['lengths'])
+        paid = adversarial.sometimes(updates, every, penalty, lambda modules: jnp.zeros(()), modules)
         return loss + every * weight * paid, {**scalars, 'path_length': networks['lengths'].mean[...]}
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:

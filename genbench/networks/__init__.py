@@ -305,7 +305,14 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
 
 
 def dequantiser(config: Any, space: Shaped, rngs: nnx.Rngs) -> flowpp.Dequantiser:
-    """A network (images, noise) → places of the pixels in their bins and their log-density, of the section `family`."""
+    """A network (images, noise) → places of the pixels in their bins and their log-density, of the section `family`.
+
+    Raises:
+      UserError: the heads of its attention do not divide its channels.
+    """
+    if config.dequantiser_channels % DEQUANTISER_HEADS:
+        raise UserError(f'family.dequantiser_channels is {config.dequantiser_channels}; it should be divisible by '
+                        f'{DEQUANTISER_HEADS}.')  # fmt: skip
     return flowpp.Dequantiser(
         space.shape, channels=config.dequantiser_channels, blocks=config.dequantiser_blocks,
         components=config.dequantiser_components, heads=DEQUANTISER_HEADS, rngs=rngs,

@@ -43,6 +43,7 @@ RANGES = {
 }
 COLUMNS, CHANNELS, LAST = 4, 2, 3  # couplings of columns, then, after a squeeze, of channels and again of columns
 HALVINGS = 40  # of the interval that contains the inverse of a mixture
+LEAST = -7.0  # log-scale of a logistic of a mixture, as in the code
 WEAK = 0.1  # deviation of the outputs of gates and networks on the first batch; 1 for other layers
 
 
@@ -194,7 +195,8 @@ class Step(nnx.Module):
 
     def _affine(self, kept: Array, context: Array | None, key: Array | None, fit: bool) -> tuple[Array, ...]:
         h = self.network(kept, context, key, fit).reshape(*kept.shape, -1)
-        return jnp.tanh(h[..., 0]), h[..., 1], *jnp.split(h[..., 2:], 3, axis=-1)
+        weights, means, log_scales = jnp.split(h[..., 2:], 3, axis=-1)
+        return jnp.tanh(h[..., 0]), h[..., 1], weights, means, jnp.maximum(log_scales, LEAST)
 
     def _scale(self) -> Array:
         return jnp.maximum(self.scale[...], 1e-10)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from genbench.errors import UserError
 from genbench.families.base import Networks
 
 WEIGHTS = np.linspace(-1, 1, 48).reshape(4, 4, 3)
@@ -78,3 +79,9 @@ def test_the_weight_of_the_penalty_falls_along_half_a_cosine(share, left, make_f
     step = jnp.asarray(share * family.config.train.num_steps)
     total, scalars = family.discriminator_loss(players(quadratic), batch, jax.random.key(0), step)
     assert (total - scalars['loss']) / (scalars['penalty'] / 2) == pytest.approx(left, rel=1e-4)
+
+
+@pytest.mark.parametrize(('key', 'value'), [('penalty_falls_to', 0.1), ('penalty_every', 4)])
+def test_options_of_a_penalty_that_is_not_paid_are_refused(key, value, make_family):
+    with pytest.raises(UserError, match=f'family.{key} is {value}, but family.penalty=none pays nothing'):
+        make_family('gan', penalty='none', **{key: value})

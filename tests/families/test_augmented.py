@@ -76,6 +76,12 @@ def test_real_and_fake_images_are_augmented_alike_but_not_the_same(make_family, 
     np.testing.assert_array_equal(again, fake)
 
 
+@pytest.mark.parametrize('named', ['none', 'diffaugment'])
+def test_a_probability_of_an_augmentation_that_takes_none_is_refused(named, make_family):
+    with pytest.raises(UserError, match=f'augmentation_probability is set, but family.augmentation={named} has none'):
+        make_family('gan', augmentation=named, augmentation_probability=0.5)
+
+
 def test_an_augmentation_that_does_not_exist_is_refused(resolve):
     with pytest.raises(UserError, match="family.augmentation is 'diffaugmnt'.*Did you mean diffaugment"):
         resolve('gan', augmentation='diffaugmnt')

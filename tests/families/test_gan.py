@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 from scipy import stats
 
+from genbench import config as configs
 from genbench.errors import UserError
 from genbench.families.base import Networks
+from genbench.training.loop import train
 from genbench.training.state import Blueprint
 
 WEIGHTS = np.linspace(-1, 1, 48).reshape(4, 4, 3)
@@ -164,6 +166,16 @@ def test_the_decay_of_a_rare_update_ends_with_the_run(make_family):
         change, state = optimizer.update(ones, state, ones)
         sizes.append(-float(change['generator']) / family.config.optimizer.learning_rate)
     assert sizes == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-6)  # it runs on steps 0, 5, 10 and 15
+
+
+def test_micro_batches_are_refused_where_the_generator_takes_statistics_of_the_batch(tmp_path):
+    options = {'hidden': (8,), 'discriminator_hidden': (8,), 'pieces': 2}
+    resolved = configs.resolve({
+        'family': {'name': 'gan', 'penalty': 'none'}, 'network': {'name': 'maxout', **options},
+        'train': {'num_steps': 1, 'batch_size': 8, 'accumulate': 2},
+    })  # fmt: skip
+    with pytest.raises(UserError, match='accumulate is 2, but the update discriminator changes generator/norms/0/mean'):
+        train(resolved, tmp_path / 'run', quiet=True)
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,13 @@ def test_lazy_penalties_are_paid_on_every_fourth_step(step, paid):
     assert module.mean[...] == pytest.approx(0.01 * 2 / 0.99 if paid else 0)
 
 
+class Linear(nnx.Module):
+    def __call__(self, x, given):
+        return x.sum((1, 2, 3))
+
+
 @pytest.mark.parametrize(('step', 'times'), [(0, 4), (2, 0)])
 def test_a_lazy_penalty_counts_as_often_as_it_is_left_out(step, times, make_family, batch):
-    class Linear(nnx.Module):
-        def __call__(self, x, given):
-            return x.sum((1, 2, 3))
-
     family = make_family('gan', penalty_every=4, penalty_weight=1.0)
     networks = Networks({'discriminator': Linear(), 'generator': lambda z, given: jnp.zeros((len(z), 4, 4, 3))})
     total, scalars = family.discriminator_loss(networks, batch, jax.random.key(0), jnp.asarray(step))
@@ -76,6 +77,17 @@ class Shown(nnx.Module):
 
     def synthesise(self, w, keys=None):
         return jnp.repeat(w[..., None], 3, -1)
+
+
+def test_path_lengths_are_paid_on_every_fourth_update_of_the_generator(make_family, batch):
+    family = make_family('style_gan', critic_steps=2, path_length_every=4)
+    lengths, paid = PathLength(), []
+    networks = Networks({'discriminator': Linear(), 'generator': Shown(), 'lengths': lengths})
+    for step in range(0, 12, family.updates[1].every):
+        before = float(lengths.mean[...])
+        family.generator_loss(networks, batch, jax.random.key(0), jnp.asarray(step))
+        paid.append(float(lengths.mean[...]) != before)
+    assert paid == [True, False, False, False, True, False]
 
 
 @pytest.mark.parametrize('mixing', [0.0, 0.5, 1.0])
