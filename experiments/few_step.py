@@ -8,6 +8,9 @@ number of steps, so it has a run for each. The diffusion and flow-matching runs 
 of a solver give without distillation.
 
 Cost: 23 minutes of one core a seed. One of the three seeds has run (docs/studies/few_step.md).
+
+Expect, with one evaluation: FD 6.4 for consistency distillation, 7.1 for consistency training, 7.3 for progressive
+distillation, 7.6 to 10.5 for the others, and 189 for a solver of diffusion.
 """
 
 from genbench.report.claims import Comparison, less
