@@ -10,9 +10,10 @@ Python loops: inside an XLA loop on CPU, the gradient of a convolution with resp
 slower.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,36 @@ from flax import nnx
 
 from genbench import rng
 from genbench.data.conditions import Given
+from genbench.errors import UserError
 from genbench.families.base import Array, Family, LatentModel, Likelihood, Networks
 from genbench.training import sampling
 from genbench.training.state import Blueprint, State
 
+if TYPE_CHECKING:
+    from genbench.evaluation.harness import Weights
+
 STEEPNESS = 4.0  # δ of the sigmoid schedule of temperatures
 ACCEPTANCE, STEERING, FIRST_STEP_SIZE = 0.65, 0.1, 0.3  # target acceptance, rate and start of the step size
 PILOTS = 4  # chains that adapt the step size
+SIMULATED = 32  # simulated images for comparing the bounds
+
+
+def score(weights: 'Weights') -> None:
+    """Add the row of a model with a decoder, and to its details the gap of the bounds on simulated images."""
+    one, options = weights.evaluation, weights.options.ais
+    found = likelihood(one.family, weights.blueprint.bind_state(weights.state), options)
+    if found is None:
+        raise UserError(f'{one.family.name} has no decoder p(x | z); remove ais from evaluation.metrics.')
+    count = min(options.num_images or len(one.real.split), len(one.real.split))
+    extra = {'num_images': count, 'simulated': SIMULATED}
+
+    def gap() -> dict[str, float]:
+        given, seed = one.given(0, SIMULATED), weights.options.seed
+        lower, upper = simulated_gap(weights.blueprint, weights.state, given, SIMULATED, seed, options)
+        return {'bidirectional_gap': -float(one.spec.bits_per_dim(np.mean(upper - lower)))}
+
+    annealed = dataclasses.replace(found, protocol={**found.protocol, **extra})
+    weights.score_likelihood(annealed, one.real.split.part(slice(0, count)), gap, copies=options.chains)
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:

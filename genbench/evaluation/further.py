@@ -1,12 +1,13 @@
-"""What an evaluation measures beside samples in features, likelihoods and annealing."""
+"""What an evaluation measures beside samples in features and likelihoods."""
 
 from collections.abc import Callable, Sequence
 
 from genbench.data.spec import DataSpec
-from genbench.evaluation import flows, modes, parzen, path_length, units
+from genbench.evaluation import ais, flows, modes, parzen, path_length, units
 
 # A title, the metrics that are measured, and what adds their rows for `harness.Weights`.
 PARTS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
+    ('ais', ('ais',), ais.score),
     ('active units', ('active_units',), units.score),
     ('path length', ('path_length',), path_length.score),
     ('flow', flows.METRICS, flows.score),

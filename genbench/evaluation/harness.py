@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import ais, bounds, exploration, further, grid, plane, scoring
+from genbench.evaluation import bounds, exploration, further, grid, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -31,7 +31,6 @@ from genbench.training.metrics import ROW
 from genbench.training.state import State
 
 SHOWN = 100  # images in a saved grid
-SIMULATED = 32  # simulated images for comparing the bounds of annealed importance sampling
 
 
 @explained_disk_errors()
@@ -127,8 +126,7 @@ class Evaluation:
         asked = self.options.metrics
         drawn = len(self.cells) + ('exploration' in asked) if self.real.names else 0
         likelihoods = max(1, len(self.likelihoods)) if 'likelihood' in asked else 0
-        others = ('ais' in asked) + len(further.asked(asked))
-        return drawn + len(self.averages) * (likelihoods + others)
+        return drawn + len(self.averages) * (likelihoods + len(further.asked(asked)))
 
     @property
     def explored(self) -> str:
@@ -232,11 +230,9 @@ class Weights:
             if 'exploration' in self.options.metrics and self.chosen == one.explored:
                 found.append(('pictures', functools.partial(self.explore, cells)))
         if 'likelihood' in self.options.metrics:
-            found += [(way.method, functools.partial(self._score_likelihood, way)) for way in one.likelihoods]
+            found += [(way.method, functools.partial(self.score_likelihood, way)) for way in one.likelihoods]
             if not one.likelihoods:
                 found.append(('no likelihood', self.add_no_likelihood))
-        if 'ais' in self.options.metrics:
-            found.append(('ais', self.score_by_annealing))
         return found + [(title, functools.partial(work, self)) for title, work in further.asked(self.options.metrics)]
 
     def score_samples(self, cell: grid.Cell) -> None:
@@ -304,26 +300,7 @@ class Weights:
         none = {'likelihood': 'none'}
         processes.first_does(lambda: self.evaluation.add('bits_per_dim', None, protocol=none, kind='none', n=0))
 
-    def score_by_annealing(self) -> None:
-        """Annealed importance sampling of a model with a decoder, and the gap of its bounds on simulated images."""
-        one, options = self.evaluation, self.options.ais
-        networks = self.blueprint.bind_state(self.state)
-        likelihood = ais.likelihood(one.family, networks, options)
-        if likelihood is None:
-            raise UserError(f'{one.family.name} has no decoder p(x | z); remove ais from evaluation.metrics.')
-        count = min(options.num_images or len(one.real.split), len(one.real.split))
-        split = one.real.split.part(slice(0, count))
-        extra = {'num_images': count, 'simulated': SIMULATED}
-
-        def gap() -> dict[str, float]:
-            given = one.given(0, SIMULATED)
-            lower, upper = ais.simulated_gap(self.blueprint, self.state, given, SIMULATED, self.options.seed, options)
-            return {'bidirectional_gap': -float(one.spec.bits_per_dim(np.mean(upper - lower)))}
-
-        annealed = dataclasses.replace(likelihood, protocol={**likelihood.protocol, **extra})
-        self._score_likelihood(annealed, split, gap, copies=options.chains)
-
-    def _score_likelihood(
+    def score_likelihood(
         self,
         likelihood: Likelihood,
         split: sources.Arrays | None = None,
