@@ -120,14 +120,14 @@ def _alike(one: Cell, other: Cell, test: Comparison) -> bool:
     return one.measurement == other.measurement or named
 
 
-def table(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
-    """The tests of a claim. `shown` maps each metric to its section of the page, if it has one."""
+def table(found: Sequence[Finding], shown: Mapping[str, str], label: str) -> str:
+    """The tests of a claim, as a region of this name. `shown` maps each metric to its section, if it has one."""
     rows = ''.join(_row(one, shown) for one in found)
     words = ' class="words"'
     head = ''.join(f'<th scope="col"{words if name == "verdict" else ""}>{name}</th>'
                    for name in ('test', 'verdict', 'difference', '95% interval', 'seeds'))  # fmt: skip
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Tests of the claim"><table class="tests">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="tests">'
         f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -323,14 +323,16 @@ def _difference(cell: Cell, other: Cell, found: Mapping[tuple[str, str], Pair]) 
 def html(study: StudyRecord, shown: Mapping[str, str]) -> str:
     """The section: each claim with its tests, which is best and how sure that is, and the pairs of each metric."""
     found = contests(study)
-    return ''.join(_claim(study, one, shown) for one in study.claims) + (_best(study, found) if found else '')
+    parts = (_claim(study, one, shown, number) for number, one in enumerate(study.claims, 1))
+    return ''.join(parts) + (_best(study, found) if found else '')
 
 
-def _claim(study: StudyRecord, description: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+def _claim(study: StudyRecord, description: Mapping[str, Any], shown: Mapping[str, str], number: int) -> str:
     if not description.get('claim'):
         return ''
     tests = judged(study, claims.read(description.get('tests') or ()))
-    body = table(tests, shown) if tests else '<p class="quiet">The study has no tests of its claim.</p>'
+    label = 'Tests of the claim' if len(study.claims) == 1 else f'Tests of claim {number}'
+    body = table(tests, shown, label) if tests else '<p class="quiet">The study has no tests of its claim.</p>'
     if len(study.claims) == 1:  # the page begins with it
         return f'<h3>The claim, test by test</h3>{body}'
     title = escape(description.get('title') or 'A study')

@@ -1,5 +1,6 @@
 """The page is one file that needs no network, shows every row, and takes text as text."""
 
+import dataclasses
 import html.parser
 import itertools
 import json
@@ -220,8 +221,14 @@ def test_one_run_has_a_page(make_study, tmp_path):
 
 def test_several_studies_have_one_page(make_study, tmp_path):
     one, other = (make_study(tmp_path / name) for name in ('one', 'other'))
+    for folder in (one, other):
+        description = json.loads((folder / 'study.json').read_text())
+        tests = [dataclasses.asdict(less('fd', 'wide', 'narrow'))]
+        (folder / 'study.json').write_text(json.dumps({**description, 'tests': tests}))
     path = page.write(one, other, out=tmp_path / 'both.html')
     read = Reader(path.read_text())
+    regions = [found['aria-label'] for _, found in read.elements if found.get('role') == 'region']
+    assert {'Tests of claim 1', 'Tests of claim 2'} <= set(regions) and len(set(regions)) == len(regions)
     board = read.text[: read.text.index('How to read it')]
     assert all(f'{folder}/{name}' in board for folder in ('one', 'other') for name in ('wide', 'narrow'))
     assert page.write(one, other) == tmp_path / 'report.html'
