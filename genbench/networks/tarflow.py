@@ -15,7 +15,8 @@ from flax import nnx
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError
 from genbench.networks import layers
-from genbench.networks.pixel_transformer import Block, linear_as_pytorch
+from genbench.networks.initialisers import linear_as_pytorch
+from genbench.networks.pixel_transformer import Block
 from genbench.ranges import COUNT
 
 Array = jax.Array
