@@ -93,6 +93,9 @@ def test_squeezing_keeps_neighbours_together():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(couplings.squeeze(x)[0, 0, 1], [2, 3, 6, 7])
     np.testing.assert_array_equal(couplings.unsqueeze(couplings.squeeze(x)), x)
+    x = jnp.arange(108.0).reshape(1, 9, 6, 2)
+    np.testing.assert_array_equal(couplings.squeeze(x, 3)[0, 2, 1], x[0, 6:9, 3:6].ravel())
+    np.testing.assert_array_equal(couplings.unsqueeze(couplings.squeeze(x, 3), 3), x)
 
 
 def test_a_fresh_flow_fitted_to_a_batch_normalises_it():
