@@ -78,6 +78,20 @@ def test_scales_are_log_normal(drawn):
     assert areas[scaled].std() == pytest.approx(0.4, rel=0.15) and abs(areas[scaled].mean()) < 0.08
 
 
+def test_turns_are_uniform_and_stretches_log_normal(drawn):
+    """The rotation of the polar decomposition, up to quarter turns, and the ratio of singular values, 2^(2 · 0.2 |n|).
+
+    Either rotation turns an image, and together they do with probability p.
+    """
+    left, sizes, right = np.linalg.svd(drawn[0.5][:, :2, :2])
+    turn, stretch = (left @ right)[:, :, 0], np.log2(sizes[:, 0] / sizes[:, 1])
+    angle = np.arctan2(turn[:, 1], turn[:, 0]) % (np.pi / 2)
+    turned, stretched = np.minimum(angle, np.pi / 2 - angle) > 1e-3, stretch > 1e-4
+    assert turned.mean() == pytest.approx(0.5, abs=0.08) and stretched.mean() == pytest.approx(0.5, abs=0.08)
+    assert stats.kstest(angle[turned], stats.uniform(0, np.pi / 2).cdf).pvalue > 1e-3
+    assert stats.kstest(stretch[stretched], stats.halfnorm(scale=0.4).cdf).pvalue > 1e-3
+
+
 def test_hues_turn_around_the_grey_axis_and_luma_is_the_mean(images):
     """Of colours whose grey part the luma flip may turn: lengths across the axis change by saturation alone."""
     many = jnp.broadcast_to(images[:1], (COUNT, *images.shape[1:]))
