@@ -10,27 +10,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError
 from genbench.networks import layers, resampled
+from genbench.networks.initialisers import kernel_as_pytorch, uniform
 from genbench.ranges import COUNT
 
 DEFAULTS = {**resampled.DEFAULTS, 'head_width': 32}  # channels per attention head; 64 in the paper
 RANGES = {**resampled.RANGES, 'head_width': COUNT}
-
-
-def _even(bound: float) -> layers.Initializer:
-    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *_: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
-
-
-_KERNEL = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 STYLE = resampled.Style(
     adaptive=True,
     project=False,
@@ -38,9 +27,9 @@ STYLE = resampled.Style(
     epsilon=1e-5,
     attend_up=True,
     wide_start=True,
-    kernel_init=_KERNEL,
-    attention_init=_KERNEL,
-    bias_init=lambda inputs: _even(1 / math.sqrt(inputs)),
+    kernel_init=kernel_as_pytorch(),
+    attention_init=kernel_as_pytorch(),
+    bias_init=lambda inputs: uniform(1 / math.sqrt(inputs)),
 )
 
 
@@ -67,7 +56,7 @@ class ADM(resampled.ResampledUNet):
             raise UserError(f'network.channels is {channels}; it should be even.')
 
         conditioning = layers.Conditioning(
-            channels, 4 * channels, forms, endpoint=False, kernel_init=_KERNEL, bias_init=STYLE.bias_init,
+            channels, 4 * channels, forms, endpoint=False, kernel_init=kernel_as_pytorch(), bias_init=STYLE.bias_init,
             class_init=resampled.silent_null(lambda n: nnx.initializers.normal(1.0)), early=('vector',),
             time_scale=time_scale, second_time=second_time, rngs=rngs,
         )  # fmt: skip

@@ -212,9 +212,11 @@ class Flow(nnx.Module):
             if self.reversible and not fit:
                 x, change = through(steps, x, given)
                 log_det += change
-            for index, step in enumerate(() if self.reversible and not fit else steps):
-                x, change = step(x, given, None if key is None else jax.random.fold_in(key, 1000 * scale + index), fit)
-                log_det += change
+            else:
+                for index, step in enumerate(steps):
+                    own = None if key is None else jax.random.fold_in(key, 1000 * scale + index)
+                    x, change = step(x, given, own, fit)
+                    log_det += change
             last = scale == len(self.scales) - 1
             x, moved = (x, x) if last else jnp.split(x, 2, axis=-1)
             if self.priors:

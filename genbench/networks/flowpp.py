@@ -288,7 +288,8 @@ class Flow(nnx.Module):
             if self.reversible and not fit:
                 x, change = through(steps, x, None)
                 log_det += change
-            for step in () if self.reversible and not fit else steps:
+                continue
+            for step in steps:
                 x, change = step(x, None, None if key is None else jax.random.fold_in(key, number), fit)
                 log_det, number = log_det + change, number + 1
         return columns_back(x).reshape(len(x), -1), log_det

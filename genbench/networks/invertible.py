@@ -18,18 +18,22 @@ from flax import nnx
 Array = jax.Array
 
 
-def squeeze(x: Array) -> Array:
-    """Turn 2×2 pixels into four times the channels: (b, 2h, 2w, c) → (b, h, w, 4c) (RealNVP, section 3.6)."""
+def squeeze(x: Array, side: int = 2) -> Array:
+    """Turn 2×2 pixels into four times the channels: (b, 2h, 2w, c) → (b, h, w, 4c) (RealNVP, section 3.6).
+
+    Args:
+      side: of the squares that turn into channels, in pixels.
+    """
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height // 2, width // 2, 4 * channels)
+    x = x.reshape(batch, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // side, width // side, side**2 * channels)
 
 
-def unsqueeze(x: Array) -> Array:
+def unsqueeze(x: Array, side: int = 2) -> Array:
     """Inverse of `squeeze`."""
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
+    x = x.reshape(batch, height, width, side, side, channels // side**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, side * height, side * width, channels // side**2)
 
 
 class Logit(nnx.Module):

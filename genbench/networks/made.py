@@ -18,7 +18,8 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
 from genbench.networks.in_order import InOrder
-from genbench.networks.mlp import ACTIVATIONS, uniform
+from genbench.networks.initialisers import kernel_as_pytorch, uniform
+from genbench.networks.mlp import ACTIVATIONS
 from genbench.ranges import COUNT, SEED, each, one_of
 
 Array = jax.Array
@@ -43,7 +44,7 @@ RANGES = {
 KERNELS = {
     'glorot': nnx.initializers.glorot_uniform(),
     'orthogonal': nnx.initializers.orthogonal(),
-    'as_pytorch': nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+    'as_pytorch': kernel_as_pytorch(),
 }
 
 

@@ -14,6 +14,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
+from genbench.networks.invertible import Running
 from genbench.ranges import COUNT, COUNT_OR_NONE, POSITIVE, each
 
 Array = jax.Array
@@ -32,7 +33,7 @@ RANGES = {
 }  # fmt: skip
 GENERATOR, DISCRIMINATOR = ('hidden', 'normalise', 'scale'), ('discriminator_hidden', 'pieces', 'scale')
 DEVIATION = 0.02  # of all first weights
-SHARE, EPSILON = 0.05, 1e-4  # of a batch in the running statistics; added to variances
+EPSILON = 1e-4  # added to variances
 
 _kernel = nnx.initializers.normal(DEVIATION)
 
@@ -47,19 +48,17 @@ def _refuse(forms: Mapping[str, Form]) -> None:
                         'resnet or mlp.')  # fmt: skip
 
 
-class Normalisation(nnx.Module):
+class Normalisation(Running):
     """Batch normalisation of vectors (batch, dims), with running statistics once it no longer trains."""
 
+    MOMENTUM = 0.95
+
     def __init__(self, dims: int):
-        self.mean, self.variance = nnx.BatchStat(jnp.zeros(dims)), nnx.BatchStat(jnp.ones(dims))
+        super().__init__(dims)
         self.scale, self.shift = nnx.Param(jnp.ones(dims)), nnx.Param(jnp.zeros(dims))
 
     def __call__(self, x: Array, training: bool) -> Array:
-        mean, variance = self.mean[...], self.variance[...]
-        if training:
-            old, mean, variance = (mean, variance), x.mean(0), x.var(0)
-            for kept, before, new in zip((self.mean, self.variance), old, (mean, variance), strict=True):
-                kept[...] = before + SHARE * (jax.lax.stop_gradient(new) - before)
+        mean, variance = self.moments(x, training, fit=False)
         return (x - mean) * jax.lax.rsqrt(variance + EPSILON) * self.scale[...] + self.shift[...]
 
 

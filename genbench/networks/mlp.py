@@ -10,6 +10,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given, combinations, combined
 from genbench.errors import UserError
 from genbench.networks import couplings, layers
+from genbench.networks.initialisers import uniform
 from genbench.ranges import COUNT, COUNT_OR_NONE, POSITIVE, each, one_of
 
 DEFAULTS = {
@@ -31,11 +32,6 @@ RANGES = {
 
 
 glorot = nnx.initializers.glorot_uniform()
-
-
-def uniform(limit: float) -> layers.Initializer:
-    """Uniform in ±limit."""
-    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:

@@ -8,7 +8,6 @@ Keys and values of earlier steps are kept while an image is sampled, so a step p
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,7 @@ from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.networks.in_order import InOrder
-from genbench.networks.made import KERNELS
-from genbench.networks.mlp import uniform
+from genbench.networks.initialisers import linear_as_pytorch
 from genbench.ranges import COUNT, SHARE
 
 Array = jax.Array
@@ -37,12 +35,6 @@ SPREAD = 0.125  # standard deviation of fresh kernels times √inputs (Child et 
 
 def _kernel(inputs: int) -> layers.Initializer:
     return nnx.initializers.normal(SPREAD / math.sqrt(inputs))
-
-
-def linear_as_pytorch(before: int, after: int, rngs: nnx.Rngs, **options: Any) -> layers.Linear:
-    """A linear layer whose kernel and bias start as PyTorch's."""
-    options = {'kernel_init': KERNELS['as_pytorch'], 'bias_init': uniform(before**-0.5), **options}
-    return layers.Linear(before, after, rngs=rngs, **options)
 
 
 class Block(nnx.Module):

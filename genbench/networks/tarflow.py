@@ -15,7 +15,9 @@ from flax import nnx
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError
 from genbench.networks import layers
-from genbench.networks.pixel_transformer import Block, linear_as_pytorch
+from genbench.networks.initialisers import linear_as_pytorch
+from genbench.networks.invertible import squeeze, unsqueeze
+from genbench.networks.pixel_transformer import Block
 from genbench.ranges import COUNT
 
 Array = jax.Array
@@ -154,9 +156,8 @@ class Flow(nnx.Module):
         ])  # fmt: skip
 
     def _tokens(self, x: Array) -> Array:
-        rows, columns, _ = self.shape
-        x = x.reshape(len(x), rows // self.patch, self.patch, columns // self.patch, self.patch, -1)
-        return x.swapaxes(2, 3).reshape(len(x), rows * columns // self.patch**2, -1)
+        x = squeeze(x, self.patch)
+        return x.reshape(len(x), -1, x.shape[-1])
 
     def __call__(
         self, x: Array, given: Given = None, key: Array | None = None, fit: bool = False
@@ -171,8 +172,7 @@ class Flow(nnx.Module):
     def inverse(self, z: Array, given: Given = None, guidance: Guidance = Guidance()) -> Array:  # noqa: B008
         """Map vectors back to images."""
         rows, columns, channels = self.shape
-        x = z.reshape(len(z), rows * columns // self.patch**2, -1)
+        x = z.reshape(len(z), -1, channels * self.patch**2)
         for flow in reversed(self.flows):
             x = flow.inverse(x, given, guidance)
-        x = x.reshape(len(z), rows // self.patch, columns // self.patch, self.patch, self.patch, channels)
-        return x.swapaxes(2, 3).reshape(len(z), *self.shape)
+        return unsqueeze(x.reshape(len(z), rows // self.patch, columns // self.patch, -1), self.patch)

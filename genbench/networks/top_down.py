@@ -19,6 +19,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
+from genbench.networks.initialisers import kernel_as_pytorch
 from genbench.ranges import COUNT, Range
 
 Array = jax.Array
@@ -142,11 +143,6 @@ def latent_shapes(config: Any, size: int) -> list[tuple[int, int, int]]:
     return [(one.resolution, one.resolution, config.latent_channels) for one in entries]
 
 
-def _kernel(scale: float = 1.0) -> layers.Initializer:
-    """PyTorch's default, uniform in ±1/√inputs, times `scale`."""
-    return nnx.initializers.variance_scaling(scale**2 / 3, 'fan_in', 'uniform') if scale else layers.zeros
-
-
 class Block(nnx.Module):
     """A 1×1 convolution, two 3×3 and a 1×1, each after a GELU. At 1×1 and 2×2 all are 1×1.
 
@@ -158,8 +154,8 @@ class Block(nnx.Module):
         window = 3 if resolution > 2 else 1
         widths, kernels = (inputs, middle, middle, middle, outputs), (1, window, window, 1)
         self.convolutions = nnx.List([
-            layers.Conv(widths[i], widths[i + 1], kernel=kernels[i], kernel_init=_kernel(scale if i == 3 else 1.0),
-                        rngs=rngs) for i in range(4)
+            layers.Conv(widths[i], widths[i + 1], kernel=kernels[i],
+                        kernel_init=kernel_as_pytorch(scale if i == 3 else 1.0), rngs=rngs) for i in range(4)
         ])  # fmt: skip
 
     def __call__(self, x: Array) -> Array:
@@ -176,7 +172,7 @@ class Encoder(nnx.Module):
         width: int, depth: int, encoder: str, bottleneck: float, remat: str, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.entries, self.remat = encoder_blocks(encoder, size, depth), layers.check_remat(remat)
-        self.conv_in = layers.Conv(image_channels, width, kernel_init=_kernel(), rngs=rngs)
+        self.conv_in = layers.Conv(image_channels, width, kernel_init=kernel_as_pytorch(), rngs=rngs)
         self.classes = layers.Classes(forms, width, rngs=rngs)
         scale, middle = len(self.entries) ** -0.5, max(int(width * bottleneck), 1)
         self.blocks = nnx.List([
@@ -203,7 +199,7 @@ class Layer(nnx.Module):
         self.latents = latents
         self.posterior = Block(resolution, 2 * width, middle, 2 * latents, rngs=rngs)
         self.prior = Block(resolution, width, middle, 2 * latents + width, 0.0, rngs=rngs)
-        self.latent = layers.Conv(latents, width, kernel=1, kernel_init=_kernel(scale), rngs=rngs)
+        self.latent = layers.Conv(latents, width, kernel=1, kernel_init=kernel_as_pytorch(scale), rngs=rngs)
         self.rest = Block(resolution, width, middle, width, scale, rngs=rngs)
 
     def __call__(self, x: Array, seen: Array | None, noise: Array) -> tuple[Array, Draw]:
@@ -241,7 +237,7 @@ class Decoder(nnx.Module):
         started = sorted({one.resolution for one in self.entries if one.resolution <= BIAS_UP_TO})
         self.starts = nnx.Dict({str(one): nnx.Param(jnp.zeros((one, one, width))) for one in started})
         self.gain, self.bias = nnx.Param(jnp.ones(width)), nnx.Param(jnp.zeros(width))
-        self.output = layers.Conv(width, outputs, kernel=1, kernel_init=_kernel(), rngs=rngs)
+        self.output = layers.Conv(width, outputs, kernel=1, kernel_init=kernel_as_pytorch(), rngs=rngs)
 
     def __call__(
         self, noise: Noise, seen: Mapping[int, Array] | None = None, given: Given = None

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from genbench.data import differentiable
 
@@ -77,6 +78,20 @@ def test_scales_are_log_normal(drawn):
     assert areas[scaled].std() == pytest.approx(0.4, rel=0.15) and abs(areas[scaled].mean()) < 0.08
 
 
+def test_turns_are_uniform_and_stretches_log_normal(drawn):
+    """The rotation of the polar decomposition, up to quarter turns, and the ratio of singular values, 2^(2 · 0.2 |n|).
+
+    Either rotation turns an image, and together they do with probability p.
+    """
+    left, sizes, right = np.linalg.svd(drawn[0.5][:, :2, :2])
+    turn, stretch = (left @ right)[:, :, 0], np.log2(sizes[:, 0] / sizes[:, 1])
+    angle = np.arctan2(turn[:, 1], turn[:, 0]) % (np.pi / 2)
+    turned, stretched = np.minimum(angle, np.pi / 2 - angle) > 1e-3, stretch > 1e-4
+    assert turned.mean() == pytest.approx(0.5, abs=0.08) and stretched.mean() == pytest.approx(0.5, abs=0.08)
+    assert stats.kstest(angle[turned], stats.uniform(0, np.pi / 2).cdf).pvalue > 1e-3
+    assert stats.kstest(stretch[stretched], stats.halfnorm(scale=0.4).cdf).pvalue > 1e-3
+
+
 def test_hues_turn_around_the_grey_axis_and_luma_is_the_mean(images):
     """Of colours whose grey part the luma flip may turn: lengths across the axis change by saturation alone."""
     many = jnp.broadcast_to(images[:1], (COUNT, *images.shape[1:]))
@@ -109,6 +124,33 @@ def test_diffaugment_shifts_by_an_eighth_and_changes_colours_about_their_means()
     assert np.nanstd(level, (1, 2, 3)).max() < 1e-5
     assert -0.5 <= brightness.min() < -0.45 and 0.45 < brightness.max() <= 0.5
     assert seen.any(3)[:, 2:-2, 2:-2].mean() < 1 and seen.mean((0, 3))[0, 0] < seen.mean((0, 3))[8, 0]
+
+
+def test_diffaugment_draws_factors_and_shifts_uniformly():
+    """Read off its results: luma is linear at the right shift only, and colours around luma are then proportional."""
+    x = np.random.default_rng(1).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
+    run = jax.jit(lambda keys: differentiable.diffaugment(jnp.broadcast_to(x, (300, 16, 16, 3)), keys, jnp.zeros(())))
+    padded, found = np.pad(x, ((2, 2), (2, 2), (0, 0)), constant_values=np.nan), []
+    for out in np.asarray(run(keys(300))):
+
+        def pairs(shift, out=out):
+            before = padded[shift // 5 :, shift % 5 :][:16, :16]
+            seen = (out != 0).any(-1) & np.isfinite(before[..., 0])
+            return before[seen], out[seen]
+
+        lumas = [np.corrcoef(*(values.mean(-1) for values in pairs(shift)))[0, 1] for shift in range(25)]
+        before, after = pairs(np.argmax(lumas))
+        contrast, offset = np.polyfit(before.mean(-1), after.mean(-1), 1)
+        colours, changed = (values - values.mean(-1, keepdims=True) for values in (before, after))
+        factor = (colours * changed).sum() / (colours**2).sum()
+        np.testing.assert_allclose(changed, factor * colours, atol=1e-4)
+        found.append([np.argmax(lumas), offset - x.mean() * (1 - contrast), contrast, factor / contrast, max(lumas)])
+    shifts, brightness, contrasts, saturations, fits = np.transpose(found)
+    assert fits.min() > 0.9999
+    assert stats.chisquare(np.bincount(shifts.astype(int), minlength=25)).pvalue > 1e-3
+    for values, low, width in ((brightness, -0.5, 1), (contrasts, 0.5, 1), (saturations, 0, 2)):
+        assert stats.kstest(values, stats.uniform(low, width).cdf).pvalue > 1e-3
+        assert 0 <= (values.min() - low) / width + 1e-4 < 0.05 and 0.95 < (values.max() - low) / width - 1e-4 <= 1
 
 
 @pytest.mark.parametrize('name', differentiable.AUGMENTATIONS)

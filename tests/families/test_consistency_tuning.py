@@ -69,6 +69,17 @@ def test_tuning_begins_as_diffusion(tuned, keys):
     np.testing.assert_allclose(loss, wanted.mean(), rtol=1e-3)
 
 
+def test_a_jump_counts_by_the_inverse_of_the_difference_in_noise(tuned, keys):
+    """A student whose image is the level t everywhere: (t − r)² / (t − r) at t = 2, whose r is that of the code."""
+    family = tuned(shrinking=2.0, huber=0.0)
+    family._draw_times = lambda schedule, keys: jnp.full(len(keys), schedule.time_at(jnp.asarray(2.0)))
+    level = lambda x_t, t: jnp.broadcast_to(family.schedule.sigma(t) / family.schedule.alpha(t), x_t.shape)  # noqa: E731
+    student = jumping(family, lambda x_t, t: level(x_t, expand(t, x_t)))
+    batch = {'image': jnp.zeros((4, 1, 1, 2), int), 'key': keys(4)}
+    loss, logged = family.loss(student, batch, jax.random.key(0), jnp.asarray(0))
+    assert loss == pytest.approx(2 - 0.0463767, rel=1e-4) and logged['ratio'] == pytest.approx(0.0463767 / 2, rel=1e-3)
+
+
 def test_tuning_ends_at_the_consistency_function(tuned, keys):
     """f_c = x_t m(t)^c with m = STD / √(α² STD² + σ²) is the consistency function for c = 1.
 

@@ -88,6 +88,17 @@ def test_the_loss_of_the_exact_predictor_is_the_entropy_of_what_is_hidden(family
     assert loss == pytest.approx(wanted / 3 / np.log(2), rel=0.02)
 
 
+def test_smoothing_spreads_a_share_of_the_target_over_all_values(family, keys, resolve):
+    """A predictor that gives 0.7 to ones, of images of ones: by hand, the true value weighs 0.8 + 0.2 / 2."""
+    smooth = families.get('maskgit')(resolve('maskgit', label_smoothing=0.2), SPEC)
+    predict = lambda x, *_: jnp.broadcast_to(jnp.log(jnp.array([0.3, 0.7])), (*x.shape, 2))  # noqa: E731
+    batch = {'image': jnp.ones((16, 1, 3, 1), int), 'key': keys(16)}
+    found = [one.loss({'predictor': predict}, batch, jax.random.key(0), 0) for one in (family, smooth)]
+    (plain, logged), (spread, also) = found
+    assert spread / plain == pytest.approx(0.9 + 0.1 * np.log(0.3) / np.log(0.7), rel=1e-5)
+    assert logged['bits'] == also['bits'] == pytest.approx(-np.log2(0.7), rel=1e-5)
+
+
 def test_the_schedule_hides_everything_at_the_start_and_nothing_at_the_end():
     np.testing.assert_allclose(hidden_share(jnp.array([0, 1 / 3, 1])), [1, np.sqrt(3) / 2, 0], atol=1e-6)
 

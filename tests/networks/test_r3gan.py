@@ -16,7 +16,7 @@ from genbench.networks import platforms, r3gan
 CIFAR10 = {'channels': 768, 'multipliers': (1, 1, 1, 1), 'group': 8}
 IMAGENET64 = {'channels': 1536, 'multipliers': (1, 1, 1, 1, 1), 'group': 16}
 FFHQ = {'channels': 96, 'multipliers': (1, 2, 4, 8, 8, 8, 8), 'group': 8}
-TINY = {'channels': 8, 'multipliers': (1, 2), 'group': 4, 'blocks': 1}
+TINY = {'channels': 8, 'multipliers': (1, 2), 'group': 4, 'blocks': 1, 'latent': 4}
 
 
 def labels(count):
@@ -91,6 +91,44 @@ def test_a_block_is_two_products_around_a_convolution_of_each_group(platform):
     with platforms.compiled_for(platform):
         found = nnx.jit(block)(x)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def enlarged(x, axis):
+    """[1, 3, 3, 1] as bilinear interpolation at a quarter and three quarters between pixels, with zeros outside."""
+    x = np.moveaxis(x, axis, 0)
+    around = np.pad(x, [(1, 1)] + [(0, 0)] * (x.ndim - 1))
+    pairs = np.stack([0.75 * x + 0.25 * around[:-2], 0.75 * x + 0.25 * around[2:]], axis=1)
+    return np.moveaxis(pairs.reshape(-1, *x.shape[1:]), 0, axis)
+
+
+def reduced(x, axis):
+    """The weighted mean of four pixels, with zeros outside."""
+    x = np.moveaxis(x, axis, 0)
+    around = np.pad(x, [(1, 1)] + [(0, 0)] * (x.ndim - 1))
+    return np.moveaxis(sum(w * around[i : i + len(x) : 2] for i, w in enumerate((1, 3, 3, 1))) / 8, 0, axis)
+
+
+def test_players_are_stages_of_blocks_with_filters_between_them():
+    """From the lowest resolution to the image, and back to one logit; what a block computes is tested above."""
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / 3, jnp.float32)  # noqa: E731
+    made = nnx.jit(lambda: players(8, 0, **TINY))()
+    for one in made.values():
+        nnx.update(one, jax.tree.map(draw, nnx.state(one, nnx.Param)))
+    generator, discriminator = made['generator'], made['discriminator']
+    block = nnx.jit(lambda block, h: block(h))
+    z = rng.normal(size=(2, TINY['latent'])).astype(np.float32)
+    h = (z @ np.asarray(generator.input.kernel))[:, None, None] * np.asarray(generator.basis)
+    h = np.asarray(block(generator.stages[0][0], h)) @ np.asarray(generator.transitions[0].kernel)
+    h = np.asarray(block(generator.stages[1][0], enlarged(enlarged(h, 1), 2)))
+    image = h @ np.asarray(generator.output.kernel)
+    np.testing.assert_allclose(nnx.jit(generator)(z), image, rtol=1e-3, atol=1e-3)
+    h = np.asarray(block(discriminator.stages[0][0], image @ np.asarray(discriminator.input.kernel)))
+    h = reduced(reduced(h, 1), 2) @ np.asarray(discriminator.transitions[0].kernel)
+    h = (block(discriminator.stages[1][0], h) * np.asarray(discriminator.basis)).sum((1, 2))
+    wanted = (h @ np.asarray(discriminator.output.kernel))[:, 0]
+    np.testing.assert_allclose(nnx.jit(discriminator)(image), wanted, rtol=1e-3, atol=1e-3)
+    assert np.abs(wanted).max() > 0.1
 
 
 def test_logits_are_linear_in_the_vector_of_the_class():

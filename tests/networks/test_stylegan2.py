@@ -156,6 +156,20 @@ def test_a_style_at_any_place_changes_the_image(generator):
     assert all(np.abs(images[place] - images[4]).max() > 1e-3 for place in range(4))
 
 
+def test_images_of_all_resolutions_are_enlarged_and_added(generator):
+    """Figure 7b, with the styles of the official code: an image takes that of the convolution that follows it.
+
+    Away from the edges, [1, 3, 3, 1] is bilinear interpolation.
+    """
+    one, w = generator, jax.random.normal(jax.random.key(3), (2, 4, generator.convs[0].styles.kernel.shape[0]))
+    h = one.convs[0](jnp.repeat(one.start[...][None], 2, axis=0), w[:, 0])
+    low = one.images[0](h, w[:, 1])
+    high = one.images[1](one.convs[1](one.up[0](h, w[:, 1]), w[:, 2]), w[:, 3])
+    wanted = jax.image.resize(low, high.shape, 'linear') + high
+    np.testing.assert_allclose(one.synthesise(w)[:, 1:-1, 1:-1], wanted[:, 1:-1, 1:-1], rtol=1e-3, atol=1e-3)
+    assert np.abs(low).max() > 0.1 and np.abs(high).max() > 0.1
+
+
 def test_the_mapping_sees_the_direction_of_z_alone(generator):
     z = jax.random.normal(jax.random.key(0), (3, 6))
     first, other = nnx.jit(lambda generator, z: (generator.mapping(z), generator.mapping(9 * z)))(generator, z)
