@@ -344,10 +344,10 @@ class Family:
     def units(
         self, networks: Networks, images: Array, given: Given, keys: Array, draws: Array
     ) -> tuple[Array, Array] | None:
-        """What an encoder tells of integer images by each latent, (batch, latents); None without such an encoder.
+        """The posterior mean and the KL of each latent for integer images, (batch, latents) each; None without encoder.
 
-        The first is the mean of q(z | x), for a z that is standard normal under the prior, and the second the latent's
-        part of KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q by one key per image,
-        `draws`. `keys` draw what the encoder sees, such as binary images.
+        The mean is that of q(z | x), for a z that is standard normal under the prior. The KL is the latent's part of
+        KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q with one key per image, `draws`.
+        `keys` draw what the encoder sees, such as binary images.
         """
         return None
