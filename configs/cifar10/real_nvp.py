@@ -5,7 +5,7 @@ genbench train --config=configs/cifar10/real_nvp.py --workdir=runs/cifar10_real_
 
 Dinh et al. 2017 report 3.49 bits per dimension. We have not reproduced this yet.
 
-Logits with α = 0.05, mirrored images, batches of 64, Adam at 1e-3 and the penalty of 5e-5 on scales are the paper's.
+The paper gives logits with α = 0.05, mirrored images, batches of 64, Adam at 1e-3 and the penalty of 5e-5 on scales.
 The official code clips the norm of the gradient at 100, for a loss in nats per image. For bits per dimension this is
 0.047. The paper does not say how long it trains; the length is our choice.
 

@@ -173,7 +173,7 @@ class Family:
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: int = 1  # steps of a sampler if nobody sets them
-    most_steps: int | None = None  # of a sampler, where a model knows the times of so many steps and no others
+    most_steps: int | None = None  # of a sampler, where a model knows the times of this many steps and no others
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
