@@ -131,7 +131,7 @@ def compared(script: str, cases: str, *options: str) -> Callable[[Machine], list
 
 
 def calls(machine: Machine) -> list[str]:
-    """Training with so many steps in one call of the device."""
+    """Training with this many steps in one call of the device."""
     found = []
     for number in (1, 8, 32):
         steps = 64 if machine.smoke else 4096

@@ -2,10 +2,10 @@
 
 genbench run experiments/few_step.py --out runs/few_step
 
-Each run may spend 5e12 operations, those of the teacher that it builds on included: a student has what its teacher
-leaves, which is about half. Reflow also pays for its pairs of noise and image. Progressive distillation learns one
-number of steps, so it has a run for each. The diffusion and flow-matching runs of the whole budget show what few steps
-of a solver give without distillation.
+Each run may spend 5e12 operations, including those of the teacher that it builds on. A student thus has what its
+teacher leaves, which is about half. Reflow also pays for its pairs of noise and image. Progressive distillation learns
+one number of steps, so it has a run for each. The diffusion and flow-matching runs of the whole budget show what few
+steps of a solver give without distillation.
 
 Cost: 23 minutes of one core a seed. One of the three seeds has run (docs/studies/few_step.md).
 

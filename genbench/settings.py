@@ -57,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
         'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
         'weight_decay': 0.0,
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
-        'skip_norm': 0.0,  # leave out updates whose gradient has a larger norm than this; 0: none
+        'skip_norm': 0.0,  # skip updates whose gradient norm exceeds this; 0: skip none
     },
     'mesh': {  # lengths of the mesh axes; one may be -1, which takes the remaining devices
         'data': -1,  # each device processes its part of the batch

@@ -5,9 +5,10 @@ genbench train --config=configs/cifar10/flowpp.py --workdir=runs/cifar10_flowpp 
 
 Ho et al. 2019 report 3.08 bits per dimension. We have not reproduced this yet.
 
-Ten blocks of 96 channels, mixtures of 32 logistics, dropout of 0.2, batches of 64, Adam at 3e-4 after 2,000 steps of
-warm-up and an average with decay 0.999 are those of the official code. It clips the norm of the gradient at 1, for a
-loss in nats of an image; 4.7e-4 is the same for bits per dimension. It has no fixed length; the length is our choice.
+The settings are those of the official code: ten blocks of 96 channels, mixtures of 32 logistics, dropout of 0.2,
+batches of 64, Adam at 3e-4 after 2,000 steps of warm-up, and an average with decay 0.999. The code clips the norm of
+the gradient at 1, for a loss in nats per image. For bits per dimension this is 4.7e-4. The code sets no length of
+training; the length here is our choice.
 
 Differs from the paper: the first batch, which initialises the network, has 64 images instead of 128. The official
 evaluation averages importance weights of many draws; evaluation.dequantisation_draws sets their number here.
@@ -18,7 +19,7 @@ import math
 
 from ml_collections import ConfigDict
 
-NATS_PER_BIT = 32 * 32 * 3 * math.log(2)  # of an image, for one bit per dimension
+NATS_PER_BIT = 32 * 32 * 3 * math.log(2)  # nats per image for one bit per dimension
 
 
 def get_config() -> ConfigDict:

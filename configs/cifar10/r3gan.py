@@ -6,7 +6,7 @@ genbench train --config=configs/cifar10/r3gan.py --workdir=runs/cifar10_r3gan \
 The paper's FID is 1.96. This config has not been run.
 
 Differs from the paper: the learning rate, Adam's second decay and the average's decay are constant, where the paper
-changes them along half a cosine over 20 million images; the run ends with these. See docs/deviations.md.
+changes them along half a cosine over 20 million images. The run here has that length. See docs/deviations.md.
 """
 
 from ml_collections import ConfigDict

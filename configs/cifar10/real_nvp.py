@@ -5,9 +5,9 @@ genbench train --config=configs/cifar10/real_nvp.py --workdir=runs/cifar10_real_
 
 Dinh et al. 2017 report 3.49 bits per dimension. We have not reproduced this yet.
 
-Logits with α = 0.05, mirrored images, batches of 64, Adam at 1e-3 and the penalty of 5e-5 on scales are the paper's.
-The official code clips the norm of the gradient at 100, for a loss in nats of an image; 0.047 is the same for bits per
-dimension. The paper does not say how long it trains; the length is our choice.
+The paper gives logits with α = 0.05, mirrored images, batches of 64, Adam at 1e-3 and the penalty of 5e-5 on scales.
+The official code clips the norm of the gradient at 100, for a loss in nats per image. For bits per dimension this is
+0.047. The paper does not say how long it trains; the length is our choice.
 
 Differs from the paper: what the networks do inside follows the official code, which has no settings for CIFAR-10.
 docs/deviations.md lists the other differences.
@@ -17,7 +17,7 @@ import math
 
 from ml_collections import ConfigDict
 
-NATS_PER_BIT = 32 * 32 * 3 * math.log(2)  # of an image, for one bit per dimension
+NATS_PER_BIT = 32 * 32 * 3 * math.log(2)  # nats per image for one bit per dimension
 
 
 def get_config() -> ConfigDict:

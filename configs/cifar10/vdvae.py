@@ -6,13 +6,13 @@ genbench train --config=configs/cifar10/vdvae.py --workdir=runs/cifar10_vdvae \
 Child 2021 reports at most 2.86 bits per dimension with 45 layers. The official code builds 43, and its page states 2.87
 as the mean of four seeds, 2.842 to 2.898. We have not reproduced this yet.
 
-The blocks, the width, AdamW with decays of 0.9 and 0.9, its weight decay, the rate, warm-up, clipping, the limit of the
-norm, the average and the batch of 16 images on each of 2 GPUs come from the official code. Its four checkpoints have
-650,000 to 1,050,000 updates.
+The settings come from the official code: the blocks, the width, AdamW with decays of 0.9 and 0.9, its weight decay, the
+rate, warm-up, clipping, the limit of the norm, the average and the batch of 16 images on each of 2 GPUs. The four
+checkpoints of that code have 650,000 to 1,050,000 updates.
 
 Differs from the paper: training leaves out the last 5,000 images; the official code leaves out 5,000 random ones, for
-its validation. The last checkpoint is scored instead of the one with the best validation score. Images are
-encoded to [−1, 1] instead of standardised. docs/deviations.md lists the other differences.
+its validation. The last checkpoint is scored instead of the one with the best validation score. Images are encoded to
+[−1, 1] instead of standardised. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

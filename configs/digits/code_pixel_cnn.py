@@ -5,8 +5,8 @@ genbench train --config=configs/digits/code_pixel_cnn.py --workdir=runs/code_pix
 
 One run, seed 0, on that first stage of seed 0: FD 7.0 ± 0.4, at most 2.411 ± 0.016 bits per dimension.
 
-Differs from the paper: van den Oord et al. 2017 use a PixelCNN, larger images and 512 codes. Here an
-image is 4×4 codes of 128.
+Differs from the paper: van den Oord et al. 2017 use a PixelCNN, larger images and 512 codes. Here an image is 4×4 codes
+of 128.
 """
 
 from ml_collections import ConfigDict

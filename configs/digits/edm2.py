@@ -6,8 +6,8 @@ One run, seed 0: FD 6.8 ± 0.3 with 19 evaluations of `heun` and 6.6 ± 0.3 with
 
 Differs from the paper: pixels replace latents, there are no classes, the noise levels are those of the official code
 for pixels of ImageNet-64, and the U-Net is small. The batch size is 128 instead of 2048, the rate rises over 6,400
-images instead of 10M and falls from 25,600 instead of 72M on. Pixels have uniform noise in their bins. u(σ) sees other
-features of the noise level and starts at zero. Sampling uses the power-function average of width 0.1.
+images instead of 10M, and it falls after 25,600 images instead of 72M. Pixels have uniform noise in their bins.
+u(σ) sees other features of the noise level and starts at zero. Sampling uses the power-function average of width 0.1.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ genbench train --config=configs/digits/flowpp.py --workdir=runs/flowpp
 
 It has not been run at this length.
 
-Differs from the paper: a small network and a short run. docs/deviations.md lists the other differences.
+Differs from the paper: the network is small and the run is short. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

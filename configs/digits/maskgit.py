@@ -1,4 +1,4 @@
-"""Masked generation of the codes of configs/digits/vq_vae.py, eight steps a sample.
+"""Masked generation of the codes of configs/digits/vq_vae.py, with eight steps a sample.
 
 genbench train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
 genbench train --config=configs/digits/maskgit.py --workdir=runs/maskgit

@@ -2,10 +2,10 @@
 
 genbench train --config=configs/digits/noised_flow.py --workdir=runs/noised_flow
 
-A run of 500 steps at a learning rate of 2e-3 (seed 0) draws digits that one can read; it has not been scored.
+A run of 500 steps at a learning rate of 2e-3 (seed 0) draws legible digits. It has not been scored.
 
-Differs from the paper: a small network, a short run with Adam, and σ = 0.1 for 17 levels instead of 0.05 for 256.
-docs/deviations.md lists the other differences.
+Differs from the paper: the network is small, the run is short, the optimizer is Adam, and σ is 0.1 for 17 levels
+instead of 0.05 for 256. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

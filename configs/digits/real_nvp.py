@@ -5,7 +5,7 @@ genbench train --config=configs/digits/real_nvp.py --workdir=runs/real_nvp
 A run that was stopped after 906 of 1,200 steps (seed 0) had a training loss of 1.83. On test images it has 2.773 ±
 0.041 bits per dimension with K = 1 and 2.595 ± 0.038 with K = 4.
 
-Differs from the paper: a small network and a short run. docs/deviations.md lists the other differences.
+Differs from the paper: the network is small and the run is short. docs/deviations.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

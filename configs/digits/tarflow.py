@@ -4,7 +4,8 @@ genbench train --config=configs/digits/tarflow.py --workdir=runs/tarflow
 
 It has not been run at this length.
 
-Differs from the paper: a small network and a short run with Adam. docs/deviations.md lists the other differences.
+Differs from the paper: the network is small, the run is short, and the optimizer is Adam. docs/deviations.md
+lists the other differences.
 """
 
 from ml_collections import ConfigDict

@@ -5,9 +5,9 @@ genbench train --config=configs/imagenet64/tarflow.py --workdir=runs/imagenet64_
 
 Zhai et al. 2024 report 2.99 bits per dimension. We have not reproduced this yet.
 
-The data set is that of van den Oord et al. 2016, to which the official code points. Patches of 2×2 pixels, 8 flows of 8
-layers and 768 channels, uniform noise, batches of 256 for 100 epochs, mirrored images, AdamW with β₂ = 0.95, weight
-decay of 1e-4 and a cosine to 1e-4 after one epoch of warm-up are those of the official code.
+The data set is that of van den Oord et al. 2016, to which the official code points. The settings are those of
+that code: patches of 2×2 pixels, 8 flows of 8 layers and 768 channels, uniform noise, batches of 256 for 100 epochs,
+mirrored images, AdamW with β₂ = 0.95, a weight decay of 1e-4, and a cosine to 1e-4 after one epoch of warm-up.
 
 Differs from the paper: TFDS stores the images as JPEG, which changes their bits per dimension; the published number is
 of the original PNG. The learning rate falls to 0 instead of 1e-6. genbench scores an average of the parameters; set

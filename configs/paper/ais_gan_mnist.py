@@ -6,13 +6,13 @@ GAN-50 is
 
     --config.network.latent=50 --config.network.hidden=(1024,1024,1024) --config.evaluation.ais.observation_scale=0.2
 
-As in the authors' code (tonywu95/eval_gen): the generator is 10-64-256-256-1024-784 with tanh units, and around its
-output is a normal, with a variance of 0.025, or 0.01 for GAN-50, for values in [0, 1]. The evaluation has their 16
-chains, 10,000 distributions and 10 leapfrog steps, on 1,000 test images.
+As in the authors' code (tonywu95/eval_gen), the generator is 10-64-256-256-1024-784 with tanh units. The observation
+model is a normal around its output, with a variance of 0.025, or 0.01 for GAN-50, for values in [0, 1]. The evaluation
+has their 16 chains, 10,000 distributions and 10 leapfrog steps, on 1,000 test images.
 
-Differs from the paper: the authors' training is not published; here the discriminator has layers of 512 and 256 tanh
-units, the penalty is R1, the run is short, and 4 further chains adapt the step size. docs/reproductions/ais.md says
-what came out.
+Differs from the paper: the authors' training is not published. Here the discriminator has layers of 512 and 256 tanh
+units, the penalty is R1, the run is short, and 4 further chains adapt the step size. docs/reproductions/ais.md gives
+the results.
 """
 
 from ml_collections import ConfigDict

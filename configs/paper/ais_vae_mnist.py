@@ -7,13 +7,13 @@ VAE-50 is
     --config.family.latent=50 --config.network.hidden=(1024,256,256,64) --config.network.decoder_hidden=(1024,1024,1024)
     --config.family.observation_scale=0.14142
 
-As in the authors' code (tonywu95/eval_gen): the decoder is 10-64-256-256-1024-784 and the encoder 784-256-64-10, with
-tanh units, and p(x | z) is a normal whose variance is 0.03, or 0.005 for VAE-50, for values in [0, 1]. The evaluation
+As in the authors' code (tonywu95/eval_gen), the decoder is 10-64-256-256-1024-784 and the encoder 784-256-64-10, both
+with tanh units. p(x | z) is a normal whose variance is 0.03, or 0.005 for VAE-50, for values in [0, 1]. The evaluation
 has their 16 chains, 10,000 distributions and 10 leapfrog steps, on 1,000 test images.
 
-Differs from the paper: a run is short, with a learning rate of 3e-4 where the authors' file is named after 1e-5 and
-4,000 epochs; the mean of p(x | z) is not limited to [0, 1] by a sigmoid; and 4 further chains adapt the step size.
-docs/reproductions/ais.md says what came out.
+Differs from the paper: the run is short, with a learning rate of 3e-4. The name of the authors' file says 1e-5 and
+4,000 epochs. No sigmoid limits the mean of p(x | z) to [0, 1], and 4 further chains adapt the step size.
+docs/reproductions/ais.md gives the results.
 """
 
 from ml_collections import ConfigDict

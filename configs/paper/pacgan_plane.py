@@ -7,14 +7,14 @@ The others are
     PacGAN2, 3, 4    --config.family.pack=2 --config.train.batch_size=200, and so on
     grid             --config.data.name=grid --config.network.scale=5
 
-As in the authors' code (synthetic_data_experiments): four layers of 400 ReLUs with batch normalisation in the
-generator, three layers of 200 maxout units with five pieces in the discriminator, two latents, first weights with a
-deviation of 0.02, Adam with a learning rate of 1e-4 and β₁ = 0.8, 100 packs in a batch, and 2,500 samples. The networks
-compute with points of the size that they have there.
+The settings are those of the authors' code (synthetic_data_experiments). The generator has two latents and four layers
+of 400 ReLUs with batch normalisation, and the discriminator three layers of 200 maxout units with five pieces. First
+weights have a deviation of 0.02. Adam uses a learning rate of 1e-4 and β₁ = 0.8. A batch has 100 packs, and there are
+2,500 samples. The networks compute with points of the size that they have there.
 
 Differs from the paper: an epoch has 10,000 points instead of 100,000, so 400,000 updates are 4,000 epochs. The authors
-update both networks from the same samples, and here the discriminator moves first. The generator normalises over all
-points of a batch, and in the authors' code over the first points of all packs, then over the second, and so on.
+update both networks from the same samples; here the discriminator is updated first. The generator normalises over all
+points of a batch; in the authors' code it does so over the first points of all packs, then over the second, and so on.
 docs/reproductions/pacgan.md gives the results.
 """
 

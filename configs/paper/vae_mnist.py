@@ -2,20 +2,23 @@
 
 genbench train --config=configs/paper/vae_mnist.py --workdir=runs/vae --config.data.data_dir=DIR
 
-This is pytorch/examples (vae/main.py). The others are those of kaiqi-ken/planar-flow-pytorch without its flows:
+This is the model of pytorch/examples (vae/main.py). Two others are those of kaiqi-ken/planar-flow-pytorch without its
+flows:
 
     grey values      --config.network.hidden=(512,256) --config.network.decoder_hidden=(256,512)
     binary values    the same with --config.family.decoder=threshold_bernoulli
 
-As there: ReLUs, 20 latents, Adam with a learning rate of 1e-3, batches of 128, ten epochs, the last state, and one draw
-for each test image. The loss of grey values is their cross-entropy, which bounds the mean log-likelihood of binary
-images that are drawn with the pixels as probabilities. Binary values are those of at least one half.
+As in the repeated code, the networks have ReLUs and 20 latents. Adam has a learning rate of 1e-3, batches have 128
+images, and training has ten epochs. The last state is scored, with one draw for each test image. The loss of grey
+values is their cross-entropy, which bounds the mean log-likelihood of binary images that are drawn with the pixels as
+probabilities. Binary values are the pixels binarised at one half.
 
 Weights and biases start as PyTorch's. Adam's ε is in the units of the repeated loss, which is a sum over the batch in
 nats here, and its mean for the others (--config.optimizer.epsilon=1.84e-11).
 
 Differs from the paper: it shows no such numbers, and the recipe follows the repeated code. There, the encoder gives
-log σ², here log σ, and an epoch has 469 batches, here 468.75. docs/reproductions/vae.md gives the results.
+log σ² and an epoch has 469 batches. Here, it gives log σ and an epoch has 468.75. docs/reproductions/vae.md
+gives the results.
 """
 
 import math

@@ -2,10 +2,10 @@
 
 genbench train --config=configs/paper/vae_static_mnist.py --workdir=runs/vae --config.data.data_dir=DIR
 
-As there (train_variational_autoencoder_jax.py --variational mean-field): encoder and decoder have two layers of 512
-ReLUs, there are 128 latents, RMSProp has a learning rate of 1e-3 and a decay of 0.9, batches have 128 of the first
-50,000 images, and the state after 30,000 updates is scored. The KL term of the ELBO is estimated from the draws, and
-log p(x) from 1,000 of them.
+The settings are those of the repeated code (train_variational_autoencoder_jax.py --variational mean-field). Encoder and
+decoder have two layers of 512 ReLUs, and there are 128 latents. RMSProp has a learning rate of 1e-3 and a decay of 0.9.
+Batches have 128 of the first 50,000 images, and the state after 30,000 updates is scored. The KL term of the
+ELBO is estimated from the draws, and log p(x) from 1,000 of them.
 
 Differs from the paper: it shows no such numbers. Differs from the repeated code: the binary images are a different draw
 than those of Larochelle, weights start as in Glorot & Bengio 2010, σ of q(z | x) is an exponential instead of a

@@ -1,11 +1,11 @@
-"""Augmentations that discriminators see images through, real and fake alike. They can be differentiated.
+"""Differentiable augmentations of the images that discriminators see, real and fake alike.
 
 T. Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, appendix B ('bgc': pixel blitting,
 geometry, colour; with 'cutout'). Each change has probability p. As long as p is clearly below 1, a generator whose
 augmented images are distributed like augmented real ones has to make real ones (their section 2.2).
 
 S. Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training, 2020 ('diffaugment': colour, translation,
-cutout), whose changes are made always.
+cutout), which always makes its changes.
 
 Differs from the first paper: values between pixels are interpolated bilinearly, where the paper filters by a wavelet
 between two resamplings, and pictures continue by reflection without end.
@@ -25,7 +25,7 @@ Augment = Callable[[Array, Array, Array], Array]  # x (batch, height, width, cha
 
 
 def _some(keys: Array, name: str, p: Array, drawn: Array, otherwise: float) -> Array:
-    """`drawn` (batch, …) with probability p, for each image."""
+    """`drawn` (batch, …) with probability p for each image, and `otherwise` for the rest."""
     chosen = rng.uniform(keys, f'whether {name}') < p
     return jnp.where(chosen.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, otherwise)
 

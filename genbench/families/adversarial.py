@@ -1,4 +1,4 @@
-"""What the two players of a GAN pay.
+"""The losses of a GAN's two networks, and their penalties.
 
 I. Goodfellow et al., Generative Adversarial Nets, 2014, section 3; M. Arjovsky, S. Chintala, L. Bottou, Wasserstein
 GAN, 2017, equations 2 and 3; J. Lim, J. Ye, Geometric GAN, 2017, section 4; A. Jolicoeur-Martineau, The Relativistic
@@ -68,7 +68,7 @@ def packed(images: Array, pack: int) -> Array:
 
 
 def check(config: Any, conditional: bool) -> None:
-    """Raise a UserError for options of a penalty that is not paid, and for packs that this config does not allow."""
+    """Raise a UserError for options of a penalty that is not used, and for packs that this config does not allow."""
     for key in ('penalty_falls_to', 'penalty_every') if config.family.penalty == 'none' else ():
         if config.family[key] != 1:
             raise UserError(f'family.{key} is {config.family[key]}, but family.penalty=none pays nothing; use another '
@@ -76,7 +76,7 @@ def check(config: Any, conditional: bool) -> None:
     pack, size = config.family.pack, config.train.batch_size // config.train.accumulate
     if pack > 1 and (conditional or size % pack):
         why = 'has no common condition' if conditional else f'does not divide a (micro-)batch of {size}'
-        raise UserError(f'family.pack is {pack}, and a pack of so many images {why}; set it to 1.')
+        raise UserError(f'family.pack is {pack}, and a pack of this size {why}; set it to 1.')
     if pack > 1 and config.family.augmentation != 'none':
         raise UserError('Packs are not augmented: set family.pack=1 or family.augmentation=none.')
 
@@ -89,9 +89,9 @@ def annealed(step: Array, steps: int) -> Array:
 def sometimes(
     step: Array, every: int, yes: Callable[[Any], Any], no: Callable[[Any], Any], modules: tuple[nnx.Module, ...]
 ) -> Any:
-    """What `yes` returns for the modules on steps divisible by `every`, and on others what `no` returns, shaped alike.
+    """What `yes` returns for the modules on steps divisible by `every`, and on other steps what `no` returns.
 
-    This is lazy regularisation (T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020, section
-    3.1), with the penalty in the loss of the step and not in a step of its own.
+    Both return the same shapes. This is lazy regularisation (T. Karras et al., Analyzing and Improving the Image
+    Quality of StyleGAN, 2020, section 3.1), with the penalty in the loss of the step and not in a step of its own.
     """
     return yes(modules) if every == 1 else nnx.cond(step % every == 0, yes, no, modules)

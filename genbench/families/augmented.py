@@ -20,7 +20,7 @@ OPTIONS = {
     'augmentation': 'none',  # or 'bgc' (ADA), 'bgc_cutout' (R3GAN), 'diffaugment': what the discriminator sees
     'augmentation_target': 0.6,  # of the mean sign of real logits, which moves the probability
     'augmentation_images': 500_000,  # images in which the probability moves by 1
-    'augmentation_probability': 0.0,  # above 0: no target; it rises to this by half a cosine over the run
+    'augmentation_probability': 0.0,  # above 0: no target; it rises to this along half a cosine over the run
 }
 RANGES = {
     'augmentation': one_of('none', *differentiable.AUGMENTATIONS),

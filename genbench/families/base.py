@@ -173,7 +173,7 @@ class Family:
     name: ClassVar[str]
     samplers: ClassVar[tuple[str, ...]] = ('direct',)  # the first is the default
     default_steps: int = 1  # steps of a sampler if nobody sets them
-    most_steps: int | None = None  # of a sampler, where a model knows the times of so many steps and no others
+    most_steps: int | None = None  # of a sampler, where a model knows the times of this many steps and no others
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
@@ -344,10 +344,10 @@ class Family:
     def units(
         self, networks: Networks, images: Array, given: Given, keys: Array, draws: Array
     ) -> tuple[Array, Array] | None:
-        """What an encoder tells of integer images by each latent, (batch, latents); None without such an encoder.
+        """The posterior mean and the KL of each latent for integer images, (batch, latents) each; None without encoder.
 
-        The first is the mean of q(z | x), for a z that is standard normal under the prior, and the second the latent's
-        part of KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q by one key per image,
-        `draws`. `keys` draw what the encoder sees, such as binary images.
+        The mean is that of q(z | x), for a z that is standard normal under the prior. The KL is the latent's part of
+        KL(q ‖ p) in nats. Both may depend on other latents, which are drawn from q with one key per image, `draws`.
+        `keys` draw what the encoder sees, such as binary images.
         """
         return None

@@ -56,7 +56,7 @@ class Levels:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What a likelihood depends on besides."""
+        """What else a likelihood depends on."""
         return {}
 
 

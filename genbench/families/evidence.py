@@ -32,7 +32,7 @@ DEFAULTS = {
     # The ELBO with its KL in closed form; or 'iwae', the bound from `draws` importance weights; 'dreg', the same with
     # the doubly reparametrised gradient; or 'stl', the ELBO with the gradient that sticks the landing.
     'objective': 'elbo',
-    'pseudo_inputs': 0,  # above 0: the prior is the mixture of the posteriors of so many learned inputs
+    'pseudo_inputs': 0,  # above 0: the prior is the mixture of the posteriors of this many learned inputs
 }
 RANGES = {
     'beta': NOT_NEGATIVE,

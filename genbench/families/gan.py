@@ -61,7 +61,7 @@ class GAN(Family):
             'penalty': 'r1',  # or 'r1_r2' (R3GAN), 'gradient_penalty' (WGAN-GP), 'none'
             'penalty_weight': 1.0,  # γ of R1 and R2, λ of WGAN-GP (10 in the paper)
             'penalty_falls_to': 1.0,  # fraction of the weight at the end of the run, reached along half a cosine
-            'penalty_every': 1,  # steps from one penalty to the next, which then counts as often (StyleGAN2: 16)
+            'penalty_every': 1,  # steps from one penalty to the next, and its factor (StyleGAN2: 16)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
             'pack': 1,  # images that the discriminator judges together, all real or all fake (PacGAN)

@@ -104,7 +104,7 @@ def monitors(place: Array | None, divergence: Array) -> dict[str, Array]:
     divergence below 0.01 nats.
 
     Args:
-      place: None if the means depend on draws of other latents, whose variance is not one between images.
+      place: None if the means depend on draws of other latents, because they then vary not only between images.
     """
     found = {'collapsed_units': (divergence.mean(0) < evidence.COLLAPSED).sum()}
     return found if place is None else {**found, 'active_units': evidence.active(place.var(0)).sum()}

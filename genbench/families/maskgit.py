@@ -42,7 +42,7 @@ class MaskGIT(Discrete):
         return (Update('masked', ('predictor',), self.loss),)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """Cross-entropy of the hidden values in bits per value, hidden or not (MaskGIT, equation 1).
+        """Cross-entropy of the hidden values in bits per value of the image (MaskGIT, equation 1).
 
         ⌈cos(π r / 2) n⌉ of n values are hidden, with r uniform for each image (sections 3.1 and 3.3). `bits` is the
         mean over hidden values, without smoothing.
@@ -83,7 +83,7 @@ class MaskGIT(Discrete):
             confidence = decoders.categorical(log_p, x) + temperature * (1 - done) * noise
             rank = jnp.where(hidden, confidence, jnp.inf).argsort(axis=1).argsort(axis=1)
             left = jnp.floor(hidden_share(done) * shape[1])
-            left = jnp.clip(left, 1, jnp.maximum(hidden.sum(1) - 1, 1))  # each step keeps a value, and leaves one
+            left = jnp.clip(left, 1, jnp.maximum(hidden.sum(1) - 1, 1))  # each step reveals one and leaves one
             return x, hidden & (rank < left[:, None]) & (number + 1 < steps)
 
         start = jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
@@ -96,5 +96,5 @@ class MaskGIT(Discrete):
 
 
 def hidden_share(done: Array) -> Array:
-    """The cosine schedule: the share of hidden values when `done` of the decoding is done (MaskGIT, section 3.3)."""
+    """The cosine schedule: the share of hidden values after the share `done` of the steps (MaskGIT, section 3.3)."""
     return jnp.cos(jnp.pi / 2 * done)

@@ -64,7 +64,7 @@ class NoisedFlow(NormalizingFlow):
         return super().networks(rngs)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        """Nothing depends on the data."""
+        """Do nothing: no parameter starts from the data."""
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(x + σ ε) − log of the bin's volume, in bits per dimension."""

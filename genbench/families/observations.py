@@ -149,9 +149,9 @@ class Bernoulli(Observation):
         return jnp.where(on, self.spec.levels - 1, 0)
 
 
-# How images become binary, by the name of the decoder. A pixel of level k is on with probability k / (L − 1)
-# (Salakhutdinov & Murray 2008), drawn afresh at each use, or once for an image as a function of its pixels; or it is on
-# from one half on.
+# The way in which each decoder's images are binarised. In the first two, a pixel of level k is on with probability
+# k / (L − 1) (Salakhutdinov & Murray 2008). It is drawn afresh at each use, or once for an image, as a function of the
+# image's pixels. In the last, a pixel is on if its value is one half or more.
 BINARISATIONS = {
     'bernoulli': 'drawn at each use',
     'static_bernoulli': 'drawn once for an image',
@@ -160,9 +160,9 @@ BINARISATIONS = {
 
 
 class Grey(Bernoulli):
-    """As with pixels that are drawn at each use, but x is the grey image, and log p(x | z) the mean over its draws.
+    """The model of pixels that are drawn at each use, for a grey x: log p(x | z) is the mean over the draws from x.
 
-    This is the cross-entropy with grey values. Since the logarithm of a mean of exponentials is convex in the
+    It is the cross-entropy with grey values. Since the logarithm of a mean of exponentials is convex in the
     exponents, bounds made of it bound the mean log-likelihood of the binary images from below.
     """
 

@@ -122,7 +122,7 @@ class ProgressiveDistillation(TaughtFamily):
     def why_not(self, steps: int) -> str:
         if steps <= self.count and self.count % steps == 0:
             return ''
-        return f'this model learned to take {self.count}; take so many, or fewer that divide them'
+        return f'this model learned to take {self.count}; take that many, or a smaller number that divides it'
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {name: super(ProgressiveDistillation, self).networks(rngs)['student'] for name in ('student', 'teacher')}

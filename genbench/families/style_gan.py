@@ -42,13 +42,13 @@ class Length(nnx.Variable):
 
 
 class PathLength(nnx.Module):
-    """Path length regularisation: (‖J_wᵀ y‖ − a)², whose a is the running mean of the norms (equation 4)."""
+    """Path length regularisation: (‖J_wᵀ y‖ − a)², where a is the running mean of the norms (equation 4)."""
 
     def __init__(self) -> None:
         self.mean = Length(jnp.zeros(()))
 
     def penalty(self, lengths: Array) -> Array:
-        """The mean penalty of lengths (batch,). Before, they are taken into the running mean."""
+        """The mean penalty of lengths (batch,), after the running mean has taken them in."""
         mean = LENGTH_DECAY * self.mean[...] + (1 - LENGTH_DECAY) * lengths.mean()
         self.mean[...] = jax.lax.stop_gradient(mean)
         return jnp.square(lengths - mean).mean()
@@ -76,7 +76,7 @@ class StyleGAN(GAN):
             'penalty_every': 16,
             'mixing': 0.9,  # probability that an image has two styles
             'path_length_weight': 2.0,
-            'path_length_every': 4,  # generator updates from one penalty to the next, which then counts as often
+            'path_length_every': 4,  # generator updates from one penalty to the next, and its factor
         }
         return {
             'family': {**super().defaults()['family'], **options},

@@ -1,4 +1,4 @@
-"""What must hold of the parameters of some modules when training begins and after every update."""
+"""Constraints that the parameters of some modules must meet when training begins and after every update."""
 
 from flax import nnx
 

@@ -1,8 +1,8 @@
 """EDM2's magnitude-preserving U-Net: T. Karras et al., Analyzing and Improving the Training Dynamics of Diffusion
 Models, 2024, config G (figure 21).
 
-Activations keep the variance one from layer to layer without normalisations of groups. Weights have the same norm
-after every update, so that the learning rate alone says how fast they turn. Only the blocks' gains and that of the
+Activations keep a variance of one from layer to layer without group normalisation. Weights have the same norm after
+every update, so that the learning rate alone determines how fast they turn. Only the gains of the blocks and of the
 output, which start at zero, change magnitudes. There are no biases.
 
 The sizes XS, S, M, L, XL and XXL have 128, 192, 256, 320, 384 and 448 channels, times (1, 2, 3, 4), with 3 blocks,
@@ -57,7 +57,7 @@ def mixed(a: Array, b: Array, t: float) -> Array:
 
 
 def joined(a: Array, b: Array) -> Array:
-    """a and b next to each other, which contribute equally however many channels they have (equation 103, t = 0.5)."""
+    """a and b concatenated, so that both contribute equally whatever their channels (equation 103, t = 0.5)."""
     total = a.shape[-1] + b.shape[-1]
     return jnp.concatenate([math.sqrt(total / 2 / x.shape[-1]) * x for x in (a, b)], axis=-1)
 
@@ -106,8 +106,8 @@ class Fourier(nnx.Module):
 class Embedding(nnx.Module):
     """Times and conditions → the vector (batch, outputs) that blocks are conditioned on.
 
-    Knowing nothing is a zero vector. In figure 21 there are only classes. Here vectors and the distance to a second
-    time are mixed in with the same weights.
+    A zero vector means that nothing is known. In figure 21 there are only classes. Here vectors and the distance to a
+    second time are mixed in with the same weights.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Block(nnx.Module):
 class EDM2(nnx.Module):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
 
-    x_t should have variance one, as the preconditioned prediction makes it. Pictures become further channels.
+    x_t should have variance one, as the preconditioned prediction makes it. Pictures become additional channels.
 
     Args:
       size: height and width of the images, divisible by 2 ** (len(multipliers) - 1).

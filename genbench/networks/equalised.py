@@ -3,8 +3,8 @@
 T. Karras et al., Progressive Growing of GANs, 2018, sections 3 and 4.1 (minibatch standard deviation, equalised
 rates); T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020, section 2.2 and appendix B.
 
-Parameters have variance 1, and layers scale them as they are used. A rate below 1 makes them larger and their use
-smaller by its factor, so that a step of the optimizer moves what a layer computes less.
+Parameters start with variance 1, and layers scale them as they are used. A rate below 1 starts parameters larger by its
+inverse and scales their use by it, so that a step of the optimizer changes what a layer computes less.
 """
 
 import math
@@ -48,8 +48,8 @@ def convolved(x: Array, kernel: Array, resample: str = '') -> Array:
     """x (batch, height, width, inputs) * kernel (size, size, inputs, outputs) of size 3, or 1 without resampling.
 
     Args:
-      resample: 'up' doubles height and width, and 'down' halves them. Before the convolution zeros are put between the
-        pixels, or it drops pixels, and [1, 3, 3, 1] filters the larger picture.
+      resample: 'up' doubles height and width: zeros are put between the pixels before the convolution, and [1, 3, 3, 1]
+        filters its result. 'down' halves them: [1, 3, 3, 1] filters x, and the convolution has a stride of 2.
     """
     kernel, layout = kernel.astype(x.dtype), ('NHWC', 'HWIO', 'NHWC')
 
@@ -100,7 +100,7 @@ def modulated(x: Array, kernel: Array, styles: Array, *, resample: str = '', dem
     """Convolve each image with a kernel of its own: `kernel` with its inputs scaled by the image's style.
 
     With `demodulate`, each output of an image's kernel is divided by its norm (Karras et al. 2020, equations 1 and 3).
-    Scaling inputs and outputs is the same, and leaves one ordinary convolution for the whole batch.
+    Scaling inputs and outputs gives the same result with one ordinary convolution for the whole batch.
 
     Args:
       x: (batch, height, width, inputs).
@@ -118,7 +118,7 @@ class Modulated(nnx.Module):
     """A modulated convolution whose styles are linear in w (batch, features), with noise, bias and activation.
 
     Args:
-      noisy: add noise of one channel, times a factor that is learned and starts at zero.
+      noisy: add noise of one channel, times a learned factor that starts at zero.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ Both are residual networks of inverted bottlenecks with grouped convolutions and
 variance 1 / inputs, those of a block's first two layers times 2 / (1 + 0.2²) / √blocks (Fixup, H. Zhang et al. 2019),
 and the last layer of a block starts at zero.
 
-Differs from the code: with `dtype=bfloat16` all of the network computes in bfloat16, also at the lowest resolution.
+Differs from the code: with `dtype=bfloat16` the whole network computes in bfloat16, even at the lowest resolution.
 """
 
 import math
@@ -99,7 +99,7 @@ def _transition(inputs: int, outputs: int, rngs: nnx.Rngs) -> layers.Linear | No
 
 
 class Generator(nnx.Module):
-    """Latents (batch, latent) → images (batch, size, size, image_channels), which no function bounds."""
+    """Latents (batch, latent) → images (batch, size, size, image_channels), which are not bounded."""
 
     def __init__(
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,

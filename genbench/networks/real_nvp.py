@@ -27,7 +27,7 @@ Array = jax.Array
 
 DEFAULTS = {
     'channels': 64,  # feature maps of the networks at the first scale; twice as many after every halving
-    'scales': 2,  # the images are halved once less
+    'scales': 2,  # the images are halved one time fewer
     'blocks': 8,  # residual blocks of each network
     'margin': 0.05,  # α of the logits, as in `couplings`
 }

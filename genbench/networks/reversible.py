@@ -48,7 +48,7 @@ def _backward(graphs: tuple[Any, ...], kept: Any, slopes: tuple[Array, Array]) -
     slopes_of_states = []
     for graph, state in zip(reversed(graphs), reversed(states), strict=True):
         x = nnx.merge(graph, state).inverse(y, given)
-        # Without the barrier, XLA would compute inverses early, and their results would wait for their turn.
+        # Without the barrier, XLA would compute inverses early and keep their results in memory until they are needed.
         x, slope, slope_det = jax.lax.optimization_barrier((x, slope, slope_det))
         _, pull = jax.vjp(lambda state, x, graph=graph: nnx.merge(graph, state)(x, given), state, x)
         slope_of_state, slope = pull((slope, slope_det))

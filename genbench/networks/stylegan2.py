@@ -69,7 +69,7 @@ class MappingNetwork(nnx.Module):
 
 
 class Generator(nnx.Module):
-    """Latents (batch, latent) → images (batch, size, size, image_channels), which no function bounds.
+    """Latents (batch, latent) → images (batch, size, size, image_channels), which are not bounded.
 
     Attributes:
       mapping: z and classes → w.

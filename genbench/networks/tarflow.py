@@ -49,7 +49,7 @@ class Guidance(NamedTuple):
 
 
 class Autoregression(nnx.Module):
-    """z_i = (x_i − μ(x_<i)) exp(−α(x_<i)) over tokens x (batch, tokens, size); the first one stays.
+    """z_i = (x_i − μ(x_<i)) exp(−α(x_<i)) over tokens x (batch, tokens, size); the first token does not change.
 
     Args:
       flipped: the tokens come in reverse.
@@ -130,7 +130,7 @@ class Autoregression(nnx.Module):
 
 
 class Flow(nnx.Module):
-    """Images (batch, *shape) ↔ vectors (batch, dims), normal after training. A fresh flow nearly is the identity.
+    """Images (batch, *shape) ↔ vectors (batch, dims), normal after training. A fresh flow is nearly the identity.
 
     Calls have the form of those to `couplings.Flow`. Pixels are not turned into logits.
 

@@ -1,4 +1,4 @@
-"""Which devices a collective of a compiled program joins: axes of the mesh, and machines that it leaves."""
+"""The devices that a collective of a compiled program joins: axes of the mesh, and machines that it connects."""
 
 import itertools
 import math

@@ -126,7 +126,7 @@ def active_updates(blueprint: Blueprint, step: int) -> tuple[str, ...]:
 def _apply(
     blueprint: Blueprint, update: Update, state: State, lent: Tree, batch: Any, key: jax.Array, places: State
 ) -> tuple[State, Scalars, jax.Array]:
-    """Apply one update. The state stays unchanged if the loss or the gradient is not finite, or the gradient too long.
+    """Apply one update. The state does not change if the loss or the gradient is not finite or the gradient too long.
 
     A gradient longer than `optimizer.skip_norm` is no error and does not count among the skipped updates.
     """

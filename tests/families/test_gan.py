@@ -228,7 +228,7 @@ def test_a_packed_discriminator_judges_several_images_by_one_logit(make_family, 
 @pytest.mark.parametrize(
     ('options', 'why'),
     [
-        ({'pack': 7}, 'a pack of so many images does not divide a .micro-.batch of'),
+        ({'pack': 7}, 'a pack of this size does not divide a .micro-.batch of'),
         ({'pack': 2, 'conditional': True}, 'has no common condition'),
     ],
 )

@@ -45,7 +45,7 @@ def get(
         for the Inception, 'dgm-eval' of 'dgm-eval' and 'clean' for DINOv2 and VGG16. The others have one.
       weights: a file of weights; '' for the published ones, which are fetched once.
       weights_sha256: the hash of that file, where it is not the published one.
-      batch_size: at most so many images at a time; on CPU the large networks take fewer.
+      batch_size: at most this many images at a time; on CPU the large networks take fewer.
       spec, train, classifier_options: the data set, its train split, and `evaluation.classifier` of a config, for the
         classifier.
 
