@@ -28,6 +28,9 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f'There is no {what} {value!r}. {did_you_mean(value, action.choices)}')
 
 
+DATA_DIR = ('--data_dir', '--data-dir')  # both spellings, since verbs once differed
+
+
 def config(verb: Callable[..., argparse.ArgumentParser], epilog: str) -> None:
     """Add the actions of `genbench config`. `verb` adds one action."""
     show = verb('show', 'Print a config with all its defaults.', epilog)
@@ -181,7 +184,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--run', default='', metavar='WORKDIR', help='evaluate this finished run instead of training')
     parser.add_argument('--workdir', default='', help='where to train, or resume training (default: '
                         'runs/baselines/ROW)')  # fmt: skip
-    parser.add_argument('--data-dir', default='', help='the folder of prepared data sets')
+    parser.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets')
     parser.add_argument('--check', action='store_true', help='cheap checks only: the config resolves, the parameter '
                         'count matches the published one, one step runs')  # fmt: skip
     parser.add_argument('--record', action='store_true', help='save the result as evidence in docs/baselines')
@@ -214,7 +217,7 @@ def metrics(parser: argparse.ArgumentParser) -> None:
                         '(default: 1)')  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='seed of the sets, and of samples from a run (default: 0)')
     parser.add_argument('--batch-size', type=int, default=64, help='images in a batch (default: 64)')
-    parser.add_argument('--data-dir', default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
+    parser.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
     parser.add_argument('--skip-unreadable', action='store_true', help='skip image files that cannot be read')
     parser.add_argument('--sampler', default='', help='for a run: NAME:STEPS or NAME:STEPS:KEY=VALUE,…')
     parser.add_argument('--num-samples', type=int, default=0, help='for a run: number of samples (default: '
@@ -241,7 +244,7 @@ def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add the actions of `genbench data`. `verb` adds one action."""
     listing = verb('list', 'List the prepared data sets.')
     listing.add_argument('--all', action='store_true', help='list every name that TFDS knows')
-    listing.add_argument('--data_dir', default='', help='the folder of prepared data sets')
+    listing.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets')
     prepare = verb('prepare', 'Convert a data set to array_record files, once.')
     _recipe(prepare)
     prepare.add_argument('--processes', type=int, default=0, help='number of processes (default: one per core)')
@@ -254,7 +257,7 @@ def data(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def _recipe(parser: argparse.ArgumentParser) -> None:
     """Flags that say how a data set is prepared, named as in `data.recipe.Recipe`."""
     parser.add_argument('name', help='folder:DIR, hf:NAME, or the name of a TFDS data set')
-    parser.add_argument('--data_dir', default='', help='prepared data sets (default: the cache; for TFDS, its '
+    parser.add_argument(*DATA_DIR, default='', help='prepared data sets (default: the cache; for TFDS, its '
                         'own folder)')  # fmt: skip
     recipe(parser, 'preparation of the images')
 

@@ -320,3 +320,10 @@ def test_protocols_are_compared_row_by_row(diffusion_copy, capsys):
     assert cli.main(['compare-protocols', f'{diffusion_copy}:1', f'{diffusion_copy}:2']) == 0
     out = capsys.readouterr().out
     assert 'steps: 1 → 2' in out and 'You may rank them' in out
+
+
+@pytest.mark.parametrize('flag', ['--data_dir', '--data-dir'])
+@pytest.mark.parametrize('verb', [('data', 'list'), ('data', 'prepare', 'mnist'), ('verify', '--all')])
+def test_the_folder_of_data_has_one_flag_in_two_spellings(verb, flag, complaint, tmp_path):
+    message = complaint(*verb, f'{flag}={tmp_path}', '--no-such-flag')
+    assert 'understand --no-such-flag' in message  # the complaint names every flag that it does not understand
