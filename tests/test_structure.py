@@ -63,3 +63,11 @@ def test_what_knows_a_family_is_found_and_what_shares_its_name_is_not():
 @pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT / 'genbench')))
 def test_no_family_is_named_outside_the_families(path):
     assert list(mentions(path.read_text())) == []
+
+
+def test_networks_that_are_trained_convolve_in_one_place():
+    """Elsewhere XLA would move images between devices; see `layers.images_split`."""
+    frozen = {'inception.py', 'vgg.py'}
+    paths = (ROOT / 'genbench' / 'networks').glob('*.py')
+    found = {path.name for path in paths if re.search(r'\blax\.conv\w*\(', path.read_text())}
+    assert found - frozen == {'layers.py'}

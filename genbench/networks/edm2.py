@@ -88,8 +88,7 @@ class Weights(Constrained):
         kernel = (self._normalised() * (gain / math.sqrt(inputs * math.prod(window)))).astype(x.dtype)
         if not window:
             return x @ kernel
-        x, layout = layers.placed(x), ('NHWC', 'HWIO', 'NHWC')
-        return layers.placed(jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=layout))
+        return layers.convolve(x, kernel)
 
 
 class Fourier(nnx.Module):

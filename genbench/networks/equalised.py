@@ -51,12 +51,9 @@ def convolved(x: Array, kernel: Array, resample: str = '') -> Array:
       resample: 'up' doubles height and width: zeros are put between the pixels before the convolution, and [1, 3, 3, 1]
         filters its result. 'down' halves them: [1, 3, 3, 1] filters x, and the convolution has a stride of 2.
     """
-    kernel, layout = kernel.astype(x.dtype), ('NHWC', 'HWIO', 'NHWC')
 
     def conv(x: Array, stride: int, pad: int, dilation: int = 1) -> Array:
-        return jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), ((pad, pad), (pad, pad)), (dilation, dilation), dimension_numbers=layout
-        )
+        return layers.convolve(x, kernel, (stride,) * 2, ((pad, pad),) * 2, lhs_dilation=(dilation,) * 2)
 
     if resample == 'up':
         return filtered(conv(x, 1, 2, 2), 1, 2.0)

@@ -57,8 +57,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Array, fit: bool) -> Array:
         def apply() -> Array:
-            layout = ('NHWC', 'HWIO', 'NHWC')
-            return jax.lax.conv_general_dilated(x, self.kernel[...], (1, 1), 'SAME', dimension_numbers=layout)
+            return layers.convolve(x, self.kernel[...])
 
         if fit:
             y = apply()

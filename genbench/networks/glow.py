@@ -29,9 +29,7 @@ class EdgeConv(nnx.Module):
         sides = ((0, 0), (1, 1), (1, 1), (0, 0))
         inside = jnp.pad(jnp.ones_like(x[..., :1]), sides)
         padded = jnp.concatenate([jnp.pad(x, sides), 1 - inside], axis=-1)
-        layout = ('NHWC', 'HWIO', 'NHWC')
-        kernel = self.kernel[...].astype(x.dtype)
-        return jax.lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=layout)
+        return layers.convolve(padded, self.kernel[...], padding='VALID')
 
 
 class Outputs(nnx.Module):

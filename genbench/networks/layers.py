@@ -69,6 +69,23 @@ def timestep_embedding(t: Array, size: int, *, endpoint: bool = True, scale: flo
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def convolve(
+    x: Array, kernel: Array, strides: Sequence[int] = (1, 1), padding: str | Sequence[tuple[int, int]] = 'SAME',
+    **options: Any,
+) -> Array:  # fmt: skip
+    """x (batch, height, width, inputs) * kernel (height, width, inputs, outputs), whose type becomes that of x.
+
+    Images and their gradients stay on their devices; see `images_split`.
+
+    Args:
+      options: further arguments of `jax.lax.conv_general_dilated`.
+    """
+    x, layout = placed(x), ('NHWC', 'HWIO', 'NHWC')
+    return placed(
+        jax.lax.conv_general_dilated(x, kernel.astype(x.dtype), strides, padding, dimension_numbers=layout, **options)
+    )
+
+
 class Conv(nnx.Conv):
     """A 3×3 convolution, unless `kernel` sets another size."""
 
@@ -80,11 +97,7 @@ class Conv(nnx.Conv):
 
     def apply(self, x: Array, kernel: Array) -> Array:
         """The convolution with this kernel in place of the layer's own."""
-        strides, layout, groups = cast(Sequence[int], self.strides), ('NHWC', 'HWIO', 'NHWC'), self.feature_group_count
-        x, kernel = placed(x), kernel.astype(x.dtype)
-        y = placed(jax.lax.conv_general_dilated(
-            x, kernel, strides, 'SAME', dimension_numbers=layout, feature_group_count=groups
-        ))  # fmt: skip
+        y = convolve(x, kernel, cast(Sequence[int], self.strides), feature_group_count=self.feature_group_count)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

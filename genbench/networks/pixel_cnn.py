@@ -66,10 +66,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Array, fit: bool = False) -> Array:
         direction = self.kernel[...] / jnp.sqrt(jnp.square(self.kernel[...]).sum((0, 1, 2)))
-        y = jax.lax.conv_general_dilated(
-            x, direction, (self.stride,) * 2, self.padding, lhs_dilation=(self.dilation,) * 2,
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        )  # fmt: skip
+        y = layers.convolve(x, direction, (self.stride,) * 2, self.padding, lhs_dilation=(self.dilation,) * 2)
         if fit:
             self.scale[...] = self.std * jax.lax.rsqrt(y.var((0, 1, 2)) + 1e-8)
             self.bias[...] = -y.mean((0, 1, 2)) * self.scale[...]

@@ -56,7 +56,7 @@ class Conv(nnx.Module):
         kernel = self.direction[...]
         kernel = kernel * jax.lax.rsqrt(jnp.square(kernel).sum((0, 1, 2)))
         kernel = kernel if self.magnitude is None else kernel * self.magnitude[...]
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+        y = layers.convolve(x, kernel)
         return y if self.bias is None else y + self.bias[...]
 
 

@@ -99,13 +99,16 @@ def test_fsdp_gathers_parameters_once_and_scatters_gradients(name):
 
 
 @pytest.mark.slow
-def test_a_gan_moves_parameters_and_gradients_but_no_images(tiny):
-    config = tiny('gan', 'network.channels=16', 'network.latent=64', 'mesh.data=2', 'mesh.fsdp=2')
+@pytest.mark.parametrize(
+    'name, options', [('gan', ()), ('style_gan', ('family.penalty_every=1', 'family.path_length_weight=0'))]
+)
+def test_a_gan_moves_parameters_and_gradients_but_no_images(name, options, tiny):
+    config = tiny(name, 'network.channels=16', 'network.latent=64', 'mesh.data=2', 'mesh.fsdp=2', *options)
     (program,) = asked('h100:4', json.dumps(configs.plain(config)))['programs']
     exchanged = collections.Counter()
     for one in program['collectives']:
         exchanged[one['kind']] += one['bytes']
-    family = families.get('gan')(config, sources.spec_by_name('digits', ''))
+    family = families.get(name)(config, sources.spec_by_name('digits', ''))
     parameters = sum(4 * leaf.size for leaf in flatten(Blueprint(family).shapes['params']).values())
     assert exchanged.keys() <= {'all-gather', 'all-reduce', 'reduce-scatter'}
     assert exchanged['all-gather'] <= 2 * parameters  # the discriminator's before and after its own update
