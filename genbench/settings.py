@@ -56,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
         'b2': 0.999,
         'epsilon': 1e-8,  # of the denominator of Adam and Adagrad
         'weight_decay': 0.0,
+        'l2': 0.0,  # multiple of the parameters that is added to their clipped gradients
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
         'skip_norm': 0.0,  # skip updates whose gradient norm exceeds this; 0: skip none
     },
@@ -162,6 +163,7 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'optimizer.b1': ranges.SHARE,
     'optimizer.b2': ranges.SHARE,
     'optimizer.weight_decay': ranges.NOT_NEGATIVE,
+    'optimizer.l2': ranges.NOT_NEGATIVE,
     'optimizer.clip_norm': ranges.NOT_NEGATIVE,
     'optimizer.skip_norm': ranges.NOT_NEGATIVE,
     'mesh.data': Range(1, LARGEST, also=(-1,)),

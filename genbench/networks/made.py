@@ -31,7 +31,8 @@ DEFAULTS = {
     'masks': 1,  # orderings and connectivities, which training steps use in turn and likelihoods average over
     'mask_seed': 0,
     'direct': True,  # connect inputs to outputs, too
-    'kernels': 'glorot',  # how they start (Glorot & Bengio 2010); or 'orthogonal', as in the official code for MNIST
+    # How they start (Glorot & Bengio 2010); or 'orthogonal', as in the official code for MNIST, or 'as_pytorch'.
+    'kernels': 'glorot',
 }
 RANGES = {
     'hidden': each(COUNT, fewest=1),
@@ -39,7 +40,7 @@ RANGES = {
     'order': one_of('random', 'raster'),
     'masks': COUNT,
     'mask_seed': SEED,
-    'kernels': one_of('glorot', 'orthogonal'),
+    'kernels': one_of('glorot', 'orthogonal', 'as_pytorch'),
 }
 KERNELS = {
     'glorot': nnx.initializers.glorot_uniform(),

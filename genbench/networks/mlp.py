@@ -17,21 +17,21 @@ DEFAULTS = {
     'hidden': (128, 128, 128),  # widths of the hidden layers
     'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'
     'latent': 0,  # dimensions of a generator's z; 0: as many as an image has
-    'initial': 'glorot',  # how a pair of networks starts (Glorot & Bengio 2010); or 'as_pytorch'
+    # How a pair of networks starts: 'glorot' (Glorot & Bengio 2010), 'lecun' (LeCun et al. 1998) or 'as_pytorch'.
+    'initial': 'glorot',
     'decoder_hidden': (),  # of a pair of networks, the widths of the decoder or discriminator; (): those of `hidden`
     'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
 }
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
 TIME_FEATURES = 64  # number of sinusoids for a time
+glorot = nnx.initializers.glorot_uniform()
+INITIAL = {'glorot': glorot, 'lecun': nnx.initializers.lecun_normal()}
 COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
     'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
-    'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of('glorot', 'as_pytorch'),
+    'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of(*INITIAL, 'as_pytorch'),
     'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
-
-
-glorot = nnx.initializers.glorot_uniform()
 
 
 def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:
@@ -43,14 +43,15 @@ def _linear(before: int, after: int, initial: str, rngs: nnx.Rngs) -> layers.Lin
     if initial == 'as_pytorch':
         within = uniform(before**-0.5)
         return layers.Linear(before, after, kernel_init=within, bias_init=within, rngs=rngs)
-    return layers.Linear(before, after, kernel_init=layers.zeros if initial == 'zero' else glorot, rngs=rngs)
+    return layers.Linear(before, after, kernel_init=INITIAL.get(initial, layers.zeros), rngs=rngs)
 
 
 class Perceptron(nnx.Module):
     """Vectors (batch, inputs) → (batch, outputs); conditions enter the first layer.
 
     Each layer's weights are uniform with variance 2 / (inputs + outputs), and biases start at zero (Glorot & Bengio
-    2010). With `zero`, the last layer starts at zero. `initial` may be 'as_pytorch': all uniform in ±1 / √inputs.
+    2010). With `zero`, the last layer starts at zero. `initial` may also be 'lecun', truncated normals with variance
+    1 / inputs (as in Haiku), or 'as_pytorch', which draws weights and biases uniformly in ±1 / √inputs.
     """
 
     def __init__(

@@ -112,7 +112,9 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
 def build(
     options: Mapping[str, Any], num_steps: int, usual: Mapping[str, Any] = DEFAULTS['optimizer']
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optimizer `options['name']`.
+    """Clipping by global norm, then the gradient of ½ l2 ‖θ‖², then the optimizer `options['name']`.
+
+    PyTorch's optimizers call l2 `weight_decay`, AdamW excepted.
 
     Args:
       usual: the default values of the options.
@@ -125,5 +127,6 @@ def build(
         raise UserError(f'There is no optimizer {name!r} (optimizer.name). {did_you_mean(name, OPTIMIZERS)}')
     _refuse_unread(options, usual)
     optimizer = OPTIMIZERS[name](learning_rate(options, num_steps), options)
-    clip = options['clip_norm']
-    return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
+    clip, l2 = options['clip_norm'], options['l2']
+    parts = [optax.clip_by_global_norm(clip)] * bool(clip) + [optax.add_decayed_weights(l2)] * bool(l2)
+    return optax.chain(*parts, optimizer) if parts else optimizer

@@ -73,6 +73,20 @@ def test_the_first_step_of_adam_is_the_rate():
     assert moved([5.0, -0.01], name='adam') == pytest.approx([-0.1, 0.1], rel=1e-3)
 
 
+def test_l2_is_added_to_the_clipped_gradient():
+    assert moved([3.0, 4.0], start=1.0, name='sgd', clip_norm=1.0, l2=0.5) == pytest.approx([0.89, 0.87])
+
+
+def test_l2_with_adam_gives_what_pytorch_calls_weight_decay():
+    """Recorded: five steps of torch 2.13's Adam with weight_decay=0.3 on the loss 0.2 a − 0.4 b."""
+    built, weights = optimizer.build(options(learning_rate=0.1, clip_norm=0.0, l2=0.3), 10), jnp.array([1.0, -2.0])
+    state = built.init(weights)
+    for _ in range(5):
+        steps, state = built.update(jnp.array([0.2, -0.4]), state, weights)
+        weights = optax.apply_updates(weights, steps)
+    assert np.asarray(weights) == pytest.approx([0.5038, -1.5016], abs=1e-4)
+
+
 def test_adamw_decays_weights_that_have_no_gradient():
     assert moved([0.0], start=1.0, name='adamw', weight_decay=0.5) == pytest.approx([1 - 0.1 * 0.5])
 
