@@ -152,6 +152,7 @@ def denoiser(
     if config.name == 'dit':
         return dit.DiT(space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
+        mlp.check(config, 'a denoiser')
         kind: Any = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]
         return kind(space.shape, forms, rngs=rngs, **options)
     raise UserError(f'network.name is {config.name!r}, which does not map noisy images to images; use '
@@ -177,6 +178,7 @@ def encoder_and_decoder(
                             'family.latent.')  # fmt: skip
         if pictures:
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
+        mlp.check(config, 'an encoder and decoder')
         return {
             'encoder': mlp.Encoder(space.shape, codes, forms, rngs=rngs, **_two(config)[0]),
             'decoder': mlp.Decoder(space.shape, latent, outputs, forms, rngs=rngs, **_two(config)[1]),
@@ -220,6 +222,7 @@ def generator_and_discriminator(
     options = _options(config)
     size, packed = latent_size(config, space), (*space.shape[:2], pack * space.shape[2])
     if config.name == 'mlp':
+        mlp.check(config, 'a generator')
         return {
             'generator': mlp.Generator(space.shape, size, forms, rngs=rngs, **_two(config)[0]),
             'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_two(config)[1]),
@@ -301,6 +304,8 @@ def flow(config: Any, space: Shaped, forms: Mapping[str, Form], rngs: nnx.Rngs) 
         raise UserError(
             f'network.name is {config.name!r}, which cannot be inverted; use {", ".join(others)} or {last}.'
         )
+    if config.name == 'mlp':
+        mlp.check(config, 'an invertible network')
     return FLOWS[config.name](space.shape, forms, rngs=rngs, **_options(config))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,21 @@ RANGES = {
     'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of(*INITIAL, 'as_pytorch'),
     'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
+
+READERS = {  # of keys that not all perceptrons read
+    'latent': ('a generator',),
+    'initial': ('an encoder and decoder', 'a generator'),
+    'decoder_hidden': ('an encoder and decoder', 'a generator'),
+    'time': ('a denoiser',),
+}
+
+
+def check(config: Any, kind: str) -> None:
+    """Raise a UserError for a key of the config that has no effect on networks of this kind."""
+    for key, readers in READERS.items():
+        if kind not in readers and config[key] != DEFAULTS[key]:
+            raise UserError(f'network.{key} is {config[key]}, which network.name=mlp reads only for '
+                            f'{" or ".join(readers)}; set it to {DEFAULTS[key]}.')  # fmt: skip
 
 
 def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:

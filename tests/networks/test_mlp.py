@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from genbench import config as configs
-from genbench import networks
+from genbench import families, networks
 from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
@@ -58,6 +58,17 @@ def test_a_generator_may_have_fewer_latents_than_values_and_a_vae_refuses_that_k
     )
     with pytest.raises(UserError, match='set it to 0, and use family.latent'):
         networks.encoder_and_decoder(network, spec, {}, nnx.Rngs(0), codes=2, latent=1, outputs=1, pictures=False)
+
+
+@pytest.mark.parametrize(
+    ('family', 'key', 'value'),
+    [('diffusion', 'initial', 'lecun'), ('diffusion', 'latent', 3), ('vae', 'time', 'input'), ('gan', 'time', 'input'),
+     ('normalizing_flow', 'decoder_hidden', (4,)), ('flow_matching', 'decoder_hidden', (4,))],
+)  # fmt: skip
+def test_a_key_that_these_networks_do_not_read_is_refused(family, key, value):
+    config = configs.resolve({'family': {'name': family}, 'network': {'name': 'mlp', 'hidden': (4,), key: value}})
+    with pytest.raises(UserError, match=f'network.{key} is .* reads only for an? '):
+        families.get(family)(config, DataSpec('points', POINT, 256)).networks(nnx.Rngs(0))
 
 
 def moved(module):
