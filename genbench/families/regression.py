@@ -161,16 +161,22 @@ class RegressionFamily(PathFamily):
         """The regression loss of each image and its time, both (batch,)."""
         t = self.times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
+        return self.regression(self.network(networks), x, noise, given, t, key), t
+
+    def regression(
+        self, network: Callable[..., Array], x: Array, noise: Array, given: Given, t: Array, key: Array
+    ) -> Array:
+        """The loss (batch,) of a network that sees x_t = α x + σ ε at the times t (batch,)."""
         x_t = self.schedule.perturb(x, noise, t)
         x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = self.network(networks)(x_seen, self.schedule.condition(t), given, key=key)
+        y = network(x_seen, self.schedule.condition(t), given, key=key)
         y, variance = predictions.outputs(y, x)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         loss = jnp.square(error).mean((1, 2, 3)) * self.weight(t)
         if variance is not None:
             predicted = predictions.convert(self.prediction, self.schedule, y, x_t, t)._replace(variance=variance)
             loss += self.variance_loss(x, t, predicted)
-        return loss, t
+        return loss
 
     def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
         """The mean of the images' losses (batch,). If the usual loss at each time is learned, each is divided by it."""

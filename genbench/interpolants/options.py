@@ -314,6 +314,20 @@ class CorrectorOptions(NoisyOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class FlowMapOptions(PathOptions):
+    """Attributes:
+    gamma: γ, the deviation of the fresh noise at the end of a step in units of all noise there (Kim et al. 2024,
+      algorithm 3). 0 is deterministic, and 1 jumps to the image and noises it, like multistep_consistency.
+    """
+
+    gamma: float = number(0.0, PROBABILITY)
+
+    @property
+    def draws(self) -> bool:
+        return self.gamma > 0
+
+
+@dataclasses.dataclass(frozen=True)
 class AdaptiveOptions(PathOptions):
     """Attributes:
     tolerance: the relative and absolute tolerance of a step, as a root mean square over the pixels of an image.
