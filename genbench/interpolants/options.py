@@ -157,6 +157,7 @@ class PathOptions(NoiseOptions):
         algorithm 1).
       negative: the condition, KIND=VALUE, that guidance moves away from; '' stands for no condition.
       guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
+      by: guidance by two predictions, or by the model's own 'classifier' (Dhariwal & Nichol 2021, algorithm 2).
     """
 
     spacing: str = option('uniform', read_spacing)
@@ -166,6 +167,7 @@ class PathOptions(NoiseOptions):
     resample: int = option(1, read_count)
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
+    by: str = choice('prediction', 'classifier', acts_with='guidance')
     on_grid: ClassVar[bool] = True  # whether all images take the same steps
 
     @property
