@@ -41,7 +41,7 @@ class Classifier:
 
     def network(self, rngs: nnx.Rngs) -> nnx.Module:
         classes = self.family.forms[LABEL].size
-        return modules.classifier(self.family.config.network, self.family.space, classes, rngs)
+        return modules.noisy_classifier(self.family.config.network, self.family.space, classes, rngs)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """−log p(label | x_t) at the times that the denoiser is trained at."""

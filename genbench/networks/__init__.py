@@ -339,7 +339,7 @@ def control(
     return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
 
 
-def classifier(config: Any, space: Shaped, classes: int, rngs: nnx.Rngs) -> unet.Classifier:
+def noisy_classifier(config: Any, space: Shaped, classes: int, rngs: nnx.Rngs) -> unet.Classifier:
     """A network (x_t, t) → logits (batch, classes), of the size of a `denoiser` of this config.
 
     Raises:

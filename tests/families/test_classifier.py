@@ -137,6 +137,24 @@ def test_the_classifier_is_trained_beside_the_denoiser_and_evaluated_once_a_step
     assert family.evaluations(samplers.parse('ddim:5:by=classifier,guidance=0', family)) == 5
 
 
+def test_fresh_networks_are_trained_and_guide(make_family, batch):
+    """The classifier's loss reaches all its parameters except those behind layers that start at zero."""
+    family = make_family('diffusion', True, classifier=True)
+    networks = Networks(family.networks(nnx.Rngs(0)))
+
+    def loss(classifier):
+        return family.classifier.loss(Networks({**networks, 'classifier': classifier}), batch, jax.random.key(0), 0)[0]
+
+    value, slopes = nnx.jit(nnx.value_and_grad(loss))(networks['classifier'])
+    assert 0.5 < value < 3 and jnp.abs(slopes['output']['kernel'][...]).max() > 0
+    given, x_t = {'label': batch['label']}, jax.random.normal(jax.random.key(1), (8, 4, 4, 3))
+    plain, guided = (
+        family._sampled(networks, given, Sampler('ddim', 2, w, PathOptions(**BY)))(x_t, jnp.full(8, 0.5)).x
+        for w in (0.0, 5.0)
+    )
+    assert (plain != guided).any() and np.isfinite(guided).all()
+
+
 REFUSED = {
     'ddim:2:guidance=1,by=classifier': (False, {}, 'which needs a model trained with family.classifier=True'),
     'ddim:2:by=classifier': (True, {}, 'which has no effect without guidance'),
