@@ -72,7 +72,7 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
         super().initialise(networks, batch, key)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """Soft consistency matching plus denoising score matching (equations 11 and 12, algorithm 1)."""
+        """Soft consistency matching, plus denoising score matching with its weight."""
         (n, k, m), given = self.indices(batch['key']), self.given(batch)
         t, u, s = (self.schedule.step(index, self.config.family.discretisation) for index in (n, k, m))
         x, noise, _ = self.pairs(networks, batch, key)
@@ -122,7 +122,10 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     def move(
         self, network: Any, x_t: Array, t: Array, s: Array, given: Given, key: Array | None = None
     ) -> Array:  # fmt: skip
-        """G(x_t, t, s) = α_s x̂ + σ_s ε̂ with the network's prediction for this jump (equation 8); x_t where s = t."""
+        """G(x_t, t, s) = α_s x̂ + σ_s ε̂ with the network's prediction for this jump; x_t where s = t.
+
+        On EDM's path this is the paper's (s / t) x_t + (1 − s / t) g(x_t, t, s) with g = x̂.
+        """
 
         def towards(x: Array, time: Array, given: Given, **options: Any) -> Array:
             return network(x, time, given, s=self.schedule.condition(s), **options)

@@ -318,8 +318,8 @@ class CorrectorOptions(NoisyOptions):
 @dataclasses.dataclass(frozen=True)
 class FlowMapOptions(PathOptions):
     """Attributes:
-    gamma: γ, the deviation of the fresh noise at the end of a step in units of all noise there (Kim et al. 2024,
-      algorithm 3). 0 is deterministic, and 1 jumps to the image and noises it, like multistep_consistency.
+    gamma: γ, the deviation of the fresh noise at the end of a step in units of all noise there (γ-sampling of
+      Kim et al. 2024). 0 is deterministic, and 1 jumps to the image and noises it, like multistep_consistency.
     """
 
     gamma: float = number(0.0, PROBABILITY)
