@@ -38,7 +38,7 @@ _LATER = {
     'network.mixing': 'reversal', 'network.normalised': False, 'network.prior': 'standard',
     'family.kl_warmup': 0, 'family.free_nats': 0.0, 'family.pseudo_inputs': 0,
     'network.time': 'sinusoids', 'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
-    'optimizer.skip_norm': 0.0, 'family.tokeniser': '',
+    'optimizer.skip_norm': 0.0, 'family.classifier': False, 'family.tokeniser': '',
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip

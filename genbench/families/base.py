@@ -176,6 +176,7 @@ class Family:
     most_steps: int | None = None  # of a sampler, where a model knows the times of this many steps and no others
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
+    classifies: bool = False  # whether it has a classifier that can guide its samples
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
     span: Span | None = None  # of the current stage; None if there is only one

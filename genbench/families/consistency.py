@@ -6,14 +6,12 @@ Y. Song, P. Dhariwal, M. Chen, I. Sutskever, Consistency Models, 2023.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from genbench import rng
 from genbench.families.base import Array, Average, Batch, Networks, register
 from genbench.families.endpoints import EndpointFamily
 from genbench.families.paths import scalars
 from genbench.families.taught import TaughtFamily
-from genbench.interpolants import predictions, steps
 from genbench.ranges import LARGEST, SHARE, Range
 
 
@@ -51,15 +49,7 @@ class Consistency(TaughtFamily, EndpointFamily):
         x_t = self.schedule.perturb(x, noise, t)
         given = self.given(batch)
         teacher = self.teacher.denoise(networks.borrowed('teacher'), given)
-        x_s = jax.lax.stop_gradient(self._teacher_step(teacher, x_t, t, s))
+        x_s = jax.lax.stop_gradient(self.solver_step(teacher, x_t, t, s))
         target = self.jump(networks.averaged('target')['student'], x_s, s, given, key)
         jumped = self.jump(networks['student'], x_t, t, given, key)
         return scalars(self.distance(jumped - jax.lax.stop_gradient(target)).mean())
-
-    def _teacher_step(self, teacher: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
-        """One step of the solver heun, with separate times for each image."""
-        first = steps.slope(self.schedule, teacher(x_t, t))
-        guess = steps.advance(self.schedule, x_t, first, t, s)
-        second = steps.slope(self.schedule, teacher(guess, self.before_the_end(s)))
-        inside = (s > 0)[:, None, None, None]
-        return jnp.where(inside, steps.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)

@@ -13,7 +13,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Borrowed, Likelihood
 from genbench.families.paths import PathFamily
-from genbench.interpolants import predictions
+from genbench.interpolants import predictions, steps
 from genbench.ranges import NOT_NEGATIVE
 
 # For these predictions x̂ tends to x_t as σ → 0, so f(x_t, t) = x̂ satisfies the boundary condition of section 3
@@ -44,6 +44,14 @@ class EndpointFamily(PathFamily):
     def before_the_end(self, t: Array) -> Array:
         """t, with 0 replaced by t_min: networks cannot be evaluated at 0, and the result there goes unused."""
         return jnp.where(t > 0, t, self.schedule.t_min)
+
+    def solver_step(self, denoise: predictions.Denoiser, x_t: Array, t: Array, s: Array) -> Array:
+        """One step of the solver heun with a teacher's denoiser, with separate times for each image."""
+        first = steps.slope(self.schedule, denoise(x_t, t))
+        guess = steps.advance(self.schedule, x_t, first, t, s)
+        second = steps.slope(self.schedule, denoise(guess, self.before_the_end(s)))
+        inside = (s > 0)[:, None, None, None]
+        return jnp.where(inside, steps.advance(self.schedule, x_t, (first + second) / 2, t, s), guess)
 
     def distance(self, difference: Array) -> Array:
         """√(‖·‖² + c²) − c with c = huber √d (Song & Dhariwal 2024, section 3.3), or the mean square; (batch,)."""

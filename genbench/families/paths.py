@@ -157,6 +157,10 @@ class PathFamily(Family):
         schedule = self.asked(networks).schedule
         return predictions.denoiser(self.network(networks), self.prediction, schedule, given, guidance, clip, **options)
 
+    def slope(self, networks: Networks, given: Given) -> Callable[[Array, Array], Array] | None:
+        """A function of (x_t, t) that gives ∇ log p(label | x_t), for a model with a classifier."""
+        return None
+
     def flow_map(self, networks: Networks, given: Given, sampler: Sampler) -> steps.FlowMap | None:
         """A function of (x_t, t, s) that gives x_s on the trajectory through x_t, for a network of the kind 'map'."""
         return None
@@ -243,6 +247,8 @@ class PathFamily(Family):
             count = len(jax.tree.leaves(given)[0])
             negative = conditions.stated(self.conditions, options.negative, count)
         how = {'interval': options.interval, 'negative': negative, 'guide': guide}
+        if options.by == 'classifier':
+            how['slope'] = self.slope(networks, given)
         how |= {'plain_noise': True} if getattr(options, 'renoise', '') == 'plain' else {}
         weight = 0.0 if self._knows_weight(sampler) else sampler.guidance
         return self.denoise(networks, self._told(given, sampler), weight, clip, **how)

@@ -19,6 +19,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, Scalars, Update
+from genbench.families.classifier import Classifier
 from genbench.families.control import Control
 from genbench.families.paths import PathFamily, scalars
 from genbench.interpolants import couplings, predictions, times, weights
@@ -49,6 +50,7 @@ class RegressionFamily(PathFamily):
     outputs: int = 1  # number of outputs of the network: 2 if it also predicts the variance of its steps
     second_time = False  # whether the network also takes the time to jump to
     control: Control | None = None  # set if `base` names a run
+    classifier: Classifier | None = None  # set if `classifier` is true
     ranges = {'base': PATH, 'offset_noise': NOT_NEGATIVE}
 
     @classmethod
@@ -60,6 +62,7 @@ class RegressionFamily(PathFamily):
             'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
             'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
             'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
+            'classifier': False,  # also train a classifier of noisy images, for samplers with by=classifier
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -71,6 +74,8 @@ class RegressionFamily(PathFamily):
             if self.kind != 'denoiser':
                 raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')
             self.control, self.main_network = Control(self), Control.name
+        if options.classifier:
+            self.classifier, self.classifies = Classifier(self), True
         sampler = choose('family.time_sampler', options.time_sampler, self.time_samplers)
         weight = choose('family.weight', options.weight, self.weights)
         coupling = choose('family.coupling', options.coupling, self.couplings)
@@ -110,7 +115,8 @@ class RegressionFamily(PathFamily):
             self.config.network, self.space, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
         )  # fmt: skip
         uncertain = {'uncertainty': Uncertainty(rngs, self.schedule)} if self.config.family.uncertainty else {}
-        return {**self.space.modules(), self.main_network: denoiser, **uncertain}
+        classifier = {Classifier.name: self.classifier.network(rngs)} if self.classifier else {}
+        return {**self.space.modules(), self.main_network: denoiser, **uncertain, **classifier}
 
     def network(self, networks: Networks) -> Callable[..., Array]:
         return self.control.denoiser(networks) if self.control else super().network(networks)
@@ -123,11 +129,16 @@ class RegressionFamily(PathFamily):
     @property
     def updates(self) -> tuple[Update, ...]:
         networks = (self.main_network, *(('uncertainty',) if self.config.family.uncertainty else ()))
-        return (Update(self.main_network, networks, self.loss),)
+        kind = Classifier.name
+        classifier = (Update(kind, (kind,), self.classifier.loss),) if self.classifier else ()
+        return (Update(self.main_network, networks, self.loss), *classifier)
 
     @property
     def averaged(self) -> tuple[str, ...]:
-        return (self.main_network,)
+        return (self.main_network, *((Classifier.name,) if self.classifier else ()))
+
+    def slope(self, networks: Networks, given: Given) -> Callable[[Array, Array], Array] | None:
+        return self.classifier.slope(networks, given) if self.classifier else None
 
     def times(self, keys: Array) -> Array:
         """Times to train at, (batch,)."""
@@ -161,16 +172,22 @@ class RegressionFamily(PathFamily):
         """The regression loss of each image and its time, both (batch,)."""
         t = self.times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
+        return self.regression(self.network(networks), x, noise, given, t, key), t
+
+    def regression(
+        self, network: Callable[..., Array], x: Array, noise: Array, given: Given, t: Array, key: Array
+    ) -> Array:
+        """The loss (batch,) of a network that sees x_t = α x + σ ε at the times t (batch,)."""
         x_t = self.schedule.perturb(x, noise, t)
         x_seen = predictions.seen(self.prediction, self.schedule, x_t, t)
-        y = self.network(networks)(x_seen, self.schedule.condition(t), given, key=key)
+        y = network(x_seen, self.schedule.condition(t), given, key=key)
         y, variance = predictions.outputs(y, x)
         error = y - predictions.target(self.prediction, self.schedule, x, noise, t)
         loss = jnp.square(error).mean((1, 2, 3)) * self.weight(t)
         if variance is not None:
             predicted = predictions.convert(self.prediction, self.schedule, y, x_t, t)._replace(variance=variance)
             loss += self.variance_loss(x, t, predicted)
-        return loss, t
+        return loss
 
     def total(self, networks: Networks, loss: Array, t: Array) -> tuple[Array, Scalars]:
         """The mean of the images' losses (batch,). If the usual loss at each time is learned, each is divided by it."""

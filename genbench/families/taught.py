@@ -9,6 +9,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Family, Networks, Update
 from genbench.families.paths import PathFamily
+from genbench.families.regression import RegressionFamily
 from genbench.families.spaces import Latents
 from genbench.ranges import PATH
 
@@ -63,6 +64,14 @@ class TaughtFamily(PathFamily):
 def copy(source: nnx.Module, into: nnx.Module) -> None:
     """Copy all variables of a network, also those that were drawn once and never trained, such as frequencies."""
     nnx.update(into, nnx.state(source))
+
+
+def by_regression(teacher: PathFamily) -> RegressionFamily:
+    """The teacher, whose own loss a family can also take of other networks or images."""
+    if not isinstance(teacher, RegressionFamily):
+        raise UserError(f'The teacher is a {teacher.name} model, whose loss is no regression that a student could '
+                        'share; use a diffusion or flow_matching run.')  # fmt: skip
+    return teacher
 
 
 def _checked(teacher: Family, spec: DataSpec) -> PathFamily:

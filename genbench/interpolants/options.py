@@ -157,6 +157,7 @@ class PathOptions(NoiseOptions):
         algorithm 1).
       negative: the condition, KIND=VALUE, that guidance moves away from; '' stands for no condition.
       guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
+      by: guidance by two predictions, or by the model's own 'classifier' (Dhariwal & Nichol 2021, algorithm 2).
     """
 
     spacing: str = option('uniform', read_spacing)
@@ -166,6 +167,7 @@ class PathOptions(NoiseOptions):
     resample: int = option(1, read_count)
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
+    by: str = choice('prediction', 'classifier', acts_with='guidance')
     on_grid: ClassVar[bool] = True  # whether all images take the same steps
 
     @property
@@ -311,6 +313,20 @@ class CorrectorOptions(NoisyOptions):
         if self.predictor == 'reverse_diffusion' and _starts_in_noise(schedule):
             raise UserError(f'The predictor reverse_diffusion needs some signal at the start, and the schedule '
                             f'{schedule.name} starts at pure noise; use predictor=ancestral.')  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMapOptions(PathOptions):
+    """Attributes:
+    gamma: γ, the deviation of the fresh noise at the end of a step in units of all noise there (γ-sampling of
+      Kim et al. 2024). 0 is deterministic, and 1 jumps to the image and noises it, like multistep_consistency.
+    """
+
+    gamma: float = number(0.0, PROBABILITY)
+
+    @property
+    def draws(self) -> bool:
+        return self.gamma > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,6 +120,7 @@ def denoiser(
     negative: Given = None,
     guide: Denoiser | None = None,
     plain_noise: bool = False,
+    slope: Callable[[Array, Array], Array] | None = None,
 ) -> Denoiser:
     """Wrap a network(x_t, t, given) in a function that predicts the clean image and the noise.
 
@@ -137,6 +138,7 @@ def denoiser(
         a Bad Version of Itself, equation 3, whose weight is 1 + w).
       plain_noise: give the noise of what guidance moves away from (Chung et al. 2024, CFG++), with the guided image,
         which at a guidance of 0 is that of the conditions alone.
+      slope: (x_t, t) → ∇ log p(label | x_t). Guidance then adds w times this to the score (Dhariwal & Nichol 2021).
     """
     several = isinstance(guidance, jax.Array)
     guided = (several or guidance != 0 or plain_noise) and (given is not None or guide is not None)
@@ -149,6 +151,8 @@ def denoiser(
 
         def away(y):
             weight = expand(guidance, x_t) if several else guidance
+            if slope is not None:
+                return y + weight * _of_score(name, schedule, slope(x_t, t), t), y
             if guide is None:
                 plain = outputs(network(image, time, negative), x_t)[0]
             else:
@@ -168,6 +172,17 @@ def denoiser(
         return Prediction(prediction.x, noise, variance)
 
     return apply
+
+
+def _of_score(name: str, schedule: Schedule, change: Array, t: Array) -> Array:
+    """The change (batch, …) of a prediction if the score at x_t changes so: by σ² / α in the image and −σ in the noise.
+
+    Where there is no signal, x_t says nothing of the label, and the change is zero.
+    """
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    image = jnp.where(alpha > 0, jnp.square(sigma) / jnp.where(alpha > 0, alpha, 1), 0)
+    noise = jnp.where(alpha > 0, -sigma, 0)
+    return target(name, schedule, expand(image, change) * change, expand(noise, change) * change, t)
 
 
 def on_path(denoise: Denoiser, schedule: Schedule, other: Schedule) -> Denoiser:

@@ -75,7 +75,7 @@ SOLVERS = {
     'multistep_consistency': Solver(
         steps.multistep_consistency, lambda n: n, needs='endpoint', options=options.NoisyOptions
     ),
-    'flow_map': Solver(steps.flow_map, lambda n: n, needs='map'),
+    'flow_map': Solver(steps.flow_map, lambda n: n, needs='map', options=options.FlowMapOptions),
 }
 
 

@@ -145,8 +145,18 @@ def _churned(step: Step, later: Array) -> Array:
 
 
 def flow_map(step: Step) -> Array:
-    """x_s directly from the network, for a step of any length."""
-    return step.map(step.x_t, step.t, step.s)
+    """x_s directly from the network, for a step of any length.
+
+    With γ, the network jumps to where the noise level is √(1 − γ²) times that of s, and fresh noise makes up the rest.
+    """
+    gamma, s = step.options.gamma, step.s
+    if not gamma:
+        return step.map(step.x_t, step.t, s)
+    schedule = step.schedule
+    level = math.sqrt(1 - gamma**2) * schedule.sigma(s) / schedule.alpha(s)
+    earlier = jnp.where(level > 0, schedule.time_at(level), 0)
+    kept = schedule.alpha(s) / schedule.alpha(earlier) * step.map(step.x_t, step.t, earlier)
+    return kept + gamma * schedule.sigma(s) * step.noise()
 
 
 def slope(schedule: Schedule, prediction: Prediction) -> Array:

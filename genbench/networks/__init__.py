@@ -344,6 +344,18 @@ def control(
     return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
 
 
+def noisy_classifier(config: Any, space: Shaped, classes: int, rngs: nnx.Rngs) -> unet.Classifier:
+    """A network (x_t, t) → logits (batch, classes), of the size of a `denoiser` of this config.
+
+    Raises:
+      UserError: there is no classifier of this kind of network.
+    """
+    if config.name != 'unet':
+        raise UserError(f'network.name is {config.name!r}, but a classifier of noisy images is half of a U-Net; use '
+                        'unet.')  # fmt: skip
+    return unet.Classifier(square_size(config, space), space.shape[2], classes, rngs=rngs, **_options(config))
+
+
 def square_size(config: Any, space: Shaped) -> int:
     """The height of the images, for a network with one resolution per entry of `config.multipliers`.
 

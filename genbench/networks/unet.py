@@ -194,6 +194,26 @@ class UNet(Encoder):
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
 
 
+class Classifier(Encoder):
+    """(x_t, t) → logits (batch, classes), from the first half of a `UNet` and the mean over its lowest resolution.
+
+    P. Dhariwal, A. Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021 (section 4), pool by attention.
+
+    Args:
+      classes: the number of logits. All other arguments are those of the `UNet`.
+    """
+
+    def __init__(self, size: int, image_channels: int, classes: int, *, groups: int, rngs: nnx.Rngs, **options: Any):
+        super().__init__(size, image_channels, {}, groups=groups, second_time=False, rngs=rngs, **options)
+        self.norm_out = layers.GroupNorm(self.widths[-1], groups=groups)
+        self.output = layers.Linear(self.widths[-1], classes, kernel_init=layers.fan_average, rngs=rngs)
+        self.words = layers.Words({}, self.width_of_words, rngs=rngs)
+
+    def __call__(self, x: jax.Array, t: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        *_, h = self.encode(x, t, None, key)[2]
+        return self.output(nnx.silu(self.norm_out(h)).mean((1, 2))).astype(jnp.float32)
+
+
 class Control(Encoder):
     """(x_t, t, given) → the residuals of a `UNet`, from pictures that it was not built for; zero when fresh.
 

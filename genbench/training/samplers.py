@@ -115,14 +115,16 @@ def build(written: Written, family: Family) -> Sampler:
                         )  # fmt: skip
     if 'guide' in texts and 'negative' in texts:
         raise UserError(f'The sampler {shown(written.text)} has both guide and negative; use only one.')
+    if texts.get('by') == 'classifier':
+        _check_classifier(written, family)
     if distilled and guidance and 'guide' not in texts:
         conditions.check_weight(
             family.forms[conditions.WEIGHT], guidance, f'The guidance of the sampler {shown(written.text)}'
         )
-    if distilled and {'interval', 'negative', 'renoise'} & {*texts}:
+    if distilled and {'interval', 'negative', 'renoise', 'by'} & {*texts}:
         raise UserError(
-            f'The sampler {shown(written.text)} has interval, negative or renoise; this model takes guidance only as a '
-            'condition.'
+            f'The sampler {shown(written.text)} has interval, negative, renoise or by; this model takes '
+            'guidance only as a condition.'
         )
     values = {key: value_of(key, text, taken, f'The sampler {shown(written.text)}') for key, text in texts.items()}
     acting = {**values, 'guidance': guided}
@@ -152,6 +154,15 @@ def build(written: Written, family: Family) -> Sampler:
     if why_not := family.why_not(steps):
         raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and {why_not}.')
     return Sampler(written.name, steps, guidance, **chosen)
+
+
+def _check_classifier(written: Written, family: Family) -> None:
+    """Raise a UserError for guidance by a classifier that the family does not have, or by something else as well."""
+    if not family.classifies:
+        raise UserError(f'The sampler {shown(written.text)} has by=classifier, which needs a model trained with '
+                        'family.classifier=True.')  # fmt: skip
+    if other := {'guide', 'negative'} & {*written.options}:
+        raise UserError(f'The sampler {shown(written.text)} has both by=classifier and {min(other)}; use only one.')
 
 
 def _check_deterministic(written: Written, options: Any) -> None:

@@ -93,7 +93,7 @@ def test_a_step_of_the_teacher_has_an_error_of_third_order(schedule, prediction,
     t = jnp.asarray([0.5, 0.6, 0.7])
 
     def error(h):
-        stepped = family._teacher_step(teacher(family.schedule), x, t, t - h)
+        stepped = family.solver_step(teacher(family.schedule), x, t, t - h)
         exact = x * marginal_std(family.schedule, t - h, x) / marginal_std(family.schedule, t, x)
         return float(jnp.abs(stepped - exact).max())
 
@@ -119,7 +119,7 @@ def test_a_step_below_the_trained_times_is_the_sampler_heuns(schedule, predictio
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (3, 2, 2, 1), jnp.float64)
         t, s = (value.astype(jnp.float64) for value in times.values())
-        stepped = family._teacher_step(teacher(family.schedule), x, t, s)
+        stepped = family.solver_step(teacher(family.schedule), x, t, s)
         exact_step = x * marginal_std(family.schedule, s, x) / marginal_std(family.schedule, t, x)
         network = as_network(prediction, family.schedule, exact(family.schedule))
         jumped = family.jump(network, x, t, None)
@@ -168,7 +168,7 @@ def test_the_teacher_leaves_no_noise_of_a_point_mass(schedule, student_of):
 
     t = jnp.asarray([family.schedule.step(1, 18), family.schedule.step(18, 18)])
     x_t = family.schedule.perturb(jnp.full((2, 2, 2, 1), 0.3), jax.random.normal(jax.random.key(0), (2, 2, 2, 1)), t)
-    np.testing.assert_allclose(family._teacher_step(point, x_t, t, jnp.zeros(2)), 0.3, atol=5e-5)
+    np.testing.assert_allclose(family.solver_step(point, x_t, t, jnp.zeros(2)), 0.3, atol=5e-5)
 
 
 def test_student_and_target_share_their_dropout_and_the_teacher_has_none(student_of, batch):

@@ -181,7 +181,7 @@ def test_costs_in_the_table_are_those_of_the_programs(page):
 
     def sample(state, lent, keys):
         networks = blueprint.bind(state['params'], state['aux'], lent=lent)
-        given = {name: jnp.zeros((BATCH, *form.shape)) for name, form in family.forms.items()} or None
+        given = {name: form.null(BATCH) for name, form in family.forms.items()} or None
         return family.sample(networks, keys, given, sampler).images
 
     sampler = samplers.parse(f'{family.samplers[0]}:1', family)
