@@ -173,8 +173,9 @@ def test_fitting_normalises_the_vectors_and_keeps_singular_vectors():
 
 def test_likelihoods_are_bounds_of_few_values_and_estimates_of_many():
     for dims, kind in ((8, 'lower_bound'), (7, 'estimate')):
-        resolved = configs.resolve({'family': {'name': 'normalizing_flow'}, 'network': {
-            'name': 'residual_flow', **SMALL, 'blocks': (1,), 'dense_blocks': 0, 'exact_dims': dims}, 'evaluation': {'dequantisation_draws': 3}})  # fmt: skip
+        network = {**SMALL, 'name': 'residual_flow', 'blocks': (1,), 'dense_blocks': 0, 'exact_dims': dims}
+        family, evaluation = {'name': 'normalizing_flow'}, {'dequantisation_draws': 3}
+        resolved = configs.resolve({'family': family, 'network': network, 'evaluation': evaluation})
         family = normalizing_flow.NormalizingFlow(resolved, DataSpec('tiny', SHAPE, levels=5))
         found = family.likelihoods
         assert [(one.method, one.kind) for one in found] == [('density_1', kind), ('density_3', kind)]
