@@ -31,36 +31,50 @@ def built():
     """(family, networks whose codes are vectors of the batch, batch)."""
     family, keys = make(adversarial_start=10), jax.random.split(jax.random.key(1), 4)
     batch = {'image': jax.random.randint(jax.random.key(0), (4, *SPEC.shape), 0, 5), 'key': keys}
-    networks = Networks(family.networks(nnx.Rngs(0)))
-    family.initialise(networks, batch, jax.random.key(2))
-    return family, networks, batch
+
+    @nnx.jit
+    def fresh():
+        networks = Networks(family.networks(nnx.Rngs(0)))
+        family.initialise(networks, batch, jax.random.key(2))
+        return dict(networks)
+
+    return family, Networks(fresh()), batch
 
 
-def losses(built, step, kernel=None):
-    """(loss, its parts) of the autoencoder at a step, with another last kernel; nothing changes in the networks."""
+@pytest.fixture(scope='module')
+def losses(built):
+    """A program (step, last kernel of the decoder) → loss and its parts. Nothing changes in the networks."""
     family, networks, batch = built
-    modules = {name: nnx.clone(networks[name]) for name in networks}
-    if kernel is not None:
+
+    def run(step, kernel):
+        modules = {name: nnx.clone(networks[name]) for name in networks}
         modules['decoder'].conv_out.kernel[...] = kernel
-    return family.loss(Networks(modules), batch, jax.random.key(3), jnp.array(step))
+        return family.loss(Networks(modules), batch, jax.random.key(3), step)
+
+    return run
 
 
-def test_the_weight_is_the_ratio_of_the_gradients_at_the_last_kernel(built):
-    """Of the reconstruction and of the generator's loss, by central differences in random directions.
-
-    The squared length of a gradient is the mean square of its products with directions of independent signs.
-    """
+@pytest.fixture(scope='module')
+def scored(built, losses):
+    """Kernel, loss and parts at steps 9 and 10, and the gradients of loss and generator's loss at step 0."""
     kernel = built[1]['decoder'].conv_out.kernel[...]
-    value = jax.jit(lambda kernel: [losses(built, 0, kernel)[0], losses(built, 0, kernel)[1]['adversarial']])
-    signs, size = np.random.default_rng(0).choice([-1.0, 1.0], (300, *kernel.shape)), 1e-3
-    ups, downs = (np.array([value(kernel + side * size * sign) for sign in signs]) for side in (1, -1))
-    lengths = np.sqrt(np.square((ups - downs) / (2 * size)).mean(0))
-    told = losses(built, 0)[1]
-    assert told['weight'] == pytest.approx(lengths[0] / (lengths[1] + 1e-4), rel=0.15)
+
+    def both(kernel):
+        loss, told = losses(0, kernel)
+        return jnp.stack([loss, told['adversarial']])
+
+    return jax.jit(lambda kernel: (losses(9, kernel), losses(10, kernel), jax.jacrev(both)(kernel)))(kernel)
 
 
-def test_the_generator_is_heard_from_its_step_on(built):
-    early, late = (losses(built, step) for step in (9, 10))
+def test_the_weight_is_the_ratio_of_the_gradients_at_the_last_kernel(scored):
+    """Of the whole losses, of which that of the autoencoder still has no other part at step 0."""
+    _, (_, told), slopes = scored
+    lengths = np.linalg.norm(np.reshape(slopes, (2, -1)), axis=1)
+    assert told['weight'] == pytest.approx(lengths[0] / (lengths[1] + 1e-4), rel=1e-3) and lengths.min() > 1e-3
+
+
+def test_the_generator_is_heard_from_its_step_on(scored):
+    early, late, _ = scored
     assert early[0] == pytest.approx(float(early[1]['loss']), rel=1e-6)
     wanted = late[1]['loss'] + 0.8 * late[1]['weight'] * late[1]['adversarial']
     assert late[0] == pytest.approx(float(wanted), rel=1e-5)
@@ -70,10 +84,16 @@ def test_the_generator_is_heard_from_its_step_on(built):
 def test_the_discriminator_learns_from_its_step_on_and_sees_reconstructions(built):
     """Half the hinge loss, from its logits of the images and of what the decoder makes of their codes."""
     family, networks, batch = built
-    early, late = (family.discriminator_loss(networks, batch, jax.random.key(3), jnp.array(step)) for step in (9, 10))
-    codes = family.vectors(networks, family.codes(networks, batch['image']))
-    pictures = networks['decoder'](codes), family.space.encode(networks, batch)
-    fake, real = (np.asarray(networks['discriminator'](one)) for one in pictures)
+    score = jax.jit(lambda step: family.discriminator_loss(networks, batch, jax.random.key(3), step))
+    early, late = score(9), score(10)
+
+    @jax.jit
+    def logits():
+        codes = family.vectors(networks, family.codes(networks, batch['image']))
+        pictures = networks['decoder'](codes)[..., :1], family.space.encode(networks, batch)
+        return [networks['discriminator'](one) for one in pictures]
+
+    fake, real = map(np.asarray, logits())
     wanted = (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()) / 2
     assert early[0] == 0 and late[0] == pytest.approx(wanted, rel=1e-5)
 
