@@ -58,8 +58,8 @@ class Autoregressive(Discrete):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         decoder, components, spec = config.family.decoder, config.family.components, self.integers.spec
-        if decoder == 'normal':
-            raise UserError('family.decoder is normal, a density; an autoregressive model of densities is '
+        if decoder in ('normal', 'laplace'):
+            raise UserError(f'family.decoder is {decoder}, a density; an autoregressive model of densities is '
                             'family.name=normalizing_flow with network.name=maf.')  # fmt: skip
         if config.family.tokeniser and (decoder != 'categorical' or config.network.name == 'made'):
             raise UserError(f'Codes have no order: a model of {spec.name} needs family.decoder=categorical and '

@@ -24,10 +24,11 @@ class Inferred(Family):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         options = {
-            # or '(static_, threshold_, grey_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or 'normal'
+            # or '(static_, threshold_, grey_)bernoulli'; or 'logistic', 'logistic_mixture', discretised; or
+            # 'normal', 'laplace', densities
             'decoder': 'categorical',
             'components': 10,  # of the mixture
-            'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
+            'observation_scale': 0.0,  # σ of the normal, b of the Laplace, for values in [−1, 1]; 0: learned for each
         }
         return {'family': {**super().defaults()['family'], **options}}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from genbench import rng
@@ -29,10 +30,11 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.networks import dequantiser, flow, inversion
+from genbench.networks import dequantiser, estimated, flow, inversion
 from genbench.ranges import COUNT, NOT_NEGATIVE, one_of
 
-LOGITS = 'density_of_logits'  # the name of this part of a likelihood
+LOGITS = 'density_of_logits'  # the names of parts of a likelihood
+ERROR = 'estimator_error'
 
 
 @register('normalizing_flow')
@@ -91,16 +93,24 @@ class NormalizingFlow(Family):
             self.space.draw(networks, rows['image'], rows['key']) if self.variational
             else (self.space.encode(networks, rows), self.space.log_volume)
         )  # fmt: skip
-        log_p = self._log_density(networks, x, self.given(batch), key)
+        log_p = self._log_density(networks, x, self.given(batch), key, batch['key'])
         loss = self.spec.bits_per_dim((log_p + weight).mean())
         if not self.config.family.scale_penalty:
             return loss, {'loss': loss}
         penalty = self.config.family.scale_penalty * networks['flow'].penalty()
         return loss + self.spec.bits_per_dim(-penalty), {'loss': loss, 'penalty': penalty}
 
-    def _log_density(self, networks: Networks, x: Array, given: Given, key: Array | None = None) -> Array:
-        """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3)."""
-        z, log_det = networks['flow'](x, given, key)
+    def _log_density(
+        self, networks: Networks, x: Array, given: Given, key: Array | None = None, keys: Array | None = None
+    ) -> Array:
+        """log N(f(x); 0, I) + log |det df/dx|, (batch,) (RealNVP, equation 3), or an unbiased estimate of it.
+
+        Args:
+          key: in training, the key for everything but the noise of estimates.
+          keys: one key per image, for that noise.
+        """
+        noise = {'keys': keys} if self.config.network.name == 'residual_flow' else {}
+        z, log_det = networks['flow'](x, given, key, **noise)
         return jax.scipy.stats.norm.logpdf(z).sum(-1) + log_det
 
     @property
@@ -115,16 +125,29 @@ class NormalizingFlow(Family):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        def density(networks: Networks, given: Given) -> dequantisation.LogDensity:
-            return lambda x, keys: self._log_density(networks, x, given)
+        def density(networks: Networks, given: Given, number: int = 0) -> dequantisation.LogDensity:
+            return lambda x, keys: self._log_density(networks, x, given, keys=rng.numbered(keys, number))
 
-        draws = self.config.evaluation.dequantisation_draws
-        first, *more = dequantisation.likelihoods('density', 'lower_bound', self.space, draws, density)
+        def one_draw(networks: Networks, images: Array, given: Given, keys: Array, number: int = 0) -> Array:
+            log_density = density(networks, given, number)
+            return dequantisation.bound(self.space, networks, log_density, images, keys, 1)
 
-        def log_prob(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
+        def with_logits(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
             """The bound, and the log-density of the same draw's logits, which MAF reports."""
-            total = dequantisation.bound(self.space, networks, density(networks, given), images, keys, 1)
+            total = one_draw(networks, images, given, keys)
             x, weight = dequantisation.draw(self.space, networks, images, keys, 0)
             return {'log_prob': total, LOGITS: total - weight - networks['flow'].logit(x)[1]}
 
-        return (dataclasses.replace(first, log_prob=log_prob) if self.config.network.name == 'maf' else first, *more)
+        def with_error(networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
+            """The mean of two estimates at the same draw, and its standard error, negative because nats count as −."""
+            one, other = (one_draw(networks, images, given, keys, number) for number in (0, 1))
+            return {'log_prob': (one + other) / 2, ERROR: -jnp.abs(one - other) / 2}
+
+        draws, how = self.config.evaluation.dequantisation_draws, estimated(self.config.network, self.space)
+        kind = 'estimate' if how else 'lower_bound'
+        first, *more = dequantisation.likelihoods('density', kind, self.space, draws, density, how)
+        if how:
+            first = dataclasses.replace(first, log_prob=with_error, protocol={**first.protocol, 'estimates': 2})
+        elif self.config.network.name == 'maf':
+            first = dataclasses.replace(first, log_prob=with_logits)
+        return (first, *more)

@@ -279,11 +279,24 @@ class Normal(Observation):
         return self.scale or jnp.exp(_log_scale(h))
 
 
+@dataclasses.dataclass(frozen=True)
+class Laplace(Normal):
+    """Laplace's distribution in place of the normal: its density falls with |x − mean| / b, where b is the scale."""
+
+    def log_prob(self, h: Array, x: Array) -> Array:
+        log_density = jax.scipy.stats.laplace.logpdf(x, h[..., 0], self._scale(h))
+        return (log_density + self.spec.log_bin_width).sum((1, 2, 3))
+
+    def draw(self, h: Array, keys: Array) -> Array:
+        noise = jax.vmap(lambda key: jax.random.laplace(key, self.spec.shape))(keys)
+        return h[..., 0] + self._scale(h) * noise
+
+
 def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observation:
     """The observation model that `family.decoder` calls `name`.
 
     Args:
-      scale: of the normal, `family.observation_scale`.
+      scale: of the normal or the Laplace distribution, `family.observation_scale`.
       components: of the mixture, `family.components`.
 
     Raises:
@@ -298,10 +311,11 @@ def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observ
         'logistic': Logistic(spec),
         'logistic_mixture': LogisticMixture(spec, components),
         'normal': Normal(spec, scale),
+        'laplace': Laplace(spec, scale),
     }
     if name not in models:
         raise UserError(f'There is no decoder {name!r} (family.decoder). {did_you_mean(name, models)}')
-    if spec.levels == 2 and name in ('logistic', 'logistic_mixture', 'normal'):
+    if spec.levels == 2 and name in ('logistic', 'logistic_mixture', 'normal', 'laplace'):
         raise UserError(f'{spec.name} is binary, and family.decoder={name} is for grey values; use '
                         'family.decoder=bernoulli.')  # fmt: skip
     return models[name]

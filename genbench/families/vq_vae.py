@@ -73,10 +73,10 @@ class VQVAE(FirstStage, Family):
             # Replace codes whose share is below this fraction of an even share by vectors from the batch. 0: never, as
             # train.accumulate requires.
             'revive': 0.03,
-            # or 'logistic', 'logistic_mixture', discretised; 'bernoulli', binary; or 'normal', a density
+            # or 'logistic', 'logistic_mixture', discretised; 'bernoulli', binary; or 'normal', 'laplace', densities
             'decoder': 'categorical',
             'components': 10,  # of the mixture
-            'observation_scale': 0.0,  # σ of the normal, for values in [−1, 1]; 0: learned for each value
+            'observation_scale': 0.0,  # σ of the normal, b of the Laplace, for values in [−1, 1]; 0: learned for each
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
 
@@ -134,11 +134,18 @@ class VQVAE(FirstStage, Family):
 
         The distance is averaged over positions (end of section 3.2). Moving averages, not gradients, update the codes.
         """
+        return self._losses(networks, batch, key)[:2]
+
+    def _losses(
+        self, networks: Networks, batch: Batch, key: Array
+    ) -> tuple[Array, Scalars, tuple[Array, Array, Array]]:
+        """The loss, its parts, and what they are made of: the codes, the decoder's outputs, and x."""
         images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']
         x = self.observation.observe(images, rng.named(batch['key'], 'bins'))
         z = self._encode(networks, self.observation.seen(images, x), given, rng.named(key, 'encoder'))
         index, code = quantiser.quantise(z)
-        log_p = self._log_observation(networks, code, x, given, rng.named(key, 'decoder'))
+        h = self._decode(networks, code, given, rng.named(key, 'decoder'))
+        log_p = self.observation.log_prob(h, x)
         pull = jnp.zeros(())
         if self.learned:
             pull = jnp.square(z - jax.lax.stop_gradient(quantiser.lookup(index))).sum(-1).mean()
@@ -149,7 +156,8 @@ class VQVAE(FirstStage, Family):
         bits = self.spec.bits_per_dim
         loss = bits(log_p.mean() - self.config.family.commitment * pull)
         perplexity = jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())  # of the codes in this batch
-        return loss, {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
+        told = {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
+        return loss, told, (code, h, x)
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
         """The encoder's output before quantisation, (batch, *code_shape)."""

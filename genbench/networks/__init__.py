@@ -15,6 +15,7 @@ from genbench.networks import (
     dit,
     edm2,
     flowpp,
+    jet,
     made,
     maf,
     maxout,
@@ -24,6 +25,7 @@ from genbench.networks import (
     pixel_transformer,
     r3gan,
     real_nvp,
+    residual_flow,
     resnet,
     stylegan2,
     tarflow,
@@ -53,6 +55,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'real_nvp': real_nvp.DEFAULTS,
     'tarflow': tarflow.DEFAULTS,
     'flowpp': flowpp.DEFAULTS,
+    'residual_flow': residual_flow.DEFAULTS,
+    'jet': jet.DEFAULTS,
     'pixel_cnn': pixel_cnn.DEFAULTS,
     'pixel_transformer': pixel_transformer.DEFAULTS,
     'top_down': top_down.DEFAULTS,
@@ -77,6 +81,8 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'real_nvp': real_nvp.RANGES,
     'tarflow': tarflow.RANGES,
     'flowpp': flowpp.RANGES,
+    'residual_flow': residual_flow.RANGES,
+    'jet': jet.RANGES,
     'pixel_cnn': pixel_cnn.RANGES,
     'pixel_transformer': pixel_transformer.RANGES,
     'top_down': top_down.RANGES,
@@ -87,7 +93,8 @@ SQUARE: dict[str, Callable[..., nnx.Module]] = {
 }  # fmt: skip
 FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'couplings': couplings.Flow, 'maf': maf.Flow, 'mlp': mlp.Flow, 'real_nvp': real_nvp.Flow,
-    'tarflow': tarflow.Flow, 'flowpp': flowpp.Flow,
+    'tarflow': tarflow.Flow, 'flowpp': flowpp.Flow, 'residual_flow': residual_flow.Flow,
+    'jet': jet.Flow,
 }  # fmt: skip
 DEQUANTISER_HEADS = 4
 DENOISERS = (*SQUARE, 'dit', 'mlp')
@@ -326,7 +333,14 @@ def dequantiser(config: Any, space: Shaped, rngs: nnx.Rngs) -> flowpp.Dequantise
 
 def inversion(config: Any, space: Shaped) -> int:
     """The number of network evaluations that the inverse of a `flow` takes, for each of its layers."""
+    if config.name == 'residual_flow':
+        return config.inverse_steps
     return maf.inversion(config, math.prod(space.shape)) if config.name == 'maf' else 1
+
+
+def estimated(config: Any, space: Shaped) -> dict[str, Any]:
+    """How a `flow` estimates its log-determinants in evaluation, for the protocol; {} if it computes them."""
+    return residual_flow.estimated(config, space.shape) if config.name == 'residual_flow' else {}
 
 
 def control(

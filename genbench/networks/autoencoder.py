@@ -99,11 +99,15 @@ class Decoder(nnx.Module):
         self.conv_out = layers.Conv(width, outputs, rngs=rngs)
 
     def __call__(self, z: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        return self.conv_out(self.features(z, given, key)).astype(jnp.float32)
+
+    def features(self, z: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
+        """What the last convolution sees, (batch, size, size, channels)."""
         condition = _typed(self.classes(given), self.dtype)
         h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for index, layer in enumerate(self.body):
             h = layer(h) if isinstance(layer, layers.Upsample) else layer(h, condition, _fold(key, index))
-        return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
+        return nnx.silu(self.norm_out(h))
 
 
 def _typed(condition: jax.Array | None, dtype: Any) -> jax.Array | None:

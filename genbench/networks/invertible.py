@@ -74,10 +74,15 @@ class Normalisation(nnx.Module):
         self.shift = nnx.Param(jnp.zeros(channels))
         self.log_scale = nnx.Param(jnp.zeros(channels))
 
-    def fit(self, x: Array) -> None:
-        """Set shift and scale so that every output channel has mean 0 and variance 1 on x."""
+    def fit(self, x: Array, least: float = 0.0) -> None:
+        """Set shift and scale so that every output channel has mean 0 and variance 1 on x.
+
+        Args:
+          least: smaller variances count as this one.
+        """
         self.shift[...] = x.mean((0, 1, 2))
-        self.log_scale[...] = -jnp.log(x.std((0, 1, 2)) + 1e-6) / self.speed
+        deviation = jnp.maximum(x.std((0, 1, 2)), least**0.5) if least else x.std((0, 1, 2))
+        self.log_scale[...] = -jnp.log(deviation + 1e-6) / self.speed
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         log_scale = self.speed * self.log_scale[...]

@@ -17,7 +17,7 @@ from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.networks.in_order import InOrder
-from genbench.networks.initialisers import linear_as_pytorch
+from genbench.networks.initialisers import linear_as_pytorch, uniform
 from genbench.ranges import COUNT, SHARE
 
 Array = jax.Array
@@ -43,23 +43,27 @@ class Block(nnx.Module):
     Args:
       causal: a token attends to itself and to those before it; otherwise to all.
       as_pytorch: layers start as PyTorch's, normalisations add 1e-5 to variances, and GELU is exact.
+      glorot: kernels start uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010), where queries, keys
+        and values are three layers.
     """
 
     def __init__(
         self, width: int, heads: int, expansion: int, depth: int, dropout: float, causal: bool = True, *,
-        as_pytorch: bool = False, rngs: nnx.Rngs,
+        as_pytorch: bool = False, glorot: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
-        def linear(before: int, after: int, scale: float = 1.0) -> layers.Linear:
+        def linear(before: int, after: int, scale: float = 1.0, parts: int = 1) -> layers.Linear:
             if as_pytorch:
                 return linear_as_pytorch(before, after, rngs)
             init = nnx.initializers.normal(scale * SPREAD / math.sqrt(before))
+            if glorot:
+                init = uniform(math.sqrt(6 / (before + after / parts)))
             return layers.Linear(before, after, kernel_init=init, rngs=rngs)
 
         last = 1 / math.sqrt(2 * depth)  # so that the sum of all residuals does not grow with the depth
         self.heads, self.dropout, self.causal, self.approximate = heads, dropout, causal, not as_pytorch
         epsilon = 1e-5 if as_pytorch else 1e-6
         self.norms = nnx.List([nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs) for _ in range(2)])
-        self.inputs, self.output = linear(width, 3 * width), linear(width, width, last)
+        self.inputs, self.output = linear(width, 3 * width, parts=3), linear(width, width, last)
         self.hidden, self.shrunk = linear(width, expansion * width), linear(expansion * width, width, last)
 
     def __call__(self, x: Array, key: Array | None) -> Array:

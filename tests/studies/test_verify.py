@@ -20,7 +20,10 @@ DISTINCT = list({(row.config, row.overrides if row.seeds == 1 else row.model): r
 
 
 # up to 460M parameters
-WIDE = ('configs/paper/made_mnist.py', 'configs/paper/maf_mnist.py', 'configs/imagenet64/tarflow.py')
+WIDE = (
+    'configs/paper/made_mnist.py', 'configs/paper/maf_mnist.py',
+    'configs/imagenet64/tarflow.py', 'configs/imagenet64/jet.py',
+)  # fmt: skip
 WHOLE = ('ddpm-bpd', 'maf-suite-made-mnist')  # large recipes that take a step at their full size
 NARROW = {  # by network
     'unet': ('network.channels=32', 'network.multipliers=(1,)'),
@@ -33,6 +36,8 @@ NARROW = {  # by network
     'top_down': ('network.width=16', 'network.encoder=32d2,16d2,8d2,4d4,1x1', 'network.decoder=1x1,4m1,8m4,16m8,32m16'),
     'flowpp': ('network.channels=8', 'network.blocks=1', 'network.components=2', 'family.dequantiser_channels=8'),
     'real_nvp': ('network.channels=8', 'network.blocks=1'),
+    'residual_flow': ('network.channels=8', 'network.blocks=(1,)', 'network.dense_blocks=1', 'network.dense_width=8'),
+    'jet': ('network.width=32', 'network.heads=2', 'network.couplings=2', 'network.depth=1', 'network.patch=8'),
     'tarflow': ('network.width=32', 'network.heads=2', 'network.blocks=2', 'network.depth=1', 'network.patch=8'),
 }
 
