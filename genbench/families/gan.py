@@ -175,8 +175,12 @@ class GAN(Family):
         return adversarial.packed(images, self.config.family.pack)
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
-        training = {'training': True} if self.config.network.name in NORMALISED else {}
-        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **training)
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **self.training)
+
+    @property
+    def training(self) -> dict[str, bool]:
+        """What a generator is told in training."""
+        return {'training': True} if self.config.network.name in NORMALISED else {}
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

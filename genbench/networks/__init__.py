@@ -26,6 +26,7 @@ from genbench.networks import (
     real_nvp,
     resnet,
     stylegan2,
+    stylegan3,
     tarflow,
     top_down,
     unet,
@@ -45,6 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'resnet': resnet.DEFAULTS,
     'r3gan': r3gan.DEFAULTS,
     'stylegan2': stylegan2.DEFAULTS,
+    'stylegan3': stylegan3.DEFAULTS,
     'couplings': couplings.DEFAULTS,
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
@@ -69,6 +71,7 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'resnet': resnet.RANGES,
     'r3gan': r3gan.RANGES,
     'stylegan2': stylegan2.RANGES,
+    'stylegan3': stylegan3.RANGES,
     'couplings': couplings.RANGES,
     'mlp': mlp.RANGES,
     'made': made.RANGES,
@@ -92,10 +95,13 @@ FLOWS: dict[str, Callable[..., nnx.Module]] = {
 DEQUANTISER_HEADS = 4
 DENOISERS = (*SQUARE, 'dit', 'mlp')
 # modules with Generator and Discriminator
-ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
+ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2, 'stylegan3': stylegan3}
+STYLED = ('stylegan2', 'stylegan3')  # whose generators have styles
+MOVED = ('stylegan3',)  # whose generators take `transform`, for the scene that they show
 # keys of a network that only one of the two has
-GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual', 'spectral')
-NORMALISED = ('maxout',)  # whose generators take `training`, for statistics of the batch
+GENERATOR = ('latent', 'label_features', 'features', 'mapping', *stylegan3.GENERATOR)
+DISCRIMINATOR = ('compared', 'residual', 'spectral')
+NORMALISED = ('maxout', 'stylegan3')  # whose generators take `training`, for statistics of the batch
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""StyleGAN3-T on digits, small.
+
+genbench train --config=configs/digits/style_gan3.py --workdir=runs/style_gan3
+
+The paper has no digits.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            'data': {'name': 'digits'},
+            'evaluation': {'num_samples': 180, 'sets': 8},
+            'family': {'name': 'style_gan', 'penalty_every': 4, 'mixing': 0.0, 'path_length_weight': 0.0},
+            'network': {
+                'name': 'stylegan3',
+                'channels': 16,
+                'layers': 3,
+                'critical': 1,
+                'first_cutoff': 1.0,
+                'margin': 2,
+                'magnitude_decay': 0.99,
+            },
+            'train': {'num_steps': 600, 'batch_size': 64, 'sample_every': 200, 'ema_decay': 0.99},
+            'optimizer': {'learning_rate': 5e-3, 'schedule': 'linear'},
+        }
+    )
