@@ -33,7 +33,8 @@ OWN = {
     'margin': 10,  # samples around the image, at each rate
     'magnitude_decay': 0.999,  # of the running mean of squared inputs of a layer
 }
-DEFAULTS, GENERATOR = {**stylegan2.DEFAULTS, **OWN}, tuple(OWN)
+DEFAULTS = {**stylegan2.DEFAULTS, **OWN}
+GENERATOR, DISCRIMINATOR = (*stylegan2.GENERATOR, *OWN), stylegan2.DISCRIMINATOR
 RANGES = {
     **stylegan2.RANGES,
     'variant': one_of('t', 'r'),
