@@ -6,9 +6,8 @@ T. Karras et al., Training Generative Adversarial Networks with Limited Data, 20
 Generative Adversarial Networks, 2021 (StyleGAN3).
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +17,15 @@ from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import adversarial
+from genbench.families import adversarial, styles
 from genbench.families.base import Array, Batch, Borrowed, Networks, Sampler, Scalars, register
 from genbench.families.gan import GAN
-from genbench.interpolants.options import Options, number
+from genbench.families.styles import StyleOptions
+from genbench.interpolants.options import Options
 from genbench.networks import MOVED, STYLED, latent_size
-from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY, Range
+from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY
 
 CENTRE_DECAY, LENGTH_DECAY = 0.995, 0.99  # of the running mean of w, as in StyleGAN2-ADA's code, and of path lengths
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleOptions(Options):
-    """Attributes:
-    truncation: ψ, the factor of a w's distance from the mean of all w (Karras et al. 2019, appendix B).
-    """
-
-    temperature: ClassVar[float] = 1.0  # no other has an effect, because the mapping network normalises z
-    truncation: float = number(1.0, Range(0, 10))
 
 
 class Length(nnx.Variable):
@@ -162,7 +152,18 @@ class StyleGAN(GAN):
         self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler, **options: Any
     ) -> Array:
         """Images as real numbers, from latents and the sampler's options."""
-        generator = networks['generator']
-        w, centre = generator.mapping(latents, given), generator.centre[...]
-        w = centre + getattr(sampler.options, 'truncation', 1.0) * (w - centre)
-        return generator.synthesise(jnp.repeat(w[:, None], generator.styles, axis=1), keys, **options)
+        generator, told = networks['generator'], sampler.options
+        told = told if isinstance(told, StyleOptions) else StyleOptions()
+        if not told.crossover < generator.styles:
+            raise UserError(f'The sampler has crossover={told.crossover}, but this generator has {generator.styles} '
+                            f'places for styles; it can be 1 to {generator.styles - 1}.')  # fmt: skip
+
+        def style(z: Array) -> Array:
+            centre = generator.centre[...]
+            w = centre + told.truncation * (generator.mapping(z, given) - centre)
+            return w + told.shift * styles.direction(generator, told.direction) if told.shift else w
+
+        w = jnp.repeat(style(latents)[:, None], generator.styles, axis=1)
+        if told.crossover:
+            w = w.at[:, told.crossover :].set(style(self._z(keys, 'other z'))[:, None])
+        return generator.synthesise(w, keys, **options)
