@@ -2,7 +2,10 @@
 
 genbench train --config=configs/digits/sngan.py --workdir=runs/sngan
 
-The paper has no digits.
+The paper has no digits. This config has not been measured.
+
+Differs from the paper: the network and its rates are ours, there is one update of the discriminator for each of the
+generator, and an average of the generator is scored. See docs/deviations.md.
 """
 
 from ml_collections import ConfigDict
