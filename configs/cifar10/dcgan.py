@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
             'data': {'name': 'cifar10'},
             'family': {'name': 'gan', 'penalty': 'none'},
             'network': {'name': 'dcgan', 'channels': 128, 'multipliers': (1, 2, 4), 'latent': 100},
-            'train': {'num_steps': 39_000, 'batch_size': 128, 'sample_every': 3_900, 'ema_decay': 0.0},
+            'train': {'num_steps': 39_000, 'sample_every': 3_900, 'ema_decay': 0.0},
             'optimizer': {'b1': 0.5, 'b2': 0.999},
             'checkpoint': {'every': 3_900},
             'evaluation': {'average': 'current'},
