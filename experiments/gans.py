@@ -8,6 +8,9 @@ from those of the data by more than 0.2 in total variation, which is what two of
 
 genbench results runs/gans --where 'metric=class_distance' --where 'metric=recall'
 
+The run `style_gan_truncated` is `style_gan` again, sampled with truncation. Its rows are a curve of FD, precision and
+recall.
+
 The study is not yet run, and its claims are hypotheses.
 """
 
@@ -21,7 +24,11 @@ WGAN_GP = {
     'family.critic_steps': 5, 'optimizer.b2': 0.9,
 }  # fmt: skip
 SPECTRAL = {'family.loss': 'hinge', 'family.penalty': 'none', 'network.spectral': True}
-NAMES = ('wgan_gp', 'hinge_spectral', 'relativistic', 'r3gan', 'style_gan', 'style_gan_augmented', 'no_penalty')
+TRUNCATION = tuple(f'direct:truncation={psi}' for psi in (0.25, 0.5, 0.75))
+NAMES = (
+    'wgan_gp', 'hinge_spectral', 'sngan', 'relativistic', 'r3gan', 'style_gan', 'style_gan_augmented', 'style_gan3',
+    'no_penalty',
+)  # fmt: skip
 
 
 def get_study() -> Study:
@@ -34,7 +41,8 @@ def get_study() -> Study:
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall', 'coverage', 'class_distance')},
         tests=(
             *(less('class_distance', name, 'no_penalty') for name in ('gan', *NAMES[:-1])),
-            *(less('fd', name, 'gan') for name in ('relativistic', 'r3gan', 'style_gan')),
+            *(less('fd', name, 'gan') for name in ('relativistic', 'r3gan', 'style_gan', 'style_gan3')),
+            less('fd', 'sngan', 'dcgan'),
             less('fd', 'style_gan_augmented', 'style_gan'),
         ),
         baseline='gan',
@@ -45,7 +53,11 @@ def get_study() -> Study:
             Trial('hinge_spectral', GAN, SPECTRAL),
             Trial('relativistic', GAN, {'family.loss': 'relativistic', 'family.penalty': 'r1_r2'}),
             Trial('r3gan', 'configs/digits/r3gan.py'),
+            Trial('dcgan', 'configs/digits/dcgan.py'),
+            Trial('sngan', 'configs/digits/sngan.py'),
             Trial('style_gan', STYLE),
+            Trial('style_gan_truncated', STYLE, {'evaluation.samplers': TRUNCATION}),
+            Trial('style_gan3', 'configs/digits/style_gan3.py'),
             Trial('style_gan_augmented', STYLE, {'family.augmentation': 'bgc', 'family.augmentation_images': 50_000}),
         ),
     )

@@ -128,6 +128,7 @@ DEFAULTS: dict[str, Any] = {
             'vgg': '',  # file of torchvision's VGG16, for LPIPS; '': the published one
             'linear': '',  # file vgg.pth of LPIPS 0.1; '': the published one
         },
+        'equivariance': {'num_images': 10_000},  # images to move, rounded up to a multiple of 16
     },
 }
 
@@ -205,4 +206,5 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'evaluation.path_length.distance': ranges.one_of('features', 'lpips'),
     'evaluation.path_length.vgg': ranges.PATH,
     'evaluation.path_length.linear': ranges.PATH,
+    'evaluation.equivariance.num_images': COUNT,
 }

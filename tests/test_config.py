@@ -50,7 +50,8 @@ def test_a_wrong_section_brings_the_right_one_alone():
     ('overrides', 'sections', 'words'),
     [
         (('network.name=dit',), {'network': {'multipliers': (1, 1)}}, "network.name is 'dit', but network.multipliers "
-         'belongs to unet, ncsnpp, adm, edm2, autoencoder, resnet, r3gan, stylegan2, couplings; dit has network.depth'),
+         'belongs to unet, ncsnpp, adm, edm2, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2, stylegan3, '
+         'couplings; dit has network.depth'),
         (('family.critic_steps=2',), {}, "family.name is 'diffusion', but family.critic_steps belongs to gan"),
     ],
 )  # fmt: skip

@@ -5,9 +5,11 @@ genbench train --config=configs/cifar10/wgan_gp.py --workdir=runs/cifar10_wgan_g
 
 The paper has no FID. This config has not been run.
 
-Differs from the paper: the network is that of Mescheder et al. 2018 without normalisation, where the paper's has ReLUs
-and batch normalisation in the generator. The generator's batch is as large as the critic's, where the paper's is twice
-as large.
+The networks are the paper's residual ones, with 128 channels everywhere and batch normalisation in the generator.
+
+Differs from the paper: the critic is linear in the sum over pixels, where the paper's is linear in the mean. Samples
+are normalised by running statistics. The generator's batch is as large as the critic's, where the paper's is twice as
+large.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +26,16 @@ def get_config() -> ConfigDict:
                 'penalty_weight': 10.0,
                 'critic_steps': 5,
             },
-            'network': {'channels': 128, 'multipliers': (1, 1, 1, 1), 'latent': 128},
+            'network': {
+                'name': 'sngan',
+                'channels': 128,
+                'multipliers': (1, 1, 1, 1),
+                'latent': 128,
+                'discriminator_channels': 128,
+                'discriminator_multipliers': (1, 1, 1, 1),
+                'halvings': 2,
+                'spectral': False,
+            },
             'train': {'num_steps': 500_000, 'batch_size': 64, 'sample_every': 50_000, 'ema_decay': 0.0},
             'optimizer': {'b2': 0.9, 'schedule': 'linear'},
             'checkpoint': {'every': 10_000},

@@ -61,6 +61,20 @@ def squared_slope(gradient: Array) -> Array:
     return jnp.square(gradient).sum((1, 2, 3)).mean()
 
 
+def orthogonality(module: nnx.Module) -> Array:
+    """Σ ‖WᵀW ⊙ (1 − I)‖² over kernels W (inputs, outputs) (A. Brock et al., BigGAN, 2019, equation 3).
+
+    It pays for outputs of a layer that depend on its inputs in the same way, whatever their scale.
+    """
+    found = jnp.zeros(())
+    for path, kernel in nnx.to_flat_state(nnx.state(module, nnx.Param)):
+        if path[-1] == 'kernel':
+            matrix = kernel[...].reshape(-1, kernel.shape[-1])
+            products = matrix.T @ matrix
+            found += jnp.square(products - jnp.diag(jnp.diag(products))).sum()
+    return found
+
+
 def packed(images: Array, pack: int) -> Array:
     """Packs of images as channels, (batch / pack, height, width, pack · channels) (PacGAN, section 2)."""
     packs = images.reshape(-1, pack, *images.shape[1:])
@@ -84,6 +98,11 @@ def check(config: Any, conditional: bool) -> None:
 def annealed(step: Array, steps: int) -> Array:
     """How much of a change over `steps` steps has happened: from 0 to 1 along half a cosine."""
     return (1 - jnp.cos(jnp.pi * jnp.clip(step / max(steps, 1), 0, 1))) / 2
+
+
+def falling(step: Array, steps: int, end: float) -> Array | float:
+    """The factor of a weight that falls from 1 to `end` over `steps` steps."""
+    return 1.0 if end == 1 else 1 - (1 - end) * annealed(step, steps)
 
 
 def sometimes(

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from genbench.data import differentiable
 from genbench.errors import UserError
 from genbench.families import adversarial
-from genbench.ranges import COUNT, PROBABILITY, Range, one_of
+from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY, Range, one_of
 
 Array = jax.Array
 OPTIONS = {
@@ -21,12 +22,16 @@ OPTIONS = {
     'augmentation_target': 0.6,  # of the mean sign of real logits, which moves the probability
     'augmentation_images': 500_000,  # images in which the probability moves by 1
     'augmentation_probability': 0.0,  # above 0: no target; it rises to this along half a cosine over the run
+    'blur': 0.0,  # spread in pixels of a blur of what the discriminator sees at the start (10 for StyleGAN3-R)
+    'blur_images': 200_000,  # images over which it falls to 0
 }
 RANGES = {
     'augmentation': one_of('none', *differentiable.AUGMENTATIONS),
     'augmentation_target': Range(-1, 1),
     'augmentation_images': COUNT,
     'augmentation_probability': PROBABILITY,
+    'blur': NOT_NEGATIVE,
+    'blur_images': COUNT,
 }
 INTERVAL = 4  # updates of the discriminator between two changes of the probability (the paper's, and its code's)
 
@@ -63,6 +68,32 @@ class Augmented(nnx.Module):
         return self.critic(self.augment(x, self.keys[...], self.probability[...]), *given)
 
 
+class Blurred(nnx.Module):
+    """A discriminator of blurred images (T. Karras et al., Alias-Free GAN, 2021, appendix F)."""
+
+    def __init__(self, critic: Any, spread: Array, widest: float):
+        self.critic, self.spread, self.widest = critic, nnx.Variable(spread), widest
+
+    def __call__(self, x: Array, *given: Any) -> Array:
+        return self.critic(blurred(x, self.spread[...], self.widest), *given)
+
+
+def blurred(x: Array, spread: Array, widest: float) -> Array:
+    """x (batch, height, width, channels) filtered by 2^−(d / spread)² up to 3 spreads away, with zeros around.
+
+    Args:
+      widest: a bound of the spread. Below a third of a pixel there is no blur.
+    """
+
+    def taps(distance: Any) -> Array:
+        near = jnp.abs(distance) <= jnp.floor(3 * spread)
+        return jnp.where(near, jnp.exp2(-jnp.square(distance / jnp.maximum(spread, 1e-3))), 0)
+
+    total, (height, width) = taps(np.arange(-int(3 * widest), int(3 * widest) + 1)).sum(), x.shape[1:3]
+    rows, columns = (taps(np.arange(size)[:, None] - np.arange(size)) / total for size in (height, width))
+    return jnp.einsum('ip,jq,bpqc->bijc', rows, columns, x, precision='highest')
+
+
 def check(options: Any) -> None:
     """Raise a UserError for a probability of an augmentation that takes none."""
     if options.augmentation_probability and options.augmentation in ('none', *differentiable.ALWAYS):
@@ -76,19 +107,22 @@ def controlled(options: Any) -> bool:
     return named not in ('none', *differentiable.ALWAYS) and not fixed
 
 
-def seen(options: Any, critic: Any, controller: Any, keys: Array, step: Array, num_steps: int) -> Any:
-    """The discriminator, behind the augmentation if the config names one.
+def seen(config: Any, critic: Any, controller: Any, keys: Array, step: Array) -> Any:
+    """The discriminator, behind the augmentation and the blur if the config names them.
 
     Args:
-      options: `config.family`.
       controller: the controller of the probability, or None.
       keys: one key per image.
     """
-    if options.augmentation == 'none':
-        return critic
-    rising = options.augmentation_probability * adversarial.annealed(step, num_steps)
-    p = rising if controller is None else controller.probability[...]
-    return Augmented(critic, differentiable.AUGMENTATIONS[options.augmentation], keys, p)
+    options = config.family
+    if options.augmentation != 'none':
+        rising = options.augmentation_probability * adversarial.annealed(step, config.train.num_steps)
+        p = rising if controller is None else controller.probability[...]
+        critic = Augmented(critic, differentiable.AUGMENTATIONS[options.augmentation], keys, p)
+    if options.blur:
+        share = jnp.maximum(1 - step * config.train.batch_size / options.blur_images, 0)
+        critic = Blurred(critic, options.blur * share, options.blur)
+    return critic
 
 
 def heard(options: Any, controller: Any, logits: Array, step: Array) -> dict[str, Array]:

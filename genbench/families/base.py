@@ -333,6 +333,16 @@ class Family:
         """Integer images from latents (batch, *latent_shape). Other randomness comes from one key per image."""
         raise NotImplementedError
 
+    def moved(
+        self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler, transform: Array
+    ) -> Array | None:
+        """Real images in [−1, 1], unrounded, that `generate` would make of moved scenes; None if no scene can be moved.
+
+        `transform` (batch, 3, 3) takes points of the image to points of the scene. The origin is the image's centre, x
+        points right and y down, and the image's height is 1.
+        """
+        return None
+
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         """The likelihoods that can be computed; empty for a family without one."""

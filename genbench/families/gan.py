@@ -50,8 +50,8 @@ class GAN(Family):
 
     ranges = {
         'penalty_weight': NOT_NEGATIVE, 'penalty_falls_to': Range(0, 1), 'penalty_every': COUNT,
-        'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, 'pack': COUNT,
-        **augmented.RANGES,
+        'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, 'orthogonality': NOT_NEGATIVE,
+        'pack': COUNT, **augmented.RANGES,
     }  # fmt: skip
 
     @classmethod
@@ -64,6 +64,7 @@ class GAN(Family):
             'penalty_every': 1,  # steps from one penalty to the next, and its factor (StyleGAN2: 16)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
+            'orthogonality': 0.0,  # weight of the products of the generator's kernels (BigGAN: 1e-4)
             'pack': 1,  # images that the discriminator judges together, all real or all fake (PacGAN)
             **augmented.OPTIONS,
         }
@@ -123,19 +124,13 @@ class GAN(Family):
         loss, accuracy = chosen.discriminator(real_logits, fake_logits), chosen.accuracy(real_logits, fake_logits)
         told = augmented.heard(self.config.family, networks.get('augmentation'), real_logits, step)
         told |= {'loss': loss, 'penalty': every * penalty, 'accuracy': accuracy}  # logs are means over steps
-        return loss + every * self._share(step) * weighted, told
+        left = adversarial.falling(step, self.config.train.num_steps, self.config.family.penalty_falls_to)
+        return loss + every * left * weighted, told
 
     def _critic(self, networks: Networks, keys: Array, step: Array, kind: str) -> Any:
         """The discriminator as it sees 'real' or 'fake' images."""
-        return augmented.seen(
-            self.config.family, networks['discriminator'], networks.get('augmentation'), rng.named(keys, kind), step,
-            self.config.train.num_steps,
-        )  # fmt: skip
-
-    def _share(self, step: Array) -> Array | float:
-        """The fraction of the penalty's weight that is left at this step."""
-        end = self.config.family.penalty_falls_to
-        return 1.0 if end == 1 else 1 - (1 - end) * adversarial.annealed(step, self.config.train.num_steps)
+        critic, controller = networks['discriminator'], networks.get('augmentation')
+        return augmented.seen(self.config, critic, controller, rng.named(keys, kind), step)
 
     def _penalty(self, critics: Any, given: Given, real: Array, fake: Array, keys: Array) -> tuple[Array, Array, Array]:
         """Logits of the real images (batch,), the penalty, and its weighted contribution to the loss.
@@ -168,15 +163,20 @@ class GAN(Family):
         logits = real = self._critic(networks, keys, step, 'fake')(fake, given)
         if chosen.pairs:
             real = self._critic(networks, keys, step, 'real')(self._packed(self.space.encode(networks, batch)), given)
-        loss = chosen.generator(real, logits)
-        return loss, {'loss': loss}
+        loss, weight = chosen.generator(real, logits), self.config.family.orthogonality
+        cost = weight * adversarial.orthogonality(networks['generator']) if weight else 0.0
+        return loss + cost, {'loss': loss}
 
     def _packed(self, images: Array) -> Array:
         return adversarial.packed(images, self.config.family.pack)
 
     def _generate(self, networks: Networks, keys: Array, given: Given) -> Array:
-        training = {'training': True} if self.config.network.name in NORMALISED else {}
-        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **training)
+        return networks['generator'](rng.normal(keys, 'z', self.latent_shape), given, **self.training)
+
+    @property
+    def training(self) -> dict[str, bool]:
+        """What a generator is told in training."""
+        return {'training': True} if self.config.network.name in NORMALISED else {}
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -1,13 +1,13 @@
-"""StyleGAN2 with adaptive discriminator augmentation.
+"""StyleGAN2 with adaptive discriminator augmentation, and StyleGAN3.
 
 T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020 (path length regularisation, lazy
 regularisation); T. Karras, S. Laine, T. Aila, A Style-Based Generator Architecture for GANs, 2019 (mixing, truncation);
-T. Karras et al., Training Generative Adversarial Networks with Limited Data, 2020 (ADA).
+T. Karras et al., Training Generative Adversarial Networks with Limited Data, 2020 (ADA); T. Karras et al., Alias-Free
+Generative Adversarial Networks, 2021 (StyleGAN3).
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +17,15 @@ from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import adversarial
+from genbench.families import adversarial, styles
 from genbench.families.base import Array, Batch, Borrowed, Networks, Sampler, Scalars, register
 from genbench.families.gan import GAN
-from genbench.interpolants.options import Options, number
-from genbench.networks import latent_size
-from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY, Range
+from genbench.families.styles import StyleOptions
+from genbench.interpolants.options import Options
+from genbench.networks import MOVED, STYLED, latent_size
+from genbench.ranges import COUNT, NOT_NEGATIVE, PROBABILITY
 
 CENTRE_DECAY, LENGTH_DECAY = 0.995, 0.99  # of the running mean of w, as in StyleGAN2-ADA's code, and of path lengths
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleOptions(Options):
-    """Attributes:
-    truncation: ψ, the factor of a w's distance from the mean of all w (Karras et al. 2019, appendix B).
-    """
-
-    temperature: ClassVar[float] = 1.0  # no other has an effect, because the mapping network normalises z
-    truncation: float = number(1.0, Range(0, 10))
 
 
 class Length(nnx.Variable):
@@ -86,9 +77,9 @@ class StyleGAN(GAN):
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
-        if config.network.name != 'stylegan2':
-            raise UserError(f'network.name is {config.network.name!r}, whose generator has no styles; use stylegan2, '
-                            'or family.name=gan for other networks.')  # fmt: skip
+        if config.network.name not in STYLED:
+            raise UserError(f'network.name is {config.network.name!r}, whose generator has no styles; use '
+                            f'{" or ".join(STYLED)}, or family.name=gan for other networks.')  # fmt: skip
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         lengths = {'lengths': PathLength()} if self.config.family.path_length_weight else {}
@@ -120,7 +111,7 @@ class StyleGAN(GAN):
         mixed, w = self._styles(generator, keys, given)
         mean = jax.lax.stop_gradient(w).mean(0)
         generator.centre[...] = CENTRE_DECAY * generator.centre[...] + (1 - CENTRE_DECAY) * mean
-        return generator.synthesise(mixed, keys)
+        return generator.synthesise(mixed, keys, **self.training)
 
     def _z(self, keys: Array, name: str) -> Array:
         return rng.normal(keys, name, (latent_size(self.config.network, self.space),))
@@ -148,7 +139,31 @@ class StyleGAN(GAN):
         return self._z(keys, 'z')
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
-        generator = networks['generator']
-        w, centre = generator.mapping(latents, given), generator.centre[...]
-        w = centre + getattr(sampler.options, 'truncation', 1.0) * (w - centre)
-        return self.space.decode(networks, generator.synthesise(jnp.repeat(w[:, None], generator.styles, axis=1), keys))
+        return self.space.decode(networks, self._images(networks, latents, keys, given, sampler))
+
+    def moved(
+        self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler, transform: Array
+    ) -> Array | None:
+        if self.config.network.name not in MOVED:
+            return None
+        return self._images(networks, latents, keys, given, sampler, transform=transform)
+
+    def _images(
+        self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler, **options: Any
+    ) -> Array:
+        """Images as real numbers, from latents and the sampler's options."""
+        generator, told = networks['generator'], sampler.options
+        told = told if isinstance(told, StyleOptions) else StyleOptions()
+        if not told.crossover < generator.styles:
+            raise UserError(f'The sampler has crossover={told.crossover}, but this generator has {generator.styles} '
+                            f'places for styles; it can be 1 to {generator.styles - 1}.')  # fmt: skip
+
+        def style(z: Array) -> Array:
+            centre = generator.centre[...]
+            w = centre + told.truncation * (generator.mapping(z, given) - centre)
+            return w + told.shift * styles.direction(generator, told.direction) if told.shift else w
+
+        w = jnp.repeat(style(latents)[:, None], generator.styles, axis=1)
+        if told.crossover:
+            w = w.at[:, told.crossover :].set(style(self._z(keys, 'other z'))[:, None])
+        return generator.synthesise(w, keys, **options)

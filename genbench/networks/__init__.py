@@ -12,6 +12,7 @@ from genbench.networks import (
     adm,
     autoencoder,
     couplings,
+    dcgan,
     dit,
     edm2,
     flowpp,
@@ -27,7 +28,9 @@ from genbench.networks import (
     real_nvp,
     residual_flow,
     resnet,
+    sngan,
     stylegan2,
+    stylegan3,
     tarflow,
     top_down,
     unet,
@@ -46,7 +49,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'autoencoder': autoencoder.DEFAULTS,
     'resnet': resnet.DEFAULTS,
     'r3gan': r3gan.DEFAULTS,
+    'dcgan': dcgan.DEFAULTS,
+    'sngan': sngan.DEFAULTS,
     'stylegan2': stylegan2.DEFAULTS,
+    'stylegan3': stylegan3.DEFAULTS,
     'couplings': couplings.DEFAULTS,
     'mlp': mlp.DEFAULTS,
     'made': made.DEFAULTS,
@@ -72,7 +78,10 @@ RANGES: dict[str, Mapping[str, Range]] = {
     'autoencoder': autoencoder.RANGES,
     'resnet': resnet.RANGES,
     'r3gan': r3gan.RANGES,
+    'dcgan': dcgan.RANGES,
+    'sngan': sngan.RANGES,
     'stylegan2': stylegan2.RANGES,
+    'stylegan3': stylegan3.RANGES,
     'couplings': couplings.RANGES,
     'mlp': mlp.RANGES,
     'made': made.RANGES,
@@ -98,11 +107,13 @@ FLOWS: dict[str, Callable[..., nnx.Module]] = {
 }  # fmt: skip
 DEQUANTISER_HEADS = 4
 DENOISERS = (*SQUARE, 'dit', 'mlp')
-# modules with Generator and Discriminator
-ADVERSARIES: dict[str, Any] = {'resnet': resnet, 'r3gan': r3gan, 'stylegan2': stylegan2}
-# keys of a network that only one of the two has
-GENERATOR, DISCRIMINATOR = ('latent', 'label_features', 'features', 'mapping'), ('compared', 'residual', 'spectral')
-NORMALISED = ('maxout',)  # whose generators take `training`, for statistics of the batch
+# modules with Generator and Discriminator, and the keys GENERATOR and DISCRIMINATOR that only one of the two takes
+ADVERSARIES: dict[str, Any] = {
+    'resnet': resnet, 'r3gan': r3gan, 'dcgan': dcgan, 'sngan': sngan, 'stylegan2': stylegan2, 'stylegan3': stylegan3,
+}  # fmt: skip
+STYLED = ('stylegan2', 'stylegan3')  # whose generators have styles
+MOVED = ('stylegan3',)  # whose generators take `transform`, for the scene that they show
+NORMALISED = ('maxout', 'dcgan', 'sngan', 'stylegan3')  # whose generators take `training`, for statistics of the batch
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -131,6 +142,10 @@ def _options(config: Any) -> dict[str, Any]:
     """The keys of a network's config that its module takes. The others choose a module, or its shape."""
     taken_here = ('name', 'time', 'decoder_hidden', 'initial', *(('latent',) if config.name == 'mlp' else ()))
     return {key: value for key, value in config.items() if key not in taken_here}
+
+
+def _without(options: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in keys}
 
 
 def _two(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,17 +250,16 @@ def generator_and_discriminator(
             'discriminator': mlp.Discriminator(packed, forms, rngs=rngs, **_two(config)[1]),
         }
     if config.name == 'maxout':
-        own, others = ({key: options[key] for key in keys} for keys in (maxout.GENERATOR, maxout.DISCRIMINATOR))
+        own = _without(options, ('latent', *maxout.DISCRIMINATOR))
         return {
             'generator': maxout.Generator(space.shape, size, forms, rngs=rngs, **own),
-            'discriminator': maxout.Discriminator(packed, forms, rngs=rngs, **others),
+            'discriminator': maxout.Discriminator(packed, forms, rngs=rngs, **_without(options, maxout.GENERATOR)),
         }
     if config.name not in ADVERSARIES:
         raise UserError(f'network.name is {config.name!r}, which has no generator and discriminator; use '
                         f'{", ".join(ADVERSARIES)}, maxout or mlp.')  # fmt: skip
     side, kind = square_size(config, space), ADVERSARIES[config.name]
-    first = {key: value for key, value in options.items() if key not in DISCRIMINATOR}
-    second = {key: value for key, value in options.items() if key not in GENERATOR}
+    first, second = (_without(options, keys) for keys in (kind.DISCRIMINATOR, kind.GENERATOR))
     return {
         'generator': kind.Generator(side, space.shape[2], forms, rngs=rngs, **first),
         'discriminator': kind.Discriminator(side, packed[2], forms, rngs=rngs, **second),

@@ -44,12 +44,13 @@ class Linear(nnx.Module):
         return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
-def convolved(x: Array, kernel: Array, resample: str = '') -> Array:
+def convolved(x: Array, kernel: Array, resample: str = '', pad: int | None = None) -> Array:
     """x (batch, height, width, inputs) * kernel (size, size, inputs, outputs) of size 3, or 1 without resampling.
 
     Args:
       resample: 'up' doubles height and width: zeros are put between the pixels before the convolution, and [1, 3, 3, 1]
         filters its result. 'down' halves them: [1, 3, 3, 1] filters x, and the convolution has a stride of 2.
+      pad: zeros around x, without resampling; None: as many as keep its size.
     """
 
     def conv(x: Array, stride: int, pad: int, dilation: int = 1) -> Array:
@@ -59,7 +60,7 @@ def convolved(x: Array, kernel: Array, resample: str = '') -> Array:
         return filtered(conv(x, 1, 2, 2), 1, 2.0)
     if resample == 'down':
         return conv(filtered(x, 2), 2, 0)
-    return conv(x, 1, len(kernel) // 2)
+    return conv(x, 1, len(kernel) // 2 if pad is None else pad)
 
 
 def filtered(x: Array, pad: int, gain: float = 1.0) -> Array:
@@ -93,7 +94,9 @@ class Conv(nnx.Module):
         return self.activation(y if self.bias is None else y + self.bias[...].astype(x.dtype))
 
 
-def modulated(x: Array, kernel: Array, styles: Array, *, resample: str = '', demodulate: bool = True) -> Array:
+def modulated(
+    x: Array, kernel: Array, styles: Array, *, resample: str = '', demodulate: bool = True, pad: int | None = None
+) -> Array:
     """Convolve each image with a kernel of its own: `kernel` with its inputs scaled by the image's style.
 
     With `demodulate`, each output of an image's kernel is divided by its norm (Karras et al. 2020, equations 1 and 3).
@@ -103,8 +106,9 @@ def modulated(x: Array, kernel: Array, styles: Array, *, resample: str = '', dem
       x: (batch, height, width, inputs).
       kernel: (size, size, inputs, outputs).
       styles: (batch, inputs).
+      pad: as in `convolved`.
     """
-    y = convolved(x * styles[:, None, None].astype(x.dtype), kernel, resample)
+    y = convolved(x * styles[:, None, None].astype(x.dtype), kernel, resample, pad)
     if not demodulate:
         return y
     norms = jnp.square(styles) @ jnp.square(kernel).sum((0, 1))

@@ -31,7 +31,7 @@ RANGES = {
     'latent': COUNT_OR_NONE, 'hidden': each(COUNT, fewest=1), 'discriminator_hidden': each(COUNT, fewest=1),
     'pieces': COUNT, 'scale': POSITIVE,
 }  # fmt: skip
-GENERATOR, DISCRIMINATOR = ('hidden', 'normalise', 'scale'), ('discriminator_hidden', 'pieces', 'scale')
+GENERATOR, DISCRIMINATOR = ('latent', 'hidden', 'normalise'), ('discriminator_hidden', 'pieces')
 DEVIATION = 0.02  # of all first weights
 EPSILON = 1e-4  # added to variances
 

@@ -31,6 +31,7 @@ DEFAULTS = {
     'label_features': 64,  # width of the generator's label embedding
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
+GENERATOR, DISCRIMINATOR = ('latent', 'label_features'), ()  # keys that only one of the two takes
 RANGES = {
     'channels': COUNT,
     'multipliers': each(COUNT, fewest=1),

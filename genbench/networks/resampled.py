@@ -81,15 +81,16 @@ def centred(taps: tuple[int, ...]) -> int:
 def halved(x: Array, taps: tuple[int, ...], pad: int | None = None) -> Array:
     """Filter x (batch, height, width, channels) and keep every second pixel."""
     pad = centred(taps) if pad is None else pad
-    return _on_lines(x, *(halving(size, taps, pad) for size in x.shape[1:3]))
+    return on_lines(x, *(halving(size, taps, pad) for size in x.shape[1:3]))
 
 
 def doubled(x: Array, taps: tuple[int, ...]) -> Array:
     """Four times the adjoint of `halved`; the taps (1, 1) repeat pixels."""
-    return _on_lines(x, *(2 * halving(2 * size, taps, centred(taps)).T for size in x.shape[1:3]))
+    return on_lines(x, *(2 * halving(2 * size, taps, centred(taps)).T for size in x.shape[1:3]))
 
 
-def _on_lines(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+def on_lines(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """x (batch, height, width, channels) with matrices applied to its lines: new rows from rows, then columns."""
     x = jnp.einsum('ip,bpqc->biqc', jnp.asarray(rows, x.dtype), x, precision='highest')
     return jnp.einsum('jq,biqc->bijc', jnp.asarray(columns, x.dtype), x, precision='highest')
 

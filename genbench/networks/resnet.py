@@ -28,6 +28,7 @@ DEFAULTS = {
     'spectral': False,  # whether the discriminator's kernels have a largest singular value of 1
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
+GENERATOR, DISCRIMINATOR = ('latent', 'label_features'), ('spectral',)  # keys that only one of the two takes
 RANGES = {
     'channels': COUNT,
     'multipliers': each(COUNT, fewest=1),

@@ -32,6 +32,7 @@ DEFAULTS = {
     'residual': True,  # whether the discriminator has residual blocks
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
 }
+GENERATOR, DISCRIMINATOR = ('latent', 'features', 'mapping'), ('compared', 'residual')  # what only one of the two takes
 RANGES = {
     'channels': COUNT,
     'multipliers': each(COUNT, fewest=1),

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from genbench.errors import UserError
+from genbench.families import adversarial
 from genbench.families.base import Networks
 
 WEIGHTS = np.linspace(-1, 1, 48).reshape(4, 4, 3)
@@ -85,3 +86,28 @@ def test_the_weight_of_the_penalty_falls_along_half_a_cosine(share, left, make_f
 def test_options_of_a_penalty_that_is_not_paid_are_refused(key, value, make_family):
     with pytest.raises(UserError, match=f'family.{key} is {value}, but family.penalty=none pays nothing'):
         make_family('gan', penalty='none', **{key: value})
+
+
+def test_orthogonality_is_that_of_the_columns_of_each_kernel():
+    """Σ over pairs of different outputs of their squared products, by numpy; a large rotation pays nothing."""
+    layer = nnx.Conv(3, 4, (2, 2), rngs=nnx.Rngs(0))
+    columns = np.asarray(layer.kernel[...], np.float64).reshape(12, 4).T
+    wanted = sum((one @ other) ** 2 for i, one in enumerate(columns) for j, other in enumerate(columns) if i != j)
+    assert adversarial.orthogonality(layer) == pytest.approx(wanted, rel=1e-4)
+    rotation = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    rotation.kernel[...] = 3 * jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0], jnp.float32)
+    assert adversarial.orthogonality(rotation) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_generator_pays_for_it(make_family, batch):
+    class Plain(nnx.Module):
+        def __init__(self):
+            self.layer = nnx.Linear(4, 48, rngs=nnx.Rngs(0))
+
+        def __call__(self, z, given):
+            return self.layer(z).reshape(-1, 4, 4, 3)
+
+    networks = Networks({'discriminator': lambda x, given: x.sum((1, 2, 3)), 'generator': Plain()})
+    plain, paid = (make_family('gan', orthogonality=weight).generator_loss(networks, batch, None, jnp.zeros(()))[0]
+                   for weight in (0.0, 0.5))  # fmt: skip
+    assert paid - plain == pytest.approx(float(0.5 * adversarial.orthogonality(networks['generator'])), rel=1e-3)

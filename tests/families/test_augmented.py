@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import ndimage
 
 from genbench.errors import UserError
 from genbench.families import augmented
@@ -52,6 +53,28 @@ def test_the_controller_is_in_the_state_and_hears_only_discriminators(make_famil
     assert scalars['augmentation'] == controller.probability[...]
     family.generator_loss(networks, batch, jax.random.key(0), jnp.asarray(3))
     assert controller.signs[...] == 0
+
+
+@pytest.mark.parametrize('spread', [0.0, 0.4, 2.0, 10.0])
+def test_a_blur_is_the_filter_of_scipy(spread):
+    """The taps 2^−(d / σ)² at distances d up to ⌊3 σ⌋, divided by their sum, with zeros around the image."""
+    x = np.random.default_rng(0).normal(size=(2, 12, 12, 3))
+    reach = int(3 * spread)
+    taps = 2.0 ** -((np.arange(-reach, reach + 1) / (spread or 1)) ** 2)
+    wanted = x
+    for axis in (1, 2):
+        wanted = ndimage.correlate1d(wanted, taps / taps.sum(), axis, mode='constant')
+    np.testing.assert_allclose(augmented.blurred(jnp.asarray(x), jnp.asarray(spread), 10.0), wanted, atol=1e-5)
+
+
+def test_a_blur_fades_over_its_images(make_family, batch):
+    """Batches of 8 images: of a spread of 10 pixels that lasts for 160 images, half is left after 10 steps."""
+    family = make_family('gan', blur=10.0, blur_images=8 * 20)
+    family.config.train.batch_size = 8
+    critics = [
+        family._critic(Networks({'discriminator': Critic()}), batch['key'], step, 'real') for step in (0, 10, 99)
+    ]
+    assert [float(one.spread[...]) for one in critics] == [10, 5, 0]
 
 
 @pytest.mark.parametrize('named', ['none', 'diffaugment'])

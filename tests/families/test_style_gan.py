@@ -9,9 +9,10 @@ from flax import nnx
 from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import adversarial
+from genbench.families import adversarial, styles
 from genbench.families.base import Networks, Sampler
-from genbench.families.style_gan import PathLength, StyleOptions, path_lengths
+from genbench.families.style_gan import PathLength, path_lengths
+from genbench.families.styles import StyleOptions
 from genbench.training import samplers
 
 
@@ -138,3 +139,39 @@ def test_networks_without_styles_are_refused():
     values = config.resolve({'family': {'name': 'style_gan'}, 'network': {'name': 'resnet'}})
     with pytest.raises(UserError, match="'resnet', whose generator has no styles"):
         families.get('style_gan')(values, DataSpec('images', (4, 4, 3), 5))
+
+
+def test_a_crossover_takes_the_styles_of_another_z_from_a_place_on(make_family, keys):
+    family = make_family('style_gan')
+    z, networks = jnp.zeros((8, 4)), Networks({'generator': Shown()})
+    plain, mixed = (family._images(networks, z, keys(8), None, Sampler('direct', 1, 0.0, StyleOptions(crossover=place)))
+                    for place in (0, 2))  # fmt: skip
+    np.testing.assert_array_equal(mixed[:, :2], plain[:, :2])
+    np.testing.assert_allclose(mixed[:, 3, :, 0], family._z(keys(8), 'other z')[:, :4], rtol=1e-5)
+    np.testing.assert_array_equal(mixed[:, 2], mixed[:, 3])
+    with pytest.raises(UserError, match='crossover=4, but this generator has 4 places.*1 to 3'):
+        family._images(networks, z, keys(8), None, Sampler('direct', 1, 0.0, StyleOptions(crossover=4)))
+
+
+class Edited(Shown):
+    """The same with two linear maps from w to styles."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (nnx.Dict({'styles': nnx.Linear(4, size, rngs=nnx.Rngs(size))}) for size in (3, 6))
+
+
+@pytest.mark.parametrize('number', [1, 2, 4])
+def test_directions_are_singular_vectors_of_all_maps_to_styles(number):
+    generator = Edited()
+    maps = np.concatenate([generator.one['styles'].kernel[...], generator.other['styles'].kernel[...]], axis=1)
+    wanted, found = np.linalg.svd(maps)[0][:, number - 1], np.asarray(styles.direction(generator, number))
+    assert abs(wanted @ found) == pytest.approx(1, abs=1e-4) and found[np.abs(found).argmax()] > 0
+
+
+def test_a_shift_moves_every_style_along_its_direction(make_family, keys):
+    family, z = make_family('style_gan'), jnp.zeros((2, 4))
+    networks = Networks({'generator': Edited()})
+    found = family._images(networks, z, keys(2), None, Sampler('direct', 1, 0.0, StyleOptions(shift=-2.0, direction=2)))
+    wanted = -2 * np.asarray(styles.direction(networks['generator'], 2))
+    np.testing.assert_allclose(found[:, :, :, 0], np.broadcast_to(wanted, (2, 4, 4)), rtol=1e-4, atol=1e-5)
