@@ -51,23 +51,23 @@ def observed(held: Mapping[str, Array], sampler: Sampler, space: Space, keys: Ar
     if not getattr(options, 'problem', ''):
         return None
     assert isinstance(space, Pixels), 'latents were refused'
-    degradation = chosen(options.problem, space, held)
-    inverse.check(options, degradation, kind)
+    known = degradation(options.problem, space.spec.shape, held)
+    inverse.check(options, known, kind)
     if 'observed' in held:
         y = held['observed']
     else:
-        y = degradation(held['original'])
+        y = known(held['original'])
         y += options.noise * rng.normal(keys, 'observed', y.shape[1:])
     return Observation(
-        degradation.at(space.scale), space.scale * y, space.scale * options.noise, options.posterior, options.weight,
+        known.at(space.scale), space.scale * y, space.scale * options.noise, options.posterior, options.weight,
         options.spread,
     )  # fmt: skip
 
 
-def chosen(problem: str, space: Space, held: Mapping[str, Array]) -> degradations.Degradation:
-    """The degradation of a sampler's option `problem`."""
+def degradation(problem: str, shape: tuple[int, ...], held: Mapping[str, Array]) -> degradations.Degradation:
+    """The degradation of a sampler's option `problem` for images of this shape (height, width, channels)."""
     if problem != degradations.GIVEN:
-        return degradations.make(problem, space.spec.shape)
+        return degradations.make(problem, shape)
     if 'known' not in held:
         raise UserError(f'problem={problem} needs {KNOWN}.')
     return degradations.Mask(held['known'])
