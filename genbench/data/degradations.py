@@ -235,10 +235,12 @@ class Kind:
     number: float = 0.0
 
 
-# What each hides: the middle, the lower half, pixels at random, the border (numbers are percentages of the area), …
+# What each hides: the middle, the lower or right half, pixels at random, the border, …. Numbers are percentages of the
+# the area.
 KINDS: dict[str, Kind] = {
     'box': Kind(lambda shape, percent: Mask(1 - _rectangle(shape, percent / 100)), 1, 99, 25),
     'half': Kind(lambda shape: Mask(_half(shape))),
+    'right': Kind(lambda shape: Mask(np.swapaxes(_half((shape[1], shape[0])), 0, 1))),
     'random': Kind(lambda shape, percent: Mask(_random(shape, percent)), 1, 99, 50),
     'border': Kind(lambda shape, percent: Mask(_rectangle(shape, 1 - percent / 100)), 1, 99, 50),
     'pool': Kind(_pool, 2, 64, 2),  # side of the squares

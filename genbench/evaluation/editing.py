@@ -136,9 +136,10 @@ def chosen(family: Family, asked: Request) -> Sampler:
     if family.spec.is_plane:
         raise UserError(f'{asked.task} edits pictures, but this run models points of a plane.')
     if family.path is None:
-        raise UserError(f'This {family.name} run cannot {asked.task}: the task follows a path from noise to images with '
-                        f'a network that denoises, and {family.name} makes images from '
-                        f'{"latents" if family.latent_shape else "pixels or codes"} without one.')  # fmt: skip
+        source = 'latents' if family.latent_shape else 'pixels or codes'
+        raise UserError(f'This {family.name} run cannot {asked.task}: the task follows a path from noise to images '
+                        f'with a network that denoises, and {family.name} makes images from {source} without one.'
+                        )  # fmt: skip
     if asked.problem and not task.problem:
         raise UserError(f'{asked.task} starts at the input and has no problem; leave out --problem.')
     if asked.mask and task.problem not in ('box', 'border'):

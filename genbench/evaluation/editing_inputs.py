@@ -77,7 +77,8 @@ def _of_folder(folder: pathlib.Path, spec: DataSpec, resize: bool, shows: str) -
             bad.append(file.name)
     if bad:
         names = ', '.join(bad[:3]) + (', …' if len(bad) > 3 else '')
-        raise UserError(f'{len(bad)} of {len(files)} images in {folder} cannot be read: {names}. Repair or remove them.')
+        raise UserError(f'{len(bad)} of {len(files)} images in {folder} cannot be read: {names}. Repair or remove '
+                        'them.')  # fmt: skip
     return [(file.stem, _image(str(file), spec, resize, shows)) for file in files]
 
 
