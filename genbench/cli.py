@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
                         help='a condition, such as label=3 or caption="a bold seven" (repeatable)')  # fmt: skip
     flags.processes(sample)
 
+    flags.edit(verb('edit', 'Edit images with a run: inpaint, super-resolve, vary and others.'))
     flags.run(verb('run', 'Run a study: train and evaluate what is missing, then report.', epilog=OVERRIDES))
     flags.status(verb('status', 'Show the state of the trials of a study, also while they run or from another '
                  'machine.'))  # fmt: skip
@@ -367,6 +368,7 @@ VERBS = {
     'metrics': _metrics,
     'compare-protocols': _compare_protocols,
     'sample': _sample,
+    'edit': commands.edit,
     'run': _study,
     'status': _study,
     'report': _report,

@@ -1,4 +1,4 @@
-"""What the verbs config, checkpoint, init, export and import print."""
+"""What the verbs config, checkpoint, init, edit, export and import print."""
 
 import argparse
 import json
@@ -57,6 +57,17 @@ def init(given: argparse.Namespace, _: Sequence[str]) -> int:
 
     print('\n'.join(projects.create(given.name, given.out)))
     print(f'Next: cd {given.out or given.name} and read README.md.')
+    return 0
+
+
+def edit(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.evaluation import editing
+
+    asked = {field: value for field, value in vars(given).items() if field not in ('verb', 'workdir', 'input')}
+    print('\n'.join(editing.edit(given.workdir, editing.Request(inputs=given.input, **asked))))
     return 0
 
 

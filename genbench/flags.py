@@ -68,6 +68,29 @@ def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
         group.add_argument('--json', action='store_true', help='print everything as JSON')
 
 
+def edit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('workdir', help='the run folder')
+    parser.add_argument('--task', required=True, help='inpaint, outpaint, super-resolve, colourise, deblur, denoise, '
+                        'dejpeg, vary or reconstruct')  # fmt: skip
+    parser.add_argument('--input', required=True, nargs='+', metavar='FILE', help='image files, folders of them, or '
+                        'tfds:NAME:SPLIT')  # fmt: skip
+    parser.add_argument('--out', required=True, help='a new folder for the results, grid.png and edit.json')
+    parser.add_argument('--problem', default='', help='what hides the image, such as half, box40, pool4, blur1.5 or '
+                        'jpeg10 (default: that of the task)')  # fmt: skip
+    parser.add_argument('--mask', default='', metavar='FILE', help='for inpaint and outpaint: a picture that is white '
+                        'where the image is kept')  # fmt: skip
+    parser.add_argument('--degrade', action='store_true', help='take whole images, degrade them first, and compare the '
+                        'results with them')  # fmt: skip
+    parser.add_argument('--sampler', default='', help="NAME:STEPS or NAME:STEPS:KEY=VALUE,… (default: the task's)")
+    parser.add_argument('--count', type=int, default=1, help='number of results for each image (default: 1)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the samples (default: 0)')
+    parser.add_argument('--given', action='append', default=[], metavar='KIND=VALUE', help='a condition of all results '
+                        '(repeatable)')  # fmt: skip
+    parser.add_argument('--resize', action='store_true', help='change images of another size to the size needed')
+    parser.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
+    parser.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
+
+
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the run folder')
     parser.add_argument('--out', required=True, help='a new folder')

@@ -129,6 +129,12 @@ DEFAULTS: dict[str, Any] = {
             'linear': '',  # file vgg.pth of LPIPS 0.1; '': the published one
         },
         'equivariance': {'num_images': 10_000},  # images to move, rounded up to a multiple of 16
+        'restoration': {  # of held-out images, for the metrics restored_…
+            'problems': ('half', 'pool2'),
+            'samplers': ('ancestral:100:posterior=ddnm', 'ddim:100:posterior=pigdm'),
+            'num_images': 100,
+            'draws': 2,  # results for each image
+        },
     },
 }
 
@@ -205,6 +211,10 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'evaluation.path_length.epsilon': Range(0, 1, above=True),
     'evaluation.path_length.distance': ranges.one_of('features', 'lpips'),
     'evaluation.path_length.vgg': ranges.PATH,
+    'evaluation.restoration.problems': ranges.TEXTS,
+    'evaluation.restoration.samplers': ranges.TEXTS,
+    'evaluation.restoration.num_images': Range(2, LARGEST),  # the standard error needs two
+    'evaluation.restoration.draws': COUNT,
     'evaluation.path_length.linear': ranges.PATH,
     'evaluation.equivariance.num_images': COUNT,
 }

@@ -32,8 +32,11 @@ def opened(file: str | pathlib.Path) -> Image.Image:
         return Image.open(file)
 
 
-def image(file: str, spec: 'DataSpec') -> np.ndarray:
+def image(file: str, spec: 'DataSpec', resize: bool = False) -> np.ndarray:
     """A picture with 8 bits per channel, as an integer image of the data set, (height, width, channels).
+
+    Args:
+      resize: change a picture of another size to that of the data set, whatever its proportions (Lanczos).
 
     Raises:
       UserError: the file cannot be read, or its picture has another size or more bits.
@@ -41,12 +44,15 @@ def image(file: str, spec: 'DataSpec') -> np.ndarray:
     height, width, channels = spec.shape
     try:
         with opened(file) as picture:
-            if picture.size != (width, height):
+            if picture.size != (width, height) and not resize:
                 raise UserError(f'{file} has {picture.width}×{picture.height} pixels; the images of {spec.name} have '
                                 f'{width}×{height}.')  # fmt: skip
             if picture.mode[0] in 'IF':
                 raise UserError(f'{file} has more than 8 bits a channel; save it with 8 bits.')
-            shades = np.asarray(picture.convert('L' if channels == 1 else 'RGB'))
+            converted = picture.convert('L' if channels == 1 else 'RGB')
+            if converted.size != (width, height):
+                converted = converted.resize((width, height), Image.Resampling.LANCZOS)
+            shades = np.asarray(converted)
     except UNREADABLE:
         raise UserError(f'{file or "An empty name"} cannot be read as a picture.') from None
     return np.round(shades.reshape(spec.shape) * ((spec.levels - 1) / 255)).astype(np.int32)

@@ -87,20 +87,46 @@ class Source:
         """Draw images, starting with the first; arguments as in `draw_to_file`."""
         if count < 1:
             raise UserError(f'--count is {count}; it should be at least 1.')
-        family, options = self._run.after(self._step), self._run.config.evaluation
+        family = self.family
         chosen = samplers.parse(sampler, family) if sampler else samplers.default(family)
         run, (chosen,) = lending.guided(self._run, [chosen])
         known = _given(run, family, given, count, seed)
         check_said(given, chosen)
-        guide = getattr(chosen.options, 'guide', '')
+        start, stop = processes.part(0, count)
+        own = conditions.cut(known, start, stop)
+        drawn = self._images(run, chosen, stop - start, seed, own, start) if start < stop else None
+        return Drawn(processes.gathered(drawn), family.spec, known)
+
+    @property
+    def family(self) -> Family:
+        return self._run.after(self._step)
+
+    def stated(self, texts: Sequence[str], count: int, seed: int) -> dict[str, Any]:
+        """The conditions 'KIND=VALUE' for `count` images. Those that nobody states are null.
+
+        Raises:
+          UserError: one is not stated, and the model was trained without its null value.
+        """
+        family = self.family
+        found = (_given(self._run, family, texts, count, seed) or {}) if texts else {}
+        for name, form in family.forms.items():
+            if name not in found and not self._run.config.family.get('condition_dropout'):
+                raise UserError(f'This model always needs the condition {name}; add --given {name}=….')
+            found.setdefault(name, np.asarray(form.null(count)))
+        return found
+
+    def told(self, chosen: Sampler, count: int, seed: int, given: Given) -> np.ndarray:
+        """Integer images (count, …) with these conditions and originals as arrays, in this process alone."""
+        run, (chosen,) = lending.guided(self._run, [chosen])
+        return self._images(run, chosen, count, seed, given, 0)
+
+    def _images(self, run: runs.Run, chosen: Sampler, count: int, seed: int, given: Given, first: int) -> np.ndarray:
+        guide, options = getattr(chosen.options, 'guide', ''), self._run.config.evaluation
         if guide not in self._ready:
             blueprint, state = run.networks(self._step, self._state, options.average)
             self._ready[guide] = sampling.Drawer(blueprint, options.batch_size), sampling.replicate(state)
         drawer, state = self._ready[guide]
-        start, stop = processes.part(0, count)
-        own = conditions.cut(known, start, stop)
-        drawn = drawer.draw(state, chosen, stop - start, seed, own, first=start) if start < stop else None
-        return Drawn(processes.gathered(drawn), family.spec, known)
+        return drawer.draw(state, chosen, count, seed, given, first=first)
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:

@@ -19,6 +19,7 @@ from genbench.evaluation.transport import wasserstein
 from genbench.families.base import Family, Sampler
 from genbench.families.paths import PathFamily
 from genbench.interpolants import solvers
+from genbench.interpolants.options import ORIGINAL
 from genbench.training import processes, sampling
 from genbench.training.state import Blueprint
 
@@ -100,7 +101,7 @@ def check(family: Family, sampler: Sampler, metrics: Sequence[str]) -> None:
     if not isinstance(family, PathFamily) or family.kind != 'denoiser':
         raise UserError(f'{family.name} does not follow paths from noise to data; leave {" and ".join(METRICS)} out of '
                         'evaluation.metrics.')  # fmt: skip
-    if used := {'strength', 'resample'} & {*sampler.options.changed}:
+    if used := {*ORIGINAL} & {*sampler.options.changed}:
         raise UserError(f'{" and ".join(METRICS)} follow whole paths, and the sampler {sampler.name} has {min(used)}; '
                         'leave it out.')  # fmt: skip
     if 'path_energy' not in metrics:

@@ -29,7 +29,8 @@ HALF_SEED, COPY_SEED = 0, 1  # seeds for the halves of the held-out split, and f
 # Metrics besides those of samples.
 OTHER_METRICS = (
     'likelihood', 'ais', 'active_units', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'parzen_nats',
-    'speed', 'exploration', 'eq_t', 'eq_t_frac', 'eq_r',
+    'speed', 'exploration', 'eq_t', 'eq_t_frac', 'eq_r', 'restored_psnr', 'restored_ssim', 'restored_misfit',
+    'restored_class', 'restored_fd', 'restored_diversity',
 )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families import dequantisation, spaces
+from genbench.families import dequantisation, originals, spaces
 from genbench.families.base import Array, Batch, Borrowed, Family, Likelihood, Networks, Sampler, Samples, Scalars
 from genbench.families.bounds import VariationalBound
-from genbench.families.spaces import Latents, Pixels, Space
+from genbench.families.spaces import Latents, Pixels
 from genbench.interpolants import density, predictions, schedules, solvers, steps
+from genbench.interpolants.inverse import Observation
 from genbench.interpolants.options import FULL, PathOptions
 from genbench.interpolants.solvers import Kept, Path, Solver, Trace
 from genbench.networks.layers import plain_attention
@@ -186,21 +187,23 @@ class PathFamily(Family):
         if held and not self.sampler_options(sampler.name).on_grid:
             raise UserError(f'The sampler {sampler.name} takes other steps for each image and cannot start from an '
                             'original; use ddim or heun.')  # fmt: skip
-        kept = _kept(held, sampler, self.space)
+        kept = originals.kept(held, sampler, self.space, self.kind)
+        observed = originals.observed(held, sampler, self.space, keys, self.kind)
         if kept is not None:
             kept = kept._replace(image=self.space.place(networks, kept.image))
         start = sampler.options.temperature * self.starts(keys)
-        path = self.carried(networks, start, keys, given, sampler, kept)
+        path = self.carried(networks, start, keys, given, sampler, kept, observed)
         images = self.space.decode(networks, path.x)
         return Samples(images, self._evaluations(sampler, guided=given is not None))
 
     def carried(
-        self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, kept: Kept | None = None
-    ) -> Path:
+        self, networks: Networks, start: Array, keys: Array, given: Given, sampler: Sampler, kept: Kept | None = None,
+        observed: Observation | None = None,
+    ) -> Path:  # fmt: skip
         """Run a sampler from `start` (batch, …), x at t_max, to real-valued images."""
         return solvers.solve(
             self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
-            keys, sampler.num_steps, sampler.options, self._jumps(networks, given, sampler), kept,
+            keys, sampler.num_steps, sampler.options, self._jumps(networks, given, sampler), kept, observed,
         )  # fmt: skip
 
     @property
@@ -337,22 +340,6 @@ class PathFamily(Family):
     def _vlb_continuous(self, networks: Networks, images: Array, given: Given, keys: Array) -> Mapping[str, Array]:
         bound = self.asked(networks).bound
         return bound.in_continuous_time(self.denoise(networks, given), images, keys, networks)
-
-
-def _kept(held: Mapping[str, Array], sampler: Sampler, space: Space) -> solvers.Kept | None:
-    """The original image and its known pixels for sampling. A UserError says if one of them or an option has no use."""
-    said, known = sampler.options.changed, '--given known=IMAGE, white where the original is kept'
-    if 'original' not in held and (held or 'strength' in said or 'resample' in said):
-        what = 'known' if held else 'strength' if 'strength' in said else 'resample'
-        raise UserError(f'Sampling with {what} needs an image to start from: --given original=IMAGE.')
-    if 'known' not in held and 'resample' in said:
-        raise UserError(f'The option resample needs {known}.')
-    if 'known' in held and isinstance(space, Latents):
-        raise UserError('A model of latents cannot keep known pixels, because each latent covers many pixels; use '
-                        '--given original=IMAGE and strength=SHARE in the sampler.')  # fmt: skip
-    if 'original' in held and 'known' not in held and 'strength' not in said:
-        raise UserError(f'--given original has no effect alone; add strength=SHARE to the sampler, or {known}.')
-    return solvers.Kept(held['original'], held.get('known')) if held else None
 
 
 def scalars(loss: Array, **others: Array) -> tuple[Array, Scalars]:

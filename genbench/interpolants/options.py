@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from genbench.data import degradations
 from genbench.errors import UserError
 from genbench.interpolants.schedules import Schedule
 from genbench.interpolants.spacings import read_spacing
 from genbench.ranges import LARGEST, NOT_NEGATIVE, POSITIVE, PROBABILITY, STEPS, Range, check_path
 
+ORIGINAL = ('strength', 'start', 'resample', 'problem')  # options that need an original or an observation
 FULL = (0.0, math.inf)  # the interval of all noise levels
 
 
@@ -153,8 +155,14 @@ class PathOptions(NoiseOptions):
       interval: the noise levels σ / α, ends included, at which guidance acts (Kynkäänniemi et al. 2024).
       strength: the fraction of the steps, counted from the end, that are taken from a noised original (Meng et al.
         2022, SDEdit); 1 starts from pure noise.
-      resample: how often each step is repeated if some pixels of the original are known (Lugmayr et al. 2022, RePaint,
+      start: whether fresh noise brings the original to where the steps begin, or DDIM's inversion ('inverted'; J. Song
+        et al. 2021, section 4.3), which adds as many evaluations as there are steps.
+      resample: how often each step is repeated if something is known of the images (Lugmayr et al. 2022, RePaint,
         algorithm 1).
+      problem: what is known of the images, as in `data.degradations`: 'half', 'pool2', …; or 'mask', the known pixels.
+      posterior: how sampling uses it (`interpolants.inverse`).
+      noise: the standard deviation of the noise in what is known; images lie in [−1, 1].
+      weight, spread: of `inverse.Observation`.
       negative: the condition, KIND=VALUE, that guidance moves away from; '' stands for no condition.
       guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
       by: guidance by two predictions, or by the model's own 'classifier' (Dhariwal & Nichol 2021, algorithm 2).
@@ -164,7 +172,13 @@ class PathOptions(NoiseOptions):
     threshold: str | float = option('', read_threshold)
     interval: tuple[float, float] = option(FULL, read_interval, acts_with='guidance')
     strength: float = number(1.0, Range(0, 1, above=True))
+    start: str = choice('noised', 'inverted')
     resample: int = option(1, read_count)
+    problem: str = option('', degradations.read)
+    posterior: str = choice('replacement', 'ddnm', 'dps', 'pigdm', acts_with='problem')
+    noise: float = number(0.0, Range(0, 10), acts_with='problem')
+    weight: float = number(1.0, NOT_NEGATIVE, acts_with='posterior')
+    spread: float = number(1.0, Range(0, 1000, above=True), acts_with='posterior')
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
     by: str = choice('prediction', 'classifier', acts_with='guidance')
@@ -339,7 +353,7 @@ class AdaptiveOptions(PathOptions):
     on_grid: ClassVar[bool] = False
 
     def check(self, schedule: Schedule) -> None:
-        for name in {'spacing', 'strength', 'resample', 'interval'} & {*self.changed}:
+        for name in {'spacing', 'interval', *ORIGINAL} & {*self.changed}:
             raise UserError(f'The sampler rk45 chooses the steps of each image by itself, and {name} is for steps that '
                             'are the same for all; leave it out.')  # fmt: skip
 

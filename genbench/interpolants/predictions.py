@@ -167,7 +167,7 @@ def denoiser(
         prediction = convert(name, schedule, y, x_t, t)
         if clip is not False:
             limited = jnp.clip(prediction.x, -1, 1) if clip is True else thresholded(prediction.x, clip)
-            prediction = _with_image(schedule, limited, x_t, t)
+            prediction = with_image(schedule, limited, x_t, t)
         noise = convert(name, schedule, plain, x_t, t).noise if plain_noise else prediction.noise
         return Prediction(prediction.x, noise, variance)
 
@@ -198,7 +198,7 @@ def on_path(denoise: Denoiser, schedule: Schedule, other: Schedule) -> Denoiser:
         alpha, sigma = other.alpha(t), other.sigma(t)
         own = schedule.time_of(sigma / (alpha + schedule.kappa * sigma))
         predicted = denoise(expand(schedule.sigma(own) / sigma, x_t) * x_t, own)
-        return _with_image(other, predicted.x, x_t, t)
+        return with_image(other, predicted.x, x_t, t)
 
     return apply
 
@@ -222,7 +222,7 @@ def thresholded(x: Array, share: float) -> Array:
     return jnp.clip(x, -limit, limit) / limit
 
 
-def _with_image(schedule: Schedule, x: Array, x_t: Array, t: Array) -> Prediction:
+def with_image(schedule: Schedule, x: Array, x_t: Array, t: Array) -> Prediction:
     """The prediction for x_t whose clean image is x."""
     alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
     return Prediction(x, (x_t - alpha * x) / sigma)

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from genbench import rng
+from genbench.data.degradations import Mask
 from genbench.errors import UserError, did_you_mean
 from genbench.interpolants import adaptive, multistep, options, singlestep, steps, stochastic
+from genbench.interpolants.inverse import Observation
 from genbench.interpolants.options import DEFAULT, FULL, PathOptions
 from genbench.interpolants.predictions import Denoiser, guided_at
 from genbench.interpolants.schedules import Schedule
@@ -153,8 +155,8 @@ def initial_noise(
 
 def evaluations(solver: Solver, num_steps: Array | int, options: PathOptions = DEFAULT) -> Array:
     """Network evaluations per image in `num_steps` steps (may be traced), without guidance."""
-    passes = options.resample * _own(solver, options).passes
-    return passes * solver.evaluations(jnp.asarray(num_steps) - _first(num_steps, options))
+    passes, taken = options.resample * _own(solver, options).passes, jnp.asarray(num_steps) - _first(num_steps, options)
+    return passes * solver.evaluations(taken) + (taken if options.start == 'inverted' else 0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
@@ -170,7 +172,11 @@ def guided_evaluations(
     def body(index, count):
         times = solver.times(_step(solver, schedule, index, n, options))
         acts = [(schedule.sigma(t) > 0) & guided_at(schedule, t, options.interval) for t in times]
-        return count + options.resample * sum(one.astype(int) for one in acts)
+        count += options.resample * sum(one.astype(int) for one in acts)
+        if options.start == 'noised':
+            return count
+        t, _ = steps.inverted_times(schedule, n - index - 1, n, options.spacing)
+        return count + guided_at(schedule, t, options.interval).astype(int)
 
     return jax.lax.fori_loop(_first(n, options), n, body, once)
 
@@ -192,6 +198,7 @@ def solve(
     options: PathOptions = DEFAULT,
     flow_map: FlowMap | None = None,
     kept: Kept | None = None,
+    observed: Observation | None = None,
 ) -> Path:
     """Carry `start`, x at t_max, to clean images in `num_steps` steps.
 
@@ -199,28 +206,30 @@ def solve(
       keys: one key per image, (batch,).
       num_steps: may be traced.
       flow_map: for a solver that needs a map.
-      kept: for a `strength` below 1, which adds the noise of `start` to the original; and for known pixels, which the
-        result takes from the original unchanged.
+      kept: the original for a `strength` below 1 or an inverted start; and its known pixels, which the result takes
+        from it unchanged.
+      observed: what else is known of the images.
     """
     n = jnp.asarray(num_steps)
     first = _first(n, options)
-    if options.strength < 1 and kept is not None:
-        t, end = schedule.step(n - first, n, options.spacing), jnp.asarray(schedule.t_max)
-        start = schedule.alpha(t) * kept.image + schedule.sigma(t) / schedule.sigma(end) * start
+    if kept is not None:
+        start = _begun(schedule, denoise, start, n, n - first, options, kept.image)
+        if kept.known is not None:
+            observed = Observation(Mask(kept.known), kept.image)
 
     def body(index, state):
-        def move(x, memory, keys):
+        def move(x, memory, keys, denoise=denoise):
             return solver.move(_step(solver, schedule, index, n, options, denoise, x, keys, flow_map), memory)
 
-        if kept is None or kept.known is None:
+        if observed is None:
             return move(*state, keys)
         t, s = (schedule.step(ahead, n, options.spacing) for ahead in (n - index, n - index - 1))
 
         def again(number, state):
             own = rng.numbered(rng.numbered(rng.named(keys, 'tries'), index), number)
-            x, memory = move(*state, own)
-            known = schedule.perturb(kept.image, rng.normal(own, 'known', x.shape[1:]), s)
-            x = jnp.where(kept.known > 0, known, x)
+            told, after = observed.around(schedule, denoise)
+            x, memory = move(*state, own, told)
+            x = after(x, s, own)
             back = schedule.alpha(t) / schedule.alpha(s) * x
             back += jnp.sqrt(steps.forward_variance(schedule, t, s)) * rng.normal(own, 'back', x.shape[1:])
             return jnp.where(number + 1 < options.resample, back, x), memory
@@ -228,9 +237,21 @@ def solve(
         return jax.lax.fori_loop(0, options.resample, again, state)
 
     x, _ = jax.lax.fori_loop(first, n, body, (start, _memory(solver, start)))
-    if kept is not None and kept.known is not None:
-        x = jnp.where(kept.known > 0, kept.image, x)
+    if observed is not None:
+        x = observed.finished(x)
     return Path(x, evaluations(solver, n, options))
+
+
+def _begun(
+    schedule: Schedule, denoise: Denoiser, start: Array, n: Array, taken: Array, options: PathOptions, image: Array
+) -> Array:
+    """The state from which the last `taken` of n steps begin at an original image."""
+    if options.start == 'inverted':
+        return steps.inverted(schedule, denoise, image, n, taken, options.spacing)
+    if options.strength == 1:
+        return start
+    t, end = schedule.step(taken, n, options.spacing), jnp.asarray(schedule.t_max)
+    return schedule.alpha(t) * image + schedule.sigma(t) / schedule.sigma(end) * start
 
 
 def trace(

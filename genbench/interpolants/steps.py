@@ -178,3 +178,25 @@ def multistep_consistency(step: Step) -> Array:
     """Jump to the clean image, then add fresh noise of level s (Y. Song et al. 2023, algorithm 1)."""
     clean = step.predict(step.x_t, step.t).x
     return step.schedule.alpha(step.s) * clean + step.schedule.sigma(step.s) * step.noise()
+
+
+def inverted(schedule: Schedule, denoise: Denoiser, x: Array, count: Array, taken: Array, spacing: str) -> Array:
+    """The state from which the last `taken` of `count` deterministic steps lead back to the images x (batch, …).
+
+    These are the steps of `euler` in the other direction, each with the slope at its beginning (J. Song et al. 2021,
+    DDIM, section 4.3; P. Dhariwal, A. Nichol 2021, appendix F). Networks are not trained before t_min, so that the
+    first one begins there, at α x.
+    """
+
+    def body(ahead: Array, x_t: Array) -> Array:
+        t, s = inverted_times(schedule, ahead, count, spacing)
+        predicted = denoise(x_t, jnp.full(len(x_t), t))
+        return advance(schedule, x_t, slope(schedule, predicted), t, s)
+
+    return jax.lax.fori_loop(0, taken, body, schedule.alpha(jnp.asarray(schedule.t_min)) * x)
+
+
+def inverted_times(schedule: Schedule, ahead: Array, count: Array, spacing: str) -> tuple[Array, Array]:
+    """The times between which `inverted` goes where `ahead` of `count` steps have been undone."""
+    t, s = (jnp.maximum(schedule.step(done, count, spacing), schedule.t_min) for done in (ahead, ahead + 1))
+    return t, s

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from genbench.data import conditions
 from genbench.errors import UserError
 from genbench.families.base import Family, Sampler
+from genbench.interpolants.options import ORIGINAL
 from genbench.interpolants.spacings import check_spacing
 from genbench.ranges import STEPS, Range, shown
 
@@ -167,7 +168,7 @@ def _check_classifier(written: Written, family: Family) -> None:
 
 def _check_deterministic(written: Written, options: Any) -> None:
     """Raise a UserError for a sampler that is not right where paths start at points other than noise."""
-    named = {'strength', 'resample', 'temperature'} & {*options.changed}
+    named = {'temperature', *ORIGINAL} & {*options.changed}
     if options.draws or named:
         what = f'has {min(named)}, which is' if named else 'draws noise, which is right only'
         raise UserError(f'The sampler {shown(written.text)} {what} for paths that start from noise, and these start at '

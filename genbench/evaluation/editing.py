@@ -1,0 +1,225 @@
+"""Edit a user's images with a model on a path: solve an inverse problem, vary an image, or reconstruct it.
+
+A task is a sampler with options and what it is told of the images (docs/editing.md). Everything is computed before
+anything is written.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from genbench import rng
+from genbench.data import degradations, pictures
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError, did_you_mean, explained_disk_errors
+from genbench.evaluation import editing_inputs, similarity
+from genbench.evaluation.draw import Source
+from genbench.families import originals
+from genbench.families.base import Family, Sampler
+from genbench.interpolants import inverse
+from genbench.training import samplers, sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kind of edit.
+
+    Attributes:
+      problem: what is known of the result, as a sampler's option; '' for a task that starts at the input.
+      sampler: the sampler, if nobody says.
+    """
+
+    problem: str
+    sampler: str
+
+
+LINEAR, GUIDED = 'ancestral:100:posterior=ddnm,resample=3', 'ddim:100:posterior=pigdm'
+TASKS = {
+    'inpaint': Task('box', LINEAR),
+    'outpaint': Task('border', LINEAR),
+    'super-resolve': Task('pool', LINEAR),
+    'colourise': Task('grey', LINEAR),
+    'deblur': Task('blur', GUIDED),
+    'denoise': Task('noise', GUIDED),
+    'dejpeg': Task('jpeg', GUIDED),
+    'vary': Task('', 'ddim:50:strength=0.5'),
+    'reconstruct': Task('', 'ddim:100:start=inverted'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The flags of `genbench edit`."""
+
+    task: str
+    inputs: Sequence[str]
+    out: str
+    problem: str = ''
+    mask: str = ''
+    sampler: str = ''
+    count: int = 1
+    seed: int = 0
+    degrade: bool = False
+    resize: bool = False
+    given: Sequence[str] = ()
+    data_dir: str = ''
+    step: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a task starts from.
+
+    Attributes:
+      names: of the inputs, for the names of files.
+      levels: the inputs as integer images (n, …), if they have the size of the model's images.
+      degradation: A, for a task with a problem.
+      held: what the sampler is told of each image; see `data.conditions.apart`.
+      shown: the inputs as the sampler sees them, in [−1, 1], as images.
+    """
+
+    names: list[str]
+    levels: np.ndarray
+    degradation: degradations.Degradation | None
+    held: dict[str, jax.Array]
+    shown: jax.Array
+
+
+@explained_disk_errors()
+def edit(workdir: str, asked: Request) -> list[str]:
+    """Edit images, and write the results, a grid and what it cost to a new folder. Returns lines to print.
+
+    Raises:
+      UserError: the task, the run or an input does not exist or does not fit, or the family cannot do the task.
+        Nothing is written then.
+    """
+    target = pathlib.Path(asked.out)
+    if asked.task not in TASKS:
+        raise UserError(f'There is no task {asked.task!r}. {did_you_mean(asked.task, TASKS)}')
+    if target.exists():
+        raise UserError(f'{asked.out} (--out) exists; choose a new folder.')
+    if asked.count < 1:
+        raise UserError(f'--count is {asked.count}; it should be at least 1.')
+    source = Source(workdir, (), asked.step)
+    sampler = chosen(source.family, asked)
+    scene = observe(source.family.spec, sampler, asked)
+    count = len(scene.names)
+    held = jax.device_get({key: jnp.repeat(values, asked.count, axis=0) for key, values in scene.held.items()})
+    given = {**source.stated(asked.given, count * asked.count, asked.seed), **held}
+    began = time.monotonic()
+    drawn = source.told(sampler, count * asked.count, asked.seed, given)
+    seconds = time.monotonic() - began
+    drawn = drawn.reshape(count, asked.count, *drawn.shape[1:])
+    report = _report(source.family, sampler, scene, drawn, asked, seconds)
+    _write(target, source.family.spec, scene, drawn, report)
+    told = ', '.join(f'{key} {report[key]:.4g}' for key in ('psnr', 'ssim', 'misfit') if key in report)
+    return [f'{count * asked.count} images written to {asked.out} with {report["evaluations_per_image"]} network '
+            f'evaluations an image in {seconds:.1f} s' + (f': {told}' if told else '')]  # fmt: skip
+
+
+def chosen(family: Family, asked: Request) -> Sampler:
+    """The sampler of a task. What --sampler leaves out comes from the task, if both have the same problem.
+
+    Raises:
+      UserError: the family's mathematics do not admit the task, or the sampler is wrong.
+    """
+    task = TASKS[asked.task]
+    if family.spec.is_plane:
+        raise UserError(f'{asked.task} edits pictures, but this run models points of a plane.')
+    if family.path is None:
+        source = 'latents' if family.latent_shape else 'pixels or codes'
+        raise UserError(f'This {family.name} run cannot {asked.task}: the task follows a path from noise to images '
+                        f'with a network that denoises, and {family.name} makes images from {source} without one.'
+                        )  # fmt: skip
+    if asked.problem and not task.problem:
+        raise UserError(f'{asked.task} starts at the input and has no problem; leave out --problem.')
+    if asked.mask and task.problem not in ('box', 'border'):
+        raise UserError(f'{asked.task} has no use for --mask; use inpaint or outpaint.')
+    written, usual = (samplers.read(text) for text in (asked.sampler or task.sampler, task.sampler))
+    problem = degradations.GIVEN if asked.mask else asked.problem or task.problem
+    options = {**({'problem': problem} if problem else {}), **written.options}
+    if asked.sampler and problem:
+        options.setdefault('posterior', usual.options['posterior'])
+    elif asked.sampler and not {'strength', 'start'} & {*options}:
+        options |= usual.options
+    return samplers.build(written._replace(options=options), family)
+
+
+def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
+    """Read the inputs, and say what is known of each image."""
+    options, held = sampler.options, {}
+    if asked.mask:
+        white = pictures.image(asked.mask, spec, asked.resize)[None]
+        held['known'] = jnp.asarray(spec.dequantise(white).mean(-1, keepdims=True) > 0, jnp.float32)
+    if not options.problem:
+        names, levels = editing_inputs.read(asked, spec)
+        shown = spec.dequantise(jnp.asarray(levels))
+        return Scene(names, levels, None, {'original': shown}, shown)
+    degradation = originals.degradation(options.problem, spec.shape, held)
+    *size, channels = degradation(jnp.zeros((1, *spec.shape))).shape[1:]
+    small = tuple(size) != spec.shape[:2] and not asked.degrade
+    seen = dataclasses.replace(spec, shape=(*size, spec.shape[2])) if small else spec
+    names, levels = editing_inputs.read(asked, seen, f'{options.problem} shows' if small else '')
+    x = seen.dequantise(jnp.asarray(levels))
+    if asked.degrade:
+        y = degradation(x)
+        keys = rng.of_images(rng.root(asked.seed, 'degraded'), 0, len(names))
+        y += options.noise * rng.normal(keys, 'observed', y.shape[1:])
+    else:  # the input is what a degradation left, which these show once more
+        again = isinstance(degradation, degradations.Mask) or channels < spec.shape[2]
+        y = degradation(x) if again else x
+    held = {name: jnp.repeat(values, len(names), axis=0) for name, values in held.items()} | {'observed': y}
+    return Scene(names, levels, degradation, held, degradation.inverse(y) if y.shape[1:] != spec.shape else y)
+
+
+def _report(
+    family: Family, sampler: Sampler, scene: Scene, drawn: np.ndarray, asked: Request, seconds: float
+) -> dict[str, Any]:
+    """What was done, at what cost, and how close the results are to what is known."""
+    spec, options, evaluations = family.spec, sampler.options, family.evaluations(sampler)
+    solves = bool(options.problem) and inverse.METHODS[options.posterior].differentiates
+    shape = (-1, *spec.shape)
+    report: dict[str, Any] = {
+        'task': asked.task, **sampler.protocol, 'inputs': len(scene.names), 'count': asked.count, 'seed': asked.seed,
+        'evaluations_per_image': evaluations, 'gradients_through_the_network': solves, 'seconds': round(seconds, 3),
+    }  # fmt: skip
+    results = drawn.reshape(shape)
+    if scene.degradation is not None:
+        x = spec.dequantise(jnp.asarray(results))
+        y = jnp.repeat(scene.held['observed'], asked.count, axis=0)
+        known = {name: jnp.repeat(values, asked.count, axis=0) for name, values in scene.held.items()}
+        again = originals.degradation(options.problem, spec.shape, known)(x)
+        report['misfit'] = float(jnp.sqrt(jnp.mean(jnp.square(y - again))))
+    if scene.degradation is None or asked.degrade:
+        pairs = (sampling.to_uint8(part, spec) for part in (np.repeat(scene.levels, asked.count, axis=0), results))
+        one, other = pairs
+        report['psnr'] = float(np.mean(np.minimum(similarity.psnr(one, other), 99.0)))
+        if min(spec.shape[:2]) >= similarity.WINDOW:
+            report['ssim'] = float(np.mean(similarity.ssim(one, other)))
+    return report
+
+
+def _write(target: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
+    partial = target.with_name(f'{target.name}.part')
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, several in zip(scene.names, drawn, strict=True):
+        for number, image in enumerate(sampling.to_uint8(several, spec)):
+            which = f'-{number + 1}' if len(several) > 1 else ''
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(partial / f'{name}{which}.png')
+    seen = np.asarray(spec.quantise(jnp.clip(scene.shown, -1, 1)))[:, None]
+    rows = np.concatenate([seen, drawn], axis=1).reshape(-1, *spec.shape)
+    scale = max(1, 512 // max(spec.shape[:2]) // 8)
+    picture = sampling.grid(sampling.to_uint8(rows, spec), 1 + drawn.shape[1], scale=scale)
+    Image.fromarray(picture).save(partial / 'grid.png')
+    (partial / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')
+    partial.rename(target)

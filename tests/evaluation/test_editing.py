@@ -1,0 +1,115 @@
+"""`genbench edit`: what it writes, and the one line for every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench import cli
+from genbench.evaluation import editing
+
+SMALL = 'ancestral:2:posterior=ddnm'
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two grey images of 8×8 pixels."""
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 17, (8, 8)) * 255 / 16
+        Image.fromarray(np.round(pixels).astype(np.uint8)).save(folder / f'image{number}.png')
+    return folder
+
+
+def read(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_an_inpainted_image_keeps_what_the_mask_shows(diffusion_run, pictures, tmp_path, capsys):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :3] = 255
+    Image.fromarray(mask).save(tmp_path / 'mask.png')
+    words = ['edit', str(diffusion_run), '--task=inpaint', '--input', str(pictures), f'--mask={tmp_path}/mask.png',
+             f'--out={tmp_path}/out', f'--sampler={SMALL}', '--count=2', '--degrade']  # fmt: skip
+    assert cli.main(words) == 0 and '4 images written' in capsys.readouterr().out
+    written = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert written == ['edit.json', 'grid.png', 'image0-1.png', 'image0-2.png', 'image1-1.png', 'image1-2.png']
+    for name in ('image0', 'image1'):
+        one, other, given = (read(path) for path in (tmp_path / 'out' / f'{name}-1.png', tmp_path / 'out' /
+                                                     f'{name}-2.png', pictures / f'{name}.png'))  # fmt: skip
+        np.testing.assert_array_equal(one[:, :3], given[:, :3])
+        assert (one[:, 3:] != given[:, 3:]).any() and (one != other).any()
+    report = json.loads((tmp_path / 'out' / 'edit.json').read_text())
+    assert (
+        report['evaluations_per_image'] == 2 and report['misfit'] < 1e-6 and not report['gradients_through_the_network']
+    )
+    assert report['sampler_options'] == {'problem': 'mask', 'posterior': 'ddnm'} and 0 < report['psnr'] < 99
+
+
+def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
+    Image.fromarray(read(pictures / 'image0.png')[::2, ::2].astype(np.uint8)).save(tmp_path / 'small.png')
+    words = ['edit', str(diffusion_run), '--task=super-resolve', '--input', str(tmp_path / 'small.png'),
+             f'--out={tmp_path}/out', f'--sampler={SMALL}']  # fmt: skip
+    assert cli.main(words) == 0
+    found, small = read(tmp_path / 'out' / 'small.png'), read(tmp_path / 'small.png')
+    assert found.shape == (8, 8) and 'psnr' not in json.loads((tmp_path / 'out' / 'edit.json').read_text())
+    means = found.reshape(4, 2, 4, 2).mean((1, 3))
+    assert np.abs(means - small).max() < 70  # where clipping to black and white leaves it
+
+
+WRONG = [
+    (('--task=inpant',), 'There is no task', 'Did you mean inpaint'),
+    (('--task=inpaint', '--problem=haff'), "problem=haff", 'Did you mean half'),
+    (('--task=vary', '--problem=half'), 'starts at the input', ''),
+    (('--task=deblur', '--mask={tmp}/x.png'), 'has no use for --mask', ''),
+    (('--task=colourise',), 'are grey', ''),
+    (('--task=inpaint', '--mask={tmp}/large.png'), 'has 9×9 pixels', ''),
+    (('--task=inpaint', '--count=0'), 'at least 1', ''),
+    (('--task=super-resolve',), 'whole images and degrades them first', ''),
+    (('--task=inpaint', '--given=label=3'), 'this run has the conditions none', ''),
+    (('--task=dejpeg', '--sampler=ddim:2:posterior=ddnm'), 'rounds; use dps or pigdm', ''),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('words', 'message', 'hint'), WRONG)
+def test_a_mistake_is_one_line_and_nothing_is_written(words, message, hint, diffusion_run, pictures, tmp_path, capsys):
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / 'large.png')
+    complain(diffusion_run, pictures, tmp_path, capsys, words, message, hint)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [('broken.png', b'no picture', '1 of 3 images'), ('large.png', (9, 9), 'Add --resize to change its size')],
+)
+def test_a_folder_with_a_file_that_does_not_fit(name, content, message, diffusion_run, pictures, tmp_path, capsys):
+    if isinstance(content, bytes):
+        (pictures / name).write_bytes(content)
+    else:
+        Image.fromarray(np.zeros(content, np.uint8)).save(pictures / name)
+    complain(diffusion_run, pictures, tmp_path, capsys, ('--task=inpaint',), message)
+
+
+def complain(run, inputs, folder, capsys, words, *messages):
+    words = [word.format(tmp=folder) for word in words]
+    assert cli.main(['edit', str(run), '--input', str(inputs), f'--out={folder}/out', *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and all(message in lines[0] for message in messages), lines
+    assert not list(folder.glob('out*'))
+
+
+def test_a_family_without_a_path_says_why(trained, pictures, tmp_path, capsys):
+    complain(
+        trained('gan'), pictures, tmp_path, capsys, ('--task=inpaint',), 'follows a path from noise', 'from latents'
+    )
+
+
+def test_the_help_names_every_task():
+    text = next(action.help for action in _actions() if '--task' in action.option_strings)
+    assert all(name in text for name in editing.TASKS)
+
+
+def _actions():
+    (verbs,) = [action.choices for action in cli.parser()._actions if action.dest == 'verb']
+    return verbs['edit']._actions

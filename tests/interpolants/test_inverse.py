@@ -1,0 +1,128 @@
+"""Solvers of inverse problems against the exact posterior of Gaussian data, and their formulas against matrices."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genbench.data import degradations
+from genbench.interpolants import schedules, solvers
+from genbench.interpolants.inverse import Observation
+from genbench.interpolants.options import PathOptions
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks' / 'posteriors.py'
+SHAPE = (4, 4, 1)
+
+
+@pytest.fixture(scope='module')
+def posteriors():
+    """The script that measures the table of docs/editing.md."""
+    found = importlib.util.spec_from_file_location('posteriors', SCRIPT)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def measured(posteriors, correlation, problem, noise, posterior, sampler='ancestral', steps=40, **options):
+    options = {'posterior': posterior, **options}
+    return posteriors.measure(posteriors.images(correlation), problem, noise, sampler, options, steps=steps, draws=1000)
+
+
+@pytest.mark.parametrize(('problem', 'noise'), [('half', 0.0), ('pool2', 0.2)])
+def test_pigdm_draws_from_the_posterior_where_its_assumption_holds(problem, noise, posteriors):
+    """Independent pixels of deviation 0.5 have the covariance r² I given x_t."""
+    found = measured(posteriors, 0, problem, noise, 'pigdm', 'heun', 20, spread=0.5)
+    assert found.bias < 0.06 and found.spread == pytest.approx(1, abs=0.06) and found.covariance < 0.2
+
+
+@pytest.mark.parametrize('posterior', ['replacement', 'ddnm'])
+def test_without_correlations_what_is_hidden_is_drawn_from_the_prior(posterior, posteriors):
+    found = measured(posteriors, 0, 'half', 0.0, posterior, 'heun', 20)
+    assert found.bias < 0.06 and found.spread == pytest.approx(1, abs=0.06) and found.misfit < 1e-5
+
+
+def test_replacement_is_biased_and_repeats_take_most_of_it_away(posteriors):
+    once = measured(posteriors, 2.0, 'half', 0.0, 'replacement')
+    often = measured(posteriors, 2.0, 'half', 0.0, 'replacement', resample=6)
+    assert once.bias > 0.12 and often.bias < once.bias / 2
+
+
+@pytest.mark.parametrize(('posterior', 'noise'), [('replacement', 0.0), ('ddnm', 0.0), ('ddnm', 0.1), ('pigdm', 0.1)])
+def test_what_is_known_is_kept_to_its_noise(posterior, noise, posteriors):
+    found = measured(posteriors, 2.0, 'pool2', noise, posterior, **{'spread': 0.5} if noise else {})
+    assert found.misfit <= 1.3 * noise + 1e-5
+    assert noise == 0 or found.misfit > noise / 2
+
+
+def test_dps_comes_closer_to_what_is_known_the_heavier_it_weighs(posteriors):
+    misfits = [measured(posteriors, 2.0, 'pool2', 0.1, 'dps', weight=weight).misfit for weight in (0.01, 0.1)]
+    assert misfits[0] > 1.5 * misfits[1]
+
+
+@pytest.fixture
+def scene(posteriors):
+    """(law, schedule, A as a matrix, an observation, x_t, t)"""
+    law, schedule, rng = posteriors.images(), schedules.cosine(), np.random.default_rng(5)
+    one = degradations.make('pool2', SHAPE)
+    a = np.asarray(one(jnp.eye(16).reshape(16, *SHAPE)).reshape(16, -1), float).T
+    y = jnp.asarray(rng.normal(size=(1, 2, 2, 1)), jnp.float32)
+    x_t = jnp.asarray(rng.normal(size=(1, *SHAPE)), jnp.float32)
+    return law, schedule, a, Observation(one, y, 0.1), x_t, jnp.full(1, 0.4)
+
+
+def exact(law, schedule, t, x_t):
+    """x̂ and ∂x̂ / ∂x_t of a normal law."""
+    alpha, sigma = float(schedule.alpha(t[0])), float(schedule.sigma(t[0]))
+    slope = alpha * law.covariance @ np.linalg.inv(alpha**2 * law.covariance + sigma**2 * np.eye(16))
+    return law.mean + slope @ (np.asarray(x_t, float).reshape(-1) - alpha * law.mean), slope, alpha, sigma
+
+
+def test_pigdm_adds_the_gradient_of_its_normal_law(scene):
+    law, schedule, a, known, x_t, t = scene
+    x, slope, alpha, sigma = exact(law, schedule, t, x_t)
+    r2 = sigma**2 / (alpha**2 + sigma**2)  # as in the paper
+    residual = np.asarray(known.y, float).reshape(-1) - a @ x
+    score = slope.T @ a.T @ np.linalg.solve(r2 * a @ a.T + 0.01 * np.eye(4), residual)
+    told, _ = known._replace(method='pigdm').around(schedule, law.denoiser(schedule))
+    found = told(x_t, t)
+    np.testing.assert_allclose(found.x.reshape(-1), x + sigma**2 / alpha * score, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(alpha * found.x + sigma * found.noise, x_t, rtol=1e-4, atol=1e-5)
+
+
+def test_dps_moves_down_the_gradient_of_the_squared_misfit(scene):
+    law, schedule, a, known, x_t, t = scene
+    x, slope, *_ = exact(law, schedule, t, x_t)
+    residual = np.asarray(known.y, float).reshape(-1) - a @ x
+    gradient = -2 * slope.T @ a.T @ residual
+    told, after = known._replace(method='dps', weight=0.3).around(schedule, law.denoiser(schedule))
+    told(x_t, t)
+    wanted = np.asarray(x_t).reshape(-1) - 0.3 / np.linalg.norm(residual) * gradient
+    np.testing.assert_allclose(after(x_t, t, None).reshape(-1), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_ddnm_leaves_only_the_null_space_to_the_model(scene):
+    law, schedule, a, known, x_t, t = scene
+    x, *_ = exact(law, schedule, t, x_t)
+    inverse, y = np.linalg.pinv(a), np.asarray(known.y, float).reshape(-1)
+    told, _ = known._replace(method='ddnm', noise=0.0).around(schedule, law.denoiser(schedule))
+    wanted = inverse @ y + (np.eye(16) - inverse @ a) @ x
+    np.testing.assert_allclose(told(x_t, t).x.reshape(-1), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_error_of_an_inversion_falls_with_its_steps(posteriors, keys):
+    law, schedule, solver = posteriors.images(), schedules.cosine(), solvers.SOLVERS['euler']
+    rng = np.random.default_rng(0)
+    images = rng.multivariate_normal(law.mean, law.covariance, 20).reshape(20, *SHAPE).astype(np.float32)
+    options = PathOptions(start='inverted')
+
+    @jax.jit
+    def again(steps):
+        start, kept = jnp.zeros_like(images), solvers.Kept(jnp.asarray(images))
+        return solvers.solve(solver, schedule, law.denoiser(schedule), start, keys(20), steps, options, kept=kept)
+
+    errors = [float(np.sqrt(np.mean((again(steps).x - images) ** 2))) for steps in (10, 20, 40, 80)]
+    assert all(later < 0.6 * before for before, later in zip(errors, errors[1:], strict=False)), errors
+    assert int(again(20).evaluations) == 40
