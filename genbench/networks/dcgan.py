@@ -56,7 +56,7 @@ class Doubling(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = jax.lax.conv_transpose(x, self.kernel[...].astype(x.dtype), (2, 2), 'SAME')
+        y = layers.convolve(x, self.kernel[...], padding=((WINDOW // 2 + 1, WINDOW // 2),) * 2, lhs_dilation=(2, 2))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

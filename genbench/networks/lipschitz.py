@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench import flops
+from genbench.networks import layers
 from genbench.networks.initialisers import kernel_as_pytorch, uniform
 from genbench.networks.spectral import Singular, unit
 
@@ -18,10 +19,6 @@ Array = jax.Array
 
 TOLERANCE, MOST, USUAL = 1e-4, 200, 5  # of the power method: relative change at its end, most iterations, usual number
 SLOPE = 1.1  # an upper bound of the slope of x σ(β x), whatever β is
-
-
-def convolve(x: Array, kernel: Array) -> Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 class Conv(nnx.Module):
@@ -53,8 +50,8 @@ class Conv(nnx.Module):
         right = top_singular_vector(jax.lax.stop_gradient(kernel), self.right[...])
         if refine:
             self.right[...] = right
-        left = jax.lax.stop_gradient(unit(convolve(right, kernel)))
-        norm = jnp.vdot(left, convolve(right, kernel))
+        left = jax.lax.stop_gradient(unit(layers.convolve(right, kernel)))
+        norm = jnp.vdot(left, layers.convolve(right, kernel))
         return kernel / jnp.maximum(1.0, norm / self.bound)
 
 
@@ -62,7 +59,7 @@ def top_singular_vector(kernel: Array, start: Array) -> Array:
     """The right singular vector (1, height, width, inputs) of a convolution with the largest singular value."""
 
     def apply(vector: Array) -> Array:
-        return convolve(vector, kernel)
+        return layers.convolve(vector, kernel)
 
     transpose = jax.linear_transpose(apply, start)
 
@@ -112,5 +109,5 @@ class Residual(nnx.Module):
     def apply(values: list[tuple[Array, Array, Array | None]], x: Array) -> Array:
         for kernel, bias, beta in values:
             x = x if beta is None else x * nnx.sigmoid(beta * x) / SLOPE
-            x = convolve(x, kernel) + bias
+            x = layers.convolve(x, kernel) + bias
         return x

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.errors import UserError
+from genbench.networks import layers
 
 Array = jax.Array
 
@@ -27,8 +28,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        strides, layout = (self.stride, self.stride), ('NHWC', 'HWIO', 'NHWC')
-        y = jax.lax.conv_general_dilated(x, self.kernel[...], strides, ((1, 1), (1, 1)), dimension_numbers=layout)
+        y = layers.convolve(x, self.kernel[...], (self.stride,) * 2, ((1, 1),) * 2)
         return y if self.bias is None else y + self.bias[...]
 
 

@@ -15,7 +15,7 @@ from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import normalizing_flow
-from genbench.networks import lipschitz, log_determinants, residual_flow
+from genbench.networks import layers, lipschitz, log_determinants, residual_flow
 
 SMALL = {**residual_flow.DEFAULTS, 'channels': 6, 'blocks': (1, 1), 'dense_blocks': 1, 'dense_width': 5}
 SHAPE = (2, 4, 1)
@@ -51,7 +51,7 @@ def test_the_norm_of_a_convolution_is_that_of_its_matrix_on_whole_images(kernel)
         conv.kernel[...] = scale * conv.kernel[...]
         found = jax.jit(lambda conv=conv: conv.bounded(False))()
         units = jnp.eye(24).reshape(24, *shape)
-        matrix = lipschitz.convolve(units, found).reshape(24, -1)
+        matrix = layers.convolve(units, found).reshape(24, -1)
         norms.append(np.linalg.norm(np.asarray(matrix, np.float64), 2))
         assert (np.abs(found - conv.kernel[...]).max() > 0) == (scale == 3.0)
     assert norms[0] == pytest.approx(0.7, rel=1e-3) and norms[1] < 0.1

@@ -11,7 +11,7 @@ from genbench import networks
 from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.networks import layers, sngan
+from genbench.networks import dcgan, layers, sngan
 from genbench.networks.batch_norm import BatchNorm
 
 CIFAR = {
@@ -52,6 +52,12 @@ def test_published_networks_have_the_layers_of_their_tables():
     critic = (9 * 3 * 128 + 128 + slim + 4 * 128) + (2 * slim + 129 * 128) + 2 * 2 * slim + 129
     assert sizes('sngan', 32, **CIFAR) == [generator, critic] == [4_276_739, 1_053_825]
     assert sizes('sngan', 32, 10, **CIFAR) == [generator + 6 * 2 * 256 * 9, critic + 1280]
+
+
+def test_dcgan_doubles_with_a_transposed_convolution():
+    layer = dcgan.Doubling(3, 2, bias=False, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
+    np.testing.assert_allclose(layer(x), jax.lax.conv_transpose(x, layer.kernel[...], (2, 2), 'SAME'), atol=1e-6)
 
 
 def test_dcgan_for_64_pixels_has_the_layers_of_its_figure():
