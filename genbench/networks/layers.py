@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from genbench.data.conditions import Form, Given, check_classes, told
 from genbench.errors import UserError, did_you_mean
-from genbench.networks import platforms
+from genbench.networks import platforms, splitting
 
 Array = jax.Array
 Initializer = nnx.initializers.Initializer
@@ -75,13 +74,13 @@ def convolve(
 ) -> Array:  # fmt: skip
     """x (batch, height, width, inputs) * kernel (height, width, inputs, outputs), whose type becomes that of x.
 
-    Images and their gradients stay on their devices; see `images_split`.
+    Images and their gradients stay on their devices; see `splitting.images_split`.
 
     Args:
       options: further arguments of `jax.lax.conv_general_dilated`.
     """
-    x, layout = placed(x), ('NHWC', 'HWIO', 'NHWC')
-    return placed(
+    x, layout = splitting.placed(x), ('NHWC', 'HWIO', 'NHWC')
+    return splitting.placed(
         jax.lax.conv_general_dilated(x, kernel.astype(x.dtype), strides, padding, dimension_numbers=layout, **options)
     )
 
@@ -115,7 +114,7 @@ class Linear(nnx.Linear):
         only the small kernel then moves between devices, and not a batch of activations. Where only the inputs or the
         batch are sharded, it reshapes the result, so that the kernel's gradient can be scattered like the kernel.
         """
-        if (places := _places.get()) is not None and places.mesh.shape['tensor'] == 1:
+        if (places := splitting.PLACES.get()) is not None and places.mesh.shape['tensor'] == 1:
             return self(x).reshape(*x.shape[:-1], *shape)
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape)
         y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
@@ -275,34 +274,6 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         _fused.reset(token)
-
-
-_places = contextvars.ContextVar[NamedSharding | None]('sharding of images', default=None)
-
-
-@contextlib.contextmanager
-def images_split(places: NamedSharding | None) -> Iterator[None]:
-    """Keep the images of convolutions traced inside, and their gradients, split over devices as `places` says.
-
-    Left to itself, XLA's partitioner splits channels wherever the gradient of a kernel is split, and moves the images.
-
-    Args:
-      places: axes of the mesh for the first axis of the images. None leaves the choice to the partitioner.
-    """
-    token = _places.set(places)
-    try:
-        yield
-    finally:
-        _places.reset(token)
-
-
-def placed(x: Array) -> Array:
-    """x (batch, …), split over devices as `images_split` says."""
-    places = _places.get()
-    if places is None or len(x) % math.prod(places.mesh.shape[axis] for axis in places.spec[0]):
-        return x
-    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(places.mesh, PartitionSpec(*places.spec, *rest)))
 
 
 def attend(qkv: Array, causal: bool = False) -> Array:

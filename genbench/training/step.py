@@ -12,7 +12,7 @@ from genbench import rng
 from genbench.data import conditions, pipeline
 from genbench.errors import UserError
 from genbench.families.base import Average, Scalars, Update
-from genbench.networks import layers
+from genbench.networks import splitting
 from genbench.training import averages, placement, precision
 from genbench.training import mesh as meshes
 from genbench.training.state import Blueprint, State, Tree
@@ -135,7 +135,7 @@ def _apply(
 
     def on_whole(held: Tree, aux: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Scalars, Tree]]:
         networks = blueprint.bind_state({**held, 'aux': aux})
-        with layers.images_split(meshes.split_batch(mesh) if split else None):
+        with splitting.images_split(meshes.split_batch(mesh) if split else None):
             value, scalars = update.loss(networks, batch, key, state['step'])
         return value, (scalars, blueprint.aux(networks))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genbench.networks import layers
+from genbench.networks import layers, splitting
 from genbench.training import mesh as meshes
 
 
@@ -112,5 +112,5 @@ def test_outputs_are_reshaped_alike_through_the_kernel_and_through_the_result():
     kernel, bias = linear.kernel[...].reshape(8, 3, 2, 4), linear.bias[...].reshape(3, 2, 4)
     wanted = np.einsum('bti,ipqr->btpqr', x, kernel) + bias
     np.testing.assert_allclose(linear.into(x, 3, 2, 4), wanted, rtol=1e-5, atol=1e-5)
-    with layers.images_split(meshes.split_batch(meshes.make_mesh())):
+    with splitting.images_split(meshes.split_batch(meshes.make_mesh())):
         np.testing.assert_allclose(linear.into(x, 3, 2, 4), wanted, rtol=1e-5, atol=1e-5)

@@ -49,7 +49,7 @@ from genbench import config as configs
 from genbench.families import stages
 from genbench.training import dry_run, hlo, precision, prepared
 from genbench.training.loop import train
-from genbench.networks import layers
+from genbench.networks import splitting
 
 def config(family, network, *overrides):
     values = {'family': {'name': family}, 'network': network, 'mesh': {'data': 1, 'fsdp': 2},
@@ -73,7 +73,7 @@ adversarial = config('gan', {'channels': 16, 'multipliers': (1,), 'latent': 64})
 found = {'sha': sha(transformer), 'gan': moved(adversarial)}
 precision.read_types = lambda function, arrays, *rest: jax.tree.map(lambda leaf: leaf.dtype, arrays)
 found['sha in float32'] = sha(transformer)
-layers.placed = lambda x: x
+splitting.placed = lambda x: x
 found['gan without'] = moved(adversarial)
 print(json.dumps(found))
 """
