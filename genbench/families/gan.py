@@ -116,10 +116,14 @@ class GAN(Family):
         critics = tuple(self._critic(networks, keys, step, kind) for kind in ('real', 'fake'))
         fake_logits = critics[1](fake, given)
         every = self.config.family.penalty_every
-        real_logits, penalty, weighted = adversarial.sometimes(
-            step, every, lambda critics: self._penalty(critics, given, real, fake, keys),
-            lambda critics: (critics[0](real, given), jnp.zeros(()), jnp.zeros(())), critics,
-        )  # fmt: skip
+        if every == 1:
+            real_logits, penalty, weighted = self._penalty(critics, given, real, fake, keys)
+        else:  # the logits stay outside the conditional, in which gradients would not be scattered over devices
+            real_logits = critics[0](real, given)
+            penalty, weighted = adversarial.sometimes(
+                step, every, lambda critics: self._penalty(critics, given, real, fake, keys)[1:],
+                lambda critics: (jnp.zeros(()), jnp.zeros(())), critics,
+            )  # fmt: skip
         chosen = LOSSES[self.config.family.loss]
         loss, accuracy = chosen.discriminator(real_logits, fake_logits), chosen.accuracy(real_logits, fake_logits)
         told = augmented.heard(self.config.family, networks.get('augmentation'), real_logits, step)
