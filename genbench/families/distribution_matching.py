@@ -16,18 +16,18 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, Update, register
-from genbench.families.jumps import JumpingFamily
+from genbench.families.endpoints import EndpointFamily
 from genbench.families.paths import scalars
-from genbench.families.taught import by_regression, copy
+from genbench.families.taught import TaughtFamily, by_regression, copy
 from genbench.interpolants import predictions
 from genbench.interpolants.schedules import expand
-from genbench.ranges import COUNT, PROBABILITY
+from genbench.ranges import COUNT, PROBABILITY, Range
 
 SMALLEST = 1e-6  # by which a direction is divided at least
 
 
 @register('distribution_matching')
-class DistributionMatching(JumpingFamily):
+class DistributionMatching(TaughtFamily, EndpointFamily):
     """A student whose images move to where they are likelier under the teacher than under the student itself.
 
     The network 'fake' is a denoiser of the student's images. It is trained along with the student, as the teacher was
@@ -35,12 +35,13 @@ class DistributionMatching(JumpingFamily):
     its own earlier steps in training as in sampling (DMD2, section 4.5).
     """
 
-    ranges = {'fake_updates': COUNT, 'earliest': PROBABILITY, 'latest': PROBABILITY}
+    ranges = {'jumps': Range(1, 64), 'fake_updates': COUNT, 'earliest': PROBABILITY, 'latest': PROBABILITY}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
         options = {
+            'jumps': 1,  # number of steps that the student learns to sample with
             'fake_updates': 5,  # updates of 'fake' for each of the student (DMD2, section 4.2)
             'earliest': 0.02,  # fraction of the way to noise where the two denoisers begin to be compared
             'latest': 0.98,  # where the comparison ends
@@ -53,6 +54,17 @@ class DistributionMatching(JumpingFamily):
         if config.family.earliest >= config.family.latest:
             raise UserError(f'family.earliest is {config.family.earliest:g}; it should be below family.latest '
                             f'({config.family.latest:g}).')  # fmt: skip
+
+    @property
+    def default_steps(self) -> int:  # type: ignore[override]
+        return self.config.family.jumps
+
+    def why_not(self, steps: int) -> str:
+        jumps = self.config.family.jumps
+        even = self.schedule.curve is None and jumps % steps == 0
+        return (
+            '' if even or steps in (1, jumps) else f'this model learned to take {jumps} (family.jumps); take that many'
+        )
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {name: super(DistributionMatching, self).networks(rngs)['student'] for name in ('student', 'fake')}

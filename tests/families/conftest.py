@@ -19,6 +19,7 @@ SIZES = {**shipped.SIZES, 'groups': 4, 'latent': 4, 'steps': 2, 'features': 4, '
 # Equalised learning rates scale parameters of variance 1 where they are used. The exponentials of a deep flow overflow
 # with those of the others.
 SPREADS = {'style_gan': 1.0, 'noised_flow': 0.03}
+SEEDS = {'distribution_matching': 3}  # with the parameters of the teacher, one of its networks would be the teacher
 
 
 def _resolve(name, conditional=False, **options):
@@ -65,7 +66,7 @@ def _built(name, conditional=False):
                 update.loss(networks, _batch(200), jax.random.key(0), jnp.zeros(()))
         state = {**state, 'aux': blueprint.aux(networks)}
     scale = SPREADS.get(name, 0.2)
-    state = {**state, 'step': 0, 'params': _scrambled(state['params'], scale=scale), 'lent': lent}
+    state = {**state, 'step': 0, 'params': _scrambled(state['params'], SEEDS.get(name, 1), scale), 'lent': lent}
     averages = {average: _scrambled(tree, 2, scale) for average, tree in state['averages'].items()}
     return family, blueprint, {**state, 'averages': averages}
 
