@@ -53,7 +53,7 @@ class BatchNorm(Running):
         """Gains and shifts, which broadcast with images."""
         if self.scale is not None and self.shift is not None:
             return self.scale[...], self.shift[...]
-        told = [] if self.classes is None else [self.classes(given)]
+        told: list[Any] = [] if self.classes is None else [self.classes(given)]
         told += [] if self.linear is None else [self.linear(vector)]
         gain, shift = jnp.split(sum(told, jnp.zeros(()))[:, None, None], 2, axis=-1)
         return 1 + gain, shift

@@ -170,7 +170,7 @@ class Generator(nnx.Module):
         """In training, normalisations take the statistics of the batch and keep running means of them."""
         first, *others = jnp.split(z.astype(self.dtype), self.parts, axis=1)
         h = self.input(first).reshape(len(z), self.bottom, self.bottom, -1)
-        embedded = [] if self.classes is None else [self.classes(given)]
+        embedded: list[Any] = [] if self.classes is None else [self.classes(given)]
         for block in self.blocks:
             if isinstance(block, Attention):
                 h = block(h)
