@@ -2,11 +2,13 @@
 
 genbench train --config=configs/digits/style_gan3.py --workdir=runs/style_gan3
 
-The paper has no digits. This config has not been measured.
+The paper has no digits. One seed reached an FD of 36.5, a recall of 0.34 and a coverage of 0.21. Its samples are loops
+and strokes, few of which are digits: the run is too short. Its equivariance to translation is 26.0 dB by whole pixels
+and 29.0 dB by fractions.
 
-Differs from the paper: the network, its rates and its penalty are ours. It has three layers and a margin of two
-samples, and the mapping network learns at a tenth of the rate instead of a hundredth. Nothing is augmented. The running
-mean of squared inputs is faster, because the run is short. See docs/deviations.md.
+Differs from the paper: the network, its rates and its penalty are ours. It has three layers, Fourier features of at
+most one cycle per image, and a margin of two samples. Nothing is augmented. The running mean of squared inputs is
+faster, because the run is short. See docs/deviations.md.
 """
 
 from ml_collections import ConfigDict
@@ -23,11 +25,11 @@ def get_config() -> ConfigDict:
                 'channels': 16,
                 'layers': 3,
                 'critical': 1,
-                'mapping_rate': 0.1,
+                'first_cutoff': 1.0,
                 'margin': 2,
                 'magnitude_decay': 0.99,
             },
-            'train': {'num_steps': 800, 'batch_size': 64, 'sample_every': 200, 'ema_decay': 0.99},
+            'train': {'num_steps': 600, 'batch_size': 64, 'sample_every': 200, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 5e-3, 'schedule': 'linear'},
         }
     )

@@ -175,3 +175,56 @@ def test_a_shift_moves_every_style_along_its_direction(make_family, keys):
     found = family._images(networks, z, keys(2), None, Sampler('direct', 1, 0.0, StyleOptions(shift=-2.0, direction=2)))
     wanted = -2 * np.asarray(styles.direction(networks['generator'], 2))
     np.testing.assert_allclose(found[:, :, :, 0], np.broadcast_to(wanted, (2, 4, 4)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def alias_free():
+    """(a family with StyleGAN3 for 8 pixels, its generator with random numbers)."""
+    network = {'name': 'stylegan3', 'channels': 2, 'multipliers': (1,), 'latent': 4, 'features': 4, 'layers': 2,
+               'critical': 1, 'margin': 1, 'first_cutoff': 1.0}  # fmt: skip
+    family = families.get('style_gan')(
+        config.resolve({'family': {'name': 'style_gan'}, 'network': network}), DataSpec('images', (8, 8, 1), 16)
+    )
+    generator, rng = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0))['generator']), np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(rng.uniform(0.2, 1, leaf.shape), jnp.float32)  # noqa: E731
+    nnx.update(generator, jax.tree.map(draw, nnx.state(generator)))
+    return family, generator
+
+
+def test_training_moves_the_mean_of_squared_inputs_and_sampling_does_not(alias_free, keys):
+    family, generator = alias_free
+    graph, state = nnx.split(generator)
+
+    @jax.jit
+    def run(state):
+        one = nnx.merge(graph, state)
+        magnitude, networks = one.layers[0].magnitude, Networks({'generator': one})
+        found = jnp.square(one.input(family._styles(one, keys(4), None)[0][:, 0])).mean()
+        family.generate(networks, jnp.ones((4, 4)), keys(4), None, Sampler('direct'))
+        kept = magnitude[...]
+        family._generate(networks, keys(4), None)
+        return kept, magnitude[...], found
+
+    before = generator.layers[0].magnitude[...]
+    kept, after, found = run(state)
+    assert kept == before
+    assert after == pytest.approx(float(0.999 * before + 0.001 * found), rel=1e-5) and abs(after - before) > 1e-6
+
+
+def test_a_scene_moves_by_its_transform_and_only_where_it_can(alias_free, make_family, keys):
+    """A shift by a whole sample is a shift of the Fourier features, and so of the image away from its edges."""
+    family, generator = alias_free
+    graph, state = nnx.split(generator)
+    shift = jnp.broadcast_to(jnp.array([[1.0, 0, -1 / 8], [0, 1, 0], [0, 0, 1]]), (2, 3, 3))
+
+    @jax.jit
+    def run(state, transform):
+        networks = Networks({'generator': nnx.merge(graph, state)})
+        features = networks['generator'].input(jnp.ones((2, 4)), transform)
+        return features, family.moved(networks, jnp.ones((2, 4)), keys(2), None, Sampler('direct'), transform)
+
+    still, moved = run(state, jnp.broadcast_to(jnp.eye(3), (2, 3, 3))), run(state, shift)
+    np.testing.assert_allclose(moved[0][:, :, 1:], still[0][:, :, :-1], atol=1e-4)
+    assert np.abs(moved[0][:, :, 1:] - still[0][:, :, 1:]).max() > 0.1
+    assert moved[1].shape == (2, 8, 8, 1) and np.abs(moved[1] - still[1]).max() > 1e-3
+    assert make_family('style_gan').moved({}, None, None, None, Sampler('direct'), shift) is None
