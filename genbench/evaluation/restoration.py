@@ -82,9 +82,9 @@ def measure(
     one, options = weights.evaluation, weights.options
     draws, spec, count = options.restoration.draws, one.spec, len(images)
     degradation = originals.degradation(sampler.options.problem, spec.shape, {})
-    y = degradation(spec.dequantise(jnp.asarray(images)))
+    clean = degradation(spec.dequantise(jnp.asarray(images)))
     keys = rng.of_images(rng.root(options.seed, 'degraded'), 0, count)
-    y = np.asarray(y + sampler.options.noise * rng.normal(keys, 'observed', y.shape[1:]))
+    y = np.asarray(clean + sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:]))
     told = {'observed': np.repeat(y, draws, axis=0)}
     results = weights.drawer.draw(weights.state, sampler, count * draws, options.seed, told)
     true, drawn = (sampling.to_uint8(part, spec) for part in (np.repeat(images, draws, axis=0), results))
