@@ -34,7 +34,8 @@ def score(weights: 'Weights') -> None:
     images, labels = _held_out(weights)
     for sampler in (chosen(one.family, problem, text) for problem in options.problems for text in options.samplers):
         protocol = {
-            **sampler.protocol, 'nfe': one.family.evaluations(sampler), 'average': weights.average,
+            **sampler.protocol, 'problem': sampler.options.problem, 'posterior': sampler.options.posterior,
+            'nfe': one.family.evaluations(sampler), 'average': weights.average,
             'borrowed': one.borrowed, 'seed': weights.options.seed, 'noise': sampling.NOISE, 'images': len(images),
             'draws': options.draws, 'split': weights.options.split, **one.real.resized,
         }  # fmt: skip
