@@ -181,7 +181,7 @@ def blurring(size: int, deviation: float) -> np.ndarray:
     """A Gaussian filter with this standard deviation in pixels as a matrix. The image is mirrored at its edges."""
     place = np.arange(size)
     mirrored = [place + 2 * size * fold for fold in (-1, 0, 1)] + [2 * size * fold - 1 - place for fold in (0, 1)]
-    weights = sum(np.exp(-np.square((place[:, None] - source) / deviation) / 2) for source in mirrored)
+    weights = np.sum([np.exp(-np.square((place[:, None] - source) / deviation) / 2) for source in mirrored], axis=0)
     return weights / weights.sum(1, keepdims=True)
 
 

@@ -108,7 +108,7 @@ class Source:
           UserError: one is not stated, and the model was trained without its null value.
         """
         family = self.family
-        found = (_given(self._run, family, texts, count, seed) or {}) if texts else {}
+        found = dict(_given(self._run, family, texts, count, seed) or {}) if texts else {}
         for name, form in family.forms.items():
             if name not in found and not self._run.config.family.get('condition_dropout'):
                 raise UserError(f'This model always needs the condition {name}; add --given {name}=….')

@@ -159,15 +159,15 @@ def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
     options, held = sampler.options, {}
     if asked.mask:
         white = pictures.image(asked.mask, spec, asked.resize)[None]
-        held['known'] = jnp.asarray(spec.dequantise(white).mean(-1, keepdims=True) > 0, jnp.float32)
+        held['known'] = jnp.asarray(spec.dequantise(jnp.asarray(white)).mean(-1, keepdims=True) > 0, jnp.float32)
     if not options.problem:
         names, levels = editing_inputs.read(asked, spec)
         shown = spec.dequantise(jnp.asarray(levels))
         return Scene(names, levels, None, {'original': shown}, shown)
     degradation = originals.degradation(options.problem, spec.shape, held)
-    *size, channels = degradation(jnp.zeros((1, *spec.shape))).shape[1:]
-    small = tuple(size) != spec.shape[:2] and not asked.degrade
-    seen = dataclasses.replace(spec, shape=(*size, spec.shape[2])) if small else spec
+    height, width, channels = degradation(jnp.zeros((1, *spec.shape))).shape[1:]
+    small = (height, width) != spec.shape[:2] and not asked.degrade
+    seen = dataclasses.replace(spec, shape=(height, width, spec.shape[2])) if small else spec
     names, levels = editing_inputs.read(asked, seen, f'{options.problem} shows' if small else '')
     x = seen.dequantise(jnp.asarray(levels))
     if asked.degrade:

@@ -34,7 +34,8 @@ def score(weights: 'Weights') -> None:
     images, labels = _held_out(weights)
     for sampler in (chosen(one.family, problem, text) for problem in options.problems for text in options.samplers):
         protocol = {
-            **sampler.protocol, 'nfe': one.family.evaluations(sampler), 'average': weights.average,
+            **sampler.protocol, 'problem': sampler.options.problem, 'posterior': sampler.options.posterior,
+            'nfe': one.family.evaluations(sampler), 'average': weights.average,
             'borrowed': one.borrowed, 'seed': weights.options.seed, 'noise': sampling.NOISE, 'images': len(images),
             'draws': options.draws, 'split': weights.options.split, **one.real.resized,
         }  # fmt: skip
@@ -82,9 +83,9 @@ def measure(
     one, options = weights.evaluation, weights.options
     draws, spec, count = options.restoration.draws, one.spec, len(images)
     degradation = originals.degradation(sampler.options.problem, spec.shape, {})
-    y = degradation(spec.dequantise(jnp.asarray(images)))
+    clean = degradation(spec.dequantise(jnp.asarray(images)))
     keys = rng.of_images(rng.root(options.seed, 'degraded'), 0, count)
-    y = np.asarray(y + sampler.options.noise * rng.normal(keys, 'observed', y.shape[1:]))
+    y = np.asarray(clean + sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:]))
     told = {'observed': np.repeat(y, draws, axis=0)}
     results = weights.drawer.draw(weights.state, sampler, count * draws, options.seed, told)
     true, drawn = (sampling.to_uint8(part, spec) for part in (np.repeat(images, draws, axis=0), results))
