@@ -33,7 +33,7 @@ def scripts(tmp_path_factory):
     [
         ('genbench tr', 'train'),
         ('genbench train --work', '--workdir'),
-        ('genbench train --config.optimizer.l', '--config.optimizer.learning_rate='),
+        ('genbench train --config.optimizer.le', '--config.optimizer.learning_rate='),
         ('genbench evaluate runs/x --config.network.mul', '--config.network.multipliers='),
         ('genbench data ', '--help list prepare show'),
         ('genbench data prepare --si', '--size'),
