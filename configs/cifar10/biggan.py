@@ -5,13 +5,13 @@ genbench train --config=configs/cifar10/biggan.py --workdir=runs/cifar10_biggan 
 
 The paper's FID is 14.73. This config has not been run.
 
-The widths, the rates and the four updates of the discriminator for one of the generator are those that
-ajbrock/BigGAN-PyTorch has for CIFAR-10. A shared class embedding and parts of z reach every block, first weights are
-orthogonal, and the generator's kernels are pulled towards orthogonal ones with the paper's weight.
+The paper has no settings for CIFAR-10. The widths, the rates, the batch and the four updates of the discriminator for
+one of the generator are those that ajbrock/BigGAN-PyTorch has for it, without self-attention. The rest is as in the
+paper for ImageNet: a shared class embedding and parts of z reach every block, first weights are orthogonal, and the
+generator's kernels are pulled towards orthogonal ones. The code leaves these out for CIFAR-10.
 
 Differs from the paper: samples are normalised by running statistics of training batches, where the paper collects them
-anew with the averaged weights. The paper has no settings for CIFAR-10; there is no self-attention here, as in the code.
-See docs/deviations.md.
+anew with the averaged weights. See docs/deviations.md.
 """
 
 from ml_collections import ConfigDict
