@@ -27,9 +27,9 @@ def get_config() -> ConfigDict:
                 'name': 'residual_flow', 'channels': 512, 'blocks': (16, 16, 16), 'dense_blocks': 4, 'dense_width': 128,
             },
             'train': {
-                'num_steps': 782_000, 'batch_size': 64, 'sample_every': 78_200, 'ema_decay': 0.999, 'ema_warmup': False,
+                'num_steps': 782_000, 'batch_size': 64, 'sample_every': 78_200, 'ema_warmup': False,
             },
-            'optimizer': {'learning_rate': 1e-3, 'b2': 0.99, 'warmup_steps': 1000, 'clip_norm': 1.0},
+            'optimizer': {'b2': 0.99, 'warmup_steps': 1000},
             'checkpoint': {'every': 10_000},
         }
     )  # fmt: skip

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             },
             'network': {'channels': 16, 'dropout': 0.1},
             'train': {'num_steps': 800, 'sample_every': 200, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {'num_samples': 180, 'sets': 8},
         }
     )  # fmt: skip

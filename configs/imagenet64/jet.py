@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             },
             'train': {'num_steps': 200 * EPOCH, 'batch_size': 1024, 'sample_every': 20 * EPOCH, 'ema_decay': 0.9999},
             'optimizer': {
-                'name': 'adamw', 'learning_rate': 3e-4, 'b2': 0.95, 'weight_decay': 1 / 30, 'clip_norm': 1.0,
+                'name': 'adamw', 'learning_rate': 3e-4, 'b2': 0.95, 'weight_decay': 1 / 30,
                 'schedule': 'cosine', 'warmup_steps': 20 * EPOCH,
             },
             'evaluation': {'split': 'validation', 'metrics': ('likelihood',)},
