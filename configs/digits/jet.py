@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'normalizing_flow'},
             'network': {'name': 'jet'},
-            'train': {'num_steps': 1200, 'sample_every': 400, 'ema_decay': 0.99},
+            'train': {'num_steps': 600, 'sample_every': 200, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
         }
     )
