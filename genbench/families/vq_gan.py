@@ -49,7 +49,7 @@ class VQGAN(VQVAE):
             'adversarial_weight': 0.8,  # of the generator's loss, beside λ
             'adversarial_start': 0,  # the step from which the discriminator is trained and heard
             'discriminator_channels': 64,  # of its first layer
-            'discriminator_layers': 3,  # halvings
+            'discriminator_layers': 3,  # halvings at most; fewer for images that these would leave below 3×3
         }
         return {**found, 'family': options, 'optimizer': {'b1': 0.5, 'b2': 0.9, 'clip_norm': 0.0}}
 

@@ -92,10 +92,11 @@ class Residual(nnx.Module):
         self, shape: tuple[int, int, int], width: int, *, side: int = 3, first: bool = False, bound: float,
         rngs: nnx.Rngs,
     ):  # fmt: skip
-        *sides, channels = shape
+        rows, columns, channels = shape
         sizes = [(channels, width, side), (width, width, 1), (width, channels, side)]
         self.convs = nnx.List([
-            Conv((*sides, before), after, kernel=kernel, bound=bound, rngs=rngs) for before, after, kernel in sizes
+            Conv((rows, columns, before), after, kernel=kernel, bound=bound, rngs=rngs)
+            for before, after, kernel in sizes
         ])  # fmt: skip
         self.first, count = first, len(sizes) - first
         self.betas = nnx.List([nnx.Param(jnp.full((), 0.5)) for _ in range(count)])

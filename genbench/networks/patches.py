@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from genbench.errors import UserError
 from genbench.networks import layers
 
 Array = jax.Array
 
 EPSILON, WIDEST = 1e-5, 8  # of the batch normalisation; channels at most, in units of those of the first layer
+LEAST = 3  # rows and columns that two convolutions without a halving need
 
 
 class Conv(nnx.Module):
@@ -48,18 +48,14 @@ class Discriminator(nnx.Module):
     """Images in [−1, 1] (batch, height, width, channels) → logits (batch, rows, columns).
 
     Args:
-      layers: the number of halvings.
-
-    Raises:
-      UserError: the images are too small for that many halvings.
+      layers: the number of halvings at most. Images that these would leave below 3×3 are halved less often.
     """
 
     def __init__(self, shape: tuple[int, int, int], *, channels: int, layers: int, rngs: nnx.Rngs):
-        if min(shape[:2]) >> layers < 3:
-            raise UserError(f'Images of {shape[0]}×{shape[1]} are too small for a discriminator of {layers} '
-                            'halvings (family.discriminator_layers), after which 3×3 must be left.')  # fmt: skip
+        while layers and min(shape[:2]) >> layers < LEAST:
+            layers -= 1
         widths = [channels * min(2**index, WIDEST) for index in range(layers + 1)]
-        self.first = Conv(shape[2], channels, stride=2, bias=True, rngs=rngs)
+        self.first = Conv(shape[2], channels, stride=2 if layers else 1, bias=True, rngs=rngs)
         options: list[dict[str, Any]] = [{'stride': 1 if index == layers else 2} for index in range(1, layers + 1)]
         self.convs = nnx.List([
             Conv(before, after, bias=False, rngs=rngs, **one)

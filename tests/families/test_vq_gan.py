@@ -148,6 +148,8 @@ def test_decoders_without_values_are_refused(options, message):
         make(**options)
 
 
-def test_images_that_are_too_small_for_the_discriminator_are_refused():
-    with pytest.raises(UserError, match=r'8×8 are too small for a discriminator of 2 halvings'):
-        make(discriminator_layers=2).networks(nnx.Rngs(0))
+def test_small_images_are_halved_less_often():
+    for side, strides in ((4, [1]), (8, [2, 1]), (12, [2, 2, 1]), (256, [2, 2, 2, 1])):
+        make = lambda side=side: patches.Discriminator((side, side, 1), channels=2, layers=3, rngs=nnx.Rngs(0))  # noqa: E731
+        critic = nnx.eval_shape(make)
+        assert [conv.stride for conv in (critic.first, *critic.convs)] == strides
