@@ -19,7 +19,6 @@ def get_config() -> ConfigDict:
             'data': {'name': 'imagenet_resized/64x64'},
             'family': {
                 'name': 'diffusion',
-                'schedule': 'cosine',
                 'prediction': 'noise',
                 'learned_variance': 0.001,
                 'conditional': True,
