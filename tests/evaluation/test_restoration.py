@@ -1,0 +1,54 @@
+"""The metrics of restored images, for results that are known; and what is refused before anything is drawn."""
+
+import types
+
+import numpy as np
+import pytest
+
+from genbench import config, families
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.evaluation import restoration
+
+SPEC = DataSpec('images', (8, 8, 1), levels=17, classes=3)
+WANTED = ['restored_psnr', 'restored_ssim', 'restored_misfit', 'restored_diversity']
+
+
+def family(name, **options):
+    return families.get(name)(config.resolve({'family': {'name': name, **options}}), SPEC)
+
+
+def weights(results):
+    """Those of a model that draws these results, two for each image."""
+    options = types.SimpleNamespace(seed=0, restoration=types.SimpleNamespace(draws=2), metrics=WANTED)
+    drawer = types.SimpleNamespace(draw=lambda *_: results)
+    return types.SimpleNamespace(
+        evaluation=types.SimpleNamespace(spec=SPEC), options=options, drawer=drawer, state=None
+    )
+
+
+def test_results_are_compared_with_their_own_image():
+    images = np.random.default_rng(0).integers(1, 16, (5, 8, 8, 1))
+    sampler = restoration.chosen(family('diffusion'), 'pool2', 'ancestral:3:posterior=ddnm')
+    labels, twice = np.zeros(5, int), np.repeat(images, 2, axis=0)
+    found = restoration.measure(weights(twice), sampler, images, labels, WANTED)
+    values = {name: value for name, (value, *_) in found.items()}
+    assert values['restored_psnr'] == 99 and values['restored_ssim'] == pytest.approx(1)
+    assert values['restored_misfit'] == pytest.approx(0, abs=1e-6) and values['restored_diversity'] == 0
+    assert found['restored_psnr'][2]['bicubic'] < 30
+    brighter = twice.copy()
+    brighter[1::2] += 1  # every second result, by 2 / 17 of [−1, 1]
+    found = restoration.measure(weights(brighter), sampler, images, labels, WANTED)
+    assert found['restored_misfit'][0] == pytest.approx(1 / 17, rel=1e-4)
+    assert found['restored_diversity'][0] == pytest.approx(2 / 17 / np.sqrt(2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'why'),
+    [('gan', {}, 'has no path'), ('diffusion', {'conditional': True}, 'has conditions')],
+)
+def test_what_cannot_be_measured_is_refused(name, options, why):
+    asked = types.SimpleNamespace(problems=('half',), samplers=('ancestral:3',))
+    restoration.check(('fd',), family(name, **options), asked)
+    with pytest.raises(UserError, match=why):
+        restoration.check(WANTED, family(name, **options), asked)
