@@ -133,7 +133,7 @@ def test_rows_are_chosen_by_conditions(tmp_path, where, holds):
         (('baselines', '--where', 'satus=reproduced'), 'Did you mean status?'),
         (('baselines', '--where', 'nfe<few'), "'few' is not a number"),
         (('verify', 'ddpm-fed'), "There is no baseline 'ddpm-fed'. Did you mean ddpm-fid"),
-        (('verify', 'jet-imagenet64-bpd'), 'jet-imagenet64-bpd has no recipe yet: couplings of vision'),
+        (('verify', 'vae-2-layers-mnist-nats'), 'vae-2-layers-mnist-nats has no recipe yet: a second stochastic'),
         (('verify', 'digits-gaussian', '--run=a', '--workdir=b'), 'not both'),
         (('verify', 'digits-gaussian', '--run={tmp}/none'), 'is not a run'),
     ],
