@@ -1,8 +1,8 @@
 """Every command and every file of the guides in docs/, run as a reader would, in a copy of the project.
 
 Blocks begin with ```sh (commands), ```sh slurm (commands for a cluster) or ```LANGUAGE PATH (a file). ```text is what
-cannot be run here. Trainings are cut to a few steps of small networks, and studies to one metric, by overrides after
-the written command, which otherwise stays as it is; the studies of docs/studies are only planned. No
+cannot be run here. Trainings and edits are cut to a few steps, and studies to one metric, by overrides after the
+written command, which otherwise stays as it is; the studies of docs/studies are only planned. No
 number is looked at, so programs are compiled with few optimisations, which is faster.
 """
 
@@ -25,7 +25,8 @@ BLOCK = re.compile(r'^```(\w+)(?: +(\S+))?\n(.*?)^```$', re.MULTILINE | re.DOTAL
 FEWER = {
     'train': ('train.num_steps=4', 'evaluation.num_samples=64'),
     'evaluate': ('evaluation.num_samples=64', 'evaluation.sets=1', 'evaluation.refine_images=2',
-                 'evaluation.ode.num_steps=2', 'evaluation.vlb_draws=1', 'evaluation.classifier.num_steps=5'),
+                 'evaluation.ode.num_steps=2', 'evaluation.vlb_draws=1', 'evaluation.classifier.num_steps=5',
+                 'evaluation.restoration.samplers=ancestral:2:posterior=ddnm'),
     'run': ('train.num_steps=4', 'train.batch_size=16', 'train.sample_every=0', 'network.channels=8',
             'network.multipliers=(1,)',
             'evaluation.num_samples=64', 'evaluation.sets=1', 'evaluation.classifier.num_steps=5',
@@ -54,6 +55,8 @@ def command(line, *more):
 def shortened(line):
     """The same, with little to train."""
     verb = shlex.split(line)[1:2]
+    if verb == ['edit'] and '--sampler' not in line:
+        return command(line, '--sampler=ddim:2')
     return command(line, *(f'--config.{key}' for key in FEWER.get(verb[0] if verb else '', ())))
 
 
