@@ -2,9 +2,9 @@
 
 genbench train --config=configs/digits/style_gan3.py --workdir=runs/style_gan3
 
-The paper has no digits. One seed reached an FD of 36.5, a recall of 0.34 and a coverage of 0.21. Its samples are loops
-and strokes, few of which are digits: the run is too short. Its equivariance to translation is 26.0 dB by whole pixels
-and 29.0 dB by fractions.
+The paper has no digits. One seed reached an FD of 11.6 ± 1.2, a recall of 0.74 and a coverage of 0.48, and most of its
+samples are digits. After 600 steps instead of 3,000, FD was 36.5 and samples were loops and strokes. Its equivariance
+to translation is 22.3 dB by whole pixels and 24.1 dB by fractions.
 
 Differs from the paper: the network, its rates and its penalty are ours. It has three layers, Fourier features of at
 most one cycle per image, and a margin of two samples. Nothing is augmented. The running mean of squared inputs is
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                 'margin': 2,
                 'magnitude_decay': 0.99,
             },
-            'train': {'num_steps': 600, 'batch_size': 64, 'sample_every': 200, 'ema_decay': 0.99},
+            'train': {'num_steps': 3000, 'batch_size': 64, 'sample_every': 500, 'ema_decay': 0.99},
             'optimizer': {'learning_rate': 5e-3, 'schedule': 'linear'},
         }
     )
