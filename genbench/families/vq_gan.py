@@ -107,7 +107,7 @@ class VQGAN(VQVAE):
         last = networks['decoder'].conv_out
         fixed = jax.lax.stop_gradient((features, reconstruction, generator, last.kernel[...]))
         outputs, pull = jax.vjp(lambda kernel: last.apply(fixed[0], kernel), fixed[3])
-        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape))[0]) for slope in fixed[1:3]]
+        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0]) for slope in fixed[1:3]]
         return jax.lax.stop_gradient(jnp.clip(norms[0] / (norms[1] + SMALL), 0, LARGEST))
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
