@@ -14,6 +14,7 @@ from genbench import networks as modules
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Networks, Sampler, Scalars, register
 from genbench.families.endpoints import EndpointFamily
 from genbench.families.paths import scalars
@@ -29,7 +30,8 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     """A student G(x_t, t, s) that jumps along the teacher's trajectory from any time to any earlier one.
 
     The networks are the 'student' and its average, the 'target'. The student is the teacher's network with a second
-    time. It starts as the teacher, whatever s is, and remains a denoiser at s = t.
+    time. It starts as the teacher, whatever s is, and remains a denoiser at s = t. Teachers with network.name=edm2 are
+    refused, since their normalised weights have no zero to start from.
     """
 
     kind = 'map'
@@ -54,6 +56,10 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         self.trainer = by_regression(self.teacher)
+        if self.teacher.config.network.name == 'edm2':
+            raise UserError('The teacher has network.name=edm2, whose normalised weights cannot start a second time at '
+                            'zero, so a student would not start as its teacher; use another one, for example '
+                            'unet or dit.')  # fmt: skip
 
     @property
     def averages(self) -> tuple[Average, ...]:

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 from oracles import STD, from_image, isotropic
 
+from genbench import config, families
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families.base import Borrowed, Networks, Sampler
 from genbench.interpolants import predictions, solvers
 from genbench.interpolants.options import FlowMapOptions
@@ -162,3 +164,12 @@ def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(
     target = {average.name: average for average in family.averages}['target']
     assert (target.networks, target.decay, target.warmup) == (('student',), 0.999, False)
     assert family.likelihoods == () and family.samplers == ('flow_map',)
+
+
+def test_a_teacher_whose_second_time_cannot_start_at_zero_is_refused():
+    chosen = {'family': {'name': 'diffusion', 'prediction': 'v', 'schedule': 'cosine'}, 'network': {'name': 'edm2'}}
+    teacher = Borrowed(families.get('diffusion')(config.resolve(chosen), SPEC))
+    with pytest.raises(UserError, match='edm2, whose normalised weights cannot start a second time at zero'):
+        families.get('consistency_trajectory')(
+            config.resolve({'family': {'name': 'consistency_trajectory', 'teacher': 'a run'}}), SPEC, {'teacher': teacher}
+        )
