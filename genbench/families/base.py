@@ -291,8 +291,8 @@ class Family:
         """The options that this sampler has."""
         return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
 
-    def why_not(self, steps: int) -> str:
-        """Why samplers cannot take this number of steps; '' if they can."""
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+        """Why samplers cannot take this number of steps, spaced so; '' if they can."""
         if self.most_steps is None or steps <= self.most_steps:
             return ''
         return (f'this model was trained at the times of {self.most_steps}; take at most {self.most_steps}, or train '

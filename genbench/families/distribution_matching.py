@@ -59,8 +59,10 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     def default_steps(self) -> int:  # type: ignore[override]
         return self.config.family.jumps
 
-    def why_not(self, steps: int) -> str:
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
         jumps = self.config.family.jumps
+        if spacing != 'uniform':
+            return f'this model learned the times of spacing=uniform, not of {spacing}; leave spacing out'
         even = self.schedule.curve is None and jumps % steps == 0
         return (
             '' if even or steps in (1, jumps) else f'this model learned to take {jumps} (family.jumps); take that many'
@@ -120,10 +122,10 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     def direction(self, networks: Networks, x: Array, keys: Array, given: Given) -> Array:
         """g = (x̂_fake − x̂_teacher) / mean |x − x̂_teacher|, away from where images should move (DMD, equations 7 and 8).
 
-        Both denoisers see x at one noise level. g is in proportion to the difference of their scores.
+        Both denoisers see x at one noise level, at t_min or above. g is in proportion to the difference of their scores.
         """
         low, high = self.config.family.earliest, self.config.family.latest
-        t = self.schedule.time(low + (high - low) * rng.uniform(keys, 'time'))
+        t = jnp.maximum(self.schedule.time(low + (high - low) * rng.uniform(keys, 'time')), self.schedule.t_min)
         x_t = self.schedule.perturb(x, self.draw(keys, 'noise', self.space.shape), t)
         real = self.teacher.denoise(networks.borrowed('teacher'), given)(x_t, t).x
         fake = predictions.denoiser(networks['fake'], self.prediction, self.schedule, given)(x_t, t).x
