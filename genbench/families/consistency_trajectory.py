@@ -48,7 +48,7 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
             'discretisation': 18,  # N, the number of steps from t_max to 0 of the teacher's solver
             'solver_steps': 17,  # the most of these steps that the teacher takes at once
             'target_decay': 0.999,  # μ, decay of the target network
-            'denoising': 1.0,  # weight of the teacher's own loss at s = t
+            'denoising': 1.0,  # weight of the teacher's regression at s = t
             'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -96,7 +96,7 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
         return scalars(total, matching=matching, denoising=denoising)
 
     def denoising(self, networks: Networks, batch: Batch, key: Array) -> Array:
-        """The loss that the teacher was trained on, with its times and weights, of the student at s = t."""
+        """The regression that the teacher was trained on, with its times and weights, of the student at s = t."""
         own = {**batch, 'key': rng.named(batch['key'], 'denoising')}
         (x, noise, _), t = self.pairs(networks, own, key), self.trainer.times(own['key'])
         key = rng.named(key, 'denoising')

@@ -87,7 +87,7 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
         return ('student',)
 
     def imitate(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """The teacher's own loss, with its times and weights, on images of the student (DMD, equation 6)."""
+        """The teacher's regression, with its times and weights, on images of the student (DMD, equation 6)."""
         given, t = self.given(batch), self.trainer.times(batch['key'])
         x = jax.lax.stop_gradient(self.images(networks, batch['key'], given))
         noise = self.draw(batch['key'], 'noise', self.space.shape)
