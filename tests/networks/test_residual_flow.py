@@ -57,6 +57,15 @@ def test_the_norm_of_a_convolution_is_that_of_its_matrix_on_whole_images(kernel)
     assert norms[0] == pytest.approx(0.7, rel=1e-3) and norms[1] < 0.1
 
 
+def test_a_singular_value_that_has_grown_is_found():
+    """From a start that is nearly orthogonal to its vector."""
+    conv = lipschitz.Conv((1, 1, 2), 2, kernel=1, bound=1.0, rngs=nnx.Rngs(0))
+    conv.kernel[...] = jnp.diag(jnp.array([0.9, 3.0]))[None, None]
+    for start in ([1.0, 1e-6], [1.0, 0.0]):
+        conv.right[...] = jnp.array(start).reshape(1, 1, 1, 2)
+        assert np.linalg.norm(conv.bounded(False)[0, 0], 2) == pytest.approx(1.0, rel=1e-3)
+
+
 def test_lipswish_has_a_slope_of_at_most_one():
     """So that a block whose layers have the norms that they may have is still invertible."""
     x = np.linspace(-20, 20, 100_001)
