@@ -125,7 +125,8 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
         Both denoisers see x at one noise level, at t_min or above. g is in proportion to the difference of their scores.
         """
         low, high = self.config.family.earliest, self.config.family.latest
-        t = jnp.maximum(self.schedule.time(low + (high - low) * rng.uniform(keys, 'time')), self.schedule.t_min)
+        t = self.schedule.time(low + (high - low) * rng.uniform(keys, 'time'))
+        t = jnp.maximum(t, self.schedule.t_min)
         x_t = self.schedule.perturb(x, self.draw(keys, 'noise', self.space.shape), t)
         real = self.teacher.denoise(networks.borrowed('teacher'), given)(x_t, t).x
         fake = predictions.denoiser(networks['fake'], self.prediction, self.schedule, given)(x_t, t).x

@@ -75,8 +75,8 @@ def by_regression(teacher: PathFamily) -> RegressionFamily:
         raise UserError(f'The teacher is a {teacher.name} model, whose loss is no regression that a student could '
                         'share; use a diffusion or flow_matching run.')  # fmt: skip
     if teacher.config.family.offset_noise:
-        raise UserError('The teacher was trained with family.offset_noise, which a student does not draw; use a teacher '
-                        'without it.')  # fmt: skip
+        raise UserError('The teacher was trained with family.offset_noise, which a student does not draw; use a '
+                        'teacher without it.')  # fmt: skip
     return teacher
 
 

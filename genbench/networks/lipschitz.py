@@ -17,7 +17,8 @@ from genbench.networks.spectral import Singular, unit
 
 Array = jax.Array
 
-TOLERANCE, LEAST, MOST, USUAL = 1e-4, 2, 200, 5  # of the power method: relative change at its end, numbers of iterations
+TOLERANCE = 1e-4  # relative change at the end of the power method
+LEAST, MOST, USUAL = 2, 200, 5  # numbers of its iterations
 MIXED = 0.01  # length of the fixed vector that is mixed into its start
 SLOPE = 1.1  # an upper bound of the slope of x σ(β x), whatever β is
 

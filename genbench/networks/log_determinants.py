@@ -23,7 +23,7 @@ Array = jax.Array
 Map = Callable[[Any, Array], Array]  # g(parameters, x)
 
 RATE = 2.0  # mean of the Poisson distribution of the number of terms beyond the certain ones, as in the official code
-MOST = 40  # such terms are weighed at most; numbers above 19 have a probability below 2⁻⁴⁶ and are not drawn
+MOST = 40  # such terms are weighed at most; numbers above 20 have a probability below 2⁻⁴⁶ and are not drawn
 GRID = 2.0**-23  # the distance between uniform numbers in float32
 REACHED = stats.poisson.sf(np.arange(MOST + 1) - 1, RATE).astype(np.float32)  # P(N ≥ k) for k = 0, 1, …
 
@@ -33,7 +33,7 @@ def poisson(uniform: Array, fine: Array) -> Array:
 
     Args:
       uniform: in [0, 1).
-      fine: others, which tell the place between two neighbours of the grid of `uniform`. Without them N would end at 13.
+      fine: others, for the place between neighbours on the grid of `uniform`. Without them N would end at 13.
     """
     return ((1 - uniform - GRID * fine)[..., None] < REACHED[1:]).sum(-1)
 

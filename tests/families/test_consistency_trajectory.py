@@ -182,7 +182,6 @@ def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(
 def test_a_teacher_whose_second_time_cannot_start_at_zero_is_refused():
     chosen = {'family': {'name': 'diffusion', 'prediction': 'v', 'schedule': 'cosine'}, 'network': {'name': 'edm2'}}
     teacher = Borrowed(families.get('diffusion')(config.resolve(chosen), SPEC))
+    asked = config.resolve({'family': {'name': 'consistency_trajectory', 'teacher': 'a run'}})
     with pytest.raises(UserError, match='edm2, whose normalised weights cannot start a second time at zero'):
-        families.get('consistency_trajectory')(
-            config.resolve({'family': {'name': 'consistency_trajectory', 'teacher': 'a run'}}), SPEC, {'teacher': teacher}
-        )
+        families.get('consistency_trajectory')(asked, SPEC, {'teacher': teacher})

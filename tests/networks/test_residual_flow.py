@@ -1,4 +1,4 @@
-"""Residual Flow: bounded norms, log-determinants and gradients that are right on average, an inverse that returns, a known size."""
+"""Residual Flow: bounded norms, log-determinants that are right on average, an inverse that returns, a known size."""
 
 import math
 
