@@ -122,7 +122,7 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     def direction(self, networks: Networks, x: Array, keys: Array, given: Given) -> Array:
         """g = (x̂_fake − x̂_teacher) / mean |x − x̂_teacher|, away from where images should move (DMD, equations 7 and 8).
 
-        Both denoisers see x at one noise level, at t_min or above. g is in proportion to the difference of their scores.
+        Both denoisers see x at one time, from t_min on. g is in proportion to the difference of their scores.
         """
         low, high = self.config.family.earliest, self.config.family.latest
         t = self.schedule.time(low + (high - low) * rng.uniform(keys, 'time'))
