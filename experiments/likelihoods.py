@@ -16,7 +16,6 @@ from genbench.report.claims import less
 from genbench.studies.budget import Budget
 from genbench.studies.study import Study, Trial
 
-EXACT = ('made', 'pixel_cnn', 'pixel_transformer')
 FLOWS = ('normalizing_flow', 'real_nvp', 'flowpp', 'tarflow', 'jet', 'residual_flow')
 BY_NAME = ('pixel_cnn', 'pixel_transformer', 'vae', 'vdvae', 'diffusion', 'flow_matching', *FLOWS)
 IWAE, DENSITY = {'method': 'iwae_16'}, {'method': 'density_16'}

@@ -326,12 +326,14 @@ class Weights:
         error = scorer.discretisation_error(likelihood, nats['log_prob'], options.refine_images)
         bits = {part: one.spec.bits_per_dim(values) for part, values in nats.items()}
         total = bits.pop('log_prob')
+        means = {part: np.sqrt(np.square(values).mean()) if part in likelihood.errors else values.mean()
+                 for part, values in bits.items()}  # fmt: skip
         density = {'nats': one.spec.density_nats(float(nats['log_prob'].mean()))} if one.spec.is_plane else {}
         processes.first_does(lambda: one.add(
             'bits_per_dim', float(total.mean()), std_err=float(total.std(ddof=1) / np.sqrt(len(total))),
             kind=likelihood.kind, n=len(total), seed=options.seed, protocol=protocol,
             discretisation_error=None if error is None else -float(one.spec.bits_per_dim(error)),
-            details={**{part: float(values.mean()) for part, values in bits.items()}, **density, **more()} or None,
+            details={**{part: float(mean) for part, mean in means.items()}, **density, **more()} or None,
         ))  # fmt: skip
 
 

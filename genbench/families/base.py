@@ -150,6 +150,7 @@ class Likelihood:
       protocol: everything besides the checkpoint that the number depends on: dequantisation, draws, solver, …
       refined: the same likelihood with a finer discretisation (twice the steps, a tenth of the tolerance), if there is
         one. The difference is reported as `discretisation_error`.
+      errors: parts of `log_prob` that are errors of images. The root of their mean square is reported, not their mean.
       traceable: `log_prob` may be compiled as a whole. Otherwise it compiles its own parts and loops over them.
     """
 
@@ -159,6 +160,7 @@ class Likelihood:
     protocol: Mapping[str, Any]
     refined: Callable[[Networks, Array, Given, Array], Array | Mapping[str, Array]] | None = None
     traceable: bool = True
+    errors: tuple[str, ...] = ()
 
 
 class Family:
@@ -291,8 +293,8 @@ class Family:
         """The options that this sampler has."""
         return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
 
-    def why_not(self, steps: int) -> str:
-        """Why samplers cannot take this number of steps; '' if they can."""
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+        """Why samplers cannot take this number of steps, spaced so; '' if they can."""
         if self.most_steps is None or steps <= self.most_steps:
             return ''
         return (f'this model was trained at the times of {self.most_steps}; take at most {self.most_steps}, or train '

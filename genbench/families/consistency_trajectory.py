@@ -14,6 +14,7 @@ from genbench import networks as modules
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families.base import Array, Average, Batch, Borrowed, Networks, Sampler, Scalars, register
 from genbench.families.endpoints import EndpointFamily
 from genbench.families.paths import scalars
@@ -29,7 +30,8 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     """A student G(x_t, t, s) that jumps along the teacher's trajectory from any time to any earlier one.
 
     The networks are the 'student' and its average, the 'target'. The student is the teacher's network with a second
-    time. It starts as the teacher, whatever s is, and remains a denoiser at s = t.
+    time. It starts as the teacher, whatever s is, and remains a denoiser at s = t. Teachers with network.name=edm2 are
+    refused, since their normalised weights have no zero to start from.
     """
 
     kind = 'map'
@@ -46,7 +48,7 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
             'discretisation': 18,  # N, the number of steps from t_max to 0 of the teacher's solver
             'solver_steps': 17,  # the most of these steps that the teacher takes at once
             'target_decay': 0.999,  # μ, decay of the target network
-            'denoising': 1.0,  # weight of the teacher's own loss at s = t
+            'denoising': 1.0,  # weight of the teacher's regression at s = t
             'huber': cls.HUBER,  # 0: mean squared distance
         }
         return {**base, 'family': {**base['family'], **options}}
@@ -54,6 +56,10 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         self.trainer = by_regression(self.teacher)
+        if self.teacher.config.network.name == 'edm2':
+            raise UserError('The teacher has network.name=edm2, whose normalised weights cannot start a second time at '
+                            'zero, so a student would not start as its teacher; use another one, for example '
+                            'unet or dit.')  # fmt: skip
 
     @property
     def averages(self) -> tuple[Average, ...]:
@@ -90,7 +96,7 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
         return scalars(total, matching=matching, denoising=denoising)
 
     def denoising(self, networks: Networks, batch: Batch, key: Array) -> Array:
-        """The loss that the teacher was trained on, with its times and weights, of the student at s = t."""
+        """The regression that the teacher was trained on, with its times and weights, of the student at s = t."""
         own = {**batch, 'key': rng.named(batch['key'], 'denoising')}
         (x, noise, _), t = self.pairs(networks, own, key), self.trainer.times(own['key'])
         key = rng.named(key, 'denoising')

@@ -59,8 +59,10 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     def default_steps(self) -> int:  # type: ignore[override]
         return self.config.family.jumps
 
-    def why_not(self, steps: int) -> str:
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
         jumps = self.config.family.jumps
+        if spacing != 'uniform':
+            return f'this model learned the times of spacing=uniform, not of {spacing}; leave spacing out'
         even = self.schedule.curve is None and jumps % steps == 0
         return (
             '' if even or steps in (1, jumps) else f'this model learned to take {jumps} (family.jumps); take that many'
@@ -85,7 +87,7 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
         return ('student',)
 
     def imitate(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """The teacher's own loss, with its times and weights, on images of the student (DMD, equation 6)."""
+        """The teacher's regression, with its times and weights, on images of the student (DMD, equation 6)."""
         given, t = self.given(batch), self.trainer.times(batch['key'])
         x = jax.lax.stop_gradient(self.images(networks, batch['key'], given))
         noise = self.draw(batch['key'], 'noise', self.space.shape)
@@ -120,10 +122,11 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     def direction(self, networks: Networks, x: Array, keys: Array, given: Given) -> Array:
         """g = (x̂_fake − x̂_teacher) / mean |x − x̂_teacher|, away from where images should move (DMD, equations 7 and 8).
 
-        Both denoisers see x at one noise level. g is in proportion to the difference of their scores.
+        Both denoisers see x at one time, from t_min on. g is in proportion to the difference of their scores.
         """
         low, high = self.config.family.earliest, self.config.family.latest
         t = self.schedule.time(low + (high - low) * rng.uniform(keys, 'time'))
+        t = jnp.maximum(t, self.schedule.t_min)
         x_t = self.schedule.perturb(x, self.draw(keys, 'noise', self.space.shape), t)
         real = self.teacher.denoise(networks.borrowed('teacher'), given)(x_t, t).x
         fake = predictions.denoiser(networks['fake'], self.prediction, self.schedule, given)(x_t, t).x

@@ -82,6 +82,11 @@ class FlowMatching(RegressionFamily):
         super().__init__(config, spec, borrowed)
         if config.family.teacher and 'teacher' not in self.borrows(config):
             raise UserError('family.teacher has no effect without family.coupling=pairs.')
+        tied = [f'family.{name}' for name in ('data_noise', 'path_noise', 'source') if config.family[name]]
+        tied += ['family.coupling=pairs'] if 'teacher' in self.borrows(config) else []
+        if config.family.classifier and tied:
+            raise UserError(f'Guidance by a classifier takes the predicted noise to be −σ times the score, which is '
+                            f'wrong with {tied[0]}; use that or family.classifier, not both.')  # fmt: skip
         if config.family.path_noise and self.schedule.name != 'straight':
             raise UserError('family.path_noise is for straight paths; use family.schedule=straight.')
         if config.family.offset_noise and (config.family.source or 'teacher' in self.borrows(config)):

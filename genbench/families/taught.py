@@ -67,10 +67,16 @@ def copy(source: nnx.Module, into: nnx.Module) -> None:
 
 
 def by_regression(teacher: PathFamily) -> RegressionFamily:
-    """The teacher, whose own loss a family can also take of other networks or images."""
+    """The teacher, whose own regression a family can also take of other networks or images.
+
+    The regression is the teacher's loss except that a learned uncertainty does not divide it.
+    """
     if not isinstance(teacher, RegressionFamily):
         raise UserError(f'The teacher is a {teacher.name} model, whose loss is no regression that a student could '
                         'share; use a diffusion or flow_matching run.')  # fmt: skip
+    if teacher.config.family.offset_noise:
+        raise UserError('The teacher was trained with family.offset_noise, which a student does not draw; use a '
+                        'teacher without it.')  # fmt: skip
     return teacher
 
 

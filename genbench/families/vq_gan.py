@@ -47,7 +47,7 @@ class VQGAN(VQVAE):
             'decoder': 'laplace',  # or 'normal'
             'observation_scale': 0.1,
             'adversarial_weight': 0.8,  # of the generator's loss, beside λ
-            'adversarial_start': 0,  # the step from which the discriminator is trained and heard
+            'adversarial_start': 0,  # the step from which the discriminator is trained and enters the loss
             'discriminator_channels': 64,  # of its first layer
             'discriminator_layers': 3,  # halvings at most; fewer for images that these would leave below 3×3
         }
@@ -107,14 +107,14 @@ class VQGAN(VQVAE):
         last = networks['decoder'].conv_out
         fixed = jax.lax.stop_gradient((features, reconstruction, generator, last.kernel[...]))
         outputs, pull = jax.vjp(lambda kernel: last.apply(fixed[0], kernel), fixed[3])
-        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape))[0]) for slope in fixed[1:3]]
+        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0]) for slope in fixed[1:3]]
         return jax.lax.stop_gradient(jnp.clip(norms[0] / (norms[1] + SMALL), 0, LARGEST))
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """Half the hinge loss of real images and their reconstructions, as in the code. Real ones are dequantised."""
+        """Half the hinge loss of real images and their reconstructions, as in the code. No noise is added to either."""
         given, quantiser, critic = self.given(batch), networks['quantiser'], networks['discriminator']
         code = quantiser.lookup(quantiser.assign(self._encode(networks, batch['image'], given)))
         fake = jax.lax.stop_gradient(self._decode(networks, code, given)[..., 0])
-        logits = critic(self.space.encode(networks, batch)), critic(fake)
+        logits = critic(self.spec.dequantise(batch['image'])), critic(fake)
         loss = HINGE.discriminator(*logits)
         return self._heard(step) * loss / 2, {'loss': loss, 'accuracy': HINGE.accuracy(*logits)}

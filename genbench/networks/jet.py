@@ -106,7 +106,7 @@ class Coupling(nnx.Module):
 
 
 class Flow(nnx.Module):
-    """Images (batch, *shape) ↔ vectors (batch, dims), normal after training. A fresh flow permutes nothing.
+    """Images (batch, *shape) ↔ vectors (batch, dims), normal after training. A fresh flow only reorders values.
 
     Calls have the form of those to `couplings.Flow`. Pixels are not turned into logits. Classes, which the paper does
     not have, are added to the tokens of every coupling.

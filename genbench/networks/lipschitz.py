@@ -17,12 +17,14 @@ from genbench.networks.spectral import Singular, unit
 
 Array = jax.Array
 
-TOLERANCE, MOST, USUAL = 1e-4, 200, 5  # of the power method: relative change at its end, most iterations, usual number
+TOLERANCE = 1e-4  # relative change at the end of the power method
+LEAST, MOST, USUAL = 2, 200, 5  # numbers of its iterations
+MIXED = 0.01  # length of the fixed vector that is mixed into its start
 SLOPE = 1.1  # an upper bound of the slope of x σ(β x), whatever β is
 
 
 class Conv(nnx.Module):
-    """A convolution whose norm, as a map of whole images of a given shape, is at most `bound`.
+    """A convolution whose norm, as a map of whole images of a given shape, is at most about `bound`.
 
     The norm is induced by the Euclidean norms of inputs and outputs. It is estimated by the power method with the
     convolution and its transpose, and divides the kernel only where it exceeds the bound (section 3.3 and the code). A
@@ -56,7 +58,11 @@ class Conv(nnx.Module):
 
 
 def top_singular_vector(kernel: Array, start: Array) -> Array:
-    """The right singular vector (1, height, width, inputs) of a convolution with the largest singular value."""
+    """About the right singular vector (1, height, width, inputs) of a convolution with the largest singular value.
+
+    The method starts near `start`, but not on it: a singular vector whose value has grown would be found too late from
+    a start that is orthogonal to it.
+    """
 
     def apply(vector: Array) -> Array:
         return layers.convolve(vector, kernel)
@@ -71,10 +77,12 @@ def top_singular_vector(kernel: Array, start: Array) -> Array:
 
     def moves(state: Any) -> Array:
         _, norm, before, count = state
-        return (count < MOST) & (jnp.abs(norm - before) > TOLERANCE * norm)
+        return (count < LEAST) | ((count < MOST) & (jnp.abs(norm - before) > TOLERANCE * norm))
+
+    near = unit(start + MIXED * unit(jax.random.normal(jax.random.key(0), start.shape)))
 
     with flops.expected_trips(USUAL):
-        return jax.lax.while_loop(moves, step, (start, jnp.array(1.0), jnp.array(0.0), 0))[0]
+        return jax.lax.while_loop(moves, step, (near, jnp.array(1.0), jnp.array(0.0), 0))[0]
 
 
 class Residual(nnx.Module):

@@ -1,8 +1,11 @@
 """log |det (I + J)| for the Jacobian J of a map g whose Lipschitz constant is below one.
 
 R. T. Q. Chen et al., Residual Flows for Invertible Generative Modeling, 2019. log det (I + J) = Σ_k (−1)^{k+1}
-tr(Jᵏ) / k. `estimate` draws the number of terms and weighs them so that the sum is unbiased (theorem 1); it estimates
-the traces by vᵀ Jᵏ v with normal v (Hutchinson). Its gradient comes from a Neumann series, whose terms need no gradient
+tr(Jᵏ) / k. `estimate` draws the number of terms and weighs them so that the expected sum is the series (theorem 1); it
+estimates the traces by vᵀ Jᵏ v with normal v (Hutchinson). The probability that term k is drawn falls faster than any
+λᵏ, so the variance is infinite for every spectral radius λ > 0: most estimates lie close to the truth, and very rare
+ones far from it. An average of few estimates misses the rare ones and seems biased, the more so the closer λ is to one
+and the fewer terms are certain. Its gradient comes from a Neumann series, whose terms need no gradient
 themselves (theorem 2). `by_jacobian` computes the determinant.
 """
 
@@ -20,13 +23,19 @@ Array = jax.Array
 Map = Callable[[Any, Array], Array]  # g(parameters, x)
 
 RATE = 2.0  # mean of the Poisson distribution of the number of terms beyond the certain ones, as in the official code
-MOST = 40  # such terms are drawn at most; more have a probability below 1e-30
+MOST = 40  # such terms are weighed at most; numbers above 20 have a probability below 2⁻⁴⁶ and are not drawn
+GRID = 2.0**-23  # the distance between uniform numbers in float32
 REACHED = stats.poisson.sf(np.arange(MOST + 1) - 1, RATE).astype(np.float32)  # P(N ≥ k) for k = 0, 1, …
 
 
-def poisson(uniform: Array) -> Array:
-    """Numbers N of terms from uniform numbers in [0, 1), by the inverse of the distribution function."""
-    return (1 - uniform[..., None] < REACHED[1:]).sum(-1)
+def poisson(uniform: Array, fine: Array) -> Array:
+    """Numbers N of terms by the inverse of the distribution function.
+
+    Args:
+      uniform: in [0, 1).
+      fine: others, for the place between neighbours on the grid of `uniform`. Without them N would end at 13.
+    """
+    return ((1 - uniform - GRID * fine)[..., None] < REACHED[1:]).sum(-1)
 
 
 def weight(k: Array, counts: Array, certain: int) -> Array:
@@ -52,7 +61,7 @@ def by_jacobian(g: Map, parameters: Any, x: Array) -> tuple[Array, Array]:
 def estimate(
     g: Map, parameters: Any, x: Array, noise: Array, counts: Array, certain: int, usual: float
 ) -> tuple[Array, Array]:
-    """g(x), and an unbiased estimate (batch,) of log |det (I + dg/dx)| with an unbiased gradient.
+    """g(x), and an estimate (batch,) of log |det (I + dg/dx)|, of infinite variance, with an estimate of its gradient.
 
     Args:
       noise: v, normal with mean 0 and variance 1, shaped like x.

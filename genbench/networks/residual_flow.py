@@ -3,7 +3,7 @@
 R. T. Q. Chen, J. Behrmann, D. Duvenaud, J.-H. Jacobsen, Residual Flows for Invertible Generative Modeling, 2019, and
 its official code, from which the order of layers, the initialisation and the numbers of terms come.
 
-The log-determinants are estimates, unbiased and with unbiased gradients, except for images of few values in
+The log-determinants are estimates of infinite variance (`log_determinants`), except for images of few values in
 evaluation, whose Jacobians are small. A block has no inverse in closed form; x = y − g(x) is iterated.
 """
 
@@ -157,11 +157,12 @@ class Flow(nnx.Module):
             return log_determinants.by_jacobian
         if keys is None:
             raise ValueError('The log-determinant of a residual flow is estimated, which needs one key per image.')
-        uniform = (
-            rng.uniform(keys, f'terms of block {number}') if key is None
-            else jax.random.uniform(jax.random.fold_in(key, number))
-        )  # fmt: skip
-        counts, certain = log_determinants.poisson(uniform), self.terms[key is None]
+        if key is None:
+            drawn = [rng.uniform(keys, f'{name} of block {number}') for name in ('terms', 'further terms')]
+        else:
+            own = jax.random.fold_in(key, number)
+            drawn = [jax.random.uniform(one) for one in (own, jax.random.fold_in(own, 1))]
+        counts, certain = log_determinants.poisson(*drawn), self.terms[key is None]
         usual = certain + (LONGEST if key is None else log_determinants.RATE)
 
         def how(g: Any, values: Any, x: Array) -> tuple[Array, Array]:

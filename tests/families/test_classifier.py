@@ -10,7 +10,7 @@ from oracles import from_image
 from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Networks, Sampler
+from genbench.families.base import Borrowed, Networks, Sampler
 from genbench.interpolants import predictions, solvers
 from genbench.interpolants.options import HeunOptions, PathOptions
 from genbench.interpolants.schedules import expand
@@ -179,3 +179,18 @@ def test_a_model_that_can_have_no_classifier_is_refused(name, conditional, netwo
     chosen = {'family': {'name': name, 'conditional': conditional, 'classifier': True}, 'network': network}
     with pytest.raises(UserError, match=why):
         families.get(name)(config.resolve(chosen), IMAGES).networks(nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        ({'data_noise': 0.1}, 'family.data_noise'),
+        ({'path_noise': 0.1}, 'family.path_noise'),
+        ({'coupling': 'pairs', 'teacher': 'a run'}, 'family.coupling=pairs'),
+    ],
+)
+def test_paths_whose_noise_does_not_tell_the_score_have_no_classifier(options, named, make_family):
+    with pytest.raises(UserError, match=f'wrong with {named}; use that or family.classifier, not both'):
+        make_family('flow_matching', True, spec=IMAGES, classifier=True, **options, borrowed=(
+            {'teacher': Borrowed(make_family('diffusion', True, spec=IMAGES))} if 'teacher' in options else {}
+        ))  # fmt: skip

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 from oracles import STD, from_image, isotropic
 
+from genbench import config, families
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families.base import Borrowed, Networks, Sampler
 from genbench.interpolants import predictions, solvers
 from genbench.interpolants.options import FlowMapOptions
@@ -86,6 +88,19 @@ def test_matching_has_its_minimum_at_the_trajectory(schedule, prediction, studen
     assert exact < 1e-6 and exact < 0.01 * min(float(value(0.9)), float(value(1.1)))
 
 
+def test_the_gradient_passes_through_the_jump_of_the_target_to_the_student(student_of, keys):
+    """Finite differences of the loss, with the target as it is."""
+    family, batch = student_of(discretisation=4, solver_steps=1, huber=0.0, denoising=0.0), rows(keys, 100)
+
+    def loss(power):
+        student, averaged = {'student': network_of(family, power)}, {'target': {'student': network_of(family, 1.1)}}
+        networks = Networks(student, averaged, {'teacher': bound(family, 1.0).borrowed('teacher')})
+        return family.loss(networks, batch, jax.random.key(0), 0)[0]
+
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss)))(jnp.array([0.88, 0.9, 0.92]))
+    assert slopes[1] == pytest.approx(float(values[2] - values[0]) / 0.04, rel=0.02) and abs(slopes[1]) > 0.01
+
+
 def test_solved_states_are_those_of_the_sampler_heun(student_of, keys):
     """From the first of six times to the image, and not at all."""
     family = student_of(discretisation=6, solver_steps=6)
@@ -162,3 +177,11 @@ def test_the_student_alone_is_trained_and_its_target_is_averaged_from_the_start(
     target = {average.name: average for average in family.averages}['target']
     assert (target.networks, target.decay, target.warmup) == (('student',), 0.999, False)
     assert family.likelihoods == () and family.samplers == ('flow_map',)
+
+
+def test_a_teacher_whose_second_time_cannot_start_at_zero_is_refused():
+    chosen = {'family': {'name': 'diffusion', 'prediction': 'v', 'schedule': 'cosine'}, 'network': {'name': 'edm2'}}
+    teacher = Borrowed(families.get('diffusion')(config.resolve(chosen), SPEC))
+    asked = config.resolve({'family': {'name': 'consistency_trajectory', 'teacher': 'a run'}})
+    with pytest.raises(UserError, match='edm2, whose normalised weights cannot start a second time at zero'):
+        families.get('consistency_trajectory')(asked, SPEC, {'teacher': teacher})

@@ -139,5 +139,36 @@ def test_steps_that_were_not_learned_are_refused(student_of):
     for other, steps in ((family, 3), (family, 8), (student_of(), 2)):
         with pytest.raises(UserError, match=f'takes {steps} steps, and this model learned to take'):
             samplers.parse(f'multistep_consistency:{steps}', other)
+    for spacing in ('linspace', 'rho7', 'power2'):
+        text = f'multistep_consistency:spacing={spacing}'
+        with pytest.raises(UserError, match='learned the times of spacing=uniform, not of'):
+            samplers.parse(text, family)
+    assert samplers.parse('multistep_consistency:4:spacing=uniform', family).num_steps == 4
     with pytest.raises(UserError, match='family.earliest is 0.5; it should be below family.latest .0.4.'):
         student_of(earliest=0.5, latest=0.4)
+
+
+def test_the_student_learns_nothing_from_the_steps_before_its_own(student_of, keys):
+    """Its images are x_t a / σ(t_max), and their slope by a is that of the last step alone: x_t / σ(t_max)."""
+    family, drawn = student_of(jumps=3), keys(8)
+    total = lambda a: family.images(bound(family, a, STD), drawn, None).sum()  # noqa: E731
+    reach = lambda a: family.reached(bound(family, a, STD), drawn, None)[0].sum()  # noqa: E731
+    slope = jax.jit(jax.grad(total))(0.8)
+    size = float(family.schedule.sigma(jnp.asarray(family.schedule.t_max)))
+    assert slope == pytest.approx(float(jax.jit(reach)(0.8)) / size, rel=1e-3)
+    assert abs(jax.jit(reach)(0.9) - jax.jit(reach)(0.7)) > 1
+
+
+def test_denoisers_are_compared_where_they_were_trained(student_of, keys):
+    """Not before t_min, even if the comparison begins at 0."""
+    family, seen = student_of(earliest=0.0, latest=1e-5), []
+    networks = bound(family, 0.8, STD)
+
+    def fake(x_t, t, given, key=None):
+        seen.append(np.asarray(t))
+        return x_t
+
+    family.direction(Networks({**networks, 'fake': fake}, borrowed={'teacher': networks.borrowed('teacher')}),
+                     jnp.zeros((4, *SPEC.shape)), keys(4), None)  # fmt: skip
+    first = family.schedule.condition(jnp.asarray(family.schedule.t_min))
+    np.testing.assert_allclose(np.concatenate(seen), first, rtol=1e-6)

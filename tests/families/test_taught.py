@@ -7,6 +7,7 @@ from flax import nnx
 
 from genbench import config, families
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families.base import Borrowed, Networks
 
 SPEC = DataSpec('images', (4, 4, 1), levels=5)
@@ -33,3 +34,12 @@ def test_a_student_of_another_seed_predicts_what_its_teacher_does(name, network)
         nnx.update(module, jax.tree.map(lambda leaf: leaf + 0.1, nnx.state(module, nnx.Param)))
     np.testing.assert_allclose(one(x, t), other(x, t), rtol=1e-6, atol=1e-6)
     assert np.abs(one(x, t) - one(x, t[::-1])).max() > 1e-3
+
+
+@pytest.mark.parametrize('name', ['consistency_trajectory', 'distribution_matching'])
+def test_a_regression_with_noise_that_students_do_not_draw_is_refused(name):
+    chosen = {'name': 'diffusion', 'schedule': 'cosine', 'prediction': 'v', 'offset_noise': 0.1}
+    teacher = families.get('diffusion')(config.resolve({'family': chosen}), SPEC)
+    asked = config.resolve({'family': {'name': name, 'teacher': 'a run'}})
+    with pytest.raises(UserError, match='trained with family.offset_noise'):
+        families.get(name)(asked, SPEC, {'teacher': Borrowed(teacher)})

@@ -18,10 +18,10 @@ SPEC = DataSpec('images', (8, 8, 1), levels=5)
 NETWORK = {'channels': 8, 'multipliers': (1, 1), 'groups': 4}
 
 
-def make(**options):
+def make(dtype='float32', **options):
     resolved = config.resolve({
         'family': {'name': 'vq_gan', 'codes': 8, 'discriminator_channels': 4, 'discriminator_layers': 1, **options},
-        'network': NETWORK, 'train': {'batch_size': 4},
+        'network': {**NETWORK, 'dtype': dtype}, 'train': {'batch_size': 4},
     })  # fmt: skip
     return families.get('vq_gan')(resolved, SPEC)
 
@@ -73,6 +73,13 @@ def test_the_weight_is_the_ratio_of_the_gradients_at_the_last_kernel(scored):
     assert told['weight'] == pytest.approx(lengths[0] / (lengths[1] + 1e-4), rel=1e-3) and lengths.min() > 1e-3
 
 
+def test_networks_of_half_precision_have_a_weight(built):
+    """Their last layer has outputs of another type than the images whose gradients pass through it."""
+    family, batch = make('bfloat16'), built[2]
+    score = lambda: family.loss(Networks(family.networks(nnx.Rngs(0))), batch, jax.random.key(3), 0)  # noqa: E731
+    assert jax.eval_shape(score)[1]['weight'].shape == ()
+
+
 def test_the_generator_is_heard_from_its_step_on(scored):
     early, late, _ = scored
     assert early[0] == pytest.approx(float(early[1]['loss']), rel=1e-6)
@@ -90,7 +97,7 @@ def test_the_discriminator_learns_from_its_step_on_and_sees_reconstructions(buil
     @jax.jit
     def logits():
         codes = family.vectors(networks, family.codes(networks, batch['image']))
-        pictures = networks['decoder'](codes)[..., :1], family.space.encode(networks, batch)
+        pictures = networks['decoder'](codes)[..., :1], (batch['image'] + 0.5) / 2.5 - 1  # centres of five bins
         return [networks['discriminator'](one) for one in pictures]
 
     fake, real = map(np.asarray, logits())
