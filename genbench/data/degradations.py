@@ -41,6 +41,11 @@ class Degradation:
         """(a A Aᵀ + b I)⁻¹ y for y in the range of A; a and b are scalars or (batch, 1, 1, 1)."""
         raise NotImplementedError
 
+    @property
+    def condition(self) -> float:
+        """The largest singular value over the smallest that is not 0; 1 where A is not a matrix."""
+        return 1.0
+
     def at(self, reach: float) -> 'Degradation':
         """The same for images in [−reach, reach]. A linear one stays as it is."""
         return self
@@ -94,6 +99,11 @@ class Separable(Degradation):
     def whitened(self, y: Array, a: Array | float, b: Array | float) -> Array:
         left, values, _ = self._decomposed
         return _along(left, _inverted(a * np.square(values) + b) * _along([u.T for u in left], y))
+
+    @property
+    def condition(self) -> float:
+        _, values, _ = self._decomposed
+        return float(values.max() / values[values > 0].min())
 
     @functools.cached_property
     def _decomposed(self) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:

@@ -49,7 +49,7 @@ TASKS = {
     'super-resolve': Task('pool', LINEAR),
     'colourise': Task('grey', LINEAR),
     'deblur': Task('blur', GUIDED),
-    'denoise': Task('noise', GUIDED),
+    'denoise': Task('noise', f'{GUIDED},noise=0.2'),
     'dejpeg': Task('jpeg', GUIDED),
     'vary': Task('', 'ddim:50:strength=0.5'),
     'reconstruct': Task('', 'ddim:100:start=inverted'),
@@ -148,10 +148,36 @@ def chosen(family: Family, asked: Request) -> Sampler:
     problem = degradations.GIVEN if asked.mask else asked.problem or task.problem
     options = {**({'problem': problem} if problem else {}), **written.options}
     if asked.sampler and problem:
-        options.setdefault('posterior', usual.options['posterior'])
+        options = {'posterior': usual.options['posterior'], **_noise(usual), **options}
     elif asked.sampler and not {'strength', 'start'} & {*options}:
         options |= usual.options
-    return samplers.build(written._replace(options=options), family)
+    return _rounded(samplers.build(written._replace(options=options), family), family.spec, asked)
+
+
+def _noise(written: samplers.Written) -> dict[str, str]:
+    return {key: value for key, value in written.options.items() if key == 'noise'}
+
+
+def _rounded(sampler: Sampler, spec: DataSpec, asked: Request) -> Sampler:
+    """The sampler with at least the noise of rounding, unless what is known are pixels as they are.
+
+    What is read from a file has been rounded. Without rounding, an ill-conditioned A would show the image itself.
+    """
+    problem = sampler.options.problem
+    if not problem or problem == degradations.GIVEN:
+        return sampler
+    degradation = degradations.make(problem, spec.shape)
+    if isinstance(degradation, degradations.Mask) or (asked.degrade and degradation.condition <= inverse.ILL):
+        return sampler
+    least = rounding(spec.levels)
+    return dataclasses.replace(
+        sampler, options=dataclasses.replace(sampler.options, noise=max(sampler.options.noise, least))
+    )
+
+
+def rounding(levels: int) -> float:
+    """The standard deviation of rounding to this number of levels in [−1, 1], of a uniform error."""
+    return 2 / (levels - 1) / 12**0.5
 
 
 def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:

@@ -18,6 +18,7 @@ from genbench.errors import UserError
 from genbench.evaluation import reference, similarity
 from genbench.families import originals
 from genbench.families.base import Family, Sampler
+from genbench.interpolants import inverse
 from genbench.training import processes, samplers, sampling
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def check(metrics: Any, family: Family, options: Any) -> None:
 def chosen(family: Family, problem: str, text: str) -> Sampler:
     """The sampler `text` for one problem."""
     written = samplers.read(text)
-    return samplers.build(written._replace(options={'problem': problem, **written.options}), family)
+    sampler = samplers.build(written._replace(options={'problem': problem, **written.options}), family)
+    degradation = originals.degradation(sampler.options.problem, family.spec.shape, {})
+    inverse.check(sampler.options, degradation, getattr(family, 'kind', 'denoiser'))
+    return sampler
 
 
 def _held_out(weights: 'Weights') -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from genbench.interpolants.schedules import Schedule, expand
 
 Array = jax.Array
 After = Callable[[Array, Array, Array], Array]  # (x_s, s, one key per image) → x_s
+ILL = 10.0  # the condition of A above which its pseudo-inverse says little
 FAINT = 1e-3  # the least α at which x_t says enough about the image for 'pigdm'
 
 
@@ -172,3 +173,12 @@ def check(options: Any, degradation: Degradation, kind: str) -> None:
     if method.linear and not degradation.linear:
         raise UserError(f'posterior={options.posterior} fills in what a linear degradation shows, and '
                         f'{options.problem} rounds; use dps or pigdm.')  # fmt: skip
+    if degradation.condition > ILL and options.posterior == 'replacement':
+        raise UserError(f'posterior=replacement inverts {options.problem}, which magnifies noise '
+                        f'{degradation.condition:.0f} times; use ddnm, dps or pigdm.')  # fmt: skip
+    if degradation.condition > ILL and not options.noise:
+        raise UserError(f'The inverse of problem={options.problem} magnifies errors, even those of rounding, '
+                        f'{degradation.condition:.0f} times; add noise=0.01 or more to the sampler.')  # fmt: skip
+    if options.problem == 'noise' and not options.noise:
+        raise UserError('problem=noise without noise shows the whole image; add noise=0.2 or another deviation to the '
+                        'sampler.')  # fmt: skip

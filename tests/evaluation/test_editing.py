@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench import cli
+from genbench import cli, config, families
+from genbench.data.spec import DataSpec
 from genbench.evaluation import editing
 
 SMALL = 'ancestral:2:posterior=ddnm'
@@ -57,6 +58,19 @@ def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
     assert found.shape == (8, 8) and 'psnr' not in json.loads((tmp_path / 'out' / 'edit.json').read_text())
     means = found.reshape(4, 2, 4, 2).mean((1, 3))
     assert np.abs(means - small).max() < 70  # where clipping to black and white leaves it
+
+
+@pytest.mark.parametrize(
+    ('text', 'noise'), [('', 0.036), ('ddim:2', 0.036), ('ddim:2:noise=0.01', 0.036), ('ddim:2:noise=0.3', 0.3)]
+)
+def test_files_have_at_least_the_noise_of_rounding(text, noise):
+    """17 levels are 1/8 apart, and a uniform error of that width has the deviation 1/8 / √12 = 0.036."""
+    family = families.get('diffusion')(config.resolve({'family': {'name': 'diffusion'}}), DataSpec('images', (8, 8, 1), levels=17))
+    for degrade in (False, True):
+        asked = editing.Request('deblur', (), '', sampler=text, degrade=degrade)
+        assert editing.chosen(family, asked).options.noise == pytest.approx(noise, abs=1e-3)
+    assert editing.chosen(family, editing.Request('inpaint', (), '')).options.noise == 0
+    assert editing.chosen(family, editing.Request('denoise', (), '', sampler='ddim:2')).options.noise == 0.2
 
 
 WRONG = [

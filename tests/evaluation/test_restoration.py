@@ -52,3 +52,11 @@ def test_what_cannot_be_measured_is_refused(name, options, why):
     restoration.check(('fd',), family(name, **options), asked)
     with pytest.raises(UserError, match=why):
         restoration.check(WANTED, family(name, **options), asked)
+
+
+def test_a_blur_without_noise_would_show_the_true_image():
+    asked = types.SimpleNamespace(problems=('blur1',), samplers=('ddim:3:posterior=pigdm',))
+    with pytest.raises(UserError, match='magnifies errors, even those of rounding.*add noise'):
+        restoration.check(WANTED, family('diffusion'), asked)
+    asked.samplers = ('ddim:3:posterior=pigdm,noise=0.02',)
+    restoration.check(WANTED, family('diffusion'), asked)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from genbench.data import degradations
-from genbench.interpolants import schedules, solvers
+from genbench.errors import UserError
+from genbench.evaluation import editing
+from genbench.interpolants import inverse, schedules, solvers
 from genbench.interpolants.inverse import Observation
 from genbench.interpolants.options import PathOptions
 
@@ -110,6 +112,35 @@ def test_ddnm_leaves_only_the_null_space_to_the_model(scene):
     told, _ = known._replace(method='ddnm', noise=0.0).around(schedule, law.denoiser(schedule))
     wanted = inverse @ y + (np.eye(16) - inverse @ a) @ x
     np.testing.assert_allclose(told(x_t, t).x.reshape(-1), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('problem', 'noise', 'posterior', 'why'),
+    [('blur1', 0.0, 'pigdm', 'magnifies errors'), ('blur1', 0.1, 'replacement', 'magnifies noise'),
+     ('noise', 0.0, 'pigdm', 'shows the whole image')],
+)  # fmt: skip
+def test_a_problem_that_needs_noise_is_refused_without(problem, noise, posterior, why):
+    with pytest.raises(UserError, match=why):
+        inverse.check(PathOptions(problem=problem, noise=noise, posterior=posterior),
+                      degradations.make(problem, SHAPE), 'denoiser')  # fmt: skip
+
+
+def test_a_rounded_blur_is_undone_with_the_noise_of_rounding(posteriors):
+    """The result is closer to the image than the blurred one, whose inverse without noise is far from it."""
+    law, schedule, one = posteriors.images(), schedules.cosine(), degradations.make('blur1', SHAPE)
+    x = np.random.default_rng(0).multivariate_normal(law.mean, law.covariance, 50).reshape(-1, *SHAPE)
+    y = jnp.round((one(jnp.asarray(x, jnp.float32)) + 1) * 127.5) / 127.5 - 1
+    known, record = Observation(one, y, editing.rounding(256), 'pigdm'), PathOptions()
+
+    @jax.jit
+    def draw(keys, y):
+        start = solvers.initial_noise(schedule, keys, SHAPE)
+        solver, told = solvers.SOLVERS['ddim'], known._replace(y=y)
+        return solvers.solve(solver, schedule, law.denoiser(schedule), start, keys, 40, record, observed=told).x
+
+    found, blurred = draw(jax.random.split(jax.random.key(0), 50), y), np.std(y - x)
+    assert np.sqrt(np.mean((found - x) ** 2)) < 0.8 * blurred
+    assert np.sqrt(np.mean((one.inverse(y) - x) ** 2)) > np.sqrt(np.mean((found - x) ** 2))
 
 
 def test_the_error_of_an_inversion_falls_with_its_steps(posteriors, keys):
