@@ -199,7 +199,7 @@ def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
     if asked.degrade:
         y = degradation(x)
         keys = rng.of_images(rng.root(asked.seed, 'degraded'), 0, len(names))
-        y += options.noise * rng.normal(keys, 'observed', y.shape[1:])
+        y = degradation.shown(y + options.noise * rng.normal(keys, 'observed', y.shape[1:]))
     else:  # the input is what a degradation left, which these show once more
         again = isinstance(degradation, degradations.Mask) or channels < spec.shape[2]
         y = degradation(x) if again else x
@@ -223,8 +223,8 @@ def _report(
         x = spec.dequantise(jnp.asarray(results))
         y = jnp.repeat(scene.held['observed'], asked.count, axis=0)
         known = {name: jnp.repeat(values, asked.count, axis=0) for name, values in scene.held.items()}
-        again = originals.degradation(options.problem, spec.shape, known)(x)
-        report['misfit'] = float(jnp.sqrt(jnp.mean(jnp.square(y - again))))
+        apart = originals.degradation(options.problem, spec.shape, known).distance(y, x)
+        report['misfit'] = float(jnp.sqrt(jnp.mean(jnp.square(apart))))
     if scene.degradation is None or asked.degrade:
         pairs = (sampling.to_uint8(part, spec) for part in (np.repeat(scene.levels, asked.count, axis=0), results))
         one, other = pairs

@@ -1,7 +1,7 @@
 """How well a model on a path solves inverse problems whose answer is known: held-out images, degraded.
 
 Each problem and each sampler (docs/editing.md) has a row for each metric: PSNR and SSIM against the true image, the
-root mean square of y − A x, the share of results that the classifier gives the true image's label, the Fréchet distance
+root mean square of y − A x over what A shows, the share of results that the classifier gives the true image's label, the Fréchet distance
 of the results to the held-out images that were not degraded, and the diversity of several results for one observation.
 """
 
@@ -89,14 +89,15 @@ def measure(
     degradation = originals.degradation(sampler.options.problem, spec.shape, {})
     clean = degradation(spec.dequantise(jnp.asarray(images)))
     keys = rng.of_images(rng.root(options.seed, 'degraded'), 0, count)
-    y = np.asarray(clean + sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:]))
+    noise = sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:])
+    y = np.asarray(degradation.shown(clean + noise))
     told = {'observed': np.repeat(y, draws, axis=0)}
     results = weights.drawer.draw(weights.state, sampler, count * draws, options.seed, told)
     true, drawn = (sampling.to_uint8(part, spec) for part in (np.repeat(images, draws, axis=0), results))
-    again = np.asarray(degradation(spec.dequantise(jnp.asarray(results))))
+    apart = degradation.distance(jnp.asarray(told['observed']), spec.dequantise(jnp.asarray(results)))
     found: dict[str, np.ndarray] = {
         'restored_psnr': np.minimum(similarity.psnr(true, drawn), 99.0),
-        'restored_misfit': np.sqrt(np.square(told['observed'] - again).reshape(len(again), -1).mean(1)),
+        'restored_misfit': np.asarray(apart),
     }
     if 'restored_ssim' in wanted:
         found['restored_ssim'] = similarity.ssim(true, drawn)
