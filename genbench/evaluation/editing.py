@@ -140,22 +140,43 @@ def chosen(family: Family, asked: Request) -> Sampler:
         raise UserError(f'This {family.name} run cannot {asked.task}: the task follows a path from noise to images '
                         f'with a network that denoises, and {family.name} makes images from {source} without one.'
                         )  # fmt: skip
-    if asked.problem and not task.problem:
-        raise UserError(f'{asked.task} starts at the input and has no problem; leave out --problem.')
-    if asked.mask and task.problem not in ('box', 'border'):
-        raise UserError(f'{asked.task} has no use for --mask; use inpaint or outpaint.')
-    written, usual = (samplers.read(text) for text in (asked.sampler or task.sampler, task.sampler))
+    usual = _usual(task, family)
+    written = samplers.read(asked.sampler) if asked.sampler else usual
+    _check_problem(asked, task, written)
     problem = degradations.GIVEN if asked.mask else asked.problem or task.problem
     options = {**({'problem': problem} if problem else {}), **written.options}
     if asked.sampler and problem:
-        options = {'posterior': usual.options['posterior'], **_noise(usual), **options}
+        own = 'posterior' in written.options  # then how often to repeat is for the user to say as well
+        options = {key: value for key, value in usual.options.items() if not own or key == 'noise'} | options
     elif asked.sampler and not {'strength', 'start'} & {*options}:
         options |= usual.options
     return _rounded(samplers.build(written._replace(options=options), family), family.spec, asked)
 
 
-def _noise(written: samplers.Written) -> dict[str, str]:
-    return {key: value for key, value in written.options.items() if key == 'noise'}
+def _usual(task: Task, family: Family) -> samplers.Written:
+    """The task's sampler, or the family's first with a solver that it admits, for a network that jumps."""
+    usual, kind = samplers.read(task.sampler), getattr(family, 'kind', 'denoiser')
+    posterior, fitting = usual.options.get('posterior'), inverse.fitting(kind)
+    if posterior and posterior not in fitting:
+        usual = usual._replace(options={**usual.options, 'posterior': fitting[-1]})
+    if usual.name not in family.samplers:
+        first = samplers.default(family)
+        usual = usual._replace(text=first.name, name=first.name, steps=None)
+    return usual
+
+
+def _check_problem(asked: Request, task: Task, written: samplers.Written) -> None:
+    """Raise a UserError if the flags state a problem that the task cannot have, or two."""
+    stated = {'--problem': asked.problem, '--mask': asked.mask, '--sampler': written.options.get('problem', '')}
+    flags = [flag for flag, value in stated.items() if value]
+    if asked.mask and task.problem not in ('box', 'border'):
+        raise UserError(f'{asked.task} has no use for --mask; use inpaint or outpaint.')
+    if flags and not task.problem:
+        raise UserError(f'{asked.task} starts at the input and has no problem; leave the problem in {flags[0]} out.')
+    if asked.degrade and not task.problem:
+        raise UserError(f'{asked.task} starts at the input and degrades nothing; leave out --degrade.')
+    if len(flags) > 1:
+        raise UserError(f'{" and ".join(flags)} both say what is known of the images; use only one of them.')
 
 
 def _rounded(sampler: Sampler, spec: DataSpec, asked: Request) -> Sampler:

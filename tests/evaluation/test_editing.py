@@ -60,23 +60,41 @@ def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
     assert np.abs(means - small).max() < 70  # where clipping to black and white leaves it
 
 
+def family(name):
+    return families.get(name)(config.resolve({'family': {'name': name}}), DataSpec('images', (8, 8, 1), levels=17))
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'wanted'),
+    [('diffusion', 'ancestral:50', ('ancestral', 'ddnm', 3)), ('diffusion', 'ddim:5', ('ddim', 'ddnm', 3)),
+     ('diffusion', 'ddim:5:posterior=pigdm', ('ddim', 'pigdm', 1)), ('diffusion', 'ddim:5:resample=2', ('ddim', 'ddnm', 2)),
+     ('shortcut', '', ('flow_map', 'replacement', 3)),
+     ('consistency_training', '', ('multistep_consistency', 'ddnm', 3))],
+)  # fmt: skip
+def test_what_a_sampler_leaves_out_comes_from_the_task(name, text, wanted):
+    chosen = editing.chosen(family(name), editing.Request('inpaint', (), '', sampler=text))
+    assert (chosen.name, chosen.options.posterior, chosen.options.resample) == wanted
+
+
 @pytest.mark.parametrize(
     ('text', 'noise'), [('', 0.036), ('ddim:2', 0.036), ('ddim:2:noise=0.01', 0.036), ('ddim:2:noise=0.3', 0.3)]
 )
 def test_files_have_at_least_the_noise_of_rounding(text, noise):
     """17 levels are 1/8 apart, and a uniform error of that width has the deviation 1/8 / √12 = 0.036."""
-    family = families.get('diffusion')(config.resolve({'family': {'name': 'diffusion'}}), DataSpec('images', (8, 8, 1), levels=17))
     for degrade in (False, True):
         asked = editing.Request('deblur', (), '', sampler=text, degrade=degrade)
-        assert editing.chosen(family, asked).options.noise == pytest.approx(noise, abs=1e-3)
-    assert editing.chosen(family, editing.Request('inpaint', (), '')).options.noise == 0
-    assert editing.chosen(family, editing.Request('denoise', (), '', sampler='ddim:2')).options.noise == 0.2
+        assert editing.chosen(family('diffusion'), asked).options.noise == pytest.approx(noise, abs=1e-3)
+    assert editing.chosen(family('diffusion'), editing.Request('inpaint', (), '')).options.noise == 0
+    assert editing.chosen(family('diffusion'), editing.Request('denoise', (), '', sampler='ddim:2')).options.noise == 0.2
 
 
 WRONG = [
     (('--task=inpant',), 'There is no task', 'Did you mean inpaint'),
     (('--task=inpaint', '--problem=haff'), "problem=haff", 'Did you mean half'),
     (('--task=vary', '--problem=half'), 'starts at the input', ''),
+    (('--task=vary', '--degrade'), 'degrades nothing', 'leave out --degrade'),
+    (('--task=inpaint', '--problem=half', '--mask={tmp}/x.png'), '--problem and --mask both say', ''),
+    (('--task=inpaint', '--sampler=ddim:2:problem=half', '--mask={tmp}/x.png'), '--mask and --sampler both', ''),
     (('--task=deblur', '--mask={tmp}/x.png'), 'has no use for --mask', ''),
     (('--task=colourise',), 'are grey', ''),
     (('--task=inpaint', '--mask={tmp}/large.png'), 'has 9×9 pixels', ''),

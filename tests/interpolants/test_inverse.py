@@ -125,6 +125,18 @@ def test_a_problem_that_needs_noise_is_refused_without(problem, noise, posterior
                       degradations.make(problem, SHAPE), 'denoiser')  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ('options', 'why'),
+    [({'posterior': 'replacement', 'weight': 2}, 'does not read weight.*use dps or pigdm'),
+     ({'posterior': 'ddnm', 'weight': 2, 'noise': 0.1}, 'does not read weight'),
+     ({'posterior': 'dps', 'spread': 0.5}, 'does not read spread.*use ddnm or pigdm'),
+     ({'posterior': 'ddnm', 'spread': 0.5}, 'only where there is noise')],
+)  # fmt: skip
+def test_an_option_that_a_solver_does_not_read_is_refused(options, why):
+    with pytest.raises(UserError, match=why):
+        inverse.check(PathOptions(problem='half', **options), degradations.make('half', SHAPE), 'denoiser')
+
+
 def test_a_rounded_blur_is_undone_with_the_noise_of_rounding(posteriors):
     """The result is closer to the image than the blurred one, whose inverse without noise is far from it."""
     law, schedule, one = posteriors.images(), schedules.cosine(), degradations.make('blur1', SHAPE)
