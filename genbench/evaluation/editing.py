@@ -7,7 +7,7 @@ anything is written.
 import dataclasses
 import json
 import pathlib
-import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -256,17 +256,22 @@ def _report(
 
 
 def _write(target: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
-    partial = target.with_name(f'{target.name}.part')
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f'.{target.name}.') as folder:
+        partial = pathlib.Path(folder) / target.name
+        partial.mkdir()
+        _fill(partial, spec, scene, drawn, report)
+        partial.rename(target)
+
+
+def _fill(folder: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
     for name, several in zip(scene.names, drawn, strict=True):
         for number, image in enumerate(sampling.to_uint8(several, spec)):
             which = f'-{number + 1}' if len(several) > 1 else ''
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(partial / f'{name}{which}.png')
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f'{name}{which}.png')
     seen = np.asarray(spec.quantise(jnp.clip(scene.shown, -1, 1)))[:, None]
     rows = np.concatenate([seen, drawn], axis=1).reshape(-1, *spec.shape)
     scale = max(1, 512 // max(spec.shape[:2]) // 8)
     picture = sampling.grid(sampling.to_uint8(rows, spec), 1 + drawn.shape[1], scale=scale)
-    Image.fromarray(picture).save(partial / 'grid.png')
-    (partial / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')
-    partial.rename(target)
+    Image.fromarray(picture).save(folder / 'grid.png')
+    (folder / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')

@@ -50,6 +50,7 @@ def test_an_inpainted_image_keeps_what_the_mask_shows(diffusion_run, pictures, t
 
 
 def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
+    (tmp_path / 'out.part').mkdir()  # a folder of the user's, which stays
     Image.fromarray(read(pictures / 'image0.png')[::2, ::2].astype(np.uint8)).save(tmp_path / 'small.png')
     words = ['edit', str(diffusion_run), '--task=super-resolve', '--input', str(tmp_path / 'small.png'),
              f'--out={tmp_path}/out', f'--sampler={SMALL}']  # fmt: skip
@@ -58,6 +59,14 @@ def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
     assert found.shape == (8, 8) and 'psnr' not in json.loads((tmp_path / 'out' / 'edit.json').read_text())
     means = found.reshape(4, 2, 4, 2).mean((1, 3))
     assert np.abs(means - small).max() < 70  # where clipping to black and white leaves it
+    assert {path.name for path in tmp_path.iterdir()} >= {'out', 'out.part'} and not [*tmp_path.glob('.out*')]
+
+
+def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(editing, '_fill', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        editing._write(tmp_path / 'out', None, None, None, {})
+    assert not [*tmp_path.iterdir()]
 
 
 def family(name):
