@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from genbench import rng
-from genbench.data import degradations, pictures
+from genbench.data import degradations
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.evaluation import editing_inputs, similarity
@@ -177,6 +177,13 @@ def _check_problem(asked: Request, task: Task, written: samplers.Written) -> Non
         raise UserError(f'{asked.task} starts at the input and degrades nothing; leave out --degrade.')
     if len(flags) > 1:
         raise UserError(f'{" and ".join(flags)} both say what is known of the images; use only one of them.')
+    if degradations.GIVEN in stated.values():
+        raise UserError(f'The problem {degradations.GIVEN} is a picture that is white where the image is kept; leave '
+                        f'it out of {flags[0]}, and add --mask=FILE to inpaint or outpaint.')  # fmt: skip
+    try:
+        degradations.read(asked.problem or task.problem or degradations.GIVEN)
+    except ValueError as error:
+        raise UserError(f'--problem is {asked.problem[:60]}; it can be {error}.') from None
 
 
 def _rounded(sampler: Sampler, spec: DataSpec, asked: Request) -> Sampler:
@@ -205,7 +212,7 @@ def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
     """Read the inputs, and say what is known of each image."""
     options, held = sampler.options, {}
     if asked.mask:
-        white = pictures.image(asked.mask, spec, asked.resize)[None]
+        white = editing_inputs.one(asked.mask, spec, asked.resize)[None]
         held['known'] = jnp.asarray(spec.dequantise(jnp.asarray(white)).mean(-1, keepdims=True) > 0, jnp.float32)
     if not options.problem:
         names, levels = editing_inputs.read(asked, spec)

@@ -1,8 +1,9 @@
 """How well a model on a path solves inverse problems whose answer is known: held-out images, degraded.
 
 Each problem and each sampler (docs/editing.md) has a row for each metric: PSNR and SSIM against the true image, the
-root mean square of y − A x over what A shows, the share of results that the classifier gives the true image's label, the Fréchet distance
-of the results to the held-out images that were not degraded, and the diversity of several results for one observation.
+root mean square of y − A x over what A shows, the share of results that the classifier gives the true image's label,
+the Fréchet distance of the results to the held-out images that were not degraded, and the diversity of several results
+for one observation.
 """
 
 import functools

@@ -174,9 +174,9 @@ def check(options: Any, degradation: Degradation, kind: str) -> None:
     method = METHODS[options.posterior]
     if method.kinds and kind not in method.kinds:
         raise UserError(f'posterior={options.posterior} needs E[x | x_t], the mean of the clean images given a noisy '
-                        f'one, and this network gives a point of a trajectory instead; use {" or ".join(fitting(kind))}.'
-                        )  # fmt: skip
-    for name in {'weight', 'spread'} & {*options.changed}:
+                        'one, and this network gives a point of a trajectory instead; use '
+                        f'{" or ".join(fitting(kind))}.')  # fmt: skip
+    for name in sorted({'weight', 'spread'} & {*options.changed}):
         reading = [other for other, one in METHODS.items() if name in one.reads]
         if options.posterior not in reading:
             raise UserError(f'posterior={options.posterior} does not read {name}; leave it out, or use '

@@ -94,8 +94,8 @@ def test_options_that_do_not_go_together(text, why, built):
 def test_hidden_pixels_have_no_noise(noise, images, built, keys):
     family = built('flow_matching')[0]
     options = samplers.parse(f'euler:2:problem=half,posterior=pigdm,noise={noise}', family).options
-    shown = family.spec.dequantise(jnp.asarray(images))
-    found = originals.observed({'original': shown}, Sampler('euler', 2, options=options), family.space, keys(3), 'denoiser')
+    shown, sampler = family.spec.dequantise(jnp.asarray(images)), Sampler('euler', 2, options=options)
+    found = originals.observed({'original': shown}, sampler, family.space, keys(3), 'denoiser')
     assert (found.y[:, 2:] == 0).all() and (found.misfit(shown)[:, 2:] == 0).all()
     assert np.std(found.y[:, :2] - shown[:, :2]) == pytest.approx(noise, rel=0.2)
 

@@ -28,9 +28,10 @@ def posteriors():
     return module
 
 
-def measured(posteriors, correlation, problem, noise, posterior, sampler='ancestral', steps=40, **options):
+def measured(posteriors, correlation, problem, noise, posterior, sampler='ancestral', steps=40, draws=1000, **options):
     options = {'posterior': posterior, **options}
-    return posteriors.measure(posteriors.images(correlation), problem, noise, sampler, options, steps=steps, draws=1000)
+    law = posteriors.images(correlation)
+    return posteriors.measure(law, problem, noise, sampler, options, steps=steps, draws=draws)
 
 
 @pytest.mark.parametrize(('problem', 'noise'), [('half', 0.0), ('pool2', 0.2)])
@@ -52,15 +53,19 @@ def test_replacement_is_biased_and_repeats_take_most_of_it_away(posteriors):
     assert once.bias > 0.12 and often.bias < once.bias / 2
 
 
-@pytest.mark.parametrize(('posterior', 'noise'), [('replacement', 0.0), ('ddnm', 0.0), ('ddnm', 0.1), ('pigdm', 0.1)])
+@pytest.mark.parametrize(('posterior', 'noise'), [('replacement', 0.0), ('ddnm', 0.1), ('pigdm', 0.1)])
 def test_what_is_known_is_kept_to_its_noise(posterior, noise, posteriors):
-    found = measured(posteriors, 2.0, 'pool2', noise, posterior, **{'spread': 0.5} if noise else {})
+    found = measured(
+        posteriors, 2.0, 'pool2', noise, posterior, steps=20, draws=100, **{'spread': 0.5} if noise else {}
+    )
     assert found.misfit <= 1.3 * noise + 1e-5
     assert noise == 0 or found.misfit > noise / 2
 
 
 def test_dps_comes_closer_to_what_is_known_the_heavier_it_weighs(posteriors):
-    misfits = [measured(posteriors, 2.0, 'pool2', 0.1, 'dps', weight=weight).misfit for weight in (0.01, 0.1)]
+    misfits = [
+        measured(posteriors, 2.0, 'pool2', 0.1, 'dps', draws=100, weight=weight).misfit for weight in (0.01, 0.1)
+    ]
     assert misfits[0] > 1.5 * misfits[1]
 
 
