@@ -41,6 +41,21 @@ class Degradation:
         """(a A Aᵀ + b I)⁻¹ y for y in the range of A; a and b are scalars or (batch, 1, 1, 1)."""
         raise NotImplementedError
 
+    def shown(self, y: Array) -> Array:
+        """y where A shows something of the image, and 0 elsewhere."""
+        return y
+
+    def distance(self, y: Array, x: Array) -> Array:
+        """The root mean square (batch,) of y − A x over the values that A shows."""
+        error = jnp.square(self.shown(y - self(x))).reshape(len(x), -1).sum(1)
+        count = self.shown(jnp.ones_like(y)).reshape(len(y), -1).sum(1)
+        return jnp.sqrt(error / jnp.maximum(count, 1))
+
+    @property
+    def condition(self) -> float:
+        """The largest singular value over the smallest that is not 0; 1 where A is not a matrix."""
+        return 1.0
+
     def at(self, reach: float) -> 'Degradation':
         """The same for images in [−reach, reach]. A linear one stays as it is."""
         return self
@@ -58,6 +73,9 @@ class Mask(Degradation):
 
     def __call__(self, x: Array) -> Array:
         return jnp.where(self.known > 0, x, 0)
+
+    def shown(self, y: Array) -> Array:
+        return self(y)
 
     def adjoint(self, y: Array) -> Array:
         return self(y)
@@ -94,6 +112,11 @@ class Separable(Degradation):
     def whitened(self, y: Array, a: Array | float, b: Array | float) -> Array:
         left, values, _ = self._decomposed
         return _along(left, _inverted(a * np.square(values) + b) * _along([u.T for u in left], y))
+
+    @property
+    def condition(self) -> float:
+        _, values, _ = self._decomposed
+        return float(values.max() / values[values > 0].min())
 
     @functools.cached_property
     def _decomposed(self) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:

@@ -7,7 +7,7 @@ anything is written.
 import dataclasses
 import json
 import pathlib
-import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from genbench import rng
-from genbench.data import degradations, pictures
+from genbench.data import degradations
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.evaluation import editing_inputs, similarity
@@ -49,7 +49,7 @@ TASKS = {
     'super-resolve': Task('pool', LINEAR),
     'colourise': Task('grey', LINEAR),
     'deblur': Task('blur', GUIDED),
-    'denoise': Task('noise', GUIDED),
+    'denoise': Task('noise', f'{GUIDED},noise=0.2'),
     'dejpeg': Task('jpeg', GUIDED),
     'vary': Task('', 'ddim:50:strength=0.5'),
     'reconstruct': Task('', 'ddim:100:start=inverted'),
@@ -140,25 +140,79 @@ def chosen(family: Family, asked: Request) -> Sampler:
         raise UserError(f'This {family.name} run cannot {asked.task}: the task follows a path from noise to images '
                         f'with a network that denoises, and {family.name} makes images from {source} without one.'
                         )  # fmt: skip
-    if asked.problem and not task.problem:
-        raise UserError(f'{asked.task} starts at the input and has no problem; leave out --problem.')
-    if asked.mask and task.problem not in ('box', 'border'):
-        raise UserError(f'{asked.task} has no use for --mask; use inpaint or outpaint.')
-    written, usual = (samplers.read(text) for text in (asked.sampler or task.sampler, task.sampler))
+    usual = _usual(task, family)
+    written = samplers.read(asked.sampler) if asked.sampler else usual
+    _check_problem(asked, task, written)
     problem = degradations.GIVEN if asked.mask else asked.problem or task.problem
     options = {**({'problem': problem} if problem else {}), **written.options}
     if asked.sampler and problem:
-        options.setdefault('posterior', usual.options['posterior'])
+        own = 'posterior' in written.options  # then how often to repeat is for the user to say as well
+        options = {key: value for key, value in usual.options.items() if not own or key == 'noise'} | options
     elif asked.sampler and not {'strength', 'start'} & {*options}:
         options |= usual.options
-    return samplers.build(written._replace(options=options), family)
+    return _rounded(samplers.build(written._replace(options=options), family), family.spec, asked)
+
+
+def _usual(task: Task, family: Family) -> samplers.Written:
+    """The task's sampler, or the family's first with a solver that it admits, for a network that jumps."""
+    usual, kind = samplers.read(task.sampler), getattr(family, 'kind', 'denoiser')
+    posterior, fitting = usual.options.get('posterior'), inverse.fitting(kind)
+    if posterior and posterior not in fitting:
+        usual = usual._replace(options={**usual.options, 'posterior': fitting[-1]})
+    if usual.name not in family.samplers:
+        first = samplers.default(family)
+        usual = usual._replace(text=first.name, name=first.name, steps=None)
+    return usual
+
+
+def _check_problem(asked: Request, task: Task, written: samplers.Written) -> None:
+    """Raise a UserError if the flags state a problem that the task cannot have, or two."""
+    stated = {'--problem': asked.problem, '--mask': asked.mask, '--sampler': written.options.get('problem', '')}
+    flags = [flag for flag, value in stated.items() if value]
+    if asked.mask and task.problem not in ('box', 'border'):
+        raise UserError(f'{asked.task} has no use for --mask; use inpaint or outpaint.')
+    if flags and not task.problem:
+        raise UserError(f'{asked.task} starts at the input and has no problem; leave the problem in {flags[0]} out.')
+    if asked.degrade and not task.problem:
+        raise UserError(f'{asked.task} starts at the input and degrades nothing; leave out --degrade.')
+    if len(flags) > 1:
+        raise UserError(f'{" and ".join(flags)} both say what is known of the images; use only one of them.')
+    if degradations.GIVEN in stated.values():
+        raise UserError(f'The problem {degradations.GIVEN} is a picture that is white where the image is kept; leave '
+                        f'it out of {flags[0]}, and add --mask=FILE to inpaint or outpaint.')  # fmt: skip
+    try:
+        degradations.read(asked.problem or task.problem or degradations.GIVEN)
+    except ValueError as error:
+        raise UserError(f'--problem is {asked.problem[:60]}; it can be {error}.') from None
+
+
+def _rounded(sampler: Sampler, spec: DataSpec, asked: Request) -> Sampler:
+    """The sampler with at least the noise of rounding, unless what is known are pixels as they are.
+
+    What is read from a file has been rounded. Without rounding, an ill-conditioned A would show the image itself.
+    """
+    problem = sampler.options.problem
+    if not problem or problem == degradations.GIVEN:
+        return sampler
+    degradation = degradations.make(problem, spec.shape)
+    if isinstance(degradation, degradations.Mask) or (asked.degrade and degradation.condition <= inverse.ILL):
+        return sampler
+    least = rounding(spec.levels)
+    return dataclasses.replace(
+        sampler, options=dataclasses.replace(sampler.options, noise=max(sampler.options.noise, least))
+    )
+
+
+def rounding(levels: int) -> float:
+    """The standard deviation of rounding to this number of levels in [−1, 1], of a uniform error."""
+    return 2 / (levels - 1) / 12**0.5
 
 
 def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
     """Read the inputs, and say what is known of each image."""
     options, held = sampler.options, {}
     if asked.mask:
-        white = pictures.image(asked.mask, spec, asked.resize)[None]
+        white = editing_inputs.one(asked.mask, spec, asked.resize)[None]
         held['known'] = jnp.asarray(spec.dequantise(jnp.asarray(white)).mean(-1, keepdims=True) > 0, jnp.float32)
     if not options.problem:
         names, levels = editing_inputs.read(asked, spec)
@@ -173,7 +227,7 @@ def observe(spec: DataSpec, sampler: Sampler, asked: Request) -> Scene:
     if asked.degrade:
         y = degradation(x)
         keys = rng.of_images(rng.root(asked.seed, 'degraded'), 0, len(names))
-        y += options.noise * rng.normal(keys, 'observed', y.shape[1:])
+        y = degradation.shown(y + options.noise * rng.normal(keys, 'observed', y.shape[1:]))
     else:  # the input is what a degradation left, which these show once more
         again = isinstance(degradation, degradations.Mask) or channels < spec.shape[2]
         y = degradation(x) if again else x
@@ -197,8 +251,8 @@ def _report(
         x = spec.dequantise(jnp.asarray(results))
         y = jnp.repeat(scene.held['observed'], asked.count, axis=0)
         known = {name: jnp.repeat(values, asked.count, axis=0) for name, values in scene.held.items()}
-        again = originals.degradation(options.problem, spec.shape, known)(x)
-        report['misfit'] = float(jnp.sqrt(jnp.mean(jnp.square(y - again))))
+        apart = originals.degradation(options.problem, spec.shape, known).distance(y, x)
+        report['misfit'] = float(jnp.sqrt(jnp.mean(jnp.square(apart))))
     if scene.degradation is None or asked.degrade:
         pairs = (sampling.to_uint8(part, spec) for part in (np.repeat(scene.levels, asked.count, axis=0), results))
         one, other = pairs
@@ -209,17 +263,22 @@ def _report(
 
 
 def _write(target: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
-    partial = target.with_name(f'{target.name}.part')
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f'.{target.name}.') as folder:
+        partial = pathlib.Path(folder) / target.name
+        partial.mkdir()
+        _fill(partial, spec, scene, drawn, report)
+        partial.rename(target)
+
+
+def _fill(folder: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
     for name, several in zip(scene.names, drawn, strict=True):
         for number, image in enumerate(sampling.to_uint8(several, spec)):
             which = f'-{number + 1}' if len(several) > 1 else ''
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(partial / f'{name}{which}.png')
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f'{name}{which}.png')
     seen = np.asarray(spec.quantise(jnp.clip(scene.shown, -1, 1)))[:, None]
     rows = np.concatenate([seen, drawn], axis=1).reshape(-1, *spec.shape)
     scale = max(1, 512 // max(spec.shape[:2]) // 8)
     picture = sampling.grid(sampling.to_uint8(rows, spec), 1 + drawn.shape[1], scale=scale)
-    Image.fromarray(picture).save(partial / 'grid.png')
-    (partial / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')
-    partial.rename(target)
+    Image.fromarray(picture).save(folder / 'grid.png')
+    (folder / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')

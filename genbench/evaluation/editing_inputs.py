@@ -43,7 +43,7 @@ def read(asked: Asked, spec: DataSpec, shows: str = '') -> tuple[list[str], np.n
         elif os.path.isdir(address):
             found += _of_folder(pathlib.Path(address), spec, asked.resize, shows)
         else:
-            found.append((pathlib.Path(address).stem, _image(address, spec, asked.resize, shows)))
+            found.append((pathlib.Path(address).stem, one(address, spec, asked.resize, shows)))
     names: list[str] = []
     for name, _ in found:
         taken = {*names, *TAKEN}
@@ -53,7 +53,10 @@ def read(asked: Asked, spec: DataSpec, shows: str = '') -> tuple[list[str], np.n
     return names, np.stack([image for _, image in found])
 
 
-def _image(file: str, spec: DataSpec, resize: bool, shows: str) -> np.ndarray:
+def one(file: str, spec: DataSpec, resize: bool, shows: str = '') -> np.ndarray:
+    """One file as an integer image; see `pictures.image`. Messages say what helps."""
+    if not os.path.exists(file):
+        raise UserError(f'There is no file {file or "without a name"}.')
     try:
         return pictures.image(file, spec, resize)
     except UserError as error:
@@ -79,13 +82,13 @@ def _of_folder(folder: pathlib.Path, spec: DataSpec, resize: bool, shows: str) -
         names = ', '.join(bad[:3]) + (', …' if len(bad) > 3 else '')
         raise UserError(f'{len(bad)} of {len(files)} images in {folder} cannot be read: {names}. Repair or remove '
                         'them.')  # fmt: skip
-    return [(file.stem, _image(str(file), spec, resize, shows)) for file in files]
+    return [(file.stem, one(str(file), spec, resize, shows)) for file in files]
 
 
 def _of_data_set(address: str, data_dir: str, spec: DataSpec) -> list[tuple[str, np.ndarray]]:
-    one = images.data_set(address, data_dir)
-    if one.shape != spec.shape:
-        raise UserError(f'The images of {address} have the shape {one.shape}; they should have {spec.shape}.')
-    shades = np.concatenate(list(one.batches()))
+    data = images.data_set(address, data_dir)
+    if data.shape != spec.shape:
+        raise UserError(f'The images of {address} have the shape {data.shape}; they should have {spec.shape}.')
+    shades = np.concatenate(list(data.batches()))
     levels = np.round(shades * ((spec.levels - 1) / 255)).astype(np.int32)
     return [(f'{number:04d}', image) for number, image in enumerate(levels)]

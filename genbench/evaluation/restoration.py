@@ -1,8 +1,9 @@
 """How well a model on a path solves inverse problems whose answer is known: held-out images, degraded.
 
 Each problem and each sampler (docs/editing.md) has a row for each metric: PSNR and SSIM against the true image, the
-root mean square of y − A x, the share of results that the classifier gives the true image's label, the Fréchet distance
-of the results to the held-out images that were not degraded, and the diversity of several results for one observation.
+root mean square of y − A x over what A shows, the share of results that the classifier gives the true image's label,
+the Fréchet distance of the results to the held-out images that were not degraded, and the diversity of several results
+for one observation.
 """
 
 import functools
@@ -18,6 +19,7 @@ from genbench.errors import UserError
 from genbench.evaluation import reference, similarity
 from genbench.families import originals
 from genbench.families.base import Family, Sampler
+from genbench.interpolants import inverse
 from genbench.training import processes, samplers, sampling
 
 if TYPE_CHECKING:
@@ -65,7 +67,10 @@ def check(metrics: Any, family: Family, options: Any) -> None:
 def chosen(family: Family, problem: str, text: str) -> Sampler:
     """The sampler `text` for one problem."""
     written = samplers.read(text)
-    return samplers.build(written._replace(options={'problem': problem, **written.options}), family)
+    sampler = samplers.build(written._replace(options={'problem': problem, **written.options}), family)
+    degradation = originals.degradation(sampler.options.problem, family.spec.shape, {})
+    inverse.check(sampler.options, degradation, getattr(family, 'kind', 'denoiser'))
+    return sampler
 
 
 def _held_out(weights: 'Weights') -> tuple[np.ndarray, np.ndarray]:
@@ -85,14 +90,15 @@ def measure(
     degradation = originals.degradation(sampler.options.problem, spec.shape, {})
     clean = degradation(spec.dequantise(jnp.asarray(images)))
     keys = rng.of_images(rng.root(options.seed, 'degraded'), 0, count)
-    y = np.asarray(clean + sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:]))
+    noise = sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:])
+    y = np.asarray(degradation.shown(clean + noise))
     told = {'observed': np.repeat(y, draws, axis=0)}
     results = weights.drawer.draw(weights.state, sampler, count * draws, options.seed, told)
     true, drawn = (sampling.to_uint8(part, spec) for part in (np.repeat(images, draws, axis=0), results))
-    again = np.asarray(degradation(spec.dequantise(jnp.asarray(results))))
+    apart = degradation.distance(jnp.asarray(told['observed']), spec.dequantise(jnp.asarray(results)))
     found: dict[str, np.ndarray] = {
         'restored_psnr': np.minimum(similarity.psnr(true, drawn), 99.0),
-        'restored_misfit': np.sqrt(np.square(told['observed'] - again).reshape(len(again), -1).mean(1)),
+        'restored_misfit': np.asarray(apart),
     }
     if 'restored_ssim' in wanted:
         found['restored_ssim'] = similarity.ssim(true, drawn)

@@ -59,8 +59,8 @@ def observed(held: Mapping[str, Array], sampler: Sampler, space: Space, keys: Ar
         y = known(held['original'])
         y += options.noise * rng.normal(keys, 'observed', y.shape[1:])
     return Observation(
-        known.at(space.scale), space.scale * y, space.scale * options.noise, options.posterior, options.weight,
-        options.spread,
+        known.at(space.scale), space.scale * known.shown(y), space.scale * options.noise, options.posterior,
+        options.weight, options.spread,
     )  # fmt: skip
 
 

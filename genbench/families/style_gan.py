@@ -158,6 +158,11 @@ class StyleGAN(GAN):
             raise UserError(f'The sampler has crossover={told.crossover}, but this generator has {generator.styles} '
                             f'places for styles; it can be 1 to {generator.styles - 1}.')  # fmt: skip
 
+        features = len(generator.centre[...])
+        if told.shift and told.direction > features:
+            raise UserError(f'The sampler has direction={told.direction}, but the styles w of this generator have '
+                            f'{features} directions.')  # fmt: skip
+
         def style(z: Array) -> Array:
             centre = generator.centre[...]
             w = centre + told.truncation * (generator.mapping(z, given) - centre)

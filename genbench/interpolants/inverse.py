@@ -27,6 +27,7 @@ from genbench.interpolants.schedules import Schedule, expand
 
 Array = jax.Array
 After = Callable[[Array, Array, Array], Array]  # (x_s, s, one key per image) → x_s
+ILL = 10.0  # the condition of A above which its pseudo-inverse says little
 FAINT = 1e-3  # the least α at which x_t says enough about the image for 'pigdm'
 
 
@@ -144,31 +145,53 @@ class Method(NamedTuple):
       around: see `Observation.around`.
       kinds: the kinds of network that it works with; () for all.
       linear: whether A has to be linear.
+      reads: the options of `Observation` that change it.
       differentiates: whether it takes a gradient through the network wherever a step begins.
     """
 
     around: Callable[[Observation, Schedule, Denoiser], tuple[Denoiser, After]]
     kinds: tuple[str, ...] = ()
     linear: bool = True
+    reads: tuple[str, ...] = ()
     differentiates: bool = False
 
 
 METHODS = {
     'replacement': Method(_replacement),
-    'ddnm': Method(_ddnm, ('denoiser', 'endpoint')),
-    'dps': Method(_dps, ('denoiser',), linear=False, differentiates=True),
-    'pigdm': Method(_pigdm, ('denoiser',), linear=False, differentiates=True),
+    'ddnm': Method(_ddnm, ('denoiser', 'endpoint'), reads=('spread',)),
+    'dps': Method(_dps, ('denoiser',), linear=False, reads=('weight',), differentiates=True),
+    'pigdm': Method(_pigdm, ('denoiser',), linear=False, reads=('weight', 'spread'), differentiates=True),
 }
+
+
+def fitting(kind: str) -> list[str]:
+    """The methods that work with this kind of network."""
+    return [name for name, one in METHODS.items() if not one.kinds or kind in one.kinds]
 
 
 def check(options: Any, degradation: Degradation, kind: str) -> None:
     """Raise a UserError with the reason if the method cannot solve this problem, or not with this kind of network."""
     method = METHODS[options.posterior]
     if method.kinds and kind not in method.kinds:
-        fitting = [name for name, one in METHODS.items() if not one.kinds or kind in one.kinds]
         raise UserError(f'posterior={options.posterior} needs E[x | x_t], the mean of the clean images given a noisy '
-                        f'one, and this network gives a point of a trajectory instead; use {" or ".join(fitting)}.'
-                        )  # fmt: skip
+                        'one, and this network gives a point of a trajectory instead; use '
+                        f'{" or ".join(fitting(kind))}.')  # fmt: skip
+    for name in sorted({'weight', 'spread'} & {*options.changed}):
+        reading = [other for other, one in METHODS.items() if name in one.reads]
+        if options.posterior not in reading:
+            raise UserError(f'posterior={options.posterior} does not read {name}; leave it out, or use '
+                            f'{" or ".join(reading)}.')  # fmt: skip
+    if options.posterior == 'ddnm' and 'spread' in options.changed and not options.noise:
+        raise UserError('posterior=ddnm reads spread only where there is noise; leave it out, or add noise=….')
     if method.linear and not degradation.linear:
         raise UserError(f'posterior={options.posterior} fills in what a linear degradation shows, and '
                         f'{options.problem} rounds; use dps or pigdm.')  # fmt: skip
+    if degradation.condition > ILL and options.posterior == 'replacement':
+        raise UserError(f'posterior=replacement inverts {options.problem}, which magnifies noise '
+                        f'{degradation.condition:.0f} times; use ddnm, dps or pigdm.')  # fmt: skip
+    if degradation.condition > ILL and not options.noise:
+        raise UserError(f'The inverse of problem={options.problem} magnifies errors, even those of rounding, '
+                        f'{degradation.condition:.0f} times; add noise=0.01 or more to the sampler.')  # fmt: skip
+    if options.problem == 'noise' and not options.noise:
+        raise UserError('problem=noise without noise shows the whole image; add noise=0.2 or another deviation to the '
+                        'sampler.')  # fmt: skip

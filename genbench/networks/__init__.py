@@ -259,6 +259,8 @@ def generator_and_discriminator(
         raise UserError(f'network.name is {config.name!r}, which has no generator and discriminator; use '
                         f'{", ".join(ADVERSARIES)}, maxout or mlp.')  # fmt: skip
     side, kind = square_size(config, space), ADVERSARIES[config.name]
+    if config.name == 'sngan':
+        sngan.check_attention(side, options)
     first, second = (_without(options, keys) for keys in (kind.DISCRIMINATOR, kind.GENERATOR))
     return {
         'generator': kind.Generator(side, space.shape[2], forms, rngs=rngs, **first),

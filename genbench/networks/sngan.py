@@ -56,6 +56,19 @@ GENERATOR, DISCRIMINATOR = (*GENERATOR_OPTIONS, 'multipliers', 'channels'), tupl
 PAIR = (1, 1)  # taps of means over 2×2 pixels, and of repeated pixels
 
 
+def check_attention(size: int, options: Mapping[str, Any]) -> None:
+    """Raise a UserError for a resolution of `attention` that no block of the two networks ends at, or an odd one."""
+    generator = [size >> depth for depth in range(len(options['multipliers']) - 1)]
+    halvings, blocks = options['halvings'], len(options['discriminator_multipliers'])
+    discriminator = [size >> min(depth, halvings) for depth in range(1, blocks + 1)]
+    able = sorted(one for one in {*generator, *discriminator} if one % 2 == 0)
+    for resolution in options['attention']:
+        if resolution not in able:
+            known = ' or '.join(map(str, able)) or 'left empty'
+            raise UserError(f'network.attention has {resolution}; with images of {size} pixels and these blocks it can '
+                            f'be {known}, even resolutions at which a block of a network ends.')  # fmt: skip
+
+
 class Make:
     """Makes layers of one network.
 

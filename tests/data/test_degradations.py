@@ -49,6 +49,12 @@ def test_whitened_observations_solve_the_equation_with_the_whole_matrix(name):
         np.testing.assert_allclose(one.whitened(y, each, b).reshape(4, -1), wanted, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize('name', ['half', 'pool2', 'jpeg'])
+def test_distances_are_means_over_what_is_shown(name):
+    one, x = degradations.make(name, SHAPE), jnp.zeros((2, *SHAPE))
+    np.testing.assert_allclose(one.distance(one(x) + 0.3, x), 0.3, rtol=1e-5)
+
+
 @pytest.mark.parametrize(('name', 'hidden'), [('box', 16), ('half', 32), ('random25', 16), ('border75', 48)])
 def test_masks_hide_their_share(name, hidden):
     seen = np.asarray(degradations.make(name, (8, 8, 1))(jnp.ones((1, 8, 8, 1))))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench import cli
-from genbench.evaluation import editing
+from genbench import cli, config, families
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.evaluation import editing, editing_inputs
 
 SMALL = 'ancestral:2:posterior=ddnm'
 
@@ -49,6 +51,7 @@ def test_an_inpainted_image_keeps_what_the_mask_shows(diffusion_run, pictures, t
 
 
 def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
+    (tmp_path / 'out.part').mkdir()  # a folder of the user's, which stays
     Image.fromarray(read(pictures / 'image0.png')[::2, ::2].astype(np.uint8)).save(tmp_path / 'small.png')
     words = ['edit', str(diffusion_run), '--task=super-resolve', '--input', str(tmp_path / 'small.png'),
              f'--out={tmp_path}/out', f'--sampler={SMALL}']  # fmt: skip
@@ -57,19 +60,71 @@ def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):
     assert found.shape == (8, 8) and 'psnr' not in json.loads((tmp_path / 'out' / 'edit.json').read_text())
     means = found.reshape(4, 2, 4, 2).mean((1, 3))
     assert np.abs(means - small).max() < 70  # where clipping to black and white leaves it
+    assert {path.name for path in tmp_path.iterdir()} >= {'out', 'out.part'} and not [*tmp_path.glob('.out*')]
+
+
+def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(editing, '_fill', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        editing._write(tmp_path / 'out', None, None, None, {})
+    assert not [*tmp_path.iterdir()]
+
+
+def told(task, name='diffusion', **flags):
+    """The sampler of a task with these flags."""
+    family = families.get(name)(config.resolve({'family': {'name': name}}), DataSpec('images', (8, 8, 1), levels=17))
+    return editing.chosen(family, editing.Request(task, (), '', **flags))
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'wanted'),
+    [('diffusion', 'ancestral:50', ('ancestral', 'ddnm', 3)), ('diffusion', 'ddim:5', ('ddim', 'ddnm', 3)),
+     ('diffusion', 'ddim:5:posterior=pigdm', ('ddim', 'pigdm', 1)),
+     ('diffusion', 'ddim:5:resample=2', ('ddim', 'ddnm', 2)),
+     ('shortcut', '', ('flow_map', 'replacement', 3)),
+     ('consistency_training', '', ('multistep_consistency', 'ddnm', 3))],
+)  # fmt: skip
+def test_what_a_sampler_leaves_out_comes_from_the_task(name, text, wanted):
+    chosen = told('inpaint', name, sampler=text)
+    assert (chosen.name, chosen.options.posterior, chosen.options.resample) == wanted
+
+
+@pytest.mark.parametrize(
+    ('text', 'noise'), [('', 0.036), ('ddim:2', 0.036), ('ddim:2:noise=0.01', 0.036), ('ddim:2:noise=0.3', 0.3)]
+)
+def test_files_have_at_least_the_noise_of_rounding(text, noise):
+    """17 levels are 1/8 apart, and a uniform error of that width has the deviation 1/8 / √12 = 0.036."""
+    for degrade in (False, True):
+        assert told('deblur', sampler=text, degrade=degrade).options.noise == pytest.approx(noise, abs=1e-3)
+    assert told('inpaint').options.noise == 0 and told('denoise', sampler='ddim:2').options.noise == 0.2
+
+
+@pytest.mark.parametrize(
+    ('task', 'flags', 'message'),
+    [
+        ('inpaint', {'problem': 'haff'}, '--problem is haff.*Did you mean half'),
+        ('super-resolve', {'problem': 'pool99'}, '--problem is pool99.*pool with a number from 2 to 64'),
+        ('inpaint', {'problem': 'mask'}, 'add --mask=FILE'),
+        ('vary', {'problem': 'half'}, 'starts at the input.*in --problem out'),
+        ('vary', {'degrade': True}, 'degrades nothing; leave out --degrade'),
+        ('inpaint', {'problem': 'half', 'mask': 'x.png'}, '--problem and --mask both say'),
+        ('inpaint', {'sampler': 'ddim:2:problem=half', 'mask': 'x.png'}, '--mask and --sampler both say'),
+        ('deblur', {'mask': 'x.png'}, 'has no use for --mask'),
+        ('colourise', {}, 'are grey'),
+    ],
+)
+def test_flags_that_do_not_go_together(task, flags, message):
+    with pytest.raises(UserError, match=message):
+        told(task, **flags)
 
 
 WRONG = [
     (('--task=inpant',), 'There is no task', 'Did you mean inpaint'),
-    (('--task=inpaint', '--problem=haff'), "problem=haff", 'Did you mean half'),
-    (('--task=vary', '--problem=half'), 'starts at the input', ''),
-    (('--task=deblur', '--mask={tmp}/x.png'), 'has no use for --mask', ''),
-    (('--task=colourise',), 'are grey', ''),
+    (('--task=inpaint', '--mask={tmp}/missing.png'), 'There is no file', 'missing.png'),
     (('--task=inpaint', '--mask={tmp}/large.png'), 'has 9×9 pixels', ''),
     (('--task=inpaint', '--count=0'), 'at least 1', ''),
     (('--task=super-resolve',), 'whole images and degrades them first', ''),
     (('--task=inpaint', '--given=label=3'), 'this run has the conditions none', ''),
-    (('--task=dejpeg', '--sampler=ddim:2:posterior=ddnm'), 'rounds; use dps or pigdm', ''),
 ]  # fmt: skip
 
 
@@ -97,6 +152,11 @@ def complain(run, inputs, folder, capsys, words, *messages):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and all(message in lines[0] for message in messages), lines
     assert not list(folder.glob('out*'))
+
+
+def test_a_missing_file_is_said_to_be_missing():
+    with pytest.raises(UserError, match='There is no file absent.png'):
+        editing_inputs.read(editing.Request('inpaint', ('absent.png',), ''), DataSpec('images', (8, 8, 1), levels=17))
 
 
 def test_a_family_without_a_path_says_why(trained, pictures, tmp_path, capsys):

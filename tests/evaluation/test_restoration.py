@@ -43,6 +43,20 @@ def test_results_are_compared_with_their_own_image():
     assert found['restored_diversity'][0] == pytest.approx(2 / 17 / np.sqrt(2), rel=1e-4)
 
 
+@pytest.mark.parametrize(('noise', 'misfit'), [(0, 0.25), (0.5, 0.25**2 + 0.5**2)])
+def test_the_misfit_of_a_mask_is_that_of_the_pixels_it_shows(noise, misfit):
+    """Results that are 2 levels of 2/16 too bright, in the half that is seen; noise adds its own variance there."""
+    spec = DataSpec('images', (8, 8, 1), levels=16)
+    images = np.full((40, 8, 8, 1), 7)
+    sampler = restoration.chosen(family('diffusion'), 'half', f'ancestral:3:posterior=ddnm,noise={noise}')
+    given, observed = weights(np.repeat(images, 2, axis=0) + 2), []
+    given.evaluation.spec, draw = spec, given.drawer.draw
+    given.drawer.draw = lambda *told: (observed.append(told[-1]['observed']), draw(*told))[1]
+    found = restoration.measure(given, sampler, images, np.zeros(40, int), ['restored_misfit'])
+    assert found['restored_misfit'][0] == pytest.approx(misfit**0.5 if noise else misfit, rel=0.05)
+    assert (observed[0][:, 4:] == 0).all() and np.ptp(observed[0][:, :4]) >= noise
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'why'),
     [('gan', {}, 'has no path'), ('diffusion', {'conditional': True}, 'has conditions')],
@@ -52,3 +66,11 @@ def test_what_cannot_be_measured_is_refused(name, options, why):
     restoration.check(('fd',), family(name, **options), asked)
     with pytest.raises(UserError, match=why):
         restoration.check(WANTED, family(name, **options), asked)
+
+
+def test_a_blur_without_noise_would_show_the_true_image():
+    asked = types.SimpleNamespace(problems=('blur1',), samplers=('ddim:3:posterior=pigdm',))
+    with pytest.raises(UserError, match='magnifies errors, even those of rounding.*add noise'):
+        restoration.check(WANTED, family('diffusion'), asked)
+    asked.samplers = ('ddim:3:posterior=pigdm,noise=0.02',)
+    restoration.check(WANTED, family('diffusion'), asked)

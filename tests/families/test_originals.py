@@ -90,6 +90,16 @@ def test_options_that_do_not_go_together(text, why, built):
         samplers.parse(text, built('diffusion')[0])
 
 
+@pytest.mark.parametrize('noise', [0.0, 0.3])
+def test_hidden_pixels_have_no_noise(noise, images, built, keys):
+    family = built('flow_matching')[0]
+    options = samplers.parse(f'euler:2:problem=half,posterior=pigdm,noise={noise}', family).options
+    shown, sampler = family.spec.dequantise(jnp.asarray(images)), Sampler('euler', 2, options=options)
+    found = originals.observed({'original': shown}, sampler, family.space, keys(3), 'denoiser')
+    assert (found.y[:, 2:] == 0).all() and (found.misfit(shown)[:, 2:] == 0).all()
+    assert np.std(found.y[:, :2] - shown[:, :2]) == pytest.approx(noise, rel=0.2)
+
+
 def test_an_observation_is_in_units_of_the_data_space(built, keys):
     """The denoiser of a model whose images fill [−2, 2] sees twice the observation and twice its noise."""
     space = built('flow_matching')[0].space

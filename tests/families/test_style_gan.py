@@ -173,6 +173,9 @@ def test_a_shift_moves_every_style_along_its_direction(make_family, keys):
     family, z = make_family('style_gan'), jnp.zeros((2, 4))
     networks = Networks({'generator': Edited()})
     found = family._images(networks, z, keys(2), None, Sampler('direct', 1, 0.0, StyleOptions(shift=-2.0, direction=2)))
+    beyond = Sampler('direct', 1, 0.0, StyleOptions(shift=-2.0, direction=1000))
+    with pytest.raises(UserError, match='direction=1000, but .* directions'):
+        family._images(networks, z, keys(2), None, beyond)
     wanted = -2 * np.asarray(styles.direction(networks['generator'], 2))
     np.testing.assert_allclose(found[:, :, :, 0], np.broadcast_to(wanted, (2, 4, 4)), rtol=1e-4, atol=1e-5)
 

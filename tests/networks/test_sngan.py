@@ -116,7 +116,7 @@ def test_attention_is_its_definition(x):
 
 
 def test_logits_add_a_projection_of_the_class_to_the_sum_over_pixels():
-    """Equation 3 of Miyato & Koyama 2018 with spectrally normalised rows, from the features of the last block."""
+    """Equation 3 of Miyato & Koyama 2018 with the kernels as they are, from the features of the last block."""
     critic = filled(lambda: players('sngan', 8, 3, **TINY, spectral=False)['discriminator'])
     images, label = jax.random.normal(jax.random.key(0), (3, 8, 8, 3)), jnp.arange(3)
 
@@ -150,6 +150,8 @@ def test_parts_of_z_and_a_shared_embedding_reach_every_block():
     [
         ('sngan', 8, 3, {**TINY, 'split': True, 'latent': 7}, 'network.latent is 7.*divisible by 2'),
         ('sngan', 8, 0, {**TINY, 'halvings': 3}, 'network.halvings is 3.*number of blocks, 2'),
+        ('sngan', 8, 0, {**TINY, 'attention': (16,)}, 'network.attention has 16.*it can be 4 or 8'),
+        ('sngan', 12, 0, {**TINY, 'halvings': 2, 'attention': (3,)}, 'has 3.*be 6 or 12'),
         ('dcgan', 8, 0, {'multipliers': (1, 1, 1, 1)}, 'divisible by 16, but it is 8'),
         ('dcgan', 8, 3, {}, "dcgan takes no conditions.*'label'"),
     ],

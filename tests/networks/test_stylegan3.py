@@ -129,7 +129,9 @@ def test_signals_are_those_of_the_published_generator():
     found = alias_free.signals(1024, 14, 2, 2.0, 10)
     assert [one.size for one in found] == [36, 36, 52, 52, 84, 148, 148, 276, 276, 532, 1044, 1044, 1044, 1024, 1024]
     assert (found[0].cutoff, found[-1].cutoff, found[0].rate) == (2, 512, 16)
-    assert all(one.cutoff + one.half_width >= one.rate / 2 for one in found)
+    widths = [found[layer].half_width for layer in (0, 3, 6, 9, 12, 14)]  # f_t = 2^(2.1 + 0.6 n), f_c = 2^(1 + 2n/3)
+    ends = 512 * 2**0.3 - 512  # only the last layers' f_t lies above half their rate
+    np.testing.assert_allclose(widths, [8 - 2, 16 - 8, 64 - 32, 256 - 128, ends, ends])
 
 
 def scene(wide, shift, channels=4):
