@@ -195,9 +195,6 @@ def encoder_and_decoder(
     """
     options = _options(config)
     if config.name == 'mlp':
-        if config.latent:
-            raise UserError(f'network.latent is {config.latent}, which is for generators; set it to 0, and use '
-                            'family.latent.')  # fmt: skip
         if pictures:
             raise UserError('Latents that are pictures need the resolutions of network.name=autoencoder; mlp has none.')
         mlp.check(config, 'an encoder and decoder')

@@ -46,8 +46,9 @@ def check(config: Any, kind: str) -> None:
     """Raise a UserError for a key of the config that has no effect on networks of this kind."""
     for key, readers in READERS.items():
         if kind not in readers and config[key] != DEFAULTS[key]:
+            other = ', and use family.latent' if (key, kind) == ('latent', 'an encoder and decoder') else ''
             raise UserError(f'network.{key} is {config[key]}, which network.name=mlp reads only for '
-                            f'{" or ".join(readers)}; set it to {DEFAULTS[key]}.')  # fmt: skip
+                            f'{" or ".join(readers)}; set it to {DEFAULTS[key]}{other}.')  # fmt: skip
 
 
 def _layers(sizes: tuple[int, ...], rngs: nnx.Rngs, initial: str = 'glorot') -> nnx.List:
