@@ -36,11 +36,12 @@ class Echo(Family):
         return Samples(self.spec.quantise(given['low_resolution']), 1)
 
     def log_prob(self, networks, images, given, keys):
-        return -jnp.abs(self.spec.dequantise(images) - given['low_resolution']).sum((1, 2, 3))
+        nats = -jnp.abs(self.spec.dequantise(images) - given['low_resolution']).sum((1, 2, 3))
+        return {'log_prob': nats, 'again': nats, 'off': nats}
 
     @property
     def likelihoods(self):
-        return (Likelihood('distance', 'estimate', self.log_prob, {}),)
+        return (Likelihood('distance', 'estimate', self.log_prob, {}, errors=('off',)),)
 
 
 @pytest.fixture(scope='module')
@@ -87,11 +88,14 @@ def test_the_rows_of_a_shard_are_drawn_from_train_by_its_number(ways, echo_copy,
 
 
 def test_the_likelihood_tells_each_image_its_own_row(echo_copy, digits):
+    """Parts that are errors are reported by the root of their mean square, and others by their mean."""
     harness.evaluate(echo_copy, ['evaluation.metrics=likelihood', 'evaluation.batch_size=100'], quiet=True)
     (row,) = [row for row in read_rows(echo_copy / 'results.jsonl') if row['metric'] == 'bits_per_dim']
     images = digits[2].images
     distance = np.abs((2 * images.astype(float) + 1) / 17 - 1 - shrunk(images)[1]).sum((1, 2, 3))
     assert row['value'] == pytest.approx(distance.mean() / (64 * np.log(2)), rel=1e-5)
+    assert row['details']['again'] == pytest.approx(row['value'])
+    assert row['details']['off'] == pytest.approx(np.sqrt(np.mean(distance**2)) / (64 * np.log(2)), rel=1e-5)
     assert row['n'] == 360 and row['protocol']['given_from'] == "each image's own row"
 
 
