@@ -2,7 +2,9 @@
 
 genbench train --config=configs/digits/residual_flow.py --workdir=runs/residual_flow
 
-It has not been run at this length.
+One run (seed 0) reached at most 2.193 ± 0.012 bits per dimension with K = 1, by Jacobians and in a script of our own,
+and an FD of 11.9 ± 1.3 (standard deviation over eight sets). It was made before the power method mixed a fixed vector
+into its start.
 
 Differs from the paper: the network is small and the run is short. Images of digits have 64 values, so evaluation
 computes the determinants of all Jacobians; `--config.network.exact_dims=0` estimates them as for larger images.
