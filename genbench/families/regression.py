@@ -75,6 +75,9 @@ class RegressionFamily(PathFamily):
                 raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')
             self.control, self.main_network = Control(self), Control.name
         if options.classifier:
+            if options.offset_noise:
+                raise UserError('Guidance by a classifier takes the predicted noise to be −σ times the score, which is '
+                                'wrong with family.offset_noise; use that or family.classifier, not both.')  # fmt: skip
             self.classifier, self.classifies = Classifier(self), True
         sampler = choose('family.time_sampler', options.time_sampler, self.time_samplers)
         weight = choose('family.weight', options.weight, self.weights)

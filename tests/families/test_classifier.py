@@ -186,6 +186,7 @@ def test_a_model_that_can_have_no_classifier_is_refused(name, conditional, netwo
     [
         ({'data_noise': 0.1}, 'family.data_noise'),
         ({'path_noise': 0.1}, 'family.path_noise'),
+        ({'offset_noise': 0.1}, 'family.offset_noise'),
         ({'coupling': 'pairs', 'teacher': 'a run'}, 'family.coupling=pairs'),
     ],
 )
