@@ -20,8 +20,8 @@ from genbench.training.state import Blueprint
 from genbench.training.step import Constants, seen, take_batch
 
 SIZE = 4
-# A loss evaluates its network twice with one dropout, as its paper asks.
-ONE_DROPOUT = {'consistency_training', 'consistency_tuning'}
+# A loss evaluates its network twice with one dropout: because its paper asks for it, or to see what the last layer saw.
+ONE_DROPOUT = {'consistency_training', 'consistency_tuning', 'vq_gan'}
 
 
 def words(key):
