@@ -4,6 +4,7 @@ Each is a function of images (batch, height, width, channels) with values in [�
 adjoint and its pseudo-inverse. Configs and samplers write NAME or NAMENUMBER, such as 'half', 'pool2' or 'blur1.5'.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -21,25 +22,26 @@ Array = jax.Array
 Shape = tuple[int, ...]
 
 
-class Degradation:
+class Degradation(abc.ABC):
     """A, from images (batch, height, width, channels) to observations y (batch, *shape)."""
 
     linear: ClassVar[bool] = True
 
+    @abc.abstractmethod
     def __call__(self, x: Array) -> Array:
-        raise NotImplementedError
+        """A x."""
 
+    @abc.abstractmethod
     def adjoint(self, y: Array) -> Array:
         """Aᵀ y."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def inverse(self, y: Array) -> Array:
         """A⁺ y, the shortest of the images that come closest to y under A."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def whitened(self, y: Array, a: Array | float, b: Array | float) -> Array:
         """(a A Aᵀ + b I)⁻¹ y for y in the range of A; a and b are scalars or (batch, 1, 1, 1)."""
-        raise NotImplementedError
 
     def shown(self, y: Array) -> Array:
         """y where A shows something of the image, and 0 elsewhere."""

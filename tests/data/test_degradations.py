@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from genbench.data import degradations
 from genbench.errors import UserError
@@ -69,7 +70,6 @@ def test_pools_are_means_and_blurs_keep_the_mean_of_a_constant():
 
 
 def test_a_blur_is_that_of_scipy():
-    ndimage = pytest.importorskip('scipy.ndimage')
     x = np.random.default_rng(0).normal(size=SHAPE)
     wanted = ndimage.gaussian_filter(x, (1.1, 1.1, 0), mode='reflect', truncate=12)
     found = degradations.make('blur1.1', SHAPE)(jnp.asarray(x, jnp.float32)[None])[0]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from randomised import disturbed
 from scipy import integrate, stats
 
 from genbench import config as configs
@@ -25,13 +26,6 @@ def make(shape=SHAPE, forms=None, **options):
     return flowpp.Flow(shape, forms or {}, rngs=nnx.Rngs(0), **options)
 
 
-def scrambled(module, scale=0.3):
-    rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
-    nnx.update(module, jax.tree.map(draw, nnx.state(module, nnx.Param)))
-    return module
-
-
 def images(shape=SHAPE, count=16):
     return jax.random.uniform(jax.random.key(2), (count, *shape), minval=-1, maxval=1)
 
@@ -39,7 +33,7 @@ def images(shape=SHAPE, count=16):
 @pytest.fixture(scope='module')
 def fitted():
     """(flow with random parameters, images, their vectors and log-determinants)."""
-    flow, x = scrambled(make(), 0.1), images()
+    flow, x = disturbed(make(), 0.1), images()
     return flow, x, *jax.jit(lambda x: flow(x))(x)
 
 
@@ -73,7 +67,8 @@ def test_a_mixture_is_that_of_scipy_and_its_inverse_returns():
 
 def test_the_density_of_a_step_integrates_to_one():
     """Of the value that moves, given each of three values that stay."""
-    step = scrambled(flowpp.Step((1, 1, 1), components=3, width=4, blocks=1, heads=2, dropout=0.0, rngs=nnx.Rngs(0)))
+    step = flowpp.Step((1, 1, 1), components=3, width=4, blocks=1, heads=2, dropout=0.0, rngs=nnx.Rngs(0))
+    disturbed(step, 0.3)
     ticks = np.linspace(-60, 60, 40_001)
     for kept in (-1.0, 0.0, 2.0):
         x = jnp.asarray(np.stack([np.full_like(ticks, kept), ticks], axis=-1)[:, None, None], jnp.float32)
@@ -125,7 +120,7 @@ def test_reversible_gradients_are_those_of_ordinary_calls(fitted):
 
 def test_places_in_the_bins_have_the_density_that_the_dequantiser_states():
     """log q(u) = log N(ε) − log |det du/dε|."""
-    network = scrambled(flowpp.Dequantiser((2, 2, 1), rngs=nnx.Rngs(0), **SIZES), 0.1)
+    network = disturbed(flowpp.Dequantiser((2, 2, 1), rngs=nnx.Rngs(0), **SIZES), 0.1)
     x, noise = images((2, 2, 1), 5), jax.random.normal(jax.random.key(3), (5, 2, 2, 1))
     u, log_q = network(x, noise)
     assert (u > 0).all() and (u < 1).all()
@@ -148,7 +143,7 @@ def test_the_mean_weight_over_all_noise_is_the_probability_of_the_image(monkeypa
     })  # fmt: skip
     family = normalizing_flow.NormalizingFlow(resolved, DataSpec('pixels', (1, 2, 1), levels=levels))
     found = family.networks(nnx.Rngs(0))
-    scrambled(found['dequantiser'], 0.1)
+    disturbed(found['dequantiser'], 0.1)
     t = ((np.arange(count) + 0.5) / count * 2 - 1) * reach
     mesh = np.stack(np.meshgrid(np.sinh(t), np.sinh(t)), axis=-1)
     noise = jnp.asarray(mesh.reshape(-1, 1, 2, 1), jnp.float32)

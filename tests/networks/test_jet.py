@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from randomised import scrambled
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError
@@ -22,17 +23,10 @@ def make(shape=SHAPE, forms=FORMS, **options):
     return jet.Flow(shape, forms, rngs=nnx.Rngs(0), **{**SMALL, **options})
 
 
-def scrambled(module, scale=0.3):
-    rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
-    nnx.update(module, jax.tree.map(draw, nnx.state(module, nnx.Param)))
-    return module
-
-
 @pytest.fixture(scope='module')
 def moved():
     """(flow with random parameters, images, their vectors and log-determinants)."""
-    flow, x = scrambled(make()), jax.random.uniform(jax.random.key(2), (3, *SHAPE), minval=-1, maxval=1)
+    flow, x = scrambled(make(), 0.3), jax.random.uniform(jax.random.key(2), (3, *SHAPE), minval=-1, maxval=1)
     return flow, x, *jax.jit(lambda x: flow(x, LABEL))(x)
 
 

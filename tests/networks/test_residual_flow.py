@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from randomised import disturbed
 from scipy import linalg, stats
 
 from genbench import config as configs
@@ -25,21 +26,13 @@ def make(shape=SHAPE, forms=None, **options):
     return residual_flow.Flow(shape, forms or {}, rngs=nnx.Rngs(0), **{**SMALL, **options})
 
 
-def scrambled(module, scale=0.5):
-    """Kernels whose norms exceed the bound, so that the bound holds."""
-    rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
-    nnx.update(module, jax.tree.map(draw, nnx.state(module, nnx.Param)))
-    return module
-
-
 def images(shape=SHAPE, count=3):
     return jax.random.uniform(jax.random.key(2), (count, *shape), minval=-0.9, maxval=0.9)
 
 
 @pytest.fixture(scope='module')
 def flow():
-    return scrambled(make())
+    return disturbed(make(), 0.5)  # kernels whose norms exceed the bound, so that the bound holds
 
 
 @pytest.mark.parametrize('kernel', [1, 3])
@@ -158,7 +151,7 @@ def test_numbers_of_terms_beyond_the_grid_of_float32_occur():
 
 def test_evaluation_of_many_values_estimates_what_the_jacobian_gives():
     """For each image on its own, whatever the others in its batch are."""
-    few, many = (scrambled(make(blocks=(1,), dense_blocks=0, exact_dims=dims)) for dims in (8, 0))
+    few, many = (disturbed(make(blocks=(1,), dense_blocks=0, exact_dims=dims), 0.5) for dims in (8, 0))
     x = jnp.broadcast_to(images(count=1), (4000, *SHAPE))
     keys = jax.random.split(jax.random.key(5), 4000)
     score = jax.jit(lambda x, keys: many(x, keys=keys)[1])
@@ -171,7 +164,7 @@ def test_evaluation_of_many_values_estimates_what_the_jacobian_gives():
 
 
 def test_a_density_of_two_dimensions_integrates_to_one():
-    flow = scrambled(make((1, 2, 1), blocks=(2,)))
+    flow = disturbed(make((1, 2, 1), blocks=(2,)), 0.5)
     total, values = integrals.of_flow(flow, 1 / (1 - 2 * 0.05))  # the logit maps it onto the plane
     assert total == pytest.approx(1, abs=1e-3) and values.max() > 3 * values.mean()
 

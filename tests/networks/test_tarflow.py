@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from randomised import scrambled
 
 from genbench.data.conditions import Form
 from genbench.errors import UserError
@@ -21,16 +22,9 @@ def make(shape=SHAPE, forms=FORMS, **options):
     return tarflow.Flow(shape, forms, rngs=nnx.Rngs(0), **{**SMALL, **options})
 
 
-def scrambled(module, scale=0.2):
-    rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32)  # noqa: E731
-    nnx.update(module, jax.tree.map(draw, nnx.state(module, nnx.Param)))
-    return module
-
-
 @pytest.fixture(scope='module')
 def flow():
-    return scrambled(make())
+    return scrambled(make(), 0.2)
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +93,7 @@ def test_tokens_see_earlier_ones_only_and_orders_alternate(flow, x):
 def test_no_class_is_the_mean_of_the_classes(flow, x):
     found = flow(x, None)[0]
     np.testing.assert_array_equal(flow(x, {'label': jnp.full(3, 3)})[0], found)
-    same = scrambled(make())
+    same = scrambled(make(), 0.2)
     for block in same.flows:
         table = block.classes['label']
         table[...] = jnp.broadcast_to(table[...].mean(0), table.shape)
@@ -107,7 +101,7 @@ def test_no_class_is_the_mean_of_the_classes(flow, x):
 
 
 def test_a_density_of_two_dimensions_integrates_to_one():
-    flow = scrambled(make((1, 2, 1), {}, patch=1))
+    flow = scrambled(make((1, 2, 1), {}, patch=1), 0.2)
     assert integrals.of_flow(flow, 16.0, 600)[0] == pytest.approx(1, abs=1e-3)
 
 
