@@ -199,6 +199,21 @@ def test_likelihoods_are_bounds_of_few_values_and_estimates_of_many():
     assert found[0].errors == ('estimator_error',) and found[1].errors == ()
 
 
+def test_the_error_of_an_estimate_is_its_distance_from_the_jacobian():
+    """The root mean square over images of half the difference of two estimates, against determinants."""
+    found, keys, pixels = [], jax.random.split(jax.random.key(1), 1000), jnp.ones((1000, *SHAPE), jnp.int32)
+    for dims in (8, 0):
+        network = {**SMALL, 'name': 'residual_flow', 'blocks': (1,), 'dense_blocks': 0, 'exact_dims': dims}
+        resolved = configs.resolve({'family': {'name': 'normalizing_flow'}, 'network': network})
+        family = normalizing_flow.NormalizingFlow(resolved, DataSpec('tiny', SHAPE, levels=5))
+        networks = {name: disturbed(module, 0.5) for name, module in family.networks(nnx.Rngs(0)).items()}
+        score = family.likelihoods[0].log_prob
+        found.append(jax.jit(lambda keys: score(networks, pixels, None, keys))(keys))  # noqa: B023
+    exact, estimated = found
+    wanted = np.sqrt(np.square(estimated['log_prob'] - exact).mean())
+    assert np.sqrt(np.square(estimated['estimator_error']).mean()) == pytest.approx(wanted, rel=0.15)
+
+
 def official_count(channels, blocks, dense, width):
     """Parameters of the official code on 32×32 colours, less its unused numbers of terms: two for each block."""
     total, depth = 2 * 3, 3
