@@ -164,6 +164,24 @@ def test_the_epsilon_of_adam_is_added_to_the_root_of_the_second_moment():
     assert moved([0.5], name='adam', epsilon=0.5, clip_norm=0.0) == pytest.approx([-0.1 * 0.5 / (0.5 + 0.5)], rel=1e-5)
 
 
+def test_the_recipe_of_iwae_takes_the_steps_of_the_authors_loss():
+    """Plain Adam (Kingma & Ba 2015, algorithm 1) with ε = 1e-4 on the gradient of the sum over 20 images in nats.
+
+    Our loss is the mean in bits per dimension. The gradients are of the size of ε, so that it matters.
+    """
+    chosen = configs.load('paper/iwae_mnist')
+    built = optimizer.build({**DEFAULTS['optimizer'], **chosen.optimizer}, chosen.train.num_steps)
+    gradients = 3e-4 * np.random.default_rng(0).normal(size=(30, 5))
+    found, expected, first, second = jnp.zeros(5), np.zeros(5), np.zeros(5), np.zeros(5)
+    state = built.init(found)
+    for t, gradient in enumerate(gradients, start=1):
+        step, state = built.update(jnp.asarray(gradient / (20 * 784 * np.log(2))), state, found)
+        found = optax.apply_updates(found, step)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        expected -= 1e-3 * first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_the_first_step_of_lion_is_the_sign():
     assert moved([5.0, -0.01], name='lion') == pytest.approx([-0.1, 0.1])
 
