@@ -280,5 +280,5 @@ def _fill(folder: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray,
     rows = np.concatenate([seen, drawn], axis=1).reshape(-1, *spec.shape)
     scale = max(1, 512 // max(spec.shape[:2]) // 8)
     picture = sampling.grid(sampling.to_uint8(rows, spec), 1 + drawn.shape[1], scale=scale)
-    Image.fromarray(picture).save(folder / 'grid.png')
-    (folder / 'edit.json').write_text(json.dumps(report, indent=2) + '\n')
+    Image.fromarray(picture).save(folder / editing_inputs.GRID)
+    (folder / editing_inputs.REPORT).write_text(json.dumps(report, indent=2) + '\n')

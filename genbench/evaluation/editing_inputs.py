@@ -13,7 +13,8 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation import images
 
-TAKEN = ('grid',)  # names of other files in the folder of results
+GRID, REPORT = 'grid.png', 'edit.json'  # the other files in the folder of results
+TAKEN = (GRID.removesuffix('.png'),)  # names that no result may have
 
 
 class Asked(Protocol):
@@ -68,7 +69,9 @@ def one(file: str, spec: DataSpec, resize: bool, shows: str = '') -> np.ndarray:
 
 
 def _of_folder(folder: pathlib.Path, spec: DataSpec, resize: bool, shows: str) -> list[tuple[str, np.ndarray]]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in images.SUFFIXES and file.is_file())
+    others = {GRID} if (folder / REPORT).exists() else set()  # results of an edit may be edited again
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in images.SUFFIXES and file.is_file()
+                   and file.name not in others)  # fmt: skip
     if not files:
         raise UserError(f'{folder} has no images ({", ".join(images.SUFFIXES)}).')
     bad = []

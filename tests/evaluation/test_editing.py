@@ -1,5 +1,6 @@
 """`genbench edit`: what it writes, and the one line for every mistake."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_an_inpainted_image_keeps_what_the_mask_shows(diffusion_run, pictures, t
         report['evaluations_per_image'] == 2 and report['misfit'] < 1e-6 and not report['gradients_through_the_network']
     )
     assert report['sampler_options'] == {'problem': 'mask', 'posterior': 'ddnm'} and 0 < report['psnr'] < 99
+
+
+@dataclasses.dataclass
+class Asked:
+    inputs: tuple[str, ...]
+    resize: bool = False
+    data_dir: str = ''
+
+
+def test_a_folder_of_results_is_read_without_its_grid(pictures):
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(pictures / 'grid.png')
+    asked, spec = Asked((str(pictures),)), DataSpec('images', (8, 8, 1), levels=17)
+    with pytest.raises(UserError, match='grid.png'):
+        editing_inputs.read(asked, spec)  # the grid of somebody else is an image like any other
+    (pictures / 'edit.json').write_text('{}')
+    names, found = editing_inputs.read(asked, spec)
+    assert names == ['image0', 'image1'] and found.shape == (2, 8, 8, 1)
 
 
 def test_a_small_image_is_enlarged(diffusion_run, pictures, tmp_path):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import shipped
 
+from genbench import cli, families, flops
 from genbench import config as configs
-from genbench import families, flops
 from genbench.data.spec import DataSpec
 from genbench.evaluation import grid
 from genbench.families.base import Borrowed
@@ -122,6 +122,10 @@ def test_commands_name_configs_and_overrides_that_resolve(page):
     assert lines
     for line in lines:
         words = shlex.split(line)
+        told, others = cli.parser().parse_known_args(words[1:])
+        assert all(word.startswith('--config.') for word in others), f'{page}: {others}'
+        if getattr(told, 'sampler', None):
+            samplers.parse(told.sampler, on_digits(page))
         overrides = [word.removeprefix('--config.') for word in words if word.startswith('--config.')]
         if words[:2] == ['genbench', 'train']:
             (path,) = (word.removeprefix('--config=') for word in words if word.startswith('--config='))
