@@ -10,9 +10,9 @@ are 50 latents, weights start as in Glorot & Bengio 2010, Adam has β = (0.9, 0.
 images, and training takes 3^i epochs at the rate 1e-3 · 10^(−i/7) for i = 0 … 7. The score is the bound with 5,000
 samples.
 
-The paper does not say what Adam's ε is added to. The authors' code adds it to the root of the second moment of the
-gradient of the sum over a batch in nats. The loss here is the mean over a batch in bits per dimension, so that ε has to
-be smaller by the same factor; docs/reproductions/iwae.md shows what the factor is worth.
+The paper does not say in which unit of the loss Adam has this ε. The authors' code takes the gradient of a batch's sum
+in nats. The loss here is a batch's mean in bits per dimension, so ε is smaller by the same factor.
+docs/reproductions/iwae.md shows how much that matters.
 
 Differs from the paper: for k > 1, the VAE's KL term is in closed form. The paper estimates it from the samples, which
 is also how IWAE's objective works here.
