@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
         'accumulate': 1,  # micro-batches per batch, to save memory
         'steps_per_call': 0,  # steps in one call of the device; 0: 1 on CPU, 8 on others
         'seed': 0,
+        'initial_images': 0,  # images that networks see where their start depends on data; 0: the first batch
         'ema_decay': 0.999,
         'ema_warmup': True,  # use the decay min(decay, (1 + step) / (10 + step)), as few papers do
         'extra_decays': (),  # more averages, e.g. (0.99, 0.9999), named 'ema_0.99', …
@@ -150,6 +151,7 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'train.accumulate': COUNT,
     'train.steps_per_call': COUNT_OR_NONE,
     'train.seed': ranges.SEED,
+    'train.initial_images': COUNT_OR_NONE,
     'train.ema_decay': ranges.SHARE,
     'train.extra_decays': ranges.each(ranges.SHARE, float),
     'train.power_widths': ranges.each(Range(0, 12**-0.5, above=True), float),

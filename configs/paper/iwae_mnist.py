@@ -14,6 +14,9 @@ The paper does not say in which unit of the loss Adam has this ε. The authors' 
 in nats. The loss here is a batch's mean in bits per dimension, so ε is smaller by the same factor.
 docs/reproductions/iwae.md shows how much that matters.
 
+The paper does not say how biases start either. In the authors' code the biases of the decoder's last layer start at the
+logits of the mean training image, and the others at zero. So they do here.
+
 Differs from the paper: for k > 1, the VAE's KL term is in closed form. The paper estimates it from the samples, which
 is also how IWAE's objective works here.
 """
@@ -32,9 +35,21 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'mnist'},
-            'family': {'name': 'vae', 'latent': 50, 'decoder': 'bernoulli', 'objective': 'iwae'},
+            'family': {
+                'name': 'vae',
+                'latent': 50,
+                'decoder': 'bernoulli',
+                'objective': 'iwae',
+                'mean_image': True,
+            },
             'network': {'name': 'mlp', 'hidden': (200, 200), 'activation': 'tanh'},
-            'train': {'num_steps': ENDS[-1], 'batch_size': BATCH, 'log_every': EPOCH, 'steps_per_call': 30},
+            'train': {
+                'num_steps': ENDS[-1],
+                'batch_size': BATCH,
+                'initial_images': 60_000,
+                'log_every': EPOCH,
+                'steps_per_call': 30,
+            },
             'optimizer': {
                 'epsilon': 1e-4 * BITS / BATCH,
                 'schedule': 'steps',

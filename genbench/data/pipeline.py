@@ -243,6 +243,12 @@ def _quiet(*_: int) -> None:
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
+def first_rows(feed: Feed, count: int, shape: Shape) -> Batch:
+    """The first `count` rows in the order of training, on the host; all of them once if there are fewer."""
+    order = feed.taken.order
+    return widened(feed.rows(order.indices(0, min(count, order.size)), shape))
+
+
 def shapes(feed: Feed, count: int, shape: Shape) -> Batch:
     """The shapes and types of a batch of `count` images. This reads one image."""
     one = jax.eval_shape(lambda: widened(feed.rows(np.zeros(1, np.int32), shape)))

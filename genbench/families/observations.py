@@ -141,6 +141,11 @@ class Bernoulli(Observation):
         logits = h[..., 0]
         return (jnp.where(x > 0, logits, 0) - jax.nn.softplus(logits)).sum((1, 2, 3))
 
+    def logits(self, images: Array) -> Array:
+        """The logits of the mean of integer images (batch, *shape), limited to probabilities from 0.001 to 0.999."""
+        mean = jnp.clip(self.encode(images).mean(0), 0.001, 0.999)
+        return jnp.log(mean) - jnp.log1p(-mean)
+
     def mean(self, h: Array) -> Array:
         return jnp.round(jax.nn.sigmoid(h[..., 0]) * (self.spec.levels - 1)).astype(jnp.int32)
 

@@ -14,12 +14,15 @@ from flax import nnx
 from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
+from genbench.errors import UserError
 from genbench.families import evidence
 from genbench.families.base import Array, Batch, Borrowed, LatentModel, Networks, Sampler, Scalars, Update, register
 from genbench.families.inferred import Inferred, monitors
 from genbench.families.spaces import FirstStage
 from genbench.networks import encoder_and_decoder
 from genbench.ranges import COUNT, COUNT_OR_NONE
+
+GREY = ('bernoulli', 'static_bernoulli', 'grey_bernoulli')  # decoders whose pixels are on as often as they are bright
 
 
 @register('vae')
@@ -34,6 +37,7 @@ class VAE(FirstStage, Inferred):
             'latent': 16,  # number of dimensions of z
             'latent_channels': 0,  # above 0: z is a picture with this many channels at the encoder's lowest resolution
             'draws': 1,  # draws of z per image in training, the k of IWAE
+            'mean_image': False,  # start the decoder's biases at the logits of the mean of `train.initial_images`
             **evidence.DEFAULTS,
         }
         return {'family': {**super().defaults()['family'], **options}, 'network': {'name': 'autoencoder'}}
@@ -41,6 +45,9 @@ class VAE(FirstStage, Inferred):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         evidence.check(config.family, config.train.accumulate, self.conditional)
+        if config.family.mean_image and (config.family.decoder not in GREY or config.network.name != 'mlp'):
+            raise UserError('family.mean_image is for network.name=mlp and a decoder whose pixels are on as often as '
+                            f'they are bright, {" or ".join(GREY)}; set it to False.')  # fmt: skip
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent
@@ -57,6 +64,8 @@ class VAE(FirstStage, Inferred):
         return (Update('elbo', ('encoder', 'decoder', *prior), self.loss),)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        if self.config.family.mean_image:
+            networks['decoder'].start(self.observation.logits(batch['image']))
         if 'prior' in networks:
             x = self.observation.observe(batch['image'], rng.named(batch['key'], 'bins'))
             networks['prior'].start(self.observation.encode(self.observation.seen(batch['image'], x)), key)

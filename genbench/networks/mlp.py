@@ -106,6 +106,10 @@ class Decoder(Perceptron):
         self.shape = (*shape[:2], outputs)
         super().__init__(inputs, math.prod(self.shape), forms, **options)
 
+    def start(self, outputs: jax.Array) -> None:
+        """Make `outputs`, (height, width, outputs), the last layer's biases."""
+        self.layers[-1].bias[...] = outputs.reshape(-1)
+
     def __call__(self, z: jax.Array, given: Given = None, key: jax.Array | None = None) -> jax.Array:
         return super().__call__(z, given).reshape(len(z), *self.shape)
 

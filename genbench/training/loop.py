@@ -218,11 +218,13 @@ class Training:
             return state
         key = rng.numbered(rng.root(self.config.train.seed, 'initialisation'), step)
         key = meshes.put(key, meshes.replicated(self.mesh))  # it is an argument, so one program serves all seeds
-        batch = self.inputs(step)
+        several, shape = self.config.train.initial_images if state is None else 0, blueprint.family.spec.shape
+        first = pipeline.first_rows(self.feed, several, shape) if several else None
+        batch = self.inputs(step) if first is None else meshes.put(first, meshes.replicated(self.mesh))
 
         def build(key, constants, inputs, old):
             before = None if old is None else self.blueprint(owner).bind_state({**old, 'lent': constants.lent})
-            rows = self.feed.batch(constants.feed, inputs, blueprint.family.spec.shape)
+            rows = inputs if several else self.feed.batch(constants.feed, inputs, shape)
             fresh = blueprint.initial_state(key, rows, constants.lent, before)
             return fresh if old is None else {**fresh, 'step': old['step'], 'skipped': old['skipped']}
 

@@ -1,12 +1,14 @@
 """The VAE's bound on probabilistic PCA, whose marginal is known, and its decoders' draws."""
 
 import itertools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import datasets
 
 from genbench import config
 from genbench.data.spec import DataSpec
@@ -15,6 +17,8 @@ from genbench.families import observations
 from genbench.families.base import Networks, Sampler
 from genbench.families.vae import VAE
 from genbench.networks import decoders
+from genbench.training import loop, runs
+from genbench.training.prepared import prepare
 
 W = np.array([[1.0, 0.5], [0.5, -1.0], [0.0, 0.8], [0.3, 0.0]])
 W[3, 0] = -(W[:3, 0] @ W[:3, 1]) / 1e9  # keep the columns orthogonal: then the posterior's covariance is diagonal
@@ -311,3 +315,31 @@ def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
 def test_binary_images_need_a_decoder_of_binary_pixels(decoder, resolve):
     with pytest.raises(UserError, match=f'vectors is binary, and family.decoder={decoder} is for grey values; use fam'):
         VAE(resolve('vae', decoder=decoder), SPEC)
+
+
+@pytest.mark.parametrize('resident_bytes', [2**30, 0], ids=['resident', 'streamed'])
+@pytest.mark.parametrize('count', [1000, 5000])
+def test_a_decoder_starts_at_the_mean_image_of_as_many_training_images_as_asked(count, resident_bytes):
+    """Oracle: the mean of the data set as scikit-learn has it, of all 1,437 training images or of some of them."""
+    overrides = (
+        'network.name=mlp', 'network.hidden=(8,)', 'family.latent=2', 'family.decoder=bernoulli',
+        'family.mean_image=True', f'train.initial_images={count}', f'data.resident_bytes={resident_bytes}',
+    )  # fmt: skip
+    settings = config.resolve({'data': {'name': 'digits'}, 'family': {'name': 'vae'}}, overrides)
+    training = loop.Training(prepare(settings), runs.Folder(pathlib.Path()))
+    bias = training.enter('main', 0, None)['params']['decoder']['layers'][1]['bias'][...].reshape(8, 8)
+    images = datasets.load_digits().images[:1437] / 16
+    wanted, spread = images.mean(0), images.std(0) / np.sqrt(count)
+    found = jax.nn.sigmoid(bias)
+    if count > len(images):
+        np.testing.assert_allclose(found, np.clip(wanted, 0.001, 0.999), rtol=1e-4)
+    else:
+        assert (np.abs(found - np.clip(wanted, 0.001, 0.999)) < 4 * spread + 1e-3).all()
+        assert np.abs(found - wanted).max() > 1e-3
+
+
+@pytest.mark.parametrize('change', ['network.name=autoencoder', 'family.decoder=threshold_bernoulli'])
+def test_a_mean_image_is_refused_where_the_decoder_cannot_start_there(change):
+    overrides = ('network.name=mlp', 'family.decoder=bernoulli', 'family.mean_image=True', change)
+    with pytest.raises(UserError, match=r'family\.mean_image is for network\.name=mlp and a decoder'):
+        prepare(config.resolve({'data': {'name': 'digits'}, 'family': {'name': 'vae'}}, overrides))
