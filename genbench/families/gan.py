@@ -51,7 +51,7 @@ class GAN(Family):
     ranges = {
         'penalty_weight': NOT_NEGATIVE, 'penalty_falls_to': Range(0, 1), 'penalty_every': COUNT,
         'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, 'orthogonality': NOT_NEGATIVE,
-        'pack': COUNT, **augmented.RANGES,
+        'pack': COUNT, 'drift': NOT_NEGATIVE, **augmented.RANGES,
     }  # fmt: skip
 
     @classmethod
@@ -62,6 +62,7 @@ class GAN(Family):
             'penalty_weight': 1.0,  # γ of R1 and R2, λ of WGAN-GP (10 in the paper)
             'penalty_falls_to': 1.0,  # fraction of the weight at the end of the run, reached along half a cosine
             'penalty_every': 1,  # steps from one penalty to the next, and its factor (StyleGAN2: 16)
+            'drift': 0.0,  # weight of the mean square of D(x) at real x (progressive GAN: 1e-3)
             'critic_steps': 1,  # discriminator updates per generator update
             'discriminator_learning_rate': 0.0,  # 0: the same as the generator's
             'orthogonality': 0.0,  # weight of the products of the generator's kernels (BigGAN: 1e-4)
@@ -85,8 +86,13 @@ class GAN(Family):
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         options, pack = self.config.family, self.config.family.pack
-        players = generator_and_discriminator(self.config.network, self.space, self.forms, rngs, pack)
+        players = generator_and_discriminator(self.network, self.space, self.forms, rngs, pack)
         return players | ({'augmentation': augmented.Controller()} if augmented.controlled(options) else {})
+
+    @property
+    def network(self) -> Any:
+        """The config of the networks, in a stage if the run has several."""
+        return self.config.network
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -110,7 +116,7 @@ class GAN(Family):
         Real images are dequantised uniformly. Otherwise their grid of levels would give them away.
         """
         given = self.given(batch)
-        real = self._packed(self.space.encode(networks, batch))
+        real = self._real(networks, batch)
         fake = jax.lax.stop_gradient(self._packed(self._generate(networks, batch['key'], given)))
         keys = batch['key'][:: self.config.family.pack]
         critics = tuple(self._critic(networks, keys, step, kind) for kind in ('real', 'fake'))
@@ -129,7 +135,8 @@ class GAN(Family):
         told = augmented.heard(self.config.family, networks.get('augmentation'), real_logits, step)
         told |= {'loss': loss, 'penalty': every * penalty, 'accuracy': accuracy}  # logs are means over steps
         left = adversarial.falling(step, self.config.train.num_steps, self.config.family.penalty_falls_to)
-        return loss + every * left * weighted, told
+        drift = self.config.family.drift * jnp.square(real_logits).mean() if self.config.family.drift else 0.0
+        return loss + every * left * weighted + drift, told
 
     def _critic(self, networks: Networks, keys: Array, step: Array, kind: str) -> Any:
         """The discriminator as it sees 'real' or 'fake' images."""
@@ -166,10 +173,13 @@ class GAN(Family):
         chosen = LOSSES[self.config.family.loss]
         logits = real = self._critic(networks, keys, step, 'fake')(fake, given)
         if chosen.pairs:
-            real = self._critic(networks, keys, step, 'real')(self._packed(self.space.encode(networks, batch)), given)
+            real = self._critic(networks, keys, step, 'real')(self._real(networks, batch), given)
         loss, weight = chosen.generator(real, logits), self.config.family.orthogonality
         cost = weight * adversarial.orthogonality(networks['generator']) if weight else 0.0
         return loss + cost, {'loss': loss}
+
+    def _real(self, networks: Networks, batch: Batch) -> Array:
+        return self._packed(self.space.encode(networks, batch))
 
     def _packed(self, images: Array) -> Array:
         return adversarial.packed(images, self.config.family.pack)

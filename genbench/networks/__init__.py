@@ -24,6 +24,7 @@ from genbench.networks import (
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
+    progressive,
     r3gan,
     real_nvp,
     residual_flow,
@@ -39,63 +40,37 @@ from genbench.networks import (
 from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    'unet': unet.DEFAULTS,
-    'dit': dit.DEFAULTS,
-    'ncsnpp': ncsnpp.DEFAULTS,
-    'adm': adm.DEFAULTS,
-    'edm2': edm2.DEFAULTS,
-    'vdm': vdm.DEFAULTS,
-    'autoencoder': autoencoder.DEFAULTS,
-    'resnet': resnet.DEFAULTS,
-    'r3gan': r3gan.DEFAULTS,
-    'dcgan': dcgan.DEFAULTS,
-    'sngan': sngan.DEFAULTS,
-    'stylegan2': stylegan2.DEFAULTS,
-    'stylegan3': stylegan3.DEFAULTS,
-    'couplings': couplings.DEFAULTS,
-    'mlp': mlp.DEFAULTS,
-    'made': made.DEFAULTS,
-    'maf': maf.DEFAULTS,
-    'maxout': maxout.DEFAULTS,
-    'real_nvp': real_nvp.DEFAULTS,
-    'tarflow': tarflow.DEFAULTS,
-    'flowpp': flowpp.DEFAULTS,
-    'residual_flow': residual_flow.DEFAULTS,
-    'jet': jet.DEFAULTS,
-    'pixel_cnn': pixel_cnn.DEFAULTS,
-    'pixel_transformer': pixel_transformer.DEFAULTS,
-    'top_down': top_down.DEFAULTS,
-    'none': {},
+MODULES: dict[str, Any] = {
+    'unet': unet,
+    'dit': dit,
+    'ncsnpp': ncsnpp,
+    'adm': adm,
+    'edm2': edm2,
+    'vdm': vdm,
+    'autoencoder': autoencoder,
+    'resnet': resnet,
+    'r3gan': r3gan,
+    'dcgan': dcgan,
+    'sngan': sngan,
+    'stylegan2': stylegan2,
+    'stylegan3': stylegan3,
+    'progressive': progressive,
+    'couplings': couplings,
+    'mlp': mlp,
+    'made': made,
+    'maf': maf,
+    'maxout': maxout,
+    'real_nvp': real_nvp,
+    'tarflow': tarflow,
+    'flowpp': flowpp,
+    'residual_flow': residual_flow,
+    'jet': jet,
+    'pixel_cnn': pixel_cnn,
+    'pixel_transformer': pixel_transformer,
+    'top_down': top_down,
 }
-RANGES: dict[str, Mapping[str, Range]] = {
-    'unet': unet.RANGES,
-    'dit': dit.RANGES,
-    'ncsnpp': ncsnpp.RANGES,
-    'adm': adm.RANGES,
-    'edm2': edm2.RANGES,
-    'vdm': vdm.RANGES,
-    'autoencoder': autoencoder.RANGES,
-    'resnet': resnet.RANGES,
-    'r3gan': r3gan.RANGES,
-    'dcgan': dcgan.RANGES,
-    'sngan': sngan.RANGES,
-    'stylegan2': stylegan2.RANGES,
-    'stylegan3': stylegan3.RANGES,
-    'couplings': couplings.RANGES,
-    'mlp': mlp.RANGES,
-    'made': made.RANGES,
-    'maf': maf.RANGES,
-    'maxout': maxout.RANGES,
-    'real_nvp': real_nvp.RANGES,
-    'tarflow': tarflow.RANGES,
-    'flowpp': flowpp.RANGES,
-    'residual_flow': residual_flow.RANGES,
-    'jet': jet.RANGES,
-    'pixel_cnn': pixel_cnn.RANGES,
-    'pixel_transformer': pixel_transformer.RANGES,
-    'top_down': top_down.RANGES,
-}
+DEFAULTS: dict[str, dict[str, Any]] = {name: module.DEFAULTS for name, module in MODULES.items()} | {'none': {}}
+RANGES: dict[str, Mapping[str, Range]] = {name: module.RANGES for name, module in MODULES.items()}
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
@@ -110,8 +85,10 @@ DENOISERS = (*SQUARE, 'dit', 'mlp')
 # modules with Generator and Discriminator, and the keys GENERATOR and DISCRIMINATOR that only one of the two takes
 ADVERSARIES: dict[str, Any] = {
     'resnet': resnet, 'r3gan': r3gan, 'dcgan': dcgan, 'sngan': sngan, 'stylegan2': stylegan2, 'stylegan3': stylegan3,
+    'progressive': progressive,
 }  # fmt: skip
 STYLED = ('stylegan2', 'stylegan3')  # whose generators have styles
+GROWING = ('progressive',)  # whose generators and discriminators grow with the images
 MOVED = ('stylegan3',)  # whose generators take `transform`, for the scene that they show
 NORMALISED = ('maxout', 'dcgan', 'sngan', 'stylegan3')  # whose generators take `training`, for statistics of the batch
 
