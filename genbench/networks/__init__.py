@@ -21,6 +21,7 @@ from genbench.networks import (
     maf,
     maxout,
     mlp,
+    mmdit,
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
@@ -39,63 +40,14 @@ from genbench.networks import (
 from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    'unet': unet.DEFAULTS,
-    'dit': dit.DEFAULTS,
-    'ncsnpp': ncsnpp.DEFAULTS,
-    'adm': adm.DEFAULTS,
-    'edm2': edm2.DEFAULTS,
-    'vdm': vdm.DEFAULTS,
-    'autoencoder': autoencoder.DEFAULTS,
-    'resnet': resnet.DEFAULTS,
-    'r3gan': r3gan.DEFAULTS,
-    'dcgan': dcgan.DEFAULTS,
-    'sngan': sngan.DEFAULTS,
-    'stylegan2': stylegan2.DEFAULTS,
-    'stylegan3': stylegan3.DEFAULTS,
-    'couplings': couplings.DEFAULTS,
-    'mlp': mlp.DEFAULTS,
-    'made': made.DEFAULTS,
-    'maf': maf.DEFAULTS,
-    'maxout': maxout.DEFAULTS,
-    'real_nvp': real_nvp.DEFAULTS,
-    'tarflow': tarflow.DEFAULTS,
-    'flowpp': flowpp.DEFAULTS,
-    'residual_flow': residual_flow.DEFAULTS,
-    'jet': jet.DEFAULTS,
-    'pixel_cnn': pixel_cnn.DEFAULTS,
-    'pixel_transformer': pixel_transformer.DEFAULTS,
-    'top_down': top_down.DEFAULTS,
-    'none': {},
-}
-RANGES: dict[str, Mapping[str, Range]] = {
-    'unet': unet.RANGES,
-    'dit': dit.RANGES,
-    'ncsnpp': ncsnpp.RANGES,
-    'adm': adm.RANGES,
-    'edm2': edm2.RANGES,
-    'vdm': vdm.RANGES,
-    'autoencoder': autoencoder.RANGES,
-    'resnet': resnet.RANGES,
-    'r3gan': r3gan.RANGES,
-    'dcgan': dcgan.RANGES,
-    'sngan': sngan.RANGES,
-    'stylegan2': stylegan2.RANGES,
-    'stylegan3': stylegan3.RANGES,
-    'couplings': couplings.RANGES,
-    'mlp': mlp.RANGES,
-    'made': made.RANGES,
-    'maf': maf.RANGES,
-    'maxout': maxout.RANGES,
-    'real_nvp': real_nvp.RANGES,
-    'tarflow': tarflow.RANGES,
-    'flowpp': flowpp.RANGES,
-    'residual_flow': residual_flow.RANGES,
-    'jet': jet.RANGES,
-    'pixel_cnn': pixel_cnn.RANGES,
-    'pixel_transformer': pixel_transformer.RANGES,
-    'top_down': top_down.RANGES,
-}
+_MODULES: tuple[Any, ...] = (
+    unet, dit, mmdit, ncsnpp, adm, edm2, vdm, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2, stylegan3,
+    couplings, mlp, made, maf, maxout, real_nvp, tarflow, flowpp, residual_flow, jet, pixel_cnn, pixel_transformer,
+    top_down,
+)  # fmt: skip
+_NAMED = {module.__name__.rpartition('.')[2]: module for module in _MODULES}
+DEFAULTS: dict[str, dict[str, Any]] = {**{name: module.DEFAULTS for name, module in _NAMED.items()}, 'none': {}}
+RANGES: dict[str, Mapping[str, Range]] = {name: module.RANGES for name, module in _NAMED.items()}
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
@@ -106,7 +58,8 @@ FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'jet': jet.Flow,
 }  # fmt: skip
 DEQUANTISER_HEADS = 4
-DENOISERS = (*SQUARE, 'dit', 'mlp')
+TRANSFORMERS: dict[str, Callable[..., nnx.Module]] = {'dit': dit.DiT, 'mmdit': mmdit.MMDiT}  # (shape, forms, …)
+DENOISERS = (*SQUARE, *TRANSFORMERS, 'mlp')
 # modules with Generator and Discriminator, and the keys GENERATOR and DISCRIMINATOR that only one of the two takes
 ADVERSARIES: dict[str, Any] = {
     'resnet': resnet, 'r3gan': r3gan, 'dcgan': dcgan, 'sngan': sngan, 'stylegan2': stylegan2, 'stylegan3': stylegan3,
@@ -171,8 +124,8 @@ def denoiser(
     options = {**_options(config), 'second_time': second_time, 'outputs': outputs}
     if config.name in SQUARE:
         return SQUARE[config.name](square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
-    if config.name == 'dit':
-        return dit.DiT(space.shape, forms, rngs=rngs, **options)
+    if config.name in TRANSFORMERS:
+        return TRANSFORMERS[config.name](space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
         mlp.check(config, 'a denoiser')
         kind: Any = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]
