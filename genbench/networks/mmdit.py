@@ -5,6 +5,7 @@ one attention. Time and the caption as a whole modulate both streams. The paper'
 `depth` heads; Stable Diffusion 3 medium has depth 24, patches of 2, and queries and keys without a norm.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -36,15 +37,17 @@ class Stream(nnx.Module):
     def __init__(self, width: int, heads: int, expansion: int, *, qk_norm: bool, last: bool, rngs: nnx.Rngs):
         self.heads, self.last = heads, last
         self.modulation = layers.Linear(width, (2 if last else 6) * width, kernel_init=layers.zeros, rngs=rngs)
-        self.inputs = layers.Linear(width, 3 * width, kernel_init=xavier, rngs=rngs)
+        build = functools.partial(layers.Linear, kernel_init=xavier, rngs=rngs)
+        self.attention = nnx.Dict(
+            {'inputs': build(width, 3 * width), **({} if last else {'output': build(width, width)})}
+        )
         self.scales = nnx.Param(jnp.ones((2, width // heads))) if qk_norm else None
-        self.output = None if last else layers.Linear(width, width, kernel_init=xavier, rngs=rngs)
         self.mlp = None if last else Perceptron(width, expansion * width, rngs=rngs)
 
     def ask(self, x: Array, condition: Array) -> tuple[Array, list[Array]]:
         """Queries, keys and values (batch, tokens, 3, heads, size), and the modulation of what follows them."""
         shift, scale, *later = jnp.split(self.modulation(condition), 2 if self.last else 6, axis=-1)
-        qkv = self.inputs.into(modulate(x, shift, scale), 3, self.heads, x.shape[-1] // self.heads)
+        qkv = self.attention['inputs'].into(modulate(x, shift, scale), 3, self.heads, x.shape[-1] // self.heads)
         if self.scales is None:
             return qkv, later
         wide = qkv[:, :, :2].astype(jnp.float32)
@@ -54,10 +57,10 @@ class Stream(nnx.Module):
 
     def take(self, x: Array, found: Array, later: list[Array]) -> Array:
         """x with what attention found (batch, tokens, heads, size), and then with the perceptron's output."""
-        if self.output is None or self.mlp is None:
+        if self.mlp is None:
             return x
         gate, shift, scale, gate_mlp = later
-        x = x + gate[:, None] * self.output(found.reshape(x.shape))
+        x = x + gate[:, None] * self.attention['output'](found.reshape(x.shape))
         return x + gate_mlp[:, None] * self.mlp(modulate(x, shift, scale))
 
 

@@ -99,7 +99,7 @@ def test_a_joint_block_is_one_attention_over_two_streams_with_their_own_weights(
     asked, later = [], []
     for stream, tokens in ((block.text, words), (block.image, x)):
         shift, scale, *rest = np.split(linear(stream.modulation, y), 2 if stream.last else 6)
-        parts = np.split(linear(stream.inputs, modulated(tokens, shift, scale)), 3, axis=1)
+        parts = np.split(linear(stream.attention['inputs'], modulated(tokens, shift, scale)), 3, axis=1)
         if qk_norm:
             for index in range(2):
                 heads = parts[index].reshape(-1, 2, 4)
@@ -113,7 +113,7 @@ def test_a_joint_block_is_one_attention_over_two_streams_with_their_own_weights(
                                           strict=True):  # fmt: skip
         if not stream.last:
             gate, shift, scale, gate_mlp = rest
-            tokens = tokens + gate * linear(stream.output, part)
+            tokens = tokens + gate * linear(stream.attention['output'], part)
             tokens = tokens + gate_mlp * perceptron(stream.mlp, modulated(tokens, shift, scale))
         wanted.append(tokens)
     batched = (jnp.asarray(one, jnp.float32)[None] for one in (words, x, y))
@@ -131,8 +131,8 @@ def test_stable_diffusion_3_medium_has_its_parameters():
     assert found == 2_028_328_000
 
 
-def denoiser(name):
-    config = ConfigDict({**networks.defaults(name), 'text_depth': 1, 'text_heads': 2, **SMALL[name]})
+def denoiser(name, **options):
+    config = ConfigDict({**networks.defaults(name), 'text_depth': 1, 'text_heads': 2, **SMALL[name], **options})
     return networks.denoiser(config, SPEC, {**FORMS, 'label': Form('classes', (), 3)}, nnx.Rngs(0))
 
 
@@ -150,6 +150,13 @@ def test_a_network_with_a_reader_hears_each_byte_of_its_own_caption_alone(name):
         changed = np.abs(call(network, *INPUTS, other) - y).max((1, 2, 3))
         assert changed[1] > 1e-3 and max(changed[0], changed[2]) < 1e-5
     assert np.abs(call(network, *INPUTS, {**TOLD, 'label': jnp.full(3, 3)}) - y).max() > 1e-3
+
+
+def test_an_mmdit_in_bfloat16_is_near_the_one_in_float32():
+    exact, rounded = (call(scrambled(lambda kind=kind: denoiser('mmdit', dtype=kind, remat='blocks')), *INPUTS, TOLD)
+                      for kind in ('float32', 'bfloat16'))  # fmt: skip
+    assert rounded.dtype == jnp.float32 and (rounded != exact).any()
+    np.testing.assert_allclose(rounded, exact, atol=0.05 * np.abs(exact).max())
 
 
 def test_a_fresh_mmdit_is_zero_and_its_blocks_are_the_identity():
