@@ -23,9 +23,9 @@ def get_config() -> ConfigDict:
             'family': {
                 'name': 'flow_matching', 'conditions': ('caption:bytes24',), 'time_sampler': 'logit_normal',
             },
-            'network': {'name': 'mmdit', 'depth': 2, 'width': 128, 'heads': 2, 'text_width': 64},
+            'network': {'name': 'mmdit', 'depth': 2, 'heads': 2, 'text_width': 64},
             'train': {'num_steps': 600, 'sample_every': 200, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 50},
+            'optimizer': {'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
                 'num_samples': 180,
                 'sets': 8,
