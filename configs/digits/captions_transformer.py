@@ -5,11 +5,11 @@ genbench sample runs/captions_transformer --out=sevens.png --given caption="a bo
 
 The transformer is trained together with the U-Net. The U-Net attends to its features, and the last one is added to the
 embedding of time (A. Nichol et al., GLIDE: Towards Photorealistic Image Generation and Editing with Text-Guided
-Diffusion Models, 2022, section 2.4).
+Diffusion Models, 2022, section 4.1).
 
-Differs from the paper: two blocks of width 64 read at most 24 bytes instead of 24 blocks of width 2048 that read 128
-tokens of a vocabulary. Blocks of the U-Net attend to captions after, and not within, attention to pixels. A tenth of
-the captions is dropped in training from the start, instead of a fifth in a fine-tuning. The data set has 8×8 images.
+Differs from the paper: two blocks of width 64 read at most 24 bytes instead of 24 blocks of width 2048 that read tokens
+of a vocabulary. Blocks of the U-Net attend to captions after, and not within, attention to pixels. A tenth of the
+captions is dropped in training from the start, instead of a fifth in a fine-tuning. The data set has 8×8 images.
 """
 
 from ml_collections import ConfigDict

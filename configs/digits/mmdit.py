@@ -8,9 +8,9 @@ straight paths, times from a logit-normal distribution, joint attention of capti
 queries and keys. As in the paper, a network of depth d has the width 64 d and d heads, and d is 2.
 
 Differs from the paper: the captions are read by a transformer that is trained along, instead of two frozen CLIP
-encoders and T5; pixels of 8×8 images instead of latents; a tenth of the captions is dropped instead of 46.4% for each
-of three encoders; Adam at 1e-3 with a cosine schedule instead of AdamW at a constant 1e-4. Times are multiplied by 1000
-and not shifted with the resolution.
+encoders and T5; pixels of 8×8 images instead of latents; a tenth of the captions is dropped, instead of each of the
+three encoders on its own; Adam at 1e-3 with a cosine schedule instead of AdamW at 1e-4. Times are not shifted with the
+resolution.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                 'name': 'flow_matching', 'conditions': ('caption:bytes24',), 'time_sampler': 'logit_normal',
             },
             'network': {'name': 'mmdit', 'depth': 2, 'heads': 2, 'text_width': 64},
-            'train': {'num_steps': 600, 'sample_every': 200, 'ema_decay': 0.99},
+            'train': {'num_steps': 1200, 'sample_every': 400, 'ema_decay': 0.99},
             'optimizer': {'schedule': 'cosine', 'warmup_steps': 50},
             'evaluation': {
                 'num_samples': 180,

@@ -1,8 +1,8 @@
 """Readers of captions, which are trained along with a network: a table of vectors, or a transformer.
 
-The transformer follows A. Nichol et al., GLIDE, 2022 (section 2.4 and appendix A): attention in all directions, padding
-with a vector of its own, blocks of the network attend to the features of all places, and the feature of the last place
-is added to the embedding of time. It reads whatever tokens the condition has: words, or bytes.
+The transformer follows A. Nichol et al., GLIDE, 2022 (section 4.1 and the official code): attention in all directions,
+padding with a vector of its own, blocks of the network attend to the features of all places, and the feature of the
+last place is added to the embedding of time. It reads whatever tokens the condition has: words, or bytes.
 """
 
 from collections.abc import Mapping
