@@ -55,9 +55,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument('runs', nargs='+', help='folders of runs whose model takes captions of digits')
     parser.add_argument('--count', type=int, default=32, help='images for each caption')
     parser.add_argument('--weights', type=float, nargs='+', default=WEIGHTS)
+    parser.add_argument('--digits', type=int, nargs='+', default=range(10))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--negative', action='store_true',
-                        help='guide away from the caption with the other ink instead of from none')  # fmt: skip
+                        help='guide away from the caption with the other ink; each one compiles anew')  # fmt: skip
     options = parser.parse_args(words)
     judge = Judge()
     real = slice(NUM_TRAIN, None)
@@ -68,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
         source, name = Source(run), pathlib.Path(run).name
         for weight in options.weights:
             found = []
-            for digit, bold in itertools.product(range(10), (False, True)):
+            for digit, bold in itertools.product(options.digits, (False, True)):
                 said, other = (f'a {ink} {NAMES[digit]}' for ink in (('thin', 'bold')[bold], ('bold', 'thin')[bold]))
                 away = f',negative=caption={other}' if options.negative and weight else ''
                 sampler = f'{source.family.config.evaluation.samplers[0]}:guidance={weight}{away}'

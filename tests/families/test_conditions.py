@@ -65,6 +65,23 @@ def test_a_loss_with_conditions_of_every_form_is_finite_and_reaches_every_parame
     assert not [key for key, slope in flatten(slopes).items() if not np.abs(slope).max() > 0]
 
 
+def test_a_loss_with_bytes_reaches_every_parameter_of_an_mmdit_and_of_its_reader():
+    network = {'name': 'mmdit', 'depth': 2, 'width': 16, 'heads': 2, 'text_depth': 1, 'text_width': 8, 'text_heads': 2}
+    values = {'family': {'name': 'flow_matching', 'conditions': ('caption:bytes6',)}, 'network': network}
+    family = families.get('flow_matching')(config.resolve(values), SPEC)
+    blueprint, rng = Blueprint(family), np.random.default_rng(1)
+    rows = {**batch(), 'caption:bytes6': jnp.asarray(captions.reading('bytes6').numbers(['a b', 'naïve'] * 4))}
+    shapes = jax.eval_shape(blueprint.initial_state, jax.random.key(0), rows, {})
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), shapes['params'])
+
+    def loss(params):
+        return family.updates[0].loss(blueprint.bind(params, shapes['aux']), rows, jax.random.key(0), 0)[0]
+
+    slopes = flatten(jax.jit(jax.grad(loss))(params))
+    assert any('words/blocks' in key for key in slopes)
+    assert not [key for key, slope in slopes.items() if not np.abs(slope).max() > 0]
+
+
 @pytest.mark.parametrize('sampler', [Sampler('ddim', 2), Sampler('ddim', 2, 1.5)], ids=['plain', 'guided'])
 def test_conditional_samples_hear_everything_they_are_told_and_no_neighbour(sampler):
     family, draw = built()[0], drawer(sampler)
