@@ -3,11 +3,10 @@
 A kind of condition defines the fields of a row that it needs, how it is made from them, and its form in networks. A
 model's conditions are a mapping `given` from names to arrays (batch, …), or None for an unconditional model. Configs
 name conditions as KIND or KIND:NUMBER, e.g. family.conditions=('label', 'low_resolution:4'). The range of
-guidance_weight is written LOW-HIGH.
+guidance_weight is written LOW-HIGH, and `captions` says how captions are read.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench import rng
-from genbench.data import augmentation
+from genbench.data import augmentation, captions
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError, did_you_mean
 
@@ -24,7 +23,6 @@ Array = jax.Array
 Rows = Mapping[str, Any]  # fields of rows by name, each (batch, …)
 Given = Mapping[str, Any] | None  # arrays on the host or on devices
 
-WORDS, VOCABULARY = 16, 4096  # the most words in a caption, and the number of word ids; id 0 is padding
 WEIGHT, HEAVIEST = 'guidance_weight', 60  # the fastest sine of the embedding, of w / 10, repeats after 62.8
 
 
@@ -56,7 +54,7 @@ class Condition:
     Attributes:
       name: the name of the kind, and of the condition in `given`.
       form: the form that networks must be built for.
-      fields: the fields of a row that `make` needs.
+      fields: the fields of a row that `make` needs. NAME:WAY is a text that is read as `captions.reading(WAY)` says.
       make: (rows, one key per image) → arrays (batch, *form.shape).
       read: the user's input, a text or the path of a picture → the rows of one image, for `make`.
       augment: (integer images, one key per image) → images to train on, and their condition: the change that was made,
@@ -208,20 +206,6 @@ def check_classes(forms: Mapping[str, Form]) -> None:
 # Kinds.
 
 
-def words(texts: Iterable[str | bytes]) -> np.ndarray:
-    """The numbers (n, WORDS) of the words in each text: a hash of each word, and 0 after the last word.
-
-    Two words share a number with probability 1 / VOCABULARY.
-    """
-    found = np.zeros((0, WORDS), np.int32)
-    rows = [found]
-    for text in texts:
-        spelt = (text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text)).lower().split()[:WORDS]
-        numbers = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in spelt]
-        rows.append(np.asarray([numbers + [0] * (WORDS - len(numbers))], np.int32))
-    return np.concatenate(rows)
-
-
 def _label(spec: DataSpec, number: str) -> Condition:
     _no_number('label', number)
     if not spec.classes:
@@ -236,13 +220,13 @@ def _label(spec: DataSpec, number: str) -> Condition:
     return Condition('label', form, ('label',), lambda rows, keys: jnp.asarray(rows['label'], jnp.int32), read)
 
 
-def _caption(spec: DataSpec, number: str) -> Condition:
-    _no_number('caption', number)
+def _caption(spec: DataSpec, way: str) -> Condition:
     if spec.field('caption') != TEXT:
         raise UserError(f'The condition caption needs a text field "caption", but {spec.name} has none.')
-    form = Form('tokens', (WORDS,), VOCABULARY)
-    return Condition('caption', form, ('caption',), lambda rows, keys: jnp.asarray(rows['caption'], jnp.int32),
-                     lambda text: {'caption': words([text])})  # fmt: skip
+    reading, field = captions.reading(way), f'caption:{way}' if way else 'caption'
+    form = Form('tokens', (reading.length,), reading.size)
+    return Condition('caption', form, (field,), lambda rows, keys: jnp.asarray(rows[field], jnp.int32),
+                     lambda text: {field: reading.number(text)})  # fmt: skip
 
 
 def _of_image(name: str, spec: DataSpec, channels: int, function: Callable[[Array, Array], Array]) -> Condition:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genbench import remote
-from genbench.data.conditions import words
+from genbench.data import captions
 from genbench.data.spec import TEXT, DataSpec, resize
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 
@@ -274,7 +274,7 @@ def load(builder: Any, split: str, fields: Sequence[str] = ()) -> Arrays:
     """Decode a split into memory. TFDS slices such as 'train[:1000]' are allowed.
 
     Args:
-      fields: further fields to read, from `DataSpec.fields`.
+      fields: further fields to read, from `DataSpec.fields`; FIELD:WAY reads a text as `captions.reading` says.
     """
     try:
         with warnings.catch_warnings():
@@ -297,16 +297,20 @@ def noise(spec: DataSpec, count: int, fields: Sequence[str] = ()) -> Arrays:
     draw = np.random.default_rng(0)
     images = draw.integers(0, spec.levels, (count, *spec.shape)).astype(np.uint8)
     labels = draw.integers(0, max(spec.classes, 1), count).astype(np.int32)
-    return Arrays(images, labels, {name: words([''] * count) for name in fields if spec.field(name) == TEXT})
+    texts = [(name, *name.partition(':')[::2]) for name in fields]
+    return Arrays(images, labels, {name: captions.reading(way).numbers([''] * count)
+                                   for name, field, way in texts if spec.field(field) == TEXT})  # fmt: skip
 
 
 def stack(records: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Stack rows into one array per field. Texts become the numbers of their words."""
+    """Stack rows into one array per field. Texts become numbers, of their words or as FIELD:WAY says."""
     columns = {
         'image': np.stack([record['image'] for record in records]),
         'label': np.asarray([record.get('label', 0) for record in records], np.int32),
     }
     for name in fields:
-        values = [record[name] for record in records]
-        columns[name] = words(values) if isinstance(values[0], str | bytes) else np.asarray(values)
+        field, _, way = name.partition(':')
+        values = [record[field] for record in records]
+        text = isinstance(values[0], str | bytes)
+        columns[name] = captions.reading(way).numbers(values) if text else np.asarray(values)
     return columns

@@ -21,6 +21,7 @@ from genbench.networks import (
     maf,
     maxout,
     mlp,
+    mmdit,
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
@@ -40,37 +41,14 @@ from genbench.networks import (
 from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
 
-MODULES: dict[str, Any] = {
-    'unet': unet,
-    'dit': dit,
-    'ncsnpp': ncsnpp,
-    'adm': adm,
-    'edm2': edm2,
-    'vdm': vdm,
-    'autoencoder': autoencoder,
-    'resnet': resnet,
-    'r3gan': r3gan,
-    'dcgan': dcgan,
-    'sngan': sngan,
-    'stylegan2': stylegan2,
-    'stylegan3': stylegan3,
-    'progressive': progressive,
-    'couplings': couplings,
-    'mlp': mlp,
-    'made': made,
-    'maf': maf,
-    'maxout': maxout,
-    'real_nvp': real_nvp,
-    'tarflow': tarflow,
-    'flowpp': flowpp,
-    'residual_flow': residual_flow,
-    'jet': jet,
-    'pixel_cnn': pixel_cnn,
-    'pixel_transformer': pixel_transformer,
-    'top_down': top_down,
-}
-DEFAULTS: dict[str, dict[str, Any]] = {name: module.DEFAULTS for name, module in MODULES.items()} | {'none': {}}
-RANGES: dict[str, Mapping[str, Range]] = {name: module.RANGES for name, module in MODULES.items()}
+_MODULES: tuple[Any, ...] = (
+    unet, dit, mmdit, ncsnpp, adm, edm2, vdm, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2, stylegan3,
+    progressive, couplings, mlp, made, maf, maxout, real_nvp, tarflow, flowpp, residual_flow, jet, pixel_cnn,
+    pixel_transformer, top_down,
+)  # fmt: skip
+_NAMED = {module.__name__.rpartition('.')[2]: module for module in _MODULES}
+DEFAULTS: dict[str, dict[str, Any]] = {**{name: module.DEFAULTS for name, module in _NAMED.items()}, 'none': {}}
+RANGES: dict[str, Mapping[str, Range]] = {name: module.RANGES for name, module in _NAMED.items()}
 # (size, channels, forms, …) → a network for square images
 SQUARE: dict[str, Callable[..., nnx.Module]] = {
     'unet': unet.UNet, 'ncsnpp': ncsnpp.NCSNpp, 'adm': adm.ADM, 'edm2': edm2.EDM2, 'vdm': vdm.VDM,
@@ -81,7 +59,8 @@ FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'jet': jet.Flow,
 }  # fmt: skip
 DEQUANTISER_HEADS = 4
-DENOISERS = (*SQUARE, 'dit', 'mlp')
+TRANSFORMERS: dict[str, Callable[..., nnx.Module]] = {'dit': dit.DiT, 'mmdit': mmdit.MMDiT}  # (shape, forms, …)
+DENOISERS = (*SQUARE, *TRANSFORMERS, 'mlp')
 # modules with Generator and Discriminator, and the keys GENERATOR and DISCRIMINATOR that only one of the two takes
 ADVERSARIES: dict[str, Any] = {
     'resnet': resnet, 'r3gan': r3gan, 'dcgan': dcgan, 'sngan': sngan, 'stylegan2': stylegan2, 'stylegan3': stylegan3,
@@ -148,8 +127,8 @@ def denoiser(
     options = {**_options(config), 'second_time': second_time, 'outputs': outputs}
     if config.name in SQUARE:
         return SQUARE[config.name](square_size(config, space), space.shape[2], forms, rngs=rngs, **options)
-    if config.name == 'dit':
-        return dit.DiT(space.shape, forms, rngs=rngs, **options)
+    if config.name in TRANSFORMERS:
+        return TRANSFORMERS[config.name](space.shape, forms, rngs=rngs, **options)
     if config.name == 'mlp':
         mlp.check(config, 'a denoiser')
         kind: Any = {'sinusoids': mlp.Denoiser, 'input': mlp.TimeAsInput}[config.time]

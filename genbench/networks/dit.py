@@ -3,17 +3,15 @@
 The paper's sizes as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (24, 1024, 16), XL (28, 1152, 16).
 """
 
-import math
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.errors import UserError
-from genbench.networks import layers
+from genbench.networks import layers, text, transformer
+from genbench.networks.transformer import Attention, Perceptron, modulate, positions, xavier
 from genbench.ranges import COUNT, POSITIVE
 
 Array = jax.Array
@@ -27,6 +25,7 @@ DEFAULTS = {
     'time_scale': 1000.0,  # scale of the time sinusoids; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and the output are always float32
     'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
+    **text.DEFAULTS,
 }
 RANGES = {
     'patch': COUNT,
@@ -35,55 +34,11 @@ RANGES = {
     'heads': COUNT,
     'expansion': COUNT,
     'time_scale': POSITIVE,
+    **text.RANGES,
 }
 
 TIME_FEATURES = 256
-xavier = nnx.initializers.xavier_uniform()
 table = nnx.initializers.normal(0.02)  # for the embeddings of times and labels, as in the official code
-
-
-def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """The fixed embedding of a grid (rows · columns, width): sines and cosines of the column, then of the row."""
-    quarter = width // 4
-    frequencies = np.exp(-math.log(10_000.0) * np.arange(quarter) / quarter)
-    parts = [np.outer(axis.reshape(-1), frequencies) for axis in np.mgrid[:rows, :columns][::-1]]
-    return np.concatenate([wave(part) for part in parts for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
-
-
-def normalise(x: Array) -> Array:
-    """Layer normalisation without parameters (Ba et al. 2016), with statistics in float32."""
-    wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)).astype(x.dtype)
-
-
-def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """Scale and shift the normalised x (batch, tokens, width), with one scale and shift per image."""
-    return normalise(x) * (1 + scale[:, None]) + shift[:, None]
-
-
-class Attention(nnx.Module):
-    """Self-attention between tokens (batch, tokens, width)."""
-
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        self.heads = heads
-        self.inputs = layers.Linear(width, 3 * width, kernel_init=xavier, rngs=rngs)
-        self.output = layers.Linear(width, width, kernel_init=xavier, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        qkv = self.inputs.into(x, 3, self.heads, x.shape[-1] // self.heads)
-        return self.output(layers.attend(qkv).reshape(x.shape))
-
-
-class Perceptron(nnx.Module):
-    """Two layers with GELU, in its tanh form, between them."""
-
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
-        self.hidden = layers.Linear(width, hidden, kernel_init=xavier, rngs=rngs)
-        self.output = layers.Linear(hidden, width, kernel_init=xavier, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.output(jax.nn.gelu(self.hidden(x), approximate=True))
 
 
 class Block(nnx.Module):
@@ -109,13 +64,14 @@ class Block(nnx.Module):
 class DiT(nnx.Module):
     """(x_t, t, given) → an array shaped like x_t, or with `outputs` times its channels; zero when fresh.
 
-    Classes and vectors are added to the embedding of time, pictures become further channels, and every block attends
-    to words.
+    Classes, vectors and captions as a whole are added to the embedding of time, pictures become further channels, and
+    every block attends to words.
 
     Args:
       shape: height, width and channels of the images.
       forms: the forms of the conditions, by name.
       second_time: build the network for calls with a time s before t.
+      reader: the keys of `text.DEFAULTS`.
 
     Raises:
       UserError: the patches do not tile the images, or the heads do not divide the width.
@@ -125,15 +81,13 @@ class DiT(nnx.Module):
         self, shape: tuple[int, ...], forms: Mapping[str, Form], *,
         patch: int, depth: int, width: int, heads: int, expansion: int = 4, time_scale: float = 1000.0,
         dtype: str = 'float32', remat: str = 'none', second_time: bool = False, outputs: int = 1, rngs: nnx.Rngs,
+        **reader: int,
     ):  # fmt: skip
         rows, columns, channels = shape
-        if rows % patch or columns % patch:
-            raise UserError(f'Patches of {patch} pixels (network.patch) do not tile images of {rows}×{columns}.')
-        if width % heads or width % 4:
-            raise UserError(f'network.width is {width}; it should be divisible by 4 and by network.heads ({heads}).')
+        transformer.check_sizes(rows, columns, patch, width, heads)
         self.dtype, self.remat = layers.compute_dtype(dtype), layers.check_remat(remat)
         self.patch, self.grid, self.forms = patch, (rows // patch, columns // patch), tuple(forms.items())
-        width_of_words = width if any(form.type == 'tokens' for form in forms.values()) else 0
+        width_of_words = text.wide(forms, width, **reader)
         self.conditioning = layers.Conditioning(
             TIME_FEATURES, width, forms, endpoint=False, kernel_init=table, class_init=table, time_scale=time_scale,
             second_time=second_time, rngs=rngs,
@@ -143,7 +97,7 @@ class DiT(nnx.Module):
         self.blocks = nnx.List([Block(width, heads, expansion, width_of_words, rngs=rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
         self.output = layers.Linear(width, patch * patch * channels * outputs, kernel_init=layers.zeros, rngs=rngs)
-        self.words = layers.Words(forms, width_of_words, rngs=rngs)
+        self.words = text.reader(forms, width, width, rngs=rngs, **reader)
 
     def __call__(
         self, x: Array, t: Array, given: Given = None, key: Array | None = None, s: Array | None = None
@@ -151,14 +105,12 @@ class DiT(nnx.Module):
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` is not used.
 
         s defaults to t."""
-        batch, (rows, columns), patch = len(x), self.grid, self.patch
-        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, batch)
+        words, whole = self.words.read(given, len(x))
+        condition = self.conditioning(t, given, s, whole).astype(self.dtype)
         seen = layers.with_channels(x, dict(self.forms), given)
-        patches = seen.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
-        h = self.tokens(patches.astype(self.dtype))
-        h = h + jnp.asarray(positions(rows, columns, h.shape[-1]), self.dtype)
+        h = self.tokens(transformer.into_patches(seen, self.patch).astype(self.dtype))
+        h = h + jnp.asarray(positions(*self.grid, h.shape[-1]), self.dtype)
         for block in self.blocks:
             h = layers.rematerialise(self.remat, block)(h, condition, words)
         y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
-        y = y.reshape(batch, rows, columns, patch, patch, -1).swapaxes(2, 3)
-        return y.reshape(*x.shape[:3], -1).astype(jnp.float32)
+        return transformer.from_patches(y, self.grid, self.patch).astype(jnp.float32)

@@ -165,7 +165,8 @@ class Conditioning(nnx.Module):
             name: Linear(features, outputs, use_bias=False, kernel_init=zeros, rngs=rngs) for name, _ in self.heard
         })  # fmt: skip
 
-    def __call__(self, t: Array, given: Given, s: Array | None = None) -> Array:
+    def __call__(self, t: Array, given: Given, s: Array | None = None, more: Array | None = None) -> Array:
+        """The vector, with `more` (batch, outputs) added to it before the last activation."""
         h = self._embedded(t)
         for name, form in self.forms:
             if form.type in self.early:
@@ -182,7 +183,7 @@ class Conditioning(nnx.Module):
         for name, form in self.forms:
             if form.type not in self.early:
                 h = h + self.entries[name](told(given, name, form, len(t)))
-        return nnx.silu(h)
+        return nnx.silu(h if more is None else h + more)
 
     def _embedded(self, t: Array) -> Array:
         if self.features_of_time is not None:
@@ -225,6 +226,10 @@ class Words(nnx.Module):
             for name, form in self.forms
         ]
         return jnp.concatenate(found, axis=1) if found else None
+
+    def read(self, given: Given, count: int) -> tuple[Array | None, Array | None]:
+        """The vectors to attend to, and what the captions as a whole add to the embedding of time, if they do."""
+        return self(given, count), None
 
 
 def with_channels(x: Array, forms: Mapping[str, Form], given: Given) -> Array:

@@ -1,8 +1,8 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B), with residual blocks at each resolution and attention at some.
 
 The initialisation is that of the official code, except that layers that start near zero there (with a variance of 1e-10
-over their average fan) start at zero here. DDPM has no conditions. Here classes and vectors are added to the embedding
-of time, pictures become further channels, and every block attends to words.
+over their average fan) start at zero here. DDPM has no conditions. Here classes, vectors and captions as a whole are
+added to the embedding of time, pictures become further channels, and every block attends to words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks import layers
+from genbench.networks import layers, text
 from genbench.ranges import COUNT, POSITIVE, SHARE, each
 
 DEFAULTS = {
@@ -27,6 +27,7 @@ DEFAULTS = {
     'time_scale': 1000.0,  # scale of the time sinusoids; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and the output are always float32
     'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
+    **text.DEFAULTS,
 }
 RANGES = {
     'channels': COUNT,
@@ -37,6 +38,7 @@ RANGES = {
     'groups': COUNT,
     'dropout': SHARE,
     'time_scale': POSITIVE,
+    **text.RANGES,
 }
 
 
@@ -79,13 +81,12 @@ class Encoder(nnx.Module):
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, time_scale: float, dtype: str, remat: str, second_time: bool,
-        features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs,
+        features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs, **reader: int,
     ):  # fmt: skip
         self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
-        tokens = any(form.type == 'tokens' for form in forms.values())
-        self.width_of_words = channels * max(multipliers) if tokens else 0
+        self.reader = {'own': channels * max(multipliers), 'outputs': 4 * channels, **reader}
         self.level_options: dict[str, Any] = {
-            'words': self.width_of_words, 'heads': heads, 'condition': 4 * channels, 'groups': groups,
+            'words': text.wide(forms, **self.reader), 'heads': heads, 'condition': 4 * channels, 'groups': groups,
             'dropout': dropout, 'remat': remat,
         }  # fmt: skip
         self.conditioning = layers.Conditioning(
@@ -122,7 +123,8 @@ class Encoder(nnx.Module):
         Args:
           hint: added to the first layer's output.
         """
-        condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, len(x))
+        words, whole = self.words.read(given, len(x))
+        condition = self.conditioning(t, given, s, whole).astype(self.dtype)
         h = self.conv_in(layers.with_channels(x, dict(self.forms), given).astype(self.dtype))
         h = h if hint is None else h + hint
         states = [h]
@@ -149,6 +151,7 @@ class UNet(Encoder):
       second_time: build the network for calls with a time s before t.
       features: the number of further channels of x, which a subclass computes.
       attend_middle: attend in the middle even if no resolution is in `attention`.
+      reader: the keys of `text.DEFAULTS`.
     """
 
     def __init__(
@@ -156,11 +159,13 @@ class UNet(Encoder):
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, time_scale: float = 1000.0, dtype: str = 'float32', remat: str = 'none',
         second_time: bool = False, outputs: int = 1, features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs,
+        **reader: int,
     ):  # fmt: skip
         super().__init__(
             size, image_channels, forms, channels=channels, multipliers=multipliers, blocks=blocks,
             attention=attention, heads=heads, groups=groups, dropout=dropout, time_scale=time_scale, dtype=dtype,
             remat=remat, second_time=second_time, features=features, attend_middle=attend_middle, rngs=rngs,
+            **reader,
         )  # fmt: skip
         *skips, width = self.widths
         up: list[Any] = []
@@ -173,7 +178,7 @@ class UNet(Encoder):
         self.up = nnx.List(up)
         self.norm_out = layers.GroupNorm(width, groups=groups)
         self.conv_out = layers.Conv(width, outputs * image_channels, kernel_init=layers.zeros, rngs=rngs)
-        self.words = layers.Words(forms, self.width_of_words, rngs=rngs)
+        self.words = text.reader(forms, rngs=rngs, **self.reader)
 
     def __call__(
         self, x: jax.Array, t: jax.Array, given: Given = None, key: jax.Array | None = None,
@@ -207,7 +212,7 @@ class Classifier(Encoder):
         super().__init__(size, image_channels, {}, groups=groups, second_time=False, rngs=rngs, **options)
         self.norm_out = layers.GroupNorm(self.widths[-1], groups=groups)
         self.output = layers.Linear(self.widths[-1], classes, kernel_init=layers.fan_average, rngs=rngs)
-        self.words = layers.Words({}, self.width_of_words, rngs=rngs)
+        self.words = text.reader({}, rngs=rngs, **self.reader)
 
     def __call__(self, x: jax.Array, t: jax.Array, key: jax.Array | None = None) -> jax.Array:
         *_, h = self.encode(x, t, None, key)[2]
@@ -237,7 +242,7 @@ class Control(Encoder):
         self.outputs = nnx.List([
             layers.Conv(width, width, kernel=1, kernel_init=layers.zeros, rngs=rngs) for width in self.widths
         ])  # fmt: skip
-        self.words = layers.Words(forms, self.width_of_words, rngs=rngs)
+        self.words = text.reader(forms, rngs=rngs, **self.reader)
 
     def begin_as(self, network: UNet) -> None:
         """Copy the parameters of this U-Net's first half."""

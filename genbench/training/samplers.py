@@ -45,7 +45,7 @@ def read(text: str) -> Written:
     name, *parts = text.split(':')
     steps = parts.pop(0) if parts and '=' not in parts[0] else None
     rest = parts.pop(0) if parts else ''
-    pairs = [pair.strip().partition('=') for pair in rest.split(',')] if '=' in rest else []
+    pairs = [pair.strip().partition('=') for pair in _pieces(rest)] if '=' in rest else []
     options = {key: value for key, _, value in pairs} if pairs or not rest else {'guidance': rest}
     ill = parts or '=' in name or not all(equals for _, equals, _ in pairs) or len(options) < len(pairs)
     try:
@@ -57,6 +57,17 @@ def read(text: str) -> Written:
             f'The sampler {shown(text)} should be NAME, NAME:STEPS, NAME:STEPS:GUIDANCE or NAME:STEPS:KEY=VALUE,….'
         )
     return Written(text, name, count, options)
+
+
+def _pieces(rest: str) -> list[str]:
+    """The options, split at commas. A piece without = continues a negative caption."""
+    found: list[str] = []
+    for piece in rest.split(','):
+        if found and '=' not in piece and found[-1].lstrip().startswith('negative='):
+            found[-1] += f',{piece}'
+        else:
+            found.append(piece)
+    return found
 
 
 def check(written: Written, family: type[Family] | Family) -> None:

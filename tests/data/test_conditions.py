@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from genbench.data import conditions
+from genbench.data import captions, conditions, sources
 from genbench.data.conditions import Form
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError
@@ -59,18 +59,51 @@ def test_a_label_is_the_label_of_the_row():
 
 def test_words_are_numbered_by_their_hash_and_filled_with_zeros():
     texts = ['A bold  seven', b'a\tbold seven', 'naïve', '', ' '.join(str(n) for n in range(40))]
-    found = conditions.words(texts)
+    found = captions.words(texts)
     assert found.shape == (5, 16) and found.dtype == np.int32
     for text, row in zip(texts, found, strict=True):
         spelt = (text if isinstance(text, str) else text.decode()).lower().split()[:16]
         assert row.tolist() == [1 + crc32(word.encode()) % 4095 for word in spelt] + [0] * (16 - len(spelt))
     np.testing.assert_array_equal(found[0], found[1])
-    assert conditions.words([]).shape == (0, 16)
+    assert captions.words([]).shape == (0, 16)
 
 
 def test_a_caption_is_made_of_the_numbers_of_its_words():
-    rows = {'caption': conditions.words(['two words', 'three more words'])}
+    rows = {'caption': captions.words(['two words', 'three more words'])}
     np.testing.assert_array_equal(made('caption', COLOUR, rows), rows['caption'])
+
+
+def test_bytes_of_a_caption_are_numbered_from_one_and_filled_with_zeros():
+    """The two bytes of ï are 0xC3 and 0xAF."""
+    field = 'caption:bytes6'
+    texts = ['naïve', b'A b', '', '\0\xff']
+    wanted = [[111, 98, 196, 176, 119, 102], [66, 33, 99, 0, 0, 0], [0] * 6, [1, 196, 192, 0, 0, 0]]
+    rows = sources.stack([{'image': np.zeros((8, 12, 3), np.uint8), 'caption': text} for text in texts], (field,))
+    assert rows[field].dtype == np.int32 and rows[field].tolist() == wanted
+    (one,) = conditions.resolve((field,), COLOUR).values()
+    assert (one.name, one.fields, one.form) == ('caption', (field,), Form('tokens', (6,), 257))
+    np.testing.assert_array_equal(made(field, COLOUR, {field: rows[field]}), wanted)
+    np.testing.assert_array_equal(one.read('naïve')[field], wanted[:1])
+
+
+def test_a_caption_with_too_many_bytes_is_cut_only_where_that_is_asked_for():
+    texts = ['bold', 'a bold seven\nwith a long tail, slanted to the right']
+    with pytest.raises(
+        UserError, match=r"'a bold seven with .*…' has 51 bytes, and this model takes 4.*bytes4:cut"
+    ) as why:
+        captions.reading('bytes4').numbers(texts)
+    assert '\n' not in str(why.value)
+    cut = captions.reading('bytes4:cut').numbers(texts)
+    assert cut.tolist() == [[99, 112, 109, 101], [98, 33, 99, 112]]
+    (one,) = conditions.resolve(('caption:bytes4:cut',), COLOUR).values()
+    np.testing.assert_array_equal(one.read('a bold seven')['caption:bytes4:cut'], cut[1:])
+
+
+def test_a_stated_caption_with_too_many_words_is_refused():
+    read = conditions.resolve(('caption',), COLOUR)['caption'].read
+    assert np.count_nonzero(read(' '.join('x' * 16))['caption']) == 16
+    with pytest.raises(UserError, match="'x x .*' has 17 words, and this model takes 16; shorten it"):
+        read(' '.join('x' * 17))
 
 
 @pytest.mark.parametrize('side', [2, 4])
@@ -143,7 +176,7 @@ def test_what_is_drawn_for_an_image_follows_from_its_own_key():
 def test_what_is_written_for_a_label_or_a_caption_is_what_the_rows_hold():
     found = conditions.resolve(('label', 'caption'), COLOUR)
     assert found['label'].read('3')['label'].tolist() == [3]
-    np.testing.assert_array_equal(found['caption'].read('A red bird')['caption'], conditions.words(['a red bird']))
+    np.testing.assert_array_equal(found['caption'].read('A red bird')['caption'], captions.words(['a red bird']))
 
 
 @pytest.mark.parametrize('spec', [COLOUR, GREY], ids=lambda spec: spec.name)
@@ -198,7 +231,7 @@ def test_a_class_of_its_own_or_zeros_stand_for_knowing_nothing():
 
 def test_dropping_replaces_everything_that_an_image_is_told():
     found = conditions.resolve(('label', 'caption', 'masked'), COLOUR)
-    rows = {'label': np.arange(6) % 5, 'caption': conditions.words(['some words'] * 6), 'image': images(COLOUR)}
+    rows = {'label': np.arange(6) % 5, 'caption': captions.words(['some words'] * 6), 'image': images(COLOUR)}
     given, dropped = conditions.make(found, rows, keys(6)), np.array([0, 1, 1, 0, 0, 1], bool)
     assert list(given) == ['label', 'caption', 'masked']
     left = conditions.drop(found, given, jnp.asarray(dropped))
@@ -260,6 +293,9 @@ def test_conditions_are_found_in_the_order_of_their_names():
         (('caption',), DataSpec('odd', (8, 8, 3), 256, fields=(('caption', 'int32'),)), 'odd has none'),
         (('grey',), GREY, 'those of digits are grey'),
         (('low_resolution:3',), COLOUR, 'sides divisible by 3; photos has 8×12'),
+        (('caption:64',), COLOUR, 'caption:64; write caption for words, or caption:bytesN'),
+        (('caption:bytes0',), COLOUR, 'N from 1 to 4096'),
+        (('caption:bytes9:cat',), COLOUR, 'caption:bytes9:cat; write'),
         (('low_resolution:1',), COLOUR, 'should be between 2 and 8'),
         (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be between 2 and 8'),
         (('masked:0',), COLOUR, 'between 1 and 99'),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from genbench.data.conditions import words
+from genbench.data.captions import words
 from genbench.data.pipeline import Batches, Order, ResidentFeed, StreamedFeed, flip, padded_batches
 from genbench.data.sources import Arrays
 

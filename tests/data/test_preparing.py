@@ -14,7 +14,7 @@ from PIL import Image
 
 from genbench import cli
 from genbench import config as configs
-from genbench.data import conditions, opening, preparing, shards, sources
+from genbench.data import captions, opening, preparing, shards, sources
 from genbench.data.recipe import Recipe
 from genbench.data.spec import TEXT
 from genbench.errors import UserError
@@ -324,7 +324,7 @@ def test_captions_of_a_table_are_what_a_model_is_told(folder, data_dir, tiny):
     rows = ready.feed.rows(np.arange(5))
     texts = [row['caption'] for row in ready.builder.as_data_source('train')][:5]
     told = ready.family.given({**rows, 'key': jax.random.split(jax.random.key(0), 5)})
-    np.testing.assert_array_equal(told['caption'], conditions.words(texts))
+    np.testing.assert_array_equal(told['caption'], captions.words(texts))
     assert told['caption'][:, :4].all()
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from genbench import config, families
-from genbench.data import conditions
+from genbench.data import captions
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Sampler
+from genbench.training import samplers
 from genbench.training.state import Blueprint, flatten
 
 SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3, fields=(('caption', TEXT),))
@@ -36,9 +37,9 @@ def built():
 
 def batch(count=8):
     rng = np.random.default_rng(0)
-    captions = conditions.words([' '.join(map(str, rng.integers(0, 100, 16))) for _ in range(count)])
+    texts = captions.words([' '.join(map(str, rng.integers(0, 100, 16))) for _ in range(count)])
     images = rng.integers(0, SPEC.levels, (count, *SPEC.shape))
-    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(count) % 3, 'caption': jnp.asarray(captions),
+    return {'image': jnp.asarray(images, jnp.int32), 'label': jnp.arange(count) % 3, 'caption': jnp.asarray(texts),
             'key': jax.random.split(jax.random.key(3), count)}  # fmt: skip
 
 
@@ -64,6 +65,23 @@ def test_a_loss_with_conditions_of_every_form_is_finite_and_reaches_every_parame
     assert not [key for key, slope in flatten(slopes).items() if not np.abs(slope).max() > 0]
 
 
+def test_a_loss_with_bytes_reaches_every_parameter_of_an_mmdit_and_of_its_reader():
+    network = {'name': 'mmdit', 'depth': 2, 'width': 16, 'heads': 2, 'text_depth': 1, 'text_width': 8, 'text_heads': 2}
+    values = {'family': {'name': 'flow_matching', 'conditions': ('caption:bytes6',)}, 'network': network}
+    family = families.get('flow_matching')(config.resolve(values), SPEC)
+    blueprint, rng = Blueprint(family), np.random.default_rng(1)
+    rows = {**batch(), 'caption:bytes6': jnp.asarray(captions.reading('bytes6').numbers(['a b', 'naïve'] * 4))}
+    shapes = jax.eval_shape(blueprint.initial_state, jax.random.key(0), rows, {})
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), shapes['params'])
+
+    def loss(params):
+        return family.updates[0].loss(blueprint.bind(params, shapes['aux']), rows, jax.random.key(0), 0)[0]
+
+    slopes = flatten(jax.jit(jax.grad(loss))(params))
+    assert any('words/blocks' in key for key in slopes)
+    assert not [key for key, slope in slopes.items() if not np.abs(slope).max() > 0]
+
+
 @pytest.mark.parametrize('sampler', [Sampler('ddim', 2), Sampler('ddim', 2, 1.5)], ids=['plain', 'guided'])
 def test_conditional_samples_hear_everything_they_are_told_and_no_neighbour(sampler):
     family, draw = built()[0], drawer(sampler)
@@ -82,6 +100,30 @@ def test_guidance_costs_two_evaluations_a_step_for_conditions_of_any_kind():
     for sampler, count in ((Sampler('ddim', 2), 2), (Sampler('ddim', 2, 1.5), 4)):
         assert drawer(sampler)(keys(8), family.given(batch())).evaluations == count
         assert family.evaluations(sampler) == count
+
+
+def test_an_empty_negative_caption_is_ordinary_guidance_bit_for_bit():
+    family = built()[0]
+    given = family.given(batch())
+    empty = samplers.parse('ddim:2:guidance=1.5,negative=caption=', family)
+    np.testing.assert_array_equal(drawer(empty)(keys(8), given).images,
+                                  drawer(Sampler('ddim', 2, 1.5))(keys(8), given).images)  # fmt: skip
+
+
+def test_one_guided_step_is_two_calls_of_the_network_by_hand():
+    """From x_t at t_max straight to the image: v = 2.5 v(given) − 1.5 v(negative), x = α x_t − σ v, in levels."""
+    family, blueprint, state = built()
+    given, networks = family.given(batch()), blueprint.bind_state(state)
+    sampler = samplers.parse('ddim:1:guidance=1.5,negative=caption=a thin seven', family)
+    x_t, t = family.starts(keys(8)), jnp.full(8, family.schedule.t_max)
+    a, s = float(family.schedule.alpha(t)[0]), float(family.schedule.sigma(t)[0])
+    words = jnp.tile(captions.words(['A thin seven']), (8, 1))
+    towards, away = (
+        networks['denoiser'](x_t, family.schedule.condition(t), one) for one in (given, {'caption': words})
+    )
+    image = a * x_t - s * (2.5 * np.asarray(towards) - 1.5 * np.asarray(away))
+    wanted = np.clip(np.floor((image + 1) / 2 * SPEC.levels), 0, SPEC.levels - 1)
+    assert family.prediction == 'v' and (drawer(sampler)(keys(8), given).images == wanted).mean() > 0.99
 
 
 def test_all_that_an_image_is_told_is_dropped_together():

@@ -220,6 +220,26 @@ def test_guidance_moves_away_from_a_negative_condition():
     np.testing.assert_allclose(found, 2.5 * towards - 1.5 * away, rtol=1e-5)
 
 
+def test_away_from_a_negative_class_of_normal_images_is_a_normal_class_beyond(keys):
+    """Classes N(m, s²) of equal s: guidance from m_n to m_c draws from N((1 + w) m_c − w m_n, s²), by the algebra of
+    the exact denoisers. The flow of a normal law keeps each point at its number of deviations from the mean."""
+    schedule, means, weight = schedules.cosine(), jnp.array([-0.4, 0.3, 0.8]), 1.5
+
+    def exact(x_t, t, given):
+        a, s = (one(t).reshape(-1, 1, 1, 1) for one in (schedule.alpha, schedule.sigma))
+        mean = means[given['label']].reshape(-1, 1, 1, 1)
+        return mean + a * STD**2 / (a**2 * STD**2 + s**2) * (x_t - a * mean)
+
+    given, negative = ({'label': jnp.full(16, label)} for label in (1, 0))
+    found, start = run('heun', schedule, predictions.denoiser(exact, 'x', schedule, given, weight, negative=negative),
+                       keys(16), 200)  # fmt: skip
+    t = jnp.asarray(schedule.t_max)
+    a, s = float(schedule.alpha(t)), float(schedule.sigma(t))
+    mean = 2.5 * 0.3 - 1.5 * -0.4
+    wanted = mean + STD * (start - a * mean) / np.sqrt(a**2 * STD**2 + s**2)
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+
+
 @pytest.mark.parametrize('share', [0.5, 0.9, 1.0])
 def test_dynamic_thresholds_are_imagens(share):
     """For each image: s = max(1, quantile of |x|), then np.clip(x, −s, s) / s (Saharia et al. 2022, figure A.10)."""

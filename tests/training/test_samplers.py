@@ -72,6 +72,7 @@ REFUSED = {
     'ddim:10:threshold=2': 'threshold=2; it can be none, static',
     'ddim:10:guidance=1,negative=label=12': "'12' is not a label",
     'ddim:10:guidance=1,negative=caption=two': "'caption=two' is not a condition of this model, which takes label=…",
+    'ddim:10:negative=label=3': 'has negative, which has no effect without guidance; add guidance=…',
     'heun:10:spacing=ddim_quad': 'begins at 0.801',
     'heun:10:spacing=leading': 'leading begins before t_max.*use spacing=linspace',
     'ddim:1001': 'takes 1001 steps, and this model was trained at the times of 1000; take at most 1000',
@@ -103,6 +104,21 @@ REFUSED = {
 def test_a_text_that_is_no_sampler_says_why(text, family):
     with pytest.raises(UserError, match=REFUSED[text]):
         samplers.parse(text, family)
+
+
+def test_a_negative_caption_may_have_commas(tiny, digits):
+    told = families.get('diffusion')(tiny('diffusion', 'family.conditions=caption:bytes24'), digits[0])
+    found = samplers.parse('euler:4:negative=caption=a thin, slanted seven,guidance=2', told)
+    assert found == Sampler('euler', 4, 2.0, PathOptions(negative='caption=a thin, slanted seven'))
+    with pytest.raises(UserError, match="'a thin, most slanted seven' has 26 bytes, and this model takes 24") as why:
+        samplers.parse('euler:4:guidance=2,negative=caption=a thin, most slanted seven', told)
+    assert '\n' not in str(why.value)
+    with pytest.raises(UserError, match='should be NAME'):
+        samplers.parse('euler:4:guidance=2, slanted', told)
+    with pytest.raises(UserError, match='has guidance, which needs family.conditional or family.conditions'):
+        samplers.parse(
+            'euler:4:guidance=2,negative=caption=seven', families.get('diffusion')(tiny('diffusion'), digits[0])
+        )
 
 
 def test_a_solver_that_cannot_follow_the_schedule_is_refused(tiny, digits):

@@ -1,0 +1,114 @@
+"""Captions as numbers that networks take: hashes of words, or the bytes of UTF-8. 0 is padding.
+
+The condition is written `caption` for words, `caption:bytesN` for at most N bytes, and `caption:bytesN:cut` for the
+first N bytes of any caption.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from genbench.errors import UserError
+
+WORDS, VOCABULARY = 16, 4096  # the most words in a caption, and the number of word ids
+LONGEST = 4096  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes:
+    """The bytes of a caption, each as 1 + its value, filled up with zeros.
+
+    Attributes:
+      length: the most bytes in a caption.
+      cut: whether the bytes after these are left out. Otherwise longer captions are refused.
+    """
+
+    length: int
+    cut: bool
+
+    size = 257
+
+    def numbers(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """The numbers (n, length) of these captions.
+
+        Raises:
+          UserError: a caption is too long.
+        """
+        rows = [np.zeros((0, self.length), np.int32)]
+        for text in texts:
+            spelt = text if isinstance(text, bytes) else str(text).encode('utf-8', 'surrogatepass')
+            if len(spelt) > self.length and not self.cut:
+                raise UserError(
+                    f'The caption {_start(spelt)} has {len(spelt)} bytes, and this model takes {self.length}. Shorten '
+                    'it, or train with a larger N in caption:bytesN (family.conditions), or with '
+                    f'caption:bytes{self.length}:cut, which cuts captions.'
+                )
+            row = np.zeros((1, self.length), np.int32)
+            row[0, : len(spelt)] = 1 + np.frombuffer(spelt[: self.length], np.uint8).astype(np.int32)
+            rows.append(row)
+        return np.concatenate(rows)
+
+    def number(self, text: str) -> np.ndarray:
+        """The numbers (1, length) of a caption that a user wrote. Errors as in `numbers`."""
+        return self.numbers([text])
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of a caption, each as a hash, filled up with zeros. Words after the first 16 are left out."""
+
+    length: int = WORDS
+
+    size = VOCABULARY
+
+    def numbers(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """The numbers (n, length) of these captions."""
+        return words(texts)
+
+    def number(self, text: str) -> np.ndarray:
+        """The numbers (1, length) of a caption that a user wrote.
+
+        Raises:
+          UserError: it has too many words.
+        """
+        if (count := len(text.split())) > WORDS:
+            spelt = _start(text.encode('utf-8', 'surrogatepass'))
+            raise UserError(f'The caption {spelt} has {count} words, and this model takes {WORDS}; shorten it.')
+        return words([text])
+
+
+def reading(way: str) -> Words | Bytes:
+    """How captions become numbers, from what follows `caption:` in a config; '' stands for words.
+
+    Raises:
+      UserError: there is no such way.
+    """
+    if not way:
+        return Words()
+    kind, colon, last = way.partition(':')
+    number = kind.removeprefix('bytes')
+    if number == kind or not number.isdecimal() or not 1 <= int(number) <= LONGEST or colon + last not in ('', ':cut'):
+        raise UserError(f'family.conditions has caption:{way}; write caption for words, or caption:bytesN or '
+                        f'caption:bytesN:cut with N from 1 to {LONGEST} for bytes.')  # fmt: skip
+    return Bytes(int(number), bool(last))
+
+
+def words(texts: Iterable[str | bytes]) -> np.ndarray:
+    """The numbers (n, WORDS) of the words in each text: a hash of each word, and 0 after the last word.
+
+    Two words share a number with probability 1 / VOCABULARY.
+    """
+    found = np.zeros((0, WORDS), np.int32)
+    rows = [found]
+    for text in texts:
+        spelt = (text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text)).lower().split()[:WORDS]
+        numbers = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in spelt]
+        rows.append(np.asarray([numbers + [0] * (WORDS - len(numbers))], np.int32))
+    return np.concatenate(rows)
+
+
+def _start(spelt: bytes) -> str:
+    text = ' '.join(spelt.decode('utf-8', 'replace').split())
+    return repr(text if len(text) <= 40 else f'{text[:39]}…')
