@@ -143,7 +143,7 @@ class DiT(nnx.Module):
         self.blocks = nnx.List([Block(width, heads, expansion, width_of_words, rngs=rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
         self.output = layers.Linear(width, patch * patch * channels * outputs, kernel_init=layers.zeros, rngs=rngs)
-        self.words = layers.Words(forms, width_of_words, rngs=rngs)
+        self.words, self.widths = layers.Words(forms, width_of_words, rngs=rngs), (width,) * depth
 
     def __call__(
         self, x: Array, t: Array, given: Given = None, key: Array | None = None, s: Array | None = None
@@ -151,14 +151,26 @@ class DiT(nnx.Module):
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` is not used.
 
         s defaults to t."""
+        (rows, columns), patch = self.grid, self.patch
+        condition, *_, h = self._states(x, t, given, s)
+        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
+        y = y.reshape(len(x), rows, columns, patch, patch, -1).swapaxes(2, 3)
+        return y.reshape(*x.shape[:3], -1).astype(jnp.float32)
+
+    def features(self, x: Array, t: Array, given: Given = None) -> list[Array]:
+        """The tokens after each block, (batch, rows, columns, width) each."""
+        return [h.reshape(len(x), *self.grid, -1) for h in self._states(x, t, given)[1:]]
+
+    def _states(self, x: Array, t: Array, given: Given, s: Array | None = None) -> list[Array]:
+        """The vector of time and conditions, (batch, width), and the tokens after each block."""
         batch, (rows, columns), patch = len(x), self.grid, self.patch
         condition, words = self.conditioning(t, given, s).astype(self.dtype), self.words(given, batch)
         seen = layers.with_channels(x, dict(self.forms), given)
         patches = seen.reshape(batch, rows, patch, columns, patch, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
         h = self.tokens(patches.astype(self.dtype))
         h = h + jnp.asarray(positions(rows, columns, h.shape[-1]), self.dtype)
+        states = [condition]
         for block in self.blocks:
             h = layers.rematerialise(self.remat, block)(h, condition, words)
-        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
-        y = y.reshape(batch, rows, columns, patch, patch, -1).swapaxes(2, 3)
-        return y.reshape(*x.shape[:3], -1).astype(jnp.float32)
+            states.append(h)
+        return states
