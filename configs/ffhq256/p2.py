@@ -20,8 +20,8 @@ def get_config() -> dict[str, Any]:
     values = config.read_file('lsun/adm')
     values['data'] = {'name': 'folder:ffhq256', 'size': (256,)}
     values['family'] |= {'weight': 'p2'}
-    values['network'] |= {'channels': 128, 'blocks': 1, 'attention': (16,)}
-    del values['network']['dropout']
+    values['network'] |= {'channels': 128, 'attention': (16,)}
+    del values['network']['blocks'], values['network']['dropout']
     values['train'] |= {'num_steps': 2_000_000, 'batch_size': 8, 'sample_every': 100_000}
     values['optimizer'] |= {'learning_rate': 2e-5}
     values['checkpoint'] = {'every': 10_000}
