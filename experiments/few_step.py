@@ -7,7 +7,8 @@ teacher leaves, which is about half. Reflow also pays for its pairs of noise and
 one number of steps, so it has a run for each. The diffusion and flow-matching runs of the whole budget show what few
 steps of a solver give without distillation.
 
-Cost: 23 minutes of one core a seed. One of the three seeds has run (docs/studies/few_step.md).
+Cost: 23 minutes of one core a seed without adversarial distillation, which has not been run in this study. One of the
+three seeds has run (docs/studies/few_step.md).
 
 Expect, with one evaluation: FD 6.4 for consistency distillation, 7.1 for consistency training, 7.3 for progressive
 distillation, 7.6 to 10.5 for the others, and 189 for a solver of diffusion.
@@ -21,6 +22,7 @@ CONFIGS = 'configs/digits'
 ALONE = (
     'consistency_training', 'continuous_consistency', 'mean_flow', 'shortcut', 'inductive_moment_matching',
 )  # fmt: skip
+TAUGHT = ('consistency', 'adversarial_distillation', 'reflow')
 JUMPS = ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4')
 # The times of two steps are those of the papers; those of four are a choice of ours.
 TIMES = {
@@ -53,11 +55,11 @@ def get_study() -> Study:
         budget=Budget(training_flops=5e12, with_borrowed=True),
         evaluation={'evaluation.metrics': ('fd', 'kd', 'precision', 'recall')},
         tests=(
-            *(one for name in (*ALONE, 'consistency', 'reflow') for one in _lower(name, 'diffusion', ONE)),
+            *(one for name in (*ALONE, *TAUGHT) for one in _lower(name, 'diffusion', ONE)),
             *(_lower(f'progressive_distillation_{n}', 'diffusion', {'nfe': n})[0] for n in (1, 2, 4)),
             *_lower('consistency', 'consistency_training', ONE),  # at other numbers, their times differ
             *_lower('progressive_distillation_4', 'consistency', FOUR),
-            *(less('fd', name, name, FOUR, ONE) for name in (*ALONE, 'consistency', 'reflow')),
+            *(less('fd', name, name, FOUR, ONE) for name in (*ALONE, *TAUGHT)),
         ),
         baseline='diffusion',
         figures=('nfe', 'leaderboard', 'samples'),
@@ -78,6 +80,12 @@ def get_study() -> Study:
                 'consistency',
                 f'{CONFIGS}/consistency.py',
                 {'family.teacher': '{trials}/teacher', 'evaluation.samplers': JUMPS},
+                after=('teacher',),
+            ),
+            Trial(
+                'adversarial_distillation',
+                f'{CONFIGS}/adversarial_distillation.py',
+                {'family.teacher': '{trials}/teacher'},
                 after=('teacher',),
             ),
             *(_progressive(last) for last in (4, 2, 1)),

@@ -1,4 +1,4 @@
-"""DDPM on LSUN bedrooms at 256×256 (Ho et al. 2020, appendix B): 111.6M parameters.
+"""DDPM on LSUN bedrooms at 256×256 (Ho et al. 2020, appendix B): 113.7M parameters.
 
 genbench train --config=configs/lsun/ddpm.py --workdir=runs/lsun_ddpm --config.data.data_dir=DIR
 

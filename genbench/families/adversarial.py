@@ -17,6 +17,7 @@ from flax import nnx
 from genbench.errors import UserError
 
 Array = jax.Array
+SMALL, LARGEST = 1e-4, 1e4  # added to the norm that `balance` divides by; its largest value (VQGAN's code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,14 @@ LOSSES = {
         lambda real, fake: nnx.softplus(fake - real).mean(), lambda real, fake: nnx.softplus(real - fake).mean(), True
     ),
 }
+
+
+def balance(first: Array, second: Array) -> Array:
+    """λ, the weight of a second loss: the norm of the first's gradient in the last layer over that of the second's.
+
+    P. Esser et al., Taming Transformers for High-Resolution Image Synthesis, 2021, equation 7. Their code limits λ.
+    """
+    return jax.lax.stop_gradient(jnp.clip(first / (second + SMALL), 0, LARGEST))
 
 
 def squared_slope(gradient: Array) -> Array:

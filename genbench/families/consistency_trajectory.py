@@ -15,30 +15,35 @@ from genbench import rng
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Array, Average, Batch, Borrowed, Networks, Sampler, Scalars, register
+from genbench.families import judges
+from genbench.families.adversarial import balance
+from genbench.families.base import Array, Average, Batch, Borrowed, Networks, Sampler, Scalars, Update, register
 from genbench.families.endpoints import EndpointFamily
+from genbench.families.judges import Judge
 from genbench.families.paths import scalars
 from genbench.families.taught import TaughtFamily, by_regression
 from genbench.interpolants import predictions
 from genbench.interpolants.schedules import expand
 from genbench.interpolants.steps import FlowMap
-from genbench.ranges import LARGEST, NOT_NEGATIVE, SHARE, Range
+from genbench.networks.gradients import losses_and_norms
+from genbench.ranges import COUNT_OR_NONE, LARGEST, NOT_NEGATIVE, SHARE, Range
 
 
 @register('consistency_trajectory')
 class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     """A student G(x_t, t, s) that jumps along the teacher's trajectory from any time to any earlier one.
 
-    The networks are the 'student' and its average, the 'target'. The student is the teacher's network with a second
-    time. It starts as the teacher, whatever s is, and remains a denoiser at s = t. Teachers with network.name=edm2 are
-    refused, since their normalised weights have no zero to start from.
+    The networks are the 'student' and its average, the 'target'. With `adversarial` there is a 'discriminator' as well.
+    The student is the teacher's network with a second time. It starts as the teacher, whatever s is, and remains a
+    denoiser at s = t. Teachers with network.name=edm2 are refused, since their normalised weights have no zero to start
+    from.
     """
 
     kind = 'map'
     default_steps = 1
     ranges = {
         'discretisation': Range(2, LARGEST), 'solver_steps': Range(1, 1000), 'target_decay': SHARE,
-        'denoising': NOT_NEGATIVE,
+        'denoising': NOT_NEGATIVE, 'adversarial': NOT_NEGATIVE, 'adversarial_start': COUNT_OR_NONE, **judges.RANGES,
     }  # fmt: skip
 
     @classmethod
@@ -50,6 +55,9 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
             'target_decay': 0.999,  # μ, decay of the target network
             'denoising': 1.0,  # weight of the teacher's regression at s = t
             'huber': cls.HUBER,  # 0: mean squared distance
+            'adversarial': 0.0,  # weight of the adversarial loss, beside its adaptive one; 0: no discriminator
+            'adversarial_start': 0,  # the step from which this loss counts
+            **judges.OPTIONS,
         }
         return {**base, 'family': {**base['family'], **options}}
 
@@ -60,6 +68,15 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
             raise UserError('The teacher has network.name=edm2, whose normalised weights cannot start a second time at '
                             'zero, so a student would not start as its teacher; use another one, for example '
                             'unet or dit.')  # fmt: skip
+        self.judge = Judge(config.family, self.teacher) if config.family.adversarial else None
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        return ('student',)
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (*((self.judge.update(self.discriminator_loss),) if self.judge else ()), *super().updates)
 
     @property
     def averages(self) -> tuple[Average, ...]:
@@ -69,7 +86,9 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         config, teacher = self.teacher.config.network, self.trainer
         options: dict[str, Any] = {'second_time': True, 'outputs': teacher.outputs}
-        return {'student': modules.denoiser(config, self.space, teacher.forms, rngs, **options)}
+        student = modules.denoiser(config, self.space, teacher.forms, rngs, **options)
+        judge = {'discriminator': self.judge.network(self.forms, rngs)} if self.judge else {}
+        return {'student': student, **judge}
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Copy the teacher's weights. What it does not have, which sees the second time, starts at zero."""
@@ -78,22 +97,48 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
         super().initialise(networks, batch, key)
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """Soft consistency matching, plus denoising score matching with its weight."""
-        (n, k, m), given = self.indices(batch['key']), self.given(batch)
-        t, u, s = (self.schedule.step(index, self.config.family.discretisation) for index in (n, k, m))
-        x, noise, _ = self.pairs(networks, batch, key)
-        x_t = self.schedule.perturb(x, noise, t)
+        """Soft consistency matching, plus denoising score matching with its weight, plus the adversarial loss."""
+        options, (n, k, _), given = self.config.family, self.indices(batch['key']), self.given(batch)
+        x_t, t, u, s = self.states(networks, batch, key)
         x_u = self.solved(self.teacher.denoise(networks.borrowed('teacher'), given), x_t, n, k)
         target = networks.averaged('target')['student']
+        wanted = jax.lax.stop_gradient(self.estimate(networks, target, x_u, u, s, given, key))
 
-        def end(network: Any, x: Array, t: Array) -> Array:
-            """The image to which the target takes a network's jump to s; gradients pass through the jump only."""
-            return self.move(target, self.move(network, x, t, s, given, key), s, jnp.zeros_like(s), given, key)
+        def judged(student: Any) -> tuple[Array, Array]:
+            x = self.estimate(networks, student, x_t, t, s, given, key)
+            reward = self.judge.reward(networks, x, batch['key'], given) if self.judge else jnp.zeros(())
+            return self.distance(x - wanted).mean(), reward
 
-        difference = end(networks['student'], x_t, t) - jax.lax.stop_gradient(end(target, x_u, u))
-        matching, denoising = self.distance(difference).mean(), self.denoising(networks, batch, key)
-        total = matching + self.config.family.denoising * denoising
-        return scalars(total, matching=matching, denoising=denoising)
+        denoising, told = self.denoising(networks, batch, key), {}
+        if not self.judge:
+            matching = judged(networks['student'])[0]
+            total = matching + options.denoising * denoising
+        else:
+            (matching, adversarial), norms = losses_and_norms(networks['student'], judged)
+            weight = jnp.where(step >= options.adversarial_start, balance(*norms), 0.0)
+            told = {'adversarial': adversarial, 'weight': weight}
+            total = matching + options.denoising * denoising + options.adversarial * weight * adversarial
+        return scalars(total, matching=matching, denoising=denoising, **told)
+
+    def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
+        """The discriminator's loss on real images and on those that end the student's jumps (section 4.2)."""
+        given, (x_t, t, _, s) = self.given(batch), self.states(networks, batch, key)
+        fake = self.estimate(networks, networks['student'], x_t, t, s, given, key)
+        assert self.judge
+        return self.judge.loss(networks, self.space.encode(networks, batch), fake, batch['key'], given)
+
+    def states(self, networks: Networks, batch: Batch, key: Array) -> tuple[Array, Array, Array, Array]:
+        """x_t (batch, …) and the times t > u ≥ s, (batch,) each."""
+        t, u, s = (self.schedule.step(index, self.config.family.discretisation) for index in self.indices(batch['key']))
+        x, noise, _ = self.pairs(networks, batch, key)
+        return self.schedule.perturb(x, noise, t), t, u, s
+
+    def estimate(
+        self, networks: Networks, network: Any, x: Array, t: Array, s: Array, given: Given, key: Array
+    ) -> Array:
+        """x_est: the image to which the target takes a network's jump from t to s (section 3.2)."""
+        target = networks.averaged('target')['student']
+        return self.move(target, self.move(network, x, t, s, given, key), s, jnp.zeros_like(s), given, key)
 
     def denoising(self, networks: Networks, batch: Batch, key: Array) -> Array:
         """The regression that the teacher was trained on, with its times and weights, of the student at s = t."""

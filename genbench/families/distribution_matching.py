@@ -16,18 +16,18 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, Update, register
-from genbench.families.endpoints import EndpointFamily
+from genbench.families.endpoints import LearnedJumps
 from genbench.families.paths import scalars
 from genbench.families.taught import TaughtFamily, by_regression, copy
 from genbench.interpolants import predictions
 from genbench.interpolants.schedules import expand
-from genbench.ranges import COUNT, PROBABILITY, Range
+from genbench.ranges import COUNT, PROBABILITY
 
 SMALLEST = 1e-6  # by which a direction is divided at least
 
 
 @register('distribution_matching')
-class DistributionMatching(TaughtFamily, EndpointFamily):
+class DistributionMatching(TaughtFamily, LearnedJumps):
     """A student whose images move to where they are likelier under the teacher than under the student itself.
 
     The network 'fake' is a denoiser of the student's images. It is trained along with the student, as the teacher was
@@ -35,7 +35,7 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
     its own earlier steps in training as in sampling (DMD2, section 4.5).
     """
 
-    ranges = {'jumps': Range(1, 64), 'fake_updates': COUNT, 'earliest': PROBABILITY, 'latest': PROBABILITY}
+    ranges = {'fake_updates': COUNT, 'earliest': PROBABILITY, 'latest': PROBABILITY}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -54,19 +54,6 @@ class DistributionMatching(TaughtFamily, EndpointFamily):
         if config.family.earliest >= config.family.latest:
             raise UserError(f'family.earliest is {config.family.earliest:g}; it should be below family.latest '
                             f'({config.family.latest:g}).')  # fmt: skip
-
-    @property
-    def default_steps(self) -> int:  # type: ignore[override]
-        return self.config.family.jumps
-
-    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
-        jumps = self.config.family.jumps
-        if spacing != 'uniform':
-            return f'this model learned the times of spacing=uniform, not of {spacing}; leave spacing out'
-        even = self.schedule.curve is None and jumps % steps == 0
-        return (
-            '' if even or steps in (1, jumps) else f'this model learned to take {jumps} (family.jumps); take that many'
-        )
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {name: super(DistributionMatching, self).networks(rngs)['student'] for name in ('student', 'fake')}

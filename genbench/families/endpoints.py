@@ -14,7 +14,7 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Borrowed, Likelihood
 from genbench.families.paths import PathFamily
 from genbench.interpolants import predictions, steps
-from genbench.ranges import NOT_NEGATIVE
+from genbench.ranges import NOT_NEGATIVE, Range
 
 # For these predictions x̂ tends to x_t as σ → 0, so f(x_t, t) = x̂ satisfies the boundary condition of section 3
 BOUNDARY_PREDICTIONS = ('noise', 'v', 'velocity', 'preconditioned')
@@ -63,3 +63,22 @@ class EndpointFamily(PathFamily):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         return ()
+
+
+class LearnedJumps(EndpointFamily):
+    """An f(x_t, t) that learned the times of `jumps` steps, and no others."""
+
+    ranges = {'jumps': Range(1, 64)}
+
+    @property
+    def default_steps(self) -> int:  # type: ignore[override]
+        return self.config.family.jumps
+
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+        jumps = self.config.family.jumps
+        if spacing != 'uniform':
+            return f'this model learned the times of spacing=uniform, not of {spacing}; leave spacing out'
+        even = self.schedule.curve is None and jumps % steps == 0
+        return (
+            '' if even or steps in (1, jumps) else f'this model learned to take {jumps} (family.jumps); take that many'
+        )

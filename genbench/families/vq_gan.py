@@ -17,7 +17,7 @@ from flax import nnx
 from genbench import rng
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.adversarial import LOSSES
+from genbench.families.adversarial import LOSSES, balance
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, Update, register
 from genbench.families.vq_vae import VQVAE
 from genbench.networks.gradients import value_and_input_gradient
@@ -25,7 +25,6 @@ from genbench.networks.patches import Discriminator
 from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
 
 HINGE = LOSSES['hinge']
-SMALL, LARGEST = 1e-4, 1e4  # added to the norm that λ divides by; the largest λ (the code's)
 
 
 @register('vq_gan')
@@ -98,7 +97,7 @@ class VQGAN(VQVAE):
     def _weight(self, networks: Networks, features: Array, reconstruction: Array, generator: Array) -> Array:
         """λ: the norm of the reconstruction's gradient at the decoder's last kernel over that of the generator's loss.
 
-        Equation 7. The code limits λ.
+        Equation 7.
 
         Args:
           features: what the last convolution sees.
@@ -108,7 +107,7 @@ class VQGAN(VQVAE):
         fixed = jax.lax.stop_gradient((features, reconstruction, generator, last.kernel[...]))
         outputs, pull = jax.vjp(lambda kernel: last.apply(fixed[0], kernel), fixed[3])
         norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0]) for slope in fixed[1:3]]
-        return jax.lax.stop_gradient(jnp.clip(norms[0] / (norms[1] + SMALL), 0, LARGEST))
+        return balance(*norms)
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """Half the hinge loss of real images and their reconstructions, as in the code. No noise is added to either."""

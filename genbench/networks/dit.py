@@ -98,6 +98,7 @@ class DiT(nnx.Module):
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
         self.output = layers.Linear(width, patch * patch * channels * outputs, kernel_init=layers.zeros, rngs=rngs)
         self.words = text.reader(forms, width, width, rngs=rngs, **reader)
+        self.widths = (width,) * depth
 
     def __call__(
         self, x: Array, t: Array, given: Given = None, key: Array | None = None, s: Array | None = None
@@ -105,12 +106,23 @@ class DiT(nnx.Module):
         """x (batch, height, width, channels), t and s (batch,) in [0, 1], conditions or None; `key` is not used.
 
         s defaults to t."""
+        condition, *_, h = self._states(x, t, given, s)
+        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
+        return transformer.from_patches(y, self.grid, self.patch).astype(jnp.float32)
+
+    def features(self, x: Array, t: Array, given: Given = None) -> list[Array]:
+        """The tokens after each block, (batch, rows, columns, width) each."""
+        return [h.reshape(len(x), *self.grid, -1) for h in self._states(x, t, given)[1:]]
+
+    def _states(self, x: Array, t: Array, given: Given, s: Array | None = None) -> list[Array]:
+        """The vector of time and conditions, (batch, width), and the tokens after each block."""
         words, whole = self.words.read(given, len(x))
         condition = self.conditioning(t, given, s, whole).astype(self.dtype)
         seen = layers.with_channels(x, dict(self.forms), given)
         h = self.tokens(transformer.into_patches(seen, self.patch).astype(self.dtype))
         h = h + jnp.asarray(positions(*self.grid, h.shape[-1]), self.dtype)
+        states = [condition]
         for block in self.blocks:
             h = layers.rematerialise(self.remat, block)(h, condition, words)
-        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
-        return transformer.from_patches(y, self.grid, self.patch).astype(jnp.float32)
+            states.append(h)
+        return states

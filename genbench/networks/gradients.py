@@ -1,4 +1,6 @@
-"""Gradients with respect to a network's input, for gradient penalties."""
+"""Gradients with respect to a network's input, for penalties, and to its last kernel, for weights of losses."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,3 +24,24 @@ def value_and_input_gradient(module: nnx.Module, x: jax.Array, *others: object) 
     values, pull, left = jax.vjp(run, x, has_aux=True)
     nnx.update(module, left)
     return values, pull(jnp.ones_like(values))[0]
+
+
+def losses_and_norms(
+    module: nnx.Module, losses: Callable[[nnx.Module], tuple[jax.Array, jax.Array]]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Two losses of a network, and the norms of their gradients with respect to the kernel of its last layer.
+
+    Args:
+      module: a network whose last layer is its `conv_out`, or else its `output`.
+      losses: the network → two scalars. Both can be differentiated with respect to its parameters.
+    """
+    definition, state = nnx.split(module)
+    arrays, last = nnx.to_pure_dict(state), 'conv_out' if hasattr(module, 'conv_out') else 'output'
+
+    def run(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return losses(nnx.merge(definition, {**arrays, last: {**arrays[last], 'kernel': kernel}}))
+
+    values, pull = jax.vjp(run, arrays[last]['kernel'])
+    one, zero = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
+    first, second = (jnp.linalg.norm(pull(which)[0]) for which in ((one, zero), (zero, one)))
+    return values, (first, second)

@@ -198,6 +198,10 @@ class UNet(Encoder):
                 h = layer(h)
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
 
+    def features(self, x: jax.Array, t: jax.Array, given: Given = None) -> list[jax.Array]:
+        """The states at the skips and after the middle, (batch, height, width, `widths`) each."""
+        return self.encode(x, t, given, None)[2]
+
 
 class Classifier(Encoder):
     """(x_t, t) → logits (batch, classes), from the first half of a `UNet` and the mean over its lowest resolution.

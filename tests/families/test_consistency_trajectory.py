@@ -185,3 +185,85 @@ def test_a_teacher_whose_second_time_cannot_start_at_zero_is_refused():
     asked = config.resolve({'family': {'name': 'consistency_trajectory', 'teacher': 'a run'}})
     with pytest.raises(UserError, match='edm2, whose normalised weights cannot start a second time at zero'):
         families.get('consistency_trajectory')(asked, SPEC, {'teacher': teacher})
+
+
+class Shown:
+    """A network of the kind 'map' whose last kernel scales its prediction, and the teacher's features: what it sees."""
+
+    def __init__(self, family):
+        self.family = family
+
+    def features(self, x_t, t, given):
+        return [x_t]
+
+
+class Scaled(nnx.Module):
+    """The jumps of `network_of`, times a kernel."""
+
+    def __init__(self, family, scale):
+        self.output = nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0))
+        self.output.kernel[...] = jnp.full((1, 1), scale)
+        self.jumps = network_of(family, 1.0)
+
+    def __call__(self, *arguments, **options):
+        return self.output.kernel[0, 0] * self.jumps(*arguments, **options)
+
+
+def test_the_adversarial_loss_has_the_slope_of_the_matching_at_the_last_kernel(student_of, keys):
+    """Slopes by finite differences. The weight makes both equal in size, and none of it before its step."""
+    options = {'huber': 0.0, 'denoising': 0.0, 'discretisation': 4, 'solver_steps': 1, 'adversarial_start': 5}
+    family, batch = student_of(adversarial=0.7, **options), rows(keys, 64)
+    plain = student_of(**options)
+    lent = bound(family, 1.0).borrowed('teacher')['denoiser']
+
+    class Teacher(Shown):
+        def __call__(self, *arguments, **options):
+            return lent(*arguments, **options)
+
+    def loss(scale, family=family, step=5):
+        student = {'student': Scaled(family, scale)}
+        averaged = {'target': {'student': network_of(family, 1.0)}}
+        critic = {'discriminator': lambda states, t, given: [state.sum(-1) for state in states]}
+        networks = Networks({**student, **critic}, averaged, {'teacher': Networks({'denoiser': Teacher(family)})})
+        return family.loss(networks, batch, jax.random.key(0), step)
+
+    total, told = jax.device_get(jax.jit(loss)(0.8))
+    parts = [jax.jit(lambda scale: [loss(scale)[1][name] for name in ('matching', 'adversarial')])(scale)
+             for scale in (0.79, 0.81)]  # fmt: skip
+    matching, adversarial = (float(high - low) / 0.02 for low, high in zip(*parts, strict=True))
+    assert told['weight'] == pytest.approx(abs(matching) / (abs(adversarial) + 1e-4), rel=1e-2)
+    assert total == pytest.approx(float(told['matching'] + 0.7 * told['weight'] * told['adversarial']), rel=1e-5)
+    slope = jax.jit(jax.grad(lambda scale: loss(scale)[0]))(0.8)
+    assert slope == pytest.approx(float(matching + 0.7 * told['weight'] * adversarial), rel=1e-2)
+    early, told = jax.jit(lambda scale: loss(scale, step=4))(0.8)
+    assert told['weight'] == 0 and early == pytest.approx(
+        float(jax.jit(lambda scale: loss(scale, plain)[0])(0.8)), rel=1e-5
+    )
+
+
+def test_a_discriminator_is_built_and_trained_only_if_asked_for(student_of, keys):
+    assert 'discriminator' not in jax.eval_shape(lambda: {name: 0 for name in student_of().networks(nnx.Rngs(0))})
+    family = student_of(adversarial=1.0)
+    assert [update.networks for update in family.updates] == [('discriminator',), ('student',)]
+    assert family.averaged == ('student',)
+
+
+def test_the_discriminator_sees_where_jumps_end(student_of, keys):
+    """With linear logits and margins that hold, its slope by a weight is the mean of the ends, α x_est, minus that of
+    the data, which are the same for the exact student."""
+    family = student_of(adversarial=1.0, penalty_weight=0.0, judged_times='logit_normal:mean=-2,deviation=0.000001')
+    batch = rows(keys, 64)
+
+    def slope(power):
+        def loss(weight):
+            students = {'student': network_of(family, power)}
+            critic = {'discriminator': lambda states, t, given: [jnp.square(states[0]) @ (weight * jnp.ones(2))]}
+            networks = Networks(
+                {**students, **critic}, {'target': students}, {'teacher': Networks({'denoiser': Shown(family)})}
+            )
+            return family.discriminator_loss(networks, batch, jax.random.key(0), 0)[0]
+
+        return jax.grad(loss)(0.0)
+
+    small, exact, large = (float(jax.jit(slope)(power)) for power in (1.3, 1.0, 0.7))
+    assert small < exact < large

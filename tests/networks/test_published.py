@@ -1,0 +1,44 @@
+"""The networks of the configs with published sizes, built as a run would build them, have their parameters."""
+
+import pathlib
+
+import jax
+import pytest
+from flax import nnx
+
+from genbench import config, families
+from genbench.data.spec import DataSpec
+from genbench.families.base import Borrowed
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
+# (height, classes, millions of parameters that the paper or its official code counts)
+WANTED = {
+    'celeb_a64/ddim': (64, 0, 78.7),
+    'ffhq64/edm': (64, 0, 61.8),
+    'ffhq256/p2': (256, 0, 93.6),
+    'imagenet64/adm': (64, 1000, 295.9),
+    'imagenet64/edm': (64, 1000, 295.9),
+    'imagenet64/edm2': (64, 1000, 280.2),
+    'imagenet256/dit': (256, 1000, 674.8),  # 675.1 with the fixed positions, which the paper counts
+    'imagenet256/sit': (256, 1000, 674.8),
+    'imagenet512/edm2': (512, 1000, 124.7),
+    'lsun/adm': (256, 0, 552.8),
+    'lsun/ddpm': (256, 0, 113.7),
+}
+
+
+def made(path, spec):
+    """The family of a config, with the families of the configs whose runs it borrows."""
+    chosen = config.load(str(CONFIGS / f'{path}.py'), [])
+    cls = families.get(chosen.family.name)
+    lent = {key: run.removeprefix('runs/').replace('_', '/', 1) for key, run in cls.borrows(chosen).items()}
+    return cls(chosen, spec, {key: Borrowed(made(one, spec)) for key, one in lent.items()})
+
+
+@pytest.mark.parametrize('path', WANTED)
+def test_a_config_has_the_parameters_of_its_paper(path):
+    size, classes, wanted = WANTED[path]
+    family = made(path, DataSpec('images', (size, size, 3), 256, classes))
+    network = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0))[family.main_network])
+    found = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    assert round(found / 1e6, 1) == wanted
