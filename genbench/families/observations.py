@@ -60,6 +60,10 @@ class Observation:
         """Turn integer images into an encoder's input."""
         return self.spec.encode(images)
 
+    def logits(self, images: Array) -> Array:
+        """The outputs (height, width, channels) with which `mean` is the mean of integer images (batch, *shape)."""
+        raise NotImplementedError
+
     def log_prob(self, h: Array, x: Array) -> Array:
         """log p(x | z) in nats, (batch,). A density is multiplied by the widths of the bins."""
         raise NotImplementedError
