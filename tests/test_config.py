@@ -51,7 +51,7 @@ def test_a_wrong_section_brings_the_right_one_alone():
     [
         (('network.name=dit',), {'network': {'multipliers': (1, 1)}}, "network.name is 'dit', but network.multipliers "
          'belongs to unet, ncsnpp, adm, edm2, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2, stylegan3, '
-         'couplings; dit has network.depth'),
+         'progressive, couplings; dit has network.depth'),
         (('family.critic_steps=2',), {}, "family.name is 'diffusion', but family.critic_steps belongs to gan"),
     ],
 )  # fmt: skip

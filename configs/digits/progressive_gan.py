@@ -17,7 +17,6 @@ def get_config() -> ConfigDict:
             'data': {'name': 'digits'},
             'evaluation': {'num_samples': 180, 'sets': 8},
             'family': {'name': 'progressive_gan'},
-            'network': {'name': 'progressive', 'channels': 32, 'multipliers': (1, 2)},
             'train': {'num_steps': 3000, 'batch_size': 64, 'sample_every': 1000, 'ema_decay': 0.99},
         }
     )
