@@ -13,7 +13,7 @@ in as 32 bits of its hash, far from any count:
          ├ 'preparation' ─ row ─ a name for each draw
          ├ 'samples' ─ training seed ─ image ─ a name for each draw
          ├ 'conditions', 'shown' ─ training seed ─ image ─ kind of condition ─ a name for each draw
-         ├ 'likelihood' ─ training seed ─ image
+         ├ 'likelihood', 'inverse' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
          ├ 'exploration' ─ training seed
          ├ 'contents' ─ two sums of the pixels ─ a name for each draw      (draws made once for an image; seed 0)
