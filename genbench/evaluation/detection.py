@@ -7,6 +7,7 @@ from scipy import optimize, special
 
 from genbench.evaluation import statistics
 
+LEVEL = statistics.LEVEL
 RATE = 0.01  # of false alarms
 
 
@@ -24,6 +25,15 @@ def share(hits: np.ndarray) -> Estimated:
     return Estimated(right / len(hits), *statistics.binomial(right, len(hits)))
 
 
+def mean(values: np.ndarray) -> Estimated:
+    """The mean of numbers (n,) in [0, 1], with Student's interval over images, cut to [0, 1]."""
+    n, value = len(values), float(values.mean())
+    if n == 1:
+        return Estimated(value, 0.0, 1.0)
+    reach = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / n**0.5)
+    return Estimated(value, max(value - reach, 0.0), min(value + reach, 1.0))
+
+
 def auc(marked: np.ndarray, unmarked: np.ndarray) -> Estimated:
     """The probability that a marked image scores higher than an unmarked one; equal scores count half.
 
@@ -33,7 +43,7 @@ def auc(marked: np.ndarray, unmarked: np.ndarray) -> Estimated:
     m, n = len(marked), len(unmarked)
     below = np.searchsorted(np.sort(unmarked), marked, 'left') + np.searchsorted(np.sort(unmarked), marked, 'right')
     value = float(below.sum() / (2 * m * n))
-    z, mean = float(special.ndtri((1 + statistics.LEVEL) / 2)), (m + n) / 2 - 1
+    z, mean = float(special.ndtri((1 + LEVEL) / 2)), (m + n) / 2 - 1
 
     def outside(true: float) -> float:
         """Positive where the distance from `value` is more than z deviations."""
@@ -58,7 +68,7 @@ def power(marked: np.ndarray, unmarked: np.ndarray, rate: float = RATE) -> Estim
     images. Each of the four has an error of at most 1.25%. With fewer than 437 unmarked images the lower limit at a
     rate of 1% is 0.
     """
-    n, error = len(unmarked), (1 - statistics.LEVEL) / 4
+    n, error = len(unmarked), (1 - LEVEL) / 4
     falling = np.concatenate([[np.inf], np.sort(unmarked)[::-1], [-np.inf]])  # place k: the k-th largest
     counts = np.arange(n + 1)
     above = special.bdtr(counts, n, rate)  # P(count ≤ k)
