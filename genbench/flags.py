@@ -100,12 +100,12 @@ def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     marked.add_argument('--method', default='tree_ring', help='tree_ring (the default) or gaussian_shading')
     marked.add_argument('--count', type=int, default=100, help='number of images (default: 100)')
     marked.add_argument('--radius', type=int, default=0, help='of tree_ring: the largest frequency of the pattern in '
-                        'periods per picture (default: 10, or less on small pictures)')  # fmt: skip
+                        'periods per picture (default: 10/64 of the side, and at least 2)')  # fmt: skip
     marked.add_argument('--message', default='', help='of gaussian_shading: zeros and ones (default: drawn)')
     marked.add_argument('--bits', type=int, default=0, help='of gaussian_shading: the length of a drawn message '
-                        '(default: a quarter of the values, at most 256)')  # fmt: skip
-    marked.add_argument('--pads', type=int, default=0, help='of gaussian_shading: how many images differ in the signs '
-                        'of their noise (default: 1, all have the same)')  # fmt: skip
+                        '(default: 256, or as many as there are values)')  # fmt: skip
+    marked.add_argument('--pads', type=int, default=0, help='of gaussian_shading: the number of pads; images '
+                        'with the same pad look alike (default: one for each image)')  # fmt: skip
     marked.add_argument('--secret', default='', metavar='TEXT', help='what the pattern, the message and the pads are '
                         'made from (default: drawn)')  # fmt: skip
     found = verb('detect', 'Look for the mark of a key in images, also after attacks.')

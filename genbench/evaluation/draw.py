@@ -132,7 +132,7 @@ class Source:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells this checkpoint from others: the hashes of its config and state, and the average of its weights."""
+        """What tells a checkpoint from others: the hashes of its config and state, and the average of its weights."""
         options = self._run.config
         return {
             'config_hash': configs.config_hash(options), 'step': self._step,

@@ -194,9 +194,12 @@ def _mark(family: Family, asked: Embedding) -> Mark:
     shape, secret = family.space.shape, asked.secret or secrets.token_hex(16)
     method = watermarks.METHODS[asked.method]
     settings = {name: value for name in ('radius', 'message', 'bits', 'pads') if (value := getattr(asked, name))}
+    taken = {field.name for field in dataclasses.fields(method)}
     for name in settings:
-        if name not in {field.name for field in dataclasses.fields(method)}:
+        if name not in taken:
             raise UserError(f'{asked.method} has no use for --{name}; leave it out.')
+    if 'pads' in taken:
+        settings.setdefault('pads', asked.count)
     return method(shape, secret, **settings)
 
 
@@ -208,15 +211,19 @@ def read_key(path: str, source: Source) -> tuple[Mark, str]:
     """
     told = reading.read_json(pathlib.Path(path), FILE, f'Use the {KEY} that genbench watermark embed wrote.')
     method, own = watermarks.METHODS.get(told['method']), source.identity
-    if method is None or told['format'] != FORMAT or len(told['shape']) != 3:
-        raise UserError(f'{path} has the method {told["method"]!r}, which this version of genbench does not know.')
-    different = [name for name, value in told['run'].items() if own[name] != value]
+    if method is None or told['format'] != FORMAT:
+        raise UserError(f'{path} has the method {told["method"]!r:.40} and the format {told["format"]}, which this '
+                        'version of genbench does not know.')  # fmt: skip
+    different = [name for name, value in told['run'].items() if own.get(name) != value]
     if different:
         name = different[0]
         raise UserError(f'{path} belongs to another run: its {name} is {told["run"][name]!r:.20}, and that of this run '
-                        f'{own[name]!r:.20}; use the run and the step that drew the images.')  # fmt: skip
+                        f'{own.get(name)!r:.20}; use the run and the step that drew the images.')  # fmt: skip
+    if tuple(told['shape']) != source.family.space.shape:
+        raise UserError(f'The noise of {path} has the shape {told["shape"]}, which does not fit this run; use the file '
+                        'as genbench watermark embed wrote it.')  # fmt: skip
     settings = {name: told[name] for name in method.settings if name in told}
-    return method(tuple(told['shape']), told['secret'], **settings), told['sampler']
+    return method(source.family.space.shape, told['secret'], **settings), told['sampler']
 
 
 def summary(marked: Tested, unmarked: Tested | None = None) -> dict[str, Any]:

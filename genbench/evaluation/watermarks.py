@@ -1,7 +1,8 @@
 """Watermarks in the noise that sampling starts from, and tests for them in the noise that inversion finds.
 
 - `TreeRing` sets the noise's low spatial frequencies to a pattern that is constant on rings (Y. Wen, J. Kirchenbauer,
-  J. Geiping, T. Goldstein, Tree-Ring Watermarks: Fingerprints for Diffusion Images that are Invisible and Robust, 2023).
+  J. Geiping, T. Goldstein, Tree-Ring Watermarks: Fingerprints for Diffusion Images that are Invisible and Robust,
+  2023).
 - `GaussianShading` chooses the half of the normal distribution that each value comes from by a bit of a message that a
   pad has made random (Z. Yang et al., Gaussian Shading: Provable Performance-Lossless Image Watermarking for Diffusion
   Models, 2024, with l = 1).
@@ -21,8 +22,8 @@ from scipy import special
 from genbench.errors import UserError
 
 Shape = tuple[int, int, int]  # height, width, channels
-WIDEST = 10  # the radius of the paper's rings, on latents of 64×64
-MOST_BITS = 256  # of the paper's message, with 64 copies
+RADIUS = 10 / 64  # of the paper's rings, as a share of the side
+BITS = 256  # of the paper's message
 
 
 class Tested(NamedTuple):
@@ -57,7 +58,8 @@ class TreeRing:
     is therefore real. Its values are normal, and scaled to the mean energy of the coefficients that they replace.
 
     Attributes:
-      radius: the largest frequency of the pattern, at most `widest(shape)`; 0 chooses `WIDEST`, or less on small noise.
+      radius: the largest frequency of the pattern, at most `widest(shape)`; 0 chooses the paper's share of the side,
+        but at least 2.
     """
 
     shape: Shape
@@ -69,7 +71,7 @@ class TreeRing:
 
     def __post_init__(self) -> None:
         most = self.widest(self.shape)
-        object.__setattr__(self, 'radius', self.radius or min(WIDEST, most))
+        object.__setattr__(self, 'radius', self.radius or min(max(2, round(RADIUS * min(self.shape[:2]))), most))
         if not 1 <= self.radius <= most:
             size = '×'.join(map(str, self.shape[:2]))
             raise UserError(f'--radius is {self.radius}; rings in noise of {size} can have radii from 1 to {most}.')
@@ -118,7 +120,7 @@ class TreeRing:
         `score` is the cosine of the angle between the coordinates y and those of the pattern, k. The direction of
         unmarked noise is uniform, so that the p-value is exactly that of Student's t with d − 1 degrees of freedom.
         `p_chi_square` is the paper's (equations 4 to 6): |y − k|² / σ² as if it were non-central χ² with d degrees of
-        freedom, with σ² = |y|² / d. Since y itself gives σ, it is conservative.
+        freedom, with σ² = |y|² / d. Since y itself gives σ, it is not uniform: it is conservative if σ is near 1.
         """
         y = self.coordinates(np.fft.fft2(np.asarray(noise, float), axes=(1, 2), norm='ortho'))
         (k,) = self.coordinates(self.pattern[None].astype(complex))
@@ -141,7 +143,7 @@ class GaussianShading:
 
     Attributes:
       message: of zeros and ones; '' draws `bits` of them.
-      bits: their number; 0 chooses a quarter of the values, at most `MOST_BITS`.
+      bits: their number; 0 chooses `BITS`, or as many as there are values.
       pads: the number of pads; image i uses pad i modulo this number. Images with the same pad have the same signs.
     """
 
@@ -160,7 +162,7 @@ class GaussianShading:
             raise UserError(f'--message is {self.message[:40]!r}; write zeros and ones, such as 10110100.')
         if self.message and self.bits not in (0, len(self.message)):
             raise UserError(f'--bits is {self.bits}, but --message has {len(self.message)}; leave out --bits.')
-        bits = len(self.message) or self.bits or max(1, min(MOST_BITS, most // 4))
+        bits = len(self.message) or self.bits or min(BITS, most)
         if not 1 <= bits <= most:
             raise UserError(f'The message has {bits} bits; this noise can carry from 1 to {most}.')
         drawn = ''.join(map(str, stream(self.secret, 'message', bits)))
@@ -196,16 +198,15 @@ class GaussianShading:
         """Test every pad, and keep the one under which most bits agree with the message.
 
         `score` is the share of bits that agree. Under a random pad the message of any image is random, so that the
-        number that agrees is binomial (section 3.3 of the paper). The p-value counts all pads.
+        number that agrees is binomial (section 3.3 of the paper). The p-value is the binomial tail times the number of
+        pads, which is exact for one pad.
         """
         read = np.stack([self.read(noise, pad) for pad in range(self.pads)])
         right = (read == self._said).sum(2)
         best, images = right.argmax(0), np.arange(len(noise))
         score = right[best, images]
         tail = special.bdtrc(score - 1.0, self.bits, 0.5)
-        with np.errstate(divide='ignore'):
-            p_value = -np.expm1(self.pads * np.log1p(-tail))
-        return Tested(score / self.bits, p_value, {'pad': best, 'message': read[best, images]})
+        return Tested(score / self.bits, np.minimum(self.pads * tail, 1), {'pad': best, 'message': read[best, images]})
 
 
 Mark = TreeRing | GaussianShading

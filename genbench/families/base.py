@@ -346,8 +346,8 @@ class Family:
     def inverted(self, networks: Networks, images: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """The noise, near N(0, I), that this sampler would make these integer images (batch, …) from.
 
-        Its shape is (batch, *latent_shape), or that of the data space for a family with a `path`. What the inverse draws
-        comes from one key per image.
+        Its shape is (batch, *latent_shape), or that of the data space for a family with a `path`. What the inverse
+        draws comes from one key per image.
         """
         raise NotImplementedError
 

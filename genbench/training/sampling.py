@@ -142,7 +142,7 @@ class Drawer:
         mesh, found = mesh_of(parts(state)), []
         size = self._size(sampler, len(images), mesh)
         for start in range(0, len(images), size):
-            rows = conditions.cut({**(given or {}), 'image': images}, start, start + size)
+            rows = dict(conditions.cut({**(given or {}), 'image': images}, start, start + size) or {})
             keys = image_keys(self.family, 'inverse', 0, start, size)
             batch = split_over_devices((rows.pop('image'), keys, rows or None), mesh)
             found.append(np.asarray(self._inverse(parts(state), *batch, sampler)))
