@@ -85,7 +85,7 @@ def embed(workdir: str, asked: Embedding) -> list[str]:
     source = Source(workdir, (), asked.step)
     sampler = chosen(source.family, asked.sampler)
     check_said(asked.given, sampler)
-    mark, began = _mark(source.family, asked), time.monotonic()
+    mark, began = mark_of(source.family, asked), time.monotonic()
     given = source.shown(asked.given, asked.count, asked.seed)
     noise = _noise(source.family, asked.count, asked.seed)
     drawn = {
@@ -187,7 +187,8 @@ def _noise(family: Family, count: int, seed: int) -> np.ndarray:
     return np.asarray(rng.normal(keys, 'start', family.latent_shape or family.space.shape))
 
 
-def _mark(family: Family, asked: Embedding) -> Mark:
+def mark_of(family: Family, asked: Embedding) -> Mark:
+    """The mark that the flags describe. Raise a UserError if there is none, or if this noise cannot carry it."""
     if asked.method not in watermarks.METHODS:
         raise UserError(f'There is no watermark {asked.method!r}; use {" or ".join(watermarks.METHODS)}. '
                         f'{did_you_mean(asked.method, watermarks.METHODS)}')  # fmt: skip

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import oracles
 import pytest
+from flax import nnx
 from scipy import stats
 
 from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation.watermarks import GaussianShading, TreeRing
-from genbench.families.base import Sampler
+from genbench.families.base import Networks, Sampler
+from genbench.training import samplers
 
 SHAPES = [(8, 8, 1), (9, 14, 2)]
 
@@ -170,6 +172,19 @@ def test_inversion_of_a_gaussian_model_finds_the_marked_noise(name):
     assert result.score.min() > 0.97 and result.p_value.max() < 1e-6
     shading = GaussianShading(spec.shape, 'h', bits=16, pads=40)
     assert shading.tested(through(shading, 80)[1]).score.min() > 0.99
+
+
+def test_a_flow_finds_the_marked_noise_up_to_rounding(tiny):
+    spec = DataSpec('images', (8, 8, 1), levels=256)
+    family = families.get('normalizing_flow')(tiny('normalizing_flow'), spec)
+    networks, sampler = Networks(family.networks(nnx.Rngs(0))), samplers.default(family)
+    keys, z = jax.random.split(jax.random.key(0), 20), noise(20, spec.shape, 4)
+    mark = GaussianShading(spec.shape, 'i', pads=20)
+    start = jax.numpy.asarray(mark.marked(z).reshape(20, -1))
+    images = family.sample(networks, keys, {'noise': start}, sampler).images
+    found = np.asarray(family.inverted(networks, images, keys, None, sampler))
+    assert np.corrcoef(found.ravel(), start.ravel())[0, 1] > 0.99
+    assert mark.tested(found.reshape(-1, *spec.shape)).score.min() > 0.9
 
 
 @pytest.mark.parametrize(
