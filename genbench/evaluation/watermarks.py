@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ class TreeRing:
 
         `score` is the cosine of the angle between the coordinates y and those of the pattern, k. The direction of
         unmarked noise is uniform, so that the p-value is exactly that of Student's t with d − 1 degrees of freedom.
-        `p_chi_square` is the paper's (equations 4 to 6): |y − k|² / σ² as if it were non-central χ² with d degrees of
+        `p_chi_square` is the paper's: |y − k|² / σ² as if it were non-central χ² with d degrees of
         freedom, with σ² = |y|² / d. Since y itself gives σ, it is not uniform: it is conservative if σ is near 1.
         """
         y = self.coordinates(np.fft.fft2(np.asarray(noise, float), axes=(1, 2), norm='ortho'))
@@ -187,26 +188,39 @@ class GaussianShading:
         upper = [self._said[self._places] ^ self._pad((first + i) % self.pads) for i in range(len(noise))]
         return (np.abs(noise) * (2.0 * np.reshape(upper, noise.shape) - 1)).astype(np.float32)
 
-    def read(self, noise: np.ndarray, pad: int) -> np.ndarray:
-        """The message (n, bits) that most copies of each bit say, under one pad. The first copy decides a tie."""
-        said = (noise.reshape(len(noise), -1) > 0) ^ self._pad(pad).astype(bool)
-        votes = np.where(said, 1.0, -1.0)
-        votes[:, np.unique(self._places, return_index=True)[1]] *= 1.5
-        return (votes @ np.eye(self.bits)[self._places] > 0).astype(np.uint8)
+    @functools.cached_property
+    def _turns(self) -> np.ndarray:
+        """−1 where a pad turns a value's sign and 1 elsewhere, (pads, values)."""
+        return np.stack([1 - 2.0 * self._pad(number) for number in range(self.pads)]).astype(np.float32)
+
+    def _copies(self, noise: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The values that carry each bit, and what they say, (n, copies). The first copy decides a tie."""
+        said = np.where(noise.reshape(len(noise), -1) > 0, 1, -1).astype(np.float32)
+        for bit in range(self.bits):
+            places = np.flatnonzero(self._places == bit)
+            yield places, said[:, places] * np.where(np.arange(len(places)) == 0, 1.5, 1).astype(np.float32)
+
+    def read(self, noise: np.ndarray, pads: np.ndarray) -> np.ndarray:
+        """The message (n, bits) that most copies of each bit say, under one pad for each noise, (n,)."""
+        turns = self._turns[pads]
+        found = [(said * turns[:, places]).sum(1) > 0 for places, said in self._copies(noise)]
+        return np.stack(found, 1).astype(np.uint8)
 
     def tested(self, noise: np.ndarray) -> Tested:
         """Test every pad, and keep the one under which most bits agree with the message.
 
         `score` is the share of bits that agree. Under a random pad the message of any image is random, so that the
-        number that agrees is binomial (section 3.3 of the paper). The p-value is the binomial tail times the number of
-        pads, which is exact for one pad.
+        number that agrees is binomial. The p-value is the binomial tail times the number of pads, which is exact for
+        one pad; the paper multiplies by the number of users alike.
         """
-        read = np.stack([self.read(noise, pad) for pad in range(self.pads)])
-        right = (read == self._said).sum(2)
-        best, images = right.argmax(0), np.arange(len(noise))
-        score = right[best, images]
+        right = np.zeros((len(noise), self.pads), np.int32)
+        for bit, (places, said) in enumerate(self._copies(noise)):
+            right += (said @ self._turns[:, places].T > 0) == self._said[bit]
+        best = right.argmax(1)
+        score = right.max(1)
         tail = special.bdtrc(score - 1.0, self.bits, 0.5)
-        return Tested(score / self.bits, np.minimum(self.pads * tail, 1), {'pad': best, 'message': read[best, images]})
+        more = {'pad': best, 'message': self.read(noise, best)}
+        return Tested(score / self.bits, np.minimum(self.pads * tail, 1), more)
 
 
 Mark = TreeRing | GaussianShading

@@ -128,7 +128,7 @@ def test_most_copies_decide_a_bit_and_the_first_one_a_tie():
             hurt[flipped] *= -1
             kept = [(len(copies) - lost) * 2, 0 not in np.searchsorted(copies, flipped)]
             right = kept[0] > len(copies) or (kept[0] == len(copies) and kept[1])
-            read = mark.read(hurt.reshape(1, *mark.shape), 0)[0]
+            read = mark.read(hurt.reshape(1, *mark.shape), np.array([0]))[0]
             assert (read[bit] == int('101'[bit])) == right
             assert [read[other] for other in range(3) if other != bit] == [int('101'[o]) for o in range(3) if o != bit]
 
