@@ -116,8 +116,9 @@ def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     found.add_argument('--unmarked', default=[], nargs='+', metavar='FILE', help='the same without a mark, for the '
                        'rate of false alarms, AUC and TPR at 1%% FPR')  # fmt: skip
     found.add_argument('--out', required=True, help='a new folder for detect.json and, with attacks, grid.png')
-    found.add_argument('--attacks', default='', metavar='NAME,NAME', help='resize, crop, noise, blur, jpeg, each also '
-                       'with a number, such as jpeg10')  # fmt: skip
+    found.add_argument('--attacks', default='', metavar='NAME,NAME', help='resize, crop, noise, blur, jpeg, '
+                       'regenerate, each also with a number, such as jpeg10')  # fmt: skip
+    found.add_argument('--regenerator', default='', metavar='RUN', help='the run that regenerates (default: the same)')
     found.add_argument('--resize', action='store_true', help='change images of another size to the size needed')
     found.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
     for one in (marked, found):

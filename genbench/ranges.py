@@ -13,7 +13,7 @@ LONGEST_NAME, LONGEST_PATH = 240, 3800  # in bytes; the system allows 255 and 4,
 _SHOWN = 60  # how many characters of a value a message shows
 # Command-line arguments that are paths.
 _PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'input', 'json', 'key', 'left', 'mask',
-          'out', 'right', 'run', 'study', 'unmarked', 'weights', 'workdir')  # fmt: skip
+          'out', 'regenerator', 'right', 'run', 'study', 'unmarked', 'weights', 'workdir')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What happens to pictures on their way, and may remove a watermark: NAME or NAME and a number, such as jpeg25."""
+"""What happens to pictures on their way, and may remove a watermark: NAME or NAME and a number, such as jpeg25.
+
+Pillow does all but `regenerate`, for which a model noises and denoises the images (`evaluation.marking`).
+"""
 
 import io
 import re
@@ -11,7 +14,7 @@ from PIL import Image, ImageFilter
 from genbench.data import pictures
 from genbench.errors import UserError, did_you_mean
 
-NONE = 'none'
+NONE, REGENERATE = 'none', 'regenerate'
 
 
 class Attack(NamedTuple):
@@ -19,10 +22,11 @@ class Attack(NamedTuple):
 
     Attributes:
       apply: (picture, number, generator) → a picture of the same size.
+        None: a model does it.
       number: the default. `low` and `high` are limits.
     """
 
-    apply: Callable[[Image.Image, float, np.random.Generator], Image.Image]
+    apply: Callable[[Image.Image, float, np.random.Generator], Image.Image] | None
     number: float
     low: float
     high: float
@@ -66,6 +70,7 @@ ATTACKS = {
     'noise': Attack(_noise, 10, 0, 100),
     'blur': Attack(_blur, 1, 0, 64),
     'jpeg': Attack(_jpeg, 25, 1, 100),
+    REGENERATE: Attack(None, 20, 1, 99),  # percent of a sampler's steps
 }
 
 
@@ -84,8 +89,9 @@ def check(text: str) -> tuple[str, float]:
 def attacked(images: np.ndarray, text: str, seed: int) -> np.ndarray:
     """uint8 images (n, height, width, 1 or 3) after an attack that `check` accepted, in their size."""
     name, number = check(text)
-    draws, results = np.random.default_rng(seed).spawn(len(images)), []
+    apply, draws, results = ATTACKS[name].apply, np.random.default_rng(seed).spawn(len(images)), []
+    assert apply is not None, 'a model does it'
     for image, draw in zip(images, draws, strict=True):
-        picture = ATTACKS[name].apply(pictures.of_array(image), number, draw)
+        picture = apply(pictures.of_array(image), number, draw)
         results.append(np.asarray(picture).reshape(image.shape))
     return np.stack(results)

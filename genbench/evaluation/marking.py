@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -64,6 +65,7 @@ class Detection:
     out: str
     unmarked: Sequence[str] = ()
     attacks: str = ''
+    regenerator: str = ''
     sampler: str = ''
     seed: int = 0
     given: Sequence[str] = ()
@@ -119,9 +121,13 @@ def detect(workdir: str, asked: Detection) -> list[str]:
       UserError: the key is of another run, an input does not exist or has another size, or an attack is unknown.
     """
     target, kinds = _target(asked.out), [text for text in asked.attacks.split(',') if text]
-    for text in kinds:
-        attacks.check(text)
+    names = [attacks.check(text)[0] for text in kinds]
+    if asked.regenerator and attacks.REGENERATE not in names:
+        raise UserError(f'--regenerator has no use without --attacks={attacks.REGENERATE}; leave it out, or add that.')
     source = Source(workdir, (), asked.step)
+    other = Source(asked.regenerator) if asked.regenerator else source
+    if attacks.REGENERATE in names:
+        _check_regenerator(other, source)
     spec, (mark, text) = source.family.spec, read_key(asked.key, source)
     sampler = dataclasses.replace(chosen(source.family, asked.sampler or text), guidance=0.0)
     names, levels = editing_inputs.read(asked, spec)
@@ -131,15 +137,21 @@ def detect(workdir: str, asked: Detection) -> list[str]:
         sets[UNMARKED] = sampling.to_uint8(editing_inputs.read(others, spec)[1], spec)
     given = source.stated(asked.given, max(map(len, sets.values())), asked.seed)
 
+    def attacked(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
+        name, number = attacks.check(kind)
+        if name == attacks.REGENERATE:
+            return sampling.to_uint8(_regenerated(other, _levels(images, spec), number, seed), spec)
+        return attacks.attacked(images, kind, seed)
+
     def tested(images: np.ndarray) -> Tested:
-        levels = np.round(images * ((spec.levels - 1) / 255)).astype(np.int32)
+        levels = _levels(images, spec)
         told = {name: values[: len(images)] for name, values in given.items()}
         return mark.tested(source.inverted(sampler, levels, told).reshape(-1, *mark.shape))
 
     began, found, shown = time.monotonic(), {}, {}
     for number, kind in enumerate([attacks.NONE, *kinds]):
         seen = sets if kind == attacks.NONE else {
-            name: attacks.attacked(images, kind, asked.seed + 2 * number + (name == UNMARKED))
+            name: attacked(images, kind, asked.seed + 2 * number + (name == UNMARKED))
             for name, images in sets.items()
         }  # fmt: skip
         found[kind] = {name: tested(images) for name, images in seen.items()}
@@ -156,6 +168,33 @@ def detect(workdir: str, asked: Detection) -> list[str]:
         if kinds:
             _grid(folder / editing_inputs.GRID, np.stack([*shown.values()]), None)
     return [_line(kind, one) for kind, one in report['attacks'].items()]
+
+
+def _levels(images: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Integer images of these uint8 ones."""
+    return np.round(images * ((spec.levels - 1) / 255)).astype(np.int32)
+
+
+def _check_regenerator(other: Source, source: Source) -> None:
+    """Raise a UserError if the run cannot noise and denoise images of this size."""
+    family, spec = other.family, source.family.spec
+    if (family.spec.shape, family.spec.levels) != (spec.shape, spec.levels):
+        raise UserError(f'--regenerator models {family.spec}, but the images are {spec}.')
+    _again(family, 1)
+
+
+def _again(family: Family, percent: float) -> Sampler:
+    """The sampler that takes the last steps from a noised original (SDEdit)."""
+    if family.path is None or not family.from_noise:
+        raise UserError(f'A {family.name} run cannot {attacks.REGENERATE} images, for it follows no path from noise to '
+                        'images; name another run with --regenerator.')  # fmt: skip
+    return samplers.parse(f'{_usual(family)}:strength={percent / 100:g}', family)
+
+
+def _regenerated(other: Source, levels: np.ndarray, percent: float, seed: int) -> np.ndarray:
+    shown = np.asarray(other.family.spec.dequantise(jnp.asarray(levels)))
+    given = {**other.stated((), len(levels), seed), 'original': shown}
+    return other.told(_again(other.family, percent), len(levels), seed, given)
 
 
 def chosen(family: Family, text: str) -> Sampler:

@@ -55,10 +55,10 @@ def test_the_unmarked_images_are_the_samples_of_the_run_and_the_marked_ones_are_
 def test_what_detection_writes(method, embedded, diffusion_run, tmp_path, capsys):
     folder = embedded(method)
     words = ['watermark', 'detect', str(diffusion_run), f'--key={folder}/key.json', '--input', f'{folder}/marked',
-             '--unmarked', f'{folder}/unmarked', '--attacks=jpeg80,noise', f'--out={tmp_path}/out']  # fmt: skip
+             '--unmarked', f'{folder}/unmarked', '--attacks=jpeg80,regenerate50', f'--out={tmp_path}/out']  # fmt: skip
     assert cli.main(words) == 0
     told = capsys.readouterr().out.splitlines()[-3:]
-    assert [line.partition(':')[0] for line in told] == ['none', 'jpeg80', 'noise'] and 'AUC' in told[0]
+    assert [line.partition(':')[0] for line in told] == ['none', 'jpeg80', 'regenerate50'] and 'AUC' in told[0]
     report = json.loads((tmp_path / 'out' / 'detect.json').read_text())
     names = ['detected', 'false_alarms', 'auc', 'tpr'] + ['bit_accuracy'] * (method == 'gaussian_shading')
     for found in report['attacks'].values():
@@ -165,10 +165,22 @@ def test_a_key_of_another_step_names_the_step(embedded, diffusion_run, tmp_path,
     complain(['detect', str(diffusion_run), *words], tmp_path, capsys, 'its step is 4, and that of this run 2')
 
 
-def test_an_unknown_attack(embedded, diffusion_run, tmp_path, capsys):
+def test_regeneration_by_the_last_step_changes_little_and_the_seed_decides_what(source):
+    images = np.random.default_rng(0).integers(0, 17, (6, 8, 8, 1))
+    one, other = (marking._regenerated(source, images, 2, seed) for seed in (0, 1))
+    assert 0 < np.abs(one - images).mean() < 2 and (one != other).any()
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (('--attacks=jpeg,bluur',), 'Did you mean blur'),
+    (('--regenerator={run}',), 'no use without --attacks=regenerate'),
+    (('--attacks=regenerate', '--regenerator={gan}'), 'follows no path from noise to images'),
+])  # fmt: skip
+def test_attacks_that_cannot_be_made(words, message, embedded, diffusion_run, trained, tmp_path, capsys):
     folder = embedded('tree_ring')
-    words = [f'--key={folder}/key.json', '--input', f'{folder}/marked', f'--out={tmp_path}/out', '--attacks=jpeg,bluur']
-    complain(['detect', str(diffusion_run), *words], tmp_path, capsys, 'no attack', 'Did you mean blur')
+    words = [word.format(run=diffusion_run, gan=trained('gan')) for word in words]
+    words = [f'--key={folder}/key.json', '--input', f'{folder}/marked', f'--out={tmp_path}/out', *words]
+    complain(['detect', str(diffusion_run), *words], tmp_path, capsys, message)
 
 
 def complain(words, folder, capsys, *messages):
