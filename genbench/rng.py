@@ -16,6 +16,7 @@ in as 32 bits of its hash, far from any count:
          ├ 'likelihood', 'inverse' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
          ├ 'exploration' ─ training seed
+         ├ 'regenerated' ─ image ─ a name for each draw      (attacks on watermarks; the seed of the command)
          ├ 'contents' ─ two sums of the pixels ─ a name for each draw      (draws made once for an image; seed 0)
          └ 'classifier' ─ 'networks'
                         └ 'shifts' ─ step

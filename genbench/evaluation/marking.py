@@ -121,12 +121,12 @@ def detect(workdir: str, asked: Detection) -> list[str]:
       UserError: the key is of another run, an input does not exist or has another size, or an attack is unknown.
     """
     target, kinds = _target(asked.out), [text for text in asked.attacks.split(',') if text]
-    names = [attacks.check(text)[0] for text in kinds]
-    if asked.regenerator and attacks.REGENERATE not in names:
+    attacked = {attacks.check(text)[0] for text in kinds}
+    if asked.regenerator and attacks.REGENERATE not in attacked:
         raise UserError(f'--regenerator has no use without --attacks={attacks.REGENERATE}; leave it out, or add that.')
     source = Source(workdir, (), asked.step)
     other = Source(asked.regenerator) if asked.regenerator else source
-    if attacks.REGENERATE in names:
+    if attacks.REGENERATE in attacked:
         _check_regenerator(other, source)
     spec, (mark, text) = source.family.spec, read_key(asked.key, source)
     sampler = dataclasses.replace(chosen(source.family, asked.sampler or text), guidance=0.0)
@@ -137,25 +137,16 @@ def detect(workdir: str, asked: Detection) -> list[str]:
         sets[UNMARKED] = sampling.to_uint8(editing_inputs.read(others, spec)[1], spec)
     given = source.stated(asked.given, max(map(len, sets.values())), asked.seed)
 
-    def attacked(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
-        name, number = attacks.check(kind)
-        if name == attacks.REGENERATE:
-            return sampling.to_uint8(_regenerated(other, _levels(images, spec), number, seed), spec)
-        return attacks.attacked(images, kind, seed)
-
     def tested(images: np.ndarray) -> Tested:
-        levels = _levels(images, spec)
         told = {name: values[: len(images)] for name, values in given.items()}
-        return mark.tested(source.inverted(sampler, levels, told).reshape(-1, *mark.shape))
+        return mark.tested(source.inverted(sampler, _levels(images, spec), told).reshape(-1, *mark.shape))
 
-    began, found, shown = time.monotonic(), {}, {}
-    for number, kind in enumerate([attacks.NONE, *kinds]):
-        seen = sets if kind == attacks.NONE else {
-            name: attacked(images, kind, asked.seed + 2 * number + (name == UNMARKED))
-            for name, images in sets.items()
-        }  # fmt: skip
-        found[kind] = {name: tested(images) for name, images in seen.items()}
-        shown[kind] = seen[MARKED][:SHOWN]
+    began = time.monotonic()
+    seen = {attacks.NONE: sets} | {
+        kind: {name: _attacked(images, kind, other, asked.seed + 2 * number + (name == UNMARKED))
+               for name, images in sets.items()} for number, kind in enumerate(kinds, 1)
+    }  # fmt: skip
+    found = {kind: {name: tested(images) for name, images in several.items()} for kind, several in seen.items()}
     report = {
         'method': mark.name, 'inputs': len(names), 'unmarked': len(sets.get(UNMARKED, ())), **sampler.protocol,
         'evaluations_per_image': int(sampler.num_steps) if source.family.path is not None else 1,
@@ -166,7 +157,7 @@ def detect(workdir: str, asked: Detection) -> list[str]:
     with new_folder(target) as folder:
         folder.joinpath(DETECTED).write_text(json.dumps(report, indent=2) + '\n')
         if kinds:
-            _grid(folder / editing_inputs.GRID, np.stack([*shown.values()]), None)
+            _grid(folder / editing_inputs.GRID, np.stack([one[MARKED][:SHOWN] for one in seen.values()]), None)
     return [_line(kind, one) for kind, one in report['attacks'].items()]
 
 
@@ -191,9 +182,21 @@ def _again(family: Family, percent: float) -> Sampler:
     return samplers.parse(f'{_usual(family)}:strength={percent / 100:g}', family)
 
 
+def _attacked(images: np.ndarray, kind: str, other: Source, seed: int) -> np.ndarray:
+    """uint8 images after an attack. `other` regenerates them."""
+    name, percent = attacks.check(kind)
+    if name != attacks.REGENERATE:
+        return attacks.attacked(images, kind, seed)
+    spec = other.family.spec
+    return sampling.to_uint8(_regenerated(other, _levels(images, spec), percent, seed), spec)
+
+
 def _regenerated(other: Source, levels: np.ndarray, percent: float, seed: int) -> np.ndarray:
+    """Integer images whose noise differs from that of every sample of the run."""
     shown = np.asarray(other.family.spec.dequantise(jnp.asarray(levels)))
-    given = {**other.stated((), len(levels), seed), 'original': shown}
+    keys = rng.of_images(rng.root(seed, 'regenerated'), 0, len(levels))
+    noise = np.asarray(rng.normal(keys, 'start', other.family.space.shape))
+    given = {**other.stated((), len(levels), seed), 'original': shown, 'noise': noise}
     return other.told(_again(other.family, percent), len(levels), seed, given)
 
 

@@ -341,7 +341,7 @@ class Family:
     def why_no_inverse(self, sampler: Sampler) -> str:
         """Why the noise that this sampler made an image from cannot be found; '' if `inverted` finds it."""
         source = 'latents' if self.latent_shape else 'pixels or codes'
-        return f'{self.name} makes images from {source}, and has no map back from an image'
+        return f'{self.name} makes images from {source} by a map that has no inverse'
 
     def inverted(self, networks: Networks, images: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """The noise, near N(0, I), that this sampler would make these integer images (batch, …) from.
