@@ -87,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     flags.processes(sample)
 
     flags.edit(verb('edit', 'Edit images with a run: inpaint, super-resolve, vary and others.'))
+    marks = verb('watermark', 'Mark the noise that images are drawn from, and detect the mark.').add_subparsers(
+        dest='action', required=True, metavar='ACTION'
+    )
+    flags.watermark(lambda name, text: verb(name, text, marks))
     flags.run(verb('run', 'Run a study: train and evaluate what is missing, then report.', epilog=OVERRIDES))
     flags.status(verb('status', 'Show the state of the trials of a study, also while they run or from another '
                  'machine.'))  # fmt: skip
@@ -369,6 +373,7 @@ VERBS = {
     'compare-protocols': _compare_protocols,
     'sample': _sample,
     'edit': commands.edit,
+    'watermark': commands.watermark,
     'run': _study,
     'status': _study,
     'report': _report,

@@ -1,4 +1,4 @@
-"""What the verbs config, checkpoint, init, edit, export and import print."""
+"""What the verbs config, checkpoint, init, edit, watermark, export and import print."""
 
 import argparse
 import json
@@ -68,6 +68,22 @@ def edit(given: argparse.Namespace, _: Sequence[str]) -> int:
 
     asked = {field: value for field, value in vars(given).items() if field not in ('verb', 'workdir', 'input')}
     print('\n'.join(editing.edit(given.workdir, editing.Request(inputs=given.input, **asked))))
+    return 0
+
+
+def watermark(given: argparse.Namespace, _: Sequence[str]) -> int:
+    from genbench import startup
+
+    startup.prepare()
+    from genbench.evaluation import marking
+
+    left_out = ('verb', 'action', 'workdir', 'input')
+    asked = {field: value for field, value in vars(given).items() if field not in left_out}
+    if given.action == 'embed':
+        lines = marking.embed(given.workdir, marking.Embedding(**asked))
+    else:
+        lines = marking.detect(given.workdir, marking.Detection(inputs=given.input, **asked))
+    print('\n'.join(lines))
     return 0
 
 

@@ -91,6 +91,45 @@ def edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
 
 
+def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add the actions of `genbench watermark`. `verb` adds one action."""
+    marked = verb('embed', 'Draw images from marked noise, and the same images without the mark.')
+    marked.add_argument('workdir', help='the run folder')
+    marked.add_argument('--out', required=True, help='a new folder for the folders marked and unmarked, grid.png, '
+                        'key.json and embed.json')  # fmt: skip
+    marked.add_argument('--method', default='tree_ring', help='tree_ring (the default) or gaussian_shading')
+    marked.add_argument('--count', type=int, default=100, help='number of images (default: 100)')
+    marked.add_argument('--radius', type=int, default=0, help='of tree_ring: the largest frequency of the pattern in '
+                        'periods per picture (default: 10/64 of the side, and at least 2)')  # fmt: skip
+    marked.add_argument('--message', default='', help='of gaussian_shading: zeros and ones (default: drawn)')
+    marked.add_argument('--bits', type=int, default=0, help='of gaussian_shading: the length of a drawn message '
+                        '(default: 256, or as many as there are values)')  # fmt: skip
+    marked.add_argument('--pads', type=int, default=0, help='of gaussian_shading: the number of pads; images '
+                        'with the same pad look alike (default: one for each image)')  # fmt: skip
+    marked.add_argument('--secret', default='', metavar='TEXT', help='what the pattern, the message and the pads are '
+                        'made from (default: drawn)')  # fmt: skip
+    found = verb('detect', 'Look for the mark of a key in images, also after attacks.')
+    found.add_argument('workdir', help='the run folder that the images were drawn from')
+    found.add_argument('--key', required=True, metavar='FILE', help='the key.json of genbench watermark embed')
+    found.add_argument('--input', required=True, nargs='+', metavar='FILE', help='image files, folders of them, or '
+                       'tfds:NAME:SPLIT')  # fmt: skip
+    found.add_argument('--unmarked', default=[], nargs='+', metavar='FILE', help='the same without a mark, for the '
+                       'rate of false alarms, AUC and TPR at 1%% FPR')  # fmt: skip
+    found.add_argument('--out', required=True, help='a new folder for detect.json and, with attacks, grid.png')
+    found.add_argument('--attacks', default='', metavar='NAME,NAME', help='resize, crop, noise, blur, jpeg, '
+                       'regenerate, each also with a number, such as jpeg10')  # fmt: skip
+    found.add_argument('--regenerator', default='', metavar='RUN', help='the run that regenerates (default: the same)')
+    found.add_argument('--resize', action='store_true', help='change images of another size to the size needed')
+    found.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')
+    for one in (marked, found):
+        one.add_argument('--sampler', default='', help='NAME:STEPS; detection only takes the number of steps from it '
+                         '(default: ddim:50, or that of the key)')  # fmt: skip
+        one.add_argument('--seed', type=int, default=0, help='seed of the samples or of the attacks (default: 0)')
+        one.add_argument('--given', action='append', default=[], metavar='KIND=VALUE', help='a condition of all images '
+                         '(repeatable)')  # fmt: skip
+        one.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
+
+
 def export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the run folder')
     parser.add_argument('--out', required=True, help='a new folder')

@@ -12,8 +12,8 @@ LARGEST_FLOAT = 3e38  # of a 32-bit float
 LONGEST_NAME, LONGEST_PATH = 240, 3800  # in bytes; the system allows 255 and 4,096, and the files inside need the rest
 _SHOWN = 60  # how many characters of a value a message shows
 # Command-line arguments that are paths.
-_PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'input', 'json', 'left', 'mask', 'out',
-          'right', 'run', 'study', 'weights', 'workdir')  # fmt: skip
+_PATHS = ('a', 'b', 'config', 'data_dir', 'folder', 'folders', 'held_out', 'input', 'json', 'key', 'left', 'mask',
+          'out', 'regenerator', 'right', 'run', 'study', 'unmarked', 'weights', 'workdir')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,8 @@ USES = {  # how each verb uses its arguments
     'evaluate': {'workdir': WORK},
     'sample': {'workdir': READ, 'out': OUT},
     'edit': {'workdir': READ, 'input': READ, 'mask': READ, 'out': OUT, 'data_dir': DATA},
+    'watermark': {'workdir': READ, 'key': READ, 'input': READ, 'unmarked': READ, 'regenerator': READ, 'out': OUT,
+                  'data_dir': DATA},
     'metrics': {'a': READ, 'b': READ, 'held_out': READ, 'json': OUT, 'out': OUT, 'data_dir': DATA},
     'run': {'out': WORK},
     'status': {'folder': LIGHT},

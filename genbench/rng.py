@@ -13,9 +13,10 @@ in as 32 bits of its hash, far from any count:
          ├ 'preparation' ─ row ─ a name for each draw
          ├ 'samples' ─ training seed ─ image ─ a name for each draw
          ├ 'conditions', 'shown' ─ training seed ─ image ─ kind of condition ─ a name for each draw
-         ├ 'likelihood' ─ training seed ─ image
+         ├ 'likelihood', 'inverse' ─ training seed ─ image
          ├ 'simulation' ─ training seed ─ image      (annealed importance sampling)
          ├ 'exploration' ─ training seed
+         ├ 'regenerated' ─ image ─ a name for each draw      (attacks on watermarks; the seed of the command)
          ├ 'contents' ─ two sums of the pixels ─ a name for each draw      (draws made once for an image; seed 0)
          └ 'classifier' ─ 'networks'
                         └ 'shifts' ─ step

@@ -125,11 +125,12 @@ def kept(spec: DataSpec) -> dict[str, Condition]:
 
 
 def apart(given: Given) -> tuple[Given, dict[str, Array]]:
-    """Split the conditions into those for networks and those that only samplers read: 'original' and 'known', and
-    'observed', what is known of the images under the sampler's `problem`."""
+    """Split the conditions into those for networks and those that only samplers read: 'original' and 'known';
+    'observed', what is known of the images under the sampler's `problem`; and 'noise', N(0, I), that takes the place of
+    the noise where sampling starts."""
     if given is None:
         return None, {}
-    held = {name: given[name] for name in ('original', 'known', 'observed') if name in given}
+    held = {name: given[name] for name in ('original', 'known', 'observed', 'noise') if name in given}
     return {name: values for name, values in given.items() if name not in held} or None, held
 
 

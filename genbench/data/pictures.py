@@ -32,6 +32,11 @@ def opened(file: str | pathlib.Path) -> Image.Image:
         return Image.open(file)
 
 
+def of_array(image: np.ndarray) -> Image.Image:
+    """The picture of a uint8 image (height, width, 1 or 3)."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def image(file: str, spec: 'DataSpec', resize: bool = False) -> np.ndarray:
     """A picture with 8 bits per channel, as an integer image of the data set, (height, width, channels).
 

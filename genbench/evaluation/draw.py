@@ -120,13 +120,35 @@ class Source:
         run, (chosen,) = lending.guided(self._run, [chosen])
         return self._images(run, chosen, count, seed, given, 0)
 
+    def shown(self, texts: Sequence[str], count: int, seed: int) -> Given:
+        """The conditions 'KIND=VALUE' for `count` images; without any, those that `draw` uses."""
+        return _given(self._run, self.family, texts, count, seed)
+
+    def inverted(self, chosen: Sampler, images: np.ndarray, given: Given) -> np.ndarray:
+        """The noise (count, …) from which this sampler would make integer images (count, …)."""
+        run, (chosen,) = lending.guided(self._run, [chosen])
+        drawer, state = self._drawer(run, chosen)
+        return drawer.invert(state, chosen, images, given)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells a checkpoint from others: the hashes of its config and state, and the average of its weights."""
+        options = self._run.config
+        return {
+            'config_hash': configs.config_hash(options), 'step': self._step,
+            'state_sha256': self._run.sha256(self._step), 'average': options.evaluation.average,
+        }  # fmt: skip
+
     def _images(self, run: runs.Run, chosen: Sampler, count: int, seed: int, given: Given, first: int) -> np.ndarray:
+        drawer, state = self._drawer(run, chosen)
+        return drawer.draw(state, chosen, count, seed, given, first=first)
+
+    def _drawer(self, run: runs.Run, chosen: Sampler) -> tuple[sampling.Drawer, State]:
         guide, options = getattr(chosen.options, 'guide', ''), self._run.config.evaluation
         if guide not in self._ready:
             blueprint, state = run.networks(self._step, self._state, options.average)
             self._ready[guide] = sampling.Drawer(blueprint, options.batch_size), sampling.replicate(state)
-        drawer, state = self._ready[guide]
-        return drawer.draw(state, chosen, count, seed, given, first=first)
+        return self._ready[guide]
 
 
 def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:

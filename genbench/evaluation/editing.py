@@ -7,7 +7,6 @@ anything is written.
 import dataclasses
 import json
 import pathlib
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from genbench import rng
-from genbench.data import degradations
+from genbench.data import degradations, pictures
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.evaluation import editing_inputs, similarity
@@ -27,6 +26,7 @@ from genbench.families import originals
 from genbench.families.base import Family, Sampler
 from genbench.interpolants import inverse
 from genbench.training import samplers, sampling
+from genbench.training.files import new_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,19 +263,15 @@ def _report(
 
 
 def _write(target: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f'.{target.name}.') as folder:
-        partial = pathlib.Path(folder) / target.name
-        partial.mkdir()
-        _fill(partial, spec, scene, drawn, report)
-        partial.rename(target)
+    with new_folder(target) as folder:
+        _fill(folder, spec, scene, drawn, report)
 
 
 def _fill(folder: pathlib.Path, spec: DataSpec, scene: Scene, drawn: np.ndarray, report: dict[str, Any]) -> None:
     for name, several in zip(scene.names, drawn, strict=True):
         for number, image in enumerate(sampling.to_uint8(several, spec)):
             which = f'-{number + 1}' if len(several) > 1 else ''
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f'{name}{which}.png')
+            pictures.of_array(image).save(folder / f'{name}{which}.png')
     seen = np.asarray(spec.quantise(jnp.clip(scene.shown, -1, 1)))[:, None]
     rows = np.concatenate([seen, drawn], axis=1).reshape(-1, *spec.shape)
     scale = max(1, 512 // max(spec.shape[:2]) // 8)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import special
 
+from genbench.evaluation import statistics
 from genbench.evaluation.arrays import checked, checked_sets
 
 
@@ -73,7 +74,6 @@ def two_sample_test(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> TwoSam
     Raises:
       UserError: fewer than four images in a set, sets of different width, or values that are not finite.
     """
-    from scipy.stats import beta
     from sklearn.linear_model import LogisticRegression
 
     real, fake = checked_sets(4, real=real, fake=fake)
@@ -92,6 +92,4 @@ def two_sample_test(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> TwoSam
     detector = LogisticRegression(C=0.1, max_iter=1000).fit(inputs(fitted), np.repeat([0, 1], half))
     n = len(scored)
     right = int((detector.predict(inputs(scored)) == np.repeat([0, 1], size - half)).sum())
-    low = beta.ppf(0.025, right, n - right + 1) if right else 0.0
-    high = beta.ppf(0.975, right + 1, n - right) if right < n else 1.0
-    return TwoSample(right / n, float(low), float(high), n)
+    return TwoSample(right / n, *statistics.binomial(right, n), n)

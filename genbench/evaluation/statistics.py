@@ -91,6 +91,16 @@ class Estimate:
         return self.mean - reach, self.mean + reach
 
 
+def binomial(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a probability after `right` of n trials (Clopper & Pearson 1934)."""
+    from scipy import special
+
+    error = (1 - level) / 2
+    low = special.betaincinv(right, n - right + 1, error) if right else 0.0
+    high = special.betaincinv(right + 1, n - right, 1 - error) if right < n else 1.0
+    return float(low), float(high)
+
+
 def replicate(row: Mapping[str, Any]) -> Replicate:
     """Convert a result row to a replicate. `train_seed` is read in addition to the keys of a row."""
     if row.get('kind') == 'cost':

@@ -274,9 +274,12 @@ class Family:
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         """Sample one image per key (batch,). An image must not depend on which others share its batch.
 
-        By default, `generate` turns one standard normal latent per key into images.
+        By default, `generate` turns one standard normal latent per key into images. `given` may have the latents as
+        'noise'.
         """
-        images = self.generate(networks, self.latents(keys, sampler), keys, given, sampler)
+        given, held = conditions.apart(given)
+        latents = held['noise'] if 'noise' in held else self.latents(keys, sampler)
+        images = self.generate(networks, latents, keys, given, sampler)
         return Samples(images, self.evaluations(sampler))
 
     def latents(self, keys: Array, sampler: Sampler) -> Array:
@@ -333,6 +336,19 @@ class Family:
 
     def generate(self, networks: Networks, latents: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
         """Integer images from latents (batch, *latent_shape). Other randomness comes from one key per image."""
+        raise NotImplementedError
+
+    def why_no_inverse(self, sampler: Sampler) -> str:
+        """Why the noise that this sampler made an image from cannot be found; '' if `inverted` finds it."""
+        source = 'latents' if self.latent_shape else 'pixels or codes'
+        return f'{self.name} makes images from {source} by a map that has no inverse'
+
+    def inverted(self, networks: Networks, images: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        """The noise, near N(0, I), that this sampler would make these integer images (batch, …) from.
+
+        Its shape is (batch, *latent_shape), or that of the data space for a family with a `path`. What the inverse
+        draws comes from one key per image.
+        """
         raise NotImplementedError
 
     def moved(

@@ -80,6 +80,11 @@ class NoisedFlow(NormalizingFlow):
         x = networks['flow'].inverse(latents, given, Guidance(sampler.guidance, rising))
         return self.space.decode(networks, self.denoise(networks, x, given) if sampler.name == 'denoised' else x)
 
+    def why_no_inverse(self, sampler: Sampler) -> str:
+        if sampler.guidance:
+            return 'guidance changes the map from latents to images'
+        return 'the sampler denoised changes what the flow made; use direct' if sampler.name == 'denoised' else ''
+
     def denoise(self, networks: Networks, x: Array, given: Given) -> Array:
         """The mean of the image, x + σ² ∇ log p(x), for noisy x (batch, …)."""
         score = jax.grad(lambda x: self._log_density(networks, x, given).sum())(x)

@@ -111,9 +111,20 @@ class NormalizingFlow(Family):
           key: in training, the key for everything but the noise of estimates.
           keys: one key per image, for that noise.
         """
-        noise = {'keys': keys} if self.config.network.name == 'residual_flow' else {}
-        z, log_det = networks['flow'](x, given, key, **noise)
+        z, log_det = self._forward(networks, x, given, key, keys)
         return jax.scipy.stats.norm.logpdf(z).sum(-1) + log_det
+
+    def _forward(
+        self, networks: Networks, x: Array, given: Given, key: Array | None, keys: Array | None
+    ) -> tuple[Array, Array]:
+        noise = {'keys': keys} if self.config.network.name == 'residual_flow' else {}
+        return networks['flow'](x, given, key, **noise)
+
+    def why_no_inverse(self, sampler: Sampler) -> str:
+        return ''
+
+    def inverted(self, networks: Networks, images: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        return self._forward(networks, self.space.centre(networks, images), given, None, keys)[0]
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

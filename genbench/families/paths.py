@@ -184,6 +184,7 @@ class PathFamily(Family):
 
     def sample(self, networks: Networks, keys: Array, given: Given, sampler: Sampler) -> Samples:
         given, held = conditions.apart(given)
+        noise = held.pop('noise', None)
         if held and not self.sampler_options(sampler.name).on_grid:
             raise UserError(f'The sampler {sampler.name} takes other steps for each image and cannot start from an '
                             'original; use ddim or heun.')  # fmt: skip
@@ -191,7 +192,8 @@ class PathFamily(Family):
         observed = originals.observed(held, sampler, self.space, keys, self.kind)
         if kept is not None:
             kept = kept._replace(image=self.space.place(networks, kept.image))
-        start = sampler.options.temperature * self.starts(keys)
+        start = self.starts(keys) if noise is None else self.schedule.sigma(jnp.asarray(self.schedule.t_max)) * noise
+        start = sampler.options.temperature * start
         path = self.carried(networks, start, keys, given, sampler, kept, observed)
         images = self.space.decode(networks, path.x)
         return Samples(images, self._evaluations(sampler, guided=given is not None))
@@ -205,6 +207,21 @@ class PathFamily(Family):
             self.solver(sampler.name), self.asked(networks).schedule, self._sampled(networks, given, sampler), start,
             keys, sampler.num_steps, sampler.options, self._jumps(networks, given, sampler), kept, observed,
         )  # fmt: skip
+
+    def why_no_inverse(self, sampler: Sampler) -> str:
+        if not self.from_noise:
+            return 'its paths start at family.source, and not at noise'
+        if self.kind != 'denoiser':
+            return 'inversion follows the slope of the trajectory through an image, and its network jumps along it'
+        if solvers.draws(self.solver(sampler.name), sampler.options):
+            return f'the sampler {sampler.name} draws noise on its way; use ddim or heun'
+        return ''
+
+    def inverted(self, networks: Networks, images: Array, keys: Array, given: Given, sampler: Sampler) -> Array:
+        schedule, count = self.asked(networks).schedule, jnp.asarray(sampler.num_steps)
+        denoise, x = self._sampled(networks, given, sampler), self.space.centre(networks, images)
+        start = steps.inverted(schedule, denoise, x, count, count, sampler.options.spacing)
+        return start / schedule.sigma(jnp.asarray(schedule.t_max))
 
     @property
     def path(self) -> schedules.Schedule | None:

@@ -1,9 +1,11 @@
 """Write files so that they are either complete or absent."""
 
+import contextlib
 import os
 import pathlib
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +24,17 @@ def write_bytes_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], obje
     with partial.open('wb') as file:
         write(file)
     os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield an empty folder that becomes `target` at the end. An error leaves nothing behind."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f'.{target.name}.') as folder:
+        partial = pathlib.Path(folder) / target.name
+        partial.mkdir()
+        yield partial
+        partial.rename(target)
 
 
 def append_line(path: pathlib.Path, text: str) -> None:

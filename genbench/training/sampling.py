@@ -137,6 +137,21 @@ class Drawer:
                 progress(min(start + size, count))
         return np.concatenate(images)[:count]
 
+    def invert(self, state: State, sampler: Sampler, images: np.ndarray, given: Given = None) -> np.ndarray:
+        """The noise (count, …) from which the sampler would make integer images (count, …); see `Family.inverted`."""
+        mesh, found = mesh_of(parts(state)), []
+        size = self._size(sampler, len(images), mesh)
+        for start in range(0, len(images), size):
+            rows = dict(conditions.cut({**(given or {}), 'image': images}, start, start + size) or {})
+            keys = image_keys(self.family, 'inverse', 0, start, size)
+            batch = split_over_devices((rows.pop('image'), keys, rows or None), mesh)
+            found.append(np.asarray(self._inverse(parts(state), *batch, sampler)))
+        return np.concatenate(found)[: len(images)]
+
+    @functools.cached_property
+    def _inverse(self) -> Any:
+        return jax.jit(functools.partial(invert, self._blueprint))
+
     def _size(self, sampler: Sampler, count: int, mesh: jax.sharding.Mesh) -> int:
         """The batch size for this many images. A remainder reuses an existing program, and the surplus is cut."""
         key = dataclasses.replace(sampler, num_steps=0)
@@ -158,6 +173,10 @@ def program(blueprint: Blueprint, mesh: jax.sharding.Mesh) -> Any:
 
 def sample(blueprint: Blueprint, state: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
     return blueprint.family.sample(blueprint.bind_state(state), keys, given, sampler)
+
+
+def invert(blueprint: Blueprint, state: Any, images: Any, keys: Any, given: Any, sampler: Sampler) -> Any:
+    return blueprint.family.inverted(blueprint.bind_state(state), images, keys, given, sampler)
 
 
 def to_uint8(images: np.ndarray, spec: DataSpec) -> np.ndarray:

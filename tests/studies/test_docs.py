@@ -1,8 +1,8 @@
 """Every command and every file of the guides in docs/, run as a reader would, in a copy of the project.
 
 Blocks begin with ```sh (commands), ```sh slurm (commands for a cluster) or ```LANGUAGE PATH (a file). ```text is what
-cannot be run here. Trainings and edits are cut to a few steps, and studies to one metric, by overrides after the
-written command, which otherwise stays as it is; the studies of docs/studies are only planned. No
+cannot be run here. Trainings, edits and watermarks are cut to a few steps, and studies to one metric, by overrides
+after the written command, which otherwise stays as it is; the studies of docs/studies are only planned. No
 number is looked at, so programs are compiled with few optimisations, which is faster.
 """
 
@@ -57,6 +57,8 @@ def shortened(line):
     verb = shlex.split(line)[1:2]
     if verb == ['edit'] and '--sampler' not in line:
         return command(line, '--sampler=ddim:2')
+    if verb == ['watermark'] and ' embed ' in line:
+        return command(line, '--sampler=ddim:2', '--count=20')
     return command(line, *(f'--config.{key}' for key in FEWER.get(verb[0] if verb else '', ())))
 
 
