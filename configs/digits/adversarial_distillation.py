@@ -4,8 +4,8 @@ genbench train --config=configs/digits/adversarial_distillation.py --workdir=run
 
 Train the teacher first: configs/digits/diffusion.py.
 
-This follows A. Sauer et al., Adversarial Diffusion Distillation, 2023, except as noted below. One run, seed 0: FD 28.8 ±
-3.0 with one evaluation, 9.9 ± 1.5 with two and 10.3 ± 1.5 with four (standard deviation over eight sets). The teacher
+This follows A. Sauer et al., Adversarial Diffusion Distillation, 2023, except as noted below. One run, seed 0: FD 28.8
+± 3.0 with one evaluation, 9.9 ± 1.5 with two and 10.3 ± 1.5 with four (standard deviation over eight sets). The teacher
 has 183 with one evaluation of DDIM and 23 with two.
 
 Differs from the paper: the discriminator sees features of the teacher and not of DINOv2, as in A. Sauer et al., Fast
