@@ -9,8 +9,8 @@ Rombach et al. 2022 report a reconstruction FID of 0.90 for their KL-f8, whose s
 here.
 
 Differs from the paper: there is no perceptual and no adversarial loss, so reconstructions are smoother. The networks
-have no attention. The likelihood is Laplace's with a deviation that the decoder does not learn. The published weights
-were trained on OpenImages.
+have no attention. The likelihood is Laplace's. The decoder learns its scale for each value; the paper learns one
+scale for all. The weight of the KL term is a choice of ours. The published weights were trained on OpenImages.
 """
 
 from ml_collections import ConfigDict

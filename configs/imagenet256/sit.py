@@ -22,5 +22,5 @@ def get_config() -> dict[str, Any]:
     values['family'] = {
         'name': 'flow_matching', 'first_stage': 'runs/imagenet256_first_stage', 'conditional': True,
     }  # fmt: skip
-    values['evaluation'] |= {'samplers': ('euler_maruyama:250:guidance=0.5', 'heun:125:guidance=0.5')}
+    values['evaluation'] |= {'samplers': ('euler_maruyama:250:diffusion=sigma,guidance=0.5', 'heun:125:guidance=0.5')}
     return values

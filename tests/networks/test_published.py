@@ -9,6 +9,7 @@ from flax import nnx
 from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.families.base import Borrowed
+from genbench.training import samplers
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 # (height, classes, millions of parameters that the paper or its official code counts)
@@ -36,9 +37,10 @@ def made(path, spec):
 
 
 @pytest.mark.parametrize('path', WANTED)
-def test_a_config_has_the_parameters_of_its_paper(path):
+def test_a_config_has_the_parameters_of_its_paper_and_samplers_that_it_can_use(path):
     size, classes, wanted = WANTED[path]
     family = made(path, DataSpec('images', (size, size, 3), 256, classes))
     network = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0))[family.main_network])
     found = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
     assert round(found / 1e6, 1) == wanted
+    assert all(samplers.parse(text, family) for text in family.config.evaluation.samplers)
