@@ -103,7 +103,7 @@ class TreeRing:
         found = np.where(inside[..., None], values[np.minimum(self._rings, self.radius)], 0.0)
         return found * math.sqrt(inside.sum() * self.shape[2] / np.square(found).sum())
 
-    def marked(self, noise: np.ndarray, first: int = 0) -> np.ndarray:
+    def marked(self, noise: np.ndarray) -> np.ndarray:
         coefficients = np.fft.fft2(noise, axes=(1, 2), norm='ortho')
         coefficients = np.where((self._rings <= self.radius)[..., None], self.pattern, coefficients)
         return np.fft.ifft2(coefficients, axes=(1, 2), norm='ortho').real.astype(np.float32)
@@ -183,9 +183,9 @@ class GaussianShading:
     def _pad(self, number: int) -> np.ndarray:
         return stream(self.secret, f'pad {number}', math.prod(self.shape))
 
-    def marked(self, noise: np.ndarray, first: int = 0) -> np.ndarray:
-        """Mark noise for the images from number `first` on."""
-        upper = [self._said[self._places] ^ self._pad((first + i) % self.pads) for i in range(len(noise))]
+    def marked(self, noise: np.ndarray) -> np.ndarray:
+        """Marked noise; that of image i has pad i modulo `pads`."""
+        upper = [self._said[self._places] ^ self._pad(i % self.pads) for i in range(len(noise))]
         return (np.abs(noise) * (2.0 * np.reshape(upper, noise.shape) - 1)).astype(np.float32)
 
     @functools.cached_property
