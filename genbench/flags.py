@@ -71,7 +71,7 @@ def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
 def edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('workdir', help='the run folder')
     parser.add_argument('--task', required=True, help='inpaint, outpaint, super-resolve, colourise, deblur, denoise, '
-                        'dejpeg, vary or reconstruct')  # fmt: skip
+                        'dejpeg, vary, reconstruct or translate')  # fmt: skip
     parser.add_argument('--input', required=True, nargs='+', metavar='FILE', help='image files, folders of them, or '
                         'tfds:NAME:SPLIT')  # fmt: skip
     parser.add_argument('--out', required=True, help='a new folder for the results, grid.png and edit.json')
@@ -86,6 +86,10 @@ def edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, default=0, help='seed of the samples (default: 0)')
     parser.add_argument('--given', action='append', default=[], metavar='KIND=VALUE', help='a condition of all results '
                         '(repeatable)')  # fmt: skip
+    parser.add_argument('--source', default='', metavar='RUN', help='for translate: the run that turns the inputs into '
+                        'noise (default: the same run)')  # fmt: skip
+    parser.add_argument('--source-given', action='append', default=[], metavar='KIND=VALUE', help='for translate: a '
+                        'condition of all inputs (repeatable)')  # fmt: skip
     parser.add_argument('--resize', action='store_true', help='change images of another size to the size needed')
     parser.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
     parser.add_argument(*DATA_DIR, default='', help='the folder of prepared data sets, for tfds:NAME:SPLIT')

@@ -20,7 +20,7 @@ USES = {  # how each verb uses its arguments
     'replay': {'workdir': READ},
     'evaluate': {'workdir': WORK},
     'sample': {'workdir': READ, 'out': OUT},
-    'edit': {'workdir': READ, 'input': READ, 'mask': READ, 'out': OUT, 'data_dir': DATA},
+    'edit': {'workdir': READ, 'input': READ, 'mask': READ, 'source': READ, 'out': OUT, 'data_dir': DATA},
     'watermark': {'workdir': READ, 'key': READ, 'input': READ, 'unmarked': READ, 'regenerator': READ, 'out': OUT,
                   'data_dir': DATA},
     'metrics': {'a': READ, 'b': READ, 'held_out': READ, 'json': OUT, 'out': OUT, 'data_dir': DATA},

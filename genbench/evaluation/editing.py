@@ -20,7 +20,7 @@ from genbench import rng
 from genbench.data import degradations, pictures
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
-from genbench.evaluation import editing_inputs, similarity
+from genbench.evaluation import editing_inputs, similarity, translating
 from genbench.evaluation.draw import Source
 from genbench.families import originals
 from genbench.families.base import Family, Sampler
@@ -53,6 +53,7 @@ TASKS = {
     'dejpeg': Task('jpeg', GUIDED),
     'vary': Task('', 'ddim:50:strength=0.5'),
     'reconstruct': Task('', 'ddim:100:start=inverted'),
+    translating.TASK: Task('', ''),
 }
 
 
@@ -71,6 +72,8 @@ class Request:
     degrade: bool = False
     resize: bool = False
     given: Sequence[str] = ()
+    source: str = ''
+    source_given: Sequence[str] = ()
     data_dir: str = ''
     step: int | None = None
 
@@ -85,6 +88,7 @@ class Scene:
       degradation: A, for a task with a problem.
       held: what the sampler is told of each image; see `data.conditions.apart`.
       shown: the inputs as the sampler sees them, in [−1, 1], as images.
+      evaluations: network evaluations for each input, before sampling.
     """
 
     names: list[str]
@@ -92,6 +96,7 @@ class Scene:
     degradation: degradations.Degradation | None
     held: dict[str, jax.Array]
     shown: jax.Array
+    evaluations: int = 0
 
 
 @explained_disk_errors()
@@ -109,13 +114,19 @@ def edit(workdir: str, asked: Request) -> list[str]:
         raise UserError(f'{asked.out} (--out) exists; choose a new folder.')
     if asked.count < 1:
         raise UserError(f'--count is {asked.count}; it should be at least 1.')
+    if (asked.source or asked.source_given) and asked.task != translating.TASK:
+        flag = '--source' if asked.source else '--source-given'
+        raise UserError(f'{asked.task} has no use for {flag}, which belongs to {translating.TASK}.')
     source = Source(workdir, (), asked.step)
-    sampler = chosen(source.family, asked)
-    scene = observe(source.family.spec, sampler, asked)
+    began = time.monotonic()
+    if asked.task == translating.TASK:
+        sampler, scene = translated(source, asked)
+    else:
+        sampler = chosen(source.family, asked)
+        scene = observe(source.family.spec, sampler, asked)
     count = len(scene.names)
     held = jax.device_get({key: jnp.repeat(values, asked.count, axis=0) for key, values in scene.held.items()})
     given = {**source.stated(asked.given, count * asked.count, asked.seed), **held}
-    began = time.monotonic()
     drawn = source.told(sampler, count * asked.count, asked.seed, given)
     seconds = time.monotonic() - began
     drawn = drawn.reshape(count, asked.count, *drawn.shape[1:])
@@ -186,6 +197,28 @@ def _check_problem(asked: Request, task: Task, written: samplers.Written) -> Non
         raise UserError(f'--problem is {asked.problem[:60]}; it can be {error}.') from None
 
 
+def translated(source: Source, asked: Request) -> tuple[Sampler, Scene]:
+    """The sampler of a translation, and its inputs as noise.
+
+    Raises:
+      UserError: a flag makes no sense, or one of the two models has no inverse.
+    """
+    sampler = translating.chosen(source.family, asked.sampler)
+    _check_problem(asked, TASKS[asked.task], samplers.read(asked.sampler or sampler.name))
+    if not (asked.source or asked.source_given or asked.given):
+        raise UserError('translate needs something to translate between: --source=RUN, or conditions of the inputs and '
+                        'of the results, --source-given and --given.')  # fmt: skip
+    if asked.count > 1:
+        raise UserError(f'--count is {asked.count}, but all translations of an image are equal; leave it out.')
+    other, spec = translating.encoder(asked.source, source), source.family.spec
+    names, levels = editing_inputs.read(asked, other.family.spec)
+    first = translating.chosen(other.family, asked.sampler)
+    noise, evaluations = translating.inverted(other, first, levels, asked.source_given, asked.seed)
+    levels = translating.converted(levels, other.family.spec, spec)
+    shown = spec.dequantise(jnp.asarray(levels))
+    return sampler, Scene(names, levels, None, {'noise': jnp.asarray(noise)}, shown, evaluations)
+
+
 def _rounded(sampler: Sampler, spec: DataSpec, asked: Request) -> Sampler:
     """The sampler with at least the noise of rounding, unless what is known are pixels as they are.
 
@@ -239,8 +272,8 @@ def _report(
     family: Family, sampler: Sampler, scene: Scene, drawn: np.ndarray, asked: Request, seconds: float
 ) -> dict[str, Any]:
     """What was done, at what cost, and how close the results are to what is known."""
-    spec, options, evaluations = family.spec, sampler.options, family.evaluations(sampler)
-    solves = bool(options.problem) and inverse.METHODS[options.posterior].differentiates
+    spec, options, evaluations = family.spec, sampler.options, family.evaluations(sampler) + scene.evaluations
+    solves = scene.degradation is not None and inverse.METHODS[options.posterior].differentiates
     shape = (-1, *spec.shape)
     report: dict[str, Any] = {
         'task': asked.task, **sampler.protocol, 'inputs': len(scene.names), 'count': asked.count, 'seed': asked.seed,

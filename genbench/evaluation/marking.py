@@ -97,7 +97,7 @@ def embed(workdir: str, asked: Embedding) -> list[str]:
     key = {
         'format': FORMAT, 'method': mark.name, 'secret': mark.secret, 'shape': mark.shape,
         **{name: getattr(mark, name) for name in mark.settings},
-        'sampler': asked.sampler or _usual(source.family), 'run': source.identity,
+        'sampler': asked.sampler or usual(source.family), 'run': source.identity,
     }  # fmt: skip
     report = {
         'method': mark.name, **sampler.protocol, 'count': asked.count, 'seed': asked.seed,
@@ -179,7 +179,7 @@ def _again(family: Family, percent: float) -> Sampler:
     if family.path is None or not family.from_noise:
         raise UserError(f'A {family.name} run cannot {attacks.REGENERATE} images, for it follows no path from noise to '
                         'images; name another run with --regenerator.')  # fmt: skip
-    return samplers.parse(f'{_usual(family)}:strength={percent / 100:g}', family)
+    return samplers.parse(f'{usual(family)}:strength={percent / 100:g}', family)
 
 
 def _attacked(images: np.ndarray, kind: str, other: Source, seed: int) -> np.ndarray:
@@ -206,7 +206,7 @@ def chosen(family: Family, text: str) -> Sampler:
     Raises:
       UserError: the noise of its images cannot be found. The message says why.
     """
-    sampler = samplers.parse(text or _usual(family), family)
+    sampler = samplers.parse(text or usual(family), family)
     why = 'it models points of a plane, and not pictures' if family.spec.is_plane else family.why_no_inverse(sampler)
     if why:
         raise UserError(f'This run cannot have a watermark in its noise, which detection would not find: {why}.')
@@ -215,7 +215,8 @@ def chosen(family: Family, text: str) -> Sampler:
     return sampler
 
 
-def _usual(family: Family) -> str:
+def usual(family: Family) -> str:
+    """The text of the sampler if nobody says."""
     name, _, steps = USUAL.partition(':')
     if name in family.samplers and not family.why_not(int(steps)):
         return USUAL

@@ -14,13 +14,15 @@ import numpy as np
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
-from genbench.networks import layers, unet
+from genbench.networks import layers, text, unet
 from genbench.networks.unet import numbered
 
 Array = jax.Array
-# The keys of the plain U-Net without those of heads and norms. Self-attention always follows the middle block here.
-DEFAULTS = {key: value for key, value in unet.DEFAULTS.items() if key not in ('heads', 'groups')}
-RANGES = {key: value for key, value in unet.RANGES.items() if key not in ('heads', 'groups')}
+# The keys of the plain U-Net without those of heads, norms and readers of captions, which are tables here.
+# Self-attention always follows the middle block here.
+_OTHERS = ('heads', 'groups', *text.DEFAULTS)
+DEFAULTS = {key: value for key, value in unet.DEFAULTS.items() if key not in _OTHERS}
+RANGES = {key: value for key, value in unet.RANGES.items() if key not in _OTHERS}
 
 
 @dataclasses.dataclass(frozen=True)
