@@ -39,7 +39,7 @@ _LATER = {
     'family.kl_warmup': 0, 'family.free_nats': 0.0, 'family.pseudo_inputs': 0,
     'network.time': 'sinusoids', 'optimizer.drops': (), 'optimizer.drop_factor': 0.1, 'optimizer.epsilon': 1e-8,
     'optimizer.skip_norm': 0.0, 'family.classifier': False, 'family.tokeniser': '',
-    'train.initial_images': 0, 'family.mean_image': False, 'family.drift': 0.0,
+    'train.initial_images': 0, 'family.mean_image': False, 'family.drift': 0.0, 'family.penalty_target': 1.0,
     'network.text_depth': 0, 'network.text_width': 0, 'network.text_heads': 4,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},

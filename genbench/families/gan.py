@@ -39,7 +39,7 @@ from genbench.families.base import (
 from genbench.families.observations import Normal
 from genbench.networks import NORMALISED, generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
-from genbench.ranges import COUNT, NOT_NEGATIVE, Range
+from genbench.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range
 
 PENALTIES = ('r1', 'r1_r2', 'gradient_penalty', 'none')
 
@@ -51,7 +51,7 @@ class GAN(Family):
     ranges = {
         'penalty_weight': NOT_NEGATIVE, 'penalty_falls_to': Range(0, 1), 'penalty_every': COUNT,
         'critic_steps': COUNT, 'discriminator_learning_rate': NOT_NEGATIVE, 'orthogonality': NOT_NEGATIVE,
-        'pack': COUNT, 'drift': NOT_NEGATIVE, **augmented.RANGES,
+        'pack': COUNT, 'drift': NOT_NEGATIVE, 'penalty_target': POSITIVE, **augmented.RANGES,
     }  # fmt: skip
 
     @classmethod
@@ -60,6 +60,7 @@ class GAN(Family):
             'loss': 'non_saturating',  # or 'wasserstein', 'hinge', 'relativistic'
             'penalty': 'r1',  # or 'r1_r2' (R3GAN), 'gradient_penalty' (WGAN-GP), 'none'
             'penalty_weight': 1.0,  # γ of R1 and R2, λ of WGAN-GP (10 in the paper)
+            'penalty_target': 1.0,  # γ of WGAN-GP, the norm of the gradient (Karras et al. 2018: 750 for CIFAR-10)
             'penalty_falls_to': 1.0,  # fraction of the weight at the end of the run, reached along half a cosine
             'penalty_every': 1,  # steps from one penalty to the next, and its factor (StyleGAN2: 16)
             'drift': 0.0,  # weight of the mean square of D(x) at real x (progressive GAN: 1e-3)
@@ -147,8 +148,8 @@ class GAN(Family):
         """Logits of the real images (batch,), the penalty, and its weighted contribution to the loss.
 
         R1: γ/2 E ‖∇D(x)‖² at real x (Mescheder et al. 2018, equation 9), to which R2 adds the same at fake x. WGAN-GP:
-        λ E (‖∇D(x̂)‖ − 1)² at random points on the lines between real and fake images (Gulrajani et al. 2017, equation
-        3).
+        λ E (‖∇D(x̂)‖ / γ − 1)² at random points on the lines between real and fake images (Gulrajani et al. 2017,
+        equation 3, where γ is 1).
         """
         kind, weight, critic = self.config.family.penalty, self.config.family.penalty_weight, critics[0]
         if kind in ('r1', 'r1_r2'):
@@ -162,7 +163,8 @@ class GAN(Family):
         share = rng.uniform(keys, 'place on the line', (1, 1, 1))
         _, gradient = value_and_input_gradient(critic, share * real + (1 - share) * fake, given)
         norm = jnp.sqrt(jnp.square(gradient).sum((1, 2, 3)) + 1e-12)  # the constant keeps the slope finite at zero
-        penalty = jnp.square(norm - 1).mean()
+        target = self.config.family.penalty_target
+        penalty = jnp.square(norm / target - 1).mean()
         return critic(real, given), penalty, weight * penalty
 
     def generator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:

@@ -48,6 +48,9 @@ class VAE(FirstStage, Inferred):
         if config.family.mean_image and (config.family.decoder not in GREY or config.network.name != 'mlp'):
             raise UserError('family.mean_image is for network.name=mlp and a decoder whose pixels are on as often as '
                             f'they are bright, {" or ".join(GREY)}; set it to False.')  # fmt: skip
+        if config.family.mean_image and not config.train.initial_images:
+            raise UserError('family.mean_image starts at the mean of train.initial_images, which is 0; set it to the '
+                            'number of training images, or to some thousands.')  # fmt: skip
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         latent = self.config.family.latent_channels or self.config.family.latent

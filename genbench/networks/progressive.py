@@ -6,9 +6,9 @@ table 2.
 The network of a resolution contains the layers of all lower ones, and those of the next lower that read or write
 images. While a resolution fades in, images are a mixture of what the two write, and features of what the two read.
 
-Differs from the paper: activations are scaled by √2 instead of weights, which changes only how fast biases learn; the
-layers that read or write images are kept for two resolutions, where the authors' code keeps all; and classes, which the
-authors' code appends to z and predicts (AC-GAN), are here appended to z and projected in the discriminator.
+Differs from the authors' code: activations are scaled by √2 instead of weights, which changes how fast biases learn;
+the layers that read or write images are kept for two resolutions, where the authors' code keeps all; and classes, which
+the authors' code appends to z and predicts (AC-GAN), are here appended to z and projected in the discriminator.
 """
 
 from collections.abc import Mapping

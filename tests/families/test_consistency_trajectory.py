@@ -249,21 +249,28 @@ def test_a_discriminator_is_built_and_trained_only_if_asked_for(student_of, keys
 
 
 def test_the_discriminator_sees_where_jumps_end(student_of, keys):
-    """With linear logits and margins that hold, its slope by a weight is the mean of the ends, α x_est, minus that of
-    the data, which are the same for the exact student."""
+    """The student jumps from t to s, by (d(s) / d(t))^1.3 here, and the target from s to 0, by (d(0) / d(s))^0.6.
+
+    With logits w |x'|² of noised images x' = α x + σ ε and margins that hold, the slope of the hinge loss by w is the
+    mean of |x'|² over the ends of jumps minus that over the data. The noise is the same for both and has mean 0.
+    """
     family = student_of(adversarial=1.0, penalty_weight=0.0, judged_times='logit_normal:mean=-2,deviation=0.000001')
-    batch = rows(keys, 64)
+    batch, key, judged = rows(keys, 4096), jax.random.key(0), jax.nn.sigmoid(jnp.full(1, -2.0))
 
-    def slope(power):
-        def loss(weight):
-            students = {'student': network_of(family, power)}
-            critic = {'discriminator': lambda states, t, given: [jnp.square(states[0]) @ (weight * jnp.ones(2))]}
-            networks = Networks(
-                {**students, **critic}, {'target': students}, {'teacher': Networks({'denoiser': Shown(family)})}
-            )
-            return family.discriminator_loss(networks, batch, jax.random.key(0), 0)[0]
+    def loss(weight):
+        critic = {'discriminator': lambda states, t, given: [jnp.square(states[0]) @ (weight * jnp.ones(2))]}
+        networks = Networks(
+            {'student': network_of(family, 1.3), **critic},
+            {'target': {'student': network_of(family, 0.6)}},
+            {'teacher': Networks({'denoiser': Shown(family)})},
+        )
+        x_t, t, _, s = family.states(networks, batch, key)
+        first, then, last = (deviation(family.schedule, time) for time in (t, s, jnp.zeros_like(s)))
+        ends = x_t * expand((then / first) ** 1.3 * (last / then) ** 0.6, x_t)
+        real = family.space.encode(networks, batch)
+        known = jnp.square(ends).sum((1, 2, 3)).mean(), jnp.square(real).sum((1, 2, 3)).mean()
+        return family.discriminator_loss(networks, batch, key, 0)[0], known
 
-        return jax.grad(loss)(0.0)
-
-    small, exact, large = (float(jax.jit(slope)(power)) for power in (1.3, 1.0, 0.7))
-    assert small < exact < large
+    slope, (ends, real) = jax.jit(jax.grad(loss, has_aux=True))(0.0)
+    alpha = float(family.schedule.alpha(judged)[0])
+    assert abs(ends - real) > 0.05 and slope == pytest.approx(alpha**2 * float(ends - real), abs=0.02)

@@ -46,11 +46,18 @@ def sized(height, count=BATCH):
 
 
 def test_both_networks_of_1024_pixels_have_the_published_number_of_parameters():
-    """23.1 million each, in the last rows of table 2."""
+    """23.1 million each (table 2), and with the layers for images of 4 to 256 pixels those of the authors' code.
+
+    These layers write or read 3 colours, with 2,496 channels in all, and have a bias for each colour or channel.
+    """
     options = {'channels': 16, 'multipliers': (1, 2, 4, 8, 16, 32, 32, 32, 32)}
-    for kind, own in ((progressive.Generator, {'latent': 512}), (progressive.Discriminator, {'compared': 4})):
+    kinds = (progressive.Generator, {'latent': 512}, 7 * 3, 23_079_115), (
+        progressive.Discriminator, {'compared': 4}, 2496, 23_087_249
+    )  # fmt: skip
+    for kind, own, biases, wanted in kinds:
         made = nnx.eval_shape(lambda kind=kind, own=own: kind(1024, 3, {}, rngs=nnx.Rngs(0), **options, **own))
-        assert round(sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made, nnx.Param))) / 1e6, 1) == 23.1
+        found = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made, nnx.Param)))
+        assert found + 3 * 2496 + biases == wanted and round(found / 1e6, 1) == 23.1
 
 
 def test_stages_have_the_lengths_of_the_paper():
@@ -115,6 +122,20 @@ def test_the_drift_is_a_weighted_mean_of_squares(make_family, batch):
         for weight in (0.0, 0.5)
     )
     assert paid - plain == pytest.approx(0.5 * np.mean(np.arange(8) ** 2), rel=1e-5)
+
+
+class Twice(nnx.Module):
+    def __call__(self, x, given):
+        return 2 * x.sum((1, 2, 3))
+
+
+def test_the_penalty_asks_for_the_norm_that_is_its_target(make_family, batch):
+    """The slope of a linear discriminator is its weights, here 48 times 2."""
+    networks = Networks({'discriminator': Twice(), 'generator': lambda z, given: jnp.zeros((len(z), 4, 4, 3))})
+    options = {'penalty': 'gradient_penalty', 'penalty_weight': 10.0, 'penalty_target': 5.0}
+    loss, told = make_family('gan', **options).discriminator_loss(networks, batch, None, jnp.zeros(()))
+    wanted = (2 * 48**0.5 / 5 - 1) ** 2
+    assert (told['penalty'], loss - told['loss']) == pytest.approx((wanted, 10 * wanted), rel=1e-5)
 
 
 def test_networks_that_do_not_grow_are_refused():

@@ -338,8 +338,17 @@ def test_a_decoder_starts_at_the_mean_image_of_as_many_training_images_as_asked(
         assert np.abs(found - wanted).max() > 1e-3
 
 
-@pytest.mark.parametrize('change', ['network.name=autoencoder', 'family.decoder=threshold_bernoulli'])
-def test_a_mean_image_is_refused_where_the_decoder_cannot_start_there(change):
-    overrides = ('network.name=mlp', 'family.decoder=bernoulli', 'family.mean_image=True', change)
-    with pytest.raises(UserError, match=r'family\.mean_image is for network\.name=mlp and a decoder'):
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('network.name=autoencoder', r'is for network\.name=mlp and a decoder'),
+        ('family.decoder=threshold_bernoulli', r'is for network\.name=mlp and a decoder'),
+        ('train.initial_images=0', r'starts at the mean of train\.initial_images, which is 0'),
+    ],
+)
+def test_a_mean_image_is_refused_where_the_decoder_cannot_start_there(change, message):
+    overrides = (
+        'network.name=mlp', 'family.decoder=bernoulli', 'family.mean_image=True', 'train.initial_images=50', change
+    )  # fmt: skip
+    with pytest.raises(UserError, match=rf'family\.mean_image {message}'):
         prepare(config.resolve({'data': {'name': 'digits'}, 'family': {'name': 'vae'}}, overrides))
