@@ -3,7 +3,7 @@
 python benchmarks/iwae_choices.py --data-dir DIR [--choices mean_image,decay …] [--updates 120000]
 
 Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016. Without choices, everything is as the
-paper says. The script prints a line of JSON after some epochs: the mean of −ELBO over the epoch's images, the number of
+paper says, and biases, of which it says nothing, start at zero. The script prints a line of JSON after some epochs: the mean of −ELBO over the epoch's images, the number of
 active units, and −L_500 of the first 2,000 test images, in nats. docs/reproductions/iwae.md quotes it.
 """
 
@@ -98,7 +98,8 @@ def bound(params: dict, x: jax.Array, key: jax.Array, draws: int) -> jax.Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='\n'.join(f'{name}: {said}' for name, said in CHOICES.items()))
+    said = '\n'.join(f'  {name}: {what}' for name, what in CHOICES.items())
+    parser = argparse.ArgumentParser(description=said, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data-dir', required=True)
     parser.add_argument('--choices', default='', help=f'some of {",".join(CHOICES)}')
     parser.add_argument('--updates', type=int, default=120_000)
