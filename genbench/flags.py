@@ -111,8 +111,8 @@ def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     marked.add_argument('--pads', type=int, default=0, help='of gaussian_shading: the number of pads; images '
                         'with the same pad look alike (default: one for each image)')  # fmt: skip
     marked.add_argument('--secret', default='', metavar='TEXT', help='what the pattern, the message and the pads are '
-                        'made from (default: drawn). Calls with the same text use the same pads, also with another --seed, so '
-                        'that their images look alike')  # fmt: skip
+                        'made from (default: drawn). Image i of each call with the same text has the same pad, '
+                        'whatever the --seed')  # fmt: skip
     found = verb('detect', 'Look for the mark of a key in images, also after attacks.')
     found.add_argument('workdir', help='the run folder that the images were drawn from')
     found.add_argument('--key', required=True, metavar='FILE', help='the key.json of genbench watermark embed')
