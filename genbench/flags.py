@@ -119,7 +119,7 @@ def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     found.add_argument('--input', required=True, nargs='+', metavar='FILE', help='image files, folders of them, or '
                        'tfds:NAME:SPLIT')  # fmt: skip
     found.add_argument('--unmarked', default=[], nargs='+', metavar='FILE', help='the same without a mark, for the '
-                       'rate of false alarms, AUC and TPR at 1%% FPR')  # fmt: skip
+                       'rate of false alarms, AUC and, of 100 or more, TPR at 1%% FPR')  # fmt: skip
     found.add_argument('--out', required=True, help='a new folder for detect.json and, with attacks, grid.png')
     found.add_argument('--attacks', default='', metavar='NAME,NAME', help='resize, crop, noise, blur, jpeg, '
                        'regenerate, each also with a number, such as jpeg10')  # fmt: skip
