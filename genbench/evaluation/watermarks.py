@@ -223,7 +223,8 @@ class GaussianShading:
         `score` is the share of bits that agree. Under a random pad the message of any image is random, so that the
         number that agrees is binomial. The p-value is the binomial tail times the number of pads, which is exact for
         one pad; the paper multiplies by the number of users alike. Since the known message chooses the pad, the score
-        of images without a mark is `chance` over secrets, and the message as read agrees with the known one by selection.
+        of images without a mark is `chance` over secrets, and the message as read agrees with the known one by
+        selection.
         """
         right = np.zeros((len(noise), self.pads), np.int32)
         for bit, (places, said) in enumerate(self._copies(noise)):
