@@ -111,14 +111,15 @@ def watermark(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     marked.add_argument('--pads', type=int, default=0, help='of gaussian_shading: the number of pads; images '
                         'with the same pad look alike (default: one for each image)')  # fmt: skip
     marked.add_argument('--secret', default='', metavar='TEXT', help='what the pattern, the message and the pads are '
-                        'made from (default: drawn)')  # fmt: skip
+                        'made from (default: drawn). Image i of each call with the same text has the same pad, '
+                        'whatever the --seed')  # fmt: skip
     found = verb('detect', 'Look for the mark of a key in images, also after attacks.')
     found.add_argument('workdir', help='the run folder that the images were drawn from')
     found.add_argument('--key', required=True, metavar='FILE', help='the key.json of genbench watermark embed')
     found.add_argument('--input', required=True, nargs='+', metavar='FILE', help='image files, folders of them, or '
                        'tfds:NAME:SPLIT')  # fmt: skip
     found.add_argument('--unmarked', default=[], nargs='+', metavar='FILE', help='the same without a mark, for the '
-                       'rate of false alarms, AUC and TPR at 1%% FPR')  # fmt: skip
+                       'rate of false alarms, AUC and, of 100 or more, TPR at 1%% FPR')  # fmt: skip
     found.add_argument('--out', required=True, help='a new folder for detect.json and, with attacks, grid.png')
     found.add_argument('--attacks', default='', metavar='NAME,NAME', help='resize, crop, noise, blur, jpeg, '
                        'regenerate, each also with a number, such as jpeg10')  # fmt: skip

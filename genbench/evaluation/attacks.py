@@ -1,4 +1,4 @@
-"""What happens to pictures on their way, and may remove a watermark: NAME or NAME and a number, such as jpeg25.
+"""What happens to pictures in transit, and may remove a watermark: NAME or NAME and a number, such as jpeg25.
 
 Pillow does all but `regenerate`, for which a model noises and denoises the images (`evaluation.marking`).
 """

@@ -21,7 +21,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
 from genbench.evaluation import attacks, detection, editing_inputs, watermarks
 from genbench.evaluation.draw import Source, check_said
-from genbench.evaluation.watermarks import Mark, Tested
+from genbench.evaluation.watermarks import GaussianShading, Mark, Tested
 from genbench.families.base import Family, Sampler
 from genbench.training import samplers, sampling
 from genbench.training.files import new_folder
@@ -151,7 +151,8 @@ def detect(workdir: str, asked: Detection) -> list[str]:
         'method': mark.name, 'inputs': len(names), 'unmarked': len(sets.get(UNMARKED, ())), **sampler.protocol,
         'evaluations_per_image': int(sampler.num_steps) if source.family.path is not None else 1,
         'seconds': round(time.monotonic() - began, 3), 'seed': asked.seed, 'false_alarm_rate': detection.RATE,
-        'level': detection.LEVEL, 'attacks': {kind: summary(**one) for kind, one in found.items()},
+        'level': detection.LEVEL, **({'chance': mark.chance} if isinstance(mark, GaussianShading) else {}),
+        'attacks': {kind: summary(**one) for kind, one in found.items()},
         'images': [_row(name, index, found[attacks.NONE][MARKED]) for index, name in enumerate(names)],
     }  # fmt: skip
     with new_folder(target) as folder:
@@ -251,8 +252,10 @@ def read_key(path: str, source: Source) -> tuple[Mark, str]:
     """The mark of a key file and the sampler of its images.
 
     Raises:
-      UserError: the file cannot be read, or its images are from another checkpoint.
+      UserError: the file cannot be read or was changed, or its images are from another checkpoint.
     """
+    if pathlib.Path(path).is_dir():
+        raise UserError(f'{path} is a folder; use --key={pathlib.Path(path) / KEY}.')
     told = reading.read_json(pathlib.Path(path), FILE, f'Use the {KEY} that genbench watermark embed wrote.')
     method, own = watermarks.METHODS.get(told['method']), source.identity
     if method is None or told['format'] != FORMAT:
@@ -266,8 +269,14 @@ def read_key(path: str, source: Source) -> tuple[Mark, str]:
     if tuple(told['shape']) != source.family.space.shape:
         raise UserError(f'The noise of {path} has the shape {told["shape"]}, which does not fit this run; use the file '
                         'as genbench watermark embed wrote it.')  # fmt: skip
-    settings = {name: told[name] for name in method.settings if name in told}
-    return method(source.family.space.shape, told['secret'], **settings), told['sampler']
+    settings = {name: told.get(name) for name in method.settings}
+    lacking = [name for name, value in settings.items() if not value]
+    if lacking:
+        raise UserError(f'{path} has no {" and no ".join(lacking)}; use the file as genbench watermark embed wrote it.')
+    try:
+        return method(source.family.space.shape, told['secret'], **settings), told['sampler']
+    except UserError as error:
+        raise UserError(f'{path} was changed. {error} Use the file as genbench watermark embed wrote it.') from None
 
 
 def summary(marked: Tested, unmarked: Tested | None = None) -> dict[str, Any]:
@@ -277,10 +286,13 @@ def summary(marked: Tested, unmarked: Tested | None = None) -> dict[str, Any]:
         hits |= {
             'false_alarms': detection.share(unmarked.p_value <= detection.RATE),
             'auc': detection.auc(marked.score, unmarked.score),
-            'tpr': detection.power(marked.score, unmarked.score),
         }
+        if len(unmarked.score) >= detection.FEWEST:
+            hits['tpr'] = detection.power(marked.score, unmarked.score)
     if 'message' in marked.more:
         hits['bit_accuracy'] = detection.mean(marked.score)
+        if unmarked is not None:
+            hits['unmarked_bit_accuracy'] = detection.mean(unmarked.score)
     return {name: one._asdict() for name, one in hits.items()}
 
 
@@ -294,7 +306,8 @@ def _row(name: str, index: int, found: Tested) -> dict[str, Any]:
 
 def _line(kind: str, found: dict[str, dict[str, float]]) -> str:
     words = {'detected': 'detected', 'false_alarms': 'false alarms', 'auc': 'AUC',
-             'tpr': f'TPR at {detection.RATE:.0%} FPR', 'bit_accuracy': 'bit accuracy'}  # fmt: skip
+             'tpr': f'TPR at {detection.RATE:.0%} FPR', 'bit_accuracy': 'bit accuracy',
+             'unmarked_bit_accuracy': 'bit accuracy without a mark'}  # fmt: skip
     told = (f'{words[name]} {one["value"]:.3f} [{one["low"]:.3f}, {one["high"]:.3f}]' for name, one in found.items())
     return f'{kind}: {", ".join(told)}'
 

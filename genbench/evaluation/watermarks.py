@@ -25,6 +25,7 @@ from genbench.errors import UserError
 Shape = tuple[int, int, int]  # height, width, channels
 RADIUS = 10 / 64  # of the paper's rings, as a share of the side
 BITS = 256  # of the paper's message
+MOST = 2**28  # signs of all pads together; detection holds them in memory, 1 GiB
 
 
 class Tested(NamedTuple):
@@ -75,7 +76,7 @@ class TreeRing:
         object.__setattr__(self, 'radius', self.radius or min(max(2, round(RADIUS * min(self.shape[:2]))), most))
         if not 1 <= self.radius <= most:
             size = '×'.join(map(str, self.shape[:2]))
-            raise UserError(f'--radius is {self.radius}; rings in noise of {size} can have radii from 1 to {most}.')
+            raise UserError(f'The radius is {self.radius}; rings in noise of {size} can have radii from 1 to {most}.')
 
     @staticmethod
     def widest(shape: Shape) -> int:
@@ -160,15 +161,25 @@ class GaussianShading:
     def __post_init__(self) -> None:
         most = math.prod(self.shape)
         if {*self.message} - {*'01'}:
-            raise UserError(f'--message is {self.message[:40]!r}; write zeros and ones, such as 10110100.')
+            raise UserError(f'The message is {self.message[:40]!r}; write zeros and ones, such as 10110100.')
         if self.message and self.bits not in (0, len(self.message)):
             raise UserError(f'--bits is {self.bits}, but --message has {len(self.message)}; leave out --bits.')
         bits = len(self.message) or self.bits or min(BITS, most)
         if not 1 <= bits <= most:
             raise UserError(f'The message has {bits} bits; this noise can carry from 1 to {most}.')
+        if not 1 <= self.pads <= max(1, MOST // most):
+            raise UserError(
+                f'There are {self.pads} pads; noise of this size can have from 1 to {max(1, MOST // most)}.'
+            )
         drawn = ''.join(map(str, stream(self.secret, 'message', bits)))
         object.__setattr__(self, 'message', self.message or drawn)
         object.__setattr__(self, 'bits', bits)
+
+    @property
+    def chance(self) -> float:
+        """The mean score of images without a mark, over secrets: that of the best of `pads` independent binomials."""
+        below = special.bdtr(np.arange(self.bits), self.bits, 0.5)
+        return float((1 - below**self.pads).sum() / self.bits)
 
     @functools.cached_property
     def _places(self) -> np.ndarray:
@@ -211,7 +222,9 @@ class GaussianShading:
 
         `score` is the share of bits that agree. Under a random pad the message of any image is random, so that the
         number that agrees is binomial. The p-value is the binomial tail times the number of pads, which is exact for
-        one pad; the paper multiplies by the number of users alike.
+        one pad; the paper multiplies by the number of users alike. Since the known message chooses the pad, the score
+        of images without a mark is `chance` over secrets, and the message as read agrees with the known one by
+        selection.
         """
         right = np.zeros((len(noise), self.pads), np.int32)
         for bit, (places, said) in enumerate(self._copies(noise)):

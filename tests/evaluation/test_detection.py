@@ -62,11 +62,25 @@ def test_intervals_of_power_contain_the_truth(n):
     assert all(one.low <= one.value <= one.high for one in found)
 
 
-def test_the_interval_of_a_mean_is_students():
-    values = np.random.default_rng(3).uniform(0.4, 0.6, 12)
-    wanted = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+def test_the_interval_of_a_mean_is_students_if_values_differ_much():
+    values = np.random.default_rng(3).beta(0.5, 0.5, 200)
+    wanted = stats.t.interval(0.95, 199, values.mean(), stats.sem(values))
     assert detection.mean(values)[1:] == pytest.approx(wanted)
     assert detection.mean(np.ones(1)) == (1.0, 0.0, 1.0)
+
+
+def test_the_interval_of_a_mean_of_equal_values_has_a_width():
+    wanted = stats.binomtest(60, 60).proportion_ci(0.95, 'exact')
+    assert detection.mean(np.ones(60)) == pytest.approx((1, wanted.low, 1))
+    value, low, high = detection.mean(np.full(60, 0.7))
+    assert value == pytest.approx(0.7) and (low, high) == pytest.approx((0.7 * wanted.low, 1 - 0.3 * wanted.low))
+
+
+@pytest.mark.parametrize('share', [0.005, 0.02])
+def test_intervals_of_a_mean_contain_the_truth_where_few_values_differ(share):
+    draw = np.random.default_rng(4)
+    found = [detection.mean(1 - 0.5 * (draw.uniform(size=100) < share)) for _ in range(1000)]
+    assert np.mean([one.low <= 1 - 0.5 * share <= one.high for one in found]) >= 0.94
 
 
 @pytest.fixture

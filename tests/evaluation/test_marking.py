@@ -12,6 +12,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation import marking
 from genbench.evaluation.draw import Source
+from genbench.evaluation.watermarks import GaussianShading
 
 SMALL, SPEC = '--sampler=ddim:2', DataSpec('images', (8, 8, 1), levels=17)
 
@@ -60,7 +61,10 @@ def test_what_detection_writes(method, embedded, diffusion_run, tmp_path, capsys
     told = capsys.readouterr().out.splitlines()[-3:]
     assert [line.partition(':')[0] for line in told] == ['none', 'jpeg80', 'regenerate50'] and 'AUC' in told[0]
     report = json.loads((tmp_path / 'out' / 'detect.json').read_text())
-    names = ['detected', 'false_alarms', 'auc', 'tpr'] + ['bit_accuracy'] * (method == 'gaussian_shading')
+    names = ['detected', 'false_alarms', 'auc']  # no TPR at 1% FPR of six images
+    if method == 'gaussian_shading':
+        names += ['bit_accuracy', 'unmarked_bit_accuracy']
+        assert report['chance'] == pytest.approx(0.5 + 1.2672 / 16, abs=1e-3)  # the largest of six normals, 64 bits
     for found in report['attacks'].values():
         assert list(found) == names and all({*one} == {'value', 'low', 'high'} for one in found.values())
     detected = [image['p_value'] <= 0.01 for image in report['images']]
@@ -148,6 +152,13 @@ def test_inputs_that_cannot_be_read(name, content, message, embedded, diffusion_
         ({'format': 2}, 'does not know'),
         ({'shape': [28, 28, 1]}, 'does not fit'),
         ({'secret': 3}, 'genbench watermark embed wrote'),
+        ({'radius': 0}, 'has no radius; use the file as'),
+        ({'radius': 9}, 'was changed. The radius is 9; .* radii from 1 to 3'),
+        ({'method': 'gaussian_shading', 'message': '01'}, 'has no pads; use the file as'),
+        ({'method': 'gaussian_shading', 'message': '01', 'pads': 0}, 'has no pads; use the file as'),
+        ({'method': 'gaussian_shading', 'message': '01', 'pads': -1}, 'There are -1 pads; .* from 1 to 4194304'),
+        ({'method': 'gaussian_shading', 'message': '', 'pads': 1}, 'has no message; use the file as'),
+        ({'method': 'gaussian_shading', 'message': 'abc', 'pads': 1}, "The message is 'abc'; write zeros and ones"),
         (None, 'There is no file'),
     ],
 )
@@ -157,6 +168,19 @@ def test_a_key_that_does_not_fit(change, message, embedded, source, tmp_path):
         (tmp_path / 'key.json').write_text(json.dumps({**key, **change}))
     with pytest.raises(UserError, match=message):
         marking.read_key(str(tmp_path / 'key.json'), source)
+
+
+def test_a_folder_in_place_of_the_key(embedded, source):
+    folder = embedded('tree_ring')
+    with pytest.raises(UserError, match=f'is a folder; use --key={folder}/key.json'):
+        marking.read_key(str(folder), source)
+
+
+@pytest.mark.parametrize('count', [99, 100])
+def test_power_needs_a_hundred_unmarked_images(count):
+    mark, draw = GaussianShading(SPEC.shape, 'a', bits=8), np.random.default_rng(0)
+    found = marking.summary(*(mark.tested(draw.standard_normal((n, *SPEC.shape))) for n in (5, count)))
+    assert ('tpr' in found) == (count >= 100) and 'auc' in found
 
 
 def test_a_key_of_another_step_names_the_step(embedded, diffusion_run, tmp_path, capsys):

@@ -149,6 +149,17 @@ def test_false_alarms_of_gaussian_shading_have_the_binomial_rate(pads):
         assert within(alarms, 20000, tail) if pads == 1 else rates(alarms, 20000)[0] <= pads * tail
 
 
+@pytest.mark.parametrize(('bits', 'pads'), [(8, 1), (8, 4), (16, 500)])
+def test_chance_is_the_mean_of_the_best_of_independent_coins(bits, pads):
+    best = np.random.default_rng(0).binomial(bits, 0.5, (20000, pads)).max(1) / bits
+    chance = GaussianShading((4, 4, 1), 'a', bits=bits, pads=pads).chance
+    assert chance == pytest.approx(best.mean(), abs=5 * best.std() / 20000**0.5)
+    fixed = np.linspace(-1, 2, 16).reshape(1, 4, 4, 1)
+    if pads <= 4:
+        scores = [GaussianShading((4, 4, 1), str(n), bits=bits, pads=pads).tested(fixed).score[0] for n in range(800)]
+        assert chance == pytest.approx(np.mean(scores), abs=5 * best.std() / 800**0.5)
+
+
 @pytest.mark.parametrize('name', ['diffusion', 'flow_matching'])
 def test_inversion_of_a_gaussian_model_finds_the_marked_noise(name):
     """Of images N(0, 1/4), the ODE makes noise twice the image."""
@@ -194,6 +205,8 @@ def test_a_flow_finds_the_marked_noise_up_to_rounding(tiny):
         (lambda: GaussianShading((8, 8, 1), '', '10x'), 'write zeros and ones'),
         (lambda: GaussianShading((8, 8, 1), '', '101', 4), 'leave out --bits'),
         (lambda: GaussianShading((8, 8, 1), '', bits=65), 'from 1 to 64'),
+        (lambda: GaussianShading((8, 8, 1), '', pads=2_000_000_000), '2000000000 pads; .* from 1 to 4194304'),
+        (lambda: GaussianShading((8, 8, 1), '', pads=0), 'There are 0 pads'),
     ],
 )
 def test_settings_that_noise_cannot_carry(make, message):
