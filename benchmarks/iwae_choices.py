@@ -3,8 +3,9 @@
 python benchmarks/iwae_choices.py --data-dir DIR [--choices mean_image,decay …] [--updates 120000]
 
 Y. Burda, R. Grosse, R. Salakhutdinov, Importance Weighted Autoencoders, 2016. Without choices, everything is as the
-paper says, and biases, of which it says nothing, start at zero. The script prints a line of JSON after some epochs: the mean of −ELBO over the epoch's images, the number of
-active units, and −L_500 of the first 2,000 test images, in nats. docs/reproductions/iwae.md quotes it.
+paper says, and biases, of which it says nothing, start at zero. The script prints a line of JSON after some epochs: the
+mean of −ELBO over the epoch's images, the number of active units, and −L_500 of the first 2,000 test images, in nats.
+docs/reproductions/iwae.md quotes it.
 """
 
 import argparse
