@@ -98,8 +98,8 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """Soft consistency matching, plus denoising score matching with its weight, plus the adversarial loss."""
-        options, (n, k, _), given = self.config.family, self.indices(batch['key']), self.given(batch)
-        x_t, t, u, s = self.states(networks, batch, key)
+        options, indices, given = self.config.family, self.indices(batch['key']), self.given(batch)
+        (n, k, _), (x_t, t, u, s) = indices, self.states(networks, batch, key, indices)
         x_u = self.solved(self.teacher.denoise(networks.borrowed('teacher'), given), x_t, n, k)
         target = networks.averaged('target')['student']
         wanted = jax.lax.stop_gradient(self.estimate(networks, target, x_u, u, s, given, key))
@@ -122,14 +122,17 @@ class ConsistencyTrajectory(TaughtFamily, EndpointFamily):
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """The discriminator's loss on real images and on those that end the student's jumps (section 4.2)."""
-        given, (x_t, t, _, s) = self.given(batch), self.states(networks, batch, key)
+        given, indices = self.given(batch), self.indices(batch['key'])
+        x_t, t, _, s = self.states(networks, batch, key, indices)
         fake = self.estimate(networks, networks['student'], x_t, t, s, given, key)
         assert self.judge
         return self.judge.loss(networks, self.space.encode(networks, batch), fake, batch['key'], given)
 
-    def states(self, networks: Networks, batch: Batch, key: Array) -> tuple[Array, Array, Array, Array]:
-        """x_t (batch, …) and the times t > u ≥ s, (batch,) each."""
-        t, u, s = (self.schedule.step(index, self.config.family.discretisation) for index in self.indices(batch['key']))
+    def states(
+        self, networks: Networks, batch: Batch, key: Array, indices: tuple[Array, Array, Array]
+    ) -> tuple[Array, Array, Array, Array]:
+        """x_t (batch, …) and the times t > u ≥ s, (batch,) each, of these `indices`."""
+        t, u, s = (self.schedule.step(index, self.config.family.discretisation) for index in indices)
         x, noise, _ = self.pairs(networks, batch, key)
         return self.schedule.perturb(x, noise, t), t, u, s
 

@@ -79,9 +79,11 @@ class Judge:
 
     def loss(self, networks: Networks, real: Array, fake: Array, keys: Array, given: Given) -> tuple[Array, Scalars]:
         """The discriminator's hinge loss, summed over heads, plus γ times the penalty (ADD, equation 3)."""
-        states, t = self.features(networks, real, keys, given)
+        states, t = self.features(networks, real, rng.named(keys, 'real'), given)
         logits = networks['discriminator'](states, t, given)
-        pairs = list(zip(logits, self.logits(networks, jax.lax.stop_gradient(fake), keys, given), strict=True))
+        pairs = list(
+            zip(logits, self.logits(networks, jax.lax.stop_gradient(fake), rng.named(keys, 'fake'), given), strict=True)
+        )
         loss = sum((HINGE.discriminator(*pair) for pair in pairs), jnp.zeros(()))
         accuracy = jnp.stack([HINGE.accuracy(*pair) for pair in pairs]).mean()
         told = {'loss': loss, 'accuracy': accuracy}

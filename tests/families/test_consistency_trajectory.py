@@ -264,7 +264,7 @@ def test_the_discriminator_sees_where_jumps_end(student_of, keys):
             {'target': {'student': network_of(family, 0.6)}},
             {'teacher': Networks({'denoiser': Shown(family)})},
         )
-        x_t, t, _, s = family.states(networks, batch, key)
+        x_t, t, _, s = family.states(networks, batch, key, family.indices(batch['key']))
         first, then, last = (deviation(family.schedule, time) for time in (t, s, jnp.zeros_like(s)))
         ends = x_t * expand((then / first) ** 1.3 * (last / then) ** 0.6, x_t)
         real = family.space.encode(networks, batch)
