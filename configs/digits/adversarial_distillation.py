@@ -4,8 +4,8 @@ genbench train --config=configs/digits/adversarial_distillation.py --workdir=run
 
 Train the teacher first: configs/digits/diffusion.py.
 
-This follows A. Sauer et al., Adversarial Diffusion Distillation, 2023, except as noted below. One run, seed 0: FD 25.4
-± 2.7 with one evaluation, 10.3 ± 1.7 with two and 7.4 ± 1.0 with four (standard deviation over eight sets). The teacher
+This follows A. Sauer et al., Adversarial Diffusion Distillation, 2023, except as noted below. One run, seed 0: FD 24.6
+± 2.8 with one evaluation, 9.8 ± 1.6 with two and 9.6 ± 1.3 with four (standard deviation over eight sets). The teacher
 has 183 with one evaluation of DDIM and 23 with two.
 
 Differs from the paper: the discriminator sees features of the teacher and not of DINOv2, as in A. Sauer et al., Fast
