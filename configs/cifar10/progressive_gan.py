@@ -10,8 +10,8 @@ Settings are those of the block for CIFAR-10 in the Theano branch of the authors
 400,000 images at 4 pixels, then 400,000 to fade in each resolution and as many to follow, 20 million in all, in batches
 of 16 at the rate 1e-3, and a gradient penalty that asks for a norm of 750.
 
-Differs from that code: it updates both networks from one batch of fake images, real images get uniform noise in their
-bins here, and the average of the generator starts afresh with each stage. See docs/deviations.md.
+Differs from the paper: its code updates both networks from one batch of fake images, real images get uniform noise in
+their bins here, and the average of the generator starts afresh with each stage. See docs/deviations.md.
 """
 
 from ml_collections import ConfigDict
