@@ -40,7 +40,7 @@ class Heads(nnx.Module):
 
     Args:
       widths: the number of channels of each state.
-      channels: the number of channels of each head, a multiple of 8.
+      channels: the number of channels of each head.
     """
 
     def __init__(self, widths: Sequence[int], channels: int, forms: Mapping[str, Form], *, rngs: nnx.Rngs):
