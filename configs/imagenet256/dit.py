@@ -2,7 +2,7 @@
 
 genbench train --config=configs/imagenet256/dit.py --workdir=runs/imagenet256_dit --config.data.data_dir=DIR
 
-Prepare the images (genbench data prepare imagenet2012 --size=256) and train the first stage before:
+Prepare the images (genbench data prepare imagenet2012 --size=256 --crop=adm) and train the first stage before:
 configs/imagenet256/first_stage.py.
 
 The paper reports FID 9.62 after 7M updates with 250 ancestral steps, 3.22 with a guidance of 1.25 and 2.27 with 1.5,
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         {
-            'data': {'name': 'imagenet2012', 'size': (256,), 'flip': True},
+            'data': {'name': 'imagenet2012', 'size': (256,), 'crop': 'adm', 'flip': True},
             'family': {
                 'name': 'diffusion',
                 'first_stage': 'runs/imagenet256_first_stage',

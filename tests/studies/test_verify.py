@@ -11,7 +11,7 @@ import pytest
 from genbench import cli
 from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
-from genbench.studies import ledger, package, verify
+from genbench.studies import checks, ledger, package, verify
 from genbench.training.metrics import read_rows
 
 RECIPES = [row for row in ledger.rows() if row.config]
@@ -58,15 +58,15 @@ def marked(row):
 
 @pytest.mark.parametrize('row', map(marked, itertools.filterfalse(narrowed, DISTINCT)))
 def test_a_recipe_passes_its_check(row, capsys):
-    assert verify.check_and_say(row, print), capsys.readouterr().out
+    assert checks.check_and_say(row, print), capsys.readouterr().out
 
 
 @pytest.mark.parametrize('row', filter(narrowed, DISTINCT), ids=lambda row: row.id)
 def test_the_other_large_recipes_have_their_size_and_take_a_step_with_a_narrow_network(row):
-    held, words = verify._count(row, verify._ready(row, verify.SIZES[1]).family)
+    held, words = checks._count(row, checks._ready(row, checks.SIZES[1]).family)
     assert held, words
     narrow = dataclasses.replace(row, overrides=(*row.overrides, *NARROW[verify.resolve(row).network.name]))
-    held, words = verify._one_step(verify._ready(narrow, verify.SIZES[1]))
+    held, words = checks._one_step(checks._ready(narrow, checks.SIZES[1]))
     assert held, words
 
 
@@ -78,7 +78,7 @@ def test_every_recipe_resolves_with_what_it_evaluates(row):
 
 def test_a_parameter_count_that_is_not_the_published_one_fails(capsys):
     wrong = dataclasses.replace(ledger.get('digits-flow-matching'), parameters=35.7e6)
-    assert not verify.check_and_say(wrong, print)
+    assert not checks.check_and_say(wrong, print)
     assert 'FAIL 205,045 parameters, published 35.7M' in capsys.readouterr().out
 
 
