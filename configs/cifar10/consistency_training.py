@@ -4,11 +4,12 @@ genbench train --config=configs/cifar10/consistency_training.py --workdir=runs/c
     --config.data.data_dir=DIR
 
 The paper reports FID 2.83 at one evaluation and 2.46 at two. With network.blocks=8 it is iCT-deep (FID 2.51 and 2.24).
-The batch of 1,024 images is meant for 8 or more accelerators; train.accumulate splits it on fewer. This has not been run
-here.
+The batch of 1,024 images is meant for 8 or more accelerators; train.accumulate splits it on fewer. This has not been
+run here.
 
-Differs from the paper: the network is EDM's NCSN++ with its scale of Fourier features, where the paper lowers that scale
-to 0.02. The trajectory ends at 0, where f(x, 0) = x, instead of at 0.002. Pixels are at the centres of their bins.
+Differs from the paper: the network is EDM's NCSN++ with its scale of Fourier features, where the paper lowers that
+scale to 0.02. The trajectory ends at 0, where f(x, 0) = x, instead of at 0.002. Pixels are at the centres of their
+bins.
 """
 
 from typing import Any

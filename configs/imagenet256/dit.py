@@ -7,8 +7,7 @@ configs/imagenet256/first_stage.py.
 
 The paper reports FID 9.62 after 7M updates with 250 ancestral steps, 3.22 with a guidance of 1.25 and 2.27 with 1.5,
 which are 0.25 and 0.5 here; after 400,000 updates it is 19.5 without guidance. Its count of 675.1M parameters includes
-the fixed positions. DiT-B/2 has network.depth=12,
-network.width=768 and network.heads=12. This has not been run here.
+the fixed positions. DiT-B/2 has network.depth=12, network.width=768 and network.heads=12. This has not been run here.
 
 Differs from the paper: the first stage is a run of genbench and not the autoencoder of Stable Diffusion, so numbers
 cannot be the paper's. Each channel of the latents is scaled by its mean and deviation over the first batch, instead of

@@ -7,8 +7,8 @@ Prepare the images first: genbench data prepare imagenet2012 --size=64 --crop=ad
 The paper reports FID 2.07 with 250 ancestral steps, and 2.61 without dropout. The batch of 2,048 images is meant for
 many accelerators; train.accumulate splits it on fewer. This has not been run here.
 
-Differs from the paper: The cosine schedule ends at 0.995 instead of clipping β at 0.999. Layers start as EDM's. Pixels are at the
-centres of their bins. The computation is in bfloat16 instead of float16. AdamW without decay is Adam.
+Differs from the paper: the cosine schedule ends at 0.995 instead of clipping β at 0.999. Layers start as EDM's. Pixels
+are at the centres of their bins. The computation is in bfloat16 instead of float16. AdamW without decay is Adam.
 """
 
 from ml_collections import ConfigDict

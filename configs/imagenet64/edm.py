@@ -7,9 +7,9 @@ Prepare the images first: genbench data prepare imagenet2012 --size=64 --crop=ad
 The paper reports FID 1.36 at 511 evaluations of its stochastic sampler. The batch of 4,096 images is meant for 32
 accelerators; train.accumulate splits it on fewer. This has not been run here.
 
-Differs from the paper: The average has a decay of 0.99994, which is a half-life of 50M images, without a ramp at the start. The
-computation is in bfloat16 instead of float16. An update with a non-finite gradient is left out; the paper replaces the
-non-finite parts.
+Differs from the paper: the average has a decay of 0.99994, which is a half-life of 50M images, without a ramp at the
+start. The computation is in bfloat16 instead of float16. An update with a non-finite gradient is left out; the paper
+replaces the non-finite parts.
 """
 
 from ml_collections import ConfigDict

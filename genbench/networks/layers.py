@@ -383,8 +383,9 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Array, condition: Array | None = None, key: Array | None = None) -> Array:
         h = self.conv_in(nnx.silu(self.norm_in(x)))
-        known = self.condition is not None and condition is not None
-        said = self.condition(condition)[:, None, None] if known else None
+        said = None
+        if self.condition is not None and condition is not None:
+            said = self.condition(condition)[:, None, None]
         if self.scale_shift and said is not None:
             scale, shift = jnp.split(said, 2, axis=-1)
             h = self.norm_out(h) * (1 + scale) + shift
