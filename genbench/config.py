@@ -42,6 +42,7 @@ _LATER = {
     'train.initial_images': 0, 'family.mean_image': False, 'family.drift': 0.0, 'family.penalty_target': 1.0,
     'network.text_depth': 0, 'network.text_width': 0, 'network.text_heads': 4,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
+    'network.scale_shift': False,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 genbench train --config=configs/imagenet256/first_stage.py --workdir=runs/imagenet256_first_stage \
     --config.data.data_dir=DIR
 
-Prepare the images first: genbench data prepare imagenet2012 --size=256.
+Prepare the images first: genbench data prepare imagenet2012 --size=256 --crop=adm.
 
 Rombach et al. 2022 report a reconstruction FID of 0.90 for their KL-f8, whose shape this has. This has not been run
 here.
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         {
-            'data': {'name': 'imagenet2012', 'size': (256,)},
+            'data': {'name': 'imagenet2012', 'size': (256,), 'crop': 'adm'},
             'family': {'name': 'vae', 'latent_channels': 4, 'decoder': 'laplace', 'beta': 0.01},
             'network': {
                 'channels': 128,

@@ -2,7 +2,7 @@
 
 genbench train --config=configs/imagenet512/edm2.py --workdir=runs/imagenet512_edm2 --config.data.data_dir=DIR
 
-Prepare the images (genbench data prepare imagenet2012 --size=512) and train the first stage before:
+Prepare the images (genbench data prepare imagenet2012 --size=512 --crop=adm) and train the first stage before:
 configs/imagenet512/first_stage.py.
 
 The paper reports FID 3.53 at 63 evaluations, for the best width of the average. The sizes S, M, L, XL and XXL have
@@ -21,7 +21,7 @@ from genbench import config
 
 def get_config() -> dict[str, Any]:
     values = config.read_file('imagenet64/edm2')
-    values['data'] = {'name': 'imagenet2012', 'size': (512,)}
+    values['data'] = {'name': 'imagenet2012', 'size': (512,), 'crop': 'adm'}
     values['family'] |= {
         'first_stage': 'runs/imagenet512_first_stage', 'time_sampler': 'log_normal:mean=-0.4,deviation=1.0',
     }  # fmt: skip

@@ -3,7 +3,7 @@
 genbench train --config=configs/imagenet512/first_stage.py --workdir=runs/imagenet512_first_stage \
     --config.data.data_dir=DIR
 
-Prepare the images first: genbench data prepare imagenet2012 --size=512. This has not been run here.
+Prepare the images first: genbench data prepare imagenet2012 --size=512 --crop=adm. This has not been run here.
 
 Differs from the paper: as imagenet256/first_stage does, and its batch has 12 images.
 """

@@ -109,6 +109,15 @@ def open_data(data: Any) -> Any:
     return open_named(of_config(data))
 
 
+def lacking(data: Any) -> bool:
+    """Whether the set that the section `data` of a config names cannot be read on this machine."""
+    try:
+        open_data(data)
+    except UserError:
+        return True
+    return False
+
+
 def open_named(name: Name) -> Any:
     if name.plain:
         return sources.open_builder(name.rest, name.data_dir)
@@ -124,13 +133,22 @@ def open_named(name: Name) -> Any:
 
 
 def spec(data: Any) -> DataSpec:
-    """The specification of the set that the section `data` of a config names. TFDS sets need not be prepared."""
+    """The specification of the set that the section `data` of a config names. It need not be prepared.
+
+    Of a folder or a set of Hugging Face that is not prepared, only the size is known: its images count as colour images
+    without labels, unless `data.channels` is 1.
+
+    Raises:
+      UserError: the set is not prepared, and neither TFDS nor `data.size` says what shape its images have.
+    """
     name = of_config(data)
     if name.plain:
         return sources.spec_by_name(name.rest, name.data_dir)
     if name.kind == 'tfds' and _known(name) is None and name.recipe.shape:
         found = sources.spec_by_name(name.rest, name.data_dir, name.recipe.shape)
         return dataclasses.replace(found, name=name.title)
+    if name.kind != 'tfds' and _known(name) is None and name.recipe.shape:
+        return DataSpec(name.title, (*name.recipe.shape, name.recipe.channels or 3), levels=256)
     return sources.spec_of(open_named(name))
 
 

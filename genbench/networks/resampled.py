@@ -20,7 +20,7 @@ from genbench.networks.unet import numbered
 Array = jax.Array
 # The keys of the plain U-Net without those of heads, norms and readers of captions, which are tables here.
 # Self-attention always follows the middle block here.
-_OTHERS = ('heads', 'groups', *text.DEFAULTS)
+_OTHERS = ('heads', 'groups', 'scale_shift', *text.DEFAULTS)
 DEFAULTS = {key: value for key, value in unet.DEFAULTS.items() if key not in _OTHERS}
 RANGES = {key: value for key, value in unet.RANGES.items() if key not in _OTHERS}
 

@@ -24,6 +24,7 @@ DEFAULTS = {
     'heads': 1,
     'groups': 8,  # groups of the group normalisation
     'dropout': 0.0,
+    'scale_shift': False,  # conditions scale and shift the second norm of a block (improved DDPM), not add to its input
     'time_scale': 1000.0,  # scale of the time sinusoids; use less if a loss differentiates with respect to time
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and the output are always float32
     'remat': 'none',  # or 'blocks', 'dots': recompute blocks for the gradient instead of keeping their activations
@@ -81,13 +82,13 @@ class Encoder(nnx.Module):
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, time_scale: float, dtype: str, remat: str, second_time: bool,
-        features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs, **reader: int,
+        features: int = 0, attend_middle: bool = False, scale_shift: bool = False, rngs: nnx.Rngs, **reader: int,
     ):  # fmt: skip
         self.dtype, self.forms = layers.compute_dtype(dtype), tuple(forms.items())
         self.reader = {'own': channels * max(multipliers), 'outputs': 4 * channels, **reader}
         self.level_options: dict[str, Any] = {
             'words': text.wide(forms, **self.reader), 'heads': heads, 'condition': 4 * channels, 'groups': groups,
-            'dropout': dropout, 'remat': remat,
+            'dropout': dropout, 'remat': remat, 'scale_shift': scale_shift,
         }  # fmt: skip
         self.conditioning = layers.Conditioning(
             channels, 4 * channels, forms, endpoint=True,
@@ -158,14 +159,14 @@ class UNet(Encoder):
         self, size: int, image_channels: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: int,
         groups: int, dropout: float, time_scale: float = 1000.0, dtype: str = 'float32', remat: str = 'none',
-        second_time: bool = False, outputs: int = 1, features: int = 0, attend_middle: bool = False, rngs: nnx.Rngs,
-        **reader: int,
+        second_time: bool = False, outputs: int = 1, features: int = 0, attend_middle: bool = False,
+        scale_shift: bool = False, rngs: nnx.Rngs, **reader: int,
     ):  # fmt: skip
         super().__init__(
             size, image_channels, forms, channels=channels, multipliers=multipliers, blocks=blocks,
             attention=attention, heads=heads, groups=groups, dropout=dropout, time_scale=time_scale, dtype=dtype,
-            remat=remat, second_time=second_time, features=features, attend_middle=attend_middle, rngs=rngs,
-            **reader,
+            remat=remat, second_time=second_time, features=features, attend_middle=attend_middle,
+            scale_shift=scale_shift, rngs=rngs, **reader,
         )  # fmt: skip
         *skips, width = self.widths
         up: list[Any] = []

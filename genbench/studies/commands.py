@@ -107,10 +107,11 @@ def verify(given: argparse.Namespace) -> int:
     from genbench import startup
 
     startup.prepare()
+    from genbench.studies import checks
     from genbench.studies import verify as verification
 
     if given.check:
-        return 0 if verification.check_and_say(row, print) else 1
+        return 0 if checks.check_and_say(row, print) else 1
     comparison = verification.compare(row, run=given.run, workdir=given.workdir, data_dir=given.data_dir)
     if comparison is None:
         print(f'Stopped and saved. Repeat genbench verify {row.id} to continue.')

@@ -53,6 +53,7 @@ class Row:
     config: str = ''
     overrides: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
+    lenders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     seeds: int = 1
     parameters: float | None = None
     parameters_tolerance: float = 0.005
@@ -74,8 +75,17 @@ class Row:
         if not self.config:
             why = f': {self.lacks} would be needed' if self.lacks else ''
             raise UserError(f'{self.id} has no recipe yet{why}.')
-        there = shipped.ROOT / self.config
-        return there if there.is_file() else pathlib.Path(self.config)
+        return _file(self.config)
+
+    @property
+    def lender_recipes(self) -> dict[str, tuple[pathlib.Path, tuple[str, ...]]]:
+        """{the family's name for a run that this recipe builds on: (its config, overrides)}."""
+        return {name: (_file(config), tuple(overrides)) for name, (config, *overrides) in self.lenders.items()}
+
+
+def _file(config: str) -> pathlib.Path:
+    there = shipped.ROOT / config
+    return there if there.is_file() else pathlib.Path(config)
 
 
 def rows() -> tuple[Row, ...]:

@@ -22,6 +22,8 @@ def recipe(row: Any) -> str:
     parts = [
         _code(row.path.read_text()), row.overrides, row.evaluation, row.metric, dict(row.measured), row.seeds
     ]  # fmt: skip
+    if row.lenders:
+        parts += [{name: (_code(path.read_text()), more) for name, (path, more) in row.lender_recipes.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

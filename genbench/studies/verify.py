@@ -1,4 +1,4 @@
-"""Check whether a recipe reproduces its published number, in full or only as far as is cheap."""
+"""Run the recipe of a published number, and compare what it reaches. `studies.checks` has the cheap checks."""
 
 import contextlib
 import dataclasses
@@ -8,31 +8,23 @@ import math
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import jax
 
 from genbench import config as configs
 from genbench.config import Config
 from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
-from genbench.families.base import Family
 from genbench.reading import read_json_if_any
 from genbench.studies import ledger, package, records
-from genbench.training import installed, loop, processes, runs
-from genbench.training import mesh as meshes
-from genbench.training import state as states
+from genbench.training import installed, processes, runs
 from genbench.training.checkpoint import Checkpoints
 from genbench.training.files import write_atomically
 from genbench.training.metrics import ROW, read_rows
-from genbench.training.prepared import Prepared, prepare
-from genbench.training.step import active_updates
 
 CODE = 'code.json'  # in the folder of a run: the code that started it
 DENSITIES = ('ais_nats', 'log_likelihood_nats')  # log-densities of images with values in [0, 1]
-SIZES = (2, 8, 24)  # images in the step of a check, the first that the family allows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +104,20 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
     other = list(row.differs)
     if not run:
+        lenders = _lenders(row, folder, place)
+        if lenders is None:
+            return None
+        recipe = resolve(row, *place, *lenders)
         if not runs.Folder(folder).manifest.is_file():  # before training, so that a run that is killed has it
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / CODE, json.dumps({'code': package.code()}) + '\n')
         if not monitor.train(recipe, folder).complete:
             return None
     else:
-        trained = configs.identity(runs.open_run(folder).config)
+        trained = configs.lasting(runs.open_run(folder).config)
         if not (runs.Folder(folder).read_summary() or {}).get('complete'):
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
-        changed = configs.difference(configs.identity(recipe), trained)
+        changed = configs.difference(configs.lasting(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
     step, overrides = _chosen(folder), [*row.evaluation, *place]
     seconds = _evaluate(folder, overrides, step)
@@ -133,6 +129,21 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
     if not ours:
         other.append('the run was trained by other code; move it aside to train anew')
     return Comparison(row, found, differences, tuple(other), folder, seconds, package.code() if ours else '')
+
+
+def _lenders(row: ledger.Row, folder: pathlib.Path, place: Sequence[str]) -> list[str] | None:
+    """Overrides that name the runs that a recipe builds on. Each is trained first, in a folder beside that of the run.
+
+    Returns:
+      None if training was interrupted.
+    """
+    overrides = []
+    for name, (path, more) in row.lender_recipes.items():
+        where = folder.with_name(f'{folder.name}.{name}')
+        if not monitor.train(configs.load(str(path), [*more, *place]), where).complete:
+            return None
+        overrides.append(f'family.{name}={where}')
+    return overrides
 
 
 def by_this_code(folder: pathlib.Path) -> bool:
@@ -269,60 +280,3 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
     path = folder / f'{row.id}.json'
     write_atomically(path, json.dumps(kept, indent=2) + '\n')
     return path
-
-
-def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
-    """(whether it holds, in words) for each cheap check. The data set need not be prepared.
-
-    Raises:
-      UserError: there is no recipe, or it does not resolve.
-    """
-    config = resolve(row)
-    yield True, f'{row.config} resolves, {config.train.num_steps:,} steps of {config.train.batch_size} images'
-    for images in SIZES[:-1]:
-        with contextlib.suppress(UserError):
-            ready = _ready(row, images)
-            break
-    else:
-        ready = _ready(row, SIZES[-1])
-    yield _count(row, ready.family)
-    yield _one_step(ready)
-
-
-def _ready(row: ledger.Row, images: int) -> Prepared:
-    small = resolve(row, f'train.batch_size={images}', 'train.accumulate=1')
-    return prepare(small, mesh=meshes.make_mesh(devices=jax.devices()[:1]), on_noise=True)
-
-
-def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
-    blueprint = states.Blueprint(family.at(family.stages[0].name))
-    number = states.count(blueprint.shapes['params'])
-    if row.parameters is None:
-        return True, f'{number:,} parameters; no published count to compare with'
-    off = abs(number / row.parameters - 1)
-    said = f'{number:,} parameters, published {row.parameters / 1e6:g}M, tolerance {row.parameters_tolerance:.1%}'
-    return off <= row.parameters_tolerance, said
-
-
-def _one_step(ready: Prepared) -> tuple[bool, str]:
-    """Run one step on one device. It uses noise for images, which is good enough here."""
-    training, stage = loop.Training(ready, runs.Folder(pathlib.Path())), ready.family.stages[0].name
-    state, active = training.enter(stage, 0, None), active_updates(training.blueprint(stage), 0)
-    execute, _ = training.programs(stage).get(training.inputs(0), active)
-    state, scalars = execute(state, training.constants, training.inputs(0))
-    shown = ', '.join(f'{name} {float(value):.4g}' for name, value in scalars.items() if not name.startswith('skipped'))
-    finite = int(state['skipped']['total']) == 0
-    said = f'one step of {ready.config.train.batch_size} images: {shown}'
-    return finite, said + ('' if finite else ', which is not finite')
-
-
-Say = Callable[[str], None]
-
-
-def check_and_say(row: ledger.Row, say: Say) -> bool:
-    """Report each check as it is done, and return whether all hold."""
-    held = True
-    for holds, words in check(row):
-        say(f'{"ok  " if holds else "FAIL"} {words}')
-        held &= holds
-    return held

@@ -7,27 +7,34 @@ import jax
 
 from genbench import rng
 from genbench.config import Config
+from genbench.data import opening
 from genbench.families import stages
-from genbench.training import beginnings, placement, telemetry
+from genbench.training import beginnings, lending, placement, telemetry
 from genbench.training import mesh as meshes
 from genbench.training import state as states
 from genbench.training.prepared import Prepared, prepare
-from genbench.training.step import Constants, active_updates, make_step
+from genbench.training.step import active_updates, make_step
 
 
 def describe(config: Config) -> list[str]:
     """Lines: the mesh, every array of the state with its placement, bytes per device, and the compiled steps.
 
+    The data set need not be prepared if TFDS knows its shapes, and a config may stand in the place of a run that the
+    config builds on.
+
     Raises:
-      UserError: any mistake that `train` would report before its first step.
+      UserError: any other mistake that `train` would report before its first step.
     """
-    ready = prepare(config)
+    lacking = opening.lacking(config.data)
+    ready = prepare(config, lending.borrow_or_promise(config), on_noise=lacking)
     family, mesh = ready.family, ready.mesh
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
     lines = [
         f'mesh: {axes}; devices: {mesh.size} ({jax.devices()[0].device_kind}); processes: {jax.process_count()}',
     ]
+    if lacking:
+        lines += [f'data: {config.data.name} is not prepared here; one batch of noise takes the place of its images']
     beginnings.trace(ready)
     for span in stages.spans(family):
         blueprint, size = states.Blueprint(family.at(span.stage.name)), span.batch_size
@@ -36,7 +43,7 @@ def describe(config: Config) -> list[str]:
             lines += ['', f'stage {span.stage.name}: steps {span.first} to {span.stop - 1}, images of {shape}']
         lines += [f'batch: {size} images, {size // ways} per device']
         placed = placement.abstract_state(blueprint, mesh)
-        lines += ['', *_placements(placed), '', *_memory(placed, ready.places), '']
+        lines += ['', *_placements(placed), '', *_memory(placed, ready), '']
         lines += _steps(ready, span)
     return lines
 
@@ -52,12 +59,14 @@ def _placements(placed: Any) -> Iterator[str]:
         yield '  '.join(word.ljust(width) for word, width in zip(row[:-1], widths, strict=False)) + '  ' + row[-1]
 
 
-def _memory(placed: states.State, constants: Constants) -> Iterator[str]:
+def _memory(placed: states.State, ready: Prepared) -> Iterator[str]:
+    constants = ready.places
     names = {'parameters': 'params', 'other variables': 'aux', 'optimizer': 'opt', 'averages': 'averages'}
     parts = {word: placement.bytes_per_device(placed[key]) for word, key in names.items()}
     if constants.lent:
         parts['borrowed runs'] = placement.bytes_per_device(constants.lent)
-    parts['training images'] = placement.bytes_per_device(constants.feed)
+    if ready.builder is not None:
+        parts['training images'] = placement.bytes_per_device(constants.feed)
     for word, number in {**parts, 'total': sum(parts.values())}.items():
         yield f'{word}: {number:,} bytes per device'
 

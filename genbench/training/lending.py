@@ -37,13 +37,29 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
 
 
 def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
-    """The runs that a config builds on, by their shapes: from the given configs, or else from the runs it names."""
+    """The runs that a config builds on, by their shapes: from the given configs, or else from what the config names,
+    which is a run or the config of one.
+    """
     loans = {}
     for name, text in configs.borrowed(config).items():
-        path = configs.split_run(text)[0]
-        lender = lent.get(name) or runs.open_run(path, what=f'family.{name}').config
+        lender = lent.get(name) or _config_of(f'family.{name}', configs.split_run(text)[0])
         loans[name] = promise(lender, opening.spec(lender.data), promised(lender, {}))
     return loans
+
+
+def _config_of(what: str, path: str) -> Config:
+    return configs.load(path) if path.endswith('.py') else runs.open_run(path, what=what).config
+
+
+def borrow_or_promise(config: Config) -> dict[str, Loan]:
+    """The runs that a config builds on. Where it names a config file in place of a run, the shapes of that run.
+
+    Raises:
+      UserError: as for `runs.borrow`, or such a file cannot be read.
+    """
+    planned = [name for name, text in configs.borrowed(config).items() if configs.split_run(text)[0].endswith('.py')]
+    loans = runs.borrow(config, leave=planned)
+    return loans | {name: loan for name, loan in promised(config, {}).items() if name in planned} if planned else loans
 
 
 def guided(run: runs.Run, samplers: Sequence[Sampler]) -> tuple[runs.Run, list[Sampler]]:

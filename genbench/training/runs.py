@@ -384,8 +384,11 @@ def open_run(path: str | pathlib.Path, what: str = '', config: Config = None) ->
       UserError: there is no run, or its manifest cannot be read.
     """
     folder = Folder(pathlib.Path(path))
-    folder.check()
     name = f'{what}: {folder.path}' if what else f'{folder.path}'
+    if folder.path.suffix == '.py' and folder.path.is_file():
+        raise UserError(f'{name} is a config, not a run. Train it first and give the folder of the run. Only --dry-run '
+                        'and genbench verify --check take a config in its place.')  # fmt: skip
+    folder.check()
     if not folder.manifest.is_file():
         raise UserError(f'{name} is not a run (no manifest.json). Train one first with genbench train.')
     try:

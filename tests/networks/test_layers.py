@@ -76,6 +76,20 @@ def test_fresh_residual_layers_are_the_identity():
     np.testing.assert_array_equal(layers.ResidualBlock(8, 8, groups=4, rngs=nnx.Rngs(0))(x), x)
 
 
+def test_a_condition_scales_and_shifts_the_second_norm():
+    """By hand, on one pixel, where the norm of a single group is that of a vector (Nichol & Dhariwal 2021)."""
+    block = layers.ResidualBlock(3, 3, condition=2, groups=1, scale_shift=True, rngs=nnx.Rngs(0))
+    block.conv_out.kernel[...] = jnp.zeros((3, 3, 3, 3)).at[1, 1].set(jnp.eye(3))
+    x, given = jnp.asarray([0.5, -1.0, 2.0]), jnp.asarray([1.0, -0.5])
+    said = given @ block.condition.kernel[...] + block.condition.bias[...]
+    silu = lambda v: v / (1 + np.exp(-v))  # noqa: E731
+    norm = lambda v: (v - v.mean()) / np.sqrt(v.var() + 1e-6)  # noqa: E731
+    h = norm(silu(norm(x)) @ block.conv_in.kernel[1, 1] + block.conv_in.bias[...])
+    expected = x + silu(h * (1 + said[:3]) + said[3:]) + block.conv_out.bias[...]
+    found = block(x[None, None, None], given[None])[0, 0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_downsampling_halves_and_upsampling_doubles():
     x = images(2, 6, 4, 8)
     assert layers.Downsample(8, rngs=nnx.Rngs(0))(x).shape == (2, 3, 2, 8)

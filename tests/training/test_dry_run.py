@@ -59,3 +59,21 @@ def test_a_mesh_that_does_not_fit_is_one_line(config_file, tiny, capsys):
     assert cli.main(['train', f'--config={config}', '--dry-run']) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('genbench: mesh is data=1, fsdp=3, tensor=5, but its product should be')
+
+
+def test_the_data_need_not_be_prepared(config_file, tiny, capsys, tmp_path):
+    config = config_file(tiny('diffusion', 'data.name=folder:absent', 'data.size=8', 'data.channels=1'))
+    assert cli.main(['train', f'--config={config}', '--dry-run', f'--config.data.data_dir={tmp_path}']) == 0
+    said = capsys.readouterr().out
+    assert 'data: folder:absent is not prepared here; one batch of noise takes the place of its images' in said
+    assert 'training images' not in said
+
+
+def test_a_config_stands_in_the_place_of_a_run_that_is_not_there(config_file, tiny, capsys):
+    teacher = config_file(tiny('diffusion'), 'teacher.py')
+    config = config_file(tiny('consistency', f'family.teacher={teacher}'))
+    assert cli.main(['train', f'--config={config}', '--dry-run']) == 0
+    assert 'borrowed runs' in capsys.readouterr().out
+    assert cli.main(['train', f'--config={config}', '--workdir=never']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'teacher.py is a config, not a run. Train it first and give the folder of the run.' in line
