@@ -7,6 +7,7 @@ attention is not divided by the root of its size. Matrices are stored (outputs, 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ class Block(nnx.Module):
         ])  # fmt: skip
 
     def __call__(self, x: Array, biases: Array, mask: Array) -> Array:
-        attend, perceive = self.layer
+        attend, perceive = self.layer[0], self.layer[1]
         x = x + attend['SelfAttention'](attend['layer_norm'](x), biases, mask)
         return x + perceive['DenseReluDense'](perceive['layer_norm'](x))
 
@@ -112,7 +113,8 @@ class TextEncoder(nnx.Module):
         )
 
     def __call__(self, ids: Array) -> tuple[Array, Array]:
-        blocks, mask = self.encoder['block'], ids > 0
+        blocks: Any = self.encoder['block']
+        mask = ids > 0
         x = self.shared['weight'][...][ids]
         biases = blocks[0].layer[0]['SelfAttention'].biases(ids.shape[1])
         for block in blocks:
