@@ -1,0 +1,21 @@
+"""Digits from captions of several attributes, such as 'a bold slanted seven on the left'.
+
+genbench train --config=configs/digits/described.py --workdir=runs/described
+genbench sample runs/described --out=sevens.png --caption="a bold slanted seven on the left" --sampler=ddim:20:1.5
+
+benchmarks/attributes.py measures how each part of the captions is obeyed. docs/text.md has the results.
+
+Differs from configs/digits/captions.py, and from the papers as that does: the captions also say slant and place, and
+training is twice as long.
+"""
+
+from typing import Any
+
+from genbench import config
+
+
+def get_config() -> dict[str, Any]:
+    values = config.read_file('digits/captions')
+    values['data']['name'] = 'described_digits'
+    values['train']['num_steps'] = 800
+    return values
