@@ -222,7 +222,7 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     def one(name: str, text: str) -> Loan:
         if name != texts.NAME:
             return lend(f'family.{name}', *place(name, text, folder), known.get(name))
-        return Loan(*encoders.lend(text, config.family.text_skip, folder and folder.path, known.get(name)))
+        return Loan(*encoders.lend(text, config.family.text_skip, folder.path if folder else None, known.get(name)))
 
     return {name: one(name, text) for name, text in configs.borrowed(config).items() if name not in leave}
 
