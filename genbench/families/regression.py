@@ -140,8 +140,7 @@ class RegressionFamily(PathFamily):
         if self.texts and given is not None:  # read once, and not at every step of a sampler
             count = len(jax.tree.leaves(given)[0])
             given = self.texts.told(networks, given, count)
-            if options.get('negative') is not None:
-                options['negative'] = self.texts.told(networks, options['negative'], count)
+            options['negative'] = self.texts.told(networks, options.get('negative'), count)
         return super().denoise(networks, given, guidance, clip, **options)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:

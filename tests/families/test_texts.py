@@ -15,7 +15,7 @@ from genbench.errors import UserError
 from genbench.evaluation import draw
 from genbench.exchange.safetensors import encode
 from genbench.families import texts
-from genbench.training import runs, tensors
+from genbench.training import encoders, lending, runs, tensors
 from genbench.training.loop import train
 
 TINY = texts.of_clip(8, 2, 2, vocabulary=12, length=6)
@@ -142,6 +142,12 @@ def test_an_encoder_that_is_not_spelt_well_is_refused(text):
         texts.parse(text)
 
 
+def test_an_encoder_is_promised_by_its_shapes_without_its_file(architecture):
+    entry, state = encoders.promise('tiny:nowhere.safetensors', 1)
+    assert encoders.encoder(entry).skip == 1 and state['lent'] == {}
+    assert state['params']['encoder']['text_model']['embeddings']['token_embedding']['weight'].shape == (12, 8)
+
+
 def test_a_run_borrows_its_encoder_and_refuses_another_one(architecture, tokenizer, tiny, tmp_path):
     """Neither the checkpoint nor the optimizer holds it, and the manifest has its hash."""
     path, folder = tmp_path / 'clip.safetensors', tmp_path / 'run'
@@ -161,7 +167,11 @@ def test_a_run_borrows_its_encoder_and_refuses_another_one(architecture, tokeniz
     asked = {'count': 2, 'sampler': 'ddim:2:1.0', 'seed': 0, 'given': ['caption=a bold seven'], 'overrides': ()}
     draw.draw_to_file(str(folder), f'{tmp_path}/x.npz', **asked, step=None)
     assert (np.load(tmp_path / 'x.npz')['given_caption'] == [11, 1, 2, 4, 12, 0]).all()
+    lending.export(str(folder), f'{tmp_path}/copy')
     weights(path, seed=1)
+    copied = runs.open_run(tmp_path / 'copy')
+    found = runs.borrow(copied.config, copied.folder)['text_encoder'].state['params']['encoder']
+    jax.tree.map(np.testing.assert_array_equal, found, lent)
     with pytest.raises(UserError, match='has changed since it was borrowed'):
         runs.borrow(run.config, run.folder)
     weights(path, texts.of_clip(8, 3, 2, vocabulary=12, length=6))
