@@ -3,7 +3,7 @@
 genbench train --config=configs/digits/described.py --workdir=runs/described
 genbench sample runs/described --out=sevens.png --caption="a bold slanted seven on the left" --sampler=ddim:20:1.5
 
-benchmarks/attributes.py measures how each part of the captions is obeyed. docs/text.md has the results.
+benchmarks/attributes.py measures how each part of the captions is obeyed. It has not been run with this config.
 
 Differs from configs/digits/captions.py, and from the papers as that does: the captions also say slant and place, and
 training is twice as long.

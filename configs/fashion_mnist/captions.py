@@ -4,7 +4,7 @@ genbench train --config=configs/fashion_mnist/captions.py --workdir=runs/fashion
 genbench sample runs/fashion_captions --out=coats.png --caption="a bright large coat" --sampler=ddim:20:1
 
 The captions are made from the prepared data set fashion_mnist. benchmarks/attributes.py measures how each part of the
-captions is obeyed. docs/text.md has the results.
+captions is obeyed. It has not been run with this config.
 
 Differs from the paper: as configs/fashion_mnist/diffusion.py. Blocks of the U-Net attend to the words, whose vectors
 are learned along, and training drops a tenth of the captions.
