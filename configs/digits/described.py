@@ -5,8 +5,8 @@ genbench sample runs/described --out=sevens.png --caption="a bold slanted seven 
 
 benchmarks/attributes.py measures how each part of the captions is obeyed. It has not been run with this config.
 
-Differs from configs/digits/captions.py, and from the papers as that does: the captions also say slant and place, and
-training is twice as long.
+Differs from the paper: as configs/digits/captions.py. The captions also say slant and place, and training is twice as
+long.
 """
 
 from typing import Any
