@@ -34,6 +34,7 @@ CORE = [
 WANDB, MLFLOW = ['wandb>=0.31'], ['mlflow-skinny>=3.17']  # trackers.names
 ODE = ['diffrax>=0.7']  # adaptive solvers of the probability-flow ODE
 SLURM = ['submitit>=1.5.4']  # studies on a cluster
+TEXT = ['tokenizers>=0.20']  # family.conditions=caption:tokensN:FILE
 HF = ['datasets>=4.0']  # data.name=hf:NAME
 REMOTE = ['gcsfs>=2025.3', 's3fs>=2025.3']  # folders in gs:// and s3://
 
@@ -82,12 +83,14 @@ setuptools.setup(
             *SLURM,
             *WANDB,
             *MLFLOW,
+            *TEXT,
         ],  # fmt: skip
         'ode': ODE,
         'wandb': WANDB,
         'mlflow': MLFLOW,
         'slurm': SLURM,
         'hf': HF,
+        'text': TEXT,
         'remote': REMOTE,
         'test-remote': [*REMOTE, 'moto[s3,server]>=5.1', 'gcp-storage-emulator>=2026.7'],  # local servers
         'gpu': ['jax[cuda12]>=0.10,<0.13'],

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument('--step', type=int, help='the checkpoint to use (default: the newest)')
     sample.add_argument('--given', action='append', default=[], metavar='KIND=VALUE',
                         help='a condition, such as label=3 or caption="a bold seven" (repeatable)')  # fmt: skip
+    sample.add_argument('--caption', metavar='TEXT', help='short for --given caption=TEXT')
     flags.processes(sample)
 
     flags.edit(verb('edit', 'Edit images with a run: inpaint, super-resolve, vary and others.'))
@@ -311,7 +312,7 @@ def _sample(given: argparse.Namespace, overrides: Sequence[str]) -> int:
         from genbench.evaluation import draw
 
         draw.draw_to_file(given.workdir, given.out, count=given.count, sampler=given.sampler, seed=given.seed,
-                          given=given.given, overrides=overrides, step=given.step)  # fmt: skip
+                          given=flags.with_caption(given), overrides=overrides, step=given.step)  # fmt: skip
         if processes.is_first():
             print(f'{given.count} images written to {mirror.named(given.out)}')
     return 0

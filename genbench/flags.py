@@ -57,6 +57,19 @@ def processes(parser: argparse.ArgumentParser) -> None:
                         help='take these from the cluster (TPU pod, Open MPI, …); SLURM needs no flag')  # fmt: skip
 
 
+def with_caption(given: argparse.Namespace) -> list[str]:
+    """What --given and --caption say together, as KIND=VALUE.
+
+    Raises:
+      UserError: both give a caption.
+    """
+    if given.caption is None:
+        return given.given
+    if any(text.partition('=')[0] == 'caption' for text in given.given):
+        raise UserError('--caption and --given caption=… say the same; use one of them.')
+    return [*given.given, f'caption={given.caption}']
+
+
 def topology(parser: argparse.ArgumentParser, report: bool = True) -> None:
     """Flags that name devices this machine lacks. `report` adds --json."""
     group = parser.add_argument_group('compiling for absent devices', 'Only with --dry-run.')

@@ -129,6 +129,12 @@ DEFAULTS: dict[str, Any] = {
             'vgg': '',  # file of torchvision's VGG16, for LPIPS; '': the published one
             'linear': '',  # file vgg.pth of LPIPS 0.1; '': the published one
         },
+        'clip_score': {
+            'network': 'clip-vitb32',  # or 'clip-vitl14'
+            'weights': '',  # file with both towers; '': the published one
+            'weights_sha256': '',  # of that file, where it is not the published one
+            'tokenizer': '',  # the tokenizer.json that is published with them
+        },
         'equivariance': {'num_images': 10_000},  # images to move, rounded up to a multiple of 16
         'restoration': {  # of held-out images, for the metrics restored_…
             'problems': ('half', 'pool2'),
@@ -213,6 +219,9 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'evaluation.path_length.epsilon': Range(0, 1, above=True),
     'evaluation.path_length.distance': ranges.one_of('features', 'lpips'),
     'evaluation.path_length.vgg': ranges.PATH,
+    'evaluation.clip_score.network': ranges.one_of('clip-vitb32', 'clip-vitl14'),
+    'evaluation.clip_score.weights': ranges.PATH,
+    'evaluation.clip_score.tokenizer': ranges.PATH,
     'evaluation.restoration.problems': ranges.TEXTS,
     'evaluation.restoration.samplers': ranges.TEXTS,
     'evaluation.restoration.num_images': Range(2, LARGEST),  # the standard error needs two

@@ -1,12 +1,16 @@
-"""Captions as numbers that networks take: hashes of words, or the bytes of UTF-8. 0 is padding.
+"""Captions as numbers that networks take: hashes of words, the bytes of UTF-8, or tokens. 0 is padding.
 
 The condition is written `caption` for words, `caption:bytesN` for at most N bytes, and `caption:bytesN:cut` for the
-first N bytes of any caption.
+first N bytes of any caption. `caption:tokensN:FILE` and `caption:tokensN:FILE:cut` do the same with the tokens of a
+published tokenizer.json.
 """
 
 import dataclasses
+import functools
+import pathlib
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +32,7 @@ class Bytes:
     length: int
     cut: bool
 
-    size = 257
+    size, nothing = 257, ()
 
     def numbers(self, texts: Iterable[str | bytes]) -> np.ndarray:
         """The numbers (n, length) of these captions.
@@ -61,7 +65,7 @@ class Words:
 
     length: int = WORDS
 
-    size = VOCABULARY
+    size, nothing = VOCABULARY, ()
 
     def numbers(self, texts: Iterable[str | bytes]) -> np.ndarray:
         """The numbers (n, length) of these captions."""
@@ -79,7 +83,71 @@ class Words:
         return words([text])
 
 
-def reading(way: str) -> Words | Bytes:
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The tokens of a published tokenizer, each as 1 + its id, filled up with zeros.
+
+    Attributes:
+      length: the most tokens of a caption, with those that the tokenizer puts before and after it.
+      path: its tokenizer.json.
+      cut: whether the tokens after these are left out, except for the last. Otherwise longer captions are refused.
+    """
+
+    length: int
+    path: str
+    cut: bool
+
+    @property
+    def size(self) -> int:
+        return 1 + tokenizer(self.path).get_vocab_size()
+
+    @property
+    def nothing(self) -> tuple[int, ...]:
+        """The numbers of the empty caption."""
+        return tuple(self.number('')[0].tolist())
+
+    def numbers(self, texts: Iterable[str | bytes]) -> np.ndarray:
+        """The numbers (n, length) of these captions.
+
+        Raises:
+          UserError: a caption is too long, or there is no such tokenizer.
+        """
+        rows, known = [np.zeros((0, self.length), np.int32)], tokenizer(self.path)
+        for text in texts:
+            ids = known.encode(text.decode('utf-8', 'replace') if isinstance(text, bytes) else str(text)).ids
+            if len(ids) > self.length and not self.cut:
+                spelt = text if isinstance(text, bytes) else str(text).encode('utf-8', 'surrogatepass')
+                raise UserError(f'The caption {_start(spelt)} has {len(ids)} tokens, and this model takes '
+                                f'{self.length}. Shorten it, or train with :cut after the file in caption:tokensN:FILE '
+                                '(family.conditions), which cuts captions.')  # fmt: skip
+            ids = [*ids[: self.length - 1], ids[-1]] if len(ids) > self.length else ids
+            rows.append(np.asarray([[1 + one for one in ids] + [0] * (self.length - len(ids))], np.int32))
+        return np.concatenate(rows)
+
+    def number(self, text: str) -> np.ndarray:
+        """The numbers (1, length) of a caption that a user wrote. Errors as in `numbers`."""
+        return self.numbers([text])
+
+
+@functools.lru_cache(maxsize=8)
+def tokenizer(path: str) -> Any:
+    """The tokenizer of a tokenizer.json, which neither cuts nor fills up texts."""
+    if not pathlib.Path(path).is_file():
+        raise UserError(f'The tokenizer {path} (family.conditions) is not a file.')
+    try:
+        import tokenizers
+    except ImportError:
+        raise UserError('Token ids of captions need the package tokenizers: pip install genbench[text].') from None
+    try:
+        found = tokenizers.Tokenizer.from_file(path)
+    except Exception as error:  # the package raises nothing more specific
+        raise UserError(f'{path} is not a tokenizer.json ({str(error)[:80]}).') from None
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def reading(way: str) -> Words | Bytes | Tokens:
     """How captions become numbers, from what follows `caption:` in a config; '' stands for words.
 
     Raises:
@@ -87,12 +155,23 @@ def reading(way: str) -> Words | Bytes:
     """
     if not way:
         return Words()
+    if way.startswith('tokens'):
+        return _tokens(way)
     kind, colon, last = way.partition(':')
     number = kind.removeprefix('bytes')
     if number == kind or not number.isdecimal() or not 1 <= int(number) <= LONGEST or colon + last not in ('', ':cut'):
         raise UserError(f'family.conditions has caption:{way}; write caption for words, or caption:bytesN or '
                         f'caption:bytesN:cut with N from 1 to {LONGEST} for bytes.')  # fmt: skip
     return Bytes(int(number), bool(last))
+
+
+def _tokens(way: str) -> Tokens:
+    kind, _, rest = way.partition(':')
+    path, number = rest.removesuffix(':cut'), kind.removeprefix('tokens')
+    if not path or not number.isdecimal() or not 2 <= int(number) <= LONGEST:
+        raise UserError(f'family.conditions has caption:{way}; write caption:tokensN:FILE or caption:tokensN:FILE:cut, '
+                        f'with N from 2 to {LONGEST} and the path of a tokenizer.json.')  # fmt: skip
+    return Tokens(int(number), path, rest != path)
 
 
 def words(texts: Iterable[str | bytes]) -> np.ndarray:

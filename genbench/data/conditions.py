@@ -32,17 +32,23 @@ class Form:
 
     Attributes:
       type: 'classes', an integer in [0, size); 'tokens', integers (length,) in [0, size), with 0 for none; 'image',
-        real values (height, width, channels); 'vector', real values (length,); or 'number', one real value.
+        real values (height, width, channels); 'features', real values (length, width) of tokens; 'vector', real values
+        (length,); or 'number', one real value.
       limits: the limits of a number.
+      nothing: the tokens of the empty text, where these are not all 0.
     """
 
     type: str
     shape: tuple[int, ...] = ()
     size: int = 0
     limits: tuple[float, float] = (0.0, 0.0)
+    nothing: tuple[int, ...] = ()
 
     def null(self, count: int) -> Array:
-        """The null condition (count, *shape), which stands for no information: an extra class, or zeros."""
+        """The null condition (count, *shape), which stands for no information: an extra class, the empty text, or
+        zeros."""
+        if self.nothing:
+            return jnp.tile(jnp.asarray(self.nothing, jnp.int32), (count, 1))
         kind = jnp.int32 if self.size else jnp.float32
         return jnp.full((count, *self.shape), self.size if self.type == 'classes' else 0, kind)
 
@@ -225,7 +231,7 @@ def _caption(spec: DataSpec, way: str) -> Condition:
     if spec.field('caption') != TEXT:
         raise UserError(f'The condition caption needs a text field "caption", but {spec.name} has none.')
     reading, field = captions.reading(way), f'caption:{way}' if way else 'caption'
-    form = Form('tokens', (reading.length,), reading.size)
+    form = Form('tokens', (reading.length,), reading.size, nothing=reading.nothing)
     return Condition('caption', form, (field,), lambda rows, keys: jnp.asarray(rows[field], jnp.int32),
                      lambda text: {field: reading.number(text)})  # fmt: skip
 

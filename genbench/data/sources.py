@@ -21,7 +21,8 @@ POINTS = (
     *('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll'),
     *('otcfm_normals', 'otcfm_moons', 'otcfm_s_curve', 'otcfm_far_moons', 'otcfm_far_normals'),
 )
-EMBEDDED = ('digits', *POINTS)  # builders that ship with genbench and need no preparation
+DESCRIBED = ('described_digits', 'described_fashion_mnist')
+EMBEDDED = ('digits', *DESCRIBED, *POINTS)  # builders that ship with genbench and need no preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _tfds():
     logging.getLogger('absl').setLevel(logging.CRITICAL)
     import tensorflow_datasets as tfds
 
-    from genbench.data import digits, plane  # noqa: F401 (registers the embedded builders)
+    from genbench.data import described, digits, plane  # noqa: F401 (registers the embedded builders)
 
     tfds.disable_progress_bar()
     return tfds

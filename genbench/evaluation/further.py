@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from genbench.data.spec import DataSpec
-from genbench.evaluation import ais, equivariance, flows, modes, parzen, path_length, restoration, units
+from genbench.evaluation import ais, clip_score, equivariance, flows, modes, parzen, path_length, restoration, units
 
 # A title, the metrics that are measured, and what adds their rows for `harness.Weights`.
 PARTS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
     ('ais', ('ais',), ais.score),
     ('active units', ('active_units',), units.score),
     ('path length', ('path_length',), path_length.score),
+    ('CLIP score', clip_score.METRICS, clip_score.score),
     ('equivariance', equivariance.METRICS, equivariance.score),
     ('flow', flows.METRICS, flows.score),
     ('modes', modes.METRICS, modes.score),

@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import bounds, exploration, further, grid, plane, restoration, scoring
+from genbench.evaluation import bounds, clip_score, exploration, further, grid, plane, restoration, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -96,7 +96,8 @@ class Evaluation:
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # report a missing average before computing anything
-        self.real = RealSets(config, quiet, self.family.fields, self.spec)
+        fields = (*self.family.fields, *clip_score.fields(self.family, self.options))
+        self.real = RealSets(config, quiet, fields, self.spec)
         self.results = Results(run.folder.results)
         self.config_hash = configs.config_hash(run.config)
         self.borrowed = {name: entry['state_sha256'][:12] for name, entry in run.manifest['borrowed'].items()}

@@ -32,10 +32,14 @@ def drawn_conditions(family: Family, train: Arrays, seed: int, shard: int, count
     """The conditions of the images of a shard, taken from rows drawn from the train split."""
     if not family.conditions:
         return None
+    return sampling.given(family, drawn_rows(family, train, seed, shard, count), 'conditions', seed, shard * SHARD)
+
+
+def drawn_rows(family: Family, train: Arrays, seed: int, shard: int, count: int) -> dict[str, np.ndarray]:
+    """The rows of the train split whose conditions the images of a shard have."""
     entropy = [number % 2**64 for number in (seed, family.config.train.seed, shard)]
     draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-    rows = train.rows(draw.choice(len(train), count))
-    return sampling.given(family, rows, 'conditions', seed, shard * SHARD)
+    return train.rows(draw.choice(len(train), count))
 
 
 def _add(progress: Progress, before: int, done: int) -> None:

@@ -22,13 +22,14 @@ from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks,
 from genbench.families.classifier import Classifier
 from genbench.families.control import Control
 from genbench.families.paths import PathFamily, scalars
+from genbench.families.texts import NAME, Texts
 from genbench.interpolants import couplings, predictions, times, weights
 from genbench.interpolants.choices import Choice, choose
 from genbench.interpolants.predictions import Prediction
 from genbench.interpolants.schedules import Schedule, expand
 from genbench.interpolants.steps import FlowMap
 from genbench.networks import layers
-from genbench.ranges import NOT_NEGATIVE, PATH
+from genbench.ranges import NOT_NEGATIVE, PATH, Range
 
 FEWEST = 8  # the smallest batch for which coupling is worthwhile
 _LACKING = {
@@ -51,7 +52,8 @@ class RegressionFamily(PathFamily):
     second_time = False  # whether the network also takes the time to jump to
     control: Control | None = None  # set if `base` names a run
     classifier: Classifier | None = None  # set if `classifier` is true
-    ranges = {'base': PATH, 'offset_noise': NOT_NEGATIVE}
+    texts: Texts | None = None  # set if `text_encoder` names a file
+    ranges = {'base': PATH, 'offset_noise': NOT_NEGATIVE, 'text_skip': Range(0, 1000)}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -60,6 +62,8 @@ class RegressionFamily(PathFamily):
             'time_sampler': 'uniform',  # one of `times.SAMPLERS`, as NAME or NAME:key=value,…
             'weight': 'none',  # weight over time, one of `weights.WEIGHTS`
             'coupling': 'independent',  # pairing of images and noise, one of `couplings.COUPLINGS`
+            'text_encoder': '',  # ARCHITECTURE:FILE of a frozen text encoder that reads the captions (`families.texts`)
+            'text_skip': 0,  # how many of its last blocks the features of tokens leave out
             'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
             'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
             'classifier': False,  # also train a classifier of noisy images, for samplers with by=classifier
@@ -74,6 +78,11 @@ class RegressionFamily(PathFamily):
             if self.kind != 'denoiser':
                 raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')
             self.control, self.main_network = Control(self), Control.name
+        if options.text_encoder:
+            if self.kind != 'denoiser' or options.base or options.classifier or 'teacher' in self.borrowed:
+                raise UserError('family.text_encoder needs a diffusion or flow_matching model that stands alone, '
+                                'without family.base, family.classifier and a teacher.')  # fmt: skip
+            self.texts = Texts(self.borrowed[NAME].family, self.forms)  # type: ignore[arg-type]
         if options.classifier:
             if options.offset_noise:
                 raise UserError('Guidance by a classifier takes the predicted noise to be −σ times the score, which is '
@@ -111,18 +120,28 @@ class RegressionFamily(PathFamily):
 
     @classmethod
     def borrows(cls, config: Any) -> dict[str, str]:
-        return {**super().borrows(config), **({'base': config.family.base} if config.family.base else {})}
+        lent = {name: config.family[name] for name in ('base', NAME) if config.family[name]}
+        return {**super().borrows(config), **lent}
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        forms = self.texts.forms(self.forms) if self.texts else self.forms
         denoiser = self.control.network(rngs) if self.control else modules.denoiser(
-            self.config.network, self.space, self.forms, rngs, second_time=self.second_time, outputs=self.outputs
+            self.config.network, self.space, forms, rngs, second_time=self.second_time, outputs=self.outputs
         )  # fmt: skip
         uncertain = {'uncertainty': Uncertainty(rngs, self.schedule)} if self.config.family.uncertainty else {}
         classifier = {Classifier.name: self.classifier.network(rngs)} if self.classifier else {}
         return {**self.space.modules(), self.main_network: denoiser, **uncertain, **classifier}
 
     def network(self, networks: Networks) -> Callable[..., Array]:
-        return self.control.denoiser(networks) if self.control else super().network(networks)
+        network = self.control.denoiser(networks) if self.control else super().network(networks)
+        return self.texts.reading(network, networks) if self.texts else network
+
+    def denoise(self, networks: Networks, given: Given, guidance: float = 0.0, clip: bool | float = False, **options):
+        if self.texts and given is not None:  # read once, and not at every step of a sampler
+            count = len(jax.tree.leaves(given)[0])
+            given = self.texts.told(networks, given, count)
+            options['negative'] = self.texts.told(networks, options.get('negative'), count)
+        return super().denoise(networks, given, guidance, clip, **options)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)

@@ -1,4 +1,4 @@
-"""The image tower of CLIP (Radford et al. 2021), with the names and shapes under which its weights are published.
+"""The two towers of CLIP (Radford et al. 2021), with the names and shapes under which their weights are published.
 
 The names are those of the published conversion that `transformers` reads; matrices are stored (outputs, inputs).
 """
@@ -19,23 +19,23 @@ def _norm(size: int) -> LayerNorm:
 
 
 class Attention(nnx.Module):
-    """Self-attention between tokens (batch, tokens, size)."""
+    """Self-attention between tokens (batch, tokens, size); with `causal`, a token sees itself and those before it."""
 
-    def __init__(self, size: int, heads: int):
+    def __init__(self, size: int, heads: int, causal: bool = False):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Dense(size, size) for _ in range(4))
-        self.heads = heads
+        self.heads, self.causal = heads, causal
 
     def __call__(self, x: Array) -> Array:
         parts = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
         q, k, v = (project(x).reshape(parts) for project in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+        return self.out_proj(jax.nn.dot_product_attention(q, k, v, is_causal=self.causal).reshape(x.shape))
 
 
 class Block(nnx.Module):
     """Residual attention and perceptron, each with a norm before it; the activation is x σ(1.702 x)."""
 
-    def __init__(self, size: int, heads: int):
-        self.layer_norm1, self.self_attn = _norm(size), Attention(size, heads)
+    def __init__(self, size: int, heads: int, causal: bool = False):
+        self.layer_norm1, self.self_attn = _norm(size), Attention(size, heads, causal)
         self.layer_norm2 = _norm(size)
         self.mlp = nnx.Dict(fc1=Dense(size, 4 * size), fc2=Dense(4 * size, size))
 
@@ -89,3 +89,53 @@ class ImageEncoder(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.vision_model(x) @ self.visual_projection['weight'][...].T
+
+
+class TextTower(nnx.Module):
+    """Token ids (batch, length) → the states after each block, (batch, length, size), and the last after its norm."""
+
+    def __init__(self, *, vocabulary: int, size: int, depth: int, heads: int, length: int):
+        self.embeddings = nnx.Dict(
+            token_embedding=nnx.Dict(weight=nnx.Param(jnp.zeros((vocabulary, size)))),
+            position_embedding=nnx.Dict(weight=nnx.Param(jnp.zeros((length, size)))),
+        )
+        self.encoder = nnx.Dict(layers=nnx.List([Block(size, heads, causal=True) for _ in range(depth)]))
+        self.final_layer_norm = _norm(size)
+
+    def __call__(self, ids: Array) -> tuple[list[Array], Array]:
+        tokens, places = (self.embeddings[name]['weight'][...] for name in ('token_embedding', 'position_embedding'))
+        x, states = tokens[ids] + places[: ids.shape[1]], []
+        for block in self.encoder['layers']:
+            x = block(x)
+            states.append(x)
+        return states, self.final_layer_norm(x)
+
+
+class TextEncoder(nnx.Module):
+    """Token ids (batch, length) → features of tokens (batch, length, size) and of whole texts (batch, size).
+
+    The feature of a text is that of its first end token, after the last norm.
+
+    Args:
+      end: the id of the end token.
+      skip: how many last blocks the features of tokens leave out. Those of the last block are normalised; earlier ones
+        are not, as in Stable Diffusion XL and 3.
+      embedding: size of a projection of the feature of a text, into the space where CLIP compares it to images; 0: no
+        projection.
+    """
+
+    def __init__(
+        self, *, vocabulary: int, size: int, depth: int, heads: int, length: int, end: int, skip: int = 0,
+        embedding: int = 0,
+    ):  # fmt: skip
+        self.text_model = TextTower(vocabulary=vocabulary, size=size, depth=depth, heads=heads, length=length)
+        if embedding:
+            self.text_projection = nnx.Dict(weight=nnx.Param(jnp.zeros((embedding, size))))
+        self.end, self.skip, self.projected = end, skip, bool(embedding)
+
+    def __call__(self, ids: Array) -> tuple[Array, Array]:
+        states, last = self.text_model(ids)
+        whole = last[jnp.arange(len(ids)), jnp.argmax(ids == self.end, axis=1)]
+        if self.projected:
+            whole = whole @ self.text_projection['weight'][...].T
+        return states[-1 - self.skip] if self.skip else last, whole

@@ -206,15 +206,22 @@ class Classes(nnx.Module):
         return sum((embed(given[name]) for name, embed in self.entries.items()), jnp.zeros(()))
 
 
+READ = ('tokens', 'features')  # the types of conditions that blocks attend to
+
+
 class Words(nnx.Module):
-    """Words (batch, length) → vectors (batch, length, width) with position embeddings, for attention."""
+    """Words (batch, length), or features of them, → vectors (batch, length, width) with position embeddings."""
 
     def __init__(self, forms: Mapping[str, Form], width: int, *, rngs: nnx.Rngs):
-        self.forms = tuple((name, form) for name, form in forms.items() if form.type == 'tokens')
+        self.forms = tuple((name, form) for name, form in forms.items() if form.type in READ)
         init = nnx.initializers.normal(1.0)
-        self.words = nnx.Dict({
-            name: nnx.Embed(form.size, width, embedding_init=init, rngs=rngs) for name, form in self.forms
-        })  # fmt: skip
+
+        def entry(form: Form) -> nnx.Module:
+            if form.type == 'features':
+                return Linear(form.shape[1], width, rngs=rngs)
+            return nnx.Embed(form.size, width, embedding_init=init, rngs=rngs)
+
+        self.words = nnx.Dict({name: entry(form) for name, form in self.forms})
         self.places = nnx.Dict({
             name: nnx.Embed(form.shape[0], width, embedding_init=init, rngs=rngs) for name, form in self.forms
         })  # fmt: skip

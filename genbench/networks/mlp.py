@@ -125,7 +125,7 @@ class Denoiser(nnx.Module):
         hidden: tuple[int, ...], activation: str, time_scale: float = 1000.0, second_time: bool = False,
         outputs: int = 1, rngs: nnx.Rngs,
     ):  # fmt: skip
-        if unheard := [name for name, form in forms.items() if form.type in ('tokens', 'image')]:
+        if unheard := [name for name, form in forms.items() if form.type in ('tokens', 'features', 'image')]:
             raise UserError(f'network.name=mlp cannot take the condition {unheard[0]!r}; use unet or dit.')
         self.conditioning = layers.Conditioning(
             TIME_FEATURES, hidden[0], forms, endpoint=False, kernel_init=glorot, class_init=glorot,

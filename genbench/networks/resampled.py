@@ -180,7 +180,7 @@ class ResampledUNet(nnx.Module):
     ):  # fmt: skip
         self.dtype, self.forms, self.style = layers.compute_dtype(dtype), tuple(forms.items()), style
         self.conditioning = conditioning
-        tokens = any(form.type == 'tokens' for form in forms.values())
+        tokens = any(form.type in layers.READ for form in forms.values())
         width_of_words = channels * max(multipliers) if tokens else 0
         options: dict[str, Any] = {
             'condition': 4 * channels, 'words': width_of_words, 'taps': taps, 'dropout': dropout, 'remat': remat,

@@ -81,4 +81,4 @@ def reader(
 
 def wide(forms: Mapping[str, Form], own: int, text_width: int = 0, **others: int) -> int:
     """The width of the vectors of captions, from the same keys; 0 without captions."""
-    return (text_width or own) if any(form.type == 'tokens' for form in forms.values()) else 0
+    return (text_width or own) if any(form.type in layers.READ for form in forms.values()) else 0

@@ -50,6 +50,7 @@ METRICS = (
     Metric('EQ-T', 'eq_t', '{:.1f}', False),
     Metric('EQ-T frac', 'eq_t_frac', '{:.1f}', False),
     Metric('EQ-R', 'eq_r', '{:.1f}', False),
+    Metric('CLIP score', 'clip_score', '{:.2f}', False),
     Metric('W₂', 'w2', '{:.3f}', True),
     Metric('path energy', 'path_energy', '{:.3f}', True),
     Metric('modes', 'modes', '{:.1f}', False),

@@ -13,8 +13,9 @@ from genbench.config import Config
 from genbench.data import opening
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, explained_disk_errors
+from genbench.families import texts
 from genbench.families.base import Sampler
-from genbench.training import runs
+from genbench.training import encoders, runs
 from genbench.training.runs import Loan
 from genbench.training.state import Blueprint
 
@@ -42,6 +43,9 @@ def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
     """
     loans = {}
     for name, text in configs.borrowed(config).items():
+        if name == texts.NAME:
+            loans[name] = Loan(*encoders.promise(text, config.family.text_skip))
+            continue
         lender = lent.get(name) or _config_of(f'family.{name}', configs.split_run(text)[0])
         loans[name] = promise(lender, opening.spec(lender.data), promised(lender, {}))
     return loans
@@ -124,6 +128,12 @@ def _copy_lenders(run: runs.Run, target: pathlib.Path, leave: Sequence[str] = ()
     lines = []
     wanted = {name: text for name, text in configs.borrowed(run.config).items() if name not in leave}
     for name, text in wanted.items():
+        if name == texts.NAME:
+            file = encoders.found(text, run.folder.path)
+            (target / 'borrowed' / name).mkdir(parents=True)
+            shutil.copy(file, target / 'borrowed' / name)
+            lines += [f'{file}: the weights, borrowed as {name}']
+            continue
         known, lender = run.manifest['borrowed'][name], runs.open_run(runs.place(name, text, run.folder)[0])
         step, copy = str(known['step']), target / 'borrowed' / name
         (copy / 'checkpoints').mkdir(parents=True)

@@ -15,9 +15,9 @@ from genbench import families, reading
 from genbench.config import Config
 from genbench.data.spec import DataSpec
 from genbench.errors import Busy, UserError
-from genbench.families import own, stages
+from genbench.families import own, stages, texts
 from genbench.families.base import Borrowed, Family
-from genbench.training import averages, checkpoint, installed, placement
+from genbench.training import averages, checkpoint, encoders, installed, placement
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State, count
@@ -30,7 +30,7 @@ FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summ
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
-_BORROWED = {'run': str, 'config': dict, 'data': _DATA, 'step': int, 'average': str, 'state_sha256': str}
+_BORROWED = {'run': str, 'config': dict, 'data?': _DATA, 'step': int, 'average': str, 'state_sha256': str}
 _BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
@@ -218,11 +218,13 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     """
     started = folder is not None and folder.manifest.is_file() and checkpoint.begun(folder.checkpoints)
     known = folder.read_manifest()['borrowed'] if folder is not None and started else {}
-    return {
-        name: lend(f'family.{name}', *place(name, text, folder), known.get(name))
-        for name, text in configs.borrowed(config).items()
-        if name not in leave
-    }
+
+    def one(name: str, text: str) -> Loan:
+        if name != texts.NAME:
+            return lend(f'family.{name}', *place(name, text, folder), known.get(name))
+        return Loan(*encoders.lend(text, config.family.text_skip, folder.path if folder else None, known.get(name)))
+
+    return {name: one(name, text) for name, text in configs.borrowed(config).items() if name not in leave}
 
 
 def place(name: str, text: str, folder: Folder | None) -> tuple[str, str]:
@@ -274,20 +276,19 @@ def _check_unchanged(what: str, path: str, known: Mapping[str, Any]) -> None:
         problem = f'{path} has changed since it was borrowed: no checkpoint {step} has the hash {digest[:12]}'
     else:
         return
-    raise UserError(
-        f'{what}: {problem}. Restore it, set {what} to its new folder, or train again in another --workdir.'
-    )
+    raise UserError(f'{what}: {problem}. Restore it, set {what} to its new folder, or train in another --workdir.')
 
 
 def describe(descriptions: Mapping[str, Any]) -> dict[str, Borrowed]:
     """The 'borrowed' part of a manifest in the form a family needs: each run's family at the end of its training."""
-    found = {}
-    for name, entry in descriptions.items():
-        config = configs.resolve(configs.plain(entry['config']))
-        lenders = describe(entry.get('borrowed', {}))
-        family = families.get(config.family.name)(config, spec_from(entry['data']), lenders)
-        found[name] = Borrowed(stages.after(family, entry['step']))
-    return found
+
+    def one(entry: Mapping[str, Any]) -> Family:
+        if texts.NAME in entry['config']:
+            return encoders.encoder(entry)
+        config, lenders = configs.resolve(configs.plain(entry['config'])), describe(entry.get('borrowed', {}))
+        return stages.after(families.get(config.family.name)(config, spec_from(entry['data']), lenders), entry['step'])
+
+    return {name: Borrowed(one(entry)) for name, entry in descriptions.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,13 +325,11 @@ class Run:
         try:
             for candidate in [step] if step is not None else reversed(steps):
                 try:
-                    return candidate, checkpoints.restore(
-                        placement.abstract_state(self.blueprint(candidate)), candidate
-                    )
+                    like = placement.abstract_state(self.blueprint(candidate))
+                    return candidate, checkpoints.restore(like, candidate)
                 except DamagedError as error:
-                    warnings.warn(
-                        f'Checkpoint {candidate} of {self.folder.path} is damaged ({error}).'[:200], stacklevel=2
-                    )
+                    told = f'Checkpoint {candidate} of {self.folder.path} is damaged ({error}).'
+                    warnings.warn(told[:200], stacklevel=2)
         finally:
             checkpoints.close()
         raise UserError(f'No checkpoint of {self.folder.path} can be read.')
@@ -386,8 +385,7 @@ def open_run(path: str | pathlib.Path, what: str = '', config: Config = None) ->
     folder = Folder(pathlib.Path(path))
     name = f'{what}: {folder.path}' if what else f'{folder.path}'
     if folder.path.suffix == '.py' and folder.path.is_file():
-        raise UserError(f'{name} is a config, not a run. Train it first and give the folder of the run. Only --dry-run '
-                        'and genbench verify --check take a config in its place.')  # fmt: skip
+        raise UserError(f'{name} is a config, which only a dry run takes in place of a run. Train it; name its folder.')
     folder.check()
     if not folder.manifest.is_file():
         raise UserError(f'{name} is not a run (no manifest.json). Train one first with genbench train.')

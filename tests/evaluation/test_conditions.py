@@ -132,6 +132,17 @@ def test_without_words_samples_are_given_the_first_rows_of_train(echo_run, digit
     np.testing.assert_allclose(found['given_low_resolution'], shrunk(digits[1].images[:12])[1], atol=1e-6)
 
 
+def test_a_caption_is_short_for_a_condition(echo_run, tmp_path, capsys):
+    picture = ('--count=2', f'--given=low_resolution={tmp_path}/seven.png')
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / 'seven.png')
+    short = sampled(echo_run, tmp_path / 'x.npz', *picture, '--caption', 'a = sign, twice')
+    long = sampled(echo_run, tmp_path / 'y.npz', *picture, '--given=caption=a = sign, twice')
+    np.testing.assert_array_equal(short['given_caption'], long['given_caption'])
+    assert cli.main(['sample', str(echo_run), f'--out={tmp_path}/z.png', '--caption=a', '--given=caption=b']) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert '--caption and --given caption=… say the same; use one of them' in line and not (tmp_path / 'z.png').exists()
+
+
 @pytest.mark.parametrize(
     ('words', 'why'),
     [

@@ -76,4 +76,4 @@ def test_a_config_stands_in_the_place_of_a_run_that_is_not_there(config_file, ti
     assert 'borrowed runs' in capsys.readouterr().out
     assert cli.main(['train', f'--config={config}', '--workdir=never']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'teacher.py is a config, not a run. Train it first and give the folder of the run.' in line
+    assert 'teacher.py is a config, which only a dry run takes in place of a run. Train it; name its folder.' in line
