@@ -58,7 +58,7 @@ def for_networks(key: Any) -> nnx.Rngs:
     error that nobody reads. That takes two thirds of the time in which a traced network is built. Here the count is
     a number of Python.
     """
-    made = nnx.Rngs(key)
+    made: Any = nnx.Rngs(key)
     made.default = _Stream(made.default.key[...], tag=made.default.tag)
     return made
 
