@@ -13,10 +13,12 @@ os.environ['XDG_CACHE_HOME'] = str(CACHE)
 os.environ['TFDS_DATA_DIR'] = str(CACHE / 'tensorflow_datasets')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / 'xla')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '0'  # see `optimize`
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
 
 import shutil  # noqa: E402
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 import shipped  # noqa: E402
 
@@ -24,6 +26,8 @@ from genbench import config as configs  # noqa: E402
 from genbench.data import sources  # noqa: E402
 from genbench.training.loop import train  # noqa: E402
 
+LONGEST = ('studies/test_docs.py', 'families/test_contract.py', 'training/test_pinned.py', 'test_rng.py',
+           'studies/test_slurm.py', 'training/test_loop.py', 'studies/test_verify.py', 'test_cli.py')  # fmt: skip
 SMALL = {
     'train': {'num_steps': 4, 'batch_size': 32, 'log_every': 1},
     'evaluation': {
@@ -106,5 +110,30 @@ def digits():
     return sources.spec_of(builder), sources.load(builder, 'train'), sources.load(builder, 'test')
 
 
+def optimize(wanted):
+    """Optimise programs as users do, or hardly, in this process and in those that it starts.
+
+    Programs of tests run for moments and take long to compile. Where a claim does not depend on how well they are
+    compiled, a file is marked `unoptimized`, which takes less than half of the time.
+    """
+    disabled = str(int(not wanted))
+    if os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] != disabled:
+        os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = disabled
+        jax.config.update('jax_disable_most_optimizations', not wanted)
+        jax.clear_caches()
+
+
+def pytest_runtest_setup(item):
+    always = item.config.getoption('optimized') or item.config.getoption('pin')
+    optimize(always or item.get_closest_marker('unoptimized') is None)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that none of them runs alone at the end."""
+    places = {ROOT / 'tests' / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_addoption(parser):
     parser.addoption('--pin', action='store_true', help='record the first step of families (test_pinned.py)')
+    parser.addoption('--optimized', action='store_true', help='compile all programs as users do (see `unoptimized`)')

@@ -15,6 +15,8 @@ from genbench import config as configs
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture
 def complaint(capsys):

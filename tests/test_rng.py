@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import shipped
+from flax import nnx
 from jax.extend.core import primitives
 
 from genbench import families, rng
@@ -19,6 +20,7 @@ from genbench.training.prepared import prepare
 from genbench.training.state import Blueprint
 from genbench.training.step import Constants, seen, take_batch
 
+pytestmark = pytest.mark.unoptimized
 SIZE = 4
 # A loss evaluates its network twice with one dropout: because its paper asks for it, or to see what the last layer saw.
 ONE_DROPOUT = {'consistency_training', 'consistency_tuning', 'vq_gan'}
@@ -36,6 +38,19 @@ def test_numbers_below_a_key_are_those_of_a_split():
     """Which is why a key that is split must not be folded with small numbers too."""
     key = jax.random.key(3)
     assert words(jax.random.fold_in(key, 2)) == words(jax.random.split(key, 5)[2])
+
+
+def test_networks_are_built_with_the_keys_of_flax():
+    def drawn(make, key):
+        rngs = make(key)
+        return [jax.random.key_data(ask()) for ask in (rngs.params, rngs, rngs.dropout, rngs.params)]
+
+    key = jax.random.key(3)
+    wanted = np.array(drawn(nnx.Rngs, key))
+    np.testing.assert_array_equal(drawn(rng.for_networks, key), wanted)
+    np.testing.assert_array_equal(jax.jit(lambda key: drawn(rng.for_networks, key))(key), wanted)
+    np.testing.assert_array_equal(drawn(rng.for_networks, 3), wanted)
+    assert len(np.unique(wanted, axis=0)) == 4
 
 
 def test_names_lie_far_from_every_count():

@@ -56,7 +56,7 @@ class Judge:
 
     def network(self, forms: Mapping[str, Form], rngs: nnx.Rngs) -> Heads:
         """The discriminator for images with these conditions."""
-        seen: Any = nnx.eval_shape(lambda: self.teacher.networks(nnx.Rngs(0))[self.teacher.main_network])
+        seen: Any = nnx.eval_shape(lambda: self.teacher.networks(rng.for_networks(0))[self.teacher.main_network])
         return Heads(seen.widths, self.options.head_channels, forms, rngs=rngs)
 
     def update(self, loss: Any) -> Update:

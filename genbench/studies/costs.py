@@ -197,6 +197,8 @@ def _devices(request: Mapping[str, Any], most: int) -> int:
 
 
 def _measure(request: Request) -> Cost:
+    from genbench.training import state as states
+
     width = 0
     if request.width:
         width = _fitting_width(request)
@@ -205,9 +207,9 @@ def _measure(request: Request) -> Cost:
     family, spans = ready.family, stages.spans(ready.family)
     parts, before = [], None
     for span in spans:
-        staged = family.at(span.stage.name)
-        parts.append(_stage(ready, staged, span, before, bool(request.cores)))
-        before = staged
+        blueprint = states.blueprint(family, span.stage.name)
+        parts.append(_stage(ready, blueprint, span, before, bool(request.cores)))
+        before = blueprint
     beginnings = [part.beginning for part in parts]
     if ready.shapes:
         beginnings[0] += _preparing(ready)
@@ -248,9 +250,9 @@ def _parameters(family: Any) -> int:
     """Number of scalars in the networks that the last stage trains."""
     from genbench.training import state as states
 
-    last = family.at(family.stages[-1].name)
-    moved = {name for update in last.updates for name in update.networks}
-    params = states.Blueprint(last).shapes['params']
+    last = states.blueprint(family, family.stages[-1].name)
+    moved = {name for update in last.family.updates for name in update.networks}
+    params = last.shapes['params']
     return sum(states.count(params[name]) for name in moved)
 
 
@@ -283,33 +285,30 @@ class _Stage(NamedTuple):
     seconds: float
 
 
-def _stage(ready: Any, family: Any, span: stages.Span, before: Any, timed: bool) -> _Stage:
-    """The cost of a stage. `before` is the family as configured in the previous stage."""
+def _stage(ready: Any, blueprint: Any, span: stages.Span, before: Any, timed: bool) -> _Stage:
+    """The cost of a stage. `before` is the blueprint of the previous stage."""
     import jax
 
     from genbench import rng
     from genbench.training import placement
-    from genbench.training import state as states
     from genbench.training.step import active_updates, make_step
 
     mesh, feed, constants = ready.mesh, ready.feed, ready.places
-    blueprint = states.Blueprint(family)
     shape = placement.abstract_state(blueprint, mesh)
     places = placement.shardings(shape), placement.shardings(constants.lent)
     program = make_step(blueprint, feed, rng.root(0, 'training'), *places)
-    period = math.lcm(*(update.every for update in family.updates))
+    period = math.lcm(*(update.every for update in blueprint.family.updates))
     actives = [active_updates(blueprint, step) for step in range(period)]
     inputs = feed.inputs(span.first)
     traced = {active: program.trace(shape, constants, inputs, active) for active in set(actives)}
     counted = {active: _counted(one) for active, one in traced.items()}
-    old = None if before is None else states.Blueprint(before)
 
     def begin(key: Any, constants: Any, inputs: Any, state: Any) -> Any:
-        previous = None if old is None else old.bind_state({**state, 'lent': constants.lent})
-        rows = feed.batch(constants.feed, inputs, family.spec.shape)
+        previous = None if before is None else before.bind_state({**state, 'lent': constants.lent})
+        rows = feed.batch(constants.feed, inputs, blueprint.family.spec.shape)
         return blueprint.initial_state(key, rows, constants.lent, previous)
 
-    state = None if old is None else old.shapes
+    state = None if before is None else before.shapes
     beginning = _counted(jax.jit(begin).trace(jax.random.key(0), constants, inputs, state))
     seconds = _seconds(ready, blueprint, shape, program, actives, inputs) if timed else 0.0
     return _Stage([counted[active] for active in actives], beginning, seconds)
@@ -326,13 +325,13 @@ def _seconds(ready: Any, blueprint: Any, shape: Any, program: Any, actives: Sequ
     """Seconds per step, averaged over whole periods, after one period that compiles."""
     import jax
     import jax.numpy as jnp
-    from flax import nnx
 
+    from genbench import rng
     from genbench.families.base import Networks
     from genbench.training import placement
 
     def build() -> Any:
-        networks = Networks(blueprint.family.networks(nnx.Rngs(0)))
+        networks = Networks(blueprint.family.networks(rng.for_networks(0)))
         return blueprint.fresh_state(blueprint.params(networks), blueprint.aux(networks))
 
     places = ready.places

@@ -13,6 +13,7 @@ from genbench.families.base import Family
 from genbench.families.stages import Span, spans
 from genbench.training import averages, guards, step
 from genbench.training import mesh as meshes
+from genbench.training import state as states
 from genbench.training.state import Blueprint
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def trace(ready: 'Prepared') -> None:
     parts = spans(ready.family)
     for span in parts:
         with _of(span):
-            blueprint = Blueprint(ready.family.at(span.stage.name))
+            blueprint = states.blueprint(ready.family, span.stage.name)
             _ = blueprint.optimizers
             for average in blueprint.averages:
                 if average.width:

@@ -37,7 +37,7 @@ def describe(config: Config) -> list[str]:
         lines += [f'data: {config.data.name} is not prepared here; one batch of noise takes the place of its images']
     beginnings.trace(ready)
     for span in stages.spans(family):
-        blueprint, size = states.Blueprint(family.at(span.stage.name)), span.batch_size
+        blueprint, size = states.blueprint(family, span.stage.name), span.batch_size
         if len(family.stages) > 1:
             shape = '×'.join(map(str, blueprint.family.spec.shape))
             lines += ['', f'stage {span.stage.name}: steps {span.first} to {span.stop - 1}, images of {shape}']
@@ -73,7 +73,7 @@ def _memory(placed: states.State, ready: Prepared) -> Iterator[str]:
 
 def traced_steps(ready: Prepared, span: stages.Span) -> Iterator[tuple[tuple[str, ...], Any, states.State]]:
     """(updates that run together, their traced step, the state with placements) for each program of a stage."""
-    blueprint = states.Blueprint(ready.family.at(span.stage.name))
+    blueprint = states.blueprint(ready.family, span.stage.name)
     placed = placement.abstract_state(blueprint, ready.mesh)
     root = rng.root(ready.config.train.seed, 'training')
     places = placement.shardings(placed), placement.shardings(ready.places.lent)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import pathlib
 import time
@@ -104,11 +103,6 @@ def _check_names(ready: Prepared) -> None:
         sources.count(ready.builder, ready.config.evaluation.split)
 
 
-@functools.lru_cache(maxsize=32)
-def _blueprint(family: Family, stage: str) -> states.Blueprint:
-    return states.Blueprint(family.at(stage))
-
-
 class Training:
     """What one call of `train` or `replay` works with. Nothing is written before `run`."""
 
@@ -177,7 +171,7 @@ class Training:
         return step % (options.snapshot_every or -(-options.num_steps // 16)) == 0 or step == end
 
     def blueprint(self, stage: str) -> states.Blueprint:
-        return _blueprint(self.family, stage)
+        return states.blueprint(self.family, stage)
 
     def inputs(self, step: int) -> Any:
         """What the feed gives for a step. It is fetched once, even if it is asked for twice."""

@@ -24,6 +24,7 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Family
 from genbench.training import mesh as meshes
 from genbench.training import processes, telemetry
+from genbench.training import state as states
 from genbench.training.files import write_atomically
 from genbench.training.metrics import Progress
 from genbench.training.state import Blueprint, Tree
@@ -43,15 +44,14 @@ def shapes(family: Family, lent: Tree, rows: Mapping[str, Any]) -> dict[str, jax
       lent: what borrowed runs lend, or the shapes of it.
       rows: one or more rows, as the feed provides them.
     """
-    found = jax.eval_shape(
-        lambda *arguments: _prepare(family, _lender(family), *arguments), lent, jax.random.key(0), 0, rows
-    )
+    lender = _lender(family)  # outside the trace, because it is kept
+    found = jax.eval_shape(lambda *arguments: _prepare(family, lender, *arguments), lent, jax.random.key(0), 0, rows)
     return {name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for name, leaf in found.items()}
 
 
 def _lender(family: Family) -> Blueprint:
     """A blueprint that binds the borrowed runs, which are the same in all stages."""
-    return Blueprint(family.at(family.stages[0].name))
+    return states.blueprint(family, family.stages[0].name)
 
 
 def _prepare(
@@ -63,7 +63,8 @@ def _prepare(
 
 def operations(family: Family, lent: Tree, batch: Mapping[str, Any]) -> float | None:
     """Operations of preparing one batch; None if unknown. `lent` may be shapes."""
-    program = jax.jit(lambda *arguments: _prepare(family, _lender(family), *arguments))
+    lender = _lender(family)
+    program = jax.jit(lambda *arguments: _prepare(family, lender, *arguments))
     return telemetry.flops_of(program.trace(lent, rng.root(0, 'preparation'), np.int32(0), batch))
 
 

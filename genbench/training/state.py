@@ -39,7 +39,7 @@ class Blueprint:
 
     def __init__(self, family: Family):
         self.family = family
-        abstract = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
+        abstract = nnx.eval_shape(lambda: family.networks(rng.for_networks(0)))
         self._definitions = {name: _split(module)[0] for name, module in abstract.items()}
         self._constrained = {name for name, module in abstract.items() if constraints.within(module)}
         self._shapes = self.params(abstract), self.aux(abstract)
@@ -110,7 +110,7 @@ class Blueprint:
         self, key: jax.Array, batch: Any, lent: Mapping[str, Tree], previous: Networks | None = None
     ) -> State:
         """Fresh networks, or those carried over from an earlier stage. Call it under `jax.jit`."""
-        fresh = self.family.networks(nnx.Rngs(rng.named(key, 'networks')))
+        fresh = self.family.networks(rng.for_networks(rng.named(key, 'networks')))
         networks = Networks(fresh, borrowed=self._borrowed(lent))
         if previous is None:
             own = rng.named(key, 'batch')
@@ -188,6 +188,12 @@ class Blueprint:
             },
             'skipped': {'total': jnp.zeros((), jnp.int32), 'in_a_row': jnp.zeros((), jnp.int32)},
         }
+
+
+@functools.lru_cache(maxsize=32)
+def blueprint(family: Family, stage: str) -> Blueprint:
+    """The blueprint of a family in one of its stages, built once."""
+    return Blueprint(family.at(stage))
 
 
 def _split(module: nnx.Module) -> tuple[Any, Tree, Tree]:

@@ -14,6 +14,7 @@ from genbench.families.base import Borrowed, Networks
 from genbench.interpolants import predictions
 from genbench.training import samplers
 
+pytestmark = pytest.mark.unoptimized
 PATHS = [('cosine', 'v'), ('straight', 'velocity')]
 SPEC = DataSpec('images', (4, 4, 3), levels=256)
 HALFWAY = 'logit_normal:mean=0,deviation=0.000001'

@@ -13,6 +13,7 @@ from genbench.families.endpoints import BOUNDARY_PREDICTIONS
 from genbench.interpolants import predictions, schedules
 from genbench.interpolants.schedules import expand
 
+pytestmark = pytest.mark.unoptimized
 STD = 0.5  # of the data
 PATHS = [('cosine', 'v'), ('linear', 'noise'), ('straight', 'velocity')]
 every_path = pytest.mark.parametrize(('schedule', 'prediction'), PATHS)

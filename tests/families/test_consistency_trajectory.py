@@ -15,6 +15,7 @@ from genbench.interpolants import predictions, solvers
 from genbench.interpolants.options import FlowMapOptions
 from genbench.interpolants.schedules import expand
 
+pytestmark = pytest.mark.unoptimized
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 PATHS = [('cosine', 'v'), ('straight', 'velocity')]
 every_path = pytest.mark.parametrize(('schedule', 'prediction'), PATHS)

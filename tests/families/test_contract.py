@@ -14,6 +14,7 @@ from genbench.errors import UserError
 from genbench.families.base import Sampler
 from genbench.training.state import flatten
 
+pytestmark = pytest.mark.unoptimized
 every_family = pytest.mark.parametrize('name', shipped.NAMES)
 SAMPLERS = sorted({sampler for name in shipped.NAMES for sampler in families.get(name).samplers})
 

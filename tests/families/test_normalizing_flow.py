@@ -14,6 +14,7 @@ from genbench.families import normalizing_flow
 from genbench.families.base import Sampler
 from genbench.training.state import Blueprint
 
+pytestmark = pytest.mark.unoptimized
 SPEC = DataSpec('pixels', (2, 2, 1), levels=5, classes=3)
 MARGIN = 0.02
 EDGES = special.logit(MARGIN + (1 - 2 * MARGIN) * np.arange(6) / 5)

@@ -18,6 +18,7 @@ from genbench.interpolants.schedules import expand
 from genbench.training import samplers
 from genbench.training.state import Blueprint
 
+pytestmark = pytest.mark.unoptimized
 STD = 0.5  # of the data
 SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
 every_path = pytest.mark.parametrize(

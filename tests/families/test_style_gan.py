@@ -15,6 +15,8 @@ from genbench.families.style_gan import PathLength, path_lengths
 from genbench.families.styles import StyleOptions
 from genbench.training import samplers
 
+pytestmark = pytest.mark.unoptimized
+
 
 def test_path_lengths_of_a_linear_generator_are_norms_of_its_transpose():
     """For images A w of each place's own matrix A_k: the root of the mean over places of ‖A_kᵀ y‖²."""

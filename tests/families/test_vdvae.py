@@ -17,6 +17,8 @@ from genbench.errors import UserError
 from genbench.families.base import Networks, Sampler
 from genbench.networks import top_down
 
+pytestmark = pytest.mark.unoptimized
+
 # z_1 ~ N(0, 1), z_2 ~ N(SLOPE z_1, SPREAD²), x ~ N(z_1 + z_2, NOISE²) in one pixel
 SLOPE, SPREAD, NOISE, X = 0.7, 0.5, 0.6, 0.9
 JOINT = np.array([[1, SLOPE], [SLOPE, SLOPE**2 + SPREAD**2]])  # covariance of (z_1, z_2)

@@ -15,6 +15,7 @@ from genbench.errors import UserError
 from genbench.families.base import Networks, Sampler
 from genbench.networks.quantisers import Codebook, Scalars
 
+pytestmark = pytest.mark.unoptimized
 VECTORS = np.random.default_rng(0).normal(size=(50, 2, 2, 3)).astype(np.float32)
 
 

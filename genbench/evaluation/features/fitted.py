@@ -47,7 +47,7 @@ def classifier(spec: DataSpec, train: Arrays, options: Any, *, quiet: bool = Fal
                         'kd, precision and recall from evaluation.metrics, or choose other features.')  # fmt: skip
     digest = _hash(spec, train, options)
     model = functools.partial(Classifier, spec.shape[2], spec.classes, options.channels)
-    definition = nnx.split(nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0))))[0]
+    definition = nnx.split(nnx.eval_shape(lambda: model(rngs=rng.for_networks(0))))[0]
     path = sources.cache_dir() / 'features' / f'{spec.name}-{digest}.npz'
     leaves, structure = jax.tree.flatten(_init(model, options.seed, abstract=True))
 
@@ -92,7 +92,7 @@ def _hash(spec: DataSpec, train: Arrays, options: Any) -> str:
 
 def _init(model: Any, seed: int, *, abstract: bool = False) -> Any:
     def build(key):
-        return nnx.to_pure_dict(nnx.split(model(rngs=nnx.Rngs(key)))[1])
+        return nnx.to_pure_dict(nnx.split(model(rngs=rng.for_networks(key)))[1])
 
     key = rng.named(rng.root(seed, PURPOSE), 'networks')
     return jax.eval_shape(build, key) if abstract else jax.jit(build)(key)
