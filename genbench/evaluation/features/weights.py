@@ -1,38 +1,31 @@
-"""Published weights: where they are, whether they are the right ones, and what they hold.
+"""Published weights: where they are, and how they get here.
 
 A file is taken from the path a user names, or from the cache, into which it is fetched once from its published
-address. Either way its SHA-256 is checked before anything in it is read.
+address. `networks.weights` reads it, and its functions can be called from here too.
 """
 
 import dataclasses
 import hashlib
-import json
-import math
 import os
 import pathlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO, Any
-
-import jax
-import ml_dtypes
-import numpy as np
-from flax import nnx
+from typing import IO
 
 from genbench.data.sources import cache_dir
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation.features import torch_file
+from genbench.networks.weights import Weights, hash_of, parse
+from genbench.networks.weights import abstract as abstract
+from genbench.networks.weights import by_path as by_path
+from genbench.networks.weights import checked as checked
+from genbench.networks.weights import fill as fill
+from genbench.networks.weights import filled as filled
+from genbench.networks.weights import read_safetensors as read_safetensors
 from genbench.training.metrics import Progress
 
 MEBIBYTE = 2**20
 FILE = 'evaluation.features.weights or --weights'  # where a user gives a file: in a config, or to genbench metrics
 HASH = 'evaluation.features.weights_sha256 or --weights-sha256'
-
-_SAFETENSORS: dict[str, Any] = {
-    'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
-    'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8, 'BOOL': np.bool_,
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,34 +57,7 @@ class Published:
             os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'torch'
         )
         places = [pathlib.Path(home, 'hub', 'checkpoints', name) for name in (self.path.name, *self.also)]
-        return next((place for place in places if place.is_file() and _hash_of(place) == self.sha256), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """A file whose hash is known to be the wanted one."""
-
-    path: pathlib.Path
-    sha256: str
-    published: bool
-    key: tuple[str, ...] = ()  # the place of its state dict in the file, if the file has more
-
-    @property
-    def identity(self) -> str:
-        """What a protocol says of them."""
-        return '::'.join((self.sha256, *self.key))
-
-    def tensors(self, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
-        """The tensors in the file by name, or those that are chosen by name and shape before any value is read.
-
-        Raises:
-          UserError: the file cannot be read.
-        """
-        if self.path.suffix != '.safetensors':
-            return torch_file.read(self.path, self.key, choose)
-        if self.key:
-            raise UserError(f'{self.path} is a safetensors file, which has no ::{"::".join(self.key)}.')
-        return read_safetensors(self.path, choose)
+        return next((place for place in places if place.is_file() and hash_of(place, FILE) == self.sha256), None)
 
 
 def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool = False) -> Weights:
@@ -109,8 +75,8 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
             raise UserError(f'{HASH} is the hash of a file; also give the file with {FILE}.')
         if published.here is None:
             fetch(published, quiet=quiet)
-    file, key = _parse(path) if path else (published.here or published.path, ())
-    expected, found = sha256.lower() or published.sha256, _hash_of(file)
+    file, key = parse(path) if path else (published.here or published.path, ())
+    expected, found = sha256.lower() or published.sha256, hash_of(file, FILE)
     if found != expected:
         whose = HASH if sha256 else published.title
         remedy = f'To use other weights, set {HASH} to {found}.'
@@ -120,23 +86,6 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
             remedy = 'Correct one of them.'
         raise UserError(f'{file} has the sha256 {found}, but {whose} has {expected}. {remedy}')
     return Weights(file, found, found == published.sha256 and not key, key)
-
-
-def _parse(text: str) -> tuple[pathlib.Path, tuple[str, ...]]:
-    """FILE::KEY::KEY as a path and keys; a file whose own name is that is taken as it is."""
-    name, *key = text.split('::')
-    whole = pathlib.Path(text).expanduser()
-    return (whole, ()) if not key or whole.is_file() else (pathlib.Path(name).expanduser(), tuple(key))
-
-
-def _hash_of(path: pathlib.Path) -> str:
-    try:
-        if path.exists() and not path.is_file():  # it may be a folder, or a pipe that never ends
-            raise UserError(f'The weights {path} ({FILE}) are not a file.')
-        with path.open('rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise UserError(f'The weights {path} ({FILE}) cannot be read: {error.strerror}.') from None
 
 
 @explained_disk_errors()
@@ -173,88 +122,3 @@ def _download(published: Published, file: IO[bytes], quiet: bool) -> str:
         raise UserError(f'{published.title} cannot be fetched ({reason}). Put {published.address} (sha256 '
                         f'{published.sha256}) at {published.path}, or give it with {FILE}.') from None  # fmt: skip
     return digest.hexdigest()
-
-
-def read_safetensors(path: pathlib.Path, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file by name: eight bytes of length, a JSON header, then the values."""
-    try:
-        data = memoryview(path.read_bytes())
-        length = int.from_bytes(data[:8], 'little')
-        header = json.loads(bytes(data[8 : 8 + length]))
-        header.pop('__metadata__', None)
-        found = {name: _stored(entry, data[8 + length :]) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f'{path} is not a safetensors file, or is damaged ({error}).') from None
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}.') from None
-    return {name: found[name] for name in choose({name: value.shape for name, value in found.items()})}
-
-
-def _stored(entry: Any, values: memoryview) -> np.ndarray:
-    """The tensor that an entry of a safetensors header describes."""
-    (begin, end), kind = entry['data_offsets'], np.dtype(_SAFETENSORS[entry['dtype']])
-    if min(begin, *entry['shape'], 0) < 0 or end - begin != math.prod(entry['shape']) * kind.itemsize:
-        raise ValueError('the size of a tensor does not match its shape')
-    return np.frombuffer(values[begin:end], kind).reshape(entry['shape'])
-
-
-def checked(
-    weights: Weights, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = (),
-    beside: tuple[str, ...] = (),
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """The tensors of a file as float32, which must have these names and shapes and no others.
-
-    Args:
-      unused: last parts of names that may be there and are left out.
-      beside: what names begin with that may be there and are left out.
-
-    Raises:
-      UserError: a tensor is missing, has another shape, or is not expected.
-    """
-
-    def choose(held: torch_file.Shapes) -> Collection[str]:
-        for name, shape in shapes.items():
-            if name not in held:
-                raise UserError(f'{weights.path} has no tensor {name}, so it does not belong to this network.')
-            if held[name] != shape:
-                raise UserError(f'{name} in {weights.path} has the shape {held[name]}, but this network needs {shape}.')
-        others = [name for name in held.keys() - shapes.keys() if not name.startswith(beside)]
-        if unknown := sorted(name for name in others if name.rpartition('.')[2] not in unused):
-            raise UserError(f'{weights.path} has {unknown[0]}, which this network does not have.')
-        return shapes.keys()
-
-    return {name: np.asarray(value, np.float32) for name, value in weights.tensors(choose).items()}
-
-
-def filled(module: Callable[[], nnx.Module], weights: Weights, **left_out: Any) -> tuple[Any, Any]:
-    """(definition, parameters) of a module whose names and shapes are those of a file, with the tensors of the file.
-
-    Args:
-      left_out: what `checked` may leave out.
-
-    Raises:
-      UserError: the file is of another network.
-    """
-    definition, empty = abstract(module)
-    shapes = {path: leaf.shape for path, leaf in by_path(empty).items()}
-    return definition, fill(empty, checked(weights, shapes, **left_out).__getitem__)
-
-
-def abstract(module: Callable[[], nnx.Module]) -> tuple[Any, Any]:
-    """(definition, shapes of the parameters as nested dictionaries) of a module that is not made."""
-    definition, state = nnx.split(nnx.eval_shape(module))
-    return definition, nnx.to_pure_dict(state)
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of nested dictionaries by their dotted paths."""
-    return {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def fill(tree: Any, value: Callable[[str], np.ndarray]) -> Any:
-    """Nested dictionaries like `tree` whose leaf at a dotted path is `value(path)`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: value(_dotted(path)), tree)
-
-
-def _dotted(path: Sequence[Any]) -> str:
-    return '.'.join(str(key.key) for key in path)
