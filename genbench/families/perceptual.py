@@ -18,6 +18,7 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Networks
 from genbench.networks import perceptual, weights
 from genbench.networks.perceptual import LPIPS, SMALLEST, TITLE
+from genbench.networks.vgg import STAGES
 from genbench.ranges import NOT_NEGATIVE, PATH
 
 VGG, LINEAR = 'perceptual_vgg', 'perceptual_linear'
@@ -40,7 +41,7 @@ class Perceptual:
     linear: str
 
     def networks(self) -> dict[str, nnx.Module]:
-        return {'perceptual': LPIPS()}
+        return {'perceptual': LPIPS(STAGES)}
 
     def start(self, networks: Networks) -> None:
         """Give the network the weights of the files.
@@ -87,7 +88,8 @@ def notes(chosen: Perceptual | None) -> Mapping[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def _read(vgg: str, linear: str) -> dict[str, np.ndarray]:
-    return perceptual.read(_file(VGG, vgg, perceptual.VGG_SHA256), _file(LINEAR, linear, perceptual.LINEAR_SHA256))
+    files = _file(VGG, vgg, perceptual.VGG_SHA256), _file(LINEAR, linear, perceptual.LINEAR_SHA256)
+    return perceptual.read(*files, STAGES)
 
 
 def _file(key: str, path: str, sha256: str) -> weights.Weights:
