@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'imagenet2012', 'size': (256,)},
-            'family': {'name': 'kl_autoencoder', 'latent_channels': 4, 'adversarial_start': 50_001},
+            'family': {'name': 'kl_autoencoder', 'adversarial_start': 50_001},
             'network': {
                 'channels': 128,
                 'multipliers': (1, 2, 4, 4),

@@ -17,7 +17,8 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families import perceptual
 from genbench.families.adversarial import LOSSES, balance
-from genbench.families.base import Array, Batch, Borrowed, Family, Networks, Scalars, Update
+from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, Update
+from genbench.families.perceptual import PerceptualFamily
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.networks.patches import Discriminator
 from genbench.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE
@@ -26,7 +27,7 @@ HINGE = LOSSES['hinge']
 Found = tuple[Array, Array, Array]  # the decoder's latents, its outputs, and x
 
 
-class AdversarialStage(Family):
+class AdversarialStage(PerceptualFamily):
     """A basis beside that of an autoencoder, which has `_losses` and the networks 'encoder' and 'decoder'.
 
     A family adds `_reconstructions`.
@@ -40,7 +41,6 @@ class AdversarialStage(Family):
         'adversarial_start': COUNT_OR_NONE,
         'discriminator_channels': COUNT,
         'discriminator_layers': COUNT,
-        **perceptual.RANGES,
     }
 
     @classmethod
@@ -52,7 +52,6 @@ class AdversarialStage(Family):
             'adversarial_start': 0,  # the step from which the discriminator is trained and enters the loss
             'discriminator_channels': 64,  # of its first layer
             'discriminator_layers': 3,  # halvings at most; fewer for images that these would leave below 3×3
-            **perceptual.OPTIONS,
         }
         return {**found, 'family': options, 'optimizer': {'b1': 0.5, 'b2': 0.9, 'clip_norm': 0.0}}
 
@@ -64,20 +63,13 @@ class AdversarialStage(Family):
         if config.train.accumulate > 1:
             raise UserError(f'train.accumulate is {config.train.accumulate}, but the discriminator normalises whole '
                             'batches; set it to 1.')  # fmt: skip
-        self.perceptual = perceptual.make(config.family, spec)
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         options = self.config.family
         critic = Discriminator(
             self.space.shape, channels=options.discriminator_channels, layers=options.discriminator_layers, rngs=rngs
         )
-        compared = self.perceptual.networks() if self.perceptual else {}
-        return {**super().networks(rngs), 'discriminator': critic, **compared}
-
-    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
-        super().initialise(networks, batch, key)
-        if self.perceptual:
-            self.perceptual.start(networks)
+        return {**super().networks(rngs), 'discriminator': critic}
 
     @property
     def updates(self) -> tuple[Update, ...]:

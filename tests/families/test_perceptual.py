@@ -180,6 +180,24 @@ def test_a_run_keeps_the_weights_and_tells_of_them(files, tmp_path, capsys):
     assert runs.open_run(str(run)).manifest['notes']['perceptual distance'].startswith('LPIPS 0.1, VGG16')
 
 
+def test_jumps_are_compared_as_enlarged_images(files):
+    """Enlarged to eight pixels a side by a matrix with the rows of bilinear interpolation between pixels' centres."""
+    options, tensors = files
+    spec = DataSpec('images', (4, 4, 3), levels=5)
+    own = {'name': 'consistency_training', **options}
+    family = families.get('consistency_training')(config.resolve({'family': own}), spec)
+    assert family.enlarged == 224 and family.notes['perceptual distance'].startswith('LPIPS')
+    family.perceptual = perceptual.Perceptual(options['perceptual_vgg'], options['perceptual_linear'], side=8)
+    held = Networks({'perceptual': networks.LPIPS(STAGES)})
+    family.perceptual.start(held)
+    x, y = np.random.default_rng(1).normal(size=(2, 2, 4, 4, 3)).astype('f4')
+    centres = (np.arange(8) + 0.5) / 2 - 0.5
+    rows = np.array([np.interp(centres, range(4), one) for one in np.eye(4)])
+    large = [np.einsum('yh,xw,nyxc->nhwc', rows, rows, images) for images in (x, y)]
+    wanted = [WEIGHT * lpips(tensors, *pair) for pair in zip(*large, strict=True)]
+    np.testing.assert_allclose(family.apart(held, x, y), wanted, rtol=1e-4)
+
+
 def test_without_weights_there_is_no_distance_and_the_manifest_says_so():
     family = make()
     assert family.notes == {'perceptual distance': 'none'}
