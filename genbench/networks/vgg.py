@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.networks.layers import convolve
 from genbench.networks.vision_transformer import Dense
 
 Array = jax.Array
@@ -28,8 +29,7 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         kernel = self.weight[...].transpose(2, 3, 1, 0)
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-        return jax.nn.relu(x + self.bias[...])
+        return jax.nn.relu(convolve(x, kernel) + self.bias[...])
 
 
 class Convolutions(nnx.Module):
