@@ -42,6 +42,8 @@ _LATER = {
     'optimizer.skip_norm': 0.0, 'family.classifier': False, 'family.tokeniser': '',
     'train.initial_images': 0, 'family.mean_image': False, 'family.drift': 0.0, 'family.penalty_target': 1.0,
     'network.text_depth': 0, 'network.text_width': 0, 'network.text_heads': 4,
+    'family.perceptual_vgg': '', 'family.perceptual_linear': '', 'family.perceptual_weight': 1.0,
+    'network.middle': False, 'network.decoder_blocks': 0,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
     'network.scale_shift': False,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},

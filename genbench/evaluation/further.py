@@ -3,7 +3,18 @@
 from collections.abc import Callable, Sequence
 
 from genbench.data.spec import DataSpec
-from genbench.evaluation import ais, clip_score, equivariance, flows, modes, parzen, path_length, restoration, units
+from genbench.evaluation import (
+    ais,
+    clip_score,
+    equivariance,
+    flows,
+    modes,
+    parzen,
+    path_length,
+    reconstruction,
+    restoration,
+    units,
+)
 
 # A title, the metrics that are measured, and what adds their rows for `harness.Weights`.
 PARTS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
@@ -15,6 +26,7 @@ PARTS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
     ('flow', flows.METRICS, flows.score),
     ('modes', modes.METRICS, modes.score),
     ('Parzen windows', parzen.METRICS, parzen.score),
+    ('reconstruction', reconstruction.METRICS, reconstruction.score),
     ('restoration', restoration.METRICS, restoration.score),
 )
 

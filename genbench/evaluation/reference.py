@@ -30,7 +30,8 @@ HALF_SEED, COPY_SEED = 0, 1  # seeds for the halves of the held-out split, and f
 OTHER_METRICS = (
     'likelihood', 'ais', 'active_units', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'parzen_nats',
     'speed', 'exploration', 'eq_t', 'eq_t_frac', 'eq_r', 'restored_psnr', 'restored_ssim', 'restored_misfit',
-    'restored_class', 'restored_fd', 'restored_diversity', 'clip_score',
+    'restored_class', 'restored_fd', 'restored_diversity', 'reconstruction_fd', 'reconstruction_psnr',
+    'reconstruction_ssim', 'codes_used', 'clip_score',
 )  # fmt: skip
 
 

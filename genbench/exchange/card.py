@@ -59,6 +59,7 @@ def _training(run: Run, step: int, average: str) -> list[str]:
         'devices': ', '.join(sorted(set(manifest['devices']))),
         'config': f'`config.json`, hash `{configs.config_hash(run.config)}`',
         'state': f'SHA-256 `{run.sha256(step)}`',
+        **manifest.get('notes', {}),
         'borrowed': ', '.join(f'{name} `{one["state_sha256"][:12]}`' for name, one in manifest['borrowed'].items()),
         'genbench': ' '.join(filter(None, (manifest['versions'].get('genbench', ''), manifest.get('commit', '')))),
     }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genbench.errors import UserError
-from genbench.evaluation.features import pickled, torch_file
+from genbench.networks import pickled, torch_file
 
 LONGEST = 500  # characters in the dotted name of a module
 

@@ -15,9 +15,9 @@ from genbench import config as configs
 from genbench import reading
 from genbench.config import Config
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation.features import torch_file, weights
 from genbench.exchange import diffusers, score_models
 from genbench.families.base import Family
+from genbench.networks import torch_file, weights
 from genbench.networks.unet import UNet
 from genbench.training import loop, runs
 from genbench.training import mesh as meshes

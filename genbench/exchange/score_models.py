@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from genbench.errors import UserError
-from genbench.evaluation.features import torch_file
 from genbench.exchange import persistent, song
 from genbench.exchange.song import Arrays
+from genbench.networks import torch_file
 
 NETWORKS = {'SongUNet': 'ncsnpp', 'DhariwalUNet': 'adm'}  # our networks, by EDM's classes
 # For each of EDM's classes: its path and prediction here, their settings, and whether the network predicts the

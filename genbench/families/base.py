@@ -211,6 +211,11 @@ class Family:
         return {name: one.form for name, one in self.conditions.items()}
 
     @property
+    def notes(self) -> Mapping[str, str]:
+        """What the manifest says of the objective that no key of the config says by itself."""
+        return {}
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Fields that the rows of the data need in addition to image and label."""
         wanted = [field for one in self.conditions.values() for field in one.fields]

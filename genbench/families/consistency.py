@@ -9,14 +9,14 @@ import jax
 
 from genbench import rng
 from genbench.families.base import Array, Average, Batch, Networks, register
-from genbench.families.endpoints import EndpointFamily
+from genbench.families.endpoints import ComparedJumps
 from genbench.families.paths import scalars
 from genbench.families.taught import TaughtFamily
 from genbench.ranges import LARGEST, SHARE, Range
 
 
 @register('consistency')
-class Consistency(TaughtFamily, EndpointFamily):
+class Consistency(ComparedJumps, TaughtFamily):
     """A student f(x_t, t) that jumps to the end of the teacher's trajectory.
 
     The networks are the 'student' and its average, the 'target', which the loss compares it with. The student starts
@@ -52,4 +52,4 @@ class Consistency(TaughtFamily, EndpointFamily):
         x_s = jax.lax.stop_gradient(self.solver_step(teacher, x_t, t, s))
         target = self.jump(networks.averaged('target')['student'], x_s, s, given, key)
         jumped = self.jump(networks['student'], x_t, t, given, key)
-        return scalars(self.distance(jumped - jax.lax.stop_gradient(target)).mean())
+        return scalars(self.apart(networks, jumped, jax.lax.stop_gradient(target)).mean())

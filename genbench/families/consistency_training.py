@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, register
-from genbench.families.endpoints import EndpointFamily
+from genbench.families.endpoints import ComparedJumps
 from genbench.families.regression import RegressionFamily
 from genbench.ranges import LARGEST, Range
 
@@ -22,7 +22,7 @@ CLOSE = 1e-4  # times are the same up to this fraction: rounding must not decide
 
 
 @register('consistency_training')
-class ConsistencyTraining(EndpointFamily, RegressionFamily):
+class ConsistencyTraining(ComparedJumps, RegressionFamily):
     """Jumps from neighbouring times on one image's path are trained to agree, on an ever finer grid of times."""
 
     ranges = {'fewest': Range(2, LARGEST), 'most': Range(2, 2**14)}
@@ -68,6 +68,6 @@ class ConsistencyTraining(EndpointFamily, RegressionFamily):
         jump = lambda time: self.jump(  # noqa: E731
             networks['denoiser'], self.schedule.perturb(x, noise, time), time, given, key
         )
-        distance = self.distance(jump(t) - jax.lax.stop_gradient(jump(s)))
+        distance = self.apart(networks, jump(t), jax.lax.stop_gradient(jump(s)))
         length = self.schedule.straightened(t)[1] - self.schedule.straightened(s)[1]
         return self.total(networks, distance / length * self.weight(t), t)

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Array, Borrowed, Likelihood
+from genbench.families import perceptual
+from genbench.families.base import Array, Borrowed, Likelihood, Networks
 from genbench.families.paths import PathFamily
+from genbench.families.perceptual import PerceptualFamily
+from genbench.families.spaces import Pixels
 from genbench.interpolants import predictions, steps
 from genbench.ranges import NOT_NEGATIVE, Range
 
@@ -63,6 +66,27 @@ class EndpointFamily(PathFamily):
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
         return ()
+
+
+class ComparedJumps(PerceptualFamily, EndpointFamily):
+    """Jumps that may be compared by LPIPS instead of `distance`, if weights are given.
+
+    The images are enlarged to 224 pixels a side, as in the official code of consistency models.
+    """
+
+    enlarged = 224
+
+    def apart(self, networks: Networks, x: Array, y: Array) -> Array:
+        """The distance of pairs of images (batch, …) in the space that the family models, (batch,)."""
+        if self.perceptual is None:
+            return self.distance(x - y)
+        assert isinstance(self.space, Pixels)
+        distance = self.perceptual.distance(networks, x / self.space.scale, y / self.space.scale)
+        return self.config.family.perceptual_weight * distance
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        return perceptual.notes(self.perceptual) if self.perceptual else {}
 
 
 class LearnedJumps(EndpointFamily):

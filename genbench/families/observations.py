@@ -284,6 +284,10 @@ class Normal(Observation):
     def images(self, x: Array) -> Array:
         return self.spec.quantise(x)
 
+    def spread(self, h: Array) -> Array:
+        """σ or b of each value, (batch, height, width, channels)."""
+        return jnp.broadcast_to(self._scale(h), h.shape[:-1])
+
     def _scale(self, h: Array) -> Array | float:
         return self.scale or jnp.exp(_log_scale(h))
 
@@ -299,6 +303,21 @@ class Laplace(Normal):
     def draw(self, h: Array, keys: Array) -> Array:
         noise = jax.vmap(lambda key: jax.random.laplace(key, self.spec.shape))(keys)
         return h[..., 0] + self._scale(h) * noise
+
+
+class OneScale(Laplace):
+    """A Laplace distribution whose scale is one number that is learned beside the decoder: see `joined`."""
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def joined(self, h: Array, log_scale: Array) -> Array:
+        """The decoder's outputs (batch, height, width, channels, 1) with log b as a second output of every value."""
+        return jnp.concatenate([h, jnp.broadcast_to(log_scale, h.shape)], axis=-1)
+
+    def _scale(self, h: Array) -> Array:
+        return jnp.exp(h[..., 1])
 
 
 def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observation:

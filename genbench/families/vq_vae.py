@@ -134,10 +134,10 @@ class VQVAE(FirstStage, Family):
 
         The distance is averaged over positions (end of section 3.2). Moving averages, not gradients, update the codes.
         """
-        return self._losses(networks, batch, key)[:2]
+        return self._losses(networks, batch, key, step)[:2]
 
     def _losses(
-        self, networks: Networks, batch: Batch, key: Array
+        self, networks: Networks, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Scalars, tuple[Array, Array, Array]]:
         """The loss, its parts, and what they are made of: the codes, the decoder's outputs, and x."""
         images, given, quantiser = batch['image'], self.given(batch), networks['quantiser']

@@ -162,8 +162,9 @@ def encoder_and_decoder(
         raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
                         'mlp.')  # fmt: skip
     size, options['pictures'] = square_size(config, space), pictures
+    seen = _without(options, ('decoder_blocks',))
     return {
-        'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **options),
+        'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **seen),
         'decoder': autoencoder.Decoder(size, latent, outputs, forms, rngs=rngs, **options),
     }
 

@@ -1,6 +1,11 @@
-"""Convolutional encoder and decoder of an autoencoder, mirror images of each other."""
+"""Convolutional encoder and decoder of an autoencoder, mirror images of each other.
 
-from collections.abc import Mapping
+With `middle` and one block more in the decoder than in the encoder they are those of P. Esser, R. Rombach, B. Ommer,
+Taming Transformers for High-Resolution Image Synthesis, 2021, and of R. Rombach et al., High-Resolution Image Synthesis
+with Latent Diffusion Models, 2022, without attention at further resolutions.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,12 +14,14 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
-from genbench.ranges import COUNT, SHARE, each
+from genbench.ranges import COUNT, COUNT_OR_NONE, SHARE, each
 
 DEFAULTS = {
     'channels': 32,
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution
+    'decoder_blocks': 0,  # those of the decoder; 0: as many
+    'middle': False,  # a residual block, attention over pixels and another block at the lowest resolution
     'groups': 8,  # groups of the group normalisation
     'dropout': 0.0,
     'dtype': 'float32',  # type of the computation, or 'bfloat16'; parameters and outputs are always float32
@@ -23,6 +30,7 @@ RANGES = {
     'channels': COUNT,
     'multipliers': each(COUNT, fewest=1),
     'blocks': COUNT,
+    'decoder_blocks': COUNT_OR_NONE,
     'groups': COUNT,
     'dropout': SHARE,
 }
@@ -37,7 +45,7 @@ class Encoder(nnx.Module):
     def __init__(
         self, size: int, image_channels: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', pictures: bool = False, rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, middle: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -47,13 +55,14 @@ class Encoder(nnx.Module):
 
         self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
-        width, body = channels, []
+        width, body = channels, list[nnx.Module]()
         for depth, multiplier in enumerate(multipliers):
             if depth:
                 body.append(layers.Downsample(width, rngs=rngs))
             for _ in range(blocks):
                 body.append(block(width, channels * multiplier))
                 width = channels * multiplier
+        body += _middle(block, width, groups, rngs) if middle else []
         self.body = nnx.List(body)
         self.norm_out = layers.GroupNorm(width, groups=groups)
         self.pictures, bottom = pictures, size >> (len(multipliers) - 1)
@@ -64,7 +73,7 @@ class Encoder(nnx.Module):
         condition = _typed(self.classes(given), self.dtype)
         h = self.conv_in(x.astype(self.dtype))
         for index, layer in enumerate(self.body):
-            h = layer(h) if isinstance(layer, layers.Downsample) else layer(h, condition, _fold(key, index))
+            h = layer(h, condition, _fold(key, index)) if isinstance(layer, layers.ResidualBlock) else layer(h)
         h = nnx.silu(self.norm_out(h))
         return self.output(h if self.pictures else h.reshape(len(h), -1)).astype(jnp.float32)
 
@@ -75,7 +84,7 @@ class Decoder(nnx.Module):
     def __init__(
         self, size: int, inputs: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', pictures: bool = False, rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, middle: bool = False, decoder_blocks: int = 0, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -88,8 +97,9 @@ class Decoder(nnx.Module):
         width, body = channels * multipliers[-1], []
         first = layers.Conv if pictures else layers.Linear
         self.input = first(inputs, width if pictures else self.bottom * self.bottom * width, rngs=rngs)
+        body += _middle(block, width, groups, rngs) if middle else []
         for depth, multiplier in reversed(list(enumerate(multipliers))):
-            for _ in range(blocks):
+            for _ in range(decoder_blocks or blocks):
                 body.append(block(width, channels * multiplier))
                 width = channels * multiplier
             if depth:
@@ -106,8 +116,14 @@ class Decoder(nnx.Module):
         condition = _typed(self.classes(given), self.dtype)
         h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for index, layer in enumerate(self.body):
-            h = layer(h) if isinstance(layer, layers.Upsample) else layer(h, condition, _fold(key, index))
+            h = layer(h, condition, _fold(key, index)) if isinstance(layer, layers.ResidualBlock) else layer(h)
         return nnx.silu(self.norm_out(h))
+
+
+def _middle(
+    block: Callable[[int, int], layers.ResidualBlock], width: int, groups: int, rngs: nnx.Rngs
+) -> list[nnx.Module]:
+    return [block(width, width), layers.Attention(width, groups=groups, rngs=rngs), block(width, width)]
 
 
 def _typed(condition: jax.Array | None, dtype: Any) -> jax.Array | None:

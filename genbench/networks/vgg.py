@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from genbench.networks.layers import convolve
 from genbench.networks.vision_transformer import Dense
 
 Array = jax.Array
@@ -15,17 +16,20 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convo
 HIDDEN = 4096
 
 
+class Frozen(nnx.Variable):
+    """A weight that no optimizer changes."""
+
+
 class Convolution(nnx.Module):
     """A zero-padded 3×3 convolution of (batch, height, width, inputs), followed by max(0, ·)."""
 
     def __init__(self, inputs: int, outputs: int):
-        self.weight = nnx.Param(jnp.zeros((outputs, inputs, 3, 3)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.weight = Frozen(jnp.zeros((outputs, inputs, 3, 3)))
+        self.bias = Frozen(jnp.zeros(outputs))
 
     def __call__(self, x: Array) -> Array:
         kernel = self.weight[...].transpose(2, 3, 1, 0)
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-        return jax.nn.relu(x + self.bias[...])
+        return jax.nn.relu(convolve(x, kernel) + self.bias[...])
 
 
 class Convolutions(nnx.Module):

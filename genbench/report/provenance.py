@@ -32,11 +32,13 @@ def _facts(study: StudyRecord) -> dict[str, str]:
     versions = manifests[0].get('versions', {}) if manifests else {}
     devices = sorted({device for manifest in manifests for device in manifest.get('devices', ())})
     commits = sorted({manifest.get('commit', '') for manifest in manifests} - {'', description.get('commit')})
+    notes = sorted({f'{name} {value}' for one in manifests for name, value in one.get('notes', {}).items()})
     return {
         'command': description.get('command', ''),
         'commit': (description.get('commit') or 'not in a git checkout')
         + (f'; trials at {", ".join(commits)}' if commits else ''),
         'budget': _budget(description),
+        'objectives': '; '.join(notes),
         'devices of a trial': ', '.join(devices),
         'versions': ', '.join(f'{name} {version}' for name, version in versions.items()),
     }

@@ -1,29 +1,15 @@
 """Lending the weights of a published text encoder, which are a file and not a run."""
 
-import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from genbench.errors import UserError
 from genbench.families import texts
-from genbench.training import tensors
+from genbench.networks import weights
 from genbench.training.state import Blueprint, State
 
 KEY = f'family.{texts.NAME}'
-
-
-@dataclasses.dataclass(frozen=True)
-class Safetensors:
-    """A safetensors file."""
-
-    path: pathlib.Path
-
-    def tensors(self, choose: tensors.Choose = list) -> dict[str, np.ndarray]:
-        return tensors.read_safetensors(self.path, choose)
 
 
 def encoder(entry: Mapping[str, Any]) -> texts.Encoder:
@@ -53,20 +39,16 @@ def lend(
       UserError: the file is missing, is of another network, or has changed.
     """
     kind, path = texts.parse(text)[0], found(text, folder)
-    try:
-        with path.open('rb') as file:
-            digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise UserError(f'{KEY}: {path} cannot be read: {error.strerror}.') from None
+    digest = weights.hash_of(path, KEY)
     if known and known['state_sha256'] != digest:
         raise UserError(f'{KEY}: {path} has changed since it was borrowed: its sha256 is {digest[:12]}, and was '
                         f'{known["state_sha256"][:12]}. Restore it, or train again in another --workdir.')  # fmt: skip
     entry = described(kind, skip, str(path), digest)
     one = encoder(entry)
-    _, empty = tensors.abstract(lambda: one.architecture.make(skip))
-    shapes = {name: leaf.shape for name, leaf in tensors.by_path(empty).items()}
-    held = tensors.checked(Safetensors(path), shapes, beside=one.architecture.unused)
-    return entry, {'params': {'encoder': tensors.fill(empty, held.__getitem__)}, 'aux': {'encoder': {}}, 'lent': {}}
+    _, empty = weights.abstract(lambda: one.architecture.make(skip))
+    shapes = {name: leaf.shape for name, leaf in weights.by_path(empty).items()}
+    held = weights.checked(weights.Weights(path, digest, published=False), shapes, beside=one.architecture.unused)
+    return entry, {'params': {'encoder': weights.fill(empty, held.__getitem__)}, 'aux': {'encoder': {}}, 'lent': {}}
 
 
 def promise(text: str, skip: int) -> tuple[dict[str, Any], State]:

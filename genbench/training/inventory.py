@@ -38,6 +38,7 @@ def show(workdir: str | pathlib.Path) -> Iterator[str]:
     for name, lent in run.manifest['borrowed'].items():
         yield (f'borrowed {name}: checkpoint {lent["step"]} of {lent["run"]}, average {lent["average"]}, '
                f'state_sha256 {lent["state_sha256"]}')  # fmt: skip
+    yield from (f'{name}: {value}' for name, value in run.manifest.get('notes', {}).items())
     for folder in sorted((run.folder.path / 'damaged').glob('*')):
         yield f'moved aside as damaged: {folder}'
 

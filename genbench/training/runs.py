@@ -34,6 +34,7 @@ _BORROWED = {'run': str, 'config': dict, 'data?': _DATA, 'step': int, 'average':
 _BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
+    'notes?': {str: str},
 }  # fmt: skip
 SUMMARY = {
     'complete': bool, 'step': int, 'state_sha256': str, 'training_seconds': float, 'images_per_second': float,
@@ -175,6 +176,7 @@ def manifest(family: Family, params: Mapping[str, Any], lent: Mapping[str, 'Loan
         'parameters': {name: count(tree) for name, tree in params.items()},
         'devices': [f'{device.platform}:{device.device_kind}' for device in jax.devices()],
         'borrowed': {name: loan.description for name, loan in lent.items()},
+        **({'notes': dict(family.notes)} if family.notes else {}),
     }
 
 

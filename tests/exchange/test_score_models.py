@@ -11,8 +11,8 @@ from genbench import config as configs
 from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.evaluation.features import torch_file
 from genbench.exchange import persistent, score_models, song
+from genbench.networks import torch_file
 from genbench.training import state as states
 
 SMALL = {'name': 'ncsnpp', 'channels': 4, 'multipliers': (1,), 'blocks': 1}

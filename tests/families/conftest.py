@@ -18,7 +18,8 @@ SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
 SIZES = {**shipped.SIZES, 'groups': 4, 'latent': 4, 'steps': 2, 'features': 4, 'mapping_rate': 1.0}
 # Equalised learning rates scale parameters of variance 1 where they are used. The exponentials of a deep flow overflow
 # with those of the others. Within the margins of the hinge loss, the last bias of a discriminator has no slope.
-SPREADS = {'style_gan': 1.0, 'noised_flow': 0.03, 'adversarial_distillation': 0.5}
+SPREADS = {'style_gan': 1.0, 'noised_flow': 0.03, 'adversarial_distillation': 0.5,
+           'kl_autoencoder': 0.5}  # fmt: skip
 SEEDS = {'distribution_matching': 3}  # with the parameters of the teacher, one of its networks would be the teacher
 
 

@@ -13,20 +13,18 @@ from flax import nnx
 from genbench.errors import UserError
 from genbench.evaluation.features import dinov2, network, weights
 from genbench.evaluation.features.network import FeatureNetwork
-from genbench.networks import vgg
+from genbench.networks import perceptual, vgg
+from genbench.networks.perceptual import SMALLEST
 
 PUBLISHED = weights.Published(
     'VGG16', 'https://download.pytorch.org/models/vgg16-397923af.pth',
-    '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
+    perceptual.VGG_SHA256,
 )  # fmt: skip
 LINEAR = weights.Published(
     'the linear layers of LPIPS 0.1 for VGG16',
     'https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth',
-    'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868', file='lpips-v0.1-vgg.pth',
+    perceptual.LINEAR_SHA256, file='lpips-v0.1-vgg.pth',
 )  # fmt: skip
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # normalises images in [−1, 1] for LPIPS
-EPSILON = 1e-10  # added to the length of a feature
-SMALLEST = 16  # side of the images for LPIPS; the last stage sees such an image as one pixel
 
 
 def open_network(
@@ -100,27 +98,12 @@ def open_distance(
     """
     file = weights.find(PUBLISHED, path, sha256, quiet=quiet)
     added = weights.find(LINEAR, linear, linear_sha256, quiet=quiet)
-    definition, convolutions = weights.filled(vgg.Convolutions, file, beside=('classifier.',))
-    names = [f'lin{stage}.model.1.weight' for stage in range(len(vgg.STAGES))]
-    shapes = {name: (1, channels, 1, 1) for name, (channels, _) in zip(names, vgg.STAGES, strict=True)}
-    tensors = weights.checked(added, shapes)
-    shift, scale = np.asarray(SHIFT, np.float32), np.asarray(SCALE, np.float32)
-    params = {'convolutions': convolutions, 'linear': [tensors[name].reshape(-1) for name in names]}
+    definition, empty = weights.abstract(perceptual.LPIPS)
+    params = weights.fill(empty, perceptual.read(file, added).__getitem__)
 
     def apply(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         with jax.default_matmul_precision('highest'):
-            layers = nnx.merge(definition, params['convolutions'])
-            seen = [layers.activations((images - shift) / scale) for images in (x, y)]
-        parts = [
-            (jnp.square(_unit(one) - _unit(other)) @ weight).mean((1, 2))
-            for one, other, weight in zip(*seen, params['linear'], strict=True)
-        ]
-        return jnp.stack(parts).sum(0)
+            return nnx.merge(definition, params)(x, y)
 
-    protocol = {'distance': 'LPIPS 0.1, VGG16', 'vgg': file.identity, 'linear': added.identity}
+    protocol = {'distance': perceptual.TITLE, 'vgg': file.identity, 'linear': added.identity}
     return Perceptual(protocol, params, apply)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """Features (…, channels) of length one, zeros as they are."""
-    return x / (jnp.sqrt(jnp.square(x).sum(-1, keepdims=True)) + EPSILON)

@@ -1,7 +1,7 @@
-"""Published weights: where they are, whether they are the right ones, and what they hold.
+"""Published weights: where they are, and how they get here.
 
 A file is taken from the path a user names, or from the cache, into which it is fetched once from its published
-address. Either way its SHA-256 is checked before anything in it is read.
+address. `networks.weights` reads it, and its functions can be called from here too.
 """
 
 import dataclasses
@@ -12,18 +12,16 @@ import urllib.error
 import urllib.request
 from typing import IO
 
-import numpy as np
-
 from genbench.data.sources import cache_dir
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation.features import torch_file
+from genbench.networks.weights import Weights, hash_of, parse
+from genbench.networks.weights import abstract as abstract
+from genbench.networks.weights import by_path as by_path
+from genbench.networks.weights import checked as checked
+from genbench.networks.weights import fill as fill
+from genbench.networks.weights import filled as filled
+from genbench.networks.weights import read_safetensors as read_safetensors
 from genbench.training.metrics import Progress
-from genbench.training.tensors import abstract as abstract
-from genbench.training.tensors import by_path as by_path
-from genbench.training.tensors import checked as checked
-from genbench.training.tensors import fill as fill
-from genbench.training.tensors import filled as filled
-from genbench.training.tensors import read_safetensors as read_safetensors
 
 MEBIBYTE = 2**20
 FILE = 'evaluation.features.weights or --weights'  # where a user gives a file: in a config, or to genbench metrics
@@ -59,34 +57,7 @@ class Published:
             os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'torch'
         )
         places = [pathlib.Path(home, 'hub', 'checkpoints', name) for name in (self.path.name, *self.also)]
-        return next((place for place in places if place.is_file() and _hash_of(place) == self.sha256), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """A file whose hash is known to be the wanted one."""
-
-    path: pathlib.Path
-    sha256: str
-    published: bool
-    key: tuple[str, ...] = ()  # the place of its state dict in the file, if the file has more
-
-    @property
-    def identity(self) -> str:
-        """What a protocol says of them."""
-        return '::'.join((self.sha256, *self.key))
-
-    def tensors(self, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
-        """The tensors in the file by name, or those that are chosen by name and shape before any value is read.
-
-        Raises:
-          UserError: the file cannot be read.
-        """
-        if self.path.suffix != '.safetensors':
-            return torch_file.read(self.path, self.key, choose)
-        if self.key:
-            raise UserError(f'{self.path} is a safetensors file, which has no ::{"::".join(self.key)}.')
-        return read_safetensors(self.path, choose)
+        return next((place for place in places if place.is_file() and hash_of(place, FILE) == self.sha256), None)
 
 
 def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool = False) -> Weights:
@@ -104,8 +75,8 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
             raise UserError(f'{HASH} is the hash of a file; also give the file with {FILE}.')
         if published.here is None:
             fetch(published, quiet=quiet)
-    file, key = _parse(path) if path else (published.here or published.path, ())
-    expected, found = sha256.lower() or published.sha256, _hash_of(file)
+    file, key = parse(path) if path else (published.here or published.path, ())
+    expected, found = sha256.lower() or published.sha256, hash_of(file, FILE)
     if found != expected:
         whose = HASH if sha256 else published.title
         remedy = f'To use other weights, set {HASH} to {found}.'
@@ -115,23 +86,6 @@ def find(published: Published, path: str = '', sha256: str = '', *, quiet: bool 
             remedy = 'Correct one of them.'
         raise UserError(f'{file} has the sha256 {found}, but {whose} has {expected}. {remedy}')
     return Weights(file, found, found == published.sha256 and not key, key)
-
-
-def _parse(text: str) -> tuple[pathlib.Path, tuple[str, ...]]:
-    """FILE::KEY::KEY as a path and keys; a file whose own name is that is taken as it is."""
-    name, *key = text.split('::')
-    whole = pathlib.Path(text).expanduser()
-    return (whole, ()) if not key or whole.is_file() else (pathlib.Path(name).expanduser(), tuple(key))
-
-
-def _hash_of(path: pathlib.Path) -> str:
-    try:
-        if path.exists() and not path.is_file():  # it may be a folder, or a pipe that never ends
-            raise UserError(f'The weights {path} ({FILE}) are not a file.')
-        with path.open('rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise UserError(f'The weights {path} ({FILE}) cannot be read: {error.strerror}.') from None
 
 
 @explained_disk_errors()

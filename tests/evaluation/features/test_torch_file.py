@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from genbench.errors import UserError
-from genbench.evaluation.features import torch_file, weights
+from genbench.networks import torch_file, weights
 
 HERE = pathlib.Path(__file__).parent
 SHARED = np.arange(24, dtype=np.float32)

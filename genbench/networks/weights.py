@@ -1,10 +1,15 @@
-"""Tensors that somebody publishes: reading them, and filling a network of the same names and shapes with them."""
+"""Files of published weights: whether they are the right ones, what they hold, and modules filled with them.
 
+A file's SHA-256 is checked before anything in it is read, and names and shapes of its tensors before any value.
+"""
+
+import dataclasses
+import hashlib
 import json
 import math
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -12,9 +17,7 @@ import numpy as np
 from flax import nnx
 
 from genbench.errors import UserError
-
-Shapes = Mapping[str, tuple[int, ...]]
-Choose = Callable[[Shapes], Collection[str]]  # the tensors that are wanted, among those in a file
+from genbench.networks import torch_file
 
 _SAFETENSORS: dict[str, Any] = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
@@ -22,17 +25,59 @@ _SAFETENSORS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class File(Protocol):
-    """A file of tensors."""
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A file whose hash is known to be the wanted one."""
+
+    path: pathlib.Path
+    sha256: str
+    published: bool
+    key: tuple[str, ...] = ()  # the place of its state dict in the file, if the file has more
 
     @property
-    def path(self) -> pathlib.Path: ...
+    def identity(self) -> str:
+        """What a protocol says of them."""
+        return '::'.join((self.sha256, *self.key))
 
-    def tensors(self, choose: Choose = ...) -> dict[str, np.ndarray]:
-        """The tensors by name, or those that are chosen by name and shape."""
+    def tensors(self, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
+        """The tensors in the file by name, or those that are chosen by name and shape before any value is read.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if self.path.suffix != '.safetensors':
+            return torch_file.read(self.path, self.key, choose)
+        if self.key:
+            raise UserError(f'{self.path} is a safetensors file, which has no ::{"::".join(self.key)}.')
+        return read_safetensors(self.path, choose)
 
 
-def read_safetensors(path: pathlib.Path, choose: Choose = list) -> dict[str, np.ndarray]:
+def parse(text: str) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """FILE::KEY::KEY as a path and keys; a file whose own name is that is taken as it is."""
+    name, *key = text.split('::')
+    whole = pathlib.Path(text).expanduser()
+    return (whole, ()) if not key or whole.is_file() else (pathlib.Path(name).expanduser(), tuple(key))
+
+
+def hash_of(path: pathlib.Path, given_by: str) -> str:
+    """The SHA-256 of a file.
+
+    Args:
+      given_by: the key or flag that named it, for messages.
+
+    Raises:
+      UserError: it is no file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():  # it may be a folder, or a pipe that never ends
+            raise UserError(f'The weights {path} ({given_by}) are not a file.')
+        with path.open('rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise UserError(f'The weights {path} ({given_by}) cannot be read: {error.strerror}.') from None
+
+
+def read_safetensors(path: pathlib.Path, choose: torch_file.Choose = list) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file by name: eight bytes of length, a JSON header, then the values."""
     try:
         data = memoryview(path.read_bytes())
@@ -56,7 +101,7 @@ def _stored(entry: Any, values: memoryview) -> np.ndarray:
 
 
 def checked(
-    weights: File, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = (),
+    weights: Weights, shapes: Mapping[str, tuple[int, ...]], *, unused: Collection[str] = (),
     beside: tuple[str, ...] = (),
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The tensors of a file as float32, which must have these names and shapes and no others.
@@ -69,7 +114,7 @@ def checked(
       UserError: a tensor is missing, has another shape, or is not expected.
     """
 
-    def choose(held: Shapes) -> Collection[str]:
+    def choose(held: torch_file.Shapes) -> Collection[str]:
         for name, shape in shapes.items():
             if name not in held:
                 raise UserError(f'{weights.path} has no tensor {name}, so it does not belong to this network.')
@@ -83,7 +128,7 @@ def checked(
     return {name: np.asarray(value, np.float32) for name, value in weights.tensors(choose).items()}
 
 
-def filled(module: Callable[[], nnx.Module], weights: File, **left_out: Any) -> tuple[Any, Any]:
+def filled(module: Callable[[], nnx.Module], weights: Weights, **left_out: Any) -> tuple[Any, Any]:
     """(definition, parameters) of a module whose names and shapes are those of a file, with the tensors of the file.
 
     Args:

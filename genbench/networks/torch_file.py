@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from genbench.errors import UserError
-from genbench.evaluation.features import pickled
+from genbench.networks import pickled
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older layout
 PROTOCOL = 1001  # and the second
