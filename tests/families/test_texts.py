@@ -15,7 +15,8 @@ from genbench.errors import UserError
 from genbench.evaluation import draw
 from genbench.exchange.safetensors import encode
 from genbench.families import texts
-from genbench.training import encoders, lending, runs, tensors
+from genbench.networks.weights import abstract, by_path
+from genbench.training import encoders, lending, runs
 from genbench.training.loop import train
 
 TINY = texts.of_clip(8, 2, 2, vocabulary=12, length=6)
@@ -40,9 +41,7 @@ def tokenizer(tmp_path_factory):
 
 def weights(path, architecture=TINY, seed=0):
     """A file of random weights of an encoder, and of other tensors that its publishers put beside them."""
-    shapes = {
-        name: leaf.shape for name, leaf in tensors.by_path(tensors.abstract(lambda: architecture.make(0))[1]).items()
-    }
+    shapes = {name: leaf.shape for name, leaf in by_path(abstract(lambda: architecture.make(0))[1]).items()}
     draw = np.random.Generator(np.random.Philox(seed))
     held = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     held |= {'logit_scale': np.ones(1, np.float32), 'vision_model.x': np.ones(2, np.float32)}
