@@ -12,6 +12,10 @@ class UserError(Exception):
     """A mistake that the user can correct. The command line prints its message and exits with status 2."""
 
 
+class Unprepared(UserError):
+    """A data set is not prepared, or its folder is not there."""
+
+
 class Busy(UserError):
     """Another process is working in the folder."""
 

@@ -23,7 +23,7 @@ from genbench import reading
 from genbench.data import contents as held
 from genbench.data.contents import Contents, Row
 from genbench.data.recipe import Recipe
-from genbench.errors import UserError
+from genbench.errors import Unprepared, UserError
 
 SPLITS = ('train', 'test', 'val', 'valid', 'validation')
 TABLES = ('metadata.jsonl', 'metadata.csv', 'captions.csv')
@@ -64,7 +64,7 @@ def files(folder: pathlib.Path) -> Iterator[File]:
       UserError: there is no such folder, or it cannot be read.
     """
     if not os.path.isdir(folder):
-        raise UserError(f'There is no folder {folder}.')
+        raise Unprepared(f'There is no folder {folder}.')
     seen: set[tuple[int, int]] = set()
     waiting = [('', str(folder))]
     while waiting:

@@ -20,7 +20,7 @@ from genbench.data import recipe as recipes
 from genbench.data.contents import Contents
 from genbench.data.recipe import Recipe
 from genbench.data.spec import DataSpec
-from genbench.errors import UserError, explained_disk_errors
+from genbench.errors import Unprepared, UserError, explained_disk_errors
 
 KINDS = ('tfds', 'folder', 'hf')
 PREPARED = {'recipe': dict, 'content': str, 'files': str, 'source': str, 'origin': str}  # the keys of a metadata.json
@@ -109,13 +109,17 @@ def open_data(data: Any) -> Any:
     return open_named(of_config(data))
 
 
-def lacking(data: Any) -> bool:
-    """Whether the set that the section `data` of a config names cannot be read on this machine."""
+def lacking(data: Any) -> str:
+    """Why the set that the section `data` of a config names cannot be read here: it is not prepared; '' if it can.
+
+    Raises:
+      UserError: there is no such set, or it is damaged or has changed.
+    """
     try:
         open_data(data)
-    except UserError:
-        return True
-    return False
+    except Unprepared as error:
+        return str(error)
+    return ''
 
 
 def open_named(name: Name) -> Any:
@@ -125,7 +129,7 @@ def open_named(name: Name) -> Any:
     if known is None:
         if name.kind == 'folder':
             next(folders.files(pathlib.Path(name.rest)), None)  # a missing folder is reported as such
-        raise UserError(f'{name.text} is not prepared{" by this recipe" if name.kind == "tfds" else ""}. '
+        raise Unprepared(f'{name.text} is not prepared{" by this recipe" if name.kind == "tfds" else ""}. '
                         f'Run: {name.command}')  # fmt: skip
     if change := _change(name, known):
         raise UserError(f'{name.text} has changed since it was prepared: {change}. Prepare it again: {name.command}')

@@ -15,7 +15,7 @@ import numpy as np
 from genbench import remote
 from genbench.data import captions
 from genbench.data.spec import TEXT, DataSpec, resize
-from genbench.errors import UserError, did_you_mean, explained_disk_errors
+from genbench.errors import Unprepared, UserError, did_you_mean, explained_disk_errors
 
 POINTS = (
     *('two_moons', 'ring', 'grid', 'checkerboard', 'pinwheel', 'swiss_roll'),
@@ -176,7 +176,7 @@ def open_builder(name: str, data_dir: str = '') -> Any:
         builder = _builder(name, data_dir)
     if not builder.is_prepared():
         flag = f' --data_dir={data_dir}' if data_dir else ''
-        raise UserError(
+        raise Unprepared(
             f'{name} is not prepared as array_record in {data_dir or default_data_dir(name)}. '
             f'Run: genbench data prepare {name}{flag}   or set data.data_dir to a folder that has it.'
         )

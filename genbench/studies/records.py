@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genbench import shipped
 from genbench.reading import read_rows
 from genbench.studies import package
 
@@ -18,22 +19,32 @@ _CURVE = ('/loss', 'evaluation/')  # parts of the names of scalars that a curve 
 
 
 def recipe(row: Any) -> str:
-    """A hash of a row's recipe: its config file without docstrings, what the row changes, and what is measured."""
+    """A hash of a row's recipe: its config file without docstrings, what the row changes, and what is measured.
+
+    The files that a config builds on by `config.read_file` count as well, and so do the recipes of lenders.
+    """
     parts = [
-        _code(row.path.read_text()), row.overrides, row.evaluation, row.metric, dict(row.measured), row.seeds
+        _code(row.path), row.overrides, row.evaluation, row.metric, dict(row.measured), row.seeds
     ]  # fmt: skip
     if row.lenders:
-        parts += [{name: (_code(path.read_text()), more) for name, (path, more) in row.lender_recipes.items()}]
+        parts += [{name: (_code(path), more) for name, (path, more) in row.lender_recipes.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _code(text: str) -> str:
-    """A module's code without docstrings, comments and layout."""
-    tree = ast.parse(text)
+def _code(path: pathlib.Path) -> str:
+    """The code of a config file, and of those that it reads, without docstrings, comments and layout."""
+    tree = ast.parse(path.read_text())
+    read = [node.args[0].value for node in ast.walk(tree) if isinstance(node, ast.Call) and _reads(node.func)
+            and node.args and isinstance(node.args[0], ast.Constant)]  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.unparse(tree)
+    bases = [shipped.find(str(name), shipped.CONFIGS) for name in read]
+    return '\n'.join([ast.unparse(tree), *(_code(base) for base in bases)])
+
+
+def _reads(function: ast.expr) -> bool:
+    return isinstance(function, ast.Attribute) and function.attr == 'read_file'
 
 
 def origin(row: Any) -> dict[str, str]:

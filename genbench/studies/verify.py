@@ -108,10 +108,7 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         if lenders is None:
             return None
         recipe = resolve(row, *place, *lenders)
-        if not runs.Folder(folder).manifest.is_file():  # before training, so that a run that is killed has it
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / CODE, json.dumps({'code': package.code()}) + '\n')
-        if not monitor.train(recipe, folder).complete:
+        if not _train(recipe, folder):
             return None
     else:
         trained = configs.lasting(runs.open_run(folder).config)
@@ -119,31 +116,55 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
             raise UserError(f'{folder} is not finished; only a finished run can be held against a published number.')
         changed = configs.difference(configs.lasting(recipe), trained)
         other += [f'{key} is {here!r}, {wanted!r} in the recipe' for key, (wanted, here) in changed.items()]
+        other += _other_lenders(row, folder)
     step, overrides = _chosen(folder), [*row.evaluation, *place]
     seconds = _evaluate(folder, overrides, step)
     found = _measured(row, harness.opened(folder, overrides), step)
     flat = Protocol(found['protocol']).flatten()
     here = {key: flat.get(key) for key in row.stated}
     differences = {key: (stated, here[key]) for key, stated in row.stated.items() if here[key] != stated}
-    ours = by_this_code(folder)
+    lent = [] if run else [pathlib.Path(one.partition('=')[2]) for one in lenders or ()]
+    ours = all(map(by_this_code, [folder, *lent]))
     if not ours:
         other.append('the run was trained by other code; move it aside to train anew')
     return Comparison(row, found, differences, tuple(other), folder, seconds, package.code() if ours else '')
 
 
+def _train(recipe: Config, folder: pathlib.Path) -> bool:
+    """Whether the training of a recipe, which this starts or resumes, is complete."""
+    if not runs.Folder(folder).manifest.is_file():  # before training, so that a run that is killed has it
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / CODE, json.dumps({'code': package.code()}) + '\n')
+    return monitor.train(recipe, folder).complete
+
+
 def _lenders(row: ledger.Row, folder: pathlib.Path, place: Sequence[str]) -> list[str] | None:
-    """Overrides that name the runs that a recipe builds on. Each is trained first, in a folder beside that of the run.
+    """Overrides that name the runs that a recipe builds on, each trained first.
+
+    Their folders lie beside that of the run and are named by their configs, so that rows and seeds share them.
 
     Returns:
       None if training was interrupted.
     """
     overrides = []
     for name, (path, more) in row.lender_recipes.items():
-        where = folder.with_name(f'{folder.name}.{name}')
-        if not monitor.train(configs.load(str(path), [*more, *place]), where).complete:
+        recipe = configs.load(str(path), [*more, *place])
+        where = folder.parent / f'{name}-{configs.config_hash(recipe)}'
+        if not _train(recipe, where):
             return None
         overrides.append(f'family.{name}={where}')
     return overrides
+
+
+def _other_lenders(row: ledger.Row, folder: pathlib.Path) -> list[str]:
+    """How the runs that a finished run borrowed differ from those of its recipe."""
+    borrowed, found = runs.Folder(folder).read_manifest()['borrowed'], []
+    for name, (path, more) in row.lender_recipes.items():
+        wanted = configs.lasting(configs.load(str(path), more))
+        here = configs.lasting(configs.resolve(configs.plain(borrowed[name]['config'])))
+        changed = configs.difference(wanted, here)
+        found += [f'{key} of {name} is {one!r}, {other!r} in the recipe' for key, (other, one) in changed.items()]
+    return found
 
 
 def by_this_code(folder: pathlib.Path) -> bool:

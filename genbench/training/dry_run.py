@@ -26,7 +26,7 @@ def describe(config: Config) -> list[str]:
       UserError: any other mistake that `train` would report before its first step.
     """
     lacking = opening.lacking(config.data)
-    ready = prepare(config, lending.borrow_or_promise(config), on_noise=lacking)
+    ready = prepare(config, lending.borrow_or_promise(config), on_noise=bool(lacking))
     family, mesh = ready.family, ready.mesh
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     axes = ' × '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
@@ -34,7 +34,7 @@ def describe(config: Config) -> list[str]:
         f'mesh: {axes}; devices: {mesh.size} ({jax.devices()[0].device_kind}); processes: {jax.process_count()}',
     ]
     if lacking:
-        lines += [f'data: {config.data.name} is not prepared here; one batch of noise takes the place of its images']
+        lines += [f'data: {lacking} Meanwhile one batch of noise takes the place of the images.']
     beginnings.trace(ready)
     for span in stages.spans(family):
         blueprint, size = states.blueprint(family, span.stage.name), span.batch_size

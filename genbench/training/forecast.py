@@ -88,7 +88,7 @@ def said(target: Target, mesh: jax.sharding.Mesh) -> dict[str, Any]:
 def _prepare(config: Config, target: Target, devices: Sequence[Any], lent: Mapping[str, Config]) -> Prepared:
     """Open the run as `train` does, but without its images if they are not prepared on this machine."""
     mesh, loans = mesh_of(config, devices), lending.promised(config, lent)
-    return prepare(config, loans, mesh=mesh, on_noise=opening.lacking(config.data))
+    return prepare(config, loans, mesh=mesh, on_noise=bool(opening.lacking(config.data)))
 
 
 def _programs(ready: Prepared, target: Target, span: stages.Span) -> Iterator[dict[str, Any]]:

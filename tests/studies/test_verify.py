@@ -9,9 +9,10 @@ import shutil
 import pytest
 
 from genbench import cli
+from genbench import config as configs
 from genbench.errors import UserError
 from genbench.evaluation import harness, monitor, results
-from genbench.studies import checks, ledger, package, verify
+from genbench.studies import checks, ledger, package, records, verify
 from genbench.training import samplers
 from genbench.training.metrics import read_rows
 
@@ -121,12 +122,34 @@ def test_the_runs_that_a_recipe_builds_on_are_trained_first_and_once(tmp_path, t
         lenders={'teacher': [str(lender), 'train.seed=3']},
     )  # fmt: skip
     (named,) = verify._lenders(row, tmp_path / 'row', [])
-    folder = tmp_path / 'row.teacher'
-    assert named == f'family.teacher={folder}'
+    (folder,) = tmp_path.glob('teacher-*')
+    assert named == f'family.teacher={folder}' and verify.by_this_code(folder)
     assert json.loads((folder / 'config.json').read_text())['train']['seed'] == 3
     trained = (folder / 'summary.json').read_bytes()
-    assert verify._lenders(row, tmp_path / 'row', []) == [named]
+    assert verify._lenders(row, tmp_path / 'another', []) == [named]
     assert (folder / 'summary.json').read_bytes() == trained
+
+
+def test_a_finished_run_that_borrowed_another_run_says_so(tiny, tmp_path, monkeypatch):
+    config = tiny('diffusion', 'network.channels=12')
+    borrowed = {'teacher': {'config': configs.plain(config)}}
+    monkeypatch.setattr(verify.runs.Folder, 'read_manifest', lambda folder: {'borrowed': borrowed})
+    recipe = {'teacher': ['configs/digits/diffusion.py', f'train.num_steps={config.train.num_steps}']}
+    said = verify._other_lenders(dataclasses.replace(ledger.get('digits-gaussian'), lenders=recipe), tmp_path)
+    assert 'network.channels of teacher is 12, 32 in the recipe' in said
+    assert not any(words.startswith('train.num_steps') for words in said)
+
+
+def test_a_recipe_changes_with_a_file_that_it_builds_on(tmp_path, monkeypatch):
+    base, config = tmp_path / 'base.py', tmp_path / 'config.py'
+    base.write_text('def get_config():\n    return {"data": {"name": "digits"}}\n')
+    config.write_text(f'from genbench import config\ndef get_config():\n    return config.read_file({str(base)!r})\n')
+    row = dataclasses.replace(ledger.get('digits-gaussian'), config=str(config))
+    before = records.recipe(row)
+    base.write_text('"""Said otherwise."""\n' + base.read_text())
+    assert records.recipe(row) == before
+    base.write_text(base.read_text().replace('digits', 'mnist'))
+    assert records.recipe(row) != before
 
 
 def names(config):

@@ -65,7 +65,7 @@ def test_the_data_need_not_be_prepared(config_file, tiny, capsys, tmp_path):
     config = config_file(tiny('diffusion', 'data.name=folder:absent', 'data.size=8', 'data.channels=1'))
     assert cli.main(['train', f'--config={config}', '--dry-run', f'--config.data.data_dir={tmp_path}']) == 0
     said = capsys.readouterr().out
-    assert 'data: folder:absent is not prepared here; one batch of noise takes the place of its images' in said
+    assert 'data: There is no folder absent. Meanwhile one batch of noise takes the place of the images.' in said
     assert 'training images' not in said
 
 
