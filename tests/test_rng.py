@@ -23,7 +23,7 @@ from genbench.training.step import Constants, seen, take_batch
 pytestmark = pytest.mark.unoptimized
 SIZE = 4
 # A loss evaluates its network twice with one dropout: because its paper asks for it, or to see what the last layer saw.
-ONE_DROPOUT = {'consistency_training', 'consistency_tuning', 'vq_gan'}
+ONE_DROPOUT = {'consistency_training', 'consistency_tuning', 'kl_autoencoder', 'vq_gan'}
 
 
 def words(key):
