@@ -31,8 +31,7 @@ FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluati
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data?': _DATA, 'step': int, 'average': str, 'state_sha256': str}
-_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed
-_BORROWED['tokenizer_sha256?'] = str  # of a text encoder's tokenizer
+_BORROWED |= {'borrowed?': {str: _BORROWED}, 'tokenizer_sha256?': str}  # what it borrowed; a text encoder's tokenizer
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
     'notes?': {str: str},
