@@ -7,7 +7,7 @@ The captions are made from the prepared data set fashion_mnist. benchmarks/attri
 captions is obeyed. It has not been run with this config.
 
 Differs from the paper: as configs/fashion_mnist/diffusion.py. Blocks of the U-Net attend to the words, whose vectors
-are learned along, and training drops a tenth of the captions.
+are learned jointly, and training drops a tenth of the captions.
 """
 
 from typing import Any

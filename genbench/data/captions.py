@@ -7,6 +7,7 @@ published tokenizer.json.
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from genbench.errors import UserError
 
 WORDS, VOCABULARY = 16, 4096  # the most words in a caption, and the number of word ids
 LONGEST = 4096  # bytes
+KEY = 'family.conditions'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Tokens:
         return 1 + tokenizer(self.path).get_vocab_size()
 
     @property
+    def sha256(self) -> str:
+        """The hash of the tokenizer.json, as it is on disk now."""
+        return hashlib.sha256(_checked(self.path, KEY).read_bytes()).hexdigest()
+
+    @property
     def nothing(self) -> tuple[int, ...]:
         """The numbers of the empty caption."""
         return tuple(self.number('')[0].tolist())
@@ -130,10 +137,16 @@ class Tokens:
 
 
 @functools.lru_cache(maxsize=8)
-def tokenizer(path: str) -> Any:
-    """The tokenizer of a tokenizer.json, which neither cuts nor fills up texts."""
-    if not pathlib.Path(path).is_file():
-        raise UserError(f'The tokenizer {path} (family.conditions) is not a file.')
+def tokenizer(path: str, key: str = KEY) -> Any:
+    """The tokenizer of a tokenizer.json, which neither cuts nor fills up texts.
+
+    Args:
+      key: of the config that names it, for messages.
+
+    Raises:
+      UserError: it is not such a file, or the package tokenizers is not installed.
+    """
+    _checked(path, key)
     try:
         import tokenizers
     except ImportError:
@@ -141,10 +154,16 @@ def tokenizer(path: str) -> Any:
     try:
         found = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the package raises nothing more specific
-        raise UserError(f'{path} is not a tokenizer.json ({str(error)[:80]}).') from None
+        raise UserError(f'{path} ({key}) is not a tokenizer.json ({str(error)[:80]}).') from None
     found.no_truncation()
     found.no_padding()
     return found
+
+
+def _checked(path: str, key: str) -> pathlib.Path:
+    if not pathlib.Path(path).is_file():
+        raise UserError(f'The tokenizer {path} ({key}) is not a file.')
+    return pathlib.Path(path)
 
 
 def reading(way: str) -> Words | Bytes | Tokens:

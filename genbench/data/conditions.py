@@ -149,7 +149,7 @@ def stated(conditions: Mapping[str, Condition], text: str, count: int) -> dict[s
     name, equals, value = text.partition('=')
     written = [known for known, one in conditions.items() if one.form.type in ('classes', 'tokens')]
     if not equals or name not in written:
-        known = ', '.join(f'{one}=…' for one in written) or 'no condition that --given can set'
+        known = ', '.join(f'{one}=…' for one in written) or 'no condition that --given or --caption can set'
         raise UserError(f'{text!r} is not a condition of this model, which takes {known}.')
     one = conditions[name]
     made = one.make(one.read(value), jax.random.split(jax.random.key(0), 1))

@@ -2,7 +2,7 @@
 
 The score of an image is max(100 cos, 0), of the cosine between CLIP's embeddings of the image and of its caption. Its
 mean over images is the metric `clip_score`. Hessel et al. multiply by 2.5 instead of 100, and put 'A photo depicts'
-before each caption, which is not done here.
+before each caption, which is not done here. As in their code, captions of more than 77 tokens are cut.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from genbench.data import captions
 from genbench.errors import UserError
 from genbench.evaluation.features import clip, weights
 from genbench.evaluation.samples import SHARD, drawn_rows
@@ -37,7 +38,7 @@ def fields(family: Family, options: Any) -> tuple[str, ...]:
     """The field of rows that holds the captions for CLIP, if the metric is asked for.
 
     Raises:
-      UserError: the model has no captions, or there is no tokenizer.
+      UserError: the model has no captions, or there is no such tokenizer.
     """
     if 'clip_score' not in options.metrics:
         return ()
@@ -47,11 +48,12 @@ def fields(family: Family, options: Any) -> tuple[str, ...]:
     if not options.clip_score.tokenizer:
         raise UserError('clip_score needs evaluation.clip_score.tokenizer, the tokenizer.json that is published with '
                         'the weights.')  # fmt: skip
+    captions.tokenizer(options.clip_score.tokenizer, 'evaluation.clip_score.tokenizer')
     return (field(options),)
 
 
 def field(options: Any) -> str:
-    return f'{CAPTION}:tokens{LENGTH}:{options.clip_score.tokenizer}'
+    return f'{CAPTION}:tokens{LENGTH}:{options.clip_score.tokenizer}:cut'
 
 
 def texts(name: str, path: str = '', sha256: str = '', *, quiet: bool = False, options: Any = None) -> Any:

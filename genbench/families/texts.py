@@ -132,7 +132,7 @@ class Texts:
       form: of the captions, as token ids.
 
     Raises:
-      UserError: the captions are not tokens of this encoder, or are longer than it takes.
+      UserError: the captions are not tokens of this encoder, are longer than it takes, or have no end that it knows.
     """
 
     def __init__(self, encoder: Encoder, forms: Mapping[str, Form]):
@@ -146,6 +146,9 @@ class Texts:
         if kind.length and form.shape[0] > kind.length:
             raise UserError(f'family.conditions has captions of {form.shape[0]} tokens, but {encoder.kind} takes '
                             f'{kind.length}; write caption:tokens{kind.length}:FILE.')  # fmt: skip
+        if kind.length and 1 + kind.padding not in form.nothing:
+            raise UserError(f'The tokenizer does not end captions with the token {kind.padding}, as {encoder.kind} '
+                            'needs. Give the tokenizer.json that is published with it.')  # fmt: skip
         self._form, self._kind = form, kind
 
     def forms(self, forms: Mapping[str, Form]) -> dict[str, Form]:

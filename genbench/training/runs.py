@@ -31,7 +31,7 @@ FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluati
            'borrowed', 'prepared')  # fmt: skip
 _DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
 _BORROWED = {'run': str, 'config': dict, 'data?': _DATA, 'step': int, 'average': str, 'state_sha256': str}
-_BORROWED['borrowed?'] = {str: _BORROWED}  # what that run borrowed
+_BORROWED |= {'borrowed?': {str: _BORROWED}, 'tokenizer_sha256?': str}  # what it borrowed; a text encoder's tokenizer
 MANIFEST = {
     'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
     'notes?': {str: str},
@@ -224,7 +224,7 @@ def borrow(config: Config, folder: Folder | None = None, leave: Sequence[str] = 
     def one(name: str, text: str) -> Loan:
         if name != texts.NAME:
             return lend(f'family.{name}', *place(name, text, folder), known.get(name))
-        return Loan(*encoders.lend(text, config.family.text_skip, folder.path if folder else None, known.get(name)))
+        return Loan(*encoders.lend(config.family, folder.path if folder else None, known.get(name)))
 
     return {name: one(name, text) for name, text in configs.borrowed(config).items() if name not in leave}
 

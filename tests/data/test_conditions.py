@@ -312,3 +312,8 @@ def test_what_the_data_do_not_have_is_refused(names, spec, why):
     with pytest.raises(UserError, match=why) as found:
         conditions.resolve(names, spec)
     assert '\n' not in str(found.value)
+
+
+def test_a_caption_for_a_model_without_conditions_is_refused_by_the_name_of_its_flag():
+    with pytest.raises(UserError, match='which takes no condition that --given or --caption can set'):
+        conditions.stated({}, 'caption=a bold seven', 1)

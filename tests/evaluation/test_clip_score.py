@@ -17,6 +17,7 @@ from genbench.networks.clip import ImageEncoder, TextEncoder
 from genbench.training.loop import train
 from genbench.training.sampling import to_uint8
 
+pytestmark = pytest.mark.unoptimized
 WORDS = ('one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'zero', 'a', 'bold', 'thin')
 IDS = {word: number for number, word in enumerate((*WORDS, 'other', '<start>', '<end>'))}
 TEXTS = {'vocabulary': len(IDS), 'size': 8, 'depth': 2, 'heads': 2, 'length': 77, 'end': IDS['<end>'], 'embedding': 6}
@@ -74,7 +75,7 @@ def files(tmp_path_factory):
 
 def test_samples_are_compared_with_the_captions_they_were_drawn_for(files, tiny, tmp_path, monkeypatch):
     """The score of a run against both towers by hand, on the images and captions that the run has."""
-    sha256 = weights._hash_of(files / 'both.safetensors')
+    sha256 = weights.hash_of(files / 'both.safetensors', 'a test')
     words = {
         'weights': str(files / 'both.safetensors'),
         'weights_sha256': sha256,
@@ -106,9 +107,21 @@ def test_samples_are_compared_with_the_captions_they_were_drawn_for(files, tiny,
     assert not harness.evaluate(str(folder), overrides, quiet=True)  # it has this row
 
 
+def test_long_captions_are_cut(files, tiny):
+    config = tiny('scribe', f'evaluation.clip_score.tokenizer={files}/tokenizer.json')
+    name, _, way = clip_score.field(config.evaluation).partition(':')
+    (row,) = captions.reading(way).numbers([' '.join(['bold'] * 76 + ['thin'])])
+    assert name == 'caption' and len(row) == 77
+    np.testing.assert_array_equal(row, [1 + IDS[one] for one in ('<start>', *['bold'] * 75, '<end>')])
+
+
 @pytest.mark.parametrize(
     ('conditions', 'tokenizer', 'why'),
-    [(('label',), 'x.json', 'this model has none'), (('caption',), '', 'needs evaluation.clip_score.tokenizer')],
+    [
+        (('label',), 'x.json', 'this model has none'),
+        (('caption',), '', 'needs evaluation.clip_score.tokenizer'),
+        (('caption',), 'x.json', r'The tokenizer x.json \(evaluation.clip_score.tokenizer\) is not a file'),
+    ],
 )
 def test_what_has_no_captions_or_no_tokenizer_is_refused(conditions, tokenizer, why, tiny):
     config = tiny('scribe', f'family.conditions={",".join(conditions)}', 'evaluation.metrics=clip_score',

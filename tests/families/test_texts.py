@@ -1,7 +1,9 @@
 """Frozen text encoders as part of a condition: what networks are told, what is kept, and what is refused."""
 
+import hashlib
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from genbench.networks.weights import abstract, by_path
 from genbench.training import encoders, lending, runs
 from genbench.training.loop import train
 
+pytestmark = pytest.mark.unoptimized
 TINY = texts.of_clip(8, 2, 2, vocabulary=12, length=6)
 WORDS = {'a': 0, 'bold': 1, 'thin': 2, 'seven': 3, 'three': 4, 'other': 9, '<start>': 10, '<end>': 11}
 TOKENIZER = {
@@ -122,6 +125,7 @@ def test_networks_are_told_features_of_captions_and_of_the_empty_one(architectur
         (Form('tokens', (6,), 257), 'reads token ids: add caption:tokensN:FILE'),
         (Form('tokens', (6,), 99, nothing=(1,) * 6), 'The tokenizer has 98 tokens, but tiny knows 12'),
         (Form('tokens', (7,), 13, nothing=(1,) * 7), 'captions of 7 tokens, but tiny takes 6'),
+        (Form('tokens', (6,), 9, nothing=(2, 0, 0, 0, 0, 0)), 'does not end captions with the token 11, as tiny needs'),
     ],
 )
 def test_captions_that_are_not_of_the_encoder_are_refused(architecture, form, why):
@@ -147,12 +151,27 @@ def test_an_encoder_is_promised_by_its_shapes_without_its_file(architecture):
     assert state['params']['encoder']['text_model']['embeddings']['token_embedding']['weight'].shape == (12, 8)
 
 
+@pytest.mark.parametrize('stray', ['', 'notes'])
+def test_a_copied_encoder_is_the_file_of_the_name_in_the_config(architecture, stray, tiny, tmp_path):
+    copies = tmp_path / 'borrowed' / 'text_encoder'
+    copies.mkdir(parents=True)
+    if stray:
+        weights(copies / stray)
+    weights(tmp_path / 'clip.safetensors')
+    config = tiny('diffusion', f'family.text_encoder=tiny:{tmp_path}/clip.safetensors')
+    with pytest.raises(UserError, match='text_encoder/clip.safetensors .family.text_encoder. cannot be read'):
+        encoders.lend(config.family, tmp_path)
+    weights(copies / 'clip.safetensors')
+    assert encoders.lend(config.family, tmp_path)[0]['run'] == str(copies / 'clip.safetensors')
+
+
 def test_a_run_borrows_its_encoder_and_refuses_another_one(architecture, tokenizer, tiny, tmp_path):
-    """Neither the checkpoint nor the optimizer holds it, and the manifest has its hash."""
-    path, folder = tmp_path / 'clip.safetensors', tmp_path / 'run'
+    """Neither the checkpoint nor the optimizer holds it, and the manifest has its hash and that of the tokenizer."""
+    path, folder, words = tmp_path / 'clip.safetensors', tmp_path / 'run', tmp_path / 'tokenizer.json'
+    shutil.copy(tokenizer, words)
     held = weights(path)
     config = tiny(
-        'diffusion', f'family.conditions=caption:tokens6:{tokenizer}', f'family.text_encoder=tiny:{path}',
+        'diffusion', f'family.conditions=caption:tokens6:{words}', f'family.text_encoder=tiny:{path}',
         'network.channels=8', 'train.num_steps=1', 'family.text_skip=1',
     )  # fmt: skip
     train(config, folder, quiet=True)
@@ -171,6 +190,17 @@ def test_a_run_borrows_its_encoder_and_refuses_another_one(architecture, tokeniz
     copied = runs.open_run(tmp_path / 'copy')
     found = runs.borrow(copied.config, copied.folder)['text_encoder'].state['params']['encoder']
     jax.tree.map(np.testing.assert_array_equal, found, lent)
+    entry = copied.manifest['borrowed']['text_encoder']
+    assert entry['tokenizer_sha256'] == hashlib.sha256(words.read_bytes()).hexdigest()
+    words.write_text(json.dumps(TOKENIZER | {'normalizer': None}))
+    with pytest.raises(UserError, match='family.conditions: .*tokenizer.json has changed since it was borrowed'):
+        runs.borrow(copied.config, copied.folder)
+    before = {key: value for key, value in entry.items() if key != 'tokenizer_sha256'}  # as manifests were
+    assert encoders.lend(copied.config.family, copied.folder.path, before)[0]['state_sha256'] == entry['state_sha256']
+    words.unlink()
+    with pytest.raises(UserError, match='tokenizer.json .family.conditions. is not a file'):
+        runs.borrow(copied.config, copied.folder)
+    shutil.copy(tokenizer, words)
     with pytest.raises(UserError, match='has changed since it was borrowed'):
         runs.borrow(run.config, run.folder)
     weights(path, texts.of_clip(8, 3, 2, vocabulary=12, length=6))

@@ -11,6 +11,7 @@ from flax import nnx
 
 from genbench.networks import clip, t5
 
+pytestmark = pytest.mark.unoptimized
 HERE = pathlib.Path(__file__).parent
 RECORDED = dict(np.load(HERE / 'fixtures' / 'text_encoders.npz'))
 PUBLISHED = {'vocabulary': 49_408, 'length': 77, 'end': 49_407}
