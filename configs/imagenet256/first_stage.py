@@ -14,8 +14,8 @@ parameters. This has not been run here.
 
 Differs from the paper: the published weights were trained on OpenImages. The official configs name no number of steps
 and no number of devices, so steps and batch are choices of ours. The learning rate is the official 4.5e-6 times the
-batch. The scale of the likelihood is learned; it is a parameter in the official code as well, but its optimizer does
-not have it. docs/deviations.md lists the other differences.
+batch. An average of the weights is kept, and the computation is in bfloat16. docs/deviations.md lists the other
+differences.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             'data': {'name': 'imagenet2012', 'size': (256,), 'crop': 'adm'},
-            'family': {'name': 'kl_autoencoder', 'adversarial_start': 50_001},
+            'family': {'name': 'kl_autoencoder', 'adversarial_start': 50_001, 'learn_scale': False},
             'network': {
                 'channels': 128,
                 'multipliers': (1, 2, 4, 4),
@@ -38,6 +38,10 @@ def get_config() -> ConfigDict:
             'train': {'num_steps': 250_000, 'batch_size': 48, 'sample_every': 10_000, 'ema_decay': 0.9999},
             'optimizer': {'learning_rate': 2.16e-4},
             'checkpoint': {'every': 5000},
-            'evaluation': {'metrics': ('fid',), 'split': 'validation'},
+            'evaluation': {
+                'metrics': ('reconstruction_fd', 'reconstruction_psnr', 'reconstruction_ssim'),
+                'features': {'name': 'inception'},
+                'split': 'validation',
+            },
         }
     )

@@ -6,6 +6,7 @@ High-Resolution Image Synthesis, 2021. For discrete latents, `codes_used` counts
 """
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from genbench.evaluation.harness import Weights
 
 METRICS = ('reconstruction_fd', 'reconstruction_psnr', 'reconstruction_ssim', 'codes_used')
+AT_ONCE = 16  # images whose windows are compared together
 MOST_DECIBELS = 99.0  # of an image that is reconstructed exactly
 
 Row = tuple[float, float | None, dict[str, float] | None]  # a value, its standard error over images, and details
@@ -82,7 +84,7 @@ def reconstruct(blueprint: Blueprint, state: State, split: Arrays, seed: int, ba
     for rows, mask, indices in pipeline.padded_batches(split, size):
         keys = sampling.image_keys(family, 'reconstruction', seed, int(indices[0]), size)
         shown, index = jax.device_get(run(state, *sampling.split_over_devices((rows['image'], keys))))
-        images.append(np.asarray(shown)[np.asarray(mask)])
+        images.append(np.asarray(shown, rows['image'].dtype)[np.asarray(mask)])
         if uses.size:
             uses += np.bincount(np.asarray(index)[np.asarray(mask)].reshape(-1), minlength=uses.size)
     return Kept(np.concatenate(images), uses)
@@ -105,14 +107,23 @@ def _mean(values: np.ndarray) -> Row:
     return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5), None
 
 
+def _by_image(
+    measure: Callable[[np.ndarray, np.ndarray], np.ndarray], weights: 'Weights', images: np.ndarray, kept: Kept
+) -> np.ndarray:
+    """A measure of each image and its reconstruction. A few at a time: windows take many times an image's memory."""
+    pair, spec = (images, kept.images), weights.evaluation.spec
+    starts = range(0, len(images), AT_ONCE)
+    return np.concatenate([
+        measure(*(sampling.to_uint8(part[start : start + AT_ONCE], spec) for part in pair)) for start in starts
+    ])  # fmt: skip
+
+
 def _psnr(weights: 'Weights', images: np.ndarray, kept: Kept) -> Row:
-    true, made = (sampling.to_uint8(part, weights.evaluation.spec) for part in (images, kept.images))
-    return _mean(np.minimum(similarity.psnr(true, made), MOST_DECIBELS))
+    return _mean(np.minimum(_by_image(similarity.psnr, weights, images, kept), MOST_DECIBELS))
 
 
 def _ssim(weights: 'Weights', images: np.ndarray, kept: Kept) -> Row:
-    true, made = (sampling.to_uint8(part, weights.evaluation.spec) for part in (images, kept.images))
-    return _mean(similarity.ssim(true, made))
+    return _mean(_by_image(similarity.ssim, weights, images, kept))
 
 
 def _distance(weights: 'Weights', images: np.ndarray, kept: Kept) -> Row:
