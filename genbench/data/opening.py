@@ -136,14 +136,15 @@ def open_named(name: Name) -> Any:
     return sources.open_folder(name.title, name.folder)
 
 
-def spec(data: Any) -> DataSpec:
-    """The specification of the set that the section `data` of a config names. It need not be prepared.
+def spec(data: Any, guess: bool = False) -> DataSpec:
+    """The specification of the set that the section `data` of a config names. TFDS sets need not be prepared.
 
-    Of a folder or a set of Hugging Face that is not prepared, only the size is known: its images count as colour images
-    without labels, unless `data.channels` is 1.
+    Args:
+      guess: also give one of a folder or a set of Hugging Face that is not prepared, by its `data.size`. Its images
+        then count as colour images without labels, unless `data.channels` is 1.
 
     Raises:
-      UserError: the set is not prepared, and neither TFDS nor `data.size` says what shape its images have.
+      UserError: the set is not prepared, and the shape of its images is not known.
     """
     name = of_config(data)
     if name.plain:
@@ -151,7 +152,7 @@ def spec(data: Any) -> DataSpec:
     if name.kind == 'tfds' and _known(name) is None and name.recipe.shape:
         found = sources.spec_by_name(name.rest, name.data_dir, name.recipe.shape)
         return dataclasses.replace(found, name=name.title)
-    if name.kind != 'tfds' and _known(name) is None and name.recipe.shape:
+    if guess and name.kind != 'tfds' and _known(name) is None and name.recipe.shape:
         return DataSpec(name.title, (*name.recipe.shape, name.recipe.channels or 3), levels=256)
     return sources.spec_of(open_named(name))
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers
+from genbench.networks.residual import ResidualBlock
 from genbench.ranges import COUNT, COUNT_OR_NONE, SHARE, each
 
 DEFAULTS = {
@@ -51,7 +52,7 @@ class Encoder(nnx.Module):
         condition = channels if forms else 0
 
         def block(inputs, outputs):
-            return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+            return ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
         self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.conv_in = layers.Conv(image_channels, channels, rngs=rngs)
@@ -73,7 +74,7 @@ class Encoder(nnx.Module):
         condition = _typed(self.classes(given), self.dtype)
         h = self.conv_in(x.astype(self.dtype))
         for index, layer in enumerate(self.body):
-            h = layer(h, condition, _fold(key, index)) if isinstance(layer, layers.ResidualBlock) else layer(h)
+            h = layer(h, condition, _fold(key, index)) if isinstance(layer, ResidualBlock) else layer(h)
         h = nnx.silu(self.norm_out(h))
         return self.output(h if self.pictures else h.reshape(len(h), -1)).astype(jnp.float32)
 
@@ -90,7 +91,7 @@ class Decoder(nnx.Module):
         condition = channels if forms else 0
 
         def block(inputs, outputs):
-            return layers.ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
+            return ResidualBlock(inputs, outputs, condition=condition, groups=groups, dropout=dropout, rngs=rngs)
 
         self.classes = layers.Classes(forms, condition, rngs=rngs)
         self.bottom = size >> (len(multipliers) - 1)
@@ -116,13 +117,11 @@ class Decoder(nnx.Module):
         condition = _typed(self.classes(given), self.dtype)
         h = self.input(z.astype(self.dtype)).reshape(len(z), self.bottom, self.bottom, -1)
         for index, layer in enumerate(self.body):
-            h = layer(h, condition, _fold(key, index)) if isinstance(layer, layers.ResidualBlock) else layer(h)
+            h = layer(h, condition, _fold(key, index)) if isinstance(layer, ResidualBlock) else layer(h)
         return nnx.silu(self.norm_out(h))
 
 
-def _middle(
-    block: Callable[[int, int], layers.ResidualBlock], width: int, groups: int, rngs: nnx.Rngs
-) -> list[nnx.Module]:
+def _middle(block: Callable[[int, int], ResidualBlock], width: int, groups: int, rngs: nnx.Rngs) -> list[nnx.Module]:
     return [block(width, width), layers.Attention(width, groups=groups, rngs=rngs), block(width, width)]
 
 

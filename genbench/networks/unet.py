@@ -14,6 +14,7 @@ from flax import nnx
 
 from genbench.data.conditions import Form, Given
 from genbench.networks import layers, text
+from genbench.networks.residual import ResidualBlock
 from genbench.ranges import COUNT, POSITIVE, SHARE, each
 
 DEFAULTS = {
@@ -55,7 +56,7 @@ class Level(nnx.Module):
         rngs: nnx.Rngs, **options,
     ):  # fmt: skip
         self.remat = layers.check_remat(remat)
-        self.block = layers.ResidualBlock(inputs, outputs, groups=groups, rngs=rngs, **options)
+        self.block = ResidualBlock(inputs, outputs, groups=groups, rngs=rngs, **options)
         self.attention = layers.Attention(outputs, heads=heads, groups=groups, rngs=rngs) if attention else None
         self.words = layers.CrossAttention(outputs, words, heads=heads, rngs=rngs) if words else None
 

@@ -233,6 +233,7 @@ def _prepared(request: Request) -> Any:
     from genbench.training.prepared import prepare
 
     config, loans = request.config, lending.promised(request.config, request.lent)
+    opening.spec(config.data)  # a guess of its shapes would match budgets that do not hold
     mesh = meshes.make_mesh(config.mesh if request.cores else None)
     return prepare(config, loans, mesh=mesh, on_noise=True)
 

@@ -162,7 +162,7 @@ def prepare(
     builder = None if on_noise else opening.open_data(config.data)
     if builder is not None:
         sources.count(builder, config.data.train_split)  # reports at once that there is no such split
-    spec = opening.spec(config.data) if builder is None else sources.spec_of(builder)
+    spec = opening.spec(config.data, guess=True) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     if spec.is_plane and config.network.name not in ('mlp', 'maxout', 'made', 'maf', 'none'):
         raise UserError(f'{spec.name} has points in the plane, but network.name={config.network.name} is for images; '

@@ -20,6 +20,7 @@ from genbench.families.base import Borrowed, Family
 from genbench.training import averages, checkpoint, encoders, installed, placement
 from genbench.training.checkpoint import Checkpoints, DamagedError
 from genbench.training.files import write_atomically
+from genbench.training.schemas import MANIFEST, SUMMARY
 from genbench.training.state import Blueprint, State, count
 
 MANIFEST_FORMAT = 1
@@ -29,17 +30,6 @@ FILES = ('config.json', 'manifest.json', 'metrics.jsonl', 'results.jsonl', 'summ
          'nonfinite.json', 'trackers.json', MONITOR, '.lock')  # fmt: skip
 FOLDERS = ('checkpoints', 'snapshots', 'samples', 'events', 'profile', 'evaluation', 'exploration', 'damaged',
            'borrowed', 'prepared')  # fmt: skip
-_DATA = {'name': str, 'shape': [int], 'levels': int, 'classes': int, 'fields?': [[str]], 'content?': str}
-_BORROWED = {'run': str, 'config': dict, 'data?': _DATA, 'step': int, 'average': str, 'state_sha256': str}
-_BORROWED |= {'borrowed?': {str: _BORROWED}, 'tokenizer_sha256?': str}  # what it borrowed; a text encoder's tokenizer
-MANIFEST = {
-    'data': _DATA, 'borrowed': {str: _BORROWED}, 'parameters': {str: int}, 'devices': [str], 'config_hash?': str,
-    'notes?': {str: str},
-}  # fmt: skip
-SUMMARY = {
-    'complete': bool, 'step': int, 'state_sha256': str, 'training_seconds': float, 'images_per_second': float,
-    'goodput?': float, 'mfu?': (float, None), 'device?': str,
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,7 +377,9 @@ def open_run(path: str | pathlib.Path, what: str = '', config: Config = None) ->
     folder = Folder(pathlib.Path(path))
     name = f'{what}: {folder.path}' if what else f'{folder.path}'
     if folder.path.suffix == '.py' and folder.path.is_file():
-        raise UserError(f'{name} is a config, which only a dry run takes in place of a run. Train it; name its folder.')
+        raise UserError(
+            f'{name} is a config, and only dry runs accept one here. Train it and give the folder of the run.'
+        )
     folder.check()
     if not folder.manifest.is_file():
         raise UserError(f'{name} is not a run (no manifest.json). Train one first with genbench train.')

@@ -5,14 +5,14 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from untrained import Untrained
 
 from genbench.data import captions
 from genbench.errors import UserError
 from genbench.evaluation import clip_score, harness
 from genbench.evaluation.features import clip, weights
 from genbench.exchange.safetensors import encode
-from genbench.families.base import Family, Samples, Update, register
+from genbench.families.base import Samples, register
 from genbench.networks.clip import ImageEncoder, TextEncoder
 from genbench.training.loop import train
 from genbench.training.sampling import to_uint8
@@ -24,21 +24,9 @@ TEXTS = {'vocabulary': len(IDS), 'size': 8, 'depth': 2, 'heads': 2, 'length': 77
 IMAGES = {'size': 8, 'depth': 1, 'heads': 2, 'patch': 8, 'image': 16, 'embedding': 6}
 
 
-class Nothing(nnx.Module):
-    def __init__(self):
-        self.w = nnx.Param(jnp.zeros(1))
-
-
 @register('scribe')
-class Scribe(Family):
+class Scribe(Untrained):
     """It writes the digit and the weight of its caption into two pixels."""
-
-    def networks(self, rngs):
-        return {'nothing': Nothing()}
-
-    @property
-    def updates(self):
-        return (Update('nothing', ('nothing',), lambda networks, *_: (networks['nothing'].w[...].sum(), {})),)
 
     def sample(self, networks, keys, given, sampler):
         numbers = jnp.asarray(captions.words([' '.join(WORDS[:10])])[0, :10])

@@ -6,31 +6,19 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
+from untrained import Untrained
 
 from genbench import cli
 from genbench.evaluation import harness, samples
-from genbench.families.base import Family, Likelihood, Samples, Update, register
+from genbench.families.base import Likelihood, Samples, register
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
 
 
-class Nothing(nnx.Module):
-    def __init__(self):
-        self.w = nnx.Param(jnp.zeros(1))
-
-
 @register('echo')
-class Echo(Family):
+class Echo(Untrained):
     """It shows the low resolution that it is told, and gives each image the nats of its distance to it."""
-
-    def networks(self, rngs):
-        return {'nothing': Nothing()}
-
-    @property
-    def updates(self):
-        return (Update('nothing', ('nothing',), lambda networks, *_: (networks['nothing'].w[...].sum(), {})),)
 
     def sample(self, networks, keys, given, sampler):
         return Samples(self.spec.quantise(given['low_resolution']), 1)

@@ -62,6 +62,17 @@ def test_a_shift_by_one_level_has_its_ratio_and_equal_images_the_largest():
     assert measured('reconstruction_ssim', Kept(IMAGES, np.zeros(0, int)))[0] == pytest.approx(1)
 
 
+def test_the_distance_of_reconstructions_is_that_of_a_shift(monkeypatch):
+    """Equal covariances, and means that are one level apart in each of four features."""
+    monkeypatch.setattr(reconstruction.reference, 'network_images', lambda images, spec, network: images)
+    features = lambda images, names: {'features': images.reshape(len(images), -1)[:, :4].astype(float)}  # noqa: E731
+    real = types.SimpleNamespace(network=types.SimpleNamespace(extract=features))
+    weights = types.SimpleNamespace(evaluation=types.SimpleNamespace(spec=SPEC, real=real))
+    for shift, wanted in ((0, 0), (1, 4), (3, 36)):
+        value, _, _ = reconstruction.MEASURES['reconstruction_fd'](weights, IMAGES, Kept(IMAGES + shift, np.zeros(0)))
+        assert value == pytest.approx(wanted, abs=1e-4)
+
+
 def test_the_perplexity_of_equally_frequent_codes_is_their_number():
     value, _, details = measured('codes_used', Kept(IMAGES, np.array([0, 7, 7, 0, 7])))
     assert value == 3 and details == {'codes': 5, 'perplexity': pytest.approx(3)}

@@ -72,6 +72,27 @@ def test_the_loss_is_that_of_a_laplace_distribution_with_one_learned_scale(built
     assert np.abs(z - mean).max() > 0.1
 
 
+def test_the_discriminator_begins_at_its_step(built):
+    """Before it, its own loss is 0 and the autoencoder's is that without a discriminator."""
+    _, networks, batch = built
+    family = families.get('kl_autoencoder')(resolved(beta=0.01, observation_scale=0.3, adversarial_start=3), SPEC)
+    key = jax.random.key(3)
+
+    @jax.jit
+    def losses(step):
+        plain = family._losses(networks, batch, key, step)[0]
+        return (
+            plain,
+            family.loss(networks, batch, key, step)[0],
+            family.discriminator_loss(networks, batch, key, step)[0],
+        )
+
+    plain, whole, own = jax.device_get(losses(2))
+    assert own == 0 and whole == pytest.approx(plain, rel=1e-6)
+    plain, whole, own = jax.device_get(losses(3))
+    assert own > 0 and whole != pytest.approx(plain, rel=1e-6)
+
+
 def test_an_autoencoder_without_a_learned_scale_has_none_to_train():
     family = families.get('kl_autoencoder')(resolved(learn_scale=False), SPEC)
     assert family.trained == ('encoder', 'decoder') and family.observation.scale == 1.0

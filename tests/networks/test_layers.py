@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from genbench.networks import layers, splitting
+from genbench.networks.residual import ResidualBlock
 from genbench.training import mesh as meshes
 
 
@@ -73,12 +74,12 @@ def test_attention_is_a_softmax_over_pixels():
 def test_fresh_residual_layers_are_the_identity():
     x = images(2, 4, 4, 8)
     np.testing.assert_array_equal(layers.Attention(8, rngs=nnx.Rngs(0))(x), x)
-    np.testing.assert_array_equal(layers.ResidualBlock(8, 8, groups=4, rngs=nnx.Rngs(0))(x), x)
+    np.testing.assert_array_equal(ResidualBlock(8, 8, groups=4, rngs=nnx.Rngs(0))(x), x)
 
 
 def test_a_condition_scales_and_shifts_the_second_norm():
     """By hand, on one pixel, where the norm of a single group is that of a vector (Nichol & Dhariwal 2021)."""
-    block = layers.ResidualBlock(3, 3, condition=2, groups=1, scale_shift=True, rngs=nnx.Rngs(0))
+    block = ResidualBlock(3, 3, condition=2, groups=1, scale_shift=True, rngs=nnx.Rngs(0))
     block.conv_out.kernel[...] = jnp.zeros((3, 3, 3, 3)).at[1, 1].set(jnp.eye(3))
     x, given = jnp.asarray([0.5, -1.0, 2.0]), jnp.asarray([1.0, -0.5])
     said = given @ block.condition.kernel[...] + block.condition.bias[...]

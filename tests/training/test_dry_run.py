@@ -6,6 +6,9 @@ import re
 import pytest
 
 from genbench import cli
+from genbench import config as configs
+from genbench.data import opening
+from genbench.errors import UserError
 from genbench.training import runs
 from genbench.training.metrics import read_rows
 from genbench.training.state import flatten
@@ -67,6 +70,8 @@ def test_the_data_need_not_be_prepared(config_file, tiny, capsys, tmp_path):
     said = capsys.readouterr().out
     assert 'data: There is no folder absent. Meanwhile one batch of noise takes the place of the images.' in said
     assert 'training images' not in said
+    with pytest.raises(UserError, match='There is no folder absent'):  # elsewhere, no shape is guessed
+        opening.spec(configs.load(str(config)).data)
 
 
 def test_a_config_stands_in_the_place_of_a_run_that_is_not_there(config_file, tiny, capsys):
@@ -76,4 +81,4 @@ def test_a_config_stands_in_the_place_of_a_run_that_is_not_there(config_file, ti
     assert 'borrowed runs' in capsys.readouterr().out
     assert cli.main(['train', f'--config={config}', '--workdir=never']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'teacher.py is a config, which only a dry run takes in place of a run. Train it; name its folder.' in line
+    assert 'teacher.py is a config, and only dry runs accept one here. Train it and give the folder of the run.' in line
