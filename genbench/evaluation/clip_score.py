@@ -18,7 +18,7 @@ from genbench.errors import UserError
 from genbench.evaluation.features import clip, weights
 from genbench.evaluation.samples import SHARD, drawn_rows
 from genbench.families.base import Family
-from genbench.networks.clip import TextEncoder
+from genbench.networks.clip import LENGTH, TEXTS, VOCABULARY, TextEncoder
 from genbench.training import processes, sampling
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 METRICS, CAPTION = ('clip_score',), 'caption'
 BATCH = 64  # texts at a time
-TEXTS = {
-    'clip-vitb32': {'size': 512, 'depth': 12, 'heads': 8, 'embedding': 512},
-    'clip-vitl14': {'size': 768, 'depth': 12, 'heads': 12, 'embedding': 768},
-}
-VOCABULARY, LENGTH = 49_408, 77
 BESIDE = ('vision_model.', 'visual_projection.', 'logit_scale')  # what the files contain besides the text tower
 
 
@@ -65,7 +60,8 @@ def texts(name: str, path: str = '', sha256: str = '', *, quiet: bool = False, o
     Raises:
       UserError: the weights are not there, have another hash, or are of another network.
     """
-    chosen = options or {'vocabulary': VOCABULARY, 'length': LENGTH, 'end': VOCABULARY - 1, **TEXTS[name]}
+    sizes = {'embedding': TEXTS[name]['size'], **TEXTS[name]}
+    chosen = options or {'vocabulary': VOCABULARY, 'length': LENGTH, 'end': VOCABULARY - 1, **sizes}
     file = weights.find(clip.ARCHITECTURES['clip-vitb32' if options else name].published, path, sha256, quiet=quiet)
     definition, params = weights.filled(lambda: TextEncoder(**chosen), file, unused=('position_ids',), beside=BESIDE)
 

@@ -44,7 +44,9 @@ class Architecture:
     unused: tuple[str, ...] = ()
 
 
-def of_clip(size: int, depth: int, heads: int, vocabulary: int = 49_408, length: int = 77) -> Architecture:
+def of_clip(
+    size: int, depth: int, heads: int, vocabulary: int = clip.VOCABULARY, length: int = clip.LENGTH
+) -> Architecture:
     """A text tower of CLIP. The end token has the last id, and fills up texts."""
     end = vocabulary - 1
 
@@ -74,8 +76,7 @@ def of_t5(size: int, depth: int, heads: int, hidden: int, vocabulary: int = 32_1
 
 
 ARCHITECTURES = {
-    'clip-vitb32': of_clip(512, 12, 8),
-    'clip-vitl14': of_clip(768, 12, 12),
+    **{name: of_clip(**sizes) for name, sizes in clip.TEXTS.items()},
     't5-v1_1-small': of_t5(512, 8, 6, 1024),
     't5-v1_1-base': of_t5(768, 12, 12, 2048),
     't5-v1_1-large': of_t5(1024, 24, 16, 2816),

@@ -12,6 +12,11 @@ from genbench.networks.vision_transformer import Dense, LayerNorm
 Array = jax.Array
 
 EPSILON = 1e-5  # for layer normalisation
+VOCABULARY, LENGTH = 49_408, 77  # token ids, of which the last ends texts, and the most tokens of a text
+TEXTS = {  # the published text towers; their projections keep the size
+    'clip-vitb32': {'size': 512, 'depth': 12, 'heads': 8},
+    'clip-vitl14': {'size': 768, 'depth': 12, 'heads': 12},
+}
 
 
 def _norm(size: int) -> LayerNorm:
