@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from genbench.networks.layers import Conv, GroupNorm, Linear, dropout, fan_average, zeros
+from genbench.networks import layers
+from genbench.networks.layers import Conv, GroupNorm, Linear, fan_average, zeros
 
 Array = jax.Array
 
@@ -38,5 +39,5 @@ class ResidualBlock(nnx.Module):
             h = self.norm_out(h) * (1 + scale) + shift
         else:
             h = self.norm_out(h if said is None else h + said)
-        h = self.conv_out(dropout(nnx.silu(h), self.dropout, key))
+        h = self.conv_out(layers.dropout(nnx.silu(h), self.dropout, key))
         return h + (x if self.shortcut is None else self.shortcut(x))
