@@ -45,7 +45,7 @@ _LATER = {
     'family.perceptual_vgg': '', 'family.perceptual_linear': '', 'family.perceptual_weight': 1.0,
     'network.middle': False, 'network.decoder_blocks': 0,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
-    'network.scale_shift': False,
+    'network.scale_shift': False, 'optimizer.unit_gradients': False,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 

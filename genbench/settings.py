@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
         'weight_decay': 0.0,
         'l2': 0.0,  # multiple of the parameters that is added to their clipped gradients
         'clip_norm': 1.0,  # largest norm of the gradient; 0: no clipping
+        'unit_gradients': False,  # scale the gradient of each array of parameters to norm 1 (Yu et al. 2017)
         'skip_norm': 0.0,  # skip updates whose gradient norm exceeds this; 0: skip none
     },
     'mesh': {  # lengths of the mesh axes; one may be -1, which takes the remaining devices

@@ -212,4 +212,7 @@ def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
         raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was not.')
     if made.guidance and not teacher.conditional:
         raise UserError(f'family.coupling has guidance={made.guidance:g}, which needs a teacher with conditions.')
+    if (made.guidance or WEIGHT in student.forms) and not teacher.config.family.condition_dropout:
+        raise UserError('Guided pairs need a teacher that was trained with family.condition_dropout above 0; this one '
+                        'was trained with 0.')  # fmt: skip
     return teacher

@@ -16,9 +16,10 @@ from genbench.ranges import COUNT, COUNT_OR_NONE, POSITIVE, each, one_of
 
 DEFAULTS = {
     'hidden': (128, 128, 128),  # widths of the hidden layers
-    'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'
+    'activation': 'silu',  # or 'tanh', 'relu', 'gelu', 'selu'; 'gated': a linear layer times the sigmoid of another
     'latent': 0,  # dimensions of a generator's z; 0: as many as an image has
-    # How a pair of networks starts: 'glorot' (Glorot & Bengio 2010), 'lecun' (LeCun et al. 1998) or 'as_pytorch'.
+    # How a pair of networks starts: 'glorot' (Glorot & Bengio 2010), 'he' (He et al. 2015), 'lecun' (LeCun et al. 1998)
+    # or 'as_pytorch'.
     'initial': 'glorot',
     'decoder_hidden': (),  # of a pair of networks, the widths of the decoder or discriminator; (): those of `hidden`
     'time': 'sinusoids',  # of a denoiser: embedded for every hidden layer, or 'input', one more number of the input
@@ -26,10 +27,11 @@ DEFAULTS = {
 ACTIVATIONS = {'tanh': nnx.tanh, 'relu': nnx.relu, 'silu': nnx.silu, 'gelu': nnx.gelu, 'selu': nnx.selu}
 TIME_FEATURES = 64  # number of sinusoids for a time
 glorot = nnx.initializers.glorot_uniform()
-INITIAL = {'glorot': glorot, 'lecun': nnx.initializers.lecun_normal()}
+he = nnx.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+INITIAL = {'glorot': glorot, 'he': he, 'lecun': nnx.initializers.lecun_normal()}
 COUPLINGS, MARGIN = 8, 0.01  # couplings of a flow; α of its logits, as in `couplings`
 RANGES = {
-    'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS), 'time': one_of('sinusoids', 'input'),
+    'hidden': each(COUNT, fewest=1), 'activation': one_of(*ACTIVATIONS, 'gated'), 'time': one_of('sinusoids', 'input'),
     'time_scale': POSITIVE, 'latent': COUNT_OR_NONE, 'initial': one_of(*INITIAL, 'as_pytorch'),
     'decoder_hidden': each(COUNT, int),
 }  # fmt: skip
@@ -67,8 +69,10 @@ class Perceptron(nnx.Module):
     """Vectors (batch, inputs) → (batch, outputs); conditions enter the first layer.
 
     Each layer's weights are uniform with variance 2 / (inputs + outputs), and biases start at zero (Glorot & Bengio
-    2010). With `zero`, the last layer starts at zero. `initial` may also be 'lecun', truncated normals with variance
-    1 / inputs (as in Haiku), or 'as_pytorch', which draws weights and biases uniformly in ±1 / √inputs.
+    2010). With `zero`, the last layer starts at zero. `initial` may also be 'he', normals with variance 2 / inputs
+    (He et al. 2015), 'lecun', truncated normals with variance 1 / inputs (as in Haiku), or 'as_pytorch', which draws
+    weights and biases uniformly in ±1 / √inputs. With 'gated' as activation, hidden units are (W x + b) σ(V x + c)
+    (Dauphin et al. 2017, equation 1).
     """
 
     def __init__(
@@ -79,14 +83,17 @@ class Perceptron(nnx.Module):
         self.layers = _layers((inputs, *hidden), rngs, initial)
         self.layers.append(_linear(hidden[-1], outputs, 'zero' if zero else initial, rngs))
         self.classes = layers.Classes(forms, hidden[0] if forms else 0, rngs=rngs)
-        self.activation = ACTIVATIONS[activation]
+        self.gates = _layers((inputs, *hidden), rngs, initial) if activation == 'gated' else None
+        self.activation = ACTIVATIONS.get(activation)
 
     def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
-        h, condition = self.layers[0](x), self.classes(given)
-        h = h if condition is None else h + condition
-        for layer in self.layers[1:]:
-            h = layer(self.activation(h))
-        return h
+        condition = self.classes(given)
+        for place, layer in enumerate(self.layers[:-1]):
+            h = layer(x)
+            if place == 0 and condition is not None:
+                h = h + condition
+            x = h * nnx.sigmoid(self.gates[place](x)) if self.gates else self.activation(h)
+        return self.layers[-1](x)
 
 
 class Encoder(Perceptron):
@@ -127,6 +134,9 @@ class Denoiser(nnx.Module):
     ):  # fmt: skip
         if unheard := [name for name, form in forms.items() if form.type in ('tokens', 'features', 'image')]:
             raise UserError(f'network.name=mlp cannot take the condition {unheard[0]!r}; use unet or dit.')
+        if activation == 'gated':
+            raise UserError('network.activation=gated is for perceptrons without sinusoids of a time; use '
+                            f'{", ".join(ACTIVATIONS)} or network.time=input.')  # fmt: skip
         self.conditioning = layers.Conditioning(
             TIME_FEATURES, hidden[0], forms, endpoint=False, kernel_init=glorot, class_init=glorot,
             time_scale=time_scale, second_time=second_time, rngs=rngs,

@@ -22,6 +22,11 @@ class Metric:
     lower_is_better: bool | None = None
     of_sampler: bool = True
 
+    @property
+    def group(self) -> str:
+        """Metrics of one group are shown for one way of drawing: those of restorations, or of samples."""
+        return 'restored' if self.name.startswith('restored_') else 'samples'
+
 
 METRICS = (
     Metric('FID', 'fid', '{:.2f}', True),
@@ -245,14 +250,14 @@ def _settings(row: Row) -> str:
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:
-    """The cell with the lowest mean among those with the most seeds.
+    """The cell with the best mean among those with the most seeds; the lowest mean if neither direction is better.
 
     The choice is between samplers or likelihood methods, never between evaluation seeds: the first seed counts.
     """
     seeds = max((cell.seeds for cell in cells), default=0)
     most = [cell for cell in cells if cell.seeds == seeds]
     alike = [cell for cell in most if not cell.metric.of_sampler or cell.measurement == most[0].measurement]
-    return min(alike, key=lambda cell: cell.value, default=None)
+    return min(alike, key=lambda cell: -cell.value if cell.metric.lower_is_better is False else cell.value, default=None)
 
 
 def _way(row: Row, metric: Metric) -> Way:

@@ -96,13 +96,13 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
             if cell.variant in BOUNDS:
                 continue
             speed = _cost(cell, costs['sampling_images_per_second'])
-            way = shown[cell.variant].way
+            chosen = shown[cell.variant].cells.get(metric.name)
             points.append({
                 'metric': metric.name, 'series': _sampling(cell) if alone else cell.variant, 'variant': cell.variant,
                 'line': f'{cell.variant} · {_sampling(cell)}', 'nfe': cell.way.nfe,
                 'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, **_told(cell, degenerate(cell)),
                 'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
-                'seconds': _cost(cell, costs['training_seconds']), 'top': way is not None and cell.way.fits(way),
+                'seconds': _cost(cell, costs['training_seconds']), 'top': chosen is not None and cell.way.fits(chosen.way),
             })  # fmt: skip
     return _dashed(points)
 

@@ -184,13 +184,22 @@ def _told_apart(first: Sequence[Entry], group: Sequence[Entry]) -> str:
 def _entry(study: StudyRecord, variant: str) -> Entry:
     top = cells.best([cell for cell in cells.of(study, study.main_metric) if cell.variant == variant])
     way = top.way if top else None
-    chosen = {metric.name: _chosen(study, variant, way, metric) for metric in METRICS}
+    ways = {'samples': way, 'restored': _restored(study, variant)}
+    chosen = {metric.name: _chosen(study, variant, ways[metric.group], metric) for metric in METRICS}
     trials = [trial for one in study.variants if one.name == variant for trial in one.trials]
     shown = {name: cell for name, cell in chosen.items() if cell is not None}
     if top is not None:
         shown[study.main_metric] = top
     protocol = top.measurement if top else None
     return Entry(variant, way, shown, protocol, max((cell.seeds for cell in shown.values()), default=len(trials)))
+
+
+def _restored(study: StudyRecord, variant: str) -> Way | None:
+    """How the restorations were drawn that are best by the first of their metrics that was measured."""
+    restored = [metric for metric in METRICS if metric.group == 'restored']
+    found = ([cell for cell in cells.of(study, metric.name) if cell.variant == variant] for metric in restored)
+    best = cells.best(next(filter(None, found), []))
+    return best.way if best else None
 
 
 def _chosen(study: StudyRecord, variant: str, way: Way | None, metric: Metric) -> Cell | None:

@@ -109,11 +109,22 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
 
 
+def unit_gradients() -> optax.GradientTransformation:
+    """The gradient of each array of parameters, divided by its Euclidean norm (Yu et al. 2017, equation 4)."""
+
+    def unit(gradient: jax.Array) -> jax.Array:
+        norm = jnp.linalg.norm(gradient.ravel())
+        return jnp.where(norm > 0, gradient / jnp.where(norm > 0, norm, 1), gradient)
+
+    return optax.stateless(lambda gradients, _: jax.tree.map(unit, gradients))
+
+
 def build(
     options: Mapping[str, Any], num_steps: int, usual: Mapping[str, Any] = DEFAULTS['optimizer']
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then the gradient of ½ l2 ‖θ‖², then the optimizer `options['name']`.
 
+    With `unit_gradients`, each array's clipped gradient is first scaled to norm 1, which undoes the clipping.
     PyTorch's optimizers call l2 `weight_decay`, AdamW excepted.
 
     Args:
@@ -128,5 +139,6 @@ def build(
     _refuse_unread(options, usual)
     optimizer = OPTIMIZERS[name](learning_rate(options, num_steps), options)
     clip, l2 = options['clip_norm'], options['l2']
-    parts = [optax.clip_by_global_norm(clip)] * bool(clip) + [optax.add_decayed_weights(l2)] * bool(l2)
+    parts = [optax.clip_by_global_norm(clip)] * bool(clip) + [unit_gradients()] * options['unit_gradients']
+    parts += [optax.add_decayed_weights(l2)] * bool(l2)
     return optax.chain(*parts, optimizer) if parts else optimizer

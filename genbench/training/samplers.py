@@ -125,6 +125,8 @@ def build(written: Written, family: Family) -> Sampler:
         raise UserError(f'The sampler {shown(written.text)} has guidance, which needs family.conditional or '
                         f'family.conditions, and family.condition_dropout in training{other}.'
                         )  # fmt: skip
+    if guided and not distilled and not {'guide', 'negative'} & {*texts} and texts.get('by') != 'classifier':
+        _check_dropout(written, family)
     if 'guide' in texts and 'negative' in texts:
         raise UserError(f'The sampler {shown(written.text)} has both guide and negative; use only one.')
     if texts.get('by') == 'classifier':
@@ -166,6 +168,13 @@ def build(written: Written, family: Family) -> Sampler:
     if why_not := family.why_not(steps, values.get('spacing', 'uniform')):
         raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and {why_not}.')
     return Sampler(written.name, steps, guidance, **chosen)
+
+
+def _check_dropout(written: Written, family: Family) -> None:
+    if not family.config.family.get('condition_dropout'):
+        raise UserError(f'The sampler {shown(written.text)} has guidance, which compares predictions with and without '
+                        'conditions, but this model was trained with family.condition_dropout=0; train it with 0.1, '
+                        'or give guide=RUN or negative=….')  # fmt: skip
 
 
 def _check_classifier(written: Written, family: Family) -> None:

@@ -31,10 +31,10 @@ def velocity(x_t, t, given=None):
 
 @pytest.fixture
 def student(make_family):
-    """`student(coupling='pairs', conditions=('guidance_weight:0-2',), taught=True)` → (student, teacher)."""
+    """`student(coupling='pairs', conditions=('guidance_weight:0-2',), taught=True, dropout=0.1)` → (student, teacher)."""
 
-    def make(coupling='pairs:copies=3,steps=64', conditions=('guidance_weight:0-2',), taught=True):
-        teacher = make_family('flow_matching', taught, condition_dropout=0.0)
+    def make(coupling='pairs:copies=3,steps=64', conditions=('guidance_weight:0-2',), taught=True, dropout=0.1):
+        teacher = make_family('flow_matching', taught, condition_dropout=dropout)
         lent = {'teacher': Borrowed(teacher)}
         options = {'coupling': coupling, 'conditions': conditions, 'condition_dropout': 0.0}
         return make_family('flow_matching', taught, borrowed=lent, **options), teacher
@@ -110,6 +110,8 @@ def test_weights_that_nothing_distils_are_refused(student, make_family):
         student(taught=False)
     with pytest.raises(UserError, match='and no guidance in family.coupling'):
         student('pairs:guidance=1')
+    with pytest.raises(UserError, match='condition_dropout above 0; this one was trained with 0'):
+        student(dropout=0.0)
 
 
 def test_a_weight_is_said_once(student):

@@ -37,6 +37,26 @@ def test_the_autoencoder_of_iwae_has_the_parameters_of_the_paper():
     assert count(lambda: build()['decoder']) == 51 * 200 + 201 * 200 + 201 * 784
 
 
+def test_gated_units_are_a_linear_layer_times_the_sigmoid_of_another():
+    """The numbers of parameters are those of VampPrior's VAE: 40 latents and two layers of 300 gated units."""
+    config, spec = configs.load('configs/paper/gated_vae_mnist.py'), DataSpec('mnist', (28, 28, 1), 256)
+    made = networks.encoder_and_decoder(
+        config.network, spec, {}, nnx.Rngs(0), codes=80, latent=40, outputs=1, pictures=False
+    )
+    encoder, decoder = made['encoder'], made['decoder']
+    assert count(lambda: encoder) == 2 * 785 * 300 + 2 * 301 * 300 + 301 * 80
+    assert count(lambda: decoder) == 2 * 41 * 300 + 2 * 301 * 300 + 301 * 784
+    assert float(encoder.layers[0].kernel[...].std()) == pytest.approx((2 / 784) ** 0.5, rel=0.02)
+    z = np.asarray(jax.random.normal(jax.random.key(0), (3, 40)), np.float64)
+    arrays = lambda layer: (np.asarray(layer.kernel[...], np.float64), np.asarray(layer.bias[...]))  # noqa: E731
+    h = z
+    for linear, gate in zip(decoder.layers[:-1], decoder.gates, strict=True):
+        (w, b), (v, c) = arrays(linear), arrays(gate)
+        h = (h @ w + b) / (1 + np.exp(-(h @ v + c)))
+    w, b = arrays(decoder.layers[-1])
+    np.testing.assert_allclose(decoder(jnp.asarray(z, jnp.float32)).reshape(3, -1), h @ w + b, rtol=1e-3, atol=1e-4)
+
+
 def test_a_decoder_and_a_discriminator_may_have_widths_of_their_own():
     network = configs.resolve({
         'family': {'name': 'vae'}, 'network': {'name': 'mlp', 'hidden': (7, 5), 'decoder_hidden': (5, 7)}
@@ -107,6 +127,11 @@ def test_a_denoiser_hears_times_and_classes():
 def test_words_and_pictures_are_refused():
     with pytest.raises(UserError, match='use unet or dit'):
         mlp.Denoiser(POINT, {'caption': Form('tokens', (4,), size=9)}, **SIZES, rngs=nnx.Rngs(0))
+
+
+def test_gates_are_refused_where_times_are_sinusoids():
+    with pytest.raises(UserError, match='activation=gated is for perceptrons without sinusoids'):
+        mlp.Denoiser(POINT, {}, **{**SIZES, 'activation': 'gated'}, rngs=nnx.Rngs(0))
 
 
 def test_codes_that_are_pictures_need_resolutions():

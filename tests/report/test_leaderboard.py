@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from genbench.evaluation.results import BOUNDS, COPIES, HELD_OUT, KEYS
-from genbench.report import collect, leaderboard
+from genbench.report import collect, figures, leaderboard
 
 
 def fd(trial, value, **more):
@@ -256,3 +256,17 @@ def test_what_the_clock_measured_is_a_range_over_seeds(board, seconds, shown):
     rows += [fd(f'a-{seed}', value, **cost) for seed, value in enumerate(seconds)]
     html = board(rows, {f'a-{seed}': 'a' for seed in range(3)})
     assert shown in html if shown else ' to 30<' not in html
+
+
+def test_restorations_are_shown_without_a_distance_and_for_the_sampler_that_restores_best(board, tmp_path):
+    def restored(metric, value, sampler):
+        row = fd('run', value, metric=metric, sampler=sampler)
+        return {**row, 'protocol': {**row['protocol'], 'sampler': sampler}}
+
+    rows = [restored(f'restored_{name}', value, sampler)
+            for sampler, psnr, misfit in (('ddim', 20.5, 0.25), ('heun', 30.5, 0.75))
+            for name, value in (('psnr', psnr), ('misfit', misfit))]  # fmt: skip
+    words = re.sub('<[^>]*>', ' ', board(rows))
+    assert '30.50' in words and '0.750' in words and '20.50' not in words and '0.250' not in words
+    points = figures.quality_points(collect.read(tmp_path))
+    assert {point['value']: point['top'] for point in points} == {20.5: False, 30.5: True, 0.25: False, 0.75: True}

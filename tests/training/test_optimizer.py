@@ -1,5 +1,6 @@
 """Schedules and optimizers do what their names say."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -85,6 +86,23 @@ def test_l2_with_adam_gives_what_pytorch_calls_weight_decay():
         steps, state = built.update(jnp.array([0.2, -0.4]), state, weights)
         weights = optax.apply_updates(weights, steps)
     assert np.asarray(weights) == pytest.approx([0.5038, -1.5016], abs=1e-4)
+
+
+def test_unit_gradients_with_adam_are_those_of_the_published_code():
+    """Recorded: five steps of sajadn/Exemplar-VAE's AdamNormGrad at a rate of 0.1 on Σ w a² Σ b² / 100."""
+    built = optimizer.build(options(learning_rate=0.1, clip_norm=1.0, unit_gradients=True), 10)
+    weights = {'a': jnp.array([[1.0, -2.0], [0.5, 3.0]]), 'b': jnp.array([0.3, -0.1, 4.0])}
+    state = built.init(weights)
+    gradient = jax.grad(lambda w: (w['a'] ** 2 * jnp.array([1.0, 2.0])).sum() * (w['b'] ** 2).sum() / 100)
+    for _ in range(5):
+        steps, state = built.update(gradient(weights), state, weights)
+        weights = optax.apply_updates(weights, steps)
+    assert np.asarray(weights['a']).ravel() == pytest.approx([0.504562, -1.500541, 0.023192, 2.499689], abs=1e-5)
+    assert np.asarray(weights['b']) == pytest.approx([-0.116822, 0.004880, 3.499961], abs=1e-5)
+
+
+def test_a_unit_gradient_of_zero_is_zero():
+    assert moved([0.0, 0.0], start=1.0, unit_gradients=True) == pytest.approx([1.0, 1.0])
 
 
 def test_adamw_decays_weights_that_have_no_gradient():

@@ -135,6 +135,16 @@ def test_an_unconditional_model_has_no_second_noise(tiny, digits):
         samplers.parse('ddim:9:guidance=0,renoise=plain', families.get('diffusion')(tiny('diffusion'), digits[0]))
 
 
+def test_guidance_needs_dropped_conditions_or_another_prediction_to_compare_with(tiny, digits):
+    config = tiny('diffusion', 'family.conditional=True', 'family.condition_dropout=0')
+    family = families.get('diffusion')(config, digits[0])
+    for options in ('guidance=2', 'guidance=0,renoise=plain'):
+        with pytest.raises(UserError, match='was trained with family.condition_dropout=0; train it with 0.1'):
+            samplers.parse(f'ddim:9:{options}', family)
+    for options in ('guidance=2,negative=label=3', 'guidance=2,guide=runs/a', 'guidance=0'):
+        samplers.parse(f'ddim:9:{options}', family)
+
+
 def test_no_more_steps_are_taken_than_were_trained(tiny, digits):
     """Unless times are continuous; the usual number of steps follows."""
     short = families.get('diffusion')(tiny('diffusion', 'family.num_timesteps=4'), digits[0])
