@@ -101,17 +101,17 @@ class Source:
     def family(self) -> Family:
         return self._run.after(self._step)
 
-    def stated(self, texts: Sequence[str], count: int, seed: int) -> dict[str, Any]:
-        """The conditions 'KIND=VALUE' for `count` images. Those that nobody states are null.
+    def stated(self, texts: Sequence[str], count: int, seed: int, flag: str = '--given') -> dict[str, Any]:
+        """The conditions 'KIND=VALUE' of the flag for `count` images. Those that nobody states are null.
 
         Raises:
           UserError: one is not stated, and the model was trained without its null value.
         """
         family = self.family
-        found = dict(_given(self._run, family, texts, count, seed) or {}) if texts else {}
+        found = dict(_given(self._run, family, texts, count, seed, flag) or {}) if texts else {}
         for name, form in family.forms.items():
             if name not in found and not self._run.config.family.get('condition_dropout'):
-                raise UserError(f'This model always needs the condition {name}; add --given {name}=….')
+                raise UserError(f'This model always needs the condition {name}; add {flag} {name}=….')
             found.setdefault(name, np.asarray(form.null(count)))
         return found
 
@@ -151,7 +151,9 @@ class Source:
         return self._ready[guide]
 
 
-def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int) -> Given:
+def _given(
+    run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int, flag: str = '--given'
+) -> Given:
     """The conditions of all images, as users write them; without any, those that sample pictures use."""
     noised = family.path is not None and family.from_noise
     readable = {**family.conditions, **(conditions.kept(family.spec) if noised else {})}
@@ -161,10 +163,11 @@ def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed
     for text in texts:
         name, equals, value = text.partition('=')
         if not equals or name in found:
-            raise UserError(f'--given {text} should be KIND=VALUE, with each kind once; for example --given label=3.')
+            raise UserError(f'{flag} {text} should be KIND=VALUE, with each kind once; for example {flag} label=3.')
         if name not in readable:
-            known = ', '.join(family.conditions) or 'none. Train with family.conditional=True or family.conditions'
-            raise UserError(f'--given {text}: this run has the conditions {known}.')
+            known = f'takes {", ".join(family.conditions)}' if family.conditions else (
+                'was trained without conditions; train with family.conditional=True or family.conditions')
+            raise UserError(f'{flag} {text}: this run {known}.')
         one = readable[name]
         rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}
         found[name] = np.asarray(one.make(rows, sampling.image_keys(family, 'conditions', seed, 0, count)))

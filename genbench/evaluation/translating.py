@@ -66,7 +66,7 @@ def inverted(
     """
     plain = dataclasses.replace(sampler, guidance=0.0)
     evaluations = int(plain.num_steps) if other.family.path is not None else 1
-    return other.inverted(plain, levels, other.stated(texts, len(levels), seed)), evaluations
+    return other.inverted(plain, levels, other.stated(texts, len(levels), seed, '--source-given')), evaluations
 
 
 def converted(levels: np.ndarray, spec: DataSpec, target: DataSpec) -> np.ndarray:

@@ -30,8 +30,8 @@ def kept(held: Mapping[str, Array], sampler: Sampler, space: Space, kind: str) -
         raise UserError(f'The option resample needs {KNOWN}, or problem=NAME in the sampler.')
     if ('known' in held or 'problem' in said) and isinstance(space, Latents):
         raise UserError('A model of latents cannot keep known pixels or solve inverse problems, because each latent '
-                        'covers many pixels; use --given original=IMAGE and strength=SHARE in the sampler.'
-                        )  # fmt: skip
+                        'covers many pixels; vary the image as a whole with genbench edit --task=vary, or with --given '
+                        'original=IMAGE and strength=SHARE in the sampler.')  # fmt: skip
     if 'original' in held and not {'known', 'observed'} & {*held} and not {'strength', 'start', 'problem'} & {*said}:
         raise UserError(f'--given original has no effect alone; add strength=SHARE to the sampler, or {KNOWN}.')
     if 'original' not in held:

@@ -134,9 +134,9 @@ def test_a_caption_is_short_for_a_condition(echo_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'why'),
     [
-        (('label=3',), 'this run has the conditions low_resolution, caption'),
+        (('label=3',), 'this run takes low_resolution, caption'),
         (('caption',), 'should be KIND=VALUE'),
-        (('=3',), 'this run has the conditions'),
+        (('=3',), 'this run takes'),
         (('caption=a', 'caption=b'), 'each kind once'),
         (('low_resolution=nowhere.png',), 'nowhere.png cannot be read as a picture'),
         (('low_resolution=',), 'cannot be read as a picture'),

@@ -142,7 +142,7 @@ WRONG = [
     (('--task=inpaint', '--mask={tmp}/large.png'), 'has 9×9 pixels', ''),
     (('--task=inpaint', '--count=0'), 'at least 1', ''),
     (('--task=super-resolve',), 'whole images and degrades them first', ''),
-    (('--task=inpaint', '--given=label=3'), 'this run has the conditions none', ''),
+    (('--task=inpaint', '--given=label=3'), 'this run was trained without conditions; train with', ''),
 ]  # fmt: skip
 
 
