@@ -191,7 +191,7 @@ def _entry(study: StudyRecord, variant: str) -> Entry:
     if top is not None:
         shown[study.main_metric] = top
     protocol = top.measurement if top else None
-    return Entry(variant, way, shown, protocol, max((cell.seeds for cell in shown.values()), default=len(trials)))
+    return Entry(variant, way or ways['restored'], shown, protocol, max((cell.seeds for cell in shown.values()), default=len(trials)))
 
 
 def _restored(study: StudyRecord, variant: str) -> Way | None:
