@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/inductive_moment_matching.py --workdir=runs/inductive_moment_matching
 
+docs/studies/few_step.md says what results to expect.
+
 Differs from the paper: the data set is different, and the U-Net is small, without attention. r is 0.05 in time before
 t, instead of 1/2¹² of the noise levels, so that jumps spread over the path within a short run. There is no guidance.
 Pixels have uniform noise in their bins. The learning rate, averaging and its warm-up also differ.

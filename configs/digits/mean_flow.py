@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/mean_flow.py --workdir=runs/mean_flow
 
+docs/studies/few_step.md says what results to expect.
+
 Differs from the paper: the data set is different, and the U-Net is small, without attention. There is no guidance.
 Pixels have uniform noise in their bins. The learning rate, averaging and its warm-up also differ.
 """

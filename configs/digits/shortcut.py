@@ -2,6 +2,8 @@
 
 genbench train --config=configs/digits/shortcut.py --workdir=runs/shortcut
 
+docs/studies/few_step.md says what results to expect.
+
 Differs from the paper: the data set is different, and the U-Net is small, without attention. Half of the images learn
 jumps, which are halved four times instead of seven, because the run is short. There is no guidance. Pixels have uniform
 noise in their bins. The learning rate, averaging and its warm-up also differ.

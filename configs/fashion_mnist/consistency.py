@@ -4,6 +4,7 @@ genbench train --config=configs/fashion_mnist/consistency.py --workdir=runs/fash
     --config.data.data_dir=DIR
 
 Train the teacher first: configs/fashion_mnist/diffusion.py. experiments/fashion_families.py compares it with others.
+That study has not been run to its end.
 
 Differs from the paper: as configs/mnist/consistency.py, on other images.
 """

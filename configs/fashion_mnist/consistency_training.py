@@ -5,7 +5,7 @@ genbench train --config=configs/fashion_mnist/consistency_training.py --workdir=
 
 This follows Y. Song, P. Dhariwal, Improved Techniques for Training Consistency Models, 2024, except as noted below.
 
-experiments/fashion_families.py compares it with other families.
+experiments/fashion_families.py compares it with other families. That study has not been run to its end.
 
 Differs from the paper: as configs/mnist/consistency_training.py, on other images.
 """

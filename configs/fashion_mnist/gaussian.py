@@ -3,6 +3,8 @@
 genbench train --config=configs/fashion_mnist/gaussian.py --workdir=runs/fashion_mnist_gaussian \
     --config.data.data_dir=DIR
 
+It gives the floor of experiments/fashion_families.py, which has not been run to its end.
+
 No paper to differ from: the moments are the maximum-likelihood estimate.
 """
 

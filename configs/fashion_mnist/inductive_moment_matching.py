@@ -3,7 +3,7 @@
 genbench train --config=configs/fashion_mnist/inductive_moment_matching.py --workdir=runs/fashion_imm \
     --config.data.data_dir=DIR
 
-experiments/fashion_families.py compares it with other families.
+experiments/fashion_families.py compares it with other families. That study has not been run to its end.
 
 Differs from the paper: as configs/mnist/inductive_moment_matching.py, on other images.
 """

@@ -3,7 +3,7 @@
 genbench train --config=configs/fashion_mnist/shortcut.py --workdir=runs/fashion_mnist_shortcut \
     --config.data.data_dir=DIR
 
-experiments/fashion_families.py compares it with other families.
+experiments/fashion_families.py compares it with other families. That study has not been run to its end.
 
 Differs from the paper: as configs/mnist/shortcut.py, on other images.
 """

@@ -151,9 +151,7 @@ class Source:
         return self._ready[guide]
 
 
-def _given(
-    run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int, flag: str = '--given'
-) -> Given:
+def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed: int, flag: str = '--given') -> Given:
     """The conditions of all images, as users write them; without any, those that sample pictures use."""
     noised = family.path is not None and family.from_noise
     readable = {**family.conditions, **(conditions.kept(family.spec) if noised else {})}
@@ -165,8 +163,11 @@ def _given(
         if not equals or name in found:
             raise UserError(f'{flag} {text} should be KIND=VALUE, with each kind once; for example {flag} label=3.')
         if name not in readable:
-            known = f'takes {", ".join(family.conditions)}' if family.conditions else (
-                'was trained without conditions; train with family.conditional=True or family.conditions')
+            known = (
+                f'takes {", ".join(family.conditions)}'
+                if family.conditions
+                else ('was trained without conditions; train with family.conditional=True or family.conditions')
+            )
             raise UserError(f'{flag} {text}: this run {known}.')
         one = readable[name]
         rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}

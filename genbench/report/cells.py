@@ -257,7 +257,8 @@ def best(cells: Sequence[Cell]) -> Cell | None:
     seeds = max((cell.seeds for cell in cells), default=0)
     most = [cell for cell in cells if cell.seeds == seeds]
     alike = [cell for cell in most if not cell.metric.of_sampler or cell.measurement == most[0].measurement]
-    return min(alike, key=lambda cell: -cell.value if cell.metric.lower_is_better is False else cell.value, default=None)
+    sign = lambda cell: -1 if cell.metric.lower_is_better is False else 1  # noqa: E731
+    return min(alike, key=lambda cell: sign(cell) * cell.value, default=None)
 
 
 def _way(row: Row, metric: Metric) -> Way:

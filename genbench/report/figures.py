@@ -102,7 +102,8 @@ def quality_points(study: StudyRecord) -> list[dict[str, Any]]:
                 'line': f'{cell.variant} · {_sampling(cell)}', 'nfe': cell.way.nfe,
                 'value': cell.value, **_whiskers(cell), 'seeds': cell.seeds, **_told(cell, degenerate(cell)),
                 'milliseconds': 1000 / speed if speed else None, 'flops': _cost(cell, costs['training_flops']),
-                'seconds': _cost(cell, costs['training_seconds']), 'top': chosen is not None and cell.way.fits(chosen.way),
+                'seconds': _cost(cell, costs['training_seconds']),
+                'top': chosen is not None and cell.way.fits(chosen.way),
             })  # fmt: skip
     return _dashed(points)
 

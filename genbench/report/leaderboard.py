@@ -191,7 +191,8 @@ def _entry(study: StudyRecord, variant: str) -> Entry:
     if top is not None:
         shown[study.main_metric] = top
     protocol = top.measurement if top else None
-    return Entry(variant, way or ways['restored'], shown, protocol, max((cell.seeds for cell in shown.values()), default=len(trials)))
+    seeds = max((cell.seeds for cell in shown.values()), default=len(trials))
+    return Entry(variant, way or ways['restored'], shown, protocol, seeds)
 
 
 def _restored(study: StudyRecord, variant: str) -> Way | None:

@@ -89,7 +89,7 @@ def test_from_a_model_to_itself_it_reconstructs(family, trained, picture, tmp_pa
         (('--task=translate', '--source={run}', '--sampler=ddim:4:strength=0.5'), 'leave strength out'),
         (('--task=translate', '--source={run}x'), 'is not a run'),
         (('--task=vary', '--source={run}'), 'vary has no use for --source'),
-        (('--task=translate', '--source-given=label=1'), '--source-given label=1: this run was trained without conditions'),
+        (('--task=translate', '--source-given=label=1'), '--source-given label=1: this run was trained without'),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(words, message, diffusion_run, picture, tmp_path, capsys):
