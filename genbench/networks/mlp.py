@@ -84,7 +84,7 @@ class Perceptron(nnx.Module):
         self.layers.append(_linear(hidden[-1], outputs, 'zero' if zero else initial, rngs))
         self.classes = layers.Classes(forms, hidden[0] if forms else 0, rngs=rngs)
         self.gates = _layers((inputs, *hidden), rngs, initial) if activation == 'gated' else None
-        self.activation = ACTIVATIONS.get(activation)
+        self.activation = nnx.sigmoid if activation == 'gated' else ACTIVATIONS[activation]
 
     def __call__(self, x: jax.Array, given: Given = None) -> jax.Array:
         condition = self.classes(given)
@@ -92,7 +92,7 @@ class Perceptron(nnx.Module):
             h = layer(x)
             if place == 0 and condition is not None:
                 h = h + condition
-            x = h * nnx.sigmoid(self.gates[place](x)) if self.gates else self.activation(h)
+            x = h * self.activation(self.gates[place](x)) if self.gates else self.activation(h)
         return self.layers[-1](x)
 
 
