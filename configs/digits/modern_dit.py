@@ -5,9 +5,10 @@ genbench train --config=configs/digits/modern_dit.py --workdir=runs/modern_dit
 For comparison, `--config.network.name=dit` trains the transformer of Peebles & Xie 2023 with the same sizes. It has
 been built and tested, but no results of this config are recorded.
 
-LightningDiT (J. Yao, X. Wang, Reconstruction vs. Generation, 2025) has the same parts of the network. Differs from it:
-pixels of 8×8 images instead of latents of ImageNet; places are added nowhere, only rotated; four blocks of width 128;
-Adam with a cosine schedule at 1e-3. The loss has no term for the direction of the velocity.
+LightningDiT (J. Yao, X. Wang, Reconstruction vs. Generation, 2025) has the same parts of the network.
+
+Differs from the paper: images of 8×8 pixels instead of latents of ImageNet; places are only rotated and not also added;
+four blocks of width 128; Adam with a cosine schedule at 1e-3. The loss has no term for the velocity's direction.
 """
 
 from ml_collections import ConfigDict

@@ -82,8 +82,9 @@ class FlowMatching(RegressionFamily):
         self.made: Pairs | None = self._coupling() if 'teacher' in self.borrowed else None
         if self.made:
             self.teacher = checked(self, self.borrowed['teacher'].family, self.made)
+            times: Any = self._time_sampler
             if config.family.time_sampler.startswith('steps'):
-                self.kind, self.most_steps = 'fixed steps', self._time_sampler.keywords['count']
+                self.kind, self.most_steps = 'fixed steps', times.keywords['count']
 
     @property
     def distils(self) -> bool:

@@ -4,6 +4,7 @@ The paper's sizes as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,8 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, heads: int, expansion: int, words: int, *, rngs: nnx.Rngs):
         self.modulation = layers.Linear(width, 6 * width, kernel_init=layers.zeros, rngs=rngs)
-        self.attention = Attention(width, heads, rngs=rngs)
-        self.mlp = Perceptron(width, expansion * width, rngs=rngs)
+        self.attention: Any = Attention(width, heads, rngs=rngs)
+        self.mlp: Any = Perceptron(width, expansion * width, rngs=rngs)
         self.words = layers.CrossAttention(width, words, heads=heads, rngs=rngs) if words else None
 
     def __call__(self, x: Array, condition: Array, words: Array | None) -> Array:
