@@ -1,15 +1,20 @@
 """Reflow: pairs of noise and image that the ODE of a finished run makes, and training on them."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genbench import config, families
+from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Networks
 from genbench.interpolants import times
 from genbench.interpolants.predictions import Prediction
-from genbench.training import samplers
+from genbench.training import lending, preparation, runs, samplers
+from genbench.training.state import Blueprint
 
 MEAN, DEVIATION = 0.3, 0.4  # of every pixel of the teacher's images
 
@@ -160,3 +165,20 @@ def test_u_shaped_times_have_the_density_of_the_paper(make_family):
     t = np.sort(times.u_shaped(schedule, jax.random.split(jax.random.key(0), 20_000), a=4.0))
     share = (np.exp(4 * t) - np.exp(4 * (1 - t)) + np.exp(4) - 1) / (2 * (np.exp(4) - 1))
     np.testing.assert_allclose(share, (np.arange(20_000) + 0.5) / 20_000, atol=0.015)
+
+
+def test_a_round_that_is_planned_borrows_its_teacher_and_nothing_that_only_trained_it():
+    """As `--dry-run` sees the third of three runs, none of which is trained."""
+    root = pathlib.Path(__file__).resolve().parents[2] / 'configs' / 'digits'
+    first = config.load(str(root / 'reflow.py'), [f'family.teacher={root / "flow_matching.py"}'])
+    second = config.load(str(root / 'reflow_distilled.py'))
+    loans = lending.promised(second, {'teacher': first})
+    assert list(loans['teacher'].description['borrowed']) == ['teacher'] and loans['teacher'].state['lent'] == {}
+    spec = DataSpec('digits', (8, 8, 1), levels=17, classes=10)
+    described = runs.describe({name: loan.description for name, loan in loans.items()})
+    student = Blueprint(families.get(second.family.name)(second, spec, described))
+    assert student.family.stands_alone and student.family.teacher.stands_alone
+    shapes = preparation.shapes(student.family, {name: loan.state for name, loan in loans.items()}, {
+        'image': np.zeros((2, 8, 8, 1), np.int32), 'label': np.zeros(2, np.int32),
+    })  # fmt: skip
+    assert shapes['pair_image'].shape == (4, 8, 8, 1)
