@@ -31,7 +31,7 @@ def velocity(x_t, t, given=None):
 
 @pytest.fixture
 def student(make_family):
-    """`student(coupling='pairs', conditions=('guidance_weight:0-2',), taught=True)` → (student, teacher)."""
+    """`student(coupling='pairs', conditions=('guidance_weight:0-2',), taught=True, dropout=0.1)` → it, its teacher."""
 
     def make(coupling='pairs:copies=3,steps=64', conditions=('guidance_weight:0-2',), taught=True, dropout=0.1):
         teacher = make_family('flow_matching', taught, condition_dropout=dropout)
