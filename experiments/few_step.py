@@ -7,8 +7,9 @@ teacher leaves, which is about half. Reflow also pays for its pairs of noise and
 one number of steps, so it has a run for each. The diffusion and flow-matching runs of the whole budget show what few
 steps of a solver give without distillation.
 
-Cost: 23 minutes of one core a seed without adversarial distillation, which has not been run in this study. One of the
-three seeds has run (docs/studies/few_step.md).
+Cost: 23 minutes of one core a seed without consistency tuning, consistency trajectories, distribution matching and
+adversarial distillation, which have not been run in this study. One of the three seeds of the others has run
+(docs/studies/few_step.md).
 
 Expect, with one evaluation: FD 6.4 for consistency distillation, 7.1 for consistency training, 7.3 for progressive
 distillation, 7.6 to 10.5 for the others, and 189 for a solver of diffusion.
@@ -22,7 +23,9 @@ CONFIGS = 'configs/digits'
 ALONE = (
     'consistency_training', 'continuous_consistency', 'mean_flow', 'shortcut', 'inductive_moment_matching',
 )  # fmt: skip
-TAUGHT = ('consistency', 'adversarial_distillation', 'reflow')
+BY_DIFFUSION = ('consistency_tuning', 'consistency_trajectory', 'distribution_matching', 'adversarial_distillation')
+TAUGHT = ('consistency', *BY_DIFFUSION, 'reflow')
+ONLY_ONE = ('distribution_matching',)  # it learns one number of steps, here one
 JUMPS = ('multistep_consistency:1', 'multistep_consistency:2', 'multistep_consistency:4')
 # The times of two steps are those of the papers; those of four are a choice of ours.
 TIMES = {
@@ -59,7 +62,7 @@ def get_study() -> Study:
             *(_lower(f'progressive_distillation_{n}', 'diffusion', {'nfe': n})[0] for n in (1, 2, 4)),
             *_lower('consistency', 'consistency_training', ONE),  # at other numbers, their times differ
             *_lower('progressive_distillation_4', 'consistency', FOUR),
-            *(less('fd', name, name, FOUR, ONE) for name in (*ALONE, *TAUGHT)),
+            *(less('fd', name, name, FOUR, ONE) for name in (*ALONE, *TAUGHT) if name not in ONLY_ONE),
         ),
         baseline='diffusion',
         figures=('nfe', 'leaderboard', 'samples'),
@@ -82,11 +85,9 @@ def get_study() -> Study:
                 {'family.teacher': '{trials}/teacher', 'evaluation.samplers': JUMPS},
                 after=('teacher',),
             ),
-            Trial(
-                'adversarial_distillation',
-                f'{CONFIGS}/adversarial_distillation.py',
-                {'family.teacher': '{trials}/teacher'},
-                after=('teacher',),
+            *(
+                Trial(name, f'{CONFIGS}/{name}.py', {'family.teacher': '{trials}/teacher'}, after=('teacher',))
+                for name in BY_DIFFUSION
             ),
             *(_progressive(last) for last in (4, 2, 1)),
             Trial(

@@ -5,8 +5,9 @@ genbench train --config=configs/digits/reflow.py --workdir=runs/reflow
 Train the teacher first: configs/digits/flow_matching.py. docs/studies/few_step.md says what results to expect.
 
 Differs from the paper: in X. Liu et al., Flow Straight and Fast, 2023, an adaptive solver follows the teacher's ODE.
-Here 10 steps of Heun's rule do. There are 4 pairs per train image. There is one round of reflow, without distillation
-after it. Networks are small, and the data set is different.
+Here 10 steps of Heun's rule do. There are 4 pairs per train image. Networks are small, and the data set is different.
+`--config.family.teacher=runs/reflow` makes the next round, and configs/digits/reflow_distilled.py the distillation
+after it.
 """
 
 from ml_collections import ConfigDict

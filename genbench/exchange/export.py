@@ -93,6 +93,11 @@ def named(state: Mapping[str, Any], prefix: str = '') -> list[tuple[str, np.ndar
     return [*variables, *lent]
 
 
+def layout_of(module: Any) -> Any:
+    """The layout for a network, which checks whether it can hold it. Subclasses of a DiT have other layers."""
+    return diffusers_dit if type(module) is DiT else diffusers
+
+
 def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[Files, list[str], str]:
     """The only network of a family, a U-Net or a DiT, and the diffusers scheduler if one fits."""
     family, options = blueprint.family, run.config.network
@@ -101,7 +106,7 @@ def _diffusers(run: runs.Run, blueprint: states.Blueprint, state: Any) -> tuple[
         held = ', '.join([*networks, *(f'{name} (borrowed)' for name in state.get('lent', {}))])
         raise UserError(f"diffusers' layout has one network, but this run has {held}. Use --format=safetensors.")
     ((name, module),) = networks.items()
-    layout: Any = diffusers_dit if isinstance(module, DiT) else diffusers
+    layout = layout_of(module)
     layout.check(options, name, module, family.forms)
     size, _, channels = family.spec.shape
     classes = sum(form.size for form in family.forms.values())

@@ -211,6 +211,11 @@ class Family:
         return {name: one.form for name, one in self.conditions.items()}
 
     @property
+    def stands_alone(self) -> bool:
+        """Whether it can be sampled and scored without the runs that it borrowed."""
+        return {*self.borrowed} <= {*self.only_to_train}
+
+    @property
     def notes(self) -> Mapping[str, str]:
         """What the manifest says of the objective that no key of the config says by itself."""
         return {}

@@ -7,7 +7,7 @@ Models with Minibatch Optimal Transport, 2024 (paths between any two sets, with 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,30 +19,11 @@ from genbench.data.conditions import WEIGHT, Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, register
-from genbench.families.paths import PathFamily
+from genbench.families.pairs import PAIRS, Pairs, checked
 from genbench.families.regression import RegressionFamily
 from genbench.families.taught import copy
-from genbench.interpolants import couplings, solvers
-from genbench.interpolants.choices import Choice
-from genbench.ranges import ANY, COUNT, NOT_NEGATIVE, PATH, POSITIVE, Range
-
-
-class Pairs(NamedTuple):
-    """Pairs of noise and the image that a finished run's ODE turns it into (Liu et al. 2023, section 2.1: reflow).
-
-    Attributes:
-      copies: the number of pairs per row of the train split. Each training step uses one of them.
-    """
-
-    solver: str
-    steps: int
-    guidance: float
-    copies: int
-
-
-_PAIRS = Choice(Pairs, {
-    'solver': ('heun', Range()), 'steps': (25, COUNT), 'guidance': (0.0, ANY), 'copies': (4, COUNT),
-})  # fmt: skip
+from genbench.interpolants import couplings
+from genbench.ranges import NOT_NEGATIVE, PATH, POSITIVE
 
 
 @register('flow_matching')
@@ -53,9 +34,13 @@ class FlowMatching(RegressionFamily):
     weights if both have the same architecture. With the condition `guidance_weight` as well, a guidance weight is drawn
     for each pair, the ODE is guided with it, and the network takes it as a condition (C. Meng et al., On Distillation
     of Guided Diffusion Models, 2023).
+
+    The teacher may have been trained on pairs itself: with k-rectified flow as the teacher this is (k + 1)-rectified
+    flow. With `time_sampler=steps:count=k` as well, the network learns k steps of `euler` and no others, which for k =
+    1 is the distillation of Liu et al. 2023, section 2.2.
     """
 
-    couplings = {**couplings.COUPLINGS, 'pairs': _PAIRS}
+    couplings = {**couplings.COUPLINGS, 'pairs': PAIRS}
     only_to_train = ('teacher',)
     ranges = {'teacher': PATH, 'scale': POSITIVE, 'path_noise': NOT_NEGATIVE, 'data_noise': NOT_NEGATIVE}
 
@@ -96,7 +81,10 @@ class FlowMatching(RegressionFamily):
             self.draw, self.from_noise = _points(config.family.source, spec, config.family.scale), False
         self.made: Pairs | None = self._coupling() if 'teacher' in self.borrowed else None
         if self.made:
-            self.teacher = _checked(self, self.borrowed['teacher'].family, self.made)
+            self.teacher = checked(self, self.borrowed['teacher'].family, self.made)
+            times: Any = self._time_sampler
+            if config.family.time_sampler.startswith('steps'):
+                self.kind, self.most_steps = 'fixed steps', times.keywords['count']
 
     @property
     def distils(self) -> bool:
@@ -104,8 +92,17 @@ class FlowMatching(RegressionFamily):
 
     @property
     def likelihoods(self) -> tuple[Likelihood, ...]:
-        """None if the density where paths start is not normal."""
-        return () if self.config.family.source else super().likelihoods
+        """None if the density where paths start is not normal, or if the network knows steps of one length only."""
+        return () if self.config.family.source or self.kind != 'denoiser' else super().likelihoods
+
+    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+        if self.kind == 'denoiser' or self.most_steps is None:
+            return super().why_not(steps, spacing)
+        divides = self.schedule.curve is None and self.most_steps % steps == 0
+        if spacing == 'uniform' and (divides or steps == self.most_steps):
+            return ''
+        return (f'this model learned {self.most_steps} steps of spacing=uniform (family.time_sampler); take that many, '
+                'or a smaller number that divides it')  # fmt: skip
 
     @property
     def told(self) -> dict[str, conditions.Form]:
@@ -114,7 +111,8 @@ class FlowMatching(RegressionFamily):
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)
-        if self.made and self.config.network == self.teacher.config.network and self.told == self.teacher.forms:
+        alike = self.made and self.config.network == self.teacher.config.network
+        if alike and self.teacher.forms in (self.told, self.forms):
             taught = networks.borrowed('teacher')[self.teacher.main_network]
             copy(taught, networks['denoiser'])
 
@@ -129,7 +127,10 @@ class FlowMatching(RegressionFamily):
             noise, given = teacher.draw(keys, 'noise', self.spec.shape), teacher.given(rows, rng.named(keys, 'given'))
             start = teacher.schedule.sigma(jnp.asarray(teacher.schedule.t_max)) * noise
             weight = self._weights(rows, keys)
-            sampler = Sampler(made.solver, made.steps, weight.get(WEIGHT, made.guidance))
+            guidance = weight.get(WEIGHT, made.guidance)
+            if WEIGHT in teacher.forms:
+                given, guidance = {**(given or {}), WEIGHT: jnp.broadcast_to(guidance, keys.shape)}, 0.0
+            sampler = Sampler(made.solver, made.steps, guidance)
             image = teacher.carried(networks.borrowed('teacher'), start, keys, given, sampler).x
             told = {f'pair_{name}': {**(given or {}), **weight}[name] for name in self.conditions}
             return {'pair_noise': noise, 'pair_image': image, **told}
@@ -181,38 +182,3 @@ def _points(name: str, spec: DataSpec, scale: float) -> Callable[..., Array]:
         return jnp.asarray(points)[rng.integers(keys, purpose, 0, len(points))].reshape(-1, *shape)
 
     return draw
-
-
-def _checked(student: FlowMatching, teacher: Any, made: Pairs) -> PathFamily:
-    """The run that makes the pairs, checked for whether it can."""
-    name = teacher.config.family.name
-    if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
-        raise UserError(f'The teacher is a {name} model, which has no ODE from noise to images; use a diffusion or '
-                        'flow_matching run.')  # fmt: skip
-    if teacher.borrowed or len(student.borrowed) > 1:
-        raise UserError('Pairs need pixels and a teacher that stands alone: neither it nor this run may build on '
-                        'other runs.')  # fmt: skip
-    if teacher.spec != student.spec:
-        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {student.spec}.')
-    for key, own in (('scale', 1.0), ('source', '')):
-        if (other := teacher.config.family.get(key, own)) != student.config.family[key]:
-            raise UserError(f'The teacher has family.{key}={other!r}, and this run {student.config.family[key]!r}.')
-    solver = teacher.solver(made.solver)
-    if solvers.draws(solver):
-        raise UserError(f'family.coupling has solver={made.solver}, which draws noise; pairs are the two ends of an '
-                        'ODE, so use heun.')  # fmt: skip
-    solver.options().check(teacher.schedule)
-    if teacher.most_steps is not None and made.steps > teacher.most_steps:
-        raise UserError(f'family.coupling has steps={made.steps}, and the teacher was trained at the times of '
-                        f'{teacher.most_steps}; take at most {teacher.most_steps}.')  # fmt: skip
-    if WEIGHT in student.forms and (WEIGHT in teacher.forms or not teacher.conditional or made.guidance):
-        raise UserError(f'The condition {WEIGHT} needs a teacher that was trained with other conditions, and no '
-                        'guidance in family.coupling.')  # fmt: skip
-    if strange := [one for one, form in student.told.items() if teacher.forms.get(one) != form]:
-        raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was not.')
-    if made.guidance and not teacher.conditional:
-        raise UserError(f'family.coupling has guidance={made.guidance:g}, which needs a teacher with conditions.')
-    if (made.guidance or WEIGHT in student.forms) and not teacher.config.family.condition_dropout:
-        raise UserError('Guided pairs need a teacher that was trained with family.condition_dropout above 0; this one '
-                        'was trained with 0.')  # fmt: skip
-    return teacher

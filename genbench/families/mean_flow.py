@@ -1,24 +1,35 @@
 """Mean flows: Z. Geng et al., Mean Flows for One-step Generative Modeling, 2025."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from genbench import rng
-from genbench.families.base import Array, Batch, Networks, Scalars, register
+from genbench.data import conditions
+from genbench.data.spec import DataSpec
+from genbench.errors import UserError
+from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, register
 from genbench.families.regression import FlowMapFamily
 from genbench.interpolants import predictions
 from genbench.interpolants.schedules import expand
 from genbench.networks.layers import plain_attention
-from genbench.ranges import NOT_NEGATIVE, PROBABILITY
+from genbench.ranges import NOT_NEGATIVE, PROBABILITY, Range
 
 
 @register('mean_flow')
 class MeanFlow(FlowMapFamily):
-    """Learns the mean velocity u from the identity u = v − (t − s) du/dt (equation 6)."""
+    """Learns the mean velocity u from the identity u = v − (t − s) du/dt (equation 6).
 
-    ranges = {'apart': PROBABILITY, 'adaptive': NOT_NEGATIVE}
+    With `guidance=w`, u is the mean of the guided velocity (1 + w) v(x_t | c) − w v(x_t), so that samples are guided in
+    one evaluation of the network (section 4.2).
+    """
+
+    ranges = {
+        'apart': PROBABILITY, 'adaptive': NOT_NEGATIVE, 'guidance': NOT_NEGATIVE, 'mixed': Range(0, 0.99),
+        'guided_until': PROBABILITY,
+    }  # fmt: skip
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -27,12 +38,38 @@ class MeanFlow(FlowMapFamily):
             'apart': 0.25,  # the share of images with s < t; the rest is flow matching (table 1a)
             'adaptive': 1.0,  # p: the squared error is divided by itself raised to the power p (table 1e)
             'time_sampler': 'logit_normal:mean=-0.4',
+            'guidance': 0.0,  # w of the velocity that is learned, as in samplers of other families
+            'mixed': 0.0,  # κ, the share of the network's own prediction in the target (appendix B.1)
+            'guided_until': 1.0,  # the time above which the velocity is not guided (table 4)
         }
         # Derivatives with respect to time grow with the sinusoids' frequencies.
         return {'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 30.0}}
 
+    def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
+        super().__init__(config, spec, borrowed)
+        options = config.family
+        if options.guidance and not (self.conditional and options.condition_dropout):
+            raise UserError(f'family.guidance is {options.guidance:g}, which compares predictions with and without '
+                            'conditions; set family.conditional=True and family.condition_dropout=0.1.')  # fmt: skip
+        for name in ('mixed', 'guided_until'):
+            if options[name] != self.defaults()['family'][name] and not options.guidance:
+                raise UserError(f'family.{name} has no effect without family.guidance.')
+
+    def guided(self, networks: Networks, batch: Batch, x_t: Array, t: Array, v: Array) -> Array:
+        """ω v + κ u(x_t, t, t | c) + (1 − ω − κ) u(x_t, t, t) with ω = (1 + w) (1 − κ), and v for images without c.
+
+        With κ = 0 this is equation 19. u learns the guided velocity, so that κ of it and 1 − κ of ω / (1 − κ) = 1 + w
+        have it as their fixed point (appendix B.1).
+        """
+        options, given = self.config.family, self.given(batch)
+        null = conditions.drop(self.conditions, given, jnp.ones(len(t), bool))
+        told, untold = (self.mean_velocity(networks, one)(x_t, t, t) for one in (given, null))
+        omega, kappa = (1 + options.guidance) * (1 - options.mixed), options.mixed
+        guided = jax.lax.stop_gradient(omega * v + kappa * told + (1 - omega - kappa) * untold)
+        return jnp.where(expand(self.silent(batch) | (t > options.guided_until), v), v, guided)
+
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
-        """‖u − sg(v − (t − s) (v ∂u/∂x + ∂u/∂t))‖² (algorithm 1)."""
+        """‖u − sg(v − (t − s) (v ∂u/∂x + ∂u/∂t))‖² (algorithm 1), where v may be guided (equations 17 to 19)."""
         times = self.times(batch['key']), self.times(rng.named(batch['key'], 'second time'))
         apart = rng.uniform(batch['key'], 'apart') < self.config.family.apart
         t = jnp.maximum(*times)
@@ -40,6 +77,8 @@ class MeanFlow(FlowMapFamily):
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
         v = predictions.target('velocity', self.schedule, x, noise, t)
+        if self.config.family.guidance:
+            v = self.guided(networks, batch, x_t, t, v)
         with plain_attention():  # the loss needs forward-mode differentiation
             along = v, jnp.ones_like(t), jnp.zeros_like(s)
             u, slope = jax.jvp(self.mean_velocity(networks, given, key), (x_t, t, s), along)

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from genbench.data.conditions import WEIGHT
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Family, Networks, Update
@@ -43,7 +44,7 @@ class TaughtFamily(PathFamily):
 
     @property
     def path_config(self) -> Any:
-        return self.teacher.config.family
+        return self.teacher.path_config
 
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         return {'student': self.teacher.networks(rngs)[self.teacher.main_network]}
@@ -86,15 +87,18 @@ def _checked(teacher: Family, spec: DataSpec) -> PathFamily:
         raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {spec}.')
     if not isinstance(teacher, PathFamily) or teacher.kind != 'denoiser':
         raise UserError(
-            f'The teacher is a {teacher.config.family.name} model, which has no path from noise to data that a student '
-            'could follow; use a diffusion or flow_matching run.'
+            f'The teacher is a {teacher.config.family.name} model that has no path from noise to data that a student '
+            'could follow; use a diffusion run, or a flow_matching run that was not distilled.'
         )
     if isinstance(teacher.space, Latents):
         raise UserError('The teacher models latents, but distillation needs a teacher that models pixels.')
     if not teacher.from_noise:
         raise UserError('The teacher starts from points (family.source), but a student starts from noise; use a '
                         'teacher that starts from noise.')  # fmt: skip
-    if teacher.borrowed:
-        raise UserError('The teacher builds on other runs, but a student copies one network; use a run that stands '
-                        'alone.')  # fmt: skip
+    if not teacher.stands_alone:
+        raise UserError('The teacher cannot be sampled without the runs that it builds on, but a student copies one '
+                        'network; use a run that needs no others.')  # fmt: skip
+    if WEIGHT in teacher.forms:
+        raise UserError(f'The teacher takes the condition {WEIGHT}, which this family does not give; use a teacher '
+                        'without it.')  # fmt: skip
     return teacher

@@ -7,6 +7,7 @@ of devices therefore does not matter. A family may add samplers to its own copy 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -19,6 +20,7 @@ from genbench.interpolants.schedules import Schedule
 from genbench.ranges import ANY, COUNT, POSITIVE, Range
 
 Array = jax.Array
+STEEPEST = 2 / (math.pi - 2)  # the largest scale of `mode` for which its f is monotone
 
 
 def uniform(schedule: Schedule, keys: Array) -> Array:
@@ -51,6 +53,14 @@ def log_normal(schedule: Schedule, keys: Array, *, mean: float, deviation: float
     """The noise level σ / α has a normal logarithm (Karras et al. 2022, table 1), within the schedule's levels."""
     level = jnp.exp(mean + deviation * rng.normal(keys, 'time'))
     return jnp.clip(schedule.time_at(level), schedule.t_min, schedule.t_max)
+
+
+def mode(schedule: Schedule, keys: Array, *, scale: float) -> Array:
+    """The fraction of the way to noise is f(u) = 1 − u − s (cos²(π u / 2) − 1 + u) of an even u, with s = `scale`
+    (Esser et al. 2024, equation 20). Its density is symmetric; its middle is a mode for s > 0 and a valley for s < 0.
+    """
+    u = rng.uniform(keys, 'time')
+    return _on_the_way(schedule, 1 - u - scale * (jnp.square(jnp.cos(jnp.pi * u / 2)) - 1 + u))
 
 
 def u_shaped(schedule: Schedule, keys: Array, *, a: float) -> Array:
@@ -109,6 +119,7 @@ SAMPLERS: dict[str, Choice] = {
     'by_weight': Choice(by_weight, {'power': (1.0, Range(0, 1))}, needs=('times alone',), offers=('even times',)),
     'steps': Choice(over_steps, {'count': (1000, COUNT)}),
     'logit_normal': Choice(logit_normal, {'mean': (0.0, ANY), 'deviation': (1.0, POSITIVE)}),
+    'mode': Choice(mode, {'scale': (1.29, Range(-1, STEEPEST))}),
     'u_shaped': Choice(u_shaped, {'a': (4.0, POSITIVE)}),
     'log_normal': Choice(log_normal, {'mean': (-1.2, ANY), 'deviation': (1.2, POSITIVE)}),
 }

@@ -22,6 +22,7 @@ from genbench.networks import (
     maxout,
     mlp,
     mmdit,
+    modern_dit,
     ncsnpp,
     pixel_cnn,
     pixel_transformer,
@@ -42,8 +43,8 @@ from genbench.networks.in_order import InOrder
 from genbench.ranges import Range
 
 _MODULES: tuple[Any, ...] = (
-    unet, dit, mmdit, ncsnpp, adm, edm2, vdm, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2, stylegan3,
-    progressive, couplings, mlp, made, maf, maxout, real_nvp, tarflow, flowpp, residual_flow, jet, pixel_cnn,
+    unet, dit, mmdit, modern_dit, ncsnpp, adm, edm2, vdm, autoencoder, resnet, r3gan, dcgan, sngan, stylegan2,
+    stylegan3, progressive, couplings, mlp, made, maf, maxout, real_nvp, tarflow, flowpp, residual_flow, jet, pixel_cnn,
     pixel_transformer, top_down,
 )  # fmt: skip
 _NAMED = {module.__name__.rpartition('.')[2]: module for module in _MODULES}
@@ -59,7 +60,9 @@ FLOWS: dict[str, Callable[..., nnx.Module]] = {
     'jet': jet.Flow,
 }  # fmt: skip
 DEQUANTISER_HEADS = 4
-TRANSFORMERS: dict[str, Callable[..., nnx.Module]] = {'dit': dit.DiT, 'mmdit': mmdit.MMDiT}  # (shape, forms, …)
+TRANSFORMERS: dict[str, Callable[..., nnx.Module]] = {  # (shape, forms, …) → a network
+    'dit': dit.DiT, 'mmdit': mmdit.MMDiT, 'modern_dit': modern_dit.ModernDiT,
+}  # fmt: skip
 DENOISERS = (*SQUARE, *TRANSFORMERS, 'mlp')
 # modules with Generator and Discriminator, and the keys GENERATOR and DISCRIMINATOR that only one of the two takes
 ADVERSARIES: dict[str, Any] = {

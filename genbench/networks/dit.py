@@ -4,6 +4,7 @@ The paper's sizes as (depth, width, heads): S (12, 384, 6), B (12, 768, 12), L (
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,18 +48,20 @@ class Block(nnx.Module):
     If there are words, of width `words`, the block attends to them between the two.
     """
 
+    modulate = staticmethod(modulate)
+
     def __init__(self, width: int, heads: int, expansion: int, words: int, *, rngs: nnx.Rngs):
         self.modulation = layers.Linear(width, 6 * width, kernel_init=layers.zeros, rngs=rngs)
-        self.attention = Attention(width, heads, rngs=rngs)
-        self.mlp = Perceptron(width, expansion * width, rngs=rngs)
+        self.attention: Any = Attention(width, heads, rngs=rngs)
+        self.mlp: Any = Perceptron(width, expansion * width, rngs=rngs)
         self.words = layers.CrossAttention(width, words, heads=heads, rngs=rngs) if words else None
 
     def __call__(self, x: Array, condition: Array, words: Array | None) -> Array:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(self.modulation(condition), 6, axis=-1)
-        x = x + gate[:, None] * self.attention(modulate(x, shift, scale))
+        x = x + gate[:, None] * self.attention(self.modulate(x, shift, scale))
         if self.words is not None and words is not None:
             x = self.words(x, words)
-        return x + gate_mlp[:, None] * self.mlp(modulate(x, shift_mlp, scale_mlp))
+        return x + gate_mlp[:, None] * self.mlp(self.modulate(x, shift_mlp, scale_mlp))
 
 
 class DiT(nnx.Module):
@@ -77,6 +80,8 @@ class DiT(nnx.Module):
       UserError: the patches do not tile the images, or the heads do not divide the width.
     """
 
+    modulate = staticmethod(modulate)
+
     def __init__(
         self, shape: tuple[int, ...], forms: Mapping[str, Form], *,
         patch: int, depth: int, width: int, heads: int, expansion: int = 4, time_scale: float = 1000.0,
@@ -94,7 +99,7 @@ class DiT(nnx.Module):
         )  # fmt: skip
         inputs = patch * patch * (channels + layers.channels_of(forms))
         self.tokens = layers.Linear(inputs, width, kernel_init=xavier, rngs=rngs)
-        self.blocks = nnx.List([Block(width, heads, expansion, width_of_words, rngs=rngs) for _ in range(depth)])
+        self.blocks = nnx.List([self.block(width, heads, expansion, width_of_words, rngs) for _ in range(depth)])
         self.modulation = layers.Linear(width, 2 * width, kernel_init=layers.zeros, rngs=rngs)
         self.output = layers.Linear(width, patch * patch * channels * outputs, kernel_init=layers.zeros, rngs=rngs)
         self.words = text.reader(forms, width, width, rngs=rngs, **reader)
@@ -107,8 +112,16 @@ class DiT(nnx.Module):
 
         s defaults to t."""
         condition, *_, h = self._states(x, t, given, s)
-        y = self.output(modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
+        y = self.output(self.modulate(h, *jnp.split(self.modulation(condition), 2, axis=-1)))
         return transformer.from_patches(y, self.grid, self.patch).astype(jnp.float32)
+
+    def block(self, width: int, heads: int, expansion: int, words: int, rngs: nnx.Rngs) -> nnx.Module:
+        """One of the blocks."""
+        return Block(width, heads, expansion, words, rngs=rngs)
+
+    def placed(self, h: Array) -> Array:
+        """The tokens h (batch, tokens, width) with the embeddings of their places."""
+        return h + jnp.asarray(positions(*self.grid, h.shape[-1]), self.dtype)
 
     def features(self, x: Array, t: Array, given: Given = None) -> list[Array]:
         """The tokens after each block, (batch, rows, columns, width) each."""
@@ -120,7 +133,7 @@ class DiT(nnx.Module):
         condition = self.conditioning(t, given, s, whole).astype(self.dtype)
         seen = layers.with_channels(x, dict(self.forms), given)
         h = self.tokens(transformer.into_patches(seen, self.patch).astype(self.dtype))
-        h = h + jnp.asarray(positions(*self.grid, h.shape[-1]), self.dtype)
+        h = self.placed(h)
         states = [condition]
         for block in self.blocks:
             h = layers.rematerialise(self.remat, block)(h, condition, words)

@@ -15,7 +15,7 @@ from flax import nnx
 from genbench.data.conditions import Form, Given
 from genbench.errors import UserError
 from genbench.networks import dit, layers, text, transformer
-from genbench.networks.transformer import Perceptron, modulate, positions, xavier
+from genbench.networks.transformer import Perceptron, modulate, positions, rms, xavier
 
 Array = jax.Array
 
@@ -50,9 +50,7 @@ class Stream(nnx.Module):
         qkv = self.attention['inputs'].into(modulate(x, shift, scale), 3, self.heads, x.shape[-1] // self.heads)
         if self.scales is None:
             return qkv, later
-        wide = qkv[:, :, :2].astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + 1e-6)
-        scaled = wide * self.scales[...][:, None]
+        scaled = rms(qkv[:, :, :2]) * self.scales[...][:, None]
         return jnp.concatenate([scaled.astype(qkv.dtype), qkv[:, :, 2:]], axis=2), later
 
     def take(self, x: Array, found: Array, later: list[Array]) -> Array:

@@ -52,6 +52,12 @@ def normalise(x: Array) -> Array:
     return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
+def rms(x: Array) -> Array:
+    """x over the root mean square of its last axis (Zhang & Sennrich 2019), in float32."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + 1e-6)
+
+
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
     """Scale and shift the normalised x (batch, tokens, width), with one scale and shift per image."""
     return normalise(x) * (1 + scale[:, None]) + shift[:, None]

@@ -33,8 +33,8 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
     }
     (lender,) = runs.describe({'': description}).values()
     shapes = Blueprint(lender.family).shapes
-    lent = {name: loan.state for name, loan in loans.items()}
-    return Loan(description, {'params': shapes['params'], 'aux': shapes['aux'], 'lent': lent})
+    needed = {name: loan.state for name, loan in loans.items() if name not in lender.family.only_to_train}
+    return Loan(description, {'params': shapes['params'], 'aux': shapes['aux'], 'lent': needed})
 
 
 def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:

@@ -75,6 +75,29 @@ def test_pairs_are_guided_by_the_weight_that_the_student_is_told_of(student, bat
         assert given['guidance_weight'][row] == weight[row, copy]
 
 
+def test_the_pairs_of_the_next_round_have_the_weights_that_both_rounds_are_told_of(student, make_family, batch):
+    first, _ = student()
+    options = {'coupling': 'pairs:copies=2,steps=64', 'condition_dropout': 0.0}
+
+    def second(weights='guidance_weight:0-1', coupling=options['coupling']):
+        asked = {**options, 'coupling': coupling, 'conditions': (weights,) if weights else ()}
+        return make_family('flow_matching', True, borrowed={'teacher': Borrowed(first)}, **asked)
+
+    lent = Networks({}, borrowed={'teacher': Networks({'denoiser': velocity})})
+    for family, fixed in ((second(), None), (second('', 'pairs:copies=2,steps=64,guidance=1.5'), 1.5)):
+        made = jax.jit(lambda rows, one=family: one.prepare(lent, rows))(batch)
+        weight = np.full((8, 2), fixed) if fixed else np.asarray(made['pair_guidance_weight'])
+        assert weight.max() <= (fixed or 1) and 'pair_guidance_weight' not in (made if fixed else {})
+        labels, weights = (np.asarray(one)[..., None, None, None] for one in (made['pair_label'], weight))
+        found = images(np.asarray(made['pair_noise']), labels, weights)
+        np.testing.assert_allclose(made['pair_image'], found, atol=2e-3)
+    for refused in (('guidance_weight:0-3',), ('', 'pairs:guidance=2.5')):
+        with pytest.raises(UserError, match="guidance of the teacher's pairs is .*with guidance weights from 0 to 2"):
+            second(*refused)
+    with pytest.raises(UserError, match='The teacher takes the condition guidance_weight'):
+        make_family('consistency', True, borrowed={'teacher': Borrowed(first)})
+
+
 def test_a_student_that_is_told_the_weight_starts_as_its_teacher(student, batch):
     family, teacher = student()
     taught, own = (Networks(one.networks(nnx.Rngs(seed))) for one, seed in ((teacher, 0), (family, 1)))

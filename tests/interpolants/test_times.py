@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
+from genbench.errors import UserError
 from genbench.interpolants import schedules, times
 from genbench.interpolants.choices import choose
 
@@ -33,6 +34,26 @@ def test_times_on_the_straight_path_follow_their_law(text, law):
     t = drawn(text, schedule)
     assert t.min() >= schedule.t_min and t.max() <= schedule.t_max
     assert stats.kstest(t, law).pvalue > 1e-4
+
+
+@pytest.mark.parametrize('scale', [-1, -0.5, 0, 1.29, 1.75])
+def test_mode_shifted_times_have_the_density_of_the_inverse_of_their_function(scale):
+    """The share of times in each of twenty parts is that of the even numbers u with f(u) there, found by bisection."""
+    f = lambda u: 1 - u - scale * (np.cos(np.pi * u / 2) ** 2 - 1 + u)  # noqa: E731
+    ends = np.linspace(0, 1, 21)
+    inside = [optimize.brentq(lambda u, end=end: f(u) - end, 0, 1) for end in ends[1:-1]]
+    shares = -np.diff([1, *inside, 0])
+    t = drawn(f'mode:scale={scale}', schedules.straight(), 20_000)
+    assert stats.chisquare(np.histogram(t, ends)[0], 20_000 * shares).pvalue > 1e-4
+    if scale < 1.75:  # where the density of the middle is not far from infinite
+        middle = 1 / (1 + scale - scale * np.pi / 2)  # by differentiation of f
+        assert np.mean(np.abs(t - 0.5) < 0.02) / 0.04 == pytest.approx(middle, rel=0.12)
+
+
+def test_mode_shifted_times_are_refused_where_their_function_turns():
+    for scale in (-1.01, 1.752):
+        with pytest.raises(UserError, match='scale of family.time_sampler is'):
+            choose('family.time_sampler', f'mode:scale={scale}', times.SAMPLERS)
 
 
 @pytest.mark.parametrize('name', ['edm', 'cosine', 'straight', 'linear'])
