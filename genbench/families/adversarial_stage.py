@@ -142,8 +142,9 @@ class AdversarialStage(PerceptualFamily):
         last = networks['decoder'].conv_out
         fixed = jax.lax.stop_gradient((features, reconstruction, generator, last.kernel[...]))
         outputs, pull = jax.vjp(lambda kernel: last.apply(fixed[0], kernel), fixed[3])
-        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0]) for slope in fixed[1:3]]
-        return balance(*norms, self.unit)
+        pulled = (pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0] for slope in fixed[1:3])
+        first, second = map(jnp.linalg.norm, pulled)
+        return balance(first, second, self.unit)
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """Half the hinge loss of real images and their reconstructions, as in the code. No noise is added to either."""
