@@ -7,7 +7,7 @@ genbench train --config=configs/imagenet256/vq_gan.py --workdir=runs/imagenet256
 Prepare images and weights as for imagenet256/first_stage. Without the weights there is no perceptual distance.
 
 The repository of Esser et al. 2021 reports a reconstruction FID of 4.98 on the validation images. Encoder, decoder and
-codebook have the 75.94M parameters of its own. For the model with 1,024 codes (7.94), set family.codes=1024,
+codebook have the official 75.94M parameters. For the model with 1,024 codes (7.94), set family.codes=1024,
 family.adversarial_weight=0.8, family.adversarial_start=250001 and family.discriminator_layers=3. This has not been run
 here.
 

@@ -108,6 +108,8 @@ def test_a_step_that_does_not_fit_or_builds_on_other_runs_is_only_traced(monkeyp
     monkeypatch.setattr(checks, '_free', lambda: 1e6)
     (*_, said) = (words for _, words in checks.check(row))
     assert said.startswith('one step of 2 images traces (denoiser); not run, since 0 GiB are too little')
+    monkeypatch.setattr(checks, 'MANY', 2)
+    assert checks._one_step(checks._ready(row, 2))[1].endswith('(denoiser); not run, since these are many images')
     recipe = dataclasses.replace(
         row, config='configs/digits/consistency.py', lenders={'teacher': ['configs/digits/diffusion.py']}, overrides=(),
     )  # fmt: skip
