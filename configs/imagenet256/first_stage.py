@@ -12,10 +12,10 @@ distance.
 Rombach et al. 2022 report a reconstruction FID of 0.90 for their KL-f8. Encoder and decoder have its 83.65M
 parameters. This has not been run here.
 
-Differs from the paper: the published weights were trained on OpenImages. The official configs name no number of steps
-and no number of devices, so steps and batch are choices of ours. The learning rate is the official 4.5e-6 times the
-batch. An average of the weights is kept, and the computation is in bfloat16. docs/deviations.md lists the other
-differences.
+Differs from the paper: the published weights were trained on OpenImages. The number of steps is that of the official
+repository. The number of devices is not published, so the batch is a choice of ours. The learning rate is the official
+4.5e-6 times the batch. An average of the weights is kept, and the computation is in bfloat16. docs/deviations.md lists
+the other differences.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 'groups': 32,
                 'dtype': 'bfloat16',
             },
-            'train': {'num_steps': 250_000, 'batch_size': 48, 'sample_every': 10_000, 'ema_decay': 0.9999},
+            'train': {'num_steps': 246_803, 'batch_size': 48, 'sample_every': 10_000, 'ema_decay': 0.9999},
             'optimizer': {'learning_rate': 2.16e-4},
             'checkpoint': {'every': 5000},
             'evaluation': {

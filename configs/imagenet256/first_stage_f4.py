@@ -22,6 +22,6 @@ def get_config() -> dict[str, Any]:
     values = config.read_file('imagenet256/first_stage')
     values['family'] |= {'latent_channels': 3}
     values['network'] |= {'multipliers': (1, 2, 4)}
-    values['train'] |= {'batch_size': 16}
+    values['train'] |= {'num_steps': 176_991, 'batch_size': 16}
     values['optimizer'] |= {'learning_rate': 7.2e-5}
     return values

@@ -2,7 +2,8 @@
 
 PSNR and SSIM compare each image with its own reconstruction. The Fréchet distance compares the set of images with the
 set of their reconstructions, as the reconstruction FID of P. Esser, R. Rombach, B. Ommer, Taming Transformers for
-High-Resolution Image Synthesis, 2021. For discrete latents, `codes_used` counts the codes that the split uses.
+High-Resolution Image Synthesis, 2021. It is called that only in the features of the published Inception. For discrete
+latents, `codes_used` counts the codes that the split uses.
 """
 
 import functools
@@ -17,6 +18,7 @@ from genbench.data import pipeline
 from genbench.data.sources import Arrays
 from genbench.errors import UserError
 from genbench.evaluation import reference, similarity
+from genbench.evaluation.features import FeatureNetwork
 from genbench.families.base import Family
 from genbench.families.spaces import FirstStage
 from genbench.training import processes, sampling
@@ -48,19 +50,25 @@ def score(weights: 'Weights') -> None:
                         'leave it out.')  # fmt: skip
     drawn = {'z': 'drawn from the posterior of the image', 'average': weights.average, 'split': options.split,
              'seed': options.seed, 'noise': sampling.NOISE, **one.real.resized}  # fmt: skip
-    wanted = {name: drawn for name in METRICS if name in options.metrics}
+    wanted = {name: (name, drawn) for name in METRICS if name in options.metrics}
     if 'reconstruction_fd' in wanted:
-        wanted['reconstruction_fd'] = {**drawn, 'features': one.real.network.name, **one.real.network.protocol}
-    wanted = {name: protocol for name, protocol in wanted.items() if not one.has(name, protocol)}
+        network = one.real.network
+        wanted['reconstruction_fd'] = called(network), {**drawn, 'features': network.name, **network.protocol}
+    wanted = {name: row for name, row in wanted.items() if not one.has(*row)}
     if not processes.agreed(wanted):
         return
     kept = reconstruct(weights.blueprint, weights.state, split, options.seed, options.batch_size)
-    for name, protocol in wanted.items():
+    for name, (title, protocol) in wanted.items():
         value, error, details = MEASURES[name](weights, split.images, kept)
         processes.first_does(functools.partial(
-            one.add, name, value, std_err=error, details=details, protocol=protocol, kind='reconstruction',
+            one.add, title, value, std_err=error, details=details, protocol=protocol, kind='reconstruction',
             n=len(split), seed=options.seed,
         ))  # fmt: skip
+
+
+def called(network: FeatureNetwork) -> str:
+    """The name of the Fréchet distance in results. A FID requires the published 2015 Inception."""
+    return 'reconstruction_fid' if network.published else 'reconstruction_fd'
 
 
 def check(family: Family) -> FirstStage:

@@ -54,12 +54,15 @@ LOSSES = {
 }
 
 
-def balance(first: Array, second: Array) -> Array:
+def balance(first: Array, second: Array, unit: float = 1.0) -> Array:
     """λ, the weight of a second loss: the norm of the first's gradient in the last layer over that of the second's.
 
     P. Esser et al., Taming Transformers for High-Resolution Image Synthesis, 2021, equation 7. Their code limits λ.
+
+    Args:
+      unit: what a loss of 1 in the official code is in the unit of the first loss. The limit of λ scales with it.
     """
-    return jax.lax.stop_gradient(jnp.clip(first / (second + SMALL), 0, LARGEST))
+    return jax.lax.stop_gradient(jnp.clip(first / (second + SMALL), 0, LARGEST * unit))
 
 
 def squared_slope(gradient: Array) -> Array:

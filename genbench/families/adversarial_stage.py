@@ -30,7 +30,7 @@ Found = tuple[Array, Array, Array]  # the decoder's latents, its outputs, and x
 class AdversarialStage(PerceptualFamily):
     """A basis beside that of an autoencoder, which has `_losses` and the networks 'encoder' and 'decoder'.
 
-    A family adds `_reconstructions`.
+    A family adds `unit` and `_reconstructions`.
     """
 
     observation: Any  # an `observations.Normal`
@@ -91,6 +91,11 @@ class AdversarialStage(PerceptualFamily):
     def notes(self) -> Mapping[str, str]:
         return perceptual.notes(self.perceptual)
 
+    @property
+    def unit(self) -> float:
+        """What a reconstruction loss of 1 in the official code is here, in bits per dimension."""
+        raise NotImplementedError
+
     def _heard(self, step: Array) -> Array:
         """1 from the step on at which the discriminator begins, and 0 before."""
         return jnp.where(step >= self.config.family.adversarial_start, 1.0, 0.0)
@@ -127,7 +132,8 @@ class AdversarialStage(PerceptualFamily):
     def _weight(self, networks: Networks, features: Array, reconstruction: Array, generator: Array) -> Array:
         """λ: the norm of the reconstruction's gradient at the decoder's last kernel over that of the generator's loss.
 
-        Equation 7 of Esser et al. The reconstruction's loss contains the perceptual distance.
+        Equation 7 of Esser et al. The reconstruction's loss contains the perceptual distance. λ has the limit of the
+        official code.
 
         Args:
           features: what the last convolution sees.
@@ -136,8 +142,9 @@ class AdversarialStage(PerceptualFamily):
         last = networks['decoder'].conv_out
         fixed = jax.lax.stop_gradient((features, reconstruction, generator, last.kernel[...]))
         outputs, pull = jax.vjp(lambda kernel: last.apply(fixed[0], kernel), fixed[3])
-        norms = [jnp.linalg.norm(pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0]) for slope in fixed[1:3]]
-        return balance(*norms)
+        pulled = (pull(slope.reshape(outputs.shape).astype(outputs.dtype))[0] for slope in fixed[1:3])
+        first, second = map(jnp.linalg.norm, pulled)
+        return balance(first, second, self.unit)
 
     def discriminator_loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """Half the hinge loss of real images and their reconstructions, as in the code. No noise is added to either."""

@@ -61,6 +61,11 @@ class KLAutoencoder(AdversarialStage, VAE):
             self.observation = observations.OneScale(spec, options.observation_scale)
 
     @property
+    def unit(self) -> float:
+        """The code's loss is in nats: the sum over an image's values, divided by the scale and averaged over images."""
+        return self.spec.bits_per_dim(-1.0)
+
+    @property
     def trained(self) -> tuple[str, ...]:
         return (*super().trained, 'scale') if self.config.family.learn_scale else super().trained
 

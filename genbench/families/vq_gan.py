@@ -7,6 +7,7 @@ perceptual distance. With Laplace's distribution of a fixed scale as the decoder
 distance |x − x̂|.
 """
 
+import math
 from typing import Any
 
 from genbench.families.adversarial_stage import AdversarialStage
@@ -23,6 +24,11 @@ class VQGAN(AdversarialStage, VQVAE):
         found = super().defaults()
         own = {'decoder': 'laplace', 'observation_scale': 0.1}  # decoder: or 'normal'
         return {**found, 'family': {**found['family'], **own}}
+
+    @property
+    def unit(self) -> float:
+        """The code's loss is the mean of |x − x̂| over values, which is divided by the scale here."""
+        return 1 / (self.config.family.observation_scale * math.log(2))
 
     def _reconstructions(self, networks: Networks, batch: Batch) -> Array:
         given, quantiser = self.given(batch), networks['quantiser']

@@ -150,7 +150,7 @@ def encoder_and_decoder(
       pictures: codes and latents are pictures with this many channels at the encoder's lowest resolution.
 
     Raises:
-      UserError: the network is not an autoencoder, or its codes cannot be pictures.
+      UserError: the network is not an autoencoder, its codes cannot be pictures, or its attention has no place.
     """
     options = _options(config)
     if config.name == 'mlp':
@@ -165,6 +165,7 @@ def encoder_and_decoder(
         raise UserError(f'network.name is {config.name!r}, which does not encode and decode images; use autoencoder or '
                         'mlp.')  # fmt: skip
     size, options['pictures'] = square_size(config, space), pictures
+    autoencoder.check_attention(size, options)
     seen = _without(options, ('decoder_blocks',))
     return {
         'encoder': autoencoder.Encoder(size, space.shape[2], codes, forms, rngs=rngs, **seen),

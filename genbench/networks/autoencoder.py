@@ -1,8 +1,8 @@
 """Convolutional encoder and decoder of an autoencoder, mirror images of each other.
 
-With `middle` and one block more in the decoder than in the encoder they are those of P. Esser, R. Rombach, B. Ommer,
-Taming Transformers for High-Resolution Image Synthesis, 2021, and of R. Rombach et al., High-Resolution Image Synthesis
-with Latent Diffusion Models, 2022, without attention at further resolutions.
+With `middle`, one block more in the decoder than in the encoder, and the papers' `attention`, they are those of P.
+Esser, R. Rombach, B. Ommer, Taming Transformers for High-Resolution Image Synthesis, 2021, and of R. Rombach et al.,
+High-Resolution Image Synthesis with Latent Diffusion Models, 2022.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from genbench.data.conditions import Form, Given
+from genbench.errors import UserError
 from genbench.networks import layers
 from genbench.networks.residual import ResidualBlock
 from genbench.ranges import COUNT, COUNT_OR_NONE, SHARE, each
@@ -22,6 +23,7 @@ DEFAULTS = {
     'multipliers': (1, 2),  # channels at each resolution, in units of `channels`
     'blocks': 1,  # residual blocks at each resolution
     'decoder_blocks': 0,  # those of the decoder; 0: as many
+    'attention': (),  # heights (in pixels) at which attention over pixels follows each residual block
     'middle': False,  # a residual block, attention over pixels and another block at the lowest resolution
     'groups': 8,  # groups of the group normalisation
     'dropout': 0.0,
@@ -32,9 +34,19 @@ RANGES = {
     'multipliers': each(COUNT, fewest=1),
     'blocks': COUNT,
     'decoder_blocks': COUNT_OR_NONE,
+    'attention': each(COUNT, int),
     'groups': COUNT,
     'dropout': SHARE,
 }
+
+
+def check_attention(size: int, options: Mapping[str, Any]) -> None:
+    """Raise a UserError for a height in `attention` that no resolution of the networks has."""
+    able = [size >> depth for depth in range(len(options['multipliers']))]
+    for height in options['attention']:
+        if height not in able:
+            raise UserError(f'network.attention has {height}, but images of {size} pixels have the heights '
+                            f'{", ".join(map(str, able))} with these network.multipliers; use these.')  # fmt: skip
 
 
 class Encoder(nnx.Module):
@@ -46,7 +58,8 @@ class Encoder(nnx.Module):
     def __init__(
         self, size: int, image_channels: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', pictures: bool = False, middle: bool = False, rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, attention: tuple[int, ...] = (), middle: bool = False,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -63,6 +76,7 @@ class Encoder(nnx.Module):
             for _ in range(blocks):
                 body.append(block(width, channels * multiplier))
                 width = channels * multiplier
+                body += _attention(width, groups, rngs) if size >> depth in attention else []
         body += _middle(block, width, groups, rngs) if middle else []
         self.body = nnx.List(body)
         self.norm_out = layers.GroupNorm(width, groups=groups)
@@ -85,7 +99,8 @@ class Decoder(nnx.Module):
     def __init__(
         self, size: int, inputs: int, outputs: int, forms: Mapping[str, Form], *,
         channels: int, multipliers: tuple[int, ...], blocks: int, groups: int, dropout: float,
-        dtype: str = 'float32', pictures: bool = False, middle: bool = False, decoder_blocks: int = 0, rngs: nnx.Rngs,
+        dtype: str = 'float32', pictures: bool = False, attention: tuple[int, ...] = (), middle: bool = False,
+        decoder_blocks: int = 0, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.dtype = layers.compute_dtype(dtype)
         condition = channels if forms else 0
@@ -103,6 +118,7 @@ class Decoder(nnx.Module):
             for _ in range(decoder_blocks or blocks):
                 body.append(block(width, channels * multiplier))
                 width = channels * multiplier
+                body += _attention(width, groups, rngs) if size >> depth in attention else []
             if depth:
                 body.append(layers.Upsample(width, rngs=rngs))
         self.body = nnx.List(body)
@@ -122,7 +138,11 @@ class Decoder(nnx.Module):
 
 
 def _middle(block: Callable[[int, int], ResidualBlock], width: int, groups: int, rngs: nnx.Rngs) -> list[nnx.Module]:
-    return [block(width, width), layers.Attention(width, groups=groups, rngs=rngs), block(width, width)]
+    return [block(width, width), *_attention(width, groups, rngs), block(width, width)]
+
+
+def _attention(width: int, groups: int, rngs: nnx.Rngs) -> list[nnx.Module]:
+    return [layers.Attention(width, groups=groups, rngs=rngs)]
 
 
 def _typed(condition: jax.Array | None, dtype: Any) -> jax.Array | None:

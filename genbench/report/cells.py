@@ -67,6 +67,7 @@ METRICS = (
     Metric('restored class', 'restored_class', '{:.2f}', False),
     Metric('restored FD', 'restored_fd', '{:.2f}', True),
     Metric('restored diversity', 'restored_diversity', '{:.3f}'),
+    Metric('reconstruction FID', 'reconstruction_fid', '{:.2f}', True, of_sampler=False),
     Metric('reconstruction FD', 'reconstruction_fd', '{:.2f}', True, of_sampler=False),
     Metric('reconstruction PSNR', 'reconstruction_psnr', '{:.2f}', False, of_sampler=False),
     Metric('reconstruction SSIM', 'reconstruction_ssim', '{:.3f}', False, of_sampler=False),

@@ -19,7 +19,8 @@ from genbench.training import state as states
 from genbench.training.prepared import Prepared, prepare
 from genbench.training.step import active_updates
 
-SIZES = (2, 8, 24)  # images in the step of a check, the first that the family allows
+SIZES = (2, 8, 24, 64)  # images in the step of a check, the first that the family allows
+MANY = 64  # a step of so many images is only traced
 ROOM = 3  # states that must fit into the memory of this machine before a step is run
 
 
@@ -31,14 +32,17 @@ def check(row: ledger.Row) -> Iterator[tuple[bool, str]]:
     """
     config = resolve(row)
     yield True, f'{row.config} resolves, {config.train.num_steps:,} steps of {config.train.batch_size} images'
-    for images in SIZES[:-1]:
-        with contextlib.suppress(UserError):
-            ready = _ready(row, images)
-            break
-    else:
-        ready = _ready(row, SIZES[-1])
+    ready = smallest(row)
     yield _count(row, ready.family)
     yield _one_step(ready)
+
+
+def smallest(row: ledger.Row) -> Prepared:
+    """The recipe with the fewest images of `SIZES` that its family allows."""
+    for images in SIZES[:-1]:
+        with contextlib.suppress(UserError):
+            return _ready(row, images)
+    return _ready(row, SIZES[-1])
 
 
 def _ready(row: ledger.Row, images: int) -> Prepared:
@@ -60,12 +64,14 @@ def _count(row: ledger.Row, family: Family) -> tuple[bool, str]:
 
 
 def _one_step(ready: Prepared) -> tuple[bool, str]:
-    """Run one step. If this machine has too little memory, or if the recipe builds on other runs, only trace it."""
+    """Run one step, or only trace it: of a recipe that builds on other runs, takes many images or much memory."""
     free, size = _free(), _bytes(ready)
-    if ready.loans or size * ROOM > free:
+    many = ready.config.train.batch_size >= MANY
+    if ready.loans or many or size * ROOM > free:
         span = stages.spans(ready.family)[0]
         parts = ', '.join(name for active, _, _ in dry_run.traced_steps(ready, span) for name in active)
         why = (f'it builds on {", ".join(ready.loans)}' if ready.loans
+               else 'these are many images' if many
                else f'{free / 2**30:.0f} GiB are too little for a state of {size / 2**30:.0f} GiB')  # fmt: skip
         return True, f'one step of {ready.config.train.batch_size} images traces ({parts}); not run, since {why}'
     training, stage = loop.Training(ready, runs.Folder(pathlib.Path())), ready.family.stages[0].name

@@ -1,5 +1,6 @@
 """Reconstructions of first stages that are known, and rows of a run."""
 
+import dataclasses
 import shutil
 import types
 
@@ -78,7 +79,7 @@ def test_the_perplexity_of_equally_frequent_codes_is_their_number():
     assert value == 3 and details == {'codes': 5, 'perplexity': pytest.approx(3)}
 
 
-def test_a_run_has_rows_of_it_once(trained, tmp_path):
+def test_a_run_has_rows_of_it_once_and_a_fid_with_the_published_inception_alone(trained, tmp_path, monkeypatch):
     shutil.copytree(trained('vq_vae'), tmp_path, dirs_exist_ok=True)
     asked = ['evaluation.metrics=' + ','.join(reconstruction.METRICS), 'evaluation.features.name=pixels']
     rows = {row['metric']: row for row in harness.evaluate(tmp_path, asked, quiet=True)}
@@ -86,6 +87,12 @@ def test_a_run_has_rows_of_it_once(trained, tmp_path):
     assert rows['reconstruction_fd']['protocol']['features'] == 'pixels' and rows['reconstruction_fd']['value'] > 0
     assert 1 <= rows['codes_used']['value'] <= rows['codes_used']['details']['codes']
     assert harness.evaluate(tmp_path, asked, quiet=True) == []
+    real = reconstruction.reference.feature_network
+    standing = lambda *args: dataclasses.replace(real(*args), published=True)  # noqa: E731
+    monkeypatch.setattr(reconstruction.reference, 'feature_network', standing)
+    (named,) = harness.evaluate(tmp_path, asked, quiet=True)
+    assert named['metric'] == 'reconstruction_fid'
+    assert named['value'] == pytest.approx(rows['reconstruction_fd']['value'], rel=1e-6)
 
 
 @pytest.mark.parametrize(

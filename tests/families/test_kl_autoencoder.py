@@ -32,7 +32,8 @@ def built():
 
 
 @pytest.mark.parametrize(('file', 'shape', 'count'), [('first_stage', (32, 32, 4), 83_653_863),
-                                                      ('first_stage_f4', (64, 64, 3), 55_312_063)])  # fmt: skip
+                                                      ('first_stage_f4', (64, 64, 3), 55_312_063),
+                                                      ('first_stage_f16', (16, 16, 16), 69_610_963)])  # fmt: skip
 def test_configs_have_the_published_sizes(file, shape, count):
     """As PyTorch counts the official autoencoders, without the 1×1 convolutions around z, which are not here."""
     loaded = config.load(f'imagenet256/{file}')

@@ -1,4 +1,4 @@
-"""VQGAN: its adaptive weight against finite differences, its discriminator against its published size and by hand."""
+"""VQGAN: its adaptive weight by whole gradients, its loss and discriminator by hand, and the published sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ from genbench.errors import UserError
 from genbench.families import observations
 from genbench.families.base import Networks
 from genbench.networks import patches
+from genbench.studies import ledger, verify
 
 SPEC = DataSpec('images', (8, 8, 1), levels=5)
+PHOTOS = DataSpec('photos', (256, 256, 3), levels=256)
 NETWORK = {'channels': 8, 'multipliers': (1, 1), 'groups': 4}
 
 
@@ -71,6 +73,44 @@ def test_the_weight_is_the_ratio_of_the_gradients_at_the_last_kernel(scored):
     _, (_, told), slopes = scored
     lengths = np.linalg.norm(np.reshape(slopes, (2, -1)), axis=1)
     assert told['weight'] == pytest.approx(lengths[0] / (lengths[1] + 1e-4), rel=1e-3) and lengths.min() > 1e-3
+
+
+def test_the_distance_of_codes_has_the_official_weight_if_beta_is_values_over_channels_and_scale(built):
+    """The loss is then mean |x − x̂| + mean (z − code)², up to a constant of the likelihood and the unit b ln 2."""
+    _, networks, batch = built
+    family = make(observation_scale=0.2, commitment=SPEC.num_dims / 4 / 0.2, revive=0.0)
+
+    @jax.jit
+    def run():
+        held = Networks({name: nnx.clone(networks[name]) for name in networks})
+        loss, _, (code, h, x) = family._losses(held, batch, jax.random.key(3), 0)
+        return loss, family._encode(networks, batch['image'], None), code, h[..., 0], x
+
+    loss, z, code, h, x = jax.device_get(run())
+    assert z.shape == (4, 8 // 2, 8 // 2, 4)
+    official = np.abs(x - h).mean() + np.square(z - code).mean()
+    constant = np.log(2 * 0.2) - np.log(2 / 5)
+    assert loss * 0.2 * np.log(2) == pytest.approx(official + 0.2 * constant, rel=1e-5)
+    assert np.square(z - code).mean() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ('row', 'shape', 'encoder', 'decoder'),
+    [
+        ('vqgan-16384-rfid', (16, 16, 256), 29_298_176, 42_449_795),
+        ('ldm-vq-f8-rfid', (32, 32, 4), 27_397_764, 40_253_955),
+        ('ldm-vq-f4-rfid', (64, 64, 3), 22_337_411, 32_960_771),
+    ],
+)
+def test_recipes_have_the_published_sizes(row, shape, encoder, decoder):
+    """As PyTorch counts the official encoders and decoders, and with the official weight of the codes' distance."""
+    loaded = verify.resolve(ledger.get(row))
+    family = families.get('vq_gan')(loaded, PHOTOS)
+    assert family.code_shape == shape and loaded.family.commitment * shape[2] == PHOTOS.num_dims
+    modules = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(nnx.state(modules[name], nnx.Param)))
+             for name in ('encoder', 'decoder')]  # fmt: skip
+    assert sizes == [encoder, decoder]
 
 
 def test_networks_of_half_precision_have_a_weight(built):

@@ -7,13 +7,14 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from genbench import networks
+from genbench import config, networks
 from genbench.data.conditions import Form
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.networks import autoencoder, resnet, unet
+from genbench.networks import autoencoder, layers, resnet, unet
 from genbench.networks.classifier import Classifier
 from genbench.networks.moments import Moments
+from genbench.networks.residual import ResidualBlock
 
 TINY = {'channels': 8, 'multipliers': (1, 2), 'blocks': 1}
 TEN = {'label': Form('classes', (), 10)}
@@ -108,6 +109,33 @@ def test_an_autoencoder_mirrors_its_shapes(forms, multipliers):
 
     z, h = jax.eval_shape(shapes, inputs()[0])
     assert (z.shape, h.shape) == ((2, 5), (2, 8, 8, 17))
+
+
+def test_an_autoencoder_attends_after_each_block_of_a_resolution_besides_the_middle():
+    """B: residual block, A: attention, -: halving or doubling. The order is that of VQGAN's official code."""
+    options = {'channels': 4, 'multipliers': (1, 1), 'blocks': 2, 'groups': 2, 'dropout': 0.0, 'middle': True}
+    names = {ResidualBlock: 'B', layers.Attention: 'A', layers.Downsample: '-', layers.Upsample: '-'}
+
+    def order(kind, **more):
+        module = nnx.eval_shape(lambda: kind(8, 3, 3, {}, **options, **more, rngs=nnx.Rngs(0)))
+        return ''.join(names[type(layer)] for layer in module.body)
+
+    orders = {
+        (4,): ('BB-BABABAB', 'BABBABABA-BBB'),
+        (8,): ('BABA-BBBAB', 'BABBBB-BABABA'),
+        (): ('BB-BBBAB', 'BABBBB-BBB'),
+    }
+    for attention, (encoder, decoder) in orders.items():
+        assert order(autoencoder.Encoder, attention=attention) == encoder
+        assert order(autoencoder.Decoder, attention=attention, decoder_blocks=3) == decoder
+
+
+def test_attention_where_an_autoencoder_has_no_resolution_is_refused():
+    made = config.resolve({'family': {'name': 'vae'}, 'network': {'name': 'autoencoder', 'attention': (3,)}}).network
+    with pytest.raises(UserError, match='network.attention has 3, but images of 8 pixels have the heights 8, 4'):
+        networks.encoder_and_decoder(
+            made, DataSpec('images', (8, 8, 1), 17), {}, nnx.Rngs(0), codes=2, latent=2, outputs=1, pictures=False
+        )
 
 
 @pytest.mark.parametrize('forms', [{}, TEN])

@@ -61,6 +61,13 @@ def test_the_two_data_sets_called_imagenet_64_are_not_mixed():
             assert 'not checked' in entry.said, entry.id
 
 
+def test_a_fid_of_reconstructions_is_not_one_of_samples():
+    named = {entry.id for entry in ROWS if entry.metric == 'reconstruction_fid'}
+    assert named == {entry.id for entry in ROWS if entry.id.endswith('-rfid')} and len(named) == 7
+    asked = row('vqgan-1024-rfid').evaluation
+    assert {'evaluation.metrics=reconstruction_fd', 'evaluation.features.name=inception'} <= {*asked}
+
+
 def test_published_sizes_are_parameters():
     sizes = {'vdvae-paper-bpd': 39e6, 'edm-fid': 55.734e6, 'vdm-bpd': 30.58e6, 'score-sde-ve-deep-fid': 107.59e6}
     assert {name: row(name).parameters for name in sizes} == sizes

@@ -97,7 +97,7 @@ SIZED = {  # rows whose networks or samplers differ
 
 @pytest.mark.parametrize('row', SIZED.values(), ids=lambda row: row.id)
 def test_a_recipe_for_accelerators_has_its_size_and_samplers_that_it_can_use(row):
-    family = checks._ready(row, checks.SIZES[1]).family
+    family = checks.smallest(row).family
     held, words = checks._count(row, family)
     assert held, words
     assert all(samplers.parse(text, family) for text in family.config.evaluation.samplers)
@@ -108,6 +108,8 @@ def test_a_step_that_does_not_fit_or_builds_on_other_runs_is_only_traced(monkeyp
     monkeypatch.setattr(checks, '_free', lambda: 1e6)
     (*_, said) = (words for _, words in checks.check(row))
     assert said.startswith('one step of 2 images traces (denoiser); not run, since 0 GiB are too little')
+    monkeypatch.setattr(checks, 'MANY', 2)
+    assert checks._one_step(checks._ready(row, 2))[1].endswith('(denoiser); not run, since these are many images')
     recipe = dataclasses.replace(
         row, config='configs/digits/consistency.py', lenders={'teacher': ['configs/digits/diffusion.py']}, overrides=(),
     )  # fmt: skip
