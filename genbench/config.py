@@ -46,8 +46,11 @@ _LATER = {
     'network.middle': False, 'network.decoder_blocks': 0,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
     'network.scale_shift': False, 'optimizer.unit_gradients': False,
+    'family.guidance': 0.0, 'family.mixed': 0.0, 'family.guided_until': 1.0,
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
+
+_LATER_OF = {'autoencoder': {'network.attention': ()}}  # the same for the networks of this name
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -222,7 +225,8 @@ def identity(config: Config) -> dict[str, Any]:
     """The keys that define an experiment: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
     values['family.modules'] = own.names(values['family.modules'])  # so that a module may move
-    return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+    later = {**_LATER, **_LATER_OF.get(values['network.name'], {})}
+    return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 def lasting(config: Config) -> dict[str, Any]:
