@@ -82,6 +82,10 @@ def test_every_recipe_of_a_paper_says_how_it_differs():
         assert entry.differs or not entry.config or entry.confirmed == 'measured', entry.id
 
 
+def test_every_row_without_a_recipe_says_what_it_lacks():
+    assert [entry.id for entry in ROWS if not entry.config and not entry.lacks] == []
+
+
 def test_numbers_from_memory_are_shown_as_unconfirmed():
     (line,) = ledger.lines([ledger.describe(row('nvae-fid'))])[1:2]
     assert 'unconfirmed' in line
