@@ -54,6 +54,7 @@ class Row:
     overrides: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     lenders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    images: str = ''
     seeds: int = 1
     parameters: float | None = None
     parameters_tolerance: float = 0.005

@@ -13,7 +13,8 @@ from typing import Any
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.errors import UserError
+from genbench.data import opening
+from genbench.errors import Unprepared, UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.reading import read_json_if_any
@@ -101,6 +102,8 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         return _over_seeds(row, bool(run), run or workdir or f'runs/baselines/{row.id}', data_dir)
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
+    if row.images and (why := opening.lacking(recipe.data)):
+        raise Unprepared(f'{row.id} needs {row.images}. {why}')
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
     other = list(row.differs)
     if not run:

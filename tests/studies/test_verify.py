@@ -162,7 +162,9 @@ def names(config):
 
 @pytest.mark.parametrize('row', RECIPES, ids=lambda row: row.id)
 def test_every_recipe_resolves_with_what_it_evaluates(row):
-    assert row.data in names(verify.resolve(row))
+    config = verify.resolve(row)
+    assert row.data in names(config)
+    assert bool(row.images) == config.data.name.startswith('folder:'), 'what the folder must hold is not said'
 
 
 def test_a_parameter_count_that_is_not_the_published_one_fails(capsys):
