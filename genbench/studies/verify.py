@@ -56,12 +56,9 @@ class Comparison:
     def lines(self) -> Iterator[str]:
         """The expected and the measured number, the tolerance, and every difference."""
         row, got = self.row, self.found['value']
-        known = ledger.CONFIRMED[row.confirmed]
         spread = self.found.get('std_err') or self.found.get('sd')
-        yield f'{row.id}: {row.model}, {row.paper}{f", table {row.table}" if row.table else ""}; {row.said}'.rstrip(
-            '; '
-        )
-        yield f'expected  {row.metric} {row.value:g}{f" ± {row.sd:g}" if row.sd else ""} on {row.data} ({known})'
+        yield ledger.heading(row)
+        yield f'expected  {ledger.published(row)}'
         if got is None:
             yield f'got       {self.found["metric"]} no number'
         else:
@@ -72,8 +69,8 @@ class Comparison:
         yield f'tolerance {row.tolerance:g}: {row.reason}'
         for key, (stated, here) in self.protocol.items():
             yield f'protocol  {key}: {stated!r} → {here!r}'
-        for words in self.other:
-            yield f'differs   {words}'
+        yield from (f'open      {words}' for words in row.open)
+        yield from (f'differs   {words}' for words in self.other)
         if not self.protocol and not self.other:
             yield 'protocol  as stated, as far as it is stated'
         gap = math.nan if got is None else got - row.value
@@ -288,6 +285,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'config_hash': found['config_hash'],
         'protocol': found['protocol'],
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
+        'open': list(row.open),
         'differs': list(comparison.other),
         **records.origin(row),
         'code': comparison.code,
