@@ -11,11 +11,15 @@ Cost: a trial sees 20M to 819M images, with networks of up to 57M parameters. Th
 most trials. The study has not yet run.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from genbench.report.claims import Comparison, less, near
 from genbench.studies import ledger
 from genbench.studies.study import Study, Trial
 
-ROWS = {  # trial → the row of the ledger whose recipe it is, and which of its measurements is the published one
+# Trial → the row of the ledger whose recipe it is, and which of its measurements is the published one.
+ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     'diffusion': ('ddpm-fid', {'sampler': 'ancestral', 'nfe': 1000}),
     'edm': ('edm-ve-fid', {'sampler': 'heun', 'nfe': 35}),
     'flow_matching': ('i-cfm-euler-100-fid', {'sampler': 'euler', 'nfe': 100}),
