@@ -248,6 +248,7 @@ def results(parser: argparse.ArgumentParser) -> None:
 
 
 def baselines(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('row', metavar='ROW', nargs='?', default='', help='say all that is known of this row')
     _where(parser, "'data=cifar10 metric=fid status=reproduced'")
     parser.add_argument('--markdown', action='store_true', help='the rows with a recipe as the page '
                         'docs/reproductions/README.md')  # fmt: skip

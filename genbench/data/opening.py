@@ -127,8 +127,8 @@ def open_named(name: Name) -> Any:
         return sources.open_builder(name.rest, name.data_dir)
     known = _known(name)
     if known is None:
-        if name.kind == 'folder':
-            next(folders.files(pathlib.Path(name.rest)), None)  # a missing folder is reported as such
+        if name.kind == 'folder' and not os.path.isdir(name.rest):
+            raise Unprepared(f'There is no folder {name.rest}. Put images there, then run: {name.command}')
         raise Unprepared(f'{name.text} is not prepared{" by this recipe" if name.kind == "tfds" else ""}. '
                         f'Run: {name.command}')  # fmt: skip
     if change := _change(name, known):

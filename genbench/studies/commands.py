@@ -75,6 +75,12 @@ def results(given: argparse.Namespace) -> int:
 def baselines(given: argparse.Namespace) -> int:
     from genbench.studies import ledger
 
+    if given.row:
+        if given.where or given.markdown:
+            raise UserError('genbench baselines takes a row, or --where and --markdown; not both.')
+        for line in ledger.details(ledger.get(given.row)):
+            print(line)
+        return 0
     rows = ledger.rows()
     listed = ledger.select([ledger.describe(row) for row in rows], given.where)
     if given.markdown:

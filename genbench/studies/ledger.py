@@ -9,7 +9,7 @@ import dataclasses
 import fnmatch
 import pathlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from genbench import shipped
@@ -54,11 +54,13 @@ class Row:
     overrides: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     lenders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    images: str = ''
     seeds: int = 1
     parameters: float | None = None
     parameters_tolerance: float = 0.005
     stated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    open: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
 
     def within(self, value: float | None) -> bool:
@@ -152,6 +154,35 @@ def describe(row: Row, folder: pathlib.Path | None = None) -> dict[str, Any]:
         'tolerance': row.tolerance, 'status': status(row, found), 'got': None if found is None else found.get('value'),
         'outdated': outdated, 'renewal': records.renewal(row) if outdated else '',
     }  # fmt: skip
+
+
+def heading(row: Row) -> str:
+    """What a row is about, and what is said of it."""
+    table = f', table {row.table}' if row.table else ''
+    return f'{row.id}: {row.model}, {row.paper}{table}; {row.said}'.rstrip('; ')
+
+
+def published(row: Row) -> str:
+    """The number, its data and how it is known."""
+    spread = f' ± {row.sd:g}' if row.sd else ''
+    return f'{row.metric} {row.value:g}{spread} on {row.data} ({CONFIRMED[row.confirmed]})'
+
+
+def details(row: Row, folder: pathlib.Path | None = None) -> Iterator[str]:
+    """All that the ledger says of a row in words, a line each."""
+    listed = describe(row, folder)
+    yield heading(row)
+    yield f'expected  {published(row)}'
+    yield f'tolerance {row.tolerance:g}: {row.reason}'
+    if row.config:
+        yield f'recipe    {" ".join((row.config, *row.overrides))}'
+    else:
+        yield f'lacks     {row.lacks}'
+    if row.images:
+        yield f'images    {row.images}'
+    yield from (f'open      {words}' for words in row.open)
+    yield from (f'differs   {words}' for words in row.differs)
+    yield ', '.join(filter(None, (listed['status'], listed['outdated'])))
 
 
 def select(listed: Sequence[Mapping[str, Any]], where: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -25,8 +25,9 @@ LEGEND = """
 The ± after a published number is the tolerance, and the reasons for it are below. The ± after ours is the standard
 deviation over seeds where there are several, and otherwise the standard error over images or samples of one training.
 The time is that of training and evaluation. A row *measured by other code* comes from other sources than those of code
-`{code}`. The command in the last column measures it again. *number unconfirmed* means that the published number is from
-memory.
+`{code}`, a hash of the sources with which this page was written. They may have changed since, so a row without these
+words need not come from the present code; `genbench baselines` compares with the code that is installed. The command in
+the last column measures a row again. *number unconfirmed* means that the published number is from memory.
 """
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from genbench import config as configs
 from genbench.config import Config
-from genbench.errors import UserError
+from genbench.data import opening
+from genbench.errors import Unprepared, UserError
 from genbench.evaluation import harness, monitor, results
 from genbench.evaluation.protocol import Protocol
 from genbench.reading import read_json_if_any
@@ -55,12 +56,9 @@ class Comparison:
     def lines(self) -> Iterator[str]:
         """The expected and the measured number, the tolerance, and every difference."""
         row, got = self.row, self.found['value']
-        known = ledger.CONFIRMED[row.confirmed]
         spread = self.found.get('std_err') or self.found.get('sd')
-        yield f'{row.id}: {row.model}, {row.paper}{f", table {row.table}" if row.table else ""}; {row.said}'.rstrip(
-            '; '
-        )
-        yield f'expected  {row.metric} {row.value:g}{f" ± {row.sd:g}" if row.sd else ""} on {row.data} ({known})'
+        yield ledger.heading(row)
+        yield f'expected  {ledger.published(row)}'
         if got is None:
             yield f'got       {self.found["metric"]} no number'
         else:
@@ -71,8 +69,8 @@ class Comparison:
         yield f'tolerance {row.tolerance:g}: {row.reason}'
         for key, (stated, here) in self.protocol.items():
             yield f'protocol  {key}: {stated!r} → {here!r}'
-        for words in self.other:
-            yield f'differs   {words}'
+        yield from (f'open      {words}' for words in row.open)
+        yield from (f'differs   {words}' for words in self.other)
         if not self.protocol and not self.other:
             yield 'protocol  as stated, as far as it is stated'
         gap = math.nan if got is None else got - row.value
@@ -101,6 +99,8 @@ def compare(row: ledger.Row, *, run: str = '', workdir: str = '', data_dir: str 
         return _over_seeds(row, bool(run), run or workdir or f'runs/baselines/{row.id}', data_dir)
     place = [f'data.data_dir={data_dir}'] if data_dir else []
     recipe = resolve(row, *place)
+    if row.images and (why := opening.lacking(recipe.data)):
+        raise Unprepared(f'{row.id} needs {row.images}. {why}')
     folder = pathlib.Path(run or workdir or f'runs/baselines/{row.id}')
     other = list(row.differs)
     if not run:
@@ -285,6 +285,7 @@ def record(comparison: Comparison, folder: pathlib.Path = ledger.RECORDS) -> pat
         'config_hash': found['config_hash'],
         'protocol': found['protocol'],
         'differences': {key: list(pair) for key, pair in comparison.protocol.items()},
+        'open': list(row.open),
         'differs': list(comparison.other),
         **records.origin(row),
         'code': comparison.code,

@@ -5,7 +5,11 @@ import pytest
 from sklearn import datasets
 
 from genbench import cli
+from genbench import config as configs
 from genbench.data import plane, sources
+from genbench.errors import UserError
+from genbench.training import state as states
+from genbench.training.prepared import prepare
 
 BUILDERS = plane.SETS
 ENTROPIES = {  # of modes that do not touch, and of squares
@@ -84,3 +88,25 @@ def test_an_image_network_is_refused_in_one_line(tmp_path, capsys):
     assert cli.main([*words, '--config.network.name=unet', '--config.network.multipliers=1']) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert 'ring has points in the plane' in line and 'network.name=mlp' in line
+
+
+@pytest.mark.parametrize(
+    ('family', 'why'),
+    [
+        ('autoregressive', 'no ordering of pixels'),
+        ('maskgit', 'does not fill in masked values'),
+        ('vdvae', 'no layers of latents'),
+        ('vq_vae', 'no resolutions'),
+        ('vq_gan', 'no resolutions'),
+        ('kl_autoencoder', 'mlp has none'),
+        ('style_gan', 'no styles'),
+        ('progressive_gan', 'does not grow'),
+        ('noised_flow', 'use tarflow'),
+    ],
+)
+def test_a_family_that_a_perceptron_does_not_suit_says_why(family, why, tmp_path):
+    """docs/studies/two_dimensions.md lists them."""
+    config = configs.load('configs/plane/points.py', ['data.name=ring', f'family.name={family}', 'network.name=mlp'])
+    with pytest.raises(UserError, match=why):
+        family = prepare(config, {}, on_noise=True).family
+        states.Blueprint(family.at(family.stages[0].name))

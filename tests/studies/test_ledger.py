@@ -57,8 +57,10 @@ def test_values_and_how_they_are_known(name, value, confirmed):
 def test_the_two_data_sets_called_imagenet_64_are_not_mixed():
     """A row is of one of the two by its TFDS name, or says that nobody has checked."""
     for entry in ROWS:
-        if entry.data == 'imagenet_64':
+        if entry.data in ('imagenet_32', 'imagenet_64'):
             assert 'not checked' in entry.said, entry.id
+    assert row('vdvae-imagenet64-bpd').data == 'downsampled_imagenet/64x64'
+    assert row('efficient-vdvae-imagenet64-bpd').data == 'imagenet_resized/64x64'
 
 
 def test_a_fid_of_reconstructions_is_not_one_of_samples():
@@ -87,6 +89,10 @@ def test_recipes_sample_as_the_paper_did():
 def test_every_recipe_of_a_paper_says_how_it_differs():
     for entry in ROWS:
         assert entry.differs or not entry.config or entry.confirmed == 'measured', entry.id
+
+
+def test_every_row_without_a_recipe_says_what_it_lacks():
+    assert [entry.id for entry in ROWS if not entry.config and not entry.lacks] == []
 
 
 def test_numbers_from_memory_are_shown_as_unconfirmed():
@@ -139,8 +145,11 @@ def test_rows_are_chosen_by_conditions(tmp_path, where, holds):
     [
         (('baselines', '--where', 'satus=reproduced'), 'Did you mean status?'),
         (('baselines', '--where', 'nfe<few'), "'few' is not a number"),
+        (('baselines', 'ddpm-fid', '--where', 'nfe<9'), 'not both'),
         (('verify', 'ddpm-fed'), "There is no baseline 'ddpm-fed'. Did you mean ddpm-fid"),
         (('verify', 'vae-2-layers-mnist-nats'), 'vae-2-layers-mnist-nats has no recipe yet: a second stochastic'),
+        (('verify', 'edm-afhq64-fid'), 'edm-afhq64-fid needs the training images of AFHQ, version 2. There is no '
+         'folder afhqv2_64. Put images there, then run: genbench data prepare folder:afhqv2_64 --size=64'),
         (('verify', 'digits-gaussian', '--run=a', '--workdir=b'), 'not both'),
         (('verify', 'digits-gaussian', '--run={tmp}/none'), 'is not a run'),
     ],
@@ -149,6 +158,22 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, message):
     assert cli.main([word.format(tmp=tmp_path) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_row_says_what_its_paper_leaves_open_and_what_the_recipe_takes(capsys):
+    assert cli.main(['baselines', 'maf-suite-maf-mnist']) == 0
+    heading, expected, *said, status = capsys.readouterr().out.splitlines()
+    assert heading.startswith('maf-suite-maf-mnist: MAF (5), Papamakarios et al. 2017')
+    assert expected == 'expected  logit_log_likelihood_nats -1272.7 on mnist (read in its own text)'
+    assert 'recipe    configs/paper/maf_mnist.py' in said and status == ledger.NOT_RUN
+    assert [line.split()[0] for line in said] == ['tolerance', 'recipe', 'open', 'open', 'differs', 'differs']
+    assert cli.main(['baselines', 'ldm-4-g-imagenet-fid']) == 0
+    out = capsys.readouterr().out
+    assert 'lacks     a config of its network on latents\n' in out and 'open      η of the sampler\n' in out
+
+
+def test_what_is_open_says_what_the_recipe_takes():
+    assert [entry.id for entry in ROWS if entry.config and not all(': ' in words for words in entry.open)] == []
 
 
 def test_rows_are_listed_with_a_count(capsys):

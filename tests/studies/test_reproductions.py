@@ -29,7 +29,10 @@ def cells(page, name):
 
 
 def test_the_committed_page_is_what_the_ledger_and_the_evidence_give():
-    """`genbench baselines --markdown > docs/reproductions/README.md` makes it current."""
+    """`genbench baselines --markdown > docs/reproductions/README.md` makes it current.
+
+    The page says by which code it was written. That code may be older, for any change of the package changes it.
+    """
     committed = reproductions.PAGE.read_text()
     assert committed == reproductions.page(ledger.rows(), reproductions.code_of(committed), ledger.EVIDENCE)
 
@@ -38,6 +41,7 @@ def test_the_command_prints_the_page(capsys):
     assert cli.main(['baselines', '--markdown', '--where', 'data=digits']) == 0
     page = capsys.readouterr().out
     assert reproductions.code_of(page) == package.code()
+    assert f'`{package.code()}`, a hash of the sources with which this page was written' in page
     assert '`digits-gaussian`' in page and 'ddpm-fid' not in page
 
 

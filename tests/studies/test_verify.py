@@ -164,7 +164,9 @@ def names(config):
 
 @pytest.mark.parametrize('row', RECIPES, ids=lambda row: row.id)
 def test_every_recipe_resolves_with_what_it_evaluates(row):
-    assert row.data in names(verify.resolve(row))
+    config = verify.resolve(row)
+    assert row.data in names(config)
+    assert bool(row.images) == config.data.name.startswith('folder:'), 'what the folder must hold is not said'
 
 
 def test_a_parameter_count_that_is_not_the_published_one_fails(capsys):
@@ -188,16 +190,20 @@ def test_the_floor_of_the_digits_is_reproduced(gaussian):
     assert 'expected  bits_per_dim 2.943 ± 0.017 on digits (measured by this project)' in lines
 
 
-def test_a_finished_run_is_compared_and_its_differences_are_said(gaussian):
+def test_a_finished_run_is_compared_and_its_differences_are_said(gaussian, tmp_path):
     _, folder = gaussian
     row = ledger.get('digits-gaussian')
     stated = {**row.stated, 'split': 'test[:100]', 'features': 'inception'}
-    other = dataclasses.replace(row, value=2.5, overrides=('train.seed=3',), stated=stated)
+    free = ('the width: 3',)
+    other = dataclasses.replace(row, value=2.5, overrides=('train.seed=3',), stated=stated, open=free)
     comparison = verify.compare(other, run=str(folder))
     assert not comparison.within
     assert comparison.protocol == {'split': ('test[:100]', 'test'), 'features': ('inception', None)}
     assert comparison.other == ('train.seed is 0, 3 in the recipe',)
-    assert list(comparison.lines())[-1] == f'run with gap: {comparison.found["value"] - 2.5:+.4f}'
+    *_, known, differs, end = comparison.lines()
+    assert (known, differs) == ('open      the width: 3', 'differs   train.seed is 0, 3 in the recipe')
+    assert end == f'run with gap: {comparison.found["value"] - 2.5:+.4f}'
+    assert json.loads(verify.record(comparison, tmp_path).read_text())['open'] == ['the width: 3']
 
 
 def test_a_row_in_nats_is_compared_with_bits_per_dimension(gaussian):

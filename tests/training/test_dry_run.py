@@ -68,7 +68,8 @@ def test_the_data_need_not_be_prepared(config_file, tiny, capsys, tmp_path):
     config = config_file(tiny('diffusion', 'data.name=folder:absent', 'data.size=8', 'data.channels=1'))
     assert cli.main(['train', f'--config={config}', '--dry-run', f'--config.data.data_dir={tmp_path}']) == 0
     said = capsys.readouterr().out
-    assert 'data: There is no folder absent. Meanwhile one batch of noise takes the place of the images.' in said
+    assert 'data: There is no folder absent. Put images there, then run: genbench data prepare folder:absent' in said
+    assert 'Meanwhile one batch of noise takes the place of the images.' in said
     assert 'training images' not in said
     with pytest.raises(UserError, match='There is no folder absent'):  # elsewhere, no shape is guessed
         opening.spec(configs.load(str(config)).data)
