@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench import rng
-from genbench.data import augmentation, captions
+from genbench.data import augmentation, captions, keypoints
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError, did_you_mean
 
@@ -286,6 +286,17 @@ def _edges(spec: DataSpec, number: str) -> Condition:
     return _of_image('edges', spec, 1, sobel)
 
 
+def _keypoints(spec: DataSpec, number: str) -> Condition:
+    """Dots at the centres of the ink in each quadrant. The ink is the mean of the colours, in levels."""
+    _no_number('keypoints', number)
+
+    def dots(x: Array, _: Array) -> Array:
+        levels = (x.mean(-1) + 1) * spec.levels / 2 - 0.5
+        return keypoints.drawn(jnp.where(levels > 0.25, levels, 0))[..., None]
+
+    return _of_image('keypoints', spec, 1, dots)
+
+
 def _masked(spec: DataSpec, number: str) -> Condition:
     """The image with zeros in a rectangle of this percentage of its area, and a channel that is 1 outside of it."""
     share = _whole('masked', number or '25', 1, 99) / 100
@@ -373,6 +384,7 @@ KINDS: dict[str, Callable[[DataSpec, str], Condition]] = {
     'low_resolution': _low_resolution,
     'grey': _grey,
     'edges': _edges,
+    'keypoints': _keypoints,
     'masked': _masked,
     'augmentation': _augmentation,
     WEIGHT: _guidance_weight,
