@@ -175,6 +175,20 @@ def test_a_mask_hides_a_rectangle_of_the_share_that_is_named(number, size):
     assert len(corners) == pytest.approx(places * (1 - (1 - 1 / places) ** 400), abs=4)  # of 400 places at random
 
 
+def test_a_degraded_image_is_what_its_problem_shows():
+    """Means over squares are the low resolution, and a hidden half comes with its mask."""
+    x = images(COLOUR)
+    low = made('low_resolution:2', COLOUR, {'image': x})
+    np.testing.assert_allclose(made('degraded:pool2', COLOUR, {'image': x}), low, atol=1e-5)
+    half = made('degraded:half', COLOUR, {'image': x})
+    np.testing.assert_allclose(half[:, :4, :, :3], centres(COLOUR, x)[:, :4], atol=1e-6)
+    assert not half[:, 4:].any() and (half[:, :4, :, 3] == 1).all()
+    blurred = np.stack(
+        [ndimage.gaussian_filter(one, (1, 1, 0), mode='reflect', truncate=8) for one in centres(COLOUR, x)]
+    )
+    np.testing.assert_allclose(made('degraded:blur1', COLOUR, {'image': x}), blurred, atol=1e-4)
+
+
 def test_a_weight_of_guidance_is_uniform_over_its_range_in_training_and_zero_otherwise():
     found = conditions.resolve(('guidance_weight:1-3',), GREY)
     rows = {'image': jnp.asarray(images(GREY, 4000))}
@@ -328,6 +342,9 @@ def test_conditions_are_found_in_the_order_of_their_names():
         (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be between 2 and 8'),
         (('masked:0',), COLOUR, 'between 1 and 99'),
         (('masked:100',), COLOUR, 'between 1 and 99'),
+        (('degraded',), COLOUR, 'write degraded:PROBLEM'),
+        (('degraded:noise',), COLOUR, 'write degraded:PROBLEM'),
+        (('degraded:hlaf',), COLOUR, "There is no problem 'hlaf'.*half"),
         (('masked:-5',), COLOUR, 'between 1 and 99'),
         (('label:3',), COLOUR, 'label takes no number'),
         (('edges:3',), COLOUR, 'edges takes no number'),
