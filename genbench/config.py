@@ -31,7 +31,7 @@ _FREE = ('data.data_dir', 'data.resident_bytes', 'data.workers', 'checkpoint', '
 
 # Keys added later. At these values they do not enter the hash, so older runs keep theirs.
 _LATER = {
-    'family.text_encoder': '', 'family.text_skip': 0,
+    'family.text_encoder': '', 'family.text_skip': 0, 'family.control_blocks': 0,
     'family.modules': (), 'data.random_crop': 0, 'data.train_split': 'train', 'family.objective': 'elbo',
     'family.draws': 1, 'family.noise': 'fresh', 'family.covariance': 'full', 'family.offset_noise': 0.0,
     'family.scale': 1.0, 'family.source': '', 'family.path_noise': 0.0, 'family.data_noise': 0.0,

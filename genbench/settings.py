@@ -140,6 +140,7 @@ DEFAULTS: dict[str, Any] = {
         'restoration': {  # of held-out images, for the metrics restored_…
             'problems': ('half', 'pool2'),
             'samplers': ('ancestral:100:posterior=ddnm', 'ddim:100:posterior=pigdm'),
+            'trained_samplers': ('ancestral:100',),  # of models with the condition degraded:PROBLEM, for that problem
             'num_images': 100,
             'draws': 2,  # results for each image
         },
@@ -225,6 +226,7 @@ RANGES: dict[str, Range] = {  # of the keys above; families and networks state t
     'evaluation.clip_score.tokenizer': ranges.PATH,
     'evaluation.restoration.problems': ranges.TEXTS,
     'evaluation.restoration.samplers': ranges.TEXTS,
+    'evaluation.restoration.trained_samplers': ranges.TEXTS,
     'evaluation.restoration.num_images': Range(2, LARGEST),  # the standard error needs two
     'evaluation.restoration.draws': COUNT,
     'evaluation.path_length.linear': ranges.PATH,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genbench import rng
-from genbench.data import augmentation, captions
+from genbench.data import augmentation, captions, degradations, keypoints, shown
 from genbench.data.spec import TEXT, DataSpec
 from genbench.errors import UserError, did_you_mean
 
@@ -258,11 +258,7 @@ def _low_resolution(spec: DataSpec, number: str) -> Condition:
         raise UserError(f'low_resolution:{side} needs images with sides divisible by {side}; {spec.name} has '
                         f'{height}×{width}.')  # fmt: skip
 
-    def shrink(x: Array, _: Array) -> Array:
-        small = x.reshape(len(x), height // side, side, width // side, side, channels).mean((2, 4))
-        return small.repeat(side, 1).repeat(side, 2)
-
-    return _of_image('low_resolution', spec, channels, shrink)
+    return _of_image('low_resolution', spec, channels, lambda x, _: shown.averaged(x, side))
 
 
 def _grey(spec: DataSpec, number: str) -> Condition:
@@ -273,17 +269,19 @@ def _grey(spec: DataSpec, number: str) -> Condition:
 
 
 def _edges(spec: DataSpec, number: str) -> Condition:
-    """The length of the Sobel gradient of the grey image, divided by 8: 1 at a straight edge from −1 to 1."""
     _no_number('edges', number)
+    return _of_image('edges', spec, 1, lambda x, _: shown.sobel(x))
 
-    def sobel(x: Array, _: Array) -> Array:
-        grey = jnp.pad(x.mean(-1), ((0, 0), (1, 1), (1, 1)), mode='edge')
-        rows = grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]
-        columns = grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]
-        across, down = rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2]
-        return (jnp.sqrt(jnp.square(across) + jnp.square(down)) / 8)[..., None]
 
-    return _of_image('edges', spec, 1, sobel)
+def _keypoints(spec: DataSpec, number: str) -> Condition:
+    """Dots at the centres of the ink in each quadrant. The ink is the mean of the colours, in levels."""
+    _no_number('keypoints', number)
+
+    def dots(x: Array, _: Array) -> Array:
+        levels = (x.mean(-1) + 1) * spec.levels / 2 - 0.5
+        return keypoints.drawn(jnp.where(levels > 0.25, levels, 0))[..., None]
+
+    return _of_image('keypoints', spec, 1, dots)
 
 
 def _masked(spec: DataSpec, number: str) -> Condition:
@@ -292,14 +290,21 @@ def _masked(spec: DataSpec, number: str) -> Condition:
     height, width, channels = spec.shape
     rows, columns = (max(1, round(side * share**0.5)) for side in (height, width))
 
-    def hide(x: Array, keys: Array) -> Array:
-        top = rng.integers(keys, 'top', 0, height - rows + 1)[:, None, None]
-        left = rng.integers(keys, 'left', 0, width - columns + 1)[:, None, None]
-        down, across = jnp.arange(height)[:, None] - top, jnp.arange(width) - left
-        known = 1.0 - ((down >= 0) & (down < rows) & (across >= 0) & (across < columns))[..., None]
-        return jnp.concatenate([x * known, known], axis=-1)
+    return _of_image('masked', spec, channels + 1, lambda x, keys: shown.masked(x, keys, rows, columns))
 
-    return _of_image('masked', spec, channels + 1, hide)
+
+def _degraded(spec: DataSpec, problem: str) -> Condition:
+    """What a problem without noise shows of the image, for models that are trained to solve it."""
+    if problem in ('', 'noise', degradations.GIVEN):
+        raise UserError(f'family.conditions has degraded:{problem}; write degraded:PROBLEM with a problem that shows a '
+                        'part of the image, such as degraded:half.')  # fmt: skip
+    known = degradations.make(problem, spec.shape)
+
+    def show(x: Array, _: Array) -> Array:
+        return known.picture(known(x), spec.shape)
+
+    channels = jax.eval_shape(show, jax.ShapeDtypeStruct((1, *spec.shape), jnp.float32), None).shape[-1]
+    return _of_image('degraded', spec, channels, show)
 
 
 def _augmentation(spec: DataSpec, number: str) -> Condition:
@@ -373,7 +378,9 @@ KINDS: dict[str, Callable[[DataSpec, str], Condition]] = {
     'low_resolution': _low_resolution,
     'grey': _grey,
     'edges': _edges,
+    'keypoints': _keypoints,
     'masked': _masked,
+    'degraded': _degraded,
     'augmentation': _augmentation,
     WEIGHT: _guidance_weight,
 }

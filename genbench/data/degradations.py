@@ -47,6 +47,10 @@ class Degradation(abc.ABC):
         """y where A shows something of the image, and 0 elsewhere."""
         return y
 
+    def picture(self, y: Array, shape: Shape) -> Array:
+        """y as a picture (batch, height, width, channels) of images of this shape. A small y is enlarged by A⁺."""
+        return y if y.shape[1:3] == shape[:2] else self.inverse(y)
+
     def distance(self, y: Array, x: Array) -> Array:
         """The root mean square (batch,) of y − A x over the values that A shows."""
         error = jnp.square(self.shown(y - self(x))).reshape(len(x), -1).sum(1)
@@ -78,6 +82,11 @@ class Mask(Degradation):
 
     def shown(self, y: Array) -> Array:
         return self(y)
+
+    def picture(self, y: Array, shape: Shape) -> Array:
+        """y, and a channel that is 1 where it is known."""
+        known = jnp.broadcast_to(jnp.asarray(self.known, jnp.float32), (len(y), *shape[:2], 1))
+        return jnp.concatenate([self(y), known], axis=-1)
 
     def adjoint(self, y: Array) -> Array:
         return self(y)

@@ -33,7 +33,7 @@ def fields(family: Family, options: Any) -> tuple[str, ...]:
     """The field of rows that holds the captions for CLIP, if the metric is asked for.
 
     Raises:
-      UserError: the model has no captions, or there is no such tokenizer.
+      UserError: the model has no captions, there is no such tokenizer, or it is not CLIP's.
     """
     if 'clip_score' not in options.metrics:
         return ()
@@ -43,7 +43,12 @@ def fields(family: Family, options: Any) -> tuple[str, ...]:
     if not options.clip_score.tokenizer:
         raise UserError('clip_score needs evaluation.clip_score.tokenizer, the tokenizer.json that is published with '
                         'the weights.')  # fmt: skip
-    captions.tokenizer(options.clip_score.tokenizer, 'evaluation.clip_score.tokenizer')
+    known = captions.tokenizer(options.clip_score.tokenizer, 'evaluation.clip_score.tokenizer')
+    end = TEXTS[options.clip_score.network].get('end', VOCABULARY - 1)
+    if end not in known.encode('').ids:
+        raise UserError(f'The tokenizer {options.clip_score.tokenizer} (evaluation.clip_score.tokenizer) does not end '
+                        f'captions with the token {end}, as CLIP needs; give the tokenizer.json that is published with '
+                        'the weights.')  # fmt: skip
     return (field(options),)
 
 

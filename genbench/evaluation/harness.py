@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import bounds, clip_score, exploration, further, grid, plane, restoration, scoring
+from genbench.evaluation import bounds, clip_score, exploration, further, grid, obedience, plane, restoration, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -92,6 +92,7 @@ class Evaluation:
         self.spec = self.family.spec
         sample_metrics(self.options.metrics)
         further.check(self.options.metrics, self.spec)
+        obedience.check(self.options.metrics, self.family)
         restoration.check(self.options.metrics, self.family, self.options.restoration)
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:

@@ -19,7 +19,7 @@ from genbench import reading, rng
 from genbench.data import pictures
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean, explained_disk_errors
-from genbench.evaluation import attacks, detection, editing_inputs, watermarks
+from genbench.evaluation import attacks, detection, editing_inputs, inversion, watermarks
 from genbench.evaluation.draw import Source, check_said
 from genbench.evaluation.watermarks import GaussianShading, Mark, Tested
 from genbench.families.base import Family, Sampler
@@ -28,7 +28,6 @@ from genbench.training.files import new_folder
 
 KEY, EMBEDDED, DETECTED = 'key.json', 'embed.json', 'detect.json'
 MARKED, UNMARKED = 'marked', 'unmarked'  # folders
-USUAL = 'ddim:50'  # the sampler, as in both papers, for families that have it
 SHOWN = 8  # images in a picture
 FORMAT = 1
 FILE = {
@@ -97,7 +96,7 @@ def embed(workdir: str, asked: Embedding) -> list[str]:
     key = {
         'format': FORMAT, 'method': mark.name, 'secret': mark.secret, 'shape': mark.shape,
         **{name: getattr(mark, name) for name in mark.settings},
-        'sampler': asked.sampler or usual(source.family), 'run': source.identity,
+        'sampler': asked.sampler or inversion.usual(source.family), 'run': source.identity,
     }  # fmt: skip
     report = {
         'method': mark.name, **sampler.protocol, 'count': asked.count, 'seed': asked.seed,
@@ -180,7 +179,7 @@ def _again(family: Family, percent: float) -> Sampler:
     if family.path is None or not family.from_noise:
         raise UserError(f'A {family.name} run cannot {attacks.REGENERATE} images, for it follows no path from noise to '
                         'images; name another run with --regenerator.')  # fmt: skip
-    return samplers.parse(f'{usual(family)}:strength={percent / 100:g}', family)
+    return samplers.parse(f'{inversion.usual(family)}:strength={percent / 100:g}', family)
 
 
 def _attacked(images: np.ndarray, kind: str, other: Source, seed: int) -> np.ndarray:
@@ -207,22 +206,12 @@ def chosen(family: Family, text: str) -> Sampler:
     Raises:
       UserError: the noise of its images cannot be found. The message says why.
     """
-    sampler = samplers.parse(text or usual(family), family)
-    why = 'it models points of a plane, and not pictures' if family.spec.is_plane else family.why_no_inverse(sampler)
+    sampler, why = inversion.chosen(family, text)
     if why:
         raise UserError(f'This run cannot have a watermark in its noise, which detection would not find: {why}.')
     if getattr(sampler.options, 'temperature', 1.0) != 1:
         raise UserError('A watermark is in noise of deviation 1; leave the option temperature out of the sampler.')
     return sampler
-
-
-def usual(family: Family) -> str:
-    """The text of the sampler if nobody says."""
-    name, _, steps = USUAL.partition(':')
-    if name in family.samplers and not family.why_not(int(steps)):
-        return USUAL
-    first = samplers.default(family)
-    return f'{first.name}:{int(first.num_steps)}'
 
 
 def _noise(family: Family, count: int, seed: int) -> np.ndarray:

@@ -31,7 +31,7 @@ OTHER_METRICS = (
     'likelihood', 'ais', 'active_units', 'path_length', 'w2', 'path_energy', 'modes', 'high_quality', 'parzen_nats',
     'speed', 'exploration', 'eq_t', 'eq_t_frac', 'eq_r', 'restored_psnr', 'restored_ssim', 'restored_misfit',
     'restored_class', 'restored_fd', 'restored_diversity', 'reconstruction_fd', 'reconstruction_psnr',
-    'reconstruction_ssim', 'codes_used', 'clip_score',
+    'reconstruction_ssim', 'codes_used', 'clip_score', 'condition_distance',
 )  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """How well a model on a path solves inverse problems whose answer is known: held-out images, degraded.
 
+A model without conditions solves them by the solvers in `interpolants.inverse`. A model with the condition
+degraded:PROBLEM was trained for one problem (C. Saharia et al., Palette, 2022, and SR3, 2021) and is measured on it.
+
 Each problem and each sampler (docs/editing.md) has a row for each metric: PSNR and SSIM against the true image, the
 root mean square of y − A x over what A shows, the share of results that the classifier gives the true image's label,
 the Fréchet distance of the results to the held-out images that were not degraded, and the diversity of several results
@@ -14,17 +17,20 @@ import numpy as np
 from PIL import Image
 
 from genbench import evaluation, rng
+from genbench.data import conditions
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation import reference, similarity
 from genbench.families import originals
 from genbench.families.base import Family, Sampler
 from genbench.interpolants import inverse
+from genbench.interpolants.options import ORIGINAL
 from genbench.training import processes, samplers, sampling
 
 if TYPE_CHECKING:
     from genbench.evaluation.harness import Weights
 
+DEGRADED = 'degraded'  # the condition of models that were trained for a problem
 METRICS = (
     'restored_psnr', 'restored_ssim', 'restored_misfit', 'restored_class', 'restored_fd', 'restored_diversity',
 )  # fmt: skip
@@ -34,16 +40,17 @@ def score(weights: 'Weights') -> None:
     """Add the rows of every problem and sampler of `evaluation.restoration`."""
     one, options = weights.evaluation, weights.options.restoration
     images, labels = _held_out(weights)
-    for sampler in (chosen(one.family, problem, text) for problem in options.problems for text in options.samplers):
+    for problem, sampler in ways(one.family, options):
         protocol = {
-            **sampler.protocol, 'problem': sampler.options.problem, 'posterior': sampler.options.posterior,
+            **sampler.protocol, 'problem': problem,
+            'posterior': 'trained' if trained(one.family) else sampler.options.posterior,
             'nfe': one.family.evaluations(sampler), 'average': weights.average,
             'borrowed': one.borrowed, 'seed': weights.options.seed, 'noise': sampling.NOISE, 'images': len(images),
             'draws': options.draws, 'split': weights.options.split, **one.real.resized,
         }  # fmt: skip
         wanted = [name for name in METRICS if name in weights.options.metrics]
         if processes.agreed([name for name in wanted if not one.has(name, protocol)]):
-            found = measure(weights, sampler, images, labels, wanted)
+            found = measure(weights, problem, sampler, images, labels, wanted)
             row = {'kind': 'restoration', 'n': len(images) * options.draws, 'sampler': sampler.name,
                    'nfe': protocol['nfe'], 'seed': weights.options.seed}  # fmt: skip
             for name, (value, error, details) in found.items():
@@ -55,13 +62,35 @@ def check(metrics: Any, family: Family, options: Any) -> None:
     """Raise a UserError, before anything is computed, if the model cannot be measured so."""
     if {*METRICS}.isdisjoint(metrics):
         return
-    if family.path is None or family.conditional:
+    if family.path is None or (family.conditional and not trained(family)):
         why = 'has conditions' if family.path is not None else 'has no path from noise to images'
-        raise UserError(f'This {family.name} run {why}, and restoration measures models on a path without conditions; '
-                        'leave the metrics restored_… out.')  # fmt: skip
-    for problem in options.problems:
-        for text in options.samplers:
-            chosen(family, problem, text)
+        raise UserError(f'This {family.name} run {why}, and restoration measures models on a path without conditions '
+                        'or with degraded:PROBLEM alone; leave the metrics restored_… out.')  # fmt: skip
+    ways(family, options)
+
+
+def trained(family: Family) -> str:
+    """The problem that a model was trained for, by its only condition; '' if there is none."""
+    names = conditions.named(family.config.family)
+    kind, _, problem = names[0].partition(':') if len(names) == 1 else ('', '', '')
+    return problem if kind == DEGRADED else ''
+
+
+def ways(family: Family, options: Any) -> list[tuple[str, Sampler]]:
+    """Each problem with each sampler that solves it.
+
+    Raises:
+      UserError: the family has no such sampler, or the sampler of a trained model has a problem of its own.
+    """
+    if not (problem := trained(family)):
+        found = (chosen(family, problem, text) for problem in options.problems for text in options.samplers)
+        return [(one.options.problem, one) for one in found]
+    samplers_of = [samplers.parse(text, family) for text in options.trained_samplers]
+    for text, one in zip(options.trained_samplers, samplers_of, strict=True):
+        if {*ORIGINAL} & {*one.options.changed}:
+            raise UserError(f'evaluation.restoration.trained_samplers has {text}, but this model is shown what '
+                            f'{problem} leaves of an image; leave {" and ".join(ORIGINAL)} out.')  # fmt: skip
+    return [(problem, one) for one in samplers_of]
 
 
 def chosen(family: Family, problem: str, text: str) -> Sampler:
@@ -82,20 +111,23 @@ def _held_out(weights: 'Weights') -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(
-    weights: 'Weights', sampler: Sampler, images: np.ndarray, labels: np.ndarray, wanted: list[str]
+    weights: 'Weights', problem: str, sampler: Sampler, images: np.ndarray, labels: np.ndarray, wanted: list[str]
 ) -> dict[str, tuple[float, float | None, dict[str, float] | None]]:
     """Each wanted metric, its standard error over images, and what to compare it with."""
     one, options = weights.evaluation, weights.options
     draws, spec, count = options.restoration.draws, one.spec, len(images)
-    degradation = originals.degradation(sampler.options.problem, spec.shape, {})
+    degradation = originals.degradation(problem, spec.shape, {})
     clean = degradation(spec.dequantise(jnp.asarray(images)))
     keys = rng.of_images(rng.root(options.seed, 'degraded'), 0, count)
     noise = sampler.options.noise * rng.normal(keys, 'observed', clean.shape[1:])
     y = np.asarray(degradation.shown(clean + noise))
-    told = {'observed': np.repeat(y, draws, axis=0)}
+    shown = np.repeat(y, draws, axis=0)
+    told = {'observed': shown}
+    if not sampler.options.problem:
+        told = {DEGRADED: np.asarray(degradation.picture(jnp.asarray(shown), spec.shape))}
     results = weights.drawer.draw(weights.state, sampler, count * draws, options.seed, told)
     true, drawn = (sampling.to_uint8(part, spec) for part in (np.repeat(images, draws, axis=0), results))
-    apart = degradation.distance(jnp.asarray(told['observed']), spec.dequantise(jnp.asarray(results)))
+    apart = degradation.distance(jnp.asarray(shown), spec.dequantise(jnp.asarray(results)))
     found: dict[str, np.ndarray] = {
         'restored_psnr': np.minimum(similarity.psnr(true, drawn), 99.0),
         'restored_misfit': np.asarray(apart),

@@ -12,10 +12,9 @@ import numpy as np
 
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.evaluation import marking
+from genbench.evaluation import inversion
 from genbench.evaluation.draw import Source
 from genbench.families.base import Family, Sampler
-from genbench.training import samplers
 
 TASK = 'translate'
 
@@ -46,10 +45,8 @@ def chosen(family: Family, text: str) -> Sampler:
     Raises:
       UserError: the family or the sampler has none. The message says why.
     """
-    sampler = samplers.parse(text or marking.usual(family), family)
-    if family.spec.is_plane:
-        raise UserError(f'{TASK} edits pictures, but this run models points of a plane.')
-    if why := family.why_no_inverse(sampler):
+    sampler, why = inversion.chosen(family, text)
+    if why:
         raise UserError(f'This {family.name} run cannot {TASK}, which needs the noise that an image comes from: {why}.')
     for option in ('strength', 'start', 'problem'):
         if option in sampler.options.changed:

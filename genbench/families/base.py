@@ -179,6 +179,7 @@ class Family:
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
     classifies: bool = False  # whether it has a classifier that can guide its samples
+    controlled: bool = False  # whether it controls a frozen base, so that samplers may scale the control
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
     span: Span | None = None  # of the current stage; None if there is only one

@@ -1,8 +1,11 @@
 """Control of a frozen base: an added network steers the base with pictures that it was not trained on.
 
-L. Zhang, A. Rao, M. Agrawala, Adding Conditional Control to Text-to-Image Diffusion Models, 2023 (ControlNet).
+L. Zhang, A. Rao, M. Agrawala, Adding Conditional Control to Text-to-Image Diffusion Models, 2023 (ControlNet), for a
+U-Net. J. Chen et al., PixArt-δ: Fast and Controllable Image Generation with Latent Consistency Models, 2024
+(ControlNet-Transformer), for a DiT.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +27,12 @@ SHARED = (
 
 
 class Control:
-    """Adds the conditions that the borrowed run 'base' does not know to the base's skip connections, as residuals.
+    """Adds the conditions that the borrowed run 'base' does not know to the base's states, as residuals.
+
+    These are the states at the skip connections of a U-Net, or after the first blocks of a DiT.
+
+    Attributes:
+      scale: the factor of the residuals, which samplers may change.
 
     Raises:
       UserError: the base has other data or is of another kind, or it builds on runs itself; its path, outputs or
@@ -32,9 +40,11 @@ class Control:
     """
 
     name = 'control'  # the name of the only trained network
+    scale = 1.0
 
     def __init__(self, family: Any):
         self.base: Any = family.borrowed['base'].family
+        self.blocks = family.config.family.control_blocks
         _check_base(self.base, family)
         known = self.base.forms
         self.pictures: Mapping[str, Form] = {name: form for name, form in family.forms.items() if name not in known}
@@ -48,10 +58,16 @@ class Control:
 
     def network(self, rngs: nnx.Rngs) -> nnx.Module:
         base = self.base
-        return modules.control(base.config.network, base.spec, base.forms, self.pictures, rngs)
+        return modules.control(base.config.network, base.spec, base.forms, self.pictures, rngs, self.blocks)
+
+    def scaled(self, scale: float) -> 'Control':
+        """The same control with another factor of the residuals."""
+        other = copy.copy(self)
+        other.scale = scale
+        return other
 
     def initialise(self, networks: Networks) -> None:
-        """The control starts as a copy of the base's first half (section 3.1)."""
+        """The control starts as a copy of the base's first half, or of its first blocks."""
         networks[self.name].begin_as(networks.borrowed('base')[self.base.main_network])
 
     def denoiser(self, networks: Networks) -> Callable[..., Array]:
@@ -60,7 +76,10 @@ class Control:
 
         def controlled(x: Array, t: Array, given: Given = None, key: Array | None = None) -> Array:
             known = {name: (given or {})[name] for name in self.base.forms if name in (given or {})} or None
-            return base(x, t, known, residuals=control(x, t, given, key))
+            residuals = control(x, t, given, key)
+            if self.scale != 1:
+                residuals = [self.scale * one for one in residuals]
+            return base(x, t, known, residuals=residuals)
 
         return controlled
 

@@ -5,6 +5,7 @@ are keys of plain dicts of functions (`interpolants.times`, `.weights`, `.coupli
 functions adds them to its own copy of the dict.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,7 +54,7 @@ class RegressionFamily(PathFamily):
     control: Control | None = None  # set if `base` names a run
     classifier: Classifier | None = None  # set if `classifier` is true
     texts: Texts | None = None  # set if `text_encoder` names a file
-    ranges = {'base': PATH, 'offset_noise': NOT_NEGATIVE, 'text_skip': Range(0, 1000)}
+    ranges = {'base': PATH, 'control_blocks': Range(0, 1000), 'offset_noise': NOT_NEGATIVE, 'text_skip': Range(0, 1000)}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class RegressionFamily(PathFamily):
             'text_encoder': '',  # ARCHITECTURE:FILE of a frozen text encoder that reads the captions (`families.texts`)
             'text_skip': 0,  # how many of its last blocks the features of tokens leave out
             'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
+            'control_blocks': 0,  # how many of the base's first blocks the control copies, if it is a dit; 0: 13 of 28
             'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
             'classifier': False,  # also train a classifier of noisy images, for samplers with by=classifier
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
@@ -77,7 +79,7 @@ class RegressionFamily(PathFamily):
         if options.base:
             if self.kind != 'denoiser':
                 raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')
-            self.control, self.main_network = Control(self), Control.name
+            self.control, self.main_network, self.controlled = Control(self), Control.name, True
         if options.text_encoder:
             if self.kind != 'denoiser' or options.base or options.classifier or 'teacher' in self.borrowed:
                 raise UserError('family.text_encoder needs a diffusion or flow_matching model that stands alone, '
@@ -142,6 +144,13 @@ class RegressionFamily(PathFamily):
             given = self.texts.told(networks, given, count)
             options['negative'] = self.texts.told(networks, options.get('negative'), count)
         return super().denoise(networks, given, guidance, clip, **options)
+
+    def _sampled(self, networks: Networks, given: Given, sampler: Sampler) -> predictions.Denoiser:
+        if self.control is None or self.control.scale == sampler.options.control:
+            return super()._sampled(networks, given, sampler)
+        family = copy.copy(self)
+        family.control = self.control.scaled(sampler.options.control)
+        return family._sampled(networks, given, sampler)
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)

@@ -165,6 +165,7 @@ class PathOptions(NoiseOptions):
       weight, spread: of `inverse.Observation`.
       negative: the condition, KIND=VALUE, that guidance moves away from; '' stands for no condition.
       guide: the run, RUN or RUN@AVERAGE, whose prediction guidance moves away from instead (Karras et al. 2024).
+      control: the factor of a control's residuals, for runs with `family.base` (Zhang et al. 2023).
       by: guidance by two predictions, or by the model's own 'classifier' (Dhariwal & Nichol 2021, algorithm 2).
     """
 
@@ -182,6 +183,7 @@ class PathOptions(NoiseOptions):
     negative: str = option('', str, acts_with='guidance')
     guide: str = option('', read_run, acts_with='guidance')
     by: str = choice('prediction', 'classifier', acts_with='guidance')
+    control: float = number(1.0, Range(0, 100))
     on_grid: ClassVar[bool] = True  # whether all images take the same steps
 
     @property

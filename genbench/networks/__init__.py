@@ -318,17 +318,29 @@ def estimated(config: Any, space: Shaped) -> dict[str, Any]:
 
 
 def control(
-    config: Any, space: Shaped, forms: Mapping[str, Form], pictures: Mapping[str, Form], rngs: nnx.Rngs
-) -> unet.Control:
+    config: Any, space: Shaped, forms: Mapping[str, Form], pictures: Mapping[str, Form], rngs: nnx.Rngs,
+    blocks: int = 0,
+) -> unet.Control | dit.Control:  # fmt: skip
     """A network that steers a frozen `denoiser` of this config and these forms by further pictures, through residuals.
 
+    Args:
+      blocks: how many blocks of a transformer are copied; 0 is 13 of 28, as in PixArt-δ, or that share of others.
+
     Raises:
-      UserError: the denoiser has no skip connections that could take residuals.
+      UserError: the denoiser takes no residuals, or it has fewer blocks.
     """
-    if config.name != 'unet':
-        raise UserError(f'The base has the network {config.name}, but a control needs skip connections; use a run '
-                        'with a unet.')  # fmt: skip
     options = _options(config)
+    if config.name == 'dit':
+        if blocks > config.depth:
+            raise UserError(f'family.control_blocks is {blocks}, but the base has {config.depth} blocks; use at most '
+                            f'{config.depth}.')  # fmt: skip
+        options['depth'] = blocks or max(1, (config.depth - 1) // 2)
+        return dit.Control(space.shape, forms, pictures, rngs=rngs, **options)
+    if config.name != 'unet':
+        raise UserError(f'The base has the network {config.name}, but a control adds residuals to a unet or a dit; use '
+                        'a run with one of these.')  # fmt: skip
+    if blocks:
+        raise UserError('family.control_blocks counts blocks of a dit, but the base has a unet; leave it out.')
     return unet.Control(square_size(config, space), space.shape[2], forms, pictures, rngs=rngs, **options)
 
 

@@ -105,5 +105,5 @@ class ModernDiT(dit.DiT):
                             'divisible by 4 for rotary positions.')  # fmt: skip
         return Block(width, heads, expansion, words, self.grid, rngs=rngs)
 
-    def placed(self, h: Array) -> Array:
+    def located(self, h: Array) -> Array:
         return h

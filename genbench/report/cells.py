@@ -56,6 +56,7 @@ METRICS = (
     Metric('EQ-T frac', 'eq_t_frac', '{:.1f}', False),
     Metric('EQ-R', 'eq_r', '{:.1f}', False),
     Metric('CLIP score', 'clip_score', '{:.2f}', False),
+    Metric('distance from the condition', 'condition_distance', '{:.3f}', True),
     Metric('W₂', 'w2', '{:.3f}', True),
     Metric('path energy', 'path_energy', '{:.3f}', True),
     Metric('modes', 'modes', '{:.1f}', False),

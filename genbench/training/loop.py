@@ -76,7 +76,7 @@ def train(
         return Outcome(finished, already=True)
     ready = prepare(config, runs.borrow(config, folder), mesh=mesh, folder=folder)
     runs.check_data(folder, ready.family.spec)
-    _check_names(ready)
+    _check(ready)
     trackers.check(config)
     watched = observing.open_monitor(ready, monitor)
     with contextlib.ExitStack() as held:
@@ -93,9 +93,13 @@ def train(
             return training.run(quiet, debug, profile, ledger_began)
 
 
-def _check_names(ready: Prepared) -> None:
-    """Find unknown names in the config and impossible stages before anything is written."""
+def _check(ready: Prepared) -> None:
+    """Find unknown names in the config, impossible stages and unsuitable rows before anything is written.
+
+    Rows that fit into memory are all read, and of others the first batch.
+    """
     beginnings.trace(ready)
+    pipeline.first_rows(ready.outline, ready.config.train.batch_size, None)
     family = stages.after(ready.family, ready.config.train.num_steps)
     for text in samplers.listed(family.config.evaluation.samplers):
         samplers.parse(text, family)

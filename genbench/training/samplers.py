@@ -131,6 +131,8 @@ def build(written: Written, family: Family) -> Sampler:
         raise UserError(f'The sampler {shown(written.text)} has both guide and negative; use only one.')
     if texts.get('by') == 'classifier':
         _check_classifier(written, family)
+    if 'control' in texts and not family.controlled:
+        raise UserError(f'The sampler {shown(written.text)} has control, which needs a run with family.base.')
     if distilled and guidance and 'guide' not in texts:
         conditions.check_weight(
             family.forms[conditions.WEIGHT], guidance, f'The guidance of the sampler {shown(written.text)}'

@@ -133,6 +133,34 @@ def test_edges_are_scipys_sobel_filter(spec):
         np.testing.assert_allclose(found[..., 0], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize('side', [8, 28])
+def test_keypoints_are_the_centres_of_mass_of_the_quadrants(side):
+    """A dot is looked for at scipy's centre of mass, and its brightness is read off at the nearest pixel."""
+    spec, half = DataSpec('ink', (side, side, 1), levels=256), side // 2
+    x = np.random.default_rng(1).integers(0, 256, (5, side, side, 1)).astype(np.uint8)
+    x[:, half:, :half] = 0
+    x[0, half + 1, 1] = 200  # less than a twentieth of the ink
+    radius, corners = max(1, side / 8), [(0, 0), (0, half), (half, half)]
+    for image, found in zip(x, made('keypoints', spec, {'image': x}), strict=True):
+        ink = image[..., 0].astype(float)
+        places = [
+            np.add(corner, ndimage.center_of_mass(ink[corner[0] :, corner[1] :][:half, :half])) for corner in corners
+        ]
+        away = np.min([np.hypot(*(np.indices((side, side)) - place[:, None, None])) for place in places], axis=0)
+        np.testing.assert_allclose(found[..., 0], np.maximum(1 - away / radius, 0), atol=1e-4)
+        assert found.max() > 0.25 and not found[half:, :half].any()
+
+
+def test_keypoints_are_where_the_only_pixels_are_and_an_empty_image_has_none():
+    x = np.zeros((2, 8, 12, 3), np.uint8)
+    at = [(1, 2), (2, 9), (7, 0), (4, 6)]
+    for row, column in at:
+        x[0, row, column] = 90
+    found = made('keypoints', COLOUR, {'image': x})
+    assert sorted(zip(*np.nonzero(found[0, ..., 0]), strict=True)) == sorted(at) and found[0].max() == 1
+    assert not found[1].any()
+
+
 @pytest.mark.parametrize(('number', 'size'), [('', (4, 6)), (':25', (4, 6)), (':60', (6, 9)), (':1', (1, 1))])
 def test_a_mask_hides_a_rectangle_of_the_share_that_is_named(number, size):
     x = images(COLOUR, 400)
@@ -145,6 +173,20 @@ def test_a_mask_hides_a_rectangle_of_the_share_that_is_named(number, size):
         corners.add((rows.min(), columns.min()))
     places = (8 - size[0] + 1) * (12 - size[1] + 1)
     assert len(corners) == pytest.approx(places * (1 - (1 - 1 / places) ** 400), abs=4)  # of 400 places at random
+
+
+def test_a_degraded_image_is_what_its_problem_shows():
+    """Means over squares are the low resolution, and a hidden half comes with its mask."""
+    x = images(COLOUR)
+    low = made('low_resolution:2', COLOUR, {'image': x})
+    np.testing.assert_allclose(made('degraded:pool2', COLOUR, {'image': x}), low, atol=1e-5)
+    half = made('degraded:half', COLOUR, {'image': x})
+    np.testing.assert_allclose(half[:, :4, :, :3], centres(COLOUR, x)[:, :4], atol=1e-6)
+    assert not half[:, 4:].any() and (half[:, :4, :, 3] == 1).all()
+    blurred = np.stack(
+        [ndimage.gaussian_filter(one, (1, 1, 0), mode='reflect', truncate=8) for one in centres(COLOUR, x)]
+    )
+    np.testing.assert_allclose(made('degraded:blur1', COLOUR, {'image': x}), blurred, atol=1e-4)
 
 
 def test_a_weight_of_guidance_is_uniform_over_its_range_in_training_and_zero_otherwise():
@@ -300,6 +342,9 @@ def test_conditions_are_found_in_the_order_of_their_names():
         (('low_resolution:x',), COLOUR, 'low_resolution:x; the number should be between 2 and 8'),
         (('masked:0',), COLOUR, 'between 1 and 99'),
         (('masked:100',), COLOUR, 'between 1 and 99'),
+        (('degraded',), COLOUR, 'write degraded:PROBLEM'),
+        (('degraded:noise',), COLOUR, 'write degraded:PROBLEM'),
+        (('degraded:hlaf',), COLOUR, "There is no problem 'hlaf'.*half"),
         (('masked:-5',), COLOUR, 'between 1 and 99'),
         (('label:3',), COLOUR, 'label takes no number'),
         (('edges:3',), COLOUR, 'edges takes no number'),

@@ -46,13 +46,15 @@ def files(tmp_path_factory):
     """A tokenizer and a file of both towers with random weights."""
     pytest.importorskip('tokenizers')
     folder = tmp_path_factory.mktemp('clip')
-    (folder / 'tokenizer.json').write_text(json.dumps({
+    parts = {
         'version': '1.0', 'truncation': None, 'padding': None, 'added_tokens': [], 'normalizer': None, 'decoder': None,
         'pre_tokenizer': {'type': 'Whitespace'},
         'post_processor': {'type': 'RobertaProcessing', 'sep': ['<end>', IDS['<end>']],
                            'cls': ['<start>', IDS['<start>']], 'trim_offsets': False, 'add_prefix_space': False},
         'model': {'type': 'WordLevel', 'vocab': IDS, 'unk_token': 'other'},
-    }))  # fmt: skip
+    }  # fmt: skip
+    (folder / 'tokenizer.json').write_text(json.dumps(parts))
+    (folder / 'endless.json').write_text(json.dumps({**parts, 'post_processor': None}))
     draw, held = np.random.Generator(np.random.Philox(0)), {'logit_scale': np.ones(1, np.float32)}
     for module in (lambda: TextEncoder(**TEXTS), lambda: ImageEncoder(**IMAGES)):
         shapes = {name: leaf.shape for name, leaf in weights.by_path(weights.abstract(module)[1]).items()}
@@ -121,3 +123,19 @@ def test_what_has_no_captions_or_no_tokenizer_is_refused(conditions, tokenizer, 
     Model.conditions = conditions
     with pytest.raises(UserError, match=why):
         clip_score.fields(Model, config.evaluation)
+
+
+def test_a_tokenizer_that_does_not_end_captions_as_clip_does_is_refused(files, tiny, monkeypatch):
+    class Model:
+        conditions = ('caption',)
+
+    def fields(name):
+        words = 'evaluation.metrics=clip_score', f'evaluation.clip_score.tokenizer={files}/{name}'
+        return clip_score.fields(Model, tiny('scribe', *words).evaluation)
+
+    with pytest.raises(UserError, match='does not end captions with the token 49407, as CLIP needs; give'):
+        fields('tokenizer.json')
+    monkeypatch.setitem(clip_score.TEXTS, 'clip-vitb32', TEXTS)
+    assert len(fields('tokenizer.json')) == 1
+    with pytest.raises(UserError, match=f'endless.json.* does not end captions with the token {IDS["<end>"]}'):
+        fields('endless.json')

@@ -10,7 +10,8 @@ from PIL import Image
 from untrained import Untrained
 
 from genbench import cli
-from genbench.evaluation import harness, samples
+from genbench.errors import UserError
+from genbench.evaluation import harness, obedience, samples
 from genbench.families.base import Likelihood, Samples, register
 from genbench.training.loop import train
 from genbench.training.metrics import read_rows
@@ -73,6 +74,31 @@ def test_the_rows_of_a_shard_are_drawn_from_train_by_its_number(ways, echo_copy,
     found = kept_samples(echo_copy)
     assert found.shape == wanted.shape and sharp.mean() > 0.9
     np.testing.assert_array_equal(found[sharp], wanted[sharp])
+
+
+def test_samples_are_compared_with_the_pictures_they_were_drawn_for(echo_copy, digits, monkeypatch):
+    """By hand on what is stored, over the border of two shards. The samples show their low resolutions, to a level."""
+    monkeypatch.setattr(samples, 'SHARD', 40)
+    monkeypatch.setattr(obedience, 'SHARD', 40)
+    words = ['evaluation.num_samples=64', 'evaluation.metrics=condition_distance']
+    (row,) = harness.evaluate(echo_copy, words, quiet=True)
+    rows = []
+    for shard in (0, 1):
+        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([0, 0, shard])))
+        rows.append(draw.integers(0, 1437, 40))
+    seen, asked = shrunk(kept_samples(echo_copy))[1], shrunk(digits[1].images[np.concatenate(rows)])[1]
+    others = np.concatenate([np.roll(asked[:40], -1, 0), np.roll(asked[40:], -1, 0)])
+    own, other = (np.sqrt(np.square(seen - part[:64]).mean((1, 2, 3))) for part in (asked, others))
+    assert row['value'] == pytest.approx(own.mean(), rel=1e-4) and 0 < row['value'] < 1 / 17
+    assert row['details']['others'] == pytest.approx(other.mean(), rel=1e-4) and other.mean() > 0.2
+    assert row['protocol']['condition'] == 'low_resolution' and row['n'] == 64
+    assert row['std_err'] == pytest.approx(own.std(ddof=1) / 8, rel=1e-3)
+    assert not harness.evaluate(echo_copy, words, quiet=True)
+
+
+def test_a_model_without_pictures_cannot_be_compared_with_them(diffusion_run):
+    with pytest.raises(UserError, match='condition_distance compares .* this model is given none'):
+        harness.evaluate(diffusion_run, ['evaluation.metrics=condition_distance'], quiet=True)
 
 
 def test_the_likelihood_tells_each_image_its_own_row(echo_copy, digits):

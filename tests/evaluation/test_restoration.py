@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,14 +32,14 @@ def test_results_are_compared_with_their_own_image():
     images = np.random.default_rng(0).integers(1, 16, (5, 8, 8, 1))
     sampler = restoration.chosen(family('diffusion'), 'pool2', 'ancestral:3:posterior=ddnm')
     labels, twice = np.zeros(5, int), np.repeat(images, 2, axis=0)
-    found = restoration.measure(weights(twice), sampler, images, labels, WANTED)
+    found = restoration.measure(weights(twice), 'pool2', sampler, images, labels, WANTED)
     values = {name: value for name, (value, *_) in found.items()}
     assert values['restored_psnr'] == 99 and values['restored_ssim'] == pytest.approx(1)
     assert values['restored_misfit'] == pytest.approx(0, abs=1e-6) and values['restored_diversity'] == 0
     assert found['restored_psnr'][2]['bicubic'] < 30
     brighter = twice.copy()
     brighter[1::2] += 1  # every second result, by 2 / 17 of [−1, 1]
-    found = restoration.measure(weights(brighter), sampler, images, labels, WANTED)
+    found = restoration.measure(weights(brighter), 'pool2', sampler, images, labels, WANTED)
     assert found['restored_misfit'][0] == pytest.approx(1 / 17, rel=1e-4)
     assert found['restored_diversity'][0] == pytest.approx(2 / 17 / np.sqrt(2), rel=1e-4)
 
@@ -52,14 +53,18 @@ def test_the_misfit_of_a_mask_is_that_of_the_pixels_it_shows(noise, misfit):
     given, observed = weights(np.repeat(images, 2, axis=0) + 2), []
     given.evaluation.spec, draw = spec, given.drawer.draw
     given.drawer.draw = lambda *told: (observed.append(told[-1]['observed']), draw(*told))[1]
-    found = restoration.measure(given, sampler, images, np.zeros(40, int), ['restored_misfit'])
+    found = restoration.measure(given, 'half', sampler, images, np.zeros(40, int), ['restored_misfit'])
     assert found['restored_misfit'][0] == pytest.approx(misfit**0.5 if noise else misfit, rel=0.05)
     assert (observed[0][:, 4:] == 0).all() and np.ptp(observed[0][:, :4]) >= noise
 
 
 @pytest.mark.parametrize(
     ('name', 'options', 'why'),
-    [('gan', {}, 'has no path'), ('diffusion', {'conditional': True}, 'has conditions')],
+    [
+        ('gan', {}, 'has no path'),
+        ('diffusion', {'conditional': True}, 'has conditions'),
+        ('diffusion', {'conditions': ('label', 'degraded:half')}, 'has conditions'),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(name, options, why):
     asked = types.SimpleNamespace(problems=('half',), samplers=('ancestral:3',))
@@ -74,3 +79,33 @@ def test_a_blur_without_noise_would_show_the_true_image():
         restoration.check(WANTED, family('diffusion'), asked)
     asked.samplers = ('ddim:3:posterior=pigdm,noise=0.02',)
     restoration.check(WANTED, family('diffusion'), asked)
+
+
+@pytest.mark.parametrize('problem', ['half', 'pool2'])
+def test_a_model_that_was_trained_for_a_problem_is_shown_what_it_was_trained_on(problem):
+    """The picture is the condition made of the true images, and the results are compared as those of solvers are."""
+    spec = DataSpec('images', (8, 8, 1), levels=16)
+    images = np.random.default_rng(0).integers(1, 15, (5, 8, 8, 1))
+    conditional = families.get('diffusion')(
+        config.resolve({'family': {'name': 'diffusion', 'conditions': (f'degraded:{problem}',)}}), spec
+    )
+    asked = types.SimpleNamespace(problems=('blur1',), samplers=(), trained_samplers=('ddim:3',))
+    restoration.check(WANTED, conditional, asked)
+    ((found, sampler),) = restoration.ways(conditional, asked)
+    assert found == problem and sampler.name == 'ddim' and not sampler.options.problem
+    given, told = weights(np.repeat(images, 2, axis=0) + 1), []
+    given.evaluation.spec, draw = spec, given.drawer.draw
+    given.drawer.draw = lambda *args: (told.append(args[-1]), draw(*args))[1]
+    values = restoration.measure(given, problem, sampler, images, np.zeros(5, int), WANTED)
+    (shown,) = told
+    wanted = conditional.given({'image': images, 'key': jax.random.split(jax.random.key(0), 5)})
+    assert set(shown) == set(wanted) == {'degraded'}
+    np.testing.assert_allclose(shown['degraded'], np.repeat(wanted['degraded'], 2, axis=0), atol=1e-6)
+    assert values['restored_misfit'][0] == pytest.approx(2 / 16, rel=1e-4)
+
+
+def test_a_trained_model_takes_no_solver():
+    conditional = family('diffusion', conditions=('degraded:half',))
+    asked = types.SimpleNamespace(trained_samplers=('ancestral:3:problem=half,posterior=ddnm',))
+    with pytest.raises(UserError, match='is shown what half leaves of an image; leave .* problem out'):
+        restoration.check(WANTED, conditional, asked)

@@ -12,13 +12,15 @@ from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Borrowed, Sampler
-from genbench.networks import unet
-from genbench.training import runs
+from genbench.networks import transformer, unet
+from genbench.training import runs, samplers
 from genbench.training.loop import train
 from genbench.training.state import Blueprint
 
 SPEC = DataSpec('images', (4, 4, 3), levels=5, classes=3)
 NETWORK = {'channels': 8, 'multipliers': (1, 1), 'groups': 4}
+DIT = {'name': 'dit', 'patch': 2, 'depth': 3, 'width': 8, 'heads': 2}
+both = pytest.mark.parametrize('name', ['unet', 'dit'])
 
 
 def diffusion(kinds=(), base=None, network=NETWORK, name='diffusion', spec=SPEC, **options):
@@ -39,26 +41,78 @@ def scrambled(tree):
 
 
 @functools.cache
-def controlled():
-    """(family, networks of its fresh state, on a base of labels with random parameters)."""
-    base = diffusion(('label',))
+def controlled(name='unet'):
+    """(family, networks of its fresh state, on a base of labels with random parameters). Of a DiT, two blocks are
+    copied."""
+    network, options = (DIT, {'control_blocks': 2}) if name == 'dit' else (NETWORK, {})
+    base = diffusion(('label',), network=network)
     shapes = Blueprint(base).shapes
     lent = {'base': {'params': scrambled(shapes['params']), 'aux': shapes['aux'], 'lent': {}}}
-    family = diffusion(('label', 'edges'), base)
+    family = diffusion(('label', 'edges'), base, network, **options)
     blueprint = Blueprint(family)
     state = jax.jit(lambda lent: blueprint.initial_state(jax.random.key(0), rows(), lent))(lent)
     return family, blueprint, {**state, 'lent': lent}
 
 
-def test_a_fresh_control_leaves_the_base_as_it_is_to_the_bit():
+@both
+def test_a_fresh_control_leaves_the_base_as_it_is_to_the_bit(name):
     """Operation by operation: XLA may fuse, and so round, two compiled programs in different ways."""
-    family, blueprint, state = controlled()
+    family, blueprint, state = controlled(name)
     networks, given = blueprint.bind_state(state), family.given(rows())
     x, t = jax.random.normal(jax.random.key(1), (4, *SPEC.shape)), jnp.linspace(0.2, 0.9, 4)
     steered = family.network(networks)(x, t, given)
     alone = networks.borrowed('base')['denoiser'](x, t, {'label': given['label']})
     np.testing.assert_array_equal(steered, alone)
     assert set(state['params']) == {'control'} and np.abs(alone).max() > 0
+    keys, once, lent = jax.random.split(jax.random.key(2), 4), Sampler('ddim', 1), networks.borrowed('base')
+    with jax.disable_jit():
+        drawn = family.sample(networks, keys, given, once).images
+        np.testing.assert_array_equal(
+            drawn, family.control.base.sample(lent, keys, {'label': given['label']}, once).images
+        )
+
+
+def test_a_fresh_control_of_a_dit_is_its_first_blocks():
+    family, blueprint, state = controlled('dit')
+    networks, given = blueprint.bind_state(state), family.given(rows())
+    x, t = jax.random.normal(jax.random.key(1), (4, *SPEC.shape)), jnp.linspace(0.2, 0.9, 4)
+    control, base = networks['control'], networks.borrowed('base')['denoiser']
+    states = control.states(x, t, given)
+    assert len(states) == 3  # the vector of time and conditions, and the tokens after two blocks
+    for one, other in zip(states, base.states(x, t, given), strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(('depth', 'blocks', 'wanted'), [(28, 0, 13), (4, 0, 1), (1, 0, 1), (4, 4, 4)])
+def test_how_many_blocks_are_copied(depth, blocks, wanted):
+    network = {**DIT, 'depth': depth}
+    family = diffusion(('edges',), diffusion(network=network), network, control_blocks=blocks)
+    assert len(nnx.eval_shape(lambda: family.control.network(nnx.Rngs(0))).blocks) == wanted
+
+
+def test_residuals_are_added_to_the_tokens_after_the_first_blocks():
+    """Each output of the control at its own place, against the blocks gone through by hand. A residual that is the same
+    in all channels would be lost in the norms."""
+    family, blueprint, state = controlled('dit')
+    label, given = {'label': rows()['label']}, family.given(rows())
+    x, t = jax.random.normal(jax.random.key(1), (4, *SPEC.shape)), jnp.linspace(0.2, 0.9, 4)
+    base = blueprint.bind_state(state).borrowed('base')['denoiser']
+    condition, *_ = base.states(x, t, label)
+    found = jax.jit(lambda params, scale: family.control.scaled(scale).denoiser(
+        blueprint.bind_state({**state, 'params': params}))(x, t, given), static_argnums=1)  # fmt: skip
+    added = jnp.linspace(-0.3, 0.5, DIT['width'])
+    for place in range(2):
+        params = jax.tree.map(lambda leaf: leaf, state['params'])
+        params['control']['outputs'][place]['bias'] = added
+        for scale in (1.0, 0.5):
+            h = base.placed(x, base.tokens)
+            for index, block in enumerate(base.blocks):
+                h = block(h, condition, None) + (scale * added if index == place else 0)
+            shift, factor = jnp.split(base.modulation(condition), 2, axis=-1)
+            wanted = base.output(transformer.modulate(h, shift, factor)).reshape(4, 2, 2, 2, 2, 3)
+            wanted = wanted.swapaxes(2, 3).reshape(x.shape)
+            np.testing.assert_allclose(found(params, scale), wanted, rtol=1e-4, atol=1e-5)
+            assert np.abs(wanted - base(x, t, label)).max() > 1e-3
 
 
 def test_residuals_are_added_to_the_skips_and_after_the_middle():
@@ -96,8 +150,9 @@ def test_residuals_are_added_to_the_skips_and_after_the_middle():
         assert np.abs(steered - alone).max() > 1e-4
 
 
-def test_every_parameter_of_a_control_that_has_begun_is_reached_and_the_base_is_not():
-    family, blueprint, state = controlled()
+@both
+def test_every_parameter_of_a_control_that_has_begun_is_reached_and_the_base_is_not(name):
+    family, blueprint, state = controlled(name)
     assert [update.networks for update in family.updates] == [('control',)] and family.averaged == ('control',)
 
     def loss(params):
@@ -110,8 +165,15 @@ def test_every_parameter_of_a_control_that_has_begun_is_reached_and_the_base_is_
     given = family.given(rows())
     keys = jax.random.split(jax.random.key(2), 4)
     steered = blueprint.bind_state({**state, 'params': scrambled(state['params']), 'averages': {}})
-    draw = jax.jit(lambda given: family.sample(steered, keys, given, Sampler('ddim', 2)).images)
-    assert (draw(given) != draw({**given, 'edges': jnp.roll(given['edges'], 1, axis=0)})).any()
+    off = samplers.parse('ddim:2:control=0', family)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def draw(given, sampler):
+        return family.carried(steered, family.starts(keys), keys, given, sampler).x
+
+    rolled = {**given, 'edges': jnp.roll(given['edges'], 1, axis=0)}
+    assert (draw(given, Sampler('ddim', 2)) != draw(rolled, Sampler('ddim', 2))).any()
+    np.testing.assert_array_equal(draw(given, off), draw(rolled, off))
 
 
 def test_a_run_that_is_controlled_stays_as_it_was_and_is_not_in_the_checkpoint(diffusion_run, tiny, tmp_path):
@@ -143,11 +205,23 @@ REFUSED = {
         lambda: diffusion(('edges',), diffusion(network={**NETWORK, 'channels': 16})),
         'The network of the base differs from this config: channels is 16 there, but 8 here',
     ),
-    'a transformer': (
-        lambda: diffusion(('edges',), diffusion(network={'name': 'dit'}), network={'name': 'dit'}).networks(
+    'a perceptron': (
+        lambda: diffusion(('edges',), diffusion(network={'name': 'mlp'}), network={'name': 'mlp'}).networks(
             nnx.Rngs(0)
         ),
-        'the network dit, but a control needs skip connections',
+        'the network mlp, but a control adds residuals to a unet or a dit',
+    ),
+    'more blocks than there are': (
+        lambda: diffusion(('edges',), diffusion(network=DIT), DIT, control_blocks=4).networks(nnx.Rngs(0)),
+        'control_blocks is 4, but the base has 3 blocks',
+    ),
+    'blocks of a U-Net': (
+        lambda: diffusion(('edges',), diffusion(), control_blocks=1).networks(nnx.Rngs(0)),
+        'control_blocks counts blocks of a dit',
+    ),
+    'a factor without a control': (
+        lambda: samplers.parse('ddim:2:control=0.5', diffusion()),
+        'has control, which needs a run with family.base',
     ),
     'a base of a base': (
         lambda: diffusion(('edges', 'low_resolution:2'), diffusion(('edges',), diffusion())),

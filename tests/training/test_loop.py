@@ -347,6 +347,14 @@ def test_a_split_that_is_not_there_is_noticed_before_the_training(tiny, tmp_path
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('memory', [2**30, 0])
+def test_captions_that_are_too_long_are_noticed_before_anything_is_written(memory, tiny, tmp_path):
+    config = tiny('diffusion', "family.conditions=('caption:bytes4',)", f'data.resident_bytes={memory}')
+    with pytest.raises(UserError, match='has .* bytes, and this model takes 4'):
+        train(config, tmp_path / 'run', quiet=True)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_the_summary_says_what_the_run_was(tiny, tmp_path):
     outcome = train(tiny('ramp'), tmp_path, quiet=True)
     summary = json.loads((tmp_path / 'summary.json').read_text())
