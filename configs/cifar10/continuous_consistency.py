@@ -17,13 +17,13 @@ from genbench import config
 
 
 def get_config() -> dict[str, Any]:
-    trigflow = config.read_file('cifar10/trigflow')
+    edm = config.read_file('cifar10/edm')
     return {
-        'data': trigflow['data'],
+        'data': {'name': 'cifar10', 'flip': True},
         'family': {
             'name': 'continuous_consistency', 'teacher': 'runs/cifar10_trigflow', 'dequantisation': 'none',
         },
-        'network': {**trigflow['network'], 'dropout': 0.2},
+        'network': {**edm['network'], 'dropout': 0.2},
         'train': {
             'num_steps': 400_000, 'batch_size': 512, 'sample_every': 20_000, 'ema_decay': 0.9999, 'ema_warmup': False,
         },
