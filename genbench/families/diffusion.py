@@ -105,7 +105,7 @@ class Diffusion(RegressionFamily):
 
     @property
     def time_samplers(self) -> Mapping[str, Choice]:
-        """The samplers, where 'uniform' draws from the T steps, and 'importance' too where no history of losses is."""
+        """The samplers. 'uniform' draws from the T steps, and so does 'importance' for a loss without a history."""
         steps = Choice(times.over_steps, {'count': (self.config.family.num_timesteps, STEPS)}, offers=('steps',))
         plain = functools.partial(times.over_steps, count=self.config.family.num_timesteps)
         importance = Choice(plain, needs=('bound', 'whole batches'), offers=('steps',))
