@@ -9,6 +9,9 @@ from genbench.families.base import Borrowed
 
 NAMES = [name for name in families.names() if families.get(name).__module__.startswith('genbench.')]
 SIZES = {'channels': 8, 'multipliers': (1,), 'width': 32, 'depth': 1}
+# Diffusion whose steps are drawn by the size of their losses, from the second update on.
+BY_IMPORTANCE = ('family.weight=vlb', 'family.learned_variance=1', 'family.time_sampler=importance',
+                 'family.num_timesteps=2')  # fmt: skip
 
 
 def network(name, **sizes):

@@ -1,4 +1,4 @@
-"""Consistency models in continuous time (sCM), trained without a teacher.
+"""Consistency models in continuous time (sCM), trained on data (sCT) or distilled from a teacher (sCD).
 
 C. Lu, Y. Song, Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, 2025.
 """
@@ -14,11 +14,12 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, register
 from genbench.families.endpoints import EndpointFamily
 from genbench.families.regression import RegressionFamily
+from genbench.families.taught import copy
 from genbench.interpolants import predictions, weights
 from genbench.interpolants.predictions import SIGMA_DATA
 from genbench.interpolants.schedules import expand
 from genbench.networks.layers import plain_attention
-from genbench.ranges import NOT_NEGATIVE, POSITIVE
+from genbench.ranges import NOT_NEGATIVE, PATH, POSITIVE
 
 
 @register('continuous_consistency')
@@ -27,10 +28,14 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
 
     On the schedule `trig`, f = cos(t) x_t − sin(t) σ_d F(x_t / σ_d, t) with the network F (TrigFlow, equation 5). The
     prediction `preconditioned` is −F.
+
+    Training may start from the weights of a diffusion run on this path, `teacher`. With `distil`, trajectories are the
+    teacher's.
     """
 
     weights = {'none': weights.WEIGHTS['none']}  # the tangent contains the paper's weight, 1 / (σ_d tan t)
-    ranges = {'tangent_warmup': NOT_NEGATIVE, 'tangent_constant': POSITIVE}
+    only_to_train = ('teacher',)
+    ranges = {'teacher': PATH, 'tangent_warmup': NOT_NEGATIVE, 'tangent_constant': POSITIVE}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -41,6 +46,8 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
             'condition_dropout': 0.0,
             'time_sampler': 'log_normal:mean=-1,deviation=1.4',  # of σ_d tan(t) (section 4.2)
             'uncertainty': True,  # the adaptive weight of section 4.2
+            'teacher': '',  # run folder of a diffusion model on this path with this network; '': a fresh start
+            'distil': False,  # whether trajectories are the teacher's (sCD) and not those of images and noise (sCT)
             'tangent_warmup': 10_000,  # updates over which the unstable part of the tangent grows in (section 4.2)
             'tangent_constant': 0.1,  # c of the normalised tangent g / (‖g‖ + c) (section 4.2)
         }
@@ -52,12 +59,27 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
         if (self.schedule.name, self.prediction) != ('trig', 'preconditioned'):
             raise UserError(f'{self.name} needs family.schedule=trig and family.prediction=preconditioned; this config '
                             f'has {self.schedule.name} and {self.prediction}.')  # fmt: skip
+        if config.family.distil and not config.family.teacher:
+            raise UserError('family.distil needs a teacher: set family.teacher to a finished run.')
+        if 'teacher' in self.borrowed:
+            self.teacher = _checked(self, self.borrowed['teacher'].family)
+
+    @classmethod
+    def borrows(cls, config: Any) -> dict[str, str]:
+        return {**super().borrows(config), **({'teacher': config.family.teacher} if config.family.teacher else {})}
+
+    def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
+        super().initialise(networks, batch, key)
+        if self.config.family.teacher:
+            copy(networks.borrowed('teacher')[self.teacher.main_network], networks['denoiser'])
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """‖F − sg(F + g / (‖g‖ + c))‖² / d with the tangent g, divided by its usual size at t (algorithm 1)."""
         t = self.times(batch['key'])
         x, noise, given = self.pairs(networks, batch, key)
         x_t = self.schedule.perturb(x, noise, t)
+        if self.config.family.distil:
+            x, noise = self.teacher.denoise(networks.borrowed('teacher'), given)(x_t, t)[:2]
         velocity = predictions.target('velocity', self.schedule, x, noise, t)
 
         def flow(x_t: Array, t: Array) -> Array:
@@ -87,3 +109,19 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
             value, slope = jax.jvp(flow, (x_t, t), (both * velocity, cos * sin))
         moved = both * x_t + SIGMA_DATA * slope
         return value, -squared * (SIGMA_DATA * value - velocity) - ramp * moved
+
+
+def _checked(student: ContinuousConsistency, teacher: Any) -> RegressionFamily:
+    """The teacher, once it is clear that it knows the student's path, conditions and network."""
+    if not isinstance(teacher, RegressionFamily) or teacher.kind != 'denoiser':
+        raise UserError(f'The teacher is a {teacher.name} model, which predicts no images from noise; use a diffusion '
+                        'run.')  # fmt: skip
+    if teacher.spec != student.spec or teacher.forms != student.forms or teacher.borrowed:
+        raise UserError('The teacher needs the data and the conditions of this run, and may not build on other runs.')
+    if (teacher.schedule.name, teacher.prediction) != ('trig', 'preconditioned'):
+        raise UserError(f'The teacher has family.schedule={teacher.schedule.name} and '
+                        f'family.prediction={teacher.prediction}; train one with trig and preconditioned.')  # fmt: skip
+    own, others = ({**one.config.network, 'dropout': 0, 'outputs': one.outputs} for one in (student, teacher))
+    if own != others:
+        raise UserError('The teacher has another network than this run; give both the same, except for dropout.')
+    return teacher

@@ -15,7 +15,7 @@ from genbench.interpolants import weights
 from genbench.interpolants.choices import Choice
 from genbench.interpolants.predictions import SIGMA_DATA
 from genbench.interpolants.schedules import Schedule, expand
-from genbench.ranges import ANY, POSITIVE, Range
+from genbench.ranges import ANY, POSITIVE, Range, one_of
 
 SHORTEST = 1e-6  # length of a jump in the kernel: t is s in a group that is drawn at the earliest time
 
@@ -36,14 +36,18 @@ class InductiveMomentMatching(FlowMapFamily):
     """
 
     weights = {'none': weights.WEIGHTS['none'], 'moments': Choice(_moments, {'bias': (5.0, ANY)})}
-    ranges = {'group': Range(2, 1024), 'decrement': POSITIVE, 'latest': Range(0, 1, above=True)}
+    ranges = {
+        'group': Range(2, 1024), 'decrement': POSITIVE, 'decrement_in': one_of('time', 'noise_level'),
+        'latest': Range(0, 1, above=True),
+    }  # fmt: skip
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         base = super().defaults()
         options = {
             'group': 4,  # M, the number of images to compare together
-            'decrement': 0.05,  # the step in time from t to r; the loss compares jumps from both
+            'decrement': 0.05,  # the step from t to r; the loss compares jumps from both
+            'decrement_in': 'time',  # or 'noise_level': of σ / α (the paper's choice, with 160 / 2¹² or 160 / 2¹⁵)
             'latest': 0.994,  # the latest time in training
             'weight': 'moments',
         }
@@ -79,7 +83,12 @@ class InductiveMomentMatching(FlowMapFamily):
         options, firsts = self.config.family, keys[:: self.config.family.group]
         t = jnp.minimum(self.times(firsts), options.latest)
         s = self.schedule.t_min + (t - self.schedule.t_min) * rng.uniform(firsts, 'target')
-        r = jnp.maximum(t - options.decrement, s)
+        if options.decrement_in == 'time':
+            earlier = t - options.decrement
+        else:
+            level = self.schedule.sigma(t) / self.schedule.alpha(t)
+            earlier = self.schedule.time_at(level - options.decrement)
+        r = jnp.clip(earlier, s, t)
         return jnp.repeat(t, options.group), jnp.repeat(r, options.group), jnp.repeat(s, options.group)
 
 

@@ -37,6 +37,8 @@ _LACKING = {
     'even times': 'times that are even in t: use family.time_sampler=low_discrepancy, and no schedule with a curve',
     'times alone': 'a loss that uses only the drawn times, and a schedule without a curve',
     'steps': 'the times of a chain of steps: use family.time_sampler=uniform, and a schedule that is even in t',
+    'bound': 'the bound in steps as the loss: use family.weight=vlb with family.learned_variance=1',
+    'variances': 'learned variances: use family.learned_variance=1',
     'whole batches': 'the whole batch at once: use train.accumulate=1',
     'several images': f'at least {FEWEST} images at once: raise train.batch_size',
     'no conditions': 'an unconditional model: the choice of noise would reveal the condition, but samplers do '
@@ -97,6 +99,8 @@ class RegressionFamily(PathFamily):
         alone = ('times alone',) if type(self).loss is RegressionFamily.loss else ()
         self._offered = {
             *((*sampler.offers, *alone) if self.schedule.curve is None else ()),
+            *weight.offers,
+            *(('variances',) if self.outputs == 2 else ()),
             *(('whole batches',) if config.train.accumulate == 1 else ()),
             *(('several images',) if config.train.batch_size >= FEWEST else ()),
             *(() if self.conditional else ('no conditions',)),
@@ -202,8 +206,12 @@ class RegressionFamily(PathFamily):
     def losses(self, networks: Networks, batch: Batch, key: Array) -> tuple[Array, Array]:
         """The regression loss of each image and its time, both (batch,)."""
         t = self.times(batch['key'])
+        return self.losses_at(networks, batch, key, t), t
+
+    def losses_at(self, networks: Networks, batch: Batch, key: Array, t: Array) -> Array:
+        """The regression loss of each image at its time t, (batch,)."""
         x, noise, given = self.pairs(networks, batch, key)
-        return self.regression(self.network(networks), x, noise, given, t, key), t
+        return self.regression(self.network(networks), x, noise, given, t, key)
 
     def regression(
         self, network: Callable[..., Array], x: Array, noise: Array, given: Given, t: Array, key: Array

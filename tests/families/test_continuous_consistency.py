@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from genbench import families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.families.base import Networks
+from genbench.families.base import Borrowed, Networks
 from genbench.interpolants import predictions, schedules
 from genbench.interpolants.schedules import expand
 
@@ -113,3 +115,58 @@ def test_other_paths_and_predictions_are_refused(make_family):
             make_family('continuous_consistency', **options)
     with pytest.raises(UserError, match="There is no weight 'min_snr'"):
         make_family('continuous_consistency', weight='min_snr')
+
+
+@pytest.fixture
+def taught(make_family, resolve):
+    """`taught(schedule=…, …)` → a family that distils a diffusion run with these options, and that run's family."""
+
+    def make(schedule='trig', time_scale=1.0, **options):
+        config = resolve('diffusion', schedule=schedule, prediction='preconditioned', **options)
+        config = config.copy_and_resolve_references()
+        config.network.time_scale = time_scale
+        teacher = families.get('diffusion')(config, SPEC)
+        options = {'teacher': 'run', 'distil': True, 'uncertainty': False, 'tangent_warmup': 0}
+        lent = {'teacher': Borrowed(teacher)}
+        return make_family('continuous_consistency', spec=SPEC, borrowed=lent, **options), teacher
+
+    return make
+
+
+def test_trajectories_of_the_teacher_leave_no_tangent_where_those_of_single_images_do(taught, family, keys):
+    """Of the consistency function of Gaussian data, with a teacher that knows the velocity of the distribution."""
+    slope = jax.vmap(jax.grad(lambda t: jnp.log(deviation(t))))
+    teacher = Networks({'denoiser': lambda x, t, given=None: -expand(slope(t), x) * x})  # σ_d F = x_t · slope
+    student = lambda x, t, given, key=None: -flow_of(1.0)(SIGMA_DATA * x, t)  # noqa: E731
+    networks = Networks({'denoiser': student}, borrowed={'teacher': teacher})
+    batch = {'image': jnp.arange(64)[:, None, None, None] * 100, 'key': keys(64)}
+    distilled, _ = taught()
+    sizes = [
+        one.loss(networks, batch, jax.random.key(0), jnp.zeros((), int))[1]['tangent'] for one in (distilled, family)
+    ]
+    assert sizes[0] < 1e-3 < 0.01 < sizes[1]
+
+
+def test_training_starts_from_the_weights_of_the_teacher(taught, batch):
+    distilled, teacher = taught()
+    networks = Networks(distilled.networks(nnx.Rngs(0)), borrowed={'teacher': Networks(teacher.networks(nnx.Rngs(1)))})
+    distilled.initialise(networks, batch, jax.random.key(0))
+    own, lent = (jax.tree.leaves(nnx.state(one['denoiser'])) for one in (networks, networks.borrowed('teacher')))
+    assert all((a == b).all() for a, b in zip(own, lent, strict=True))
+
+
+@pytest.mark.parametrize(
+    ('options', 'why'),
+    [
+        ({'schedule': 'cosine'}, 'family.schedule=cosine and family.prediction=preconditioned; train one with trig'),
+        ({'time_scale': 1000.0}, 'another network than this run'),
+    ],
+)
+def test_a_teacher_on_another_path_or_with_another_network_is_refused(options, why, taught):
+    with pytest.raises(UserError, match=why):
+        taught(**options)
+
+
+def test_distillation_without_a_teacher_is_refused(make_family):
+    with pytest.raises(UserError, match='family.distil needs a teacher'):
+        make_family('continuous_consistency', distil=True)

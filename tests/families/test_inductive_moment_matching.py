@@ -42,6 +42,15 @@ def test_groups_share_their_times_and_r_is_one_decrement_before_t(make_family, k
     np.testing.assert_allclose(r, np.maximum(t - 0.1, s), atol=1e-6)
 
 
+def test_r_may_be_one_step_in_the_noise_level_before_t(make_family, keys):
+    """η(r) = η(t) − ε with η = t / (1 − t), in float64; r is s where that is later, and never after t."""
+    family = make_family('inductive_moment_matching', spec=SPEC, decrement=0.02, decrement_in='noise_level', latest=1.0)
+    t, r, s = (np.asarray(value, float) for value in family._three_times(keys(4000)))
+    level = t / (1 - t) - 0.02
+    np.testing.assert_allclose(r, np.clip(level / (1 + level), s, None), rtol=1e-5)
+    assert (s <= r).all() and (r <= t).all() and t.max() > 0.999
+
+
 def test_the_loss_is_the_discrepancy_of_every_pair_in_a_group(make_family, keys):
     family = make_family('inductive_moment_matching', spec=SPEC, group=2, weight='none')
     rows = {'image': jax.random.randint(jax.random.key(1), (6, 1, 1, 2), 0, 64), 'key': keys(6)}

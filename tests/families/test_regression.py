@@ -23,6 +23,7 @@ from genbench.networks import layers
 
 SPEC = DataSpec('pairs', (1, 1, 2), levels=8192)
 STEPS = 6
+BOUND = {'weight': 'vlb', 'learned_variance': 1.0}
 
 
 def plain_loss(family, network, batch, key=None):
@@ -69,6 +70,12 @@ def test_what_no_choice_is_called_is_one_line(name, option, value, why, make_fam
         ({'coupling': 'optimal_transport'}, (), True, 'needs an unconditional model'),
         ({'learned_variance': 0.001, 'time_sampler': 'low_discrepancy'}, (), False, 'the times of a chain of steps'),
         ({'learned_variance': 0.001, 'schedule': 'edm', 'prediction': 'preconditioned'}, (), False, 'even in t'),
+        ({'weight': 'vlb'}, (), False, 'weight=vlb needs learned variances'),
+        ({'time_sampler': 'importance', 'learned_variance': 0.001}, (), False, 'importance needs the bound in steps'),
+        ({**BOUND, 'time_sampler': 'importance'}, ('train.accumulate=2',), False, 'importance.*train.accumulate=1'),
+        ({**BOUND, 'time_sampler': 'importance', 'uncertainty': True}, (), False, 'uncertainty makes equal'),
+        ({**BOUND, 'time_sampler': 'importance:last=5'}, (), False, 'importance takes no numbers'),
+        ({**BOUND, 'time_sampler': 'importance', 'schedule': 'learned'}, (), False, 'learned needs family.weight=elbo'),
         ({}, ('evaluation.vlb_variances=learned,',), False, 'vlb_variances has learned, which needs'),
         ({}, ('evaluation.samplers=ancestral:9:variance=learned,',), False, 'samplers has variance=learned'),
     ],
@@ -226,6 +233,33 @@ def test_the_loss_of_learned_variances_is_a_share_of_the_bound(learned, keys):
 
     image, share = jax.grad(penalty, argnums=(0, 1))(0.9 * x, 0.5 * x)
     assert (image == 0).all() and (share != 0).all()
+
+
+def test_the_bound_is_a_loss_whose_steps_may_be_drawn_by_importance(resolve, keys):
+    """L_vlb in bits per dimension, without the prior, and with a gradient to the image."""
+    integers, count = jnp.asarray([[[[5000, 2600]]]]), 4000
+    batch = {'image': jnp.repeat(integers, count, axis=0), 'key': keys(count)}
+    found = {}
+    for sampler in ('uniform', 'importance'):
+        options = {'num_timesteps': STEPS, 'prediction': 'x', 'time_sampler': sampler, **BOUND}
+        family = families.get('diffusion')(resolve('diffusion', **options), SPEC)
+        built = family.networks(nnx.Rngs(0))
+        assert ('history' in built) == (sampler == 'importance')
+        networks = Networks({**built, 'denoiser': exact_network(family.schedule)})
+        if sampler == 'importance':  # even steps fill the history
+            family.losses(networks, batch, jax.random.key(0))
+        found[sampler] = np.asarray(family.losses(networks, batch, jax.random.key(1))[0], float)
+    steps, _ = terms(family, np.asarray(SPEC.dequantise(integers), float).ravel())
+    bound = SPEC.bits_per_dim(steps.sum())
+    for losses in found.values():
+        assert losses.mean() == pytest.approx(bound, abs=5 * losses.std() / np.sqrt(count) + 1e-3)
+    assert found['importance'].var() < 0.1 * found['uniform'].var()
+
+    x = jnp.ones((4, 1, 1, 2))
+    pulled = jax.grad(
+        lambda image: family.variance_loss(x, family.time(jnp.arange(1, 5)), Prediction(image, image, 0.5 * x)).sum()
+    )
+    assert (pulled(0.9 * x) != 0).all()
 
 
 @pytest.mark.parametrize('share', [0.0, 0.5, 1.0])

@@ -15,6 +15,9 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 # (height, classes, millions of parameters that the paper or its official code counts)
 WANTED = {
     'celeb_a64/ddim': (64, 0, 78.7),
+    'cifar10/continuous_consistency': (32, 0, 55.7),
+    'cifar10/progressive_distillation': (32, 0, 60.0),
+    'cifar10/reflow': (32, 0, 61.8),
     'ffhq256/p2': (256, 0, 93.6),
     'imagenet64/edm': (64, 1000, 295.9),
     'imagenet64/edm2': (64, 1000, 280.2),

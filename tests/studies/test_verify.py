@@ -28,7 +28,8 @@ WIDE = (
 )  # fmt: skip
 WHOLE = ('ddpm-bpd', 'maf-suite-made-mnist')  # large recipes that take a step at their full size
 LATER = (
-    'biggan', 'consistency_training', 'dcgan', 'iddpm', 'mean_flow', 'r3gan', 'sngan', 'style_gan', 'wgan_gp',
+    'biggan', 'consistency_training', 'dcgan', 'iddpm', 'inductive_moment_matching', 'mean_flow', 'r3gan',
+    'rectified_flow', 'sngan', 'style_gan', 'wgan_gp',
 )  # fmt: skip
 NARROW = {  # by network
     'unet': ('network.channels=32', 'network.multipliers=(1,)'),

@@ -27,6 +27,7 @@ def train_on(devices, config, workdir):
     ('family', 'overrides'),
     [
         ('diffusion', ('family.time_sampler=low_discrepancy', 'family.uncertainty=true')),
+        ('diffusion', shipped.BY_IMPORTANCE),
         ('flow_matching', ('family.coupling=optimal_transport',)),
         ('gan', ()),
     ],

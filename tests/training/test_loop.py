@@ -189,10 +189,15 @@ def test_a_family_of_one_class_is_sampled(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'family', [pytest.param(name, marks=[pytest.mark.slow] * bool(shipped.borrows(name))) for name in shipped.NAMES]
-)
-def test_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, on_loans, monkeypatch, family):
-    config = tiny(family, *on_loans(family))
+    ('family', 'overrides'),
+    [
+        *(pytest.param(name, (), marks=[pytest.mark.slow] * bool(shipped.borrows(name)), id=name)
+          for name in shipped.NAMES),
+        pytest.param('diffusion', shipped.BY_IMPORTANCE, id='by importance'),
+    ],
+)  # fmt: skip
+def test_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, on_loans, monkeypatch, family, overrides):
+    config = tiny(family, *on_loans(family), *overrides)
     with monkeypatch.context() as patch:
         interrupt(patch, before_step=1)
         stopped = train(config, tmp_path / 'resumed', quiet=True)
