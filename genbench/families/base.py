@@ -372,7 +372,10 @@ class Family:
         return ()
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
-        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder."""
+        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder.
+
+        Only the functions of the result may look at `networks`, since a plan asks before there are any.
+        """
         return None
 
     def units(

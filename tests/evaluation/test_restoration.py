@@ -18,6 +18,11 @@ def family(name, **options):
     return families.get(name)(config.resolve({'family': {'name': name, **options}}), SPEC)
 
 
+def asked(problem, sampler):
+    """`evaluation` of a config with one problem and one sampler."""
+    return types.SimpleNamespace(restoration=types.SimpleNamespace(problems=(problem,), samplers=(sampler,)))
+
+
 def weights(results):
     """Those of a model that draws these results, two for each image."""
     options = types.SimpleNamespace(seed=0, restoration=types.SimpleNamespace(draws=2), metrics=WANTED)
@@ -62,15 +67,11 @@ def test_the_misfit_of_a_mask_is_that_of_the_pixels_it_shows(noise, misfit):
     [('gan', {}, 'has no path'), ('diffusion', {'conditional': True}, 'has conditions')],
 )
 def test_what_cannot_be_measured_is_refused(name, options, why):
-    asked = types.SimpleNamespace(problems=('half',), samplers=('ancestral:3',))
-    restoration.check(('fd',), family(name, **options), asked)
     with pytest.raises(UserError, match=why):
-        restoration.check(WANTED, family(name, **options), asked)
+        restoration.check(family(name, **options), asked('half', 'ancestral:3'))
 
 
 def test_a_blur_without_noise_would_show_the_true_image():
-    asked = types.SimpleNamespace(problems=('blur1',), samplers=('ddim:3:posterior=pigdm',))
     with pytest.raises(UserError, match='magnifies errors, even those of rounding.*add noise'):
-        restoration.check(WANTED, family('diffusion'), asked)
-    asked.samplers = ('ddim:3:posterior=pigdm,noise=0.02',)
-    restoration.check(WANTED, family('diffusion'), asked)
+        restoration.check(family('diffusion'), asked('blur1', 'ddim:3:posterior=pigdm'))
+    restoration.check(family('diffusion'), asked('blur1', 'ddim:3:posterior=pigdm,noise=0.02'))
