@@ -59,7 +59,6 @@ def get_study() -> Study:
             Trial('vamp', 'configs/mnist/vae.py', BINARY | VAMP),
             Trial('vdvae', 'configs/mnist/vdvae.py', ANNEALED),
             Trial('made', 'configs/digits/autoregressive.py', {'data.name': 'mnist', **BINARY}),
-            Trial('pixel_transformer', 'configs/digits/pixel_transformer.py', {'data.name': 'mnist', **BINARY}),
             Trial('pixel_cnn', 'configs/mnist/pixel_cnn.py', BINARY),
         ),
     )

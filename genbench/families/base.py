@@ -181,6 +181,8 @@ class Family:
     classifies: bool = False  # whether it has a classifier that can guide its samples
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
+    # Shares that losses report, and what to do when one exceeds a half in a row of metrics.jsonl, which stops the run.
+    stops: ClassVar[Mapping[str, str]] = {}
     span: Span | None = None  # of the current stage; None if there is only one
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):

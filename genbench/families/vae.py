@@ -30,6 +30,7 @@ class VAE(FirstStage, Inferred):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) or a VampPrior, and p(x | z) independent over pixels."""
 
     ranges = {'latent': COUNT, 'latent_channels': COUNT_OR_NONE, 'draws': COUNT, **evidence.RANGES}
+    stops = {**Inferred.stops, **evidence.STOPS}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -88,15 +89,16 @@ class VAE(FirstStage, Inferred):
         if draws > 1:
             x, given = jax.tree.map(lambda rows: jnp.repeat(rows, draws, 0), (x, given))
 
-        def log_weights(z: Array) -> tuple[Array, Array]:
-            """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws)."""
+        def log_weights(z: Array) -> tuple[Array, tuple[Array, Scalars]]:
+            """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws); and monitors."""
             flat = z.reshape(-1, *mean.shape[1:])
-            log_p = self._log_observation(networks, flat, x, given, rng.named(key, 'decoder')).reshape(-1, draws)
+            h = self._decode(networks, flat, given, rng.named(key, 'decoder'))
+            log_p = self.observation.log_prob(h, x).reshape(-1, draws)
             log_q = evidence.log_posterior(z, mean, log_std, noise, objective in evidence.STOPPED)
             log_ratio = self._log_prior(networks, flat).reshape(-1, draws) - log_q
-            return log_p + log_ratio, log_ratio
+            return log_p + log_ratio, (log_ratio, self.observation.monitors(h))
 
-        found, (log_weight, log_ratio) = evidence.bound(objective, log_weights, z)
+        found, (log_weight, (log_ratio, used)) = evidence.bound(objective, log_weights, z)
         kl = cost = -log_ratio.mean()
         if objective == 'elbo':
             log_p = (log_weight - log_ratio).mean()
@@ -105,7 +107,10 @@ class VAE(FirstStage, Inferred):
             found = log_p - evidence.annealed(options.beta, options.kl_warmup, step) * cost
             log_weight = log_p - kl
         loss, units = bits(found.mean()), evidence.divergences(mean, log_std)
-        used = {} if options.pseudo_inputs else monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
+        if not options.pseudo_inputs:
+            used |= monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
+        if options.beta >= 1:  # a smaller weight asks for narrow posteriors
+            used['posteriors_at_limit'] = (log_std <= evidence.NARROWEST).mean()
         return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl), **used}
 
     def _log_prior(self, networks: Networks, z: Array) -> Array:
@@ -125,7 +130,7 @@ class VAE(FirstStage, Inferred):
 
     def _posterior(self, networks: Networks, encoded: Array, given: Given, key: Array | None = None):
         mean, log_std = jnp.split(networks['encoder'](encoded, given, key), 2, axis=-1)
-        return mean, jnp.clip(log_std, -7, 7)
+        return mean, jnp.clip(log_std, evidence.NARROWEST, 7)
 
     def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
         """The decoder's outputs (batch, height, width, channels, outputs per value)."""

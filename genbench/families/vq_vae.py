@@ -58,6 +58,7 @@ class VQVAE(FirstStage, Family):
         'observation_scale': NOT_NEGATIVE,
         'components': COUNT,
     }
+    stops = observations.STOPS
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class VQVAE(FirstStage, Family):
         loss = bits(log_p.mean() - self.config.family.commitment * pull)
         perplexity = jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())  # of the codes in this batch
         told = {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
-        return loss, told, (code, h, x)
+        return loss, told | self.observation.monitors(h), (code, h, x)
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
         """The encoder's output before quantisation, (batch, *code_shape)."""

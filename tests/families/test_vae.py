@@ -311,6 +311,31 @@ def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
         make_family('vae', **{option: value})
 
 
+@pytest.mark.parametrize('decoder', ['normal', 'laplace'])
+def test_a_scale_that_is_narrower_than_the_bins_is_refused(decoder, make_family):
+    with pytest.raises(UserError, match='family.observation_scale is 1e-20, but levels of .* use at least .* to learn'):
+        make_family('vae', decoder=decoder, observation_scale=1e-20)
+
+
+def test_scales_and_posteriors_at_their_limits_are_reported_as_stopping_a_run(resolve, keys):
+    """One of four pixels has a log-scale of −20, two of three dimensions of z a log standard deviation of −8."""
+    family = VAE(resolve('vae', latent=3, decoder='normal'), FINE)
+    outputs = jnp.array([[0, -20], [0, 0], [0, 1], [0, -4.0]])
+    networks = {
+        'encoder': lambda x, given, key: jnp.tile(jnp.array([0, 0, 0, -8, 0, -8.0]), (len(x), 1)),
+        'decoder': lambda z, given, key: jnp.tile(outputs, (len(z), 1, 1, 1, 1)),
+    }
+    batch = {'image': jnp.zeros((6, 1, 1, 4), jnp.int32), 'key': keys(6)}
+    _, told = family.loss(networks, batch, jax.random.key(0), 0)
+    assert {name: pytest.approx(float(told[name])) for name in family.stops} == {
+        'scales_at_limit': 1 / 4,
+        'posteriors_at_limit': 2 / 3,
+    }
+    fixed = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, beta=0.5), FINE)
+    networks['decoder'] = lambda z, given, key: jnp.zeros((len(z), 1, 1, 4, 1))
+    assert {*fixed.loss(networks, batch, jax.random.key(0), 0)[1]}.isdisjoint(family.stops)
+
+
 @pytest.mark.parametrize('decoder', ['logistic', 'normal'])
 def test_binary_images_need_a_decoder_of_binary_pixels(decoder, resolve):
     with pytest.raises(UserError, match=f'vectors is binary, and family.decoder={decoder} is for grey values; use fam'):
