@@ -231,6 +231,9 @@ class Family:
         """Freshly initialised modules by name."""
         raise NotImplementedError
 
+    def check_rows(self, count: int) -> None:
+        """Raise a UserError if a train split of this many rows is too small for the model."""
+
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Data-dependent initialisation from the first batch; may change the modules in place."""
 

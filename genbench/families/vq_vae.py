@@ -99,6 +99,12 @@ class VQVAE(FirstStage, Family):
         if (codes := math.prod(config.family.levels)) > MOST_CODES:
             raise UserError(f'family.levels make {codes:,} codes; use at most {MOST_CODES:,}.')
 
+    def check_rows(self, count: int) -> None:
+        height, width, _ = self.code_shape
+        if not self.learned and self.num_codes > (vectors := count * height * width):
+            raise UserError(f'family.levels make {self.num_codes:,} codes, but the training images have {vectors:,} '
+                            'vectors to quantise, so most codes would stay unused; use fewer levels.')  # fmt: skip
+
     @property
     def code_shape(self) -> tuple[int, int, int]:
         height, width = (size >> (len(self.config.network.multipliers) - 1) for size in self.space.shape[:2])
