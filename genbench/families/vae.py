@@ -92,11 +92,10 @@ class VAE(FirstStage, Inferred):
         def log_weights(z: Array) -> tuple[Array, tuple[Array, Scalars]]:
             """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws); and monitors."""
             flat = z.reshape(-1, *mean.shape[1:])
-            h = self._decode(networks, flat, given, rng.named(key, 'decoder'))
-            log_p = self.observation.log_prob(h, x).reshape(-1, draws)
+            log_p, told = self._observed(networks, flat, x, given, rng.named(key, 'decoder'))
             log_q = evidence.log_posterior(z, mean, log_std, noise, objective in evidence.STOPPED)
             log_ratio = self._log_prior(networks, flat).reshape(-1, draws) - log_q
-            return log_p + log_ratio, (log_ratio, self.observation.monitors(h))
+            return log_p.reshape(-1, draws) + log_ratio, (log_ratio, told)
 
         found, (log_weight, (log_ratio, used)) = evidence.bound(objective, log_weights, z)
         kl = cost = -log_ratio.mean()
@@ -137,9 +136,10 @@ class VAE(FirstStage, Inferred):
         h = networks['decoder'](z, given, key)
         return self.observation.arrange(h)
 
-    def _log_observation(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None) -> Array:
-        """log p(x | z), (batch,)."""
-        return self.observation.log_prob(self._decode(networks, z, given, key), x)
+    def _observed(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None):
+        """log p(x | z), (batch,), and scalars that a loss reports of it."""
+        h = self._decode(networks, z, given, key)
+        return self.observation.log_prob(h, x), self.observation.monitors(h)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -169,7 +169,7 @@ class VAE(FirstStage, Inferred):
             noise = rng.normal(keys, 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = self._log_prior(networks, z) + evidence.summed(jnp.square(noise) / 2 + log_std)
-            log_weight = self._log_observation(networks, z, x, given) + log_ratio
+            log_weight = self._observed(networks, z, x, given)[0] + log_ratio
             flat = len(mean), -1
             return log_weight, mean.reshape(flat), evidence.divergences(mean, log_std).reshape(flat)
 
@@ -195,4 +195,4 @@ class VAE(FirstStage, Inferred):
         return self.observation.mean(self._decode(networks, z, None))
 
     def log_likelihood(self, networks: Networks, z: Array, images: Array, keys: Array) -> Array:
-        return self._log_observation(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)
+        return self._observed(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)[0]

@@ -38,8 +38,8 @@ class PPCA(VAE):
         std = self.stretch * NOISE / np.sqrt(precision)
         return mean + self.shift, jnp.broadcast_to(jnp.log(std), mean.shape)
 
-    def _log_observation(self, networks, z, images, given, key=None):
-        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1)
+    def _observed(self, networks, z, images, given, key=None):
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1), {}
 
 
 @pytest.fixture
@@ -128,8 +128,9 @@ def test_the_objective_of_importance_weights_is_the_bound_and_that_of_elbos_thei
 class Moving(PPCA):
     """The model above with μ as a parameter of its decoder."""
 
-    def _log_observation(self, networks, z, images, given, key=None):
-        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + networks['mu'], NOISE).sum(-1)
+    def _observed(self, networks, z, images, given, key=None):
+        mean = z @ W.T + networks['mu']
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), mean, NOISE).sum(-1), {}
 
 
 @pytest.mark.parametrize('moved', [False, True])
