@@ -6,8 +6,8 @@ Set TFDS_DATA_DIR to the folder where mnist is prepared. You can stop the study;
 
 Each trained family may spend 2e13 operations, which is about one epoch of the U-Nets. The cost of the distilled model's
 teacher comes on top and is recorded separately. The Gaussian has a closed form and stays outside the budget. The study
-leaves out two families: the VQ-VAE, because it is a first stage for other models and has no prior worth sampling, and
-the autoregressive family.
+leaves out the other families of docs/families/README.md. Among them are the VQ-VAE and other first stages, which have
+no prior worth sampling, and the autoregressive family.
 
 Samples are scored in the features of a classifier. `class_distance` compares the classes that it sees in samples with
 those that it sees in test images. The details of `class_distance` hold the histogram and the classifier's accuracy on

@@ -2,7 +2,8 @@
 
 genbench train --config=configs/digits/edm2.py --workdir=runs/edm2
 
-One run, seed 0: FD 6.8 ± 0.3 with 19 evaluations of `heun` and 6.6 ± 0.3 with 49.
+One run, seed 0: FD 6.8 ± 0.3 with 19 evaluations of `heun` and 6.6 ± 0.3 with 49. Each ± is a standard error over the
+sets of samples.
 
 Differs from the paper: pixels replace latents, there are no classes, the noise levels are those of the official code
 for pixels of ImageNet-64, and the U-Net is small. The batch size is 128 instead of 2048, the rate rises over 6,400

@@ -40,8 +40,7 @@ def score(weights: 'Weights') -> None:
     """Add the row of a model with a decoder, and to its details the gap of the bounds on simulated images."""
     one, options = weights.evaluation, weights.options.ais
     found = likelihood(one.family, weights.blueprint.bind_state(weights.state), options)
-    if found is None:
-        raise UserError(f'{one.family.name} has no decoder p(x | z); remove ais from evaluation.metrics.')
+    assert found is not None, 'see `check`'
     count = min(options.num_images or len(one.real.split), len(one.real.split))
     extra = {'num_images': count, 'simulated': SIMULATED}
 
@@ -52,6 +51,13 @@ def score(weights: 'Weights') -> None:
 
     annealed = dataclasses.replace(found, protocol={**found.protocol, **extra})
     weights.score_likelihood(annealed, one.real.split.part(slice(0, count)), gap, copies=options.chains)
+
+
+def check(family: Family, *_: Any) -> None:
+    """Raise a UserError if this family has no decoder p(x | z) with z ~ N(0, I)."""
+    if family.latent_model(Networks({}), None) is None:
+        raise UserError(f'This {family.name} model has no decoder p(x | z) with z ~ N(0, I); remove ais from '
+                        'evaluation.metrics.')  # fmt: skip
 
 
 def likelihood(family: Family, networks: Networks, options: Any) -> Likelihood | None:

@@ -12,7 +12,7 @@ other side, which was made turned, is filtered likewise (E.3).
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from genbench import rng
 from genbench.data import conditions
 from genbench.data.conditions import Given
 from genbench.errors import UserError
-from genbench.families.base import Sampler
+from genbench.families.base import Family, Sampler
 from genbench.training import processes, sampling
 from genbench.training.state import Blueprint, State
 
@@ -82,6 +82,17 @@ class Move:
     least: int
 
 
+def check(family: Family, *_: Any) -> None:
+    """Raise a UserError if no model of this family has scenes that can be moved."""
+    if type(family).moved is Family.moved:
+        raise _unmoved(family)
+
+
+def _unmoved(family: Family) -> UserError:
+    return UserError(f'{family.name} has no scenes that could be moved with this network; remove {", ".join(METRICS)} '
+                     'from evaluation.metrics.')  # fmt: skip
+
+
 def measure(
     blueprint: Blueprint, state: State, sampler: Sampler, move: Move, given: Given, *,
     span: tuple[int, int], seed: int, batch_size: int,
@@ -92,10 +103,9 @@ def measure(
       UserError: the family's scenes cannot be moved, or images are too small for this movement.
     """
     family, (height, *_) = blueprint.family, blueprint.family.spec.shape
-    metrics = ', '.join(METRICS)
     if height < move.least:
         raise UserError(f'Images of {height} pixels have none left in the middle for this movement, which needs '
-                        f'{move.least}; leave out some of {metrics} from evaluation.metrics.')  # fmt: skip
+                        f'{move.least}; leave out some of {", ".join(METRICS)} from evaluation.metrics.')  # fmt: skip
 
     @jax.jit
     def both(state: State, keys: Array, given: Given, transform: Array) -> tuple[Array, Array]:
@@ -103,8 +113,7 @@ def measure(
         rest = jnp.broadcast_to(jnp.eye(3), transform.shape)
         found = [family.moved(networks, latents, keys, given, sampler, each) for each in (rest, transform)]
         if found[0] is None or found[1] is None:
-            raise UserError(f'{family.name} has no scenes that could be moved with this network; remove {metrics} from '
-                            'evaluation.metrics.')  # fmt: skip
+            raise _unmoved(family)
         return found[0], found[1]
 
     size = sampling.whole_batches(GROUP * max(1, batch_size // GROUP))

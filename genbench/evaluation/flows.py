@@ -57,8 +57,6 @@ def score(weights: 'Weights') -> None:
     """Add the rows that the evaluation asks for, for each sampler of these parameters."""
     one, options = weights.evaluation, weights.options
     total, sets = options.sets * options.num_samples, options.sets
-    for cell in one.cells:
-        check(weights.blueprint.family, cell.sampler, options.metrics)
     if total > len(one.real.split):
         held = f'{options.split}, which has {len(one.real.split):,}'
         raise UserError(f'{" and ".join(METRICS)} compare {total:,} samples with as many images of {held}; lower '
@@ -89,6 +87,12 @@ def score(weights: 'Weights') -> None:
             row = {'sd': sd, 'std_err': None if sd is None else sd / sets**0.5, 'values': values,
                    'details': details or None, **columns}  # fmt: skip
             processes.first_does(functools.partial(one.add, name, float(np.mean(values)), protocol=protocol, **row))
+
+
+def check_all(family: Family, options: Any, samplers: Sequence[Sampler]) -> None:
+    """`check` for each of the samplers."""
+    for sampler in samplers:
+        check(family, sampler, options.metrics)
 
 
 def check(family: Family, sampler: Sampler, metrics: Sequence[str]) -> None:

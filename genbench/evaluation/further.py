@@ -1,8 +1,8 @@
 """What an evaluation measures beside samples in features and likelihoods."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from genbench.data.spec import DataSpec
 from genbench.evaluation import (
     ais,
     clip_score,
@@ -16,29 +16,65 @@ from genbench.evaluation import (
     restoration,
     units,
 )
+from genbench.families.base import Family, Sampler
 
-# A title, the metrics that are measured, and what adds their rows for `harness.Weights`.
-PARTS: tuple[tuple[str, tuple[str, ...], Callable[..., None]], ...] = (
-    ('ais', ('ais',), ais.score),
-    ('active units', ('active_units',), units.score),
-    ('path length', ('path_length',), path_length.score),
-    ('CLIP score', clip_score.METRICS, clip_score.score),
-    ('equivariance', equivariance.METRICS, equivariance.score),
-    ('flow', flows.METRICS, flows.score),
-    ('modes', modes.METRICS, modes.score),
-    ('obedience', obedience.METRICS, obedience.score),
-    ('Parzen windows', parzen.METRICS, parzen.score),
-    ('reconstruction', reconstruction.METRICS, reconstruction.score),
-    ('restoration', restoration.METRICS, restoration.score),
+
+class Part(NamedTuple):
+    """Some metrics, and what measures them.
+
+    Attributes:
+      score: adds their rows for `harness.Weights`.
+      check: (family, `evaluation` of the config, samplers) → a UserError if the model or its data set lacks what the
+        metrics need. It computes nothing.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    score: Callable[..., None]
+    check: Callable[[Family, Any, Sequence[Sampler]], Any]
+
+
+def _anything(*_: Any) -> None:
+    pass
+
+
+def _captioned(family: Family, options: Any, *_: Any) -> None:
+    clip_score.fields(family, options)
+
+
+def _has_modes(family: Family, *_: Any) -> None:
+    modes.known(family.spec)
+
+
+def _shown_pictures(family: Family, *_: Any) -> None:
+    obedience.check(family)
+
+
+def _reconstructs(family: Family, *_: Any) -> None:
+    reconstruction.check(family)
+
+
+PARTS = (
+    Part('ais', ('ais',), ais.score, ais.check),
+    Part('active units', ('active_units',), units.score, units.check),
+    Part('path length', ('path_length',), path_length.score, path_length.check),
+    Part('CLIP score', clip_score.METRICS, clip_score.score, _captioned),
+    Part('equivariance', equivariance.METRICS, equivariance.score, equivariance.check),
+    Part('flow', flows.METRICS, flows.score, flows.check_all),
+    Part('modes', modes.METRICS, modes.score, _has_modes),
+    Part('obedience', obedience.METRICS, obedience.score, _shown_pictures),
+    Part('Parzen windows', parzen.METRICS, parzen.score, _anything),
+    Part('reconstruction', reconstruction.METRICS, reconstruction.score, _reconstructs),
+    Part('restoration', restoration.METRICS, restoration.score, restoration.check),
 )
 
 
-def asked(metrics: Sequence[str]) -> list[tuple[str, Callable[..., None]]]:
-    """The title and the work of each part that measures one of these metrics."""
-    return [(title, work) for title, names, work in PARTS if not {*names}.isdisjoint(metrics)]
+def asked(metrics: Sequence[str]) -> list[Part]:
+    """The parts that measure one of these metrics."""
+    return [part for part in PARTS if not {*part.metrics}.isdisjoint(metrics)]
 
 
-def check(metrics: Sequence[str], spec: DataSpec) -> None:
-    """Raise a UserError for metrics that need more than the data set has."""
-    if not {*modes.METRICS}.isdisjoint(metrics):
-        modes.known(spec)
+def check(family: Family, options: Any, samplers: Sequence[Sampler]) -> None:
+    """Raise a UserError for a metric of `evaluation.metrics` that this model cannot be measured with."""
+    for part in asked(options.metrics):
+        part.check(family, options, samplers)

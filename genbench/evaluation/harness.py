@@ -14,7 +14,7 @@ from genbench.config import Config
 from genbench.data import conditions, sources
 from genbench.data.conditions import Given
 from genbench.errors import UserError, explained_disk_errors
-from genbench.evaluation import bounds, clip_score, exploration, further, grid, obedience, plane, restoration, scoring
+from genbench.evaluation import bounds, clip_score, exploration, further, grid, plane, scoring
 from genbench.evaluation.images import ImageSet
 from genbench.evaluation.likelihood import LikelihoodScorer
 from genbench.evaluation.parts import Parts
@@ -91,9 +91,7 @@ class Evaluation:
         self.family = run.after(step)
         self.spec = self.family.spec
         sample_metrics(self.options.metrics)
-        further.check(self.options.metrics, self.spec)
-        obedience.check(self.options.metrics, self.family)
-        restoration.check(self.options.metrics, self.family, self.options.restoration)
+        further.check(self.family, self.options, [cell.sampler for cell in cells])
         self.averages = list(dict.fromkeys(cell.average for cell in cells))
         for average in self.averages:
             run.networks(step, state, average)  # report a missing average before computing anything
@@ -236,7 +234,8 @@ class Weights:
             found += [(way.method, functools.partial(self.score_likelihood, way)) for way in one.likelihoods]
             if not one.likelihoods:
                 found.append(('no likelihood', self.add_no_likelihood))
-        return found + [(title, functools.partial(work, self)) for title, work in further.asked(self.options.metrics)]
+        parts = further.asked(self.options.metrics)
+        return found + [(part.title, functools.partial(part.score, self)) for part in parts]
 
     def score_samples(self, cell: grid.Cell) -> None:
         one, real = self.evaluation, self.evaluation.real

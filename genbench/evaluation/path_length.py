@@ -19,7 +19,7 @@ from genbench.data.conditions import Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.evaluation.features import FeatureNetwork, vgg
-from genbench.families.base import Sampler
+from genbench.families.base import Family, Sampler
 from genbench.training import processes, sampling
 from genbench.training.state import Blueprint, State
 
@@ -115,6 +115,16 @@ def in_features(network: FeatureNetwork, spec: DataSpec) -> Distance:
     return Distance('path_length', network.params, apply, protocol)
 
 
+def check(family: Family, *_: Any) -> None:
+    """Raise a UserError if the family has no latents, or if its networks round small steps away."""
+    if family.latent_shape is None:
+        raise UserError(f'{family.name} does not make images from latents; remove path_length from '
+                        'evaluation.metrics.')  # fmt: skip
+    if (dtype := family.config.network.get('dtype', 'float32')) != 'float32':
+        raise UserError(f'The networks compute in {dtype}, which rounds away a small step; remove path_length from '
+                        'evaluation.metrics.')  # fmt: skip
+
+
 def measure(
     blueprint: Blueprint, state: State, sampler: Sampler, distance: Distance, given: Given, *,
     span: tuple[int, int], epsilon: float, seed: int, batch_size: int,
@@ -125,15 +135,9 @@ def measure(
       given: what the model is told of every pair from the first of all on.
 
     Raises:
-      UserError: the family has no latents, or its images are whole numbers whatever its networks put out.
+      UserError: the images of the family are whole numbers whatever its networks put out.
     """
     family = blueprint.family
-    if family.latent_shape is None:
-        raise UserError(f'{family.name} does not make images from latents; remove path_length from '
-                        'evaluation.metrics.')  # fmt: skip
-    if (dtype := family.config.network.get('dtype', 'float32')) != 'float32':
-        raise UserError(f'The networks compute in {dtype}, which rounds away a small step; remove path_length from '
-                        'evaluation.metrics.')  # fmt: skip
     smooth = type(family)(family.config, family.spec.continuous, family.borrowed)
 
     @jax.jit

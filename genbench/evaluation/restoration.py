@@ -58,15 +58,13 @@ def score(weights: 'Weights') -> None:
                 processes.first_does(add)
 
 
-def check(metrics: Any, family: Family, options: Any) -> None:
-    """Raise a UserError, before anything is computed, if the model cannot be measured so."""
-    if {*METRICS}.isdisjoint(metrics):
-        return
+def check(family: Family, options: Any, *_: Any) -> None:
+    """Raise a UserError if the model cannot be measured so. `options` is `evaluation` of the config."""
     if family.path is None or (family.conditional and not trained(family)):
         why = 'has conditions' if family.path is not None else 'has no path from noise to images'
         raise UserError(f'This {family.name} run {why}, and restoration measures models on a path without conditions '
                         'or with degraded:PROBLEM alone; leave the metrics restored_… out.')  # fmt: skip
-    ways(family, options)
+    ways(family, options.restoration)
 
 
 def trained(family: Family) -> str:

@@ -17,6 +17,7 @@ from genbench.data import pipeline
 from genbench.data.sources import Arrays
 from genbench.errors import UserError
 from genbench.families import evidence
+from genbench.families.base import Family
 from genbench.training import processes, sampling
 from genbench.training.state import Blueprint, State
 
@@ -80,10 +81,20 @@ def program(blueprint: Blueprint) -> Any:
         drawn = lambda name: blueprint.family.units(networks, images, given, keys, rng.named(keys, name))  # noqa: E731
         first, second = drawn('one'), drawn('other')
         if first is None or second is None:
-            raise UserError(f'active_units needs an encoder into normal latents with a standard normal prior, which '
-                            f'this {blueprint.family.name} model does not have.')  # fmt: skip
+            raise _lacking(blueprint.family)
         (one, divergence), (other, _) = first, second
         parts = (one, other, one * other, jnp.square(one * other), divergence)
         return tuple(jnp.where(mask[:, None], part, 0).sum(0) for part in parts)
 
     return jax.jit(run)
+
+
+def check(family: Family, *_: Any) -> None:
+    """Raise a UserError if no model of this family has an encoder into normal latents."""
+    if type(family).units is Family.units:
+        raise _lacking(family)
+
+
+def _lacking(family: Family) -> UserError:
+    return UserError('active_units needs an encoder into normal latents with a standard normal prior, which this '
+                     f'{family.name} model does not have.')  # fmt: skip

@@ -182,6 +182,8 @@ class Family:
     controlled: bool = False  # whether it controls a frozen base, so that samplers may scale the control
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need
     ranges: ClassVar[Mapping[str, Range]] = {'conditions': TEXTS}  # allowed values of the `family` keys added here
+    # Shares that losses report, and what to do when one exceeds a half in a row of metrics.jsonl, which stops the run.
+    stops: ClassVar[Mapping[str, str]] = {}
     span: Span | None = None  # of the current stage; None if there is only one
 
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
@@ -234,6 +236,9 @@ class Family:
     def networks(self, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
         """Freshly initialised modules by name."""
         raise NotImplementedError
+
+    def check_rows(self, count: int) -> None:
+        """Raise a UserError if a train split of this many rows is too small for the model."""
 
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         """Data-dependent initialisation from the first batch; may change the modules in place."""
@@ -378,7 +383,10 @@ class Family:
         return ()
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
-        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder."""
+        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder.
+
+        Only the functions of the result may look at `networks`, since a plan asks before there are any.
+        """
         return None
 
     def units(

@@ -118,7 +118,7 @@ def _codes(stage: Family, spec: DataSpec) -> Codes:
     """The space of a stage's codes. A UserError says why the stage cannot serve."""
     said = f'family.tokeniser is a {stage.name} model'
     if not isinstance(stage, FirstStage) or not stage.num_codes:
-        raise UserError(f'{said}, which has no codes; use a run of vq_vae.')
+        raise UserError(f'{said}, which has no codes; use a run of vq_vae or vq_gan.')
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
         raise UserError(f'The tokeniser was trained on {stage.spec}, but this run trains on {spec}.')
     if stage.conditional:

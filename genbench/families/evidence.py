@@ -18,12 +18,16 @@ from genbench.errors import UserError
 from genbench.ranges import COUNT_OR_NONE, NOT_NEGATIVE, one_of
 
 Array = jax.Array
-Weights = Callable[[Array], tuple[Array, Array]]
+Weights = Callable[[Array], tuple[Array, Any]]
 
 IMPORTANCE = ('iwae', 'stl', 'dreg')  # objectives made of the weights p(x, z) / q(z | x) of draws z
 ACTIVE, COLLAPSED = 0.01, 0.01  # least variance over images of an active unit; most nats of a collapsed one
 STOPPED = ('stl', 'dreg')  # those whose gradient leaves out that of log q(z | x) by the parameters of q
-
+NARROWEST = -7.0  # log standard deviation of a posterior
+STOPS = {
+    'posteriors_at_limit': 'So many posteriors are at their narrowest, e⁻⁷ of the prior, and no longer change; raise '
+    'family.observation_scale or family.beta, or lower optimizer.learning_rate.'
+}  # see `Family.stops`
 
 DEFAULTS = {
     'beta': 1.0,  # weight of the KL term in training (small for a first stage); the reported bound uses 1
@@ -100,7 +104,7 @@ def log_posterior(z: Array, mean: Array, log_std: Array, noise: Array, stopped: 
     return -summed(jnp.square(noise) / 2 + log_std[:, None], 2)
 
 
-def bound(objective: str, log_weights: Weights, z: Array) -> tuple[Array, tuple[Array, Array]]:
+def bound(objective: str, log_weights: Weights, z: Array) -> tuple[Array, tuple[Array, Any]]:
     """A bound on log p(x) for each image, (batch,), with the objective's gradient; and what `log_weights` returned.
 
     'iwae' is the logarithm of the mean weight, and 'stl' and 'elbo' the mean of the logarithms. 'dreg' has the value of

@@ -36,7 +36,7 @@ from genbench.families.base import (
     Update,
     register,
 )
-from genbench.families.observations import Normal
+from genbench.families.observations import Normal, check_scale
 from genbench.networks import NORMALISED, generator_and_discriminator, latent_size
 from genbench.networks.gradients import value_and_input_gradient
 from genbench.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range
@@ -204,8 +204,7 @@ class GAN(Family):
     def latent_model(self, networks: Networks, given: Given) -> LatentModel:
         """N(x; G(z), σ²) with the evaluation's σ: a generator has no observation model (Wu et al. 2017, section 2)."""
         scale = self.config.evaluation.ais.observation_scale
-        if scale <= 0:
-            raise UserError(f'evaluation.ais.observation_scale is {scale}; it should be positive.')
+        check_scale('evaluation.ais.observation_scale', scale, self.spec)
         return Normal(self.spec, scale).latent_model(
             lambda z: networks['generator'](z, given)[..., None],
             self.latent_shape,

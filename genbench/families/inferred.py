@@ -20,6 +20,7 @@ class Inferred(Family):
     samplers = ('mean', 'direct')
 
     ranges = {'observation_scale': NOT_NEGATIVE, 'components': COUNT}
+    stops = observations.STOPS
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

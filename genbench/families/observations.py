@@ -5,6 +5,7 @@ Decoder-Based Generative Models, 2017 (normal around a generator's output).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,6 +18,13 @@ from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, LatentModel
 from genbench.families.spaces import uniform_draw
 from genbench.networks import decoders
+
+NARROWEST = 0.1  # of a bin: narrower distributions of a dequantised value do not fit the values of a bin
+LIMITS = (-7.0, 3.0)  # of the logarithm of a learned scale
+STOPS = {
+    'scales_at_limit': 'So many of the learned scales of p(x | z) are at their limit of e⁻⁷ and no longer '
+    'change; set family.observation_scale to a fixed scale, or lower optimizer.learning_rate.'
+}  # see `Family.stops`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +83,10 @@ class Observation:
     def draw(self, h: Array, keys: Array) -> Array:
         """Draw x from p(x | z), with one key per image."""
         raise NotImplementedError
+
+    def monitors(self, h: Array) -> dict[str, Array]:
+        """Scalars that a loss reports beside its parts; see `STOPS`."""
+        return {}
 
     def images(self, x: Array) -> Array:
         """Integer images from x."""
@@ -284,6 +296,9 @@ class Normal(Observation):
     def images(self, x: Array) -> Array:
         return self.spec.quantise(x)
 
+    def monitors(self, h: Array) -> dict[str, Array]:
+        return {} if self.scale else {'scales_at_limit': (_log_scale(h) <= LIMITS[0]).mean()}
+
     def spread(self, h: Array) -> Array:
         """σ or b of each value, (batch, height, width, channels)."""
         return jnp.broadcast_to(self._scale(h), h.shape[:-1])
@@ -328,10 +343,8 @@ def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observ
       components: of the mixture, `family.components`.
 
     Raises:
-      UserError: there is no such decoder, the scale is negative, or the images are binary and the decoder is not.
+      UserError: there is no such decoder, the scale is too small, or the images are binary and the decoder is not.
     """
-    if scale < 0:
-        raise UserError(f'family.observation_scale is {scale}; it should be positive, or 0 to learn it.')
     models: dict[str, Observation] = {
         'categorical': Categorical(spec),
         **{decoder: Bernoulli(spec, binarisation) for decoder, binarisation in BINARISATIONS.items()},
@@ -346,9 +359,19 @@ def make(name: str, spec: DataSpec, scale: float, components: int = 1) -> Observ
     if spec.levels == 2 and name in ('logistic', 'logistic_mixture', 'normal', 'laplace'):
         raise UserError(f'{spec.name} is binary, and family.decoder={name} is for grey values; use '
                         'family.decoder=bernoulli.')  # fmt: skip
+    if scale and isinstance(models[name], Normal):
+        check_scale('family.observation_scale', scale, spec, ', or 0 to learn it')
     return models[name]
+
+
+def check_scale(key: str, scale: float, spec: DataSpec, otherwise: str = '') -> None:
+    """Raise a UserError if a normal or Laplace distribution of this scale is too narrow for the bins of the data."""
+    width = math.exp(spec.log_bin_width)
+    if not scale >= NARROWEST * width:
+        raise UserError(f'{key} is {scale:g}, but levels of {spec.name} are {width:.3g} wide and values lie anywhere '
+                        f'in them; use at least {NARROWEST * width:.3g}{otherwise}.')  # fmt: skip
 
 
 def _log_scale(h: Array) -> Array:
     """The log-scale from the decoder's second output, limited to a range where bins keep some probability."""
-    return jnp.clip(h[..., 1] - 2, -7, 3)
+    return jnp.clip(h[..., 1] - 2, *LIMITS)

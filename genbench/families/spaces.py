@@ -297,7 +297,8 @@ def make(options: Any, spec: DataSpec, borrowed: Mapping[str, 'Borrowed'] | None
     stage = (borrowed or {})['first_stage'].family
     said = f'The first stage is a {stage.name} model'
     if not isinstance(stage, FirstStage):
-        raise UserError(f'{said}, which has no encoder and decoder; use a run of vae or vq_vae.')
+        raise UserError(f'{said}, which has no encoder and decoder; use a run of vae, vq_vae, vq_gan or '
+                        'kl_autoencoder.')  # fmt: skip
     if (stage.spec.shape, stage.spec.levels) != (spec.shape, spec.levels):
         raise UserError(f'The first stage was trained on {stage.spec}, but this run trains on {spec}.')
     if stage.conditional:

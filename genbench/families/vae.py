@@ -30,6 +30,7 @@ class VAE(FirstStage, Inferred):
     """q(z | x) = N(μ(x), diag σ²(x)), p(z) = N(0, I) or a VampPrior, and p(x | z) independent over pixels."""
 
     ranges = {'latent': COUNT, 'latent_channels': COUNT_OR_NONE, 'draws': COUNT, **evidence.RANGES}
+    stops = {**Inferred.stops, **evidence.STOPS}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -88,15 +89,15 @@ class VAE(FirstStage, Inferred):
         if draws > 1:
             x, given = jax.tree.map(lambda rows: jnp.repeat(rows, draws, 0), (x, given))
 
-        def log_weights(z: Array) -> tuple[Array, Array]:
-            """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws)."""
+        def log_weights(z: Array) -> tuple[Array, tuple[Array, Scalars]]:
+            """log p(x, z) − log q(z | x) and its part log p(z) − log q(z | x), each (batch, draws); and monitors."""
             flat = z.reshape(-1, *mean.shape[1:])
-            log_p = self._log_observation(networks, flat, x, given, rng.named(key, 'decoder')).reshape(-1, draws)
+            log_p, told = self._observed(networks, flat, x, given, rng.named(key, 'decoder'))
             log_q = evidence.log_posterior(z, mean, log_std, noise, objective in evidence.STOPPED)
             log_ratio = self._log_prior(networks, flat).reshape(-1, draws) - log_q
-            return log_p + log_ratio, log_ratio
+            return log_p.reshape(-1, draws) + log_ratio, (log_ratio, told)
 
-        found, (log_weight, log_ratio) = evidence.bound(objective, log_weights, z)
+        found, (log_weight, (log_ratio, used)) = evidence.bound(objective, log_weights, z)
         kl = cost = -log_ratio.mean()
         if objective == 'elbo':
             log_p = (log_weight - log_ratio).mean()
@@ -105,7 +106,10 @@ class VAE(FirstStage, Inferred):
             found = log_p - evidence.annealed(options.beta, options.kl_warmup, step) * cost
             log_weight = log_p - kl
         loss, units = bits(found.mean()), evidence.divergences(mean, log_std)
-        used = {} if options.pseudo_inputs else monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
+        if not options.pseudo_inputs:
+            used |= monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
+        if options.beta >= 1:  # a smaller weight asks for narrow posteriors
+            used['posteriors_at_limit'] = (log_std <= evidence.NARROWEST).mean()
         return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl), **used}
 
     def _log_prior(self, networks: Networks, z: Array) -> Array:
@@ -125,16 +129,17 @@ class VAE(FirstStage, Inferred):
 
     def _posterior(self, networks: Networks, encoded: Array, given: Given, key: Array | None = None):
         mean, log_std = jnp.split(networks['encoder'](encoded, given, key), 2, axis=-1)
-        return mean, jnp.clip(log_std, -7, 7)
+        return mean, jnp.clip(log_std, evidence.NARROWEST, 7)
 
     def _decode(self, networks: Networks, z: Array, given: Given, key: Array | None = None) -> Array:
         """The decoder's outputs (batch, height, width, channels, outputs per value)."""
         h = networks['decoder'](z, given, key)
         return self.observation.arrange(h)
 
-    def _log_observation(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None) -> Array:
-        """log p(x | z), (batch,)."""
-        return self.observation.log_prob(self._decode(networks, z, given, key), x)
+    def _observed(self, networks: Networks, z: Array, x: Array, given: Given, key: Array | None = None):
+        """log p(x | z), (batch,), and scalars that a loss reports of it."""
+        h = self._decode(networks, z, given, key)
+        return self.observation.log_prob(h, x), self.observation.monitors(h)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -164,7 +169,7 @@ class VAE(FirstStage, Inferred):
             noise = rng.normal(keys, 'z', mean.shape[1:])
             z = mean + jnp.exp(log_std) * noise
             log_ratio = self._log_prior(networks, z) + evidence.summed(jnp.square(noise) / 2 + log_std)
-            log_weight = self._log_observation(networks, z, x, given) + log_ratio
+            log_weight = self._observed(networks, z, x, given)[0] + log_ratio
             flat = len(mean), -1
             return log_weight, mean.reshape(flat), evidence.divergences(mean, log_std).reshape(flat)
 
@@ -190,4 +195,4 @@ class VAE(FirstStage, Inferred):
         return self.observation.mean(self._decode(networks, z, None))
 
     def log_likelihood(self, networks: Networks, z: Array, images: Array, keys: Array) -> Array:
-        return self._log_observation(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)
+        return self._observed(networks, z, self.observation.observe(images, rng.named(keys, 'bins')), None)[0]

@@ -52,7 +52,8 @@ class VDVAE(Inferred):
         kl = [evidence.summed(one.divergence).mean() for one in draws]
         loss = bits(self.observation.log_prob(h, x).mean() - sum(kl))
         layers = {f'kl_{index}': -bits(one) for index, one in enumerate(kl)}
-        return loss, {'loss': loss, 'elbo': loss, 'kl': -bits(sum(kl)), **layers, **monitors(None, _units(draws)[1])}
+        used = monitors(None, _units(draws)[1]) | self.observation.monitors(h)
+        return loss, {'loss': loss, 'elbo': loss, 'kl': -bits(sum(kl)), **layers, **used}
 
     def _infer(self, networks: Networks, seen: Array, given: Given) -> Callable[[Array], tuple[Array, list[Draw]]]:
         """A function of keys (batch,) that draws all layers from the posterior; see `top_down.Decoder`."""

@@ -58,6 +58,7 @@ class VQVAE(FirstStage, Family):
         'observation_scale': NOT_NEGATIVE,
         'components': COUNT,
     }
+    stops = observations.STOPS
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -97,6 +98,12 @@ class VQVAE(FirstStage, Family):
             )
         if (codes := math.prod(config.family.levels)) > MOST_CODES:
             raise UserError(f'family.levels make {codes:,} codes; use at most {MOST_CODES:,}.')
+
+    def check_rows(self, count: int) -> None:
+        height, width, _ = self.code_shape
+        if not self.learned and self.num_codes > (vectors := count * height * width):
+            raise UserError(f'family.levels make {self.num_codes:,} codes, but the training images have {vectors:,} '
+                            'vectors to quantise, so most codes would stay unused; use fewer levels.')  # fmt: skip
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -157,7 +164,7 @@ class VQVAE(FirstStage, Family):
         loss = bits(log_p.mean() - self.config.family.commitment * pull)
         perplexity = jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())  # of the codes in this batch
         told = {'loss': loss, 'elbo': bits((log_p + log_prior).mean()), 'perplexity': perplexity}
-        return loss, told, (code, h, x)
+        return loss, told | self.observation.monitors(h), (code, h, x)
 
     def _encode(self, networks: Networks, images: Array, given: Given, key: Array | None = None) -> Array:
         """The encoder's output before quantisation, (batch, *code_shape)."""

@@ -10,8 +10,10 @@ from typing import Any
 from genbench import config as configs
 from genbench import families
 from genbench.config import Config
+from genbench.data import opening
 from genbench.errors import UserError, did_you_mean
-from genbench.evaluation import bounds, grid
+from genbench.evaluation import bounds, further, grid
+from genbench.families import stages
 from genbench.reading import check_entries, read_json_if_any
 from genbench.studies import budget as budgets
 from genbench.studies import costs, identity, state
@@ -20,7 +22,7 @@ from genbench.studies.identity import Identity
 from genbench.studies.job import Job
 from genbench.studies.launchers import squeue
 from genbench.studies.study import Study, Trial
-from genbench.training import runs
+from genbench.training import lending, runs
 from genbench.training.files import write_atomically
 from genbench.training.runs import Folder
 
@@ -133,10 +135,14 @@ def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: b
       rerun_changed: set aside finished trials whose code has changed since.
 
     Raises:
-      UserError: a config or key does not exist, a trial occurs twice, or a budget cannot be kept.
+      UserError: a config or key does not exist, a trial occurs twice, a trial's model cannot be measured as its
+        evaluation says, or a budget cannot be kept.
     """
     planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
     _check_different(planned)
+    by_name = {one.name: one for one in planned}
+    for one in planned:
+        _check_evaluation(one, {name: by_name[trial].config for name, trial in one.lent.items()})
     path = folder / 'budget.json'
     advice = 'Delete it; genbench will measure the costs of the trials again.'
     records = read_json_if_any(path, {str: RECORD}, advice) or {}
@@ -168,6 +174,25 @@ def _check_different(planned: Sequence[Planned]) -> None:
         same = seen.setdefault(configs.digest([configs.plain(one.config), list(one.trial.grid)]), one.name)
         if same != one.name:
             raise UserError(f'Trials {same!r} and {one.name!r} are the same trial: their configs do not differ.')
+
+
+def _check_evaluation(one: Planned, lent: Mapping[str, Config]) -> None:
+    """Refuse metrics that the trial's model cannot be measured with. This needs its data set to be known here."""
+    config = one.config
+    if not further.asked(config.evaluation.metrics):
+        return
+    try:
+        spec = opening.spec(config.data)
+    except UserError:  # as the trial will say
+        return
+    try:
+        loans = lending.promised(config, lent)
+        borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
+        family = stages.after(families.get(config.family.name)(config, spec, borrowed), config.train.num_steps)
+        cells = grid.cells(one.trial.grid, family, config.evaluation)
+        further.check(family, config.evaluation, [cell.sampler for cell in cells])
+    except UserError as error:
+        raise UserError(f'Trial {one.name!r}: {error}') from None
 
 
 def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str, Any], cores: int) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 
 from genbench import rng
 from genbench.errors import UserError
-from genbench.families.base import Sampler, Update
+from genbench.families.base import Family, Sampler, Update
 from genbench.training import processes
 from genbench.training import state as states
 from genbench.training.files import write_atomically
 from genbench.training.state import Blueprint, State
 
+MOST = 0.5  # of a share in `Family.stops`
 REMEMBERED = 100  # keep the scalars of this many recent steps
 
 
@@ -73,6 +74,15 @@ def record(path: pathlib.Path, streak: Mapping[int, Mapping[str, Any]], seed: in
         f'(train.skip_limit). {path} has the batch, key and norms of the first. Repeat it with: {command} . '
         'A lower optimizer.learning_rate or a smaller optimizer.clip_norm may help.'
     )
+
+
+def check_stops(family: Family, row: Mapping[str, Any]) -> None:
+    """Raise a UserError if a share that `family.stops` names exceeds a half in this row of metrics.jsonl."""
+    for name, value in row.items():
+        advice = family.stops.get(name.rpartition('/')[2])
+        if advice and value is not None and value > MOST:
+            raise UserError(f'{name} is {value:.2f}, more than {MOST:g}, so training stopped at step {row["step"]}. '
+                            f'{advice}')  # fmt: skip
 
 
 def _readable(value: Any) -> float | str:

@@ -303,6 +303,7 @@ class Training:
                     row = self._log(step, scalars, meter, log)
                     pending = []
                     progress.update(step, _note(row))
+                    guards.check_stops(blueprint.family, row)
                     if due and watch.tripped(behind=0):
                         numbers = self.feed.taken.whole
                         raise guards.record(self.folder.nonfinite, watch.streak(), config.train.seed, numbers)

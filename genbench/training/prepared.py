@@ -160,14 +160,15 @@ def prepare(
     mesh = mesh_of(config) if mesh is None else mesh
     loans = runs.borrow(config) if loans is None else loans
     builder = None if on_noise else opening.open_data(config.data)
-    if builder is not None:
-        sources.count(builder, config.data.train_split)  # reports at once that there is no such split
+    count = None if builder is None else sources.count(builder, config.data.train_split)
     spec = opening.spec(config.data, guess=True) if builder is None else sources.spec_of(builder)
     borrowed = runs.describe({name: loan.description for name, loan in loans.items()})
     if spec.is_plane and config.network.name not in ('mlp', 'maxout', 'made', 'maf', 'none'):
         raise UserError(f'{spec.name} has points in the plane, but network.name={config.network.name} is for images; '
                         'use network.name=mlp.')  # fmt: skip
     family = families.get(config.family.name)(config, spec, borrowed)
+    if count is not None:
+        family.check_rows(count)
     beginnings.check(family, mesh)
     return Prepared(config, family, mesh, loans, builder, folder)
 

@@ -321,7 +321,7 @@ def test_a_model_with_a_decoder_is_scored_by_annealing(tiny, tmp_path, family):
 
 
 def test_a_model_without_a_decoder_says_so(diffusion_copy):
-    with pytest.raises(UserError, match='diffusion has no decoder'):
+    with pytest.raises(UserError, match='This diffusion model has no decoder'):
         harness.evaluate(diffusion_copy, ['evaluation.metrics=ais'], quiet=True)
 
 

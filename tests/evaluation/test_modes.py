@@ -7,7 +7,7 @@ from scipy import stats
 from genbench.data import plane
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.evaluation import further, modes
+from genbench.evaluation import modes
 
 CENTRES = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 
@@ -37,5 +37,4 @@ def test_data_find_all_modes_and_as_many_are_near_as_the_rayleigh_distribution_s
 
 def test_a_data_set_without_known_modes_is_refused():
     with pytest.raises(UserError, match='known for ring and grid, not for pinwheel'):
-        further.check(('modes',), DataSpec('pinwheel', (1, 2, 1), 4096))
-    further.check(('w2',), DataSpec('pinwheel', (1, 2, 1), 4096))
+        modes.known(DataSpec('pinwheel', (1, 2, 1), 4096))

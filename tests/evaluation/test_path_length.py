@@ -69,15 +69,11 @@ def test_what_does_not_see_small_steps_says_so(blueprint, tiny):
         path_length.in_features(rounding, SPEC)
     with pytest.raises(UserError, match='LPIPS needs images of at least 16 pixels'):
         path_length.perceptual(None, SPEC)
-    without = types.SimpleNamespace(family=families.get('diffusion')(tiny('diffusion'), SPEC))
     with pytest.raises(UserError, match='diffusion does not make images from latents'):
-        lengths(without, path_length.in_features(pixels.open_network(), SPEC))
+        path_length.check(families.get('diffusion')(tiny('diffusion'), SPEC))
     half = tiny('gan', 'network.dtype=bfloat16')
     with pytest.raises(UserError, match='bfloat16, which rounds away a small step'):
-        lengths(
-            types.SimpleNamespace(family=families.get('gan')(half, SPEC)),
-            path_length.in_features(pixels.open_network(), SPEC),
-        )
+        path_length.check(families.get('gan')(half, SPEC))
 
 
 def test_a_run_has_a_row_of_it(trained, tmp_path):

@@ -19,6 +19,11 @@ def family(name, **options):
     return families.get(name)(config.resolve({'family': {'name': name, **options}}), SPEC)
 
 
+def asked(problem, sampler):
+    """`evaluation` of a config with one problem and one sampler."""
+    return types.SimpleNamespace(restoration=types.SimpleNamespace(problems=(problem,), samplers=(sampler,)))
+
+
 def weights(results):
     """Those of a model that draws these results, two for each image."""
     options = types.SimpleNamespace(seed=0, restoration=types.SimpleNamespace(draws=2), metrics=WANTED)
@@ -67,18 +72,14 @@ def test_the_misfit_of_a_mask_is_that_of_the_pixels_it_shows(noise, misfit):
     ],
 )
 def test_what_cannot_be_measured_is_refused(name, options, why):
-    asked = types.SimpleNamespace(problems=('half',), samplers=('ancestral:3',))
-    restoration.check(('fd',), family(name, **options), asked)
     with pytest.raises(UserError, match=why):
-        restoration.check(WANTED, family(name, **options), asked)
+        restoration.check(family(name, **options), asked('half', 'ancestral:3'))
 
 
 def test_a_blur_without_noise_would_show_the_true_image():
-    asked = types.SimpleNamespace(problems=('blur1',), samplers=('ddim:3:posterior=pigdm',))
     with pytest.raises(UserError, match='magnifies errors, even those of rounding.*add noise'):
-        restoration.check(WANTED, family('diffusion'), asked)
-    asked.samplers = ('ddim:3:posterior=pigdm,noise=0.02',)
-    restoration.check(WANTED, family('diffusion'), asked)
+        restoration.check(family('diffusion'), asked('blur1', 'ddim:3:posterior=pigdm'))
+    restoration.check(family('diffusion'), asked('blur1', 'ddim:3:posterior=pigdm,noise=0.02'))
 
 
 @pytest.mark.parametrize('problem', ['half', 'pool2'])
@@ -90,7 +91,7 @@ def test_a_model_that_was_trained_for_a_problem_is_shown_what_it_was_trained_on(
         config.resolve({'family': {'name': 'diffusion', 'conditions': (f'degraded:{problem}',)}}), spec
     )
     asked = types.SimpleNamespace(problems=('blur1',), samplers=(), trained_samplers=('ddim:3',))
-    restoration.check(WANTED, conditional, asked)
+    restoration.check(conditional, types.SimpleNamespace(restoration=asked))
     ((found, sampler),) = restoration.ways(conditional, asked)
     assert found == problem and sampler.name == 'ddim' and not sampler.options.problem
     given, told = weights(np.repeat(images, 2, axis=0) + 1), []
@@ -108,4 +109,4 @@ def test_a_trained_model_takes_no_solver():
     conditional = family('diffusion', conditions=('degraded:half',))
     asked = types.SimpleNamespace(trained_samplers=('ancestral:3:problem=half,posterior=ddnm',))
     with pytest.raises(UserError, match='is shown what half leaves of an image; leave .* problem out'):
-        restoration.check(WANTED, conditional, asked)
+        restoration.check(conditional, types.SimpleNamespace(restoration=asked))

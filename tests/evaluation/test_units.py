@@ -26,8 +26,8 @@ class Linear(VAE):
         mean = images.reshape(-1, 1) * jnp.asarray(SCALES)
         return mean, jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, -1.0]), mean.shape)
 
-    def _log_observation(self, networks, z, x, given, key=None):
-        return jnp.zeros(len(z))
+    def _observed(self, networks, z, x, given, key=None):
+        return jnp.zeros(len(z)), {}
 
 
 class Below(Linear):

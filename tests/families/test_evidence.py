@@ -25,8 +25,8 @@ class Linear(VAE):
         rows = lambda one: jnp.broadcast_to(one, (len(images), 2))  # noqa: E731
         return rows(networks['mean']), rows(networks['log_std'])
 
-    def _log_observation(self, networks, z, images, given, key=None):
-        return jax.scipy.stats.norm.logpdf(images.reshape(-1), z @ SLOPE + networks['intercept'], NOISE)
+    def _observed(self, networks, z, images, given, key=None):
+        return jax.scipy.stats.norm.logpdf(images.reshape(-1), z @ SLOPE + networks['intercept'], NOISE), {}
 
 
 OFF = {'mean': jnp.array([0.9, -0.2]), 'log_std': jnp.array([-0.5, -0.1]), 'intercept': jnp.array(0.1)}
@@ -78,8 +78,9 @@ def test_the_doubly_reparametrised_gradient_is_that_of_the_bound_of_many_draws(g
 def test_at_the_exact_posterior_some_gradients_have_no_variance(objective, still, resolve, keys):
     """Few images, so that the noise of a gradient shows. The posterior is made diagonal: one dimension is not seen."""
     family = Linear(resolve('vae', latent=2, objective=objective, draws=2), SPEC)
-    family._log_observation = lambda networks, z, images, given, key=None: jax.scipy.stats.norm.logpdf(
-        images.reshape(-1), 0.8 * z[:, 0], NOISE
+    family._observed = lambda networks, z, images, given, key=None: (
+        jax.scipy.stats.norm.logpdf(images.reshape(-1), 0.8 * z[:, 0], NOISE),
+        {},
     )
     precision = 1 + 0.8**2 / NOISE**2
     exact = {

@@ -38,8 +38,8 @@ class PPCA(VAE):
         std = self.stretch * NOISE / np.sqrt(precision)
         return mean + self.shift, jnp.broadcast_to(jnp.log(std), mean.shape)
 
-    def _log_observation(self, networks, z, images, given, key=None):
-        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1)
+    def _observed(self, networks, z, images, given, key=None):
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + MU, NOISE).sum(-1), {}
 
 
 @pytest.fixture
@@ -128,8 +128,9 @@ def test_the_objective_of_importance_weights_is_the_bound_and_that_of_elbos_thei
 class Moving(PPCA):
     """The model above with μ as a parameter of its decoder."""
 
-    def _log_observation(self, networks, z, images, given, key=None):
-        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), z @ W.T + networks['mu'], NOISE).sum(-1)
+    def _observed(self, networks, z, images, given, key=None):
+        mean = z @ W.T + networks['mu']
+        return jax.scipy.stats.norm.logpdf(images.reshape(len(images), -1), mean, NOISE).sum(-1), {}
 
 
 @pytest.mark.parametrize('moved', [False, True])
@@ -309,6 +310,31 @@ def test_the_mean_sampler_shows_the_bin_of_the_mean_of_a_normal(drawn):
 def test_options_that_do_not_exist_are_refused(option, value, why, make_family):
     with pytest.raises(UserError, match=why):
         make_family('vae', **{option: value})
+
+
+@pytest.mark.parametrize('decoder', ['normal', 'laplace'])
+def test_a_scale_that_is_narrower_than_the_bins_is_refused(decoder, make_family):
+    with pytest.raises(UserError, match='family.observation_scale is 1e-20, but levels of .* use at least .* to learn'):
+        make_family('vae', decoder=decoder, observation_scale=1e-20)
+
+
+def test_scales_and_posteriors_at_their_limits_are_reported_as_stopping_a_run(resolve, keys):
+    """One of four pixels has a log-scale of −20, two of three dimensions of z a log standard deviation of −8."""
+    family = VAE(resolve('vae', latent=3, decoder='normal'), FINE)
+    outputs = jnp.array([[0, -20], [0, 0], [0, 1], [0, -4.0]])
+    networks = {
+        'encoder': lambda x, given, key: jnp.tile(jnp.array([0, 0, 0, -8, 0, -8.0]), (len(x), 1)),
+        'decoder': lambda z, given, key: jnp.tile(outputs, (len(z), 1, 1, 1, 1)),
+    }
+    batch = {'image': jnp.zeros((6, 1, 1, 4), jnp.int32), 'key': keys(6)}
+    _, told = family.loss(networks, batch, jax.random.key(0), 0)
+    assert {name: pytest.approx(float(told[name])) for name in family.stops} == {
+        'scales_at_limit': 1 / 4,
+        'posteriors_at_limit': 2 / 3,
+    }
+    fixed = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, beta=0.5), FINE)
+    networks['decoder'] = lambda z, given, key: jnp.zeros((len(z), 1, 1, 4, 1))
+    assert {*fixed.loss(networks, batch, jax.random.key(0), 0)[1]}.isdisjoint(family.stops)
 
 
 @pytest.mark.parametrize('decoder', ['logistic', 'normal'])

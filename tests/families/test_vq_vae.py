@@ -14,6 +14,7 @@ from genbench.data.spec import DataSpec
 from genbench.errors import UserError
 from genbench.families.base import Networks, Sampler
 from genbench.networks.quantisers import Codebook, Scalars
+from genbench.training.prepared import prepare
 
 pytestmark = pytest.mark.unoptimized
 VECTORS = np.random.default_rng(0).normal(size=(50, 2, 2, 3)).astype(np.float32)
@@ -199,3 +200,11 @@ def test_micro_batches_are_for_codes_that_are_never_revived(make_family):
 def test_too_many_codes_are_refused(make_family, options, words):
     with pytest.raises(UserError, match=words):
         make_family('vq_vae', **options)
+
+
+def test_more_codes_of_a_grid_than_the_training_images_have_vectors_are_refused(tiny):
+    """1,437 digits of 8×8 pixels, which the encoder halves once."""
+    fsq = ('network.multipliers=(1,1)', 'family.quantiser=fsq')
+    with pytest.raises(UserError, match='levels make 32,768 codes, but the training images have 22,992 vectors'):
+        prepare(tiny('vq_vae', *fsq, 'family.levels=(32,32,32)'))
+    prepare(tiny('vq_vae', *fsq, 'family.levels=(28,28,28)'))

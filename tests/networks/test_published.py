@@ -41,3 +41,51 @@ def test_a_config_has_the_parameters_of_its_paper_and_samplers_that_it_can_use(p
     found = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
     assert round(found / 1e6, 1) == wanted
     assert all(samplers.parse(text, family) for text in family.config.evaluation.samplers)
+
+
+def sizes(path, classes, *overrides, size=32):
+    """The parameters of each network of a config."""
+    chosen = config.load(str(CONFIGS / f'{path}.py'), list(overrides))
+    family = families.get(chosen.family.name)(chosen, DataSpec('images', (size, size, 3), 256, classes), {})
+    networks = nnx.eval_shape(lambda: family.networks(nnx.Rngs(0)))
+    return {
+        name: sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+        for name, network in networks.items()
+    }
+
+
+def conv(inputs, outputs, kernel=3):
+    return inputs * outputs * kernel**2 + outputs
+
+
+def test_the_networks_of_wgan_gp_have_the_layers_of_its_code_for_cifar10():
+    """gan_cifar_resnet.py of the authors, without labels: 128 channels, and z of 128 numbers to 4×4 pixels."""
+    pair, skip = 2 * conv(128, 128), conv(128, 128, 1)
+    first = conv(3, 128) + conv(128, 128) + conv(3, 128, 1)
+    assert sizes('cifar10/wgan_gp', 0) == {
+        'discriminator': first + (pair + skip) + 2 * pair + 129,
+        'generator': 129 * 16 * 128 + 3 * (pair + skip + 2 * 256) + 256 + conv(128, 3),
+    }
+
+
+def test_the_networks_of_biggan_have_the_layers_of_its_code_at_32_pixels():
+    """ajbrock/BigGAN-PyTorch with 256 channels, a shared embedding of 128 numbers and 32 of z in each of four places.
+
+    Its D for CIFAR-10 is the same. G there has neither a shared embedding nor parts of z, and about 4.3 million
+    parameters, as its users found (issue 78).
+    """
+    pair, skip = 2 * conv(256, 256), conv(256, 256, 1)
+    first = conv(3, 256) + conv(256, 256) + conv(3, 256, 1)
+    norms = 2 * 2 * (128 + 32) * 256
+    assert sizes('cifar10/biggan', 10) == {
+        'discriminator': first + (pair + skip) + 2 * pair + 257 + 10 * 256,
+        'generator': 10 * 128 + 33 * 16 * 256 + 3 * (pair + skip + norms) + 2 * 256 + conv(256, 3),
+    }
+
+
+@pytest.mark.slow
+def test_a_very_deep_vae_of_imagenet32_has_the_parameters_that_its_repository_states():
+    """119M, with the strings of the official hps.py."""
+    encoder = 'network.encoder=32x15,32d2,16x9,16d2,8x8,8d2,4x6,4d4,1x6'
+    decoder = 'network.decoder=1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40'
+    assert round(sum(sizes('cifar10/vdvae', 0, 'network.width=512', encoder, decoder).values()) / 1e6) == 119

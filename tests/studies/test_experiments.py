@@ -4,6 +4,8 @@ import pathlib
 
 import pytest
 
+from genbench.data import opening
+from genbench.evaluation import further
 from genbench.studies import costs, plan, preview, study
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -16,6 +18,9 @@ def test_a_study_that_ships_plans_and_says_how_it_is_run(path, tmp_path, monkeyp
     found = plan.make(study.load(str(path)), tmp_path)
     shown = list(preview.lines(found, found.select()))
     assert len(shown) >= 1 + len(found.trials)
+    for one in found.trials:
+        if further.asked(one.config.evaluation.metrics):
+            opening.spec(one.config.data)  # so the plan has found that the trial's model has what its metrics need
     text = path.read_text()
     assert f'genbench run experiments/{path.name} --out runs/{path.stem}' in text
     assert 'Expect' in text or 'not yet run' in text.lower()

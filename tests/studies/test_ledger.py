@@ -148,8 +148,11 @@ def test_rows_are_chosen_by_conditions(tmp_path, where, holds):
         (('baselines', 'ddpm-fid', '--where', 'nfe<9'), 'not both'),
         (('verify', 'ddpm-fed'), "There is no baseline 'ddpm-fed'. Did you mean ddpm-fid"),
         (('verify', 'vae-2-layers-mnist-nats'), 'vae-2-layers-mnist-nats has no recipe yet: a second stochastic'),
-        (('verify', 'edm-afhq64-fid'), 'edm-afhq64-fid needs the training images of AFHQ, version 2. There is no '
-         'folder afhqv2_64. Put images there, then run: genbench data prepare folder:afhqv2_64 --size=64'),
+        (
+            ('verify', 'edm-afhq64-fid'),
+            'edm-afhq64-fid needs the training images of AFHQ, version 2. There is no '
+            'folder afhqv2_64. Put images there, then run: genbench data prepare folder:afhqv2_64 --size=64',
+        ),
         (('verify', 'digits-gaussian', '--run=a', '--workdir=b'), 'not both'),
         (('verify', 'digits-gaussian', '--run={tmp}/none'), 'is not a run'),
     ],

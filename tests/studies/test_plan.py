@@ -134,6 +134,14 @@ def test_words_of_a_grid_are_checked_before_anything_starts(tiny, tmp_path, conf
             plan.make(Study('t', 'c', (Trial('a', path, grid=words),)), tmp_path / 'out')
 
 
+def test_a_metric_that_a_model_has_nothing_for_is_refused(make):
+    with pytest.raises(UserError, match=r"Trial 'b': This gaussian model has no decoder .*remove ais from") as caught:
+        make(a=(), b=('evaluation.metrics=fd,ais',))
+    assert '\n' not in str(caught.value)
+    with pytest.raises(UserError, match="Trial 'a': This gaussian run has no path from noise to images"):
+        make(a=('evaluation.metrics=restored_psnr',))
+
+
 @pytest.fixture
 def matched(tiny, tmp_path, config_file, monkeypatch):
     """`matched(budget, cost)` → the plan of a teacher with two seeds and its student; each step costs `cost`."""

@@ -78,7 +78,9 @@ def test_bad_first_stages_end_in_one_line(tiny, stage, latent_run, trained, conf
 
     config = config_file(modelling(tiny, trained('gan')))
     line = refused('train', f'--config={config}', f'--workdir={tmp_path / "run"}')
-    assert 'The first stage is a gan model, which has no encoder and decoder; use a run of vae or vq_vae.' in line
+    assert (
+        'The first stage is a gan model, which has no encoder and decoder; use a run of vae, vq_vae, vq_gan or' in line
+    )
     config = config_file(modelling(tiny, tmp_path / 'nowhere'))
     assert 'family.first_stage' in refused('train', f'--config={config}', f'--workdir={tmp_path / "run"}')
     copy = shutil.copytree(latent_run, tmp_path / 'copy')

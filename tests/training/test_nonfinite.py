@@ -59,6 +59,21 @@ class Brittle(Family):
         return Samples(jnp.zeros((len(keys), *shape), jnp.int32), 1)
 
 
+@register('shrinking')
+class Shrinking(Brittle):
+    """It reports a share that grows by an eighth in each step."""
+
+    stops = {'shrunk': 'Widen it.'}
+
+    @property
+    def updates(self):
+        return (Update('first', ('first',), self.steady),)
+
+    def steady(self, networks, batch, key, step):
+        value, scalars = super().steady(networks, batch, key, step)
+        return value, {**scalars, 'shrunk': step / 8, 'grown': 1.0}
+
+
 def options(*more):
     return ('train.num_steps=40', 'train.skip_limit=4', 'train.log_every=16', 'checkpoint.every=3', *more)
 
@@ -122,6 +137,14 @@ def test_a_replay_meets_what_training_met(stopped):
 def test_a_step_beyond_the_run_is_not_replayed(stopped):
     with pytest.raises(UserError, match='has the steps 0 to 39'):
         next(replay(stopped[0], 40))
+
+
+def test_a_share_above_one_half_stops_the_run_and_says_what_to_change(tiny, tmp_path):
+    """The means of two steps are 1/16, 5/16 and 9/16."""
+    words = 'first/shrunk is 0.56, more than 0.5, so training stopped at step 6. Widen it.'
+    with pytest.raises(UserError, match=re.escape(words)):
+        train(tiny('shrinking', 'train.num_steps=40', 'train.log_every=2'), tmp_path, quiet=True)
+    assert [row['step'] for row in read_rows(tmp_path / 'metrics.jsonl')] == [2, 4, 6]
 
 
 def test_to_debug_stops_at_the_operation(tiny, tmp_path):
