@@ -5,7 +5,8 @@ genbench train --config=configs/digits/consistency_tuning.py --workdir=runs/cons
 Train the teacher first: configs/digits/diffusion.py.
 
 This follows Z. Geng et al., Consistency Models Made Easy, 2024, except as noted below. One run, seed 0:
-FD 7.6 ± 0.4 with one evaluation, 6.8 ± 0.4 with two and 6.5 ± 0.3 with four.
+FD 7.6 ± 0.4 with one evaluation, 6.8 ± 0.4 with two and 6.5 ± 0.3 with four. Each ± is a standard error over
+the sets of samples.
 
 Differs from the paper: the path is the teacher's, here cosine and not EDM's. The data set is different, and the U-Net
 is small, without attention and dropout. Steps shrink by 2 in 5 parts of the run instead of 8. The distance is
