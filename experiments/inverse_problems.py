@@ -10,8 +10,7 @@ enlargement. Their rows have the posterior 'trained'.
 Cost: not yet measured as a whole.
 
 Expect repeats (RePaint) and ΠGDM to keep the class more often than a single pass of replacement or DDNM, at more
-evaluations or with a gradient in each. Expect super-resolution to have a higher PSNR than bicubic enlargement, and
-trained models to keep the class most often.
+evaluations or with a gradient in each. Expect super-resolution to have a higher PSNR than bicubic enlargement.
 """
 
 from genbench.report.claims import more

@@ -46,11 +46,13 @@ _LATER = {
     'network.middle': False, 'network.decoder_blocks': 0,
     'network.decoder_hidden': (), 'network.latent': 0, 'network.initial': 'glorot', 'family.pack': 1,
     'network.scale_shift': False, 'optimizer.unit_gradients': False,
-    'family.guidance': 0.0, 'family.mixed': 0.0, 'family.guided_until': 1.0,
+    'family.guidance': 0.0, 'family.mixed': 0.0, 'family.guided_within': (0.0, 1.0),
+    'family.distil': False, 'family.decrement_in': 'time',
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 
-_LATER_OF = {'autoencoder': {'network.attention': ()}}  # the same for the networks of this name
+# The same for the networks and families of these names, where others have had the key for longer.
+_LATER_OF = {'autoencoder': {'network.attention': ()}, 'continuous_consistency': {'family.teacher': ''}}
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -225,7 +227,7 @@ def identity(config: Config) -> dict[str, Any]:
     """The keys that define an experiment: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
     values['family.modules'] = own.names(values['family.modules'])  # so that a module may move
-    later = {**_LATER, **_LATER_OF.get(values['network.name'], {})}
+    later = {**_LATER, **_LATER_OF.get(values['network.name'], {}), **_LATER_OF.get(values['family.name'], {})}
     return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 

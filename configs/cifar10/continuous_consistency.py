@@ -5,10 +5,12 @@ genbench train --config=configs/cifar10/continuous_consistency.py --workdir=runs
 
 Train the diffusion model first: configs/cifar10/trigflow.py. The paper reports FID 2.85 at one evaluation and 2.06 at
 two. With family.distil=True and network.dropout=0 it is sCD, which distils that model (FID 3.66 and 2.52). The number
-of updates, the average and sCD's dropout are from memory. This has not been run here.
+of updates, the average and sCD's dropout are from memory, and RAdam's β₂ of 0.999 is a guess. This has not been run
+here.
 
-Differs from the paper: the diffusion model is a run of genbench. Images are flipped, without further augmentation. The
-trajectory ends at 0, where f(x, 0) = x. Pixels are at the centres of their bins.
+Differs from the paper: the diffusion model is a run of genbench. Images are flipped, without further augmentation.
+There is no adaptive double normalisation. The trajectory ends at 0, where f(x, 0) = x. Pixels are at the centres of
+their bins.
 """
 
 from typing import Any

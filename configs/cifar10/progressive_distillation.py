@@ -5,10 +5,10 @@ genbench train --config=configs/cifar10/progressive_distillation.py --workdir=ru
 
 Train the teacher first: configs/cifar10/progressive_teacher.py. A round has 50,000 updates, and those of two steps and
 of one have 100,000. The paper reports FID 9.12 at one evaluation. With family.last=2 and train.num_steps=650000 it
-reports 4.51, with 4 and 550000 it reports 3.00, and with 8 and 500000 it reports 2.57. This has not been run here.
+reports 4.51, with 4 and 550000 it reports 3.00, and with 8 and 500000 it reports 2.57. No average is kept, as in the
+official config. This has not been run here.
 
-Differs from the paper: the teacher is a run of genbench, not the published weights, with its differences. Each round
-starts with a fresh average that keeps only the last weights, as the official config does.
+Differs from the paper: the teacher is a run of genbench, not the published weights, with its differences.
 """
 
 from ml_collections import ConfigDict

@@ -22,7 +22,7 @@ def get_config() -> dict[str, Any]:
         'data': ddpmpp['data'],
         'family': {'name': 'flow_matching', 'dequantisation': 'none'},
         'network': {**ddpmpp['network'], 'dropout': 0.15},
-        'train': {**ddpmpp['train'], 'num_steps': 800_000, 'ema_decay': 0.999999},
+        'train': {**ddpmpp['train'], 'num_steps': 800_000, 'ema_decay': 0.999999, 'ema_warmup': True},
         'optimizer': ddpmpp['optimizer'],
         'checkpoint': ddpmpp['checkpoint'],
         'evaluation': {'samplers': ('rk45:60:tolerance=1e-5', 'euler:1')},

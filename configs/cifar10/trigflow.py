@@ -2,12 +2,13 @@
 
 genbench train --config=configs/cifar10/trigflow.py --workdir=runs/cifar10_trigflow --config.data.data_dir=DIR
 
-configs/cifar10/continuous_consistency.py builds on it. The path, the prediction and the times are the paper's. The
-other settings are EDM's; that the paper takes them, and that it learns the weight over time, is from memory. This has
-not been run here.
+configs/cifar10/continuous_consistency.py builds on it. The path and the prediction are the paper's. The other settings
+are EDM's; that the paper takes them, that it learns the weight over time, and its distribution of times are from
+memory. This has not been run here.
 
-Differs from the paper: images are flipped, without further augmentation. The average has a constant decay. Layers that
-start near zero in the paper start at zero. Pixels are at the centres of their bins.
+Differs from the paper: images are flipped, without further augmentation. The average has a constant decay. There is no
+adaptive double normalisation. Layers that start near zero in the paper start at zero. Pixels are at the centres of
+their bins.
 """
 
 from typing import Any

@@ -24,8 +24,8 @@ class Part(NamedTuple):
 
     Attributes:
       score: adds their rows for `harness.Weights`.
-      check: (family, `evaluation` of the config, samplers) → a UserError if the model or its data set lacks what the
-        metrics need. It computes nothing.
+      check: (family, `evaluation` of the config, samplers) → a UserError if it is clear before anything is computed
+        that the model lacks what the metrics need. Some checks ask only its family, and none counts images.
     """
 
     title: str

@@ -319,12 +319,11 @@ class Family:
         return (f'this model was trained at the times of {self.most_steps}; take at most {self.most_steps}, or train '
                 'it with family.time_sampler=low_discrepancy')  # fmt: skip
 
-    @classmethod
-    def check_sampler(cls, name: str) -> None:
+    def check_sampler(self, name: str) -> None:
         """Raise a UserError with the reason if this family cannot use this sampler."""
-        if name not in cls.samplers:
-            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
-                            f'solver. Use {", ".join(cls.samplers)}.')  # fmt: skip
+        if name not in self.samplers:
+            raise UserError(f'{self.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
+                            f'solver. Use {", ".join(self.samplers)}.')  # fmt: skip
 
     def asked(self, networks: Networks) -> 'Family':
         """The family with whatever its networks must supply before anything else, such as a learned schedule."""

@@ -14,6 +14,7 @@ from genbench.errors import UserError
 from genbench.families.base import Array, Batch, Borrowed, Networks, Scalars, register
 from genbench.families.endpoints import EndpointFamily
 from genbench.families.regression import RegressionFamily
+from genbench.families.spaces import Latents
 from genbench.families.taught import copy
 from genbench.interpolants import predictions, weights
 from genbench.interpolants.predictions import SIGMA_DATA
@@ -116,8 +117,12 @@ def _checked(student: ContinuousConsistency, teacher: Any) -> RegressionFamily:
     if not isinstance(teacher, RegressionFamily) or teacher.kind != 'denoiser':
         raise UserError(f'The teacher is a {teacher.name} model, which predicts no images from noise; use a diffusion '
                         'run.')  # fmt: skip
-    if teacher.spec != student.spec or teacher.forms != student.forms or teacher.borrowed:
-        raise UserError('The teacher needs the data and the conditions of this run, and may not build on other runs.')
+    if teacher.spec != student.spec:
+        raise UserError(f'The teacher was trained on {teacher.spec}, but this run trains on {student.spec}.')
+    if teacher.forms != student.forms:
+        raise UserError('The teacher has other conditions than this run; give both the same.')
+    if not teacher.stands_alone or isinstance(teacher.space, Latents) or teacher.config.family.offset_noise:
+        raise UserError('The teacher should model pixels, need no other run to sample and have family.offset_noise=0.')
     if (teacher.schedule.name, teacher.prediction) != ('trig', 'preconditioned'):
         raise UserError(f'The teacher has family.schedule={teacher.schedule.name} and '
                         f'family.prediction={teacher.prediction}; train one with trig and preconditioned.')  # fmt: skip

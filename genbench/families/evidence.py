@@ -25,7 +25,7 @@ ACTIVE, COLLAPSED = 0.01, 0.01  # least variance over images of an active unit; 
 STOPPED = ('stl', 'dreg')  # those whose gradient leaves out that of log q(z | x) by the parameters of q
 NARROWEST = -7.0  # log standard deviation of a posterior
 STOPS = {
-    'posteriors_at_limit': 'So many posteriors are at their narrowest, e⁻⁷ of the prior, and no longer change; raise '
+    'posteriors_at_limit': 'So many posteriors are at their narrowest, a deviation of e⁻⁷, and no longer change; raise '
     'family.observation_scale or family.beta, or lower optimizer.learning_rate.'
 }  # see `Family.stops`
 

@@ -47,7 +47,8 @@ class InductiveMomentMatching(FlowMapFamily):
         options = {
             'group': 4,  # M, the number of images to compare together
             'decrement': 0.05,  # the step from t to r; the loss compares jumps from both
-            'decrement_in': 'time',  # or 'noise_level': of σ / α (the paper's choice, with 160 / 2¹² or 160 / 2¹⁵)
+            # or 'noise_level': of σ / α (the paper's choice; with unit noise, 80 / 2¹² or 80 / 2¹⁵)
+            'decrement_in': 'time',
             'latest': 0.994,  # the latest time in training
             'weight': 'moments',
         }

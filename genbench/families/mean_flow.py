@@ -15,7 +15,7 @@ from genbench.families.regression import FlowMapFamily
 from genbench.interpolants import predictions
 from genbench.interpolants.schedules import expand
 from genbench.networks.layers import plain_attention
-from genbench.ranges import NOT_NEGATIVE, PROBABILITY, Range
+from genbench.ranges import NOT_NEGATIVE, PROBABILITY, Range, each
 
 
 @register('mean_flow')
@@ -28,7 +28,7 @@ class MeanFlow(FlowMapFamily):
 
     ranges = {
         'apart': PROBABILITY, 'adaptive': NOT_NEGATIVE, 'guidance': NOT_NEGATIVE, 'mixed': Range(0, 0.99),
-        'guided_until': PROBABILITY,
+        'guided_within': each(PROBABILITY, fewest=2),
     }  # fmt: skip
 
     @classmethod
@@ -40,7 +40,7 @@ class MeanFlow(FlowMapFamily):
             'time_sampler': 'logit_normal:mean=-0.4',
             'guidance': 0.0,  # w of the velocity that is learned, as in samplers of other families
             'mixed': 0.0,  # κ, the share of the network's own prediction in the target (appendix B.1)
-            'guided_until': 1.0,  # the time above which the velocity is not guided (table 4)
+            'guided_within': (0.0, 1.0),  # the times between which the velocity is guided
         }
         # Derivatives with respect to time grow with the sinusoids' frequencies.
         return {'family': {**base['family'], **options}, 'network': {'name': 'unet', 'time_scale': 30.0}}
@@ -48,10 +48,14 @@ class MeanFlow(FlowMapFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         options = config.family
-        if options.guidance and not (self.conditional and options.condition_dropout):
+        droppable = any(one.augment is None for one in self.conditions.values())
+        if options.guidance and not (droppable and 0 < options.condition_dropout < 1):
             raise UserError(f'family.guidance is {options.guidance:g}, which compares predictions with and without '
                             'conditions; set family.conditional=True and family.condition_dropout=0.1.')  # fmt: skip
-        for name in ('mixed', 'guided_until'):
+        if len(options.guided_within) != 2 or options.guided_within[0] >= options.guided_within[1]:
+            raise UserError(f'family.guided_within is {options.guided_within}; give an earlier and a later time, for '
+                            'example (0, 0.75).')  # fmt: skip
+        for name in ('mixed', 'guided_within'):
             if options[name] != self.defaults()['family'][name] and not options.guidance:
                 raise UserError(f'family.{name} has no effect without family.guidance.')
 
@@ -63,10 +67,13 @@ class MeanFlow(FlowMapFamily):
         """
         options, given = self.config.family, self.given(batch)
         null = conditions.drop(self.conditions, given, jnp.ones(len(t), bool))
-        told, untold = (self.mean_velocity(networks, one)(x_t, t, t) for one in (given, null))
         omega, kappa = (1 + options.guidance) * (1 - options.mixed), options.mixed
-        guided = jax.lax.stop_gradient(omega * v + kappa * told + (1 - omega - kappa) * untold)
-        return jnp.where(expand(self.silent(batch) | (t > options.guided_until), v), v, guided)
+        guided = omega * v + (1 - omega - kappa) * self.mean_velocity(networks, null)(x_t, t, t)
+        if kappa:
+            guided += kappa * self.mean_velocity(networks, given)(x_t, t, t)
+        first, last = options.guided_within
+        plain = self.silent(batch) | (t < first) | (t > last)
+        return jnp.where(expand(plain, v), v, jax.lax.stop_gradient(guided))
 
     def loss(self, networks: Networks, batch: Batch, key: Array, step: Array) -> tuple[Array, Scalars]:
         """‖u − sg(v − (t − s) (v ∂u/∂x + ∂u/∂t))‖² (algorithm 1), where v may be guided (equations 17 to 19)."""

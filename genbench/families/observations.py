@@ -297,7 +297,10 @@ class Normal(Observation):
         return self.spec.quantise(x)
 
     def monitors(self, h: Array) -> dict[str, Array]:
-        return {} if self.scale else {'scales_at_limit': (_log_scale(h) <= LIMITS[0]).mean()}
+        best = self.spec.log_bin_width - math.log(12) / 2  # for a value that is constant: the deviation of its bin
+        if self.scale or best <= LIMITS[0]:
+            return {}
+        return {'scales_at_limit': (_log_scale(h) <= LIMITS[0]).mean()}
 
     def spread(self, h: Array) -> Array:
         """σ or b of each value, (batch, height, width, channels)."""

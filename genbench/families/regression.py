@@ -68,7 +68,7 @@ class RegressionFamily(PathFamily):
             'text_encoder': '',  # ARCHITECTURE:FILE of a frozen text encoder that reads the captions (`families.texts`)
             'text_skip': 0,  # how many of its last blocks the features of tokens leave out
             'base': '',  # frozen run, to be steered by conditions that are new to it (`families.control`)
-            'control_blocks': 0,  # how many of the base's first blocks the control copies, if it is a dit; 0: 13 of 28
+            'control_blocks': 0,  # of a dit, how many first blocks of the base the control copies; 0: (depth − 1) // 2
             'offset_noise': 0.0,  # deviation of noise that all pixels of a channel share, in training (Guttenberg 2023)
             'classifier': False,  # also train a classifier of noisy images, for samplers with by=classifier
             'uncertainty': False,  # learn the log of the loss at each time, and divide by the loss (Karras et al. 2024)
@@ -78,6 +78,8 @@ class RegressionFamily(PathFamily):
     def __init__(self, config: Any, spec: DataSpec, borrowed: Mapping[str, Borrowed] | None = None):
         super().__init__(config, spec, borrowed)
         options = config.family
+        if options.control_blocks and not options.base:
+            raise UserError('family.control_blocks has no effect without family.base; leave it out.')
         if options.base:
             if self.kind != 'denoiser':
                 raise UserError(f'family.base needs a family that predicts images; {self.name} learns jumps.')

@@ -108,7 +108,7 @@ class VAE(FirstStage, Inferred):
         loss, units = bits(found.mean()), evidence.divergences(mean, log_std)
         if not options.pseudo_inputs:
             used |= monitors(mean.reshape(len(mean), -1), units.reshape(len(mean), -1))
-        if options.beta >= 1 and not options.kl_warmup:  # smaller weights ask for narrow posteriors
+        if options.beta >= 1 and not (options.kl_warmup or options.free_nats):  # a free KL term asks for narrow ones
             used['posteriors_at_limit'] = (log_std <= evidence.NARROWEST).mean()
         return loss, {'loss': loss, 'elbo': bits(log_weight.mean()), 'kl': -bits(kl), **used}
 

@@ -103,7 +103,7 @@ class VQVAE(FirstStage, Family):
         height, width, _ = self.code_shape
         if not self.learned and self.num_codes > (vectors := count * height * width):
             raise UserError(f'family.levels make {self.num_codes:,} codes, but the training images have {vectors:,} '
-                            'vectors to quantise, so most codes would stay unused; use fewer levels.')  # fmt: skip
+                            'vectors to quantise, so some codes would stay unused; use fewer levels.')  # fmt: skip
 
     @property
     def code_shape(self) -> tuple[int, int, int]:

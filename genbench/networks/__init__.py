@@ -324,7 +324,7 @@ def control(
     """A network that steers a frozen `denoiser` of this config and these forms by further pictures, through residuals.
 
     Args:
-      blocks: how many blocks of a transformer are copied; 0 is 13 of 28, as in PixArt-δ, or that share of others.
+      blocks: how many blocks of a transformer are copied; 0 stands for (depth − 1) // 2, which is PixArt-δ's 13 of 28.
 
     Raises:
       UserError: the denoiser takes no residuals, or it has fewer blocks.

@@ -2,8 +2,9 @@
 
 It has RMS normalisation (Zhang & Sennrich 2019), rotary positions (Su et al. 2021) of the row and the column in place
 of added ones, SwiGLU perceptrons (Shazeer 2020), and normalised queries and keys (Esser et al. 2024, section 5.3.2).
-LightningDiT (Yao & Wang 2025, Reconstruction vs. Generation) has the same parts. Everything else is that of `dit`: its
-sizes, conditions, adaLN-Zero and initialisation. Perceptrons have about as many parameters as those of `dit`.
+LightningDiT (Yao & Wang 2025, Reconstruction vs. Generation) has the same parts, and adds positions as well. Everything
+else is that of `dit`: its sizes, conditions, adaLN-Zero and initialisation. Perceptrons have about as many parameters
+as those of `dit`.
 """
 
 import jax

@@ -135,14 +135,14 @@ def make(study: Study, folder: pathlib.Path, *, cores: int = 1, rerun_changed: b
       rerun_changed: set aside finished trials whose code has changed since.
 
     Raises:
-      UserError: a config or key does not exist, a trial occurs twice, a trial's model cannot be measured as its
-        evaluation says, or a budget cannot be kept.
+      UserError: a config or key does not exist, a trial occurs twice, it is clear already that a trial's model
+        cannot be measured as its evaluation says, or a budget cannot be kept.
     """
     planned = [_resolved(trial, folder / 'trials') for trial in study.trials]
     _check_different(planned)
     by_name = {one.name: one for one in planned}
     for one in planned:
-        _check_evaluation(one, {name: by_name[trial].config for name, trial in one.lent.items()})
+        _check_evaluation(one, _lent(one, by_name))
     path = folder / 'budget.json'
     advice = 'Delete it; genbench will measure the costs of the trials again.'
     records = read_json_if_any(path, {str: RECORD}, advice) or {}
@@ -206,7 +206,7 @@ def _match(budget: budgets.Budget, planned: Sequence[Planned], records: dict[str
     while waiting:
         ready = [one for one in waiting if not any(by_name[name] in waiting for name in one.lent.values())]
         waiting = [one for one in waiting if one not in ready]
-        lent = {one.name: {name: by_name[trial].config for name, trial in one.lent.items()} for one in ready}
+        lent = {one.name: _lent(one, by_name) for one in ready}
         keys = {one.name: _budget_key(budget, one, lent[one.name]) for one in ready}
         new = [one for one in ready if keys[one.name] not in records]
         requests = [_request(budget, one, lent[one.name], cores) for one in new]
@@ -230,6 +230,15 @@ def _all_lent(one: Planned, by_name: Mapping[str, Planned]) -> set[str]:
     """The trials that this one builds on, and those that they build on."""
     own = set(one.lent.values())
     return own.union(*(_all_lent(by_name[name], by_name) for name in own))
+
+
+def _lent(one: Planned, by_name: Mapping[str, Planned]) -> dict[str, Config]:
+    """Configs of the trials that a trial builds on, by the family's names, and of those that they need, by folder."""
+    found = {name: by_name[trial].config for name, trial in one.lent.items()}
+    for lender in (by_name[trial] for trial in _all_lent(one, by_name)):
+        texts = configs.borrowed(lender.config)
+        found |= {configs.split_run(texts[name])[0]: by_name[trial].config for name, trial in lender.lent.items()}
+    return found
 
 
 def _budget_key(budget: budgets.Budget, one: Planned, lent: Mapping[str, Config]) -> str:

@@ -40,14 +40,18 @@ def promise(config: Config, spec: DataSpec, loans: Mapping[str, Loan] | None = N
 def promised(config: Config, lent: Mapping[str, Config]) -> dict[str, Loan]:
     """The runs that a config builds on, by their shapes: from the given configs, or else from what the config names,
     which is a run or the config of one.
+
+    Args:
+      lent: configs of these runs by the family's names for them, and of the runs that they build on by folder.
     """
-    loans = {}
+    loans, deeper = {}, {path: one for path, one in lent.items() if '/' in path}
     for name, text in configs.borrowed(config).items():
         if name == texts.NAME:
             loans[name] = Loan(*encoders.promise(text, config.family.text_skip))
             continue
-        lender = lent.get(name) or _config_of(f'family.{name}', configs.split_run(text)[0])
-        loans[name] = promise(lender, opening.spec(lender.data), promised(lender, {}))
+        path = configs.split_run(text)[0]
+        lender = lent.get(name) or lent.get(path) or _config_of(f'family.{name}', path)
+        loans[name] = promise(lender, opening.spec(lender.data), promised(lender, deeper))
     return loans
 
 

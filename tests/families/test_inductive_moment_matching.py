@@ -51,6 +51,16 @@ def test_r_may_be_one_step_in_the_noise_level_before_t(make_family, keys):
     assert (s <= r).all() and (r <= t).all() and t.max() > 0.999
 
 
+def test_the_step_of_the_config_for_cifar10_is_still_a_step_in_float32(make_family, keys):
+    options = configs.load('configs/cifar10/inductive_moment_matching.py').family
+    chosen = {key: options[key] for key in ('decrement', 'decrement_in', 'latest')}
+    family = make_family('inductive_moment_matching', spec=SPEC, **chosen)
+    t, r, s = (np.asarray(value, float) for value in family._three_times(keys(4000)))
+    free = r > s
+    wanted = options.decrement * (1 - t) ** 2  # dt of a small step of η = t / (1 − t)
+    assert free.mean() > 0.9 and (t - r)[free] == pytest.approx(wanted[free], rel=0.3)
+
+
 def test_the_loss_is_the_discrepancy_of_every_pair_in_a_group(make_family, keys):
     family = make_family('inductive_moment_matching', spec=SPEC, group=2, weight='none')
     rows = {'image': jax.random.randint(jax.random.key(1), (6, 1, 1, 2), 0, 64), 'key': keys(6)}

@@ -60,7 +60,8 @@ def guided_mean_velocity(weight):
     (1.5, {'guidance': 1.5, 'mixed': 0.5}, True),
     (0.0, {'guidance': 1.5}, False),
     (1.5, {'guidance': 0.5, 'mixed': 0.5}, False),
-    (0.0, {'guidance': 1.5, 'guided_until': 0.0}, True),
+    (0.0, {'guidance': 1.5, 'guided_within': (0.0, 1e-9)}, True),
+    (0.0, {'guidance': 1.5, 'guided_within': (1 - 1e-6, 1.0)}, True),
 ])  # fmt: skip
 def test_the_mean_velocity_of_the_guided_flow_has_no_gradient(learned, options, right, make_family, rows):
     """The loss of u + a (u of the label − u of none) by a, at a = 0. Guided Gaussians have (1 + w) times the shift."""
@@ -90,12 +91,17 @@ def test_images_whose_condition_is_dropped_keep_their_velocity(make_family, keys
 
 
 def test_guidance_that_cannot_be_learned_is_refused(make_family):
-    for conditional, options in ((False, {}), (True, {'condition_dropout': 0.0})):
+    pictures = {'conditions': ('augmentation:0.12',)}  # which are never dropped
+    for conditional, options in (
+        (False, {}), (True, {'condition_dropout': 0.0}), (True, {'condition_dropout': 1.0}), (False, pictures),
+    ):  # fmt: skip
         with pytest.raises(UserError, match='family.guidance is 1, which compares predictions with and without'):
             make_family('mean_flow', conditional, guidance=1.0, **options)
-    for name in ('mixed', 'guided_until'):
+    for name, value in (('mixed', 0.5), ('guided_within', (0.0, 0.5))):
         with pytest.raises(UserError, match=f'family.{name} has no effect without family.guidance'):
-            make_family('mean_flow', True, **{name: 0.5})
+            make_family('mean_flow', True, **{name: value})
+    with pytest.raises(UserError, match='give an earlier and a later time'):
+        make_family('mean_flow', True, guidance=1.0, condition_dropout=0.1, guided_within=(0.5, 0.5))
 
 
 def test_what_is_no_velocity_is_refused(make_family):

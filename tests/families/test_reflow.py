@@ -150,6 +150,11 @@ def test_a_distilled_flow_takes_its_own_steps_and_has_no_density_and_no_students
     student, _ = reflow(time_sampler='steps:count=4')
     assert student.likelihoods == () and samplers.default(student).num_steps == 4
     assert samplers.parse('euler:2', student).num_steps == 2
+    assert samplers.parse('ddim:4', student).num_steps == 4
+    for other in ('heun', 'ancestral', 'rk45', 'dpmpp_2m'):
+        with pytest.raises(UserError, match=f'The sampler {other} does not take the steps that this model learned'):
+            samplers.parse(f'{other}:4', student)
+    assert samplers.default(student).name in ('euler', 'ddim')
     for text in ('euler:3', 'euler:8', 'euler:4:spacing=rho7'):
         with pytest.raises(UserError, match='learned 4 steps of spacing=uniform .* a smaller number that divides it'):
             samplers.parse(text, student)

@@ -335,6 +335,17 @@ def test_scales_and_posteriors_at_their_limits_are_reported_as_stopping_a_run(re
     fixed = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, beta=0.5), FINE)
     networks['decoder'] = lambda z, given, key: jnp.zeros((len(z), 1, 1, 4, 1))
     assert {*fixed.loss(networks, batch, jax.random.key(0), 0)[1]}.isdisjoint(family.stops)
+    for free in ({'kl_warmup': 5}, {'free_nats': 0.1}):
+        warming = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, **free), FINE)
+        assert {*warming.loss(networks, batch, jax.random.key(0), jnp.array(0))[1]}.isdisjoint(family.stops)
+
+
+@pytest.mark.parametrize(('levels', 'watched'), [(17, True), (256, True), (4096, False)])
+def test_scales_are_watched_only_where_a_constant_pixel_stays_off_their_limit(levels, watched):
+    """The best scale for a constant pixel is its bin's standard deviation."""
+    spec = DataSpec('images', (2, 2, 1), levels)
+    told = observations.make('normal', spec, 0.0).monitors(jnp.zeros((1, 2, 2, 1, 2)))
+    assert ('scales_at_limit' in told) == watched == (2 / levels / 12**0.5 > np.exp(-7))
 
 
 @pytest.mark.parametrize('decoder', ['logistic', 'normal'])

@@ -142,6 +142,21 @@ def test_a_metric_that_a_model_has_nothing_for_is_refused(make):
         make(a=('evaluation.metrics=restored_psnr',))
 
 
+def test_a_chain_of_trials_plans_with_a_metric_that_looks_at_their_models(tiny, tmp_path, config_file):
+    """The second round of reflow builds on a trial that builds on a trial, and none of them is there yet."""
+    path = str(config_file(tiny('flow_matching', 'evaluation.metrics=w2', 'evaluation.samplers=euler:2')))
+    pairs = 'family.coupling=pairs:steps=2'
+    made = plan.make(
+        Study('t', 'c', (
+            Trial('flow', path),
+            Trial('first', path, (pairs, 'family.teacher={trials}/flow'), after=('flow',)),
+            Trial('second', path, (pairs, 'family.teacher={trials}/first'), after=('first',)),
+        )),
+        tmp_path / 'out',
+    )  # fmt: skip
+    assert [one.name for one in made.trials] == ['flow', 'first', 'second']
+
+
 @pytest.fixture
 def matched(tiny, tmp_path, config_file, monkeypatch):
     """`matched(budget, cost)` → the plan of a teacher with two seeds and its student; each step costs `cost`."""
