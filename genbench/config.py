@@ -52,7 +52,10 @@ _LATER = {
 }  # fmt: skip
 
 # The same for the networks and families of these names, where others have had the key for longer.
-_LATER_OF = {'autoencoder': {'network.attention': ()}, 'continuous_consistency': {'family.teacher': ''}}
+_LATER_OF: dict[str, dict[str, Any]] = {
+    'autoencoder': {'network.attention': ()},
+    'continuous_consistency': {'family.teacher': ''},
+}
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:

@@ -157,7 +157,7 @@ def test_the_hash_sees_what_changes_the_experiment(override):
     assert configs.config_hash(resolve(override)) != configs.config_hash(resolve())
 
 
-# Of configs as they shipped on 27 November 2026. A key that is added later belongs in `config._LATER`, or in `_LATER_OF`.
+# As they shipped on 27 November 2026. A key that is added later belongs in `config._LATER` or `_LATER_OF`.
 HASHES = {
     'digits/autoregressive': '0f176e1d46fe',
     'digits/consistency': 'bed2ce373f77',

@@ -18,11 +18,12 @@ from genbench import config
 
 def get_config() -> dict[str, Any]:
     ddpmpp = config.read_file('cifar10/ddpmpp')
+    train = {key: value for key, value in ddpmpp['train'].items() if key != 'ema_warmup'}  # the average is warmed up
     return {
         'data': ddpmpp['data'],
         'family': {'name': 'flow_matching', 'dequantisation': 'none'},
         'network': {**ddpmpp['network'], 'dropout': 0.15},
-        'train': {**ddpmpp['train'], 'num_steps': 800_000, 'ema_decay': 0.999999, 'ema_warmup': True},
+        'train': {**train, 'num_steps': 800_000, 'ema_decay': 0.999999},
         'optimizer': ddpmpp['optimizer'],
         'checkpoint': ddpmpp['checkpoint'],
         'evaluation': {'samplers': ('rk45:60:tolerance=1e-5', 'euler:1')},

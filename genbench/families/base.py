@@ -312,18 +312,19 @@ class Family:
         """The options that this sampler has."""
         return Options if cls.latent_shape is Family.latent_shape else NoiseOptions
 
-    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
-        """Why samplers cannot take this number of steps, spaced so; '' if they can."""
+    def why_not(self, steps: int, spacing: str = 'uniform', solver: str = '') -> str:
+        """Why samplers, or this one, cannot take this number of steps, spaced so; '' if they can."""
         if self.most_steps is None or steps <= self.most_steps:
             return ''
         return (f'this model was trained at the times of {self.most_steps}; take at most {self.most_steps}, or train '
                 'it with family.time_sampler=low_discrepancy')  # fmt: skip
 
-    def check_sampler(self, name: str) -> None:
+    @classmethod
+    def check_sampler(cls, name: str) -> None:
         """Raise a UserError with the reason if this family cannot use this sampler."""
-        if name not in self.samplers:
-            raise UserError(f'{self.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
-                            f'solver. Use {", ".join(self.samplers)}.')  # fmt: skip
+        if name not in cls.samplers:
+            raise UserError(f'{cls.name} cannot use the sampler {name!r}: it has no path from noise to data for a '
+                            f'solver. Use {", ".join(cls.samplers)}.')  # fmt: skip
 
     def asked(self, networks: Networks) -> 'Family':
         """The family with whatever its networks must supply before anything else, such as a learned schedule."""
@@ -382,10 +383,8 @@ class Family:
         return ()
 
     def latent_model(self, networks: Networks, given: Given) -> LatentModel | None:
-        """The decoder p(x | z) for images with these conditions, or None if the family has no decoder.
-
-        Only the functions of the result may look at `networks`, since a plan asks before there are any.
-        """
+        """The decoder p(x | z) for images with these conditions; None without one. Only the functions of the result may
+        look at `networks`, since a plan asks before there are any."""
         return None
 
     def units(

@@ -98,7 +98,7 @@ class LearnedJumps(EndpointFamily):
     def default_steps(self) -> int:  # type: ignore[override]
         return self.config.family.jumps
 
-    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+    def why_not(self, steps: int, spacing: str = 'uniform', solver: str = '') -> str:
         jumps = self.config.family.jumps
         if spacing != 'uniform':
             return f'this model learned the times of spacing=uniform, not of {spacing}; leave spacing out'

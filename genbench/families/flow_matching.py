@@ -95,15 +95,11 @@ class FlowMatching(RegressionFamily):
         """None if the density where paths start is not normal, or if the network knows steps of one length only."""
         return () if self.config.family.source or self.kind != 'denoiser' else super().likelihoods
 
-    def check_sampler(self, name: str) -> None:
-        super().check_sampler(name)
-        if self.kind == 'fixed steps' and name not in ('euler', 'ddim'):
-            raise UserError(f'The sampler {name} does not take the steps that this model learned '
-                            '(family.time_sampler); use euler, or ddim, which is the same here.')  # fmt: skip
-
-    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+    def why_not(self, steps: int, spacing: str = 'uniform', solver: str = '') -> str:
         if self.kind == 'denoiser' or self.most_steps is None:
             return super().why_not(steps, spacing)
+        if solver not in ('', 'euler', 'ddim'):
+            return 'this model learned steps of euler; use euler, or ddim, which is the same here'
         divides = self.schedule.curve is None and self.most_steps % steps == 0
         if spacing == 'uniform' and (divides or steps == self.most_steps):
             return ''

@@ -171,8 +171,9 @@ class PathFamily(Family):
         """The family's own solver of this name, or else the registry's. If there is none, a UserError says why."""
         return solvers.get(name, cls.kind, cls.solvers)
 
-    def check_sampler(self, name: str) -> None:
-        self.solver(name)
+    @classmethod
+    def check_sampler(cls, name: str) -> None:
+        cls.solver(name)
 
     @classmethod
     def sampler_options(cls, name: str) -> type[PathOptions]:

@@ -119,7 +119,7 @@ class ProgressiveDistillation(TaughtFamily):
     def default_steps(self) -> int:  # type: ignore[override]
         return self.count
 
-    def why_not(self, steps: int, spacing: str = 'uniform') -> str:
+    def why_not(self, steps: int, spacing: str = 'uniform', solver: str = '') -> str:
         if steps <= self.count and self.count % steps == 0:
             return ''
         return f'this model learned to take {self.count}; take that many, or a smaller number that divides it'

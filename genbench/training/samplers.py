@@ -167,7 +167,7 @@ def build(written: Written, family: Family) -> Sampler:
         _check_deterministic(written, options)
     chosen = {'options': options} if options.changed else {}
     steps = default(family).num_steps if steps is None else steps
-    if why_not := family.why_not(steps, values.get('spacing', 'uniform')):
+    if why_not := family.why_not(steps, values.get('spacing', 'uniform'), written.name):
         raise UserError(f'The sampler {shown(written.text)} takes {steps} steps, and {why_not}.')
     return Sampler(written.name, steps, guidance, **chosen)
 

@@ -152,7 +152,7 @@ def test_a_distilled_flow_takes_its_own_steps_and_has_no_density_and_no_students
     assert samplers.parse('euler:2', student).num_steps == 2
     assert samplers.parse('ddim:4', student).num_steps == 4
     for other in ('heun', 'ancestral', 'rk45', 'dpmpp_2m'):
-        with pytest.raises(UserError, match=f'The sampler {other} does not take the steps that this model learned'):
+        with pytest.raises(UserError, match='this model learned steps of euler; use euler'):
             samplers.parse(f'{other}:4', student)
     assert samplers.default(student).name in ('euler', 'ddim')
     for text in ('euler:3', 'euler:8', 'euler:4:spacing=rho7'):
