@@ -91,7 +91,7 @@ def test_images_whose_condition_is_dropped_keep_their_velocity(make_family, keys
 
 
 def test_guidance_that_cannot_be_learned_is_refused(make_family):
-    pictures = {'conditions': ('augmentation:0.12',)}  # which are never dropped
+    pictures = {'conditions': ('augmentation:12',)}  # which are never dropped
     for conditional, options in (
         (False, {}), (True, {'condition_dropout': 0.0}), (True, {'condition_dropout': 1.0}), (False, pictures),
     ):  # fmt: skip

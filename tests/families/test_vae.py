@@ -320,7 +320,8 @@ def test_a_scale_that_is_narrower_than_the_bins_is_refused(decoder, make_family)
 
 def test_scales_and_posteriors_at_their_limits_are_reported_as_stopping_a_run(resolve, keys):
     """One of four pixels has a log-scale of −20, two of three dimensions of z a log standard deviation of −8."""
-    family = VAE(resolve('vae', latent=3, decoder='normal'), FINE)
+    spec = DataSpec('vectors', (1, 1, 4), levels=256)
+    family = VAE(resolve('vae', latent=3, decoder='normal'), spec)
     outputs = jnp.array([[0, -20], [0, 0], [0, 1], [0, -4.0]])
     networks = {
         'encoder': lambda x, given, key: jnp.tile(jnp.array([0, 0, 0, -8, 0, -8.0]), (len(x), 1)),
@@ -332,11 +333,11 @@ def test_scales_and_posteriors_at_their_limits_are_reported_as_stopping_a_run(re
         'scales_at_limit': 1 / 4,
         'posteriors_at_limit': 2 / 3,
     }
-    fixed = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, beta=0.5), FINE)
+    fixed = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, beta=0.5), spec)
     networks['decoder'] = lambda z, given, key: jnp.zeros((len(z), 1, 1, 4, 1))
     assert {*fixed.loss(networks, batch, jax.random.key(0), 0)[1]}.isdisjoint(family.stops)
     for free in ({'kl_warmup': 5}, {'free_nats': 0.1}):
-        warming = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, **free), FINE)
+        warming = VAE(resolve('vae', latent=3, decoder='normal', observation_scale=0.1, **free), spec)
         assert {*warming.loss(networks, batch, jax.random.key(0), jnp.array(0))[1]}.isdisjoint(family.stops)
 
 
