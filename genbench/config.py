@@ -51,11 +51,8 @@ _LATER = {
     **{f'data.{key}': one for key, one in recipe.defaults().items()},
 }  # fmt: skip
 
-# The same for the networks and families of these names, where others have had the key for longer.
-_LATER_OF: dict[str, dict[str, Any]] = {
-    'autoencoder': {'network.attention': ()},
-    'continuous_consistency': {'family.teacher': ''},
-}
+# The same for networks of this name, where others have had the key for longer. For families, `Family.later` says it.
+_LATER_OF: dict[str, dict[str, Any]] = {'autoencoder': {'network.attention': ()}}
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -230,7 +227,8 @@ def identity(config: Config) -> dict[str, Any]:
     """The keys that define an experiment: all but folders, logging, checkpointing and evaluation."""
     values = {key: value for key, value in flatten(config) if not key.startswith(_FREE)}
     values['family.modules'] = own.names(values['family.modules'])  # so that a module may move
-    later = {**_LATER, **_LATER_OF.get(values['network.name'], {}), **_LATER_OF.get(values['family.name'], {})}
+    since = {f'family.{key}': value for key, value in families.get(config.family.name).later.items()}
+    later = _LATER | _LATER_OF.get(values['network.name'], {}) | since
     return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 

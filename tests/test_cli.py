@@ -174,7 +174,7 @@ def test_a_study_that_is_wrong(complaint, tmp_path, text, words):
         (('--out={tmp}/x.png', '--count=0'), 'at least 1'),
         (('--out={tmp}/x.png', '--sampler=dimm:3'), 'ddim'),
         (('--out={tmp}/x.png', '--given=label=3'), 'family.conditional'),
-        (('--out={tmp}/x.png', '--caption=a seven'), '--given caption=a seven: this run has'),
+        (('--out={tmp}/x.png', '--caption=a seven'), '--given caption=a seven: this run was trained without'),
         (('--out={tmp}/file/x.png',), 'cannot be written'),
     ],
 )

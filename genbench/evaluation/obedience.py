@@ -2,7 +2,7 @@
 
 The rule that made a picture from an image of the train split makes one from the sample too. The distance of the two is
 the root mean square of their difference over all pixels. Its mean over samples is the metric `condition_distance`, with
-a row for each condition that is a picture.
+a row for each condition that is a picture. Pixels that a condition hides agree by construction, and count as well.
 """
 
 import functools

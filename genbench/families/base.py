@@ -178,6 +178,7 @@ class Family:
     most_steps: int | None = None  # of a sampler, where a model knows the times of this many steps and no others
     from_noise: bool = True  # whether the paths of `path` start from normal noise
     guidable: ClassVar[bool] = False  # a conditional model that classifier-free guidance can sharpen
+    later: ClassVar[Mapping[str, Any]] = {}  # `family` keys added later, at values that leave the hashes of older runs
     classifies: bool = False  # whether it has a classifier that can guide its samples
     controlled: bool = False  # whether it controls a frozen base, so that samplers may scale the control
     only_to_train: ClassVar[tuple[str, ...]] = ()  # borrowed runs that only the losses need

@@ -36,6 +36,7 @@ class ContinuousConsistency(EndpointFamily, RegressionFamily):
 
     weights = {'none': weights.WEIGHTS['none']}  # the tangent contains the paper's weight, 1 / (σ_d tan t)
     only_to_train = ('teacher',)
+    later = {'teacher': ''}
     ranges = {'teacher': PATH, 'tangent_warmup': NOT_NEGATIVE, 'tangent_constant': POSITIVE}
 
     @classmethod

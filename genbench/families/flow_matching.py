@@ -19,7 +19,7 @@ from genbench.data.conditions import WEIGHT, Given
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError, did_you_mean
 from genbench.families.base import Array, Batch, Borrowed, Likelihood, Networks, Sampler, register
-from genbench.families.pairs import PAIRS, Pairs, checked
+from genbench.families.pairs import PAIRS, Pairs, checked, told
 from genbench.families.regression import RegressionFamily
 from genbench.families.taught import copy
 from genbench.interpolants import couplings
@@ -106,15 +106,10 @@ class FlowMatching(RegressionFamily):
         return (f'this model learned {self.most_steps} steps of spacing=uniform (family.time_sampler); take that many, '
                 'or a smaller number that divides it')  # fmt: skip
 
-    @property
-    def told(self) -> dict[str, conditions.Form]:
-        """The conditions that a teacher must know: all except the guidance weight."""
-        return {name: form for name, form in self.forms.items() if name != WEIGHT}
-
     def initialise(self, networks: Networks, batch: Batch, key: Array) -> None:
         super().initialise(networks, batch, key)
         alike = self.made and self.config.network == self.teacher.config.network
-        if alike and self.teacher.forms in (self.told, self.forms):
+        if alike and self.teacher.forms in (told(self.forms), self.forms):
             taught = networks.borrowed('teacher')[self.teacher.main_network]
             copy(taught, networks['denoiser'])
 
@@ -134,8 +129,8 @@ class FlowMatching(RegressionFamily):
                 given, guidance = {**(given or {}), WEIGHT: jnp.broadcast_to(guidance, keys.shape)}, 0.0
             sampler = Sampler(made.solver, made.steps, guidance)
             image = teacher.carried(networks.borrowed('teacher'), start, keys, given, sampler).x
-            told = {f'pair_{name}': {**(given or {}), **weight}[name] for name in self.conditions}
-            return {'pair_noise': noise, 'pair_image': image, **told}
+            pairs = {f'pair_{name}': {**(given or {}), **weight}[name] for name in self.conditions}
+            return {'pair_noise': noise, 'pair_image': image, **pairs}
 
         pairs = jax.lax.map(one, jnp.arange(made.copies))
         return jax.tree.map(lambda values: values.swapaxes(0, 1), pairs)

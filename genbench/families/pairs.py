@@ -30,6 +30,11 @@ PAIRS = Choice(Pairs, {
 })  # fmt: skip
 
 
+def told(forms: Mapping[str, Form]) -> dict[str, Form]:
+    """The conditions that a teacher must know: all except the guidance weight."""
+    return {name: form for name, form in forms.items() if name != WEIGHT}
+
+
 def checked(student: PathFamily, teacher: Any, made: Pairs) -> PathFamily:
     """The run that makes the pairs, checked for whether it can."""
     name = teacher.config.family.name
@@ -52,8 +57,7 @@ def checked(student: PathFamily, teacher: Any, made: Pairs) -> PathFamily:
     if teacher.most_steps is not None and made.steps > teacher.most_steps:
         raise UserError(f'family.coupling has steps={made.steps}, and the teacher was trained at the times of '
                         f'{teacher.most_steps}; take at most {teacher.most_steps}.')  # fmt: skip
-    told = {one: form for one, form in student.forms.items() if one != WEIGHT}
-    if strange := [one for one, form in told.items() if teacher.forms.get(one) != form]:
+    if strange := [one for one, form in told(student.forms).items() if teacher.forms.get(one) != form]:
         raise UserError(f'The condition {strange[0]} needs a teacher that was trained with it, but this one was not.')
     _check_guidance(student.forms, teacher, made)
     return teacher

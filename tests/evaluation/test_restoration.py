@@ -9,7 +9,8 @@ import pytest
 from genbench import config, families
 from genbench.data.spec import DataSpec
 from genbench.errors import UserError
-from genbench.evaluation import restoration
+from genbench.evaluation import harness, restoration
+from genbench.training import loop
 
 SPEC = DataSpec('images', (8, 8, 1), levels=17, classes=3)
 WANTED = ['restored_psnr', 'restored_ssim', 'restored_misfit', 'restored_diversity']
@@ -110,3 +111,16 @@ def test_a_trained_model_takes_no_solver():
     asked = types.SimpleNamespace(trained_samplers=('ancestral:3:problem=half,posterior=ddnm',))
     with pytest.raises(UserError, match='is shown what half leaves of an image; leave .* problem out'):
         restoration.check(conditional, types.SimpleNamespace(restoration=asked))
+
+
+def test_rows_of_a_trained_model_name_its_problem_and_are_measured_once(tiny, tmp_path):
+    config = tiny('diffusion', 'train.num_steps=1', "family.conditions=('degraded:half',)")
+    loop.train(config, tmp_path / 'run', quiet=True)
+    asked = ['evaluation.metrics=restored_psnr,restored_misfit', 'evaluation.restoration.num_images=8',
+             'evaluation.restoration.draws=1', 'evaluation.restoration.trained_samplers=ddim:2']  # fmt: skip
+    rows = harness.evaluate(tmp_path / 'run', asked, quiet=True)
+    assert {row['metric'] for row in rows} == {'restored_psnr', 'restored_misfit'}
+    assert {(row['protocol']['problem'], row['protocol']['posterior'], row['n']) for row in rows} == {
+        ('half', 'trained', 8)
+    }
+    assert not harness.evaluate(tmp_path / 'run', asked, quiet=True)
