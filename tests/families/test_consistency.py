@@ -225,7 +225,7 @@ REFUSALS = {
     'other data': (('diffusion', {}, DataSpec('other', (4, 4, 3), 5, 3)), 'was trained on.*other.*this run trains on'),
     'image prediction': (('diffusion', {'prediction': 'x'}, SPEC), "predicts 'x'.*tend to x_t.*noise, v, velocity"),
     'score prediction': (('diffusion', {'prediction': 'score'}, SPEC), "predicts 'score'"),
-    'no path': (('gan', {}, SPEC), 'is a gan model, which has no path from noise to data'),
+    'no path': (('gan', {}, SPEC), 'is a gan model that has no path from noise to data'),
 }
 
 

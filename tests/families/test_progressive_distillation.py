@@ -187,7 +187,7 @@ def test_what_does_not_go_together_is_refused(options, why, student_of):
 
 @pytest.mark.parametrize('lender', ['gan', 'mean_flow'])
 def test_a_teacher_that_does_not_denoise_is_refused(lender, make_family):
-    with pytest.raises(UserError, match=f'is a {lender} model, which has no path'):
+    with pytest.raises(UserError, match=f'is a {lender} model that has no path'):
         make_family('progressive_distillation', borrowed={'teacher': Borrowed(make_family(lender))})
 
 

@@ -39,6 +39,7 @@ class Density:
     encode = staticmethod(lambda images: images)
     arrange = staticmethod(lambda h: h)
     log_prob = staticmethod(lambda h, x: jax.scipy.stats.norm.logpdf(x, h, NOISE).sum((1, 2, 3)))
+    monitors = staticmethod(lambda h: {})
 
 
 def linear(shift=0.0, stretch=1.0):
