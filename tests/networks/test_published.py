@@ -81,11 +81,3 @@ def test_the_networks_of_biggan_have_the_layers_of_its_code_at_32_pixels():
         'discriminator': first + (pair + skip) + 2 * pair + 257 + 10 * 256,
         'generator': 10 * 128 + 33 * 16 * 256 + 3 * (pair + skip + norms) + 2 * 256 + conv(256, 3),
     }
-
-
-@pytest.mark.slow
-def test_a_very_deep_vae_of_imagenet32_has_the_parameters_that_its_repository_states():
-    """119M, with the strings of the official hps.py."""
-    encoder = 'network.encoder=32x15,32d2,16x9,16d2,8x8,8d2,4x6,4d4,1x6'
-    decoder = 'network.decoder=1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40'
-    assert round(sum(sizes('cifar10/vdvae', 0, 'network.width=512', encoder, decoder).values()) / 1e6) == 119
