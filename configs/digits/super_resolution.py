@@ -12,17 +12,12 @@ network sees and ε; Adam with a cosine schedule at 2e-3.
 Status: run for a few steps only.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from genbench import config
 
 
-def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            'data': {'name': 'digits'},
-            'family': {'name': 'diffusion', 'conditions': ('degraded:pool2',), 'condition_dropout': 0.0},
-            'network': {'multipliers': (1, 1)},
-            'train': {'num_steps': 500, 'sample_every': 250, 'ema_decay': 0.99},
-            'optimizer': {'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50},
-            'evaluation': {'num_samples': 180, 'sets': 8, 'refine_images': 16, 'samplers': ('ddim:20',)},
-        }
-    )
+def get_config() -> dict[str, Any]:
+    values = config.read_file('digits/palette')
+    values['family']['conditions'] = ('degraded:pool2',)
+    return values

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from genbench.errors import UserError
-from genbench.networks import dit, layers
+from genbench.networks import dit, layers, transformer
 from genbench.networks.transformer import rms, xavier
 
 Array = jax.Array
@@ -44,23 +44,19 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
     return rms(x).astype(x.dtype) * (1 + scale[:, None]) + shift[:, None]
 
 
-class Attention(nnx.Module):
+class Attention(transformer.Attention):
     """Self-attention of the tokens (batch, tokens, width) of a grid, with normalised and rotated queries and keys.
 
     As in `dit`, the scores are divided by the root of the size of a head.
     """
 
     def __init__(self, width: int, heads: int, grid: tuple[int, int], *, rngs: nnx.Rngs):
-        self.heads, self.size, self.grid = heads, width // heads, grid
-        self.inputs = layers.Linear(width, 3 * width, kernel_init=xavier, rngs=rngs)
-        self.output = layers.Linear(width, width, kernel_init=xavier, rngs=rngs)
-        self.scales = nnx.Param(jnp.ones((2, self.size)))
+        super().__init__(width, heads, rngs=rngs)
+        self.grid, self.scales = grid, nnx.Param(jnp.ones((2, width // heads)))
 
-    def __call__(self, x: Array) -> Array:
-        qkv = self.inputs.into(x, 3, self.heads, self.size)
-        asked = rotated(rms(qkv[:, :, :2]) * self.scales[...][:, None], angles(*self.grid, self.size))
-        qkv = jnp.concatenate([asked.astype(qkv.dtype), qkv[:, :, 2:]], axis=2)
-        return self.output(layers.attend(qkv).reshape(x.shape))
+    def prepared(self, qkv: Array) -> Array:
+        asked = rotated(rms(qkv[:, :, :2]) * self.scales[...][:, None], angles(*self.grid, qkv.shape[-1]))
+        return jnp.concatenate([asked.astype(qkv.dtype), qkv[:, :, 2:]], axis=2)
 
 
 class SwiGLU(nnx.Module):

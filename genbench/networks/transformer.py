@@ -73,7 +73,11 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         qkv = self.inputs.into(x, 3, self.heads, x.shape[-1] // self.heads)
-        return self.output(layers.attend(qkv).reshape(x.shape))
+        return self.output(layers.attend(self.prepared(qkv)).reshape(x.shape))
+
+    def prepared(self, qkv: Array) -> Array:
+        """Queries, keys and values (batch, tokens, 3, heads, size) as they are compared."""
+        return qkv
 
 
 class Perceptron(nnx.Module):

@@ -252,15 +252,16 @@ def _settings(row: Row) -> str:
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:
-    """The cell with the best mean among those with the most seeds; the lowest mean if neither direction is better.
+    """The cell of one metric with the best mean among those with the most seeds. If neither direction is better, that
+    is the lowest mean.
 
     The choice is between samplers or likelihood methods, never between evaluation seeds: the first seed counts.
     """
     seeds = max((cell.seeds for cell in cells), default=0)
     most = [cell for cell in cells if cell.seeds == seeds]
     alike = [cell for cell in most if not cell.metric.of_sampler or cell.measurement == most[0].measurement]
-    sign = lambda cell: -1 if cell.metric.lower_is_better is False else 1  # noqa: E731
-    return min(alike, key=lambda cell: sign(cell) * cell.value, default=None)
+    first = max if cells and cells[0].metric.lower_is_better is False else min
+    return first(alike, key=lambda cell: cell.value, default=None)
 
 
 def _way(row: Row, metric: Metric) -> Way:

@@ -93,6 +93,38 @@ def test_a_fresh_network_is_zero_and_a_scrambled_one_sees_labels_times_and_place
         assert np.abs(jnp.roll(run(network, jnp.roll(x, 2, axis), t, told), -2, axis) - y).max() > 1e-3
 
 
+def test_attention_compares_normalised_queries_and_keys_as_complex_numbers():
+    """By hand, pair by pair: softmax of Re Σ q k̄ e^{i (m − n) θ} / √d, with q and k over their root mean squares."""
+    attention = modern_dit.Attention(2 * SIZE, 2, GRID, rngs=nnx.Rngs(0))
+    attention.scales[...] = jnp.asarray(np.random.default_rng(2).uniform(0.5, 1.5, (2, SIZE)), jnp.float32)
+    x = np.random.default_rng(3).normal(size=(GRID[0] * GRID[1], 2 * SIZE))
+    w, b, o, c = (np.asarray(part[...], np.float64) for layer in (attention.inputs, attention.output)
+                  for part in (layer.kernel, layer.bias))  # fmt: skip
+    qkv, theta = (x @ w + b).reshape(len(x), 3, 2, SIZE), np.array([1, 10_000**-0.5])
+    means = np.sqrt((qkv[:, :2] ** 2).mean(-1, keepdims=True))
+    asked = qkv[:, :2] / means * np.asarray(attention.scales[...])[:, None]
+    asked = asked[..., : SIZE // 2] + 1j * asked[..., SIZE // 2 :]
+    places = np.stack(np.mgrid[: GRID[0], : GRID[1]], -1).reshape(-1, 2)
+    found = np.zeros((len(x), 2, SIZE))
+    for i, head in np.ndindex(len(x), 2):
+        turned = [np.exp(1j * np.concatenate([part * theta for part in places[i] - place])) for place in places]
+        scores = [(asked[i, 0, head] * asked[j, 1, head].conj() * turned[j]).sum().real for j in range(len(x))]
+        weights = np.exp(np.array(scores) / SIZE**0.5)
+        found[i, head] = weights / weights.sum() @ qkv[:, 2, head]
+    wanted = found.reshape(len(x), -1) @ o + c
+    np.testing.assert_allclose(attention(jnp.asarray(x[None], jnp.float32))[0], wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_perceptron_is_gated_by_the_silu_of_half_of_its_layer():
+    """Shazeer 2020, equation 6: (x W σ(x W) ⊙ x V) W₂, here with biases."""
+    network, x = modern_dit.SwiGLU(4, 6, rngs=nnx.Rngs(0)), np.random.default_rng(4).normal(size=(1, 3, 4))
+    w, b, o, c = (np.asarray(part[...], np.float64) for layer in (network.hidden, network.output)
+                  for part in (layer.kernel, layer.bias))  # fmt: skip
+    gate, value = np.split(x @ w + b, 2, axis=-1)
+    wanted = gate / (1 + np.exp(-gate)) * value @ o + c
+    np.testing.assert_allclose(network(jnp.asarray(x, jnp.float32)), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_normalised_tokens_and_queries_do_not_grow_with_their_input():
     """Without a mean taken away: RMS normalisation keeps a constant vector, which layer normalisation sends to zero."""
     x, nothing = jnp.full((1, 2, 8), 3.0), jnp.zeros((1, 8))
