@@ -163,12 +163,10 @@ def _given(run: runs.Run, family: Family, texts: Sequence[str], count: int, seed
         if not equals or name in found:
             raise UserError(f'{flag} {text} should be KIND=VALUE, with each kind once; for example {flag} label=3.')
         if name not in readable:
-            known = (
-                f'takes {", ".join(family.conditions)}'
-                if family.conditions
-                else ('was trained without conditions; train with family.conditional=True or family.conditions')
-            )
-            raise UserError(f'{flag} {text}: this run {known}.')
+            if family.conditions:
+                raise UserError(f'{flag} {text}: this run takes {", ".join(family.conditions)}.')
+            raise UserError(f'{flag} {text}: this run was trained without conditions; train with '
+                            'family.conditional=True or family.conditions.')  # fmt: skip
         one = readable[name]
         rows = {field: np.repeat(values, count, axis=0) for field, values in one.read(value).items()}
         found[name] = np.asarray(one.make(rows, sampling.image_keys(family, 'conditions', seed, 0, count)))

@@ -110,7 +110,7 @@ def learning_rate(options: Mapping[str, Any], num_steps: int) -> optax.Schedule:
 
 
 def unit_gradients() -> optax.GradientTransformation:
-    """The gradient of each array of parameters, divided by its Euclidean norm (Yu et al. 2017, equation 4)."""
+    """The gradient of each array of parameters, divided by its Euclidean norm (Yu et al. 2017)."""
 
     def unit(gradient: jax.Array) -> jax.Array:
         norm = jnp.linalg.norm(gradient.ravel())
